@@ -58,7 +58,7 @@ def compile_row(target: str, name: str, program: str) -> dict[str, Any] | None:
   """Returns the row of a program; None: the config has no such program."""
   import programs  # This imports JAX.
 
-  import experiments
+  from seqrnn import experiments
 
   config = programs.read_config(name, {})
   mesh = programs.compile_mesh(target)

@@ -101,7 +101,7 @@ class Following:
   """A service whose state is in a temporary folder."""
 
   def __init__(self, workdir: Path, folder: str, **changes):
-    import experiments
+    from seqrnn import experiments
     from seqrnn.logs.detect import deployed
     from seqrnn.logs.follow import follow
     from seqrnn.logs.follow.lines import report

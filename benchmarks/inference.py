@@ -236,8 +236,8 @@ def sessions():
   """Returns distinct events, effective events, and functions that score."""
   import jax
 
-  import experiments
-  from configs import base
+  from seqrnn import experiments
+  from seqrnn.configs import base
   from seqrnn.data.documents import Document
   from seqrnn.data.vocabulary import Vocabulary
   from seqrnn.runtime import sharding
@@ -298,8 +298,8 @@ def _seconds(count: int, once: Callable[[], Any]) -> float:
 
 def size_rows(H: int, rounds: int) -> dict[str, speed_page.Row]:
   """Returns the rows of a hidden size."""
-  from configs import base
   from seqrnn.config import resolve
+  from seqrnn.configs import base
   from seqrnn.runtime import launch
 
   config = base.get_config()

@@ -14,8 +14,8 @@ def experiment(H: int, window: int = WINDOW, products: str = "float32"):
   """Returns a language model and its parameters."""
   import jax
 
-  import experiments
-  from configs import base
+  from seqrnn import experiments
+  from seqrnn.configs import base
   from seqrnn.data.vocabulary import END, Vocabulary
 
   config = base.get_config()

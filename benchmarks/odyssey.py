@@ -172,7 +172,7 @@ def rows(workdir: Path) -> list[dict[str, str]]:
 
 def tested(study: Study, trial: FrozenTrial) -> float:
   """Returns the test loss of a trial's best checkpoint."""
-  import experiments
+  from seqrnn import experiments
   from seqrnn.config import read as config_lib
   from seqrnn.modes import evaluate
 

@@ -67,9 +67,9 @@ def tokens(case: Case) -> tuple[np.ndarray, np.ndarray]:
 
 def seqrnn(case: Case, products: str = "float32"):
   """Makes the step of run.py, including the transfer of batches."""
-  import experiments
-  from configs import base
+  from seqrnn import experiments
   from seqrnn.config import resolve
+  from seqrnn.configs import base
   from seqrnn.data.vocabulary import Vocabulary
   from seqrnn.runtime import launch, sharding
   from seqrnn.training import optimizers
@@ -371,7 +371,11 @@ def _import(name: str):
   else:
     modules = ["optax", "flax.linen"]
     if name.startswith("seqrnn"):
-      modules += ["run", "experiments.language_model", "experiments.gap_model"]
+      modules += [
+        "run",
+        "seqrnn.experiments.language_model",
+        "seqrnn.experiments.gap_model",
+      ]
   for module in modules:
     importlib.import_module(module)
 

@@ -99,7 +99,7 @@ def measure(recipe: Recipe, flags: list[str], workdir: Path) -> dict[str, Any]:
   """Trains and evaluates one seed; returns figures, parameters, seconds."""
   import jax
 
-  import experiments
+  from seqrnn import experiments
 
   run([*flags, f"--workdir={workdir}"])
   measured: dict[str, Any] = {}

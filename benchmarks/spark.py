@@ -127,7 +127,7 @@ def main():
 
     launch.prepare()
     launch.configure_device(1)
-  import experiments
+  from seqrnn import experiments
   from seqrnn.logs.detect import deployed as deployment
 
   run = experiments.load(arguments.workdir)

@@ -17,7 +17,7 @@ Then: python run.py --workdir=runs/brnn --mode=predict \
 
 import ml_collections
 
-from configs import base
+from seqrnn.configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -15,7 +15,7 @@ Then: python run.py --workdir=runs/classification --mode=evaluate, which also
 
 import ml_collections
 
-from configs import base
+from seqrnn.configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -21,7 +21,7 @@ Command: python run.py --config=configs/detect.py
 
 import ml_collections
 
-from configs import sessions
+from seqrnn.configs import sessions
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -16,7 +16,7 @@ Command: python run.py --config=configs/events.py
 
 import ml_collections
 
-from configs import base
+from seqrnn.configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:

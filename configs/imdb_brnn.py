@@ -24,7 +24,7 @@ Files may be compressed (.xz, .gz). For the original files of Maas et al.
 
 import ml_collections
 
-from configs import base
+from seqrnn.configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -20,7 +20,7 @@ file system, where a session is a block:
 
 import ml_collections
 
-from configs import base
+from seqrnn.configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:

@@ -17,7 +17,7 @@ Command: python run.py --config=configs/odyssey.py --mode=search
 
 import ml_collections
 
-from configs import base
+from seqrnn.configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:

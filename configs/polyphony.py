@@ -20,7 +20,7 @@ Then: python run.py --workdir=runs/polyphony --mode=sample \
 
 import ml_collections
 
-from configs import base
+from seqrnn.configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:

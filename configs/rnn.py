@@ -14,7 +14,7 @@ Then: python run.py --workdir=runs/rnn --mode=sample \
 
 import ml_collections
 
-from configs import base
+from seqrnn.configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:

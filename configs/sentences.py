@@ -14,7 +14,7 @@ Command: python run.py --config=configs/sentences.py
 
 import ml_collections
 
-from configs import classification
+from seqrnn.configs import classification
 
 
 def get_config() -> ml_collections.ConfigDict:

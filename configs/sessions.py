@@ -22,7 +22,7 @@ Command: python run.py --config=configs/sessions.py
 
 import ml_collections
 
-from configs import base
+from seqrnn.configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:

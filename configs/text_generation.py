@@ -14,7 +14,7 @@ Command: python run.py --config=configs/text_generation.py
 
 import ml_collections
 
-from configs import base
+from seqrnn.configs import base
 
 
 def get_config() -> ml_collections.ConfigDict:

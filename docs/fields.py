@@ -10,11 +10,11 @@ import textwrap
 from itertools import groupby
 from pathlib import Path
 
-from configs import base
-from seqrnn import program
-from seqrnn.config import help, warned
+from seqrnn import cli
+from seqrnn.config import command
 from seqrnn.config import read as config_lib
 from seqrnn.config.field import Field
+from seqrnn.configs import base
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -99,7 +99,7 @@ def section(name: str, field: Field) -> str:
   rule = f"{field.rule.words}{', or none' if field.optional else ''}"
   facts = f"Default: `{default}`. {plain(rule[0].upper() + rule[1:])}."
   if field.used:
-    facts += f" Has an effect with {plain(warned.needs(field.used))}."
+    facts += f" Has an effect with {plain(command.needs(field.used))}."
   parts = (f"### {name}", meaning(field.help), wrapped(facts))
   return "\n\n".join(parts)
 
@@ -150,12 +150,12 @@ and ends with status 130 or 143.
 def command_page() -> str:
   """The content of command.md."""
   rows = ["| mode | purpose |", "| --- | --- |"]
-  for mode, line in help.mode_lines().items():
+  for mode, line in cli.mode_lines().items():
     writes = mode not in ("config", "review")
     link = f"[{mode}](files.md#{mode})" if writes else mode
     rows.append(f"| {link} | {line} |")
   flags = ["| flag | meaning |", "| --- | --- |"]
-  defined = program.define()
+  defined = cli.define_flags()
   for name in defined:
     flag = defined[name]
     if not (name in _ABSL or name.startswith("config.")):

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.patches import Rectangle
 
-import experiments
-from configs import base
+from seqrnn import experiments
 from seqrnn.config import read as config_lib
+from seqrnn.configs import base
 from seqrnn.data.vocabulary import BEGIN, Vocabulary
 from seqrnn.models import diagram, network
 from seqrnn.runtime import figures

@@ -7,13 +7,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from experiments.trained import Run
 from seqrnn.config import read as config_lib
 from seqrnn.config import suggestions
 from seqrnn.config.read import Config
 from seqrnn.data import vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, shapes
+from seqrnn.experiments.trained import Run
 from seqrnn.logs.detect import redaction
 from seqrnn.runtime import files
 from seqrnn.training.checkpoint import restore_params

@@ -14,7 +14,6 @@ import jax
 import numpy as np
 from rich.table import Table
 
-from experiments import parts
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data import splits, vocabulary
@@ -24,6 +23,7 @@ from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError, listed
 from seqrnn.experiment import Batch, Carry, Experiment, Report, Totals
+from seqrnn.experiments import parts
 from seqrnn.models import losses, network
 from seqrnn.scoring.predictions import (
   Prediction,

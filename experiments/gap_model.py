@@ -17,11 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import language_model, parts
-
-# The symbols are those of a language model.
-from experiments.language_model import VOCABULARIES as VOCABULARIES
-from experiments.language_model import prepare as prepare
 from seqrnn.config.read import Config
 from seqrnn.data.batches.segments import Segments
 from seqrnn.data.vocabulary import BEGIN, END, PAD, Vocabulary
@@ -34,6 +29,11 @@ from seqrnn.experiment import (
   Report,
   Totals,
 )
+from seqrnn.experiments import language_model, parts
+
+# The symbols are those of a language model.
+from seqrnn.experiments.language_model import VOCABULARIES as VOCABULARIES
+from seqrnn.experiments.language_model import prepare as prepare
 from seqrnn.models import layers, losses, network
 
 HEADS = ("joint", "forward", "backward")  # As `forbidden` has them.

@@ -11,13 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import parts
 from seqrnn.config.read import Config
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.batches.segments import Segments
 from seqrnn.data.vocabulary import PAD, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Decoder, Experiment, Report
+from seqrnn.experiments import parts
 from seqrnn.models import network
 
 VOCABULARIES = ("symbols",)  # What `prepare` makes and `build` needs.

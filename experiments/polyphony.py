@@ -11,7 +11,6 @@ from functools import cache, partial
 import jax
 import numpy as np
 
-from experiments import parts
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data.batches.segments import Request, cut
@@ -20,6 +19,7 @@ from seqrnn.data.batches.windows import Batches, Shape
 from seqrnn.data.read import music
 from seqrnn.data.vocabulary import PAD
 from seqrnn.experiment import Batch, Carry, Decoder, Experiment, Report, Totals
+from seqrnn.experiments import parts
 from seqrnn.models import losses, network
 
 VOCABULARIES = ()  # A note is its number.

@@ -20,8 +20,6 @@ import numpy as np
 from rich.console import Group
 from rich.table import Table
 
-from experiments import classification, parts
-from experiments.classification import VOCABULARIES as VOCABULARIES
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data import splits
@@ -32,6 +30,8 @@ from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import END, PAD, UNKNOWN, Vocabulary, printable
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Carry, Experiment, Params, Report, Totals
+from seqrnn.experiments import classification, parts
+from seqrnn.experiments.classification import VOCABULARIES as VOCABULARIES
 from seqrnn.models import crf, losses, network
 from seqrnn.scoring import spans
 from seqrnn.scoring.predictions import (

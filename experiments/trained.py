@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments import described
+from seqrnn.config import command
 from seqrnn.config import read as config_lib
-from seqrnn.config import recipes, warned
 from seqrnn.config.read import Config
 from seqrnn.data import splits
 from seqrnn.data.documents import Document
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params, require
+from seqrnn.experiments import described
 from seqrnn.logs.detect.findings import Findings
 from seqrnn.runtime import sharding
 from seqrnn.sampling import infill, texts
@@ -140,13 +140,13 @@ class Run(NamedTuple):
     Raises:
       UserError: no such setting, or as that mode.
     """
-    import experiments
+    from seqrnn import experiments
     from seqrnn.modes import detect  # With all that training takes.
 
     config = self._changed("detect", settings)
     config.checkpoint.step = self.step
     flags = {f"detect.{name}" for name in settings}
-    warned.show_inputs(self.workdir / "config.json", config, "detect", flags)
+    command.show_inputs(self.workdir / "config.json", config, "detect", flags)
     return detect.run(experiments.build, config, self.workdir)
 
   def follower(self, **settings: Any) -> "Follower":
@@ -159,7 +159,7 @@ class Run(NamedTuple):
       UserError: no such setting, there is no detection, or the model does not
         predict the next event.
     """
-    import experiments
+    from seqrnn import experiments
     from seqrnn.logs.detect import deployed
     from seqrnn.logs.follow.follower import Follower
 
@@ -176,7 +176,7 @@ class Run(NamedTuple):
       try:
         fields[key] = value
       except TypeError:
-        wrong = recipes.wrong_type(f"{group}.{name}", value)
+        wrong = config_lib.wrong_type(f"{group}.{name}", value)
         raise UserError(wrong) from None
     config_lib.expand(config)
     config_lib.check(config)
@@ -329,7 +329,7 @@ class Run(NamedTuple):
       UserError: the data cannot be read.
     """
     path = self.workdir / "config.json"
-    warned.show_inputs(path, self.config, "evaluate", set())
+    command.show_inputs(path, self.config, "evaluate", set())
     mesh, params = self._everywhere()
     batches = self.experiment.batches(split, None)
     figures = evaluator(self.experiment, mesh)(params, batches)

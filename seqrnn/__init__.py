@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
   import pandas as pd  # pyright: ignore[reportMissingImports]
 
-  from experiments import Run as Run
   from seqrnn.calls import Detection as Detection
   from seqrnn.calls import Given
   from seqrnn.calls import Study as Study
   from seqrnn.errors import Interrupted as Interrupted
   from seqrnn.errors import UserError as UserError
+  from seqrnn.experiments import Run as Run
   from seqrnn.scoring.predictions import Prediction as Prediction
 
 # Class -> its module, which is imported when the class is used.
@@ -30,7 +30,7 @@ _CLASSES = {
   "Detection": "seqrnn.calls",
   "Interrupted": "seqrnn.errors",
   "Prediction": "seqrnn.scoring.predictions",
-  "Run": "experiments",
+  "Run": "seqrnn.experiments",
   "Study": "seqrnn.calls",
   "UserError": "seqrnn.errors",
 }
@@ -67,10 +67,10 @@ def load(workdir: str | os.PathLike[str], step: int | None = None) -> "Run":
     UserError: nothing was trained there, a file is damaged, or this version
       does not have a field of the run's config.
   """
-  from seqrnn import calls
+  from seqrnn import calls, experiments
 
   with calls.errors_of_python():
-    return _experiments().load(workdir, step)
+    return experiments.load(workdir, step)
 
 
 def train(
@@ -109,13 +109,12 @@ def train(
     Interrupted: SIGINT (Ctrl-C, or a notebook's stop button) or SIGTERM was
       received; a checkpoint was saved.
   """
-  from seqrnn import calls
+  from seqrnn import calls, experiments
 
-  tasks = _experiments()
   _, _, folder = calls.call(
-    tasks.build, "train", config, workdir, settings, verbose
+    experiments.build, "train", config, workdir, settings, verbose
   )
-  return tasks.load(folder)
+  return experiments.load(folder)
 
 
 def search(
@@ -151,10 +150,10 @@ def search(
       missing, the workdir holds another search, or no trial has finished.
     Interrupted: as `train`; the same call resumes the search.
   """
-  from seqrnn import calls
+  from seqrnn import calls, experiments
 
   best, _, folder = calls.call(
-    _experiments().build, "search", config, workdir, settings, verbose
+    experiments.build, "search", config, workdir, settings, verbose
   )
   return calls.Study(folder, best)
 
@@ -185,10 +184,10 @@ def detect(
     UserError: a setting is not valid, there is no run, its task cannot detect,
       or a detection of the run is in progress.
   """
-  from seqrnn import calls
+  from seqrnn import calls, experiments
 
   found, resolved, folder = calls.call(
-    _experiments().build, "detect", config, workdir, settings, verbose
+    experiments.build, "detect", config, workdir, settings, verbose
   )
   return calls.Detection(folder, found, resolved.detect.engine == "spark")
 
@@ -216,11 +215,11 @@ def export(
     UserError: there is no run, the format has no place for a part of the model,
       or a package is missing.
   """
-  from seqrnn import calls
+  from seqrnn import calls, experiments
 
   settings = {"export.format": format, **settings}
   path, _, _ = calls.call(
-    _experiments().build, "export", None, workdir, settings, verbose=False
+    experiments.build, "export", None, workdir, settings, verbose=False
   )
   return path
 
@@ -246,12 +245,12 @@ def from_export(
   """
   from pathlib import Path
 
-  tasks = _experiments()
+  from seqrnn import experiments
   from seqrnn.exporting.reading import make_run
 
   source, target = (Path(os.path.expanduser(x)) for x in (folder, workdir))
-  make_run(tasks.build, source, target)
-  return tasks.load(target)
+  make_run(experiments.build, source, target)
+  return experiments.load(target)
 
 
 def runs(*paths: str | os.PathLike[str], bits: bool = False) -> "pd.DataFrame":
@@ -282,25 +281,6 @@ def runs(*paths: str | os.PathLike[str], bits: bool = False) -> "pd.DataFrame":
 
   rows = gathering.gather(*gathering.find_workdirs(paths or ("runs/*",)))
   return data_frame(rows if bits else gathering.without_derived(rows))
-
-
-def _experiments() -> Any:
-  """The package of the tasks.
-
-  Raises:
-    UserError: Python finds another package of that name first.
-  """
-  import experiments
-
-  if not hasattr(experiments, "TASKS"):
-    from seqrnn.errors import UserError
-
-    place = experiments.__file__ or list(experiments.__path__)[0]
-    raise UserError(
-      f"{place}: is imported in place of seqrnn's package `experiments`; rename"
-      " it, or start Python in another folder"
-    )
-  return experiments
 
 
 def __getattr__(name: str) -> Any:

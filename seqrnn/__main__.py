@@ -6,13 +6,6 @@ import signal
 import sys
 from typing import NoReturn
 
-# The packages of pyproject.toml, as they are imported.
-_REQUIRED = (
-  *("jax", "flax", "optax", "numpy", "orbax", "tensorstore", "absl"),
-  *("ml_collections", "rich", "matplotlib", "pooch", "platformdirs"),
-  *("filelock", "prometheus_client", "scipy", "jinja2"),
-)
-
 
 def take_huge_pages():
   """Restarts this process with huge memory pages.
@@ -32,21 +25,16 @@ def start() -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
   take_huge_pages()  # Before the imports, which the restart repeats.
   gc.disable()  # Collections during the imports find nothing.
-
   try:
-    from seqrnn import program
+    from seqrnn import cli
     from seqrnn.runtime import launch
 
     launch.prepare()
-    status = program.main(sys.argv)
+    status = cli.main(sys.argv)
   except ModuleNotFoundError as error:
-    if error.name not in _REQUIRED:
+    if (error.name or "seqrnn").partition(".")[0] == "seqrnn":
       raise
-    print(
-      f"error: {sys.executable} has no package {error.name}; activate the"
-      " environment of seqrnn, or install its packages with: pip install -e .",
-      file=sys.stderr,
-    )
+    print(f"error: {error}: pip install -e .", file=sys.stderr)
     sys.exit(2)
   launch.end(status)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
-from seqrnn.config import command, recipes, suggestions
+from seqrnn.config import command, suggestions
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import FIELDS, Config
 from seqrnn.config.resolve import Facts, resolve, this_machine
@@ -211,7 +211,7 @@ def _override(name: str, value: Any) -> tuple[str, Any]:
   """
   same = [name] if name in FIELDS else suggestions.with_last_part(name, FIELDS)
   if not same:
-    raise UserError(recipes.no_such_field(name))
+    raise UserError(config_lib.no_such_field(name))
   if len(same) > 1:
     raise UserError(
       f"{name}={value!r}: several groups have this field, {', '.join(same)};"
@@ -223,7 +223,7 @@ def _override(name: str, value: Any) -> tuple[str, Any]:
       return same[0], field.cast(tuple(value))
     return same[0], field.parse(config_lib.text(value))
   except (ValueError, TypeError):
-    raise UserError(recipes.wrong_type(same[0], value)) from None
+    raise UserError(config_lib.wrong_type(same[0], value)) from None
 
 
 @contextmanager

@@ -48,8 +48,8 @@ import pytest
 from filelock import FileLock
 from ml_collections import ConfigDict
 
-import experiments
-from configs import base
+from seqrnn import experiments
+from seqrnn.configs import base
 from seqrnn.models import arrays
 from seqrnn.runtime import figures
 from seqrnn.training import train

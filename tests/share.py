@@ -6,11 +6,11 @@ It has all that a task must have, and no mode that needs symbols as an answer.
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.language_model import VOCABULARIES as VOCABULARIES
-from experiments.language_model import prepare as prepare
 from seqrnn.data.batches.segments import Segments
 from seqrnn.data.vocabulary import END, UNKNOWN
 from seqrnn.experiment import Experiment
+from seqrnn.experiments.language_model import VOCABULARIES as VOCABULARIES
+from seqrnn.experiments.language_model import prepare as prepare
 from seqrnn.models import network
 
 WANTED = UNKNOWN + 1  # The most frequent symbol.

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import pytest
 from jax import export
 
-import experiments
 from benchmarks import hlo, programs
+from seqrnn import experiments
 from seqrnn.runtime import sharding
 from tests import stablehlo
 from tests.conftest import tiny

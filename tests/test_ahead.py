@@ -10,8 +10,8 @@ from typing import NamedTuple
 import jax
 import pytest
 
-import experiments
 from benchmarks import hlo, programs
+from seqrnn import experiments
 
 pytestmark = pytest.mark.ahead
 

@@ -23,12 +23,12 @@ import pooch
 import pytest
 
 from benchmarks import detection
-from configs import base
 from docs import data_sets
-from seqrnn import catalogue, program
-from seqrnn.config import command, overrides
+from seqrnn import catalogue, cli
+from seqrnn.config import command
 from seqrnn.config import read as config_lib
 from seqrnn.config.resolve import Facts, resolve
+from seqrnn.configs import base
 from seqrnn.data import splits
 from seqrnn.data.read import music
 from seqrnn.data.sources import corpora
@@ -511,7 +511,7 @@ def test_the_fields_of_a_set_are_checked(served):
 def test_a_flag_replaces_the_files_of_a_config(served, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   Path("mine.py").write_text(
-    "from configs import base\n\n"
+    "from seqrnn.configs import base\n\n"
     "def get_config():\n"
     "  config = base.get_config()\n"
     "  config.data.source = 'files'\n"
@@ -521,9 +521,11 @@ def test_a_flag_replaces_the_files_of_a_config(served, tmp_path, monkeypatch):
     "  return config\n"
   )
   flags = ["--config.data.source=sessions", "--config.data.window=9"]
-  parsed = program.define()
+  parsed = cli.define_flags()
   parsed(["run.py", *flags, "--config=mine.py"])
-  config, workdir = command.resolve(parsed, overrides.from_flags(parsed), None)
+  config, workdir = command.resolve(
+    parsed, cli.overrides_of_flags(parsed), None
+  )
   data = config.data
   assert (data.path, data.unit, data.log_header) == (None, "session", None)
   assert "source=sessions" in workdir.name and "unit" not in workdir.name

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from configs import base
-from seqrnn import catalogue, program
+from seqrnn import catalogue, cli
 from seqrnn.config import read as config_lib
+from seqrnn.configs import base
 
 PATHS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
 NAMES = [path.stem for path in PATHS]
@@ -70,7 +70,7 @@ def test_it_trains_two_steps(path, tmp_path, capfd):
   workdir = tmp_path / "run"
   line = [f"--config.{name}={value}" for name, value in flags.items()]
   argv = ["run.py", f"--config={path}", f"--workdir={workdir}", *line]
-  status = program.main(argv)
+  status = cli.main(argv)
   assert status == 0, capfd.readouterr().err
   with (workdir / "metrics.csv").open() as file:
     rows = list(csv.DictReader(file))

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import jax
 import pytest
+from seqrnn.config.overrides import from_flags
 
-import experiments
-from configs import base
 from docs import fields
-from seqrnn import program
+from seqrnn import cli, experiments
 from seqrnn.config import command
 from seqrnn.config import read as config_lib
-from seqrnn.config.overrides import from_flags
+from seqrnn.configs import base
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.errors import UserError
 from seqrnn.models import cells
@@ -109,7 +108,7 @@ SMALL = {
   "search.workers": 1,
 }
 RECIPE = """
-from configs import {name}
+from seqrnn.configs import {name}
 
 def get_config():
   config = {name}.get_config()
@@ -163,7 +162,7 @@ def begun(tmp_path_factory):
 @pytest.mark.parametrize("line", COMMANDS)
 def test_a_command_means_a_config_and_a_workdir(line, begun, monkeypatch):
   monkeypatch.chdir(begun)
-  parsed = program.define()
+  parsed = cli.define_flags()
   assert parsed(shlex.split(line, comments=True)[1:])[1:] == []
   command.resolve(parsed, from_flags(parsed), None)
 
@@ -198,7 +197,7 @@ def test_what_the_pages_say_works(checkout, capsys):
     if not any(part in line for part in LEFT_OUT)
   ]
   for argv in dict.fromkeys(lines):  # Each once, however often it is named.
-    status = program.main(list(argv))
+    status = cli.main(list(argv))
     assert status == 0, f"{argv}: {capsys.readouterr().err}"
   text = README.read_text("utf-8")
   [code] = re.findall(r"^## Python\n\n((?: {4}.*\n|\n)+)", text, re.M)

@@ -21,7 +21,7 @@ import numpy as np
 import optax
 import pytest
 
-import experiments
+from seqrnn import experiments
 from seqrnn.runtime import sharding
 from seqrnn.training import optimizers
 from seqrnn.training.step import make_start, make_step

@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = (
   ("seqrnn.errors",),
   ("seqrnn.runtime",),
-  ("seqrnn.config", "seqrnn.catalogue", "configs.base"),
+  ("seqrnn.config", "seqrnn.catalogue", "seqrnn.configs.base"),
   ("seqrnn.experiment",),
   ("seqrnn.data",),
   ("seqrnn.models",),
@@ -18,8 +18,8 @@ ROOMS = (
   ("seqrnn.searching", "seqrnn.reporting", "seqrnn.exporting"),
   ("seqrnn.modes", "seqrnn.calls", "seqrnn.api"),
   # The command line starts everything.
-  ("configs", "experiments", "seqrnn.program", "seqrnn.cli", "seqrnn.__main__")
-  + ("run",),
+  ("seqrnn.configs", "seqrnn.experiments", "seqrnn.cli")
+  + ("seqrnn.__main__", "run"),
 )
 # An import that runs back up: the names of cells are where cells are, and are
 # read when a config is checked.
@@ -38,7 +38,9 @@ PATHS = sorted(
 
 def module_of(path: Path) -> str:
   """The dotted name of a file."""
-  return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+  name = ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+  inside = path.parts[0] in ("configs", "experiments")
+  return f"seqrnn.{name}" if inside else name
 
 
 def room_of(name: str) -> int | None:

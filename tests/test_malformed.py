@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import experiments
-from seqrnn import program
+from seqrnn import cli, experiments
 from seqrnn.config import read as config_lib
 from seqrnn.data import splits
 from seqrnn.data.read import reading
@@ -367,6 +366,6 @@ def test_a_command_line_ends_in_one_line(here, capsys, line):
   make_files(here)
   config = tiny(here, {"data.path": "a"})
   config_lib.save(config, here / "run.json")
-  status = program.main(["run.py", "--config=run.json", *shlex.split(line)])
+  status = cli.main(["run.py", "--config=run.json", *shlex.split(line)])
   assert status == 2
   assert capsys.readouterr().err == f"error: {LINES[line]}\n"

@@ -18,9 +18,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-import experiments
 import seqrnn
-from seqrnn import calls
+from seqrnn import calls, experiments
 from seqrnn.config import read as config_lib
 from seqrnn.runtime import files, launch
 from seqrnn.training import train

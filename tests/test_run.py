@@ -14,18 +14,19 @@ from pathlib import Path
 import jax
 import pytest
 
-from configs import base
-from seqrnn import __main__, program
+from seqrnn import __main__, cli
 from seqrnn.config import command
 from seqrnn.config import read as config_lib
 from seqrnn.config.resolve import Facts, Machine, resolve
+from seqrnn.configs import base
 from seqrnn.errors import Interrupted, UserError
 from seqrnn.runtime import files
 from tests.conftest import TINY, write_text
 
 ROOT = Path(__file__).parents[1]
 BASE = (
-  "from configs import base\n\ndef get_config():\n  c = base.get_config()\n"
+  "from seqrnn.configs import base\n\ndef get_config():\n"
+  "  c = base.get_config()\n"
 )
 
 # The user's files, beside a corpus and two trained runs.
@@ -373,7 +374,7 @@ MISTAKES = [
 
 
 def main(line: str) -> int:
-  return program.main(["run.py", *shlex.split(line)])
+  return cli.main(["run.py", *shlex.split(line)])
 
 
 def edit(workdir: Path, group: str, **fields):
@@ -862,7 +863,7 @@ def test_cpu_devices_stay_what_they_were(tmp_path, mode):
   flags.append(f"--mode={mode}")
 
   def resolved(overrides):
-    parsed = program.define()
+    parsed = cli.define_flags()
     parsed(["run.py", *flags])
     machine = Machine(mode, 2)
     train = command.resolve(parsed, overrides, machine)[0].train
@@ -955,9 +956,9 @@ def test_the_command_line_needs_nothing_that_windows_lacks():
 import sys
 for name in ("fcntl", "termios", "resource", "pwd", "grp"):
   sys.modules[name] = None
-from seqrnn import program
+from seqrnn import cli
 from seqrnn.__main__ import take_huge_pages
-sys.exit(program.main(["seqrnn", "--help"]))
+sys.exit(cli.main(["seqrnn", "--help"]))
 """
   done = start("-c", script)
   assert (done.returncode, done.stderr) == (0, ""), done

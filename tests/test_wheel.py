@@ -1,10 +1,11 @@
-"""A wheel, installed in an empty environment: the command `seqrnn`."""
+"""A clone, an editable installation and a wheel run the same program."""
 
 import os
 import shutil
 import subprocess
 import sys
 import venv
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
@@ -15,64 +16,84 @@ from tests.conftest import TINY, write_text
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ("pyproject.toml", "README.md", "seqrnn", "experiments", "configs")
-SETUPTOOLS = int(metadata.version("setuptools").partition(".")[0])
+SOURCES = ("pyproject.toml", "README.md", "LICENSE", "run.py")
+FOLDERS = ("seqrnn", "experiments", "configs")
+OWN = """\
+from seqrnn.configs import rnn
+
+
+def get_config():
+  config = rnn.get_config()
+  config.model.hidden_size = 7
+  return config
+"""
+PIP = (sys.executable, "-m", "pip", "-q")
+FLAGS = ("--no-deps", "--no-build-isolation", "--no-index")
 
 
 def run(*command, cwd):
   """The output of a command, which must succeed."""
   environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+  line = list(map(str, command))
   done = subprocess.run(
-    list(map(str, command)),
-    cwd=cwd,
-    env=environment,
-    capture_output=True,
-    text=True,
+    line, cwd=cwd, env=environment, capture_output=True, text=True
   )
   assert done.returncode == 0, done
   return done.stdout
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory):
-  """The folder with the programs of an environment that has the wheel.
-
-  It also finds the packages of the environment of the tests, after its own.
-  """
-  if SETUPTOOLS < 77:
+def clone(tmp_path_factory):
+  """A copy of the repository, with its symbolic links."""
+  if int(metadata.version("setuptools").partition(".")[0]) < 77:
     pytest.skip("setuptools is older than pyproject.toml requires")
-  folder = tmp_path_factory.mktemp("wheel")
-  for name in SOURCES:  # A build writes beside the sources.
-    copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-    copy(ROOT / name, folder / name)
-  pip = [sys.executable, "-m", "pip", "-q"]
-  flags = ["--no-deps", "--no-build-isolation", "--no-index"]
-  run(*pip, "wheel", ".", *flags, cwd=folder)
-  [wheel] = folder.glob("*.whl")
-  environment = folder / "environment"
-  venv.create(environment, symlinks=True)
-  [packages] = environment.glob("lib/python*/site-packages")
+  folder = tmp_path_factory.mktemp("clone")
+  for name in SOURCES:
+    shutil.copy(ROOT / name, folder)
+  for name in FOLDERS:
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / name, folder / name, True, ignored)
+  return folder
+
+
+def environment(folder, *requirement, cwd):
+  """The programs of an environment, which also has the tests' packages."""
+  venv.create(folder, symlinks=True)
+  [packages] = folder.glob("lib/python*/site-packages")
   outer = [path for path in sys.path if path.endswith("-packages")]
-  (packages / "outer.pth").write_text("\n".join(outer))
-  python = environment / "bin" / "python"
-  run(*pip, f"--python={python}", "install", "--no-deps", wheel, cwd=folder)
-  return environment / "bin"
+  (packages / "zz.pth").write_text("\n".join(outer))
+  python = folder / "bin" / "python"
+  run(*PIP, f"--python={python}", "install", *FLAGS, *requirement, cwd=cwd)
+  return folder / "bin"
 
 
-def test_the_command_has_what_a_checkout_has(programs, tmp_path):
-  script = "import seqrnn, configs.base; print(seqrnn.__path__[0])"
-  place = run(programs / "python", "-c", script, cwd=tmp_path).strip()
-  assert place.startswith(str(programs.parent))  # Not the one of the tests.
-  assert Path(place, "py.typed").exists()
-  assert list(Path(place).glob("reporting/*.jinja"))
-  assert list(Path(place).glob("*.toml"))
+def test_each_way_runs_the_same(clone, tmp_path):
+  run(*PIP, "wheel", ".", *FLAGS, cwd=clone)
+  [wheel] = clone.glob("*.whl")
+  names = zipfile.ZipFile(wheel).namelist()
+  tops = {name.partition("/")[0].partition("-")[0] for name in names}
+  assert tops == {"seqrnn"}
+  assert {"seqrnn/configs/rnn.py", "seqrnn/py.typed"} < {*names}
+  assert any(name.endswith(".jinja") for name in names)
+  shutil.rmtree(clone / "build", ignore_errors=True)
+  installed = environment(tmp_path / "a", wheel, cwd=tmp_path)
+  editable = environment(tmp_path / "b", "-e", clone, cwd=tmp_path)
   write_text(tmp_path)
+  (tmp_path / "own.py").write_text(OWN)
   fields = {**TINY, "data.path": "corpus"}
-  flags = [f"--config.{name}={value}" for name, value in fields.items()]
-  line = ["--config=rnn", "--mode=describe", *flags]
-  out = run(programs / "seqrnn", *line, cwd=tmp_path)
-  assert "parameters" in out
-  line = [programs / "python", "-m", "seqrnn", "--help"]
-  assert run(*line, cwd=tmp_path) == run(
-    programs / "seqrnn", "--help", cwd=tmp_path
-  )
+  del fields["model.hidden_size"]
+  line = ["--config=own.py", "--mode=describe"]
+  line += [f"--config.{name}={value}" for name, value in fields.items()]
+  script = "from seqrnn.configs import base; print(base.__file__)"
+  outputs = set()
+  for program, folder in (
+    ([installed / "seqrnn"], tmp_path / "a"),
+    ([editable / "seqrnn"], clone),
+    ([editable / "python", clone / "run.py"], clone),
+  ):
+    python = program[0].parent / "python"
+    path = run(python, "-c", script, cwd=tmp_path)
+    assert path.startswith(str(folder))
+    outputs.add(run(*program, *line, cwd=tmp_path))
+    run(*program, "--config=configs/rnn.py", "--mode=config", cwd=tmp_path)
+  assert len(outputs) == 1

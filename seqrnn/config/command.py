@@ -1,10 +1,11 @@
-"""Resolves a command line to a config and a workdir."""
+"""Resolves a command line to a config and a workdir; warns of vain fields."""
 
 import hashlib
 import os
 import re
+import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from seqrnn.config import read as config_lib
-from seqrnn.config import recipes, warned
+from seqrnn.config.field import WRITTEN, Condition
 from seqrnn.config.read import FIELDS, IDENTITY, SHAPE, Config
 from seqrnn.config.resolve import Facts, Machine
 from seqrnn.config.resolve import resolve as resolve_fields
-from seqrnn.errors import UserError
+from seqrnn.errors import UserError, visible
 from seqrnn.runtime import devices, files
 
 # The modes; each is a module of seqrnn/modes.
@@ -43,6 +44,41 @@ _LAST = Counter(name.rpartition(".")[2] for name in _NAMED)
 _LABELS = {
   name: last if _LAST[last := name.rpartition(".")[2]] == 1 else name
   for name in _NAMED
+}
+
+# Groups of fields that only some of the other modes read. Train and search read
+# or record all fields, but for those of _WRITERS.
+_READERS = {
+  "seed": ("describe", "detect", "predict", "report"),
+  "optimizer": ("describe", "detect"),
+  "schedule": ("describe", "detect"),
+  "evaluate": ("evaluate",),
+  "describe": ("describe",),
+  "predict": ("predict",),
+  "sample": ("sample", "report"),
+  "search": (),
+}
+# Group -> the modes that use its fields of places to write to.
+_WRITERS = {"detect": ("detect", "review"), "search": ("search",)}
+# Field, or group of fields -> the modes that read the paths of input there. Of
+# other groups, _READERS has them.
+_TRAINS = ("train", "search", "describe", "detect", "review")
+_INPUTS = {
+  "data": (*_TRAINS, "evaluate", "predict", "embed", "report"),
+  "search": ("search",),
+  "model": _TRAINS,
+  "train": _TRAINS,
+  "detect.path": ("detect", "follow"),
+  "detect.input": ("follow",),
+}
+# Fields with which their mode reads no file of the group data.
+_WITHOUT_DATA = ("predict.text", "predict.path", "embed.path")
+# The tasks of this project. A task of the user may use any field.
+_TASKS = {
+  task
+  for field in FIELDS.values()
+  for condition in field.used
+  for task in condition.get("task", ())
 }
 
 
@@ -83,7 +119,7 @@ def resolve(
   new = parsed.mode in _STARTS and not (workdir / record).exists()
   run = plain
   if parsed.config and not new and parsed.mode != "config":
-    run = _read_run(workdir, record, "the command")
+    run = config_lib.read_run(workdir, record)
   if new or parsed.mode == "config":
     facts = Facts(overrides, given, machine=machine)
   else:
@@ -98,10 +134,10 @@ def resolve(
     # A field that names the workdir of a config has an effect in any mode.
     named = NAMING if parsed.config else ()
     read = [name for name in by_flags if not name.startswith(tuple(named))]
-    warned.report(parsed.mode, by_flags, config, plain, given, read)
+    report(parsed.mode, by_flags, config, plain, given, read)
     if not parsed.config:
       mode = "follow" if parsed.follow else parsed.mode
-      warned.show_inputs(path, config, mode, by_flags)
+      show_inputs(path, config, mode, by_flags)
   return config, workdir
 
 
@@ -133,55 +169,25 @@ def _base(
     path, fields = Path("ConfigDict"), config_lib.flat(given)
     return path, config_lib.with_fields(path, fields)
   if given:
-    path = recipes.find(given)
+    path = config_lib.find_config(given)
     return path, config_lib.read(path)
   assert folder is not None, "one of the two is given"
-  how = f"--config=NAME --workdir={folder}"
-  return Path(folder, record), _read_run(folder, record, how)
-
-
-def named(parsed: flags.FlagValues) -> tuple[Config, str]:
-  """Returns the config that the flags name, before other flags change it.
-
-  Returns:
-    the config, and the flag; the defaults and "" where no flag names a config.
-
-  Raises:
-    UserError: there is no such config or run.
-  """
-  given, folder = parsed.config, parsed.workdir
-  if not (given or folder):
-    return config_lib.defaults(), ""
-  _, config = _base(parsed, folder, "config.json")
-  return config, f"--config={given}" if given else f"--workdir={folder}"
-
-
-def _read_run(folder: str | Path, record: str, how: str) -> Config:
-  """Returns the config of a run; `how` are the flags that train it."""
-  if record == "config.json" and not Path(folder, record).exists():
-    raise UserError(
-      f"--workdir={folder}: has no run; train it first: {how} without --mode"
-    )
-  return config_lib.read_run(folder, record)
+  return Path(folder, record), config_lib.read_run(folder, record)
 
 
 def _nothing_named(mode: str) -> str:
   """Returns the error of a command with neither a config nor a workdir."""
   if mode in _STARTS:
+    names = ", ".join(config_lib.config_names())
     return (
-      "--config: is missing, and so is --workdir, the folder of a run; for"
-      f" example --config=brnn; the configs are {', '.join(recipes.names())}"
+      "--config: is missing, and so is --workdir, the folder of a run; the"
+      f" configs are {names}"
     )
   missing = f"--workdir: is missing, the folder of the run for --mode={mode}"
-  if found := sorted(Path("runs").glob("*/config.json")):
-    listed = ", ".join(str(path.parent) for path in found[:5])
-    return f"{missing}; the runs here are {listed}{', ...' * (len(found) > 5)}"
-  name = "logs" if mode in ("detect", "review") else "rnn"
-  return (
-    f"{missing}; train a"
-    f" run first, for example with --config={name} --workdir=runs/{name}, then"
-    f" --workdir=runs/{name} --mode={mode}"
-  )
+  if records := sorted(Path("runs").glob("*/config.json")):
+    listed = ", ".join(str(path.parent) for path in records[:5])
+    return f"{missing}; here are {listed}{', ...' * (len(records) > 5)}"
+  return f"{missing}; train one first: --config=NAME --workdir=runs/NAME"
 
 
 def _refuse_differences(
@@ -227,3 +233,129 @@ def gpu_workers(config: Config, mode: str) -> bool:
   """
   several = mode == "search" and (config.search.workers or 1) > 1
   return several and bool(devices.gpus())
+
+
+def report(
+  mode: str,
+  by_flags: set[str],
+  config: Config,
+  plain: Config,
+  given: Iterable[str],
+  read: Iterable[str],
+):
+  """Prints the warnings on stderr.
+
+  Args:
+    mode: the mode.
+    by_flags: the fields that flags set.
+    config: the config of the run.
+    plain: the same without flags.
+    given: the fields that the user has set.
+    read: those of flags that only the mode needs.
+  """
+  defaults = config_lib.defaults()
+  # What only flags make useless in a config is no mistake.
+  vain = useless(plain, set(given) - by_flags, defaults)
+  for line in (
+    *unused(config, by_flags.union(vain), defaults),
+    *unread(config, read, mode),
+  ):
+    print("warning:", visible(line), file=sys.stderr)
+
+
+def show_inputs(path: Path, config: Config, mode: str, given: set[str]):
+  """Prints on stderr which paths a mode reads because a workdir names them.
+
+  Args:
+    path: the file with the config of the run.
+    config: this config, with the fields that flags set.
+    mode: the mode; that of --follow is follow.
+    given: the fields that are not from the file.
+  """
+  fields = config_lib.flat(config)
+  defaults = config_lib.defaults()
+  others = config_lib.changes(defaults, config, _WITHOUT_DATA)
+  without_data = any(name.startswith(f"{mode}.") for name in others)
+  changes = config_lib.changes(defaults, config, config_lib.PLACES)
+  for name in sorted(changes.keys() - given):
+    group = name.partition(".")[0]
+    modes = _INPUTS.get(name) or _INPUTS.get(group) or (group,)
+    if mode in modes and not (without_data and group == "data"):
+      line = f"{path}: input {name}={fields[name]!r}"
+      print(visible(line), file=sys.stderr)
+
+
+def unread(config: Config, by_flags: Iterable[str], mode: str) -> Iterator[str]:
+  """Yields a warning for each flag whose field the mode does not read."""
+  for name in sorted(by_flags):
+    group = name.partition(".")[0]
+    modes = ("train", "search", *_READERS.get(group, (mode,)))
+    if config_lib.PLACES.get(name) == WRITTEN:
+      modes = _WRITERS[group]
+    if mode in ("config", *modes):
+      continue
+    own = f"{mode}.{name.rpartition('.')[2]}"
+    hint = f"; did you mean config.{own}?" if own in FIELDS else ""
+    use = f"the modes {', '.join(modes)} use it"
+    if len(modes) == 1:
+      use = f"--mode={modes[0]} uses it"
+    yield (
+      f"config.{name}={config_lib.flat(config)[name]!r}: has no effect with"
+      f" --mode={mode}; {use}{hint}"
+    )
+
+
+def unused(
+  config: Config, given: Iterable[str], defaults: Config
+) -> Iterator[str]:
+  """Yields a warning for each field that was set and has no effect.
+
+  Args:
+    config: the config of the run.
+    given: the fields that the user has set.
+    defaults: the defaults; a field with its default value is not reported.
+  """
+  fields = config_lib.flat(config)
+  for name in useless(config, given, defaults):
+    conditions = FIELDS[name].used
+    others = dict.fromkeys(other for way in conditions for other in way)
+    have = ", ".join(f"{other}={fields[other]!r}" for other in others)
+    yield (
+      f"config.{name}={fields[name]!r}: has no effect with {have}; it needs"
+      f" {needs(conditions)}"
+    )
+
+
+def useless(
+  config: Config, given: Iterable[str], defaults: Config
+) -> list[str]:
+  """Returns the fields, of those given, that `unused` reports."""
+  fields, plain = config_lib.flat(config), config_lib.flat(defaults)
+  return [
+    name
+    for name in sorted(set(given))
+    if FIELDS[name].used
+    and fields[name] != plain[name]
+    and not any(_holds(condition, fields) for condition in FIELDS[name].used)
+  ]
+
+
+def needs(conditions: Iterable[Condition]) -> str:
+  """Returns the conditions of a field in words."""
+  return "; or ".join(
+    " and ".join(
+      f"{name} {' or '.join(map(config_lib.text, values))}"
+      for name, values in way.items()
+    )
+    for way in conditions
+  )
+
+
+def _holds(condition: Condition, fields: dict[str, Any]) -> bool:
+  """Returns whether the fields have these values, or a search chooses them."""
+  return all(
+    fields[name] in values
+    or (name == "task" and fields[name] not in _TASKS)
+    or name in config_lib.searched(fields)
+    for name, values in condition.items()
+  )

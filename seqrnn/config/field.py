@@ -262,7 +262,7 @@ def session_cut(text: str) -> tuple[str, Any]:
 def _is_cut(value: Any) -> bool:
   try:
     return bool(session_cut(value))
-  except (ValueError, AttributeError):
+  except (ValueError, TypeError, AttributeError):
     return False
 
 
@@ -276,7 +276,8 @@ def _are_keys(value: Any) -> bool:
   if not isinstance(value, str):
     return False
   keys = keys_of_json(value)
-  return keys.keys() <= {"message", "time", "level"} and all(keys.values())
+  known = {"message", "time", "level"}
+  return keys != {} and keys.keys() <= known and all(keys.values())
 
 
 def _fault_of(pattern: Any) -> str:

@@ -1,8 +1,11 @@
-"""Reads, overrides, checks, compares and saves configs."""
+"""Finds, reads, overrides, checks, compares and saves configs."""
 
+import importlib.util
 import json
 import os
+import re
 import sys
+import traceback
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import reduce
@@ -11,15 +14,17 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from seqrnn.config import recipes, rules, suggestions
+from seqrnn.config import rules, suggestions
 from seqrnn.config.field import LARGEST, WRITTEN, Rule, as_float32
 from seqrnn.config.field import Config as Config
-from seqrnn.config.recipes import FIELDS as FIELDS
-from seqrnn.config.recipes import defaults as defaults
-from seqrnn.config.recipes import read_json as read_json
+from seqrnn.configs import base
 from seqrnn.errors import UserError, visible
 from seqrnn.runtime import files
 
+_LIMIT = 2**20  # Bytes of a config; a run writes about 2,000 bytes.
+_FOLDER = Path(base.__file__).parent
+FIELDS = base.FIELDS
+defaults = base.get_config
 RULES: dict[str, Rule] = {name: field.rule for name, field in FIELDS.items()}
 # Fields that name a place, and READ or WRITTEN.
 PLACES = {name: field.place for name, field in FIELDS.items() if field.place}
@@ -46,6 +51,107 @@ IDENTITY = tuple(
 FORMAT = 1
 
 
+def config_names() -> list[str]:
+  """Returns the names of the configs in ./configs and in the project.
+
+  `base` has only the defaults of all others.
+  """
+  folders = Path("configs"), _FOLDER
+  stems = {p.stem for folder in folders for p in folder.glob("[!_]*.py")}
+  return sorted(stems - {"base"})
+
+
+def find_config(name: str) -> Path:
+  """Returns the file of the config that --config names.
+
+  Args:
+    name: such as brnn, or a path. `configs/brnn.py` is found in the project if
+      it is not in the current folder.
+
+  Raises:
+    UserError: there is no such config.
+  """
+  path = Path(os.path.expanduser(name))
+  paths = [path]
+  if path.name == name and not path.suffix:
+    paths = [Path("configs", f"{name}.py"), _FOLDER / f"{name}.py", path]
+  elif path.parent.name == "configs":
+    paths.append(_FOLDER / path.name)
+  for path in paths:
+    if path.exists() and not path.is_dir():  # A pipe is refused later.
+      return path
+  known = config_names()
+  raise UserError(
+    f"--config={name}: no such file; the configs are {', '.join(known)}"
+    f"{suggestions.hint(path.stem, known)}"
+  )
+
+
+def read(path: str | os.PathLike) -> Config:
+  """Reads a config from a .py file with get_config(), or from JSON.
+
+  A field that the file lacks has its default.
+
+  Raises:
+    UserError: the file is missing or invalid, or it has an unknown field or a
+      value of another type.
+  """
+  path = Path(path)
+  if path.suffix == ".py":
+    return with_fields(path, flat(_run_config(path)))
+  fields = read_fields(path)
+  fields.pop("format", None)  # The config.json of a run has it.
+  return with_fields(path, fields)
+
+
+def _run_config(path: Path) -> ConfigDict:
+  """Returns the config that get_config() of a .py file makes."""
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  assert spec is not None and spec.loader is not None, "the name ends in .py"
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+    config = module.get_config()
+  except UserError:
+    raise
+  except (Exception, SystemExit) as error:  # It may raise anything.
+    raise UserError(_located(path, error)) from None
+  if not isinstance(config, ConfigDict):
+    raise UserError(f"{path}: get_config() must return a ConfigDict")
+  return config
+
+
+def _located(path: Path, error: BaseException) -> str:
+  """Returns the message of an error, with the line of the config it is from."""
+  frames = traceback.extract_tb(error.__traceback__)
+  lines = [x.lineno for x in frames if Path(x.filename) == path.absolute()]
+  if isinstance(error, SyntaxError) and error.filename == str(path.absolute()):
+    lines.append(error.lineno)
+  where = f"{path}:{lines[-1]}" if lines else str(path)
+  if match := re.search(r'Key "(\w+)" does not exist', str(error)):
+    near = " or ".join(suggestions.fields(match[1], FIELDS))
+    hint = f"; did you mean {near}?" if near else ""
+    return f"{where}: {match[1]}: no such field{hint}"
+  return f"{where}: {type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def read_fields(path: str | os.PathLike) -> dict[str, Any]:
+  """Returns the fields of a JSON config by their dotted names.
+
+  Raises:
+    UserError: the file is missing or is not a config.
+  """
+  try:
+    fields = json.loads(files.read(path, _LIMIT).decode("utf-8"))
+    if not isinstance(fields, dict):
+      raise ValueError("must be an object of fields")
+    return flat(fields)
+  except OSError as error:
+    raise UserError(f"{path}: {error.strerror or error}") from None
+  except (ValueError, RecursionError) as error:
+    raise UserError(f"{path}: not a config in JSON ({error})") from None
+
+
 def flat(config: Config | dict[str, Any]) -> dict[str, Any]:
   """Returns every field by its dotted name."""
   fields = {}
@@ -69,6 +175,23 @@ def nested(fields: dict[str, Any]) -> dict[str, Any]:
   return groups
 
 
+def groups_of_fields() -> list[str]:
+  """Returns the groups of fields."""
+  return list(dict.fromkeys(n.partition(".")[0] for n in FIELDS if "." in n))
+
+
+def no_such_field(name: str) -> str:
+  """Returns the message for the name of a group or of nothing."""
+  near = " or ".join(suggestions.fields(name, FIELDS))
+  hint = f"; did you mean {near}?" if near else ""
+  return f"config.{name}: no such field{hint}"
+
+
+def wrong_type(name: str, value: Any) -> str:
+  """Returns the message for a value that is not of its field's type."""
+  return f"config.{name}={value!r}: {FIELDS[name].type_rule}"
+
+
 def locate(config: Config, name: str) -> tuple[Config, str]:
   """Returns the group of a field and the field's key in the group.
 
@@ -80,34 +203,25 @@ def locate(config: Config, name: str) -> tuple[Config, str]:
     group = reduce(lambda group, part: group[part], path, config)
     if not isinstance(group[key], ConfigDict):
       return group, key
-  raise UserError(recipes.no_such_field(name))
+  raise UserError(no_such_field(name))
 
 
-def override(config: Config, name: str, given: str):
+def override(config: Config, name: str, typed: str):
   """Sets one field from a text.
 
   Args:
     config: the config to change.
     name: the dotted name of the field.
-    given: the value, as a flag has it.
+    typed: the value, as a flag has it.
 
   Raises:
     UserError: there is no such field, or the text is not of its type.
   """
   group, key = locate(config, name)
   try:
-    group[key] = FIELDS[name].parse(given)
+    group[key] = FIELDS[name].parse(typed)
   except ValueError:
-    raise UserError(recipes.wrong_type(name, given)) from None
-
-
-def _assign(config: Config, name: str, value: Any):
-  """Sets one field from a file."""
-  group, key = locate(config, name)
-  try:
-    group[key] = FIELDS[name].cast(value)
-  except (TypeError, OverflowError):
-    raise UserError(recipes.wrong_type(name, value)) from None
+    raise UserError(wrong_type(name, typed)) from None
 
 
 def text(value: Any) -> str:
@@ -115,30 +229,17 @@ def text(value: Any) -> str:
   return str(value).lower() if isinstance(value, bool | None) else str(value)
 
 
-def read(path: str | os.PathLike) -> Config:
-  """Reads a config from a .py file with get_config(), or from JSON.
-
-  A field that the file lacks has its default.
-
-  Raises:
-    UserError: the file is missing or invalid, or it has an unknown field or a
-      value of another type.
-  """
-  path = Path(path)
-  fields = recipes.load(path) if path.suffix == ".py" else read_json(path)
-  fields = flat(fields)
-  fields.pop("format", None)  # The config.json of a run has it.
-  return with_fields(path, fields)
-
-
 def with_fields(path: Path, fields: dict[str, Any]) -> Config:
   """Returns the defaults, overridden by the fields of a file."""
   config = defaults()
   for name, value in fields.items():
+    if name not in FIELDS:
+      raise UserError(f"{path}: {no_such_field(name)}")
+    group, key = locate(config, name)
     try:
-      _assign(config, name, value)
-    except UserError as error:
-      raise UserError(f"{path}: {error}") from None
+      group[key] = FIELDS[name].cast(value)
+    except (TypeError, OverflowError):
+      raise UserError(f"{path}: {wrong_type(name, value)}") from None
   return config
 
 
@@ -163,7 +264,7 @@ def read_run(workdir: str | os.PathLike, name: str = "config.json") -> Config:
       missing = "has no search; start one with a --config"
     raise UserError(f"--workdir={workdir}: {missing}")
   files.verify_file(path)
-  fields, usual = flat(recipes.read_json(path)), flat(defaults())
+  fields, usual = read_fields(path), flat(defaults())
   number = fields.pop("format", None)
   if type(number) is not int or number != FORMAT:
     raise UserError(

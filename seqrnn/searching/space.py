@@ -6,7 +6,6 @@ from typing import Any
 from optuna import distributions
 
 from seqrnn.config import read as config_lib
-from seqrnn.config import recipes
 from seqrnn.config.read import FIELDS, Config
 from seqrnn.errors import UserError
 
@@ -56,7 +55,7 @@ def parse_space(config: Config) -> Space:
 def _distribution(config: Config, name: str, text: str) -> Any:
   """Optuna's distribution of a field, from a text such as integer(1, 3)."""
   if name not in FIELDS or not name.startswith(config_lib.TRAINING):
-    raise UserError(recipes.no_such_field(name))
+    raise UserError(config_lib.no_such_field(name))
   if name in config_lib.CPU:
     raise UserError("must be none: a process has one value for all its trials")
   trial = copy.deepcopy(config)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs import base
+from seqrnn.configs import base
 from seqrnn.data import splits
 from seqrnn.data.documents import Document, collect
 from seqrnn.data.sources import corpora

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import experiments
-from experiments import classification
+from seqrnn import experiments
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
+from seqrnn.experiments import classification
 from seqrnn.models import losses, network
 from seqrnn.modes import evaluate, predict
 from seqrnn.runtime import sharding

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from matplotlib import image
 
-import experiments
-from seqrnn import experiment, program
+from seqrnn import cli, experiment, experiments
 from seqrnn.config import command
 from seqrnn.config import read as config_lib
 from seqrnn.errors import UserError
@@ -51,7 +50,7 @@ def main(folder, registered, rendered, capfd):
   begin = ["run.py", f"--workdir={folder / 'run'}"]
 
   def call(mode, *more):
-    status = program.main([*begin, f"--mode={mode}", *more])
+    status = cli.main([*begin, f"--mode={mode}", *more])
     return status, capfd.readouterr()
 
   if not (folder / "run").exists():

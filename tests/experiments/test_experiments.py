@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import jax
 import pytest
 
-import experiments
+from seqrnn import experiments
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.runtime import files

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import (
+from seqrnn.data.batches.sequences import Sequences
+from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
+from seqrnn.experiments import (
   classification,
   gap_model,
   language_model,
@@ -15,8 +17,6 @@ from experiments import (
   polyphony,
   tagging,
 )
-from seqrnn.data.batches.sequences import Sequences
-from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.models import network
 from seqrnn.scoring.predictions import Prediction
 from tests.conftest import tiny

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-import experiments
-from seqrnn import program
+from seqrnn import cli, experiments
 from seqrnn.data.read.music import NOTES
 from seqrnn.errors import UserError
 from seqrnn.models import network
@@ -205,7 +204,7 @@ def test_sampled_music_is_written_and_repeats(folder, capfd):
     "--config.sample.temperature=0.5,1",
     "--config.sample.prime=1:9",
   ]
-  assert program.main(line) == 0, capfd.readouterr().err
+  assert cli.main(line) == 0, capfd.readouterr().err
   names = [f"music-{t}-{n}" for t in ("0.5", "1") for n in (1, 2)]
   trained = experiments.load(folder)
   settings = {"length": 70, "streams": 2, "temperature": (0.5, 1.0)}
@@ -236,7 +235,7 @@ def test_what_needs_symbols_is_refused(folder, capfd):
     trained.sample(top_k=3)
   with pytest.raises(UserError, match="'polyphony' has no symbols to predict"):
     trained.score("text")
-  assert program.main(["run.py", f"--workdir={folder}", "--mode=predict"]) == 2
+  assert cli.main(["run.py", f"--workdir={folder}", "--mode=predict"]) == 2
   assert "its modes are train, evaluate, sample" in capfd.readouterr().err
 
 

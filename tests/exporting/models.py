@@ -5,8 +5,8 @@ import functools
 import jax
 import numpy as np
 
-import experiments
-from configs import base
+from seqrnn import experiments
+from seqrnn.configs import base
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.experiment import shapes
 from seqrnn.training.checkpoint import Checkpoints, Position

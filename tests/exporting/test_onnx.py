@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import seqrnn
-from seqrnn import program
+from seqrnn import cli
 from seqrnn.exporting import network, onnx_graph
 from tests.exporting.models import MODELS as FORMAT_MODELS
 from tests.exporting.models import (
@@ -114,7 +114,7 @@ def guided(word, workdir, name):
   """The names of the guide's code about a model, which has run."""
   write_run(workdir, name)
   argv = ["run.py", f"--workdir={workdir}", "--mode=export"]
-  assert program.main([*argv, "--config.export.format=onnx"]) == 0
+  assert cli.main([*argv, "--config.export.format=onnx"]) == 0
   [code] = [block for block in blocks("howto/export.md") if word in block]
   names = {}
   exec(code, names)

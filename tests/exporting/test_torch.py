@@ -11,9 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-import experiments
 import seqrnn
-from seqrnn import program
+from seqrnn import cli, experiments
 from seqrnn.errors import UserError
 from seqrnn.exporting import network
 from seqrnn.modes import export
@@ -129,7 +128,7 @@ def test_the_guide_loads_an_export_in_torch(tmp_path, monkeypatch, capsys):
   monkeypatch.chdir(tmp_path)
   write_run(tmp_path / "runs" / "rnn", "tied")
   argv = ["run.py", "--workdir=runs/rnn", "--mode=export"]
-  assert program.main(argv) == 0
+  assert cli.main(argv) == 0
   load, use, *_ = blocks("howto/export.md")
   exec(load + "\n" + use, {})
   assert capsys.readouterr().out.count("'") == 6  # Three symbols.
@@ -212,7 +211,7 @@ def test_the_command_writes_a_card(tmp_path, capsys):
   (workdir / "evaluation.json").write_text(
     '{"split": "test", "step": 7, "symbols": 9, "loss": 1.23456}'
   )
-  assert program.main(["run.py", f"--workdir={workdir}", "--mode=export"]) == 0
+  assert cli.main(["run.py", f"--workdir={workdir}", "--mode=export"]) == 0
   shown = capsys.readouterr().out.split()
   folder = workdir / "export"
   files = "model.safetensors", "MODEL_CARD.md"
@@ -228,6 +227,6 @@ def test_the_command_writes_a_card(tmp_path, capsys):
   assert "search" not in json.loads((folder / "config.json").read_text())
   capsys.readouterr()
 
-  status = program.main(["run.py", f"--workdir={tmp_path}/no", "--mode=export"])
+  status = cli.main(["run.py", f"--workdir={tmp_path}/no", "--mode=export"])
   assert status == 2
   assert capsys.readouterr().err.count("\n") == 1

@@ -180,11 +180,11 @@ def arm(*_):
 
 if __name__ == "__main__":
   sys.path[0] = str(ROOT)
-  from seqrnn import program
+  from seqrnn import cli
 
   if "HEARTBEAT" in os.environ:
-    program.processes._HEARTBEAT_SECONDS = int(os.environ["HEARTBEAT"])
+    cli.processes._HEARTBEAT_SECONDS = int(os.environ["HEARTBEAT"])
   if "FAULT" in os.environ:
-    wrap(program.devices, "start", after=arm)
-  program.launch.prepare()
-  program.launch.end(program.main(sys.argv))
+    wrap(cli.devices, "start", after=arm)
+  cli.launch.prepare()
+  cli.launch.end(cli.main(sys.argv))

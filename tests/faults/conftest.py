@@ -19,8 +19,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from configs import base
-from seqrnn import program
+from seqrnn import cli
+from seqrnn.configs import base
 from seqrnn.runtime import sharding
 from seqrnn.training import checkpoint
 from tests.conftest import TINY, write_text
@@ -241,7 +241,7 @@ def free_port() -> int:
 def call(config: Path | None, workdir: Path, *flags: str) -> int:
   """The same in this process, which has four devices; the exit status."""
   named = [] if config is None else [f"--config={config}"]
-  return program.main(["run.py", *named, f"--workdir={workdir}", *flags])
+  return cli.main(["run.py", *named, f"--workdir={workdir}", *flags])
 
 
 def use_devices(monkeypatch, count: int):

@@ -16,7 +16,7 @@ def main(jobs: list[list[tuple[int, list[str], str]]]):
   """Does one life after the other."""
   import jax
 
-  from seqrnn import program
+  from seqrnn import cli
   from seqrnn.runtime import sharding
   from seqrnn.training.progress import Progress
 
@@ -38,7 +38,7 @@ def main(jobs: list[list[tuple[int, list[str], str]]]):
         devices=jax.devices()[:devices],
       )
       sharding.mesh = lambda mesh=mesh: mesh
-      status = program.main(["run.py", *flags, f"--workdir={workdir}"])
+      status = cli.main(["run.py", *flags, f"--workdir={workdir}"])
       assert status == 0, (flags, status)
       Path(workdir, "losses.json").write_text(
         json.dumps([float(loss) for loss in losses])

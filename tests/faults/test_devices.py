@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-import experiments
+from seqrnn import experiments
 from tests.faults.conftest import (
   assert_close_run,
   rows,

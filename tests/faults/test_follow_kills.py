@@ -91,7 +91,7 @@ def followed(shop, folder, lines, reported=None, changes=None, **how):
 
 
 def restored(workdir):
-  import experiments
+  from seqrnn import experiments
 
   run = experiments.load(workdir)
   return deployed.restore(experiments.build, run.config, workdir)

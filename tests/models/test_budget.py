@@ -4,8 +4,7 @@ import json
 
 import jax
 
-import experiments
-from seqrnn import program
+from seqrnn import cli, experiments
 from seqrnn.config.resolve import Facts, resolve
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.experiment import shapes
@@ -47,7 +46,7 @@ def test_a_run_keeps_its_hidden_size(tmp_path, capfd):
 
   def go(*flags):
     argv = ["run.py", f"--config={base}", f"--workdir={workdir}", *flags]
-    status = program.main(argv)
+    status = cli.main(argv)
     return status, capfd.readouterr()
 
   budget = "--config.model.parameters=2_000"
@@ -73,5 +72,5 @@ def test_a_run_keeps_its_hidden_size(tmp_path, capfd):
 
   # A hidden size among the flags takes the place of the run's own budget.
   argv = ["run.py", f"--workdir={workdir}", "--config.model.hidden_size=4"]
-  assert program.main(argv) == 2
+  assert cli.main(argv) == 2
   assert "model.parameters: 2000 -> None" in capfd.readouterr().err

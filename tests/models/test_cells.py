@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import base
 from seqrnn.config import read as config_lib
+from seqrnn.configs import base
 from seqrnn.errors import UserError
 from seqrnn.experiment import shapes
 from seqrnn.models import cells

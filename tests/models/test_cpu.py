@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-import experiments
+from seqrnn import experiments
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.models import cpu
 from seqrnn.runtime import sharding

@@ -10,7 +10,7 @@ import optax
 import pytest
 from flax import linen as nn
 
-import experiments
+from seqrnn import experiments
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError

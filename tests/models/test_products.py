@@ -11,7 +11,7 @@ import optax
 import pytest
 from jax.sharding import AxisType
 
-import experiments
+from seqrnn import experiments
 from seqrnn.models.products import Products, rows
 from seqrnn.scoring import evaluation
 from seqrnn.training.step import make_start, make_step, state_shapes

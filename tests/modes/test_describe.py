@@ -7,10 +7,9 @@ import re
 import jax
 import pytest
 
-import experiments
-from configs import base
-from seqrnn import program
+from seqrnn import cli, experiments
 from seqrnn.config import read as config_lib
+from seqrnn.configs import base
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.experiment import shapes
 from seqrnn.models import diagram
@@ -123,22 +122,22 @@ def test_before_and_after_training(tmp_path, capsys):
   begin = ["run.py", f"--workdir={workdir}"]
   describing = [*begin, "--mode=describe"]
 
-  assert program.main(describing) == 2
+  assert cli.main(describing) == 2
   assert "has no run" in capsys.readouterr().err
-  assert program.main([*describing, f"--config={path}"]) == 0
+  assert cli.main([*describing, f"--config={path}"]) == 0
   before = capsys.readouterr().out
   assert "A training step needs" in before
   written = {path.name for path in workdir.iterdir()}
   assert written == {"model.png", "model.svg", ".describe.lock"}
 
-  assert program.main([*begin, f"--config={path}"]) == 0
+  assert cli.main([*begin, f"--config={path}"]) == 0
   with (workdir / "metrics.csv").open() as file:
     assert [row["step"] for row in csv.DictReader(file)] == ["2"]
   capsys.readouterr()
-  assert program.main(describing) == 0
+  assert cli.main(describing) == 0
   assert capsys.readouterr().out == before
   other = f"--config={path}", "--config.model.hidden_size=9"
-  assert program.main([*describing, *other]) == 2
+  assert cli.main([*describing, *other]) == 2
   assert "was trained with other settings" in capsys.readouterr().err
 
 
@@ -150,7 +149,7 @@ def test_parts_that_do_not_learn_and_fields_that_the_data_change(
   config_lib.save(tiny(tmp_path, fields), path)
   flags = ["run.py", f"--config={path}", f"--workdir={tmp_path / 'run'}"]
   flags += ["--mode=describe"]
-  assert program.main(flags) == 0
+  assert cli.main(flags) == 0
   out = capsys.readouterr().out
   assert re.search(r"^640 of them are frozen", out, re.M), out
   assert "train.fit_to_data: train.epochs=" in out

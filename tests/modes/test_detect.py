@@ -16,16 +16,16 @@ import jax
 import numpy as np
 import pytest
 
-import experiments
 import seqrnn
 from benchmarks import detection
-from configs import base
-from experiments import language_model
+from seqrnn import experiments
 from seqrnn.config import read as config_lib
+from seqrnn.configs import base
 from seqrnn.data import splits
 from seqrnn.data.logs import sessions as data
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, save
 from seqrnn.errors import MachineError, UserError
+from seqrnn.experiments import language_model
 from seqrnn.logs.detect import (
   calibration,
   decision,

@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-import experiments
+from seqrnn import experiments
 from seqrnn.data.vocabulary import RESERVED
 from seqrnn.errors import UserError
 from seqrnn.modes import embed

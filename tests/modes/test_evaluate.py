@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-import experiments
+from seqrnn import experiments
 from seqrnn.modes import evaluate
 from seqrnn.training import train
 from tests.conftest import tiny
@@ -93,7 +93,7 @@ import sys
 from pathlib import Path
 from tests.conftest import tiny
 import jax
-import experiments
+from seqrnn import experiments
 from seqrnn.scoring.evaluation import evaluator
 from seqrnn.runtime import sharding
 fields = {

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-import experiments
+from seqrnn import experiments
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.modes import predict
 from seqrnn.training import train

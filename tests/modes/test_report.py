@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import experiments
-from seqrnn import program
+from seqrnn import cli, experiments
 from seqrnn.config import read as config_lib
 from seqrnn.data import vocabulary
 from seqrnn.data.vocabulary import END, PAD, UNKNOWN
@@ -216,12 +215,12 @@ def test_runs_are_compared(runs, capsys):
   assert page.titles == ["Best evaluation of each run", "Training"]
   assert "model.hidden_size" not in page.text  # The same in both.
   line = [f"--workdir={one},{other}", "--mode=report"]
-  assert program.main(["run.py", *line]) == 0
+  assert cli.main(["run.py", *line]) == 0
   assert "all heads" in capsys.readouterr().out or "validation" in str(table)
   assert all(cell in page.text for row in table for cell in row)
   pattern = f"{one},{other.parent}/r?n"
-  assert program.main(["run.py", f"--workdir={pattern}", line[1]]) == 0
-  assert program.main(["run.py", f"{line[0]},nowhere", line[1]]) == 2
+  assert cli.main(["run.py", f"--workdir={pattern}", line[1]]) == 0
+  assert cli.main(["run.py", f"{line[0]},nowhere", line[1]]) == 2
   error = capsys.readouterr().err.splitlines()[-1]
   assert error == "error: --workdir=nowhere: has no run; train it first"
 

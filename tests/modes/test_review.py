@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import experiments
-from configs import base
+from seqrnn import experiments
+from seqrnn.configs import base
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.secrets import Redaction

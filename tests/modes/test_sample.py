@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-import experiments
+from seqrnn import experiments
 from seqrnn.data.vocabulary import END
 from seqrnn.modes.sample import write_texts
 from seqrnn.sampling import sampler, texts

@@ -31,9 +31,9 @@ from optuna.distributions import (
 )
 from optuna.storages import journal as optuna_journal
 
-import experiments
-from configs import base
+from seqrnn import experiments
 from seqrnn.config import read as config_lib
+from seqrnn.configs import base
 from seqrnn.errors import Interrupted, MachineError, UserError
 from seqrnn.modes import search
 from seqrnn.runtime import files
@@ -452,8 +452,8 @@ def test_a_worker_has_its_gpu_before_jax_starts(monkeypatch, capsys):
 WORKER = """
 import os, sys, time
 from pathlib import Path
-import experiments
-from configs import base
+from seqrnn import experiments
+from seqrnn.configs import base
 from seqrnn.config import read as config_lib
 from seqrnn.modes import search
 from seqrnn.training import history, setup, train

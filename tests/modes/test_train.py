@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import experiments
+from seqrnn import experiments
 from seqrnn.data.batches.segments import Segments
 from seqrnn.errors import Interrupted, MachineError, UserError
 from seqrnn.training import step as step_lib

@@ -12,11 +12,11 @@ import jax
 import numpy as np
 import pytest
 
-from configs import base
-from seqrnn import program
+from seqrnn import cli
 from seqrnn.config import command
 from seqrnn.config import read as config_lib
 from seqrnn.config.resolve import Facts, resolve, this_machine
+from seqrnn.configs import base
 from seqrnn.errors import UserError
 from seqrnn.runtime import devices, launch, sharding
 
@@ -132,7 +132,7 @@ def test_lines_on_devices_go_to_stderr(tmp_path, monkeypatch, capfd):
   monkeypatch.setattr("seqrnn.modes.describe.run", lambda *_: None)
   line = ["run.py", "--config=configs/rnn.py", "--mode=describe"]
   monkeypatch.chdir(ROOT)
-  assert program.main([*line, f"--workdir={tmp_path / 'x'}"]) == 0
+  assert cli.main([*line, f"--workdir={tmp_path / 'x'}"]) == 0
   assert capfd.readouterr() == ("", "warning: a GPU is\n")
 
 
@@ -300,7 +300,7 @@ def test_what_runs_on_the_cpu_alone(
   config = base.get_config()
   config_lib.save(config, tmp_path / "config.json")
   with pytest.raises(Enough):
-    program.main(
+    cli.main(
       [
         "run.py",
         f"--config={tmp_path / 'config.json'}",

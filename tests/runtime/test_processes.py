@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from seqrnn import program
+from seqrnn import cli
 from seqrnn.errors import MachineError, UserError
 from seqrnn.runtime import processes
 
@@ -80,7 +80,7 @@ def test_a_mistake_in_the_flags_is_refused_in_a_line(tmp_path, capfd):
   for flags, expected in MISTAKES:
     workdir = tmp_path / "run"
     line = ["run.py", "--config=configs/rnn.py", f"--workdir={workdir}", *flags]
-    assert program.main(line) == 2
+    assert cli.main(line) == 2
     out, err = capfd.readouterr()
     assert out == "" and err.startswith(f"error: {expected}"), err
     assert err.count("\n") == 1

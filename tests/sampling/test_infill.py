@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 from scipy.special import log_softmax, softmax
 
-import experiments
+from seqrnn import experiments
 from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN
 from seqrnn.errors import UserError
 from seqrnn.sampling import infill

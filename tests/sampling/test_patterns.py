@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-import experiments
+from seqrnn import experiments
 from seqrnn.data.vocabulary import BEGIN, END, RESERVED, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.sampling import automaton, sampler, texts

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-import experiments
+from seqrnn import experiments
 from seqrnn.sampling import sampler
 from seqrnn.scoring import scoring
 from tests.conftest import tiny

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import experiments
+from seqrnn import experiments
 from seqrnn.data.vocabulary import END, PAD
 from seqrnn.experiment import Decoder
 from seqrnn.sampling import sampler

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-import experiments
-from configs import base
+from seqrnn import experiments
+from seqrnn.configs import base
 from seqrnn.data import vocabulary
 from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN, Vocabulary
 from seqrnn.errors import MachineError, UserError

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-import experiments
+from seqrnn import experiments
 from seqrnn.data import splits
 from seqrnn.data.documents import Document
 from seqrnn.errors import UserError

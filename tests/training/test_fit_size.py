@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from configs import base, detect, sessions
 from seqrnn.config import read as config_lib
 from seqrnn.config.resolve import FITTED, Facts, resolve
+from seqrnn.configs import base, detect, sessions
 from seqrnn.errors import UserError
 
 

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-import experiments
-from configs import base, brnn, rnn, text_generation
+from seqrnn import experiments
 from seqrnn.config import read as config_lib
 from seqrnn.config.resolve import Facts, resolve
+from seqrnn.configs import base, brnn, rnn, text_generation
 from seqrnn.training import train
 from seqrnn.training.position import Position, advice
 from tests.conftest import tiny

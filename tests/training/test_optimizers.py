@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from configs import base
+from seqrnn.configs import base
 from seqrnn.training import optimizers
 from tests.models.test_cells import close
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-import experiments
+from seqrnn import experiments
 from seqrnn.errors import escaped
 from seqrnn.sampling import texts
 from seqrnn.training import progress, train

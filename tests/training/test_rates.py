@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import experiments
+from seqrnn import experiments
 from seqrnn.config import read as config_lib
 from seqrnn.errors import UserError
 from seqrnn.experiment import shapes

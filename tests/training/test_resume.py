@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-import experiments
+from seqrnn import experiments
 from seqrnn.config import command
 from seqrnn.config import read as config_lib
 from seqrnn.errors import UserError

@@ -82,7 +82,7 @@ def _restore(content: bytes) -> Deployed:
   compiled.enable_cache()
   deployed, detector, vocabularies = cloudpickle.loads(content)
   # Nothing here imports a task; a worker must build the one of the run.
-  build = importlib.import_module("experiments").build
+  build = importlib.import_module("seqrnn.experiments").build
   config = whole_sessions(deployed.config, vocabularies)
   place = sharding.replicated(sharding.mesh())
   detector = detector._replace(

@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-import experiments
+from seqrnn import experiments
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.batches.segments import Segments
 from seqrnn.data.documents import Document

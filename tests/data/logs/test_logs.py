@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments import language_model
 from seqrnn.config import read as config_lib
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.logs import sessions, tail, templates
@@ -27,6 +26,7 @@ from seqrnn.data.sources import corpora
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.errors import UserError
+from seqrnn.experiments import language_model
 from seqrnn.logs.follow import lines as lines_lib
 from tests.conftest import tiny
 

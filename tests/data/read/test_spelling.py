@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 
-from configs import base
+from seqrnn.configs import base
 from seqrnn.data import documents, splits
 from seqrnn.data.read import spelling
 from seqrnn.data.sources import corpora

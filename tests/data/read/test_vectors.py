@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-import experiments
+from seqrnn import experiments
 from seqrnn.config import read as config_lib
 from seqrnn.data.read import vectors
 from seqrnn.data.vocabulary import Vocabulary

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs import base
+from seqrnn.configs import base
 from seqrnn.data import splits
 from seqrnn.data.documents import Document
 from seqrnn.data.read.encoding import UNITS, encode

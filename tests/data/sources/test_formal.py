@@ -5,13 +5,13 @@ import re
 import numpy as np
 import pytest
 
-import experiments
-from configs import base
-from experiments import classification, tagging
+from seqrnn import experiments
 from seqrnn.config import read as config_lib
+from seqrnn.configs import base
 from seqrnn.data import splits
 from seqrnn.data.sources import corpora, formal
 from seqrnn.errors import UserError
+from seqrnn.experiments import classification, tagging
 
 
 def strings(name, split="train", count=100):

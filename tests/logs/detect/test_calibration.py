@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from configs import base
+from seqrnn.configs import base
 from seqrnn.logs.detect import calibration, deployed
 from seqrnn.logs.detect.calibration import COMBINED
 from seqrnn.logs.detect.choice import CANDIDATES, STANDARD

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from configs import base
+from seqrnn.configs import base
 from seqrnn.logs.detect import decision
 from seqrnn.logs.detect.baselines import BASELINES
 from seqrnn.logs.detect.conformal import Calibration, CrossCalibration

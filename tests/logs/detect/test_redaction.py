@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-import experiments
-from configs import base
+from seqrnn import experiments
 from seqrnn.config import read as config_lib
+from seqrnn.configs import base
 from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.read.columns import Texts

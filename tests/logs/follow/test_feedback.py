@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from configs import base
 from seqrnn.config.read import Config
+from seqrnn.configs import base
 from seqrnn.data.logs.secrets import Redaction
 from seqrnn.errors import UserError
 from seqrnn.logs.follow import alarms, feedback

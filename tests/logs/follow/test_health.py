@@ -10,8 +10,8 @@ import urllib.request
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from configs import base
 from seqrnn.config.read import Config
+from seqrnn.configs import base
 from seqrnn.errors import UserError
 from seqrnn.logs.follow import health
 from seqrnn.logs.follow.health import Health

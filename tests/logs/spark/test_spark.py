@@ -8,8 +8,8 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-import experiments
 from benchmarks import shop_log
+from seqrnn import experiments
 from seqrnn.data.sources import corpora
 from seqrnn.errors import UserError
 from seqrnn.logs.detect import deployed as deployment

@@ -1,0 +1,362 @@
+"""The command line: flags, help, and one mode."""
+
+import ast
+import gc
+import importlib
+import os
+import platform
+import re
+import signal
+import sys
+import textwrap
+import traceback
+from collections.abc import Iterable, Iterator
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+from absl import flags
+
+from seqrnn.config import command, suggestions
+from seqrnn.config import read as config_lib
+from seqrnn.config.field import Field
+from seqrnn.config.read import FIELDS, Config
+from seqrnn.config.resolve import this_machine
+from seqrnn.errors import Interrupted, UserError, visible
+from seqrnn.logs import spark
+from seqrnn.runtime import devices, launch, processes
+
+# Flags that ask for lines instead of a mode.
+_ASKED = re.compile(r"-h|--(help|version)(?:=(.*))?", re.DOTALL)
+_PREFIX = "config."
+_USAGE = """\
+Trains, evaluates and uses recurrent networks on sequences of symbols.
+
+  {program} --config=brnn
+  {program} --config=rnn --config.model.hidden_size=256
+  {program} --workdir=runs/rnn --mode=sample --config.sample.temperature=0.5
+"""
+_SETTINGS = """\
+Each is a flag, --config.GROUP.FIELD=VALUE. --help=model explains the settings\
+ of the group model, --help=model.cell one, --help=all all of them. The groups\
+ are {groups}."""
+_WIDTH = 80
+
+
+def main(argv: list[str]) -> int:
+  """Runs one mode; returns the exit status."""
+  launch.open_streams()
+  parsed = define_flags()
+  joined, index = False, 0  # Whether it is one of several processes; its index.
+  try:
+    if lines := information(argv, parsed):
+      for line in lines:
+        print(line, flush=True)
+      return 0
+    distributed = parse_flags(parsed, argv)
+    launch.refuse_windows()
+    fields = overrides_of_flags(parsed)
+    machine = None if parsed.mode == "config" else this_machine(parsed.mode)
+    config, workdir = command.resolve(parsed, fields, machine)
+    if parsed.mode == "config":  # It needs neither a device nor the tasks.
+      _module(parsed, config).run(None, config, workdir)
+      return 0
+    launch.configure_device(
+      config.train.cpu_devices,
+      config.train.cpu_threads,
+      on_cpu=parsed.follow or command.gpu_workers(config, parsed.mode),
+      inline=parsed.follow,
+    )
+    if distributed:
+      joined = True
+      processes.guard()
+      index = processes.join(
+        parsed.coordinator, parsed.num_processes, parsed.process_id
+      )
+    for line in devices.start(named=parsed.mode == "train"):
+      if index == 0:
+        print(visible(line), file=sys.stderr)
+    experiments = importlib.import_module("seqrnn.experiments")
+    module = _module(parsed, config)
+    gc.freeze()
+    gc.enable()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # As start() sets it.
+      signal.signal(signal.SIGINT, signal.default_int_handler)
+    module.run(experiments.build, config, workdir)
+    sys.stdout.flush()
+    status, together = 0, True  # Every process has finished.
+  except (Exception, KeyboardInterrupt) as error:
+    ended = isinstance(error, Interrupted | KeyboardInterrupt | BrokenPipeError)
+    if joined and not ended and processes.lost(error):
+      processes.end_lost()
+    status = launch.report(error, index == 0, bool(parsed["debug"].value))
+    together = isinstance(error, Interrupted)
+    if status is None:
+      if not joined:
+        raise
+      traceback.print_exc()
+      status = 1
+  if joined:
+    processes.leave(status, together)
+  return status
+
+
+def _module(parsed: flags.FlagValues, config: Config) -> ModuleType:
+  """Imports the module of a mode, which may take seconds."""
+  if parsed.follow and config.detect.engine == "spark":
+    return spark.import_module("stream")
+  name = "logs.follow.follow" if parsed.follow else f"modes.{parsed.mode}"
+  return importlib.import_module(f"seqrnn.{name}")
+
+
+class _Parser(flags.ArgumentParser):
+  """Parses the text of a flag as its field does."""
+
+  def __init__(self, field: Field):
+    self._field = field
+
+  def parse(self, argument: str) -> Any:
+    try:
+      return self._field.parse(argument)
+    except ValueError:
+      raise ValueError(self._field.type_rule) from None
+
+
+def define_flags() -> flags.FlagValues:
+  """Defines the flags: those of the program, and one for each field."""
+  values = flags.FlagValues()
+  for name, default, text in (
+    ("config", None, "The name of a config, a .py file, or JSON."),
+    ("mode", "train", "What to do. Default: train."),
+    (
+      "workdir",
+      None,
+      "The folder of the run. Default: runs/ and the name of the config, with"
+      " the fields that flags changed. Without --config, the config in this"
+      " folder is used. A report compares several, separated by commas; in"
+      " quotation marks, runs/* matches all runs in runs.",
+    ),
+  ):
+    flags.DEFINE_string(name, default, text, flag_values=values)
+  for name, text in (
+    (
+      "follow",
+      "With --mode=detect: examine lines as they arrive on standard input, in"
+      " the format of the training data.",
+    ),
+    ("debug", "Also print the traceback of an error."),
+    ("version", "Print the versions, the cache folder and the devices."),
+  ):
+    flags.DEFINE_bool(name, False, text, flag_values=values)
+  launch.define_distributed(values)
+  for name, field in FIELDS.items():
+    flag = f"{_PREFIX}{name}"
+    if field.repeated:
+      flags.DEFINE_multi_string(flag, None, field.help, flag_values=values)
+    elif field.kind is bool:
+      flags.DEFINE_boolean(flag, None, field.help, flag_values=values)
+    else:
+      flags.DEFINE(_Parser(field), flag, None, field.help, values)
+  return values
+
+
+def overrides_of_flags(values: flags.FlagValues) -> dict[str, Any]:
+  """Returns the values of the fields that flags set, by their names."""
+  overrides = {}
+  for name, field in FIELDS.items():
+    flag = values[f"{_PREFIX}{name}"]
+    if flag.present:
+      value: Any = flag.value
+      overrides[name] = tuple(value) if field.repeated else value
+  return overrides
+
+
+def parse_flags(parsed: flags.FlagValues, argv: list[str]) -> bool:
+  """Parses the flags; returns whether this is one of several processes.
+
+  Raises:
+    UserError: an argument is not a flag, or flags exclude each other.
+    flags.Error: a flag has a value of another type.
+  """
+  try:
+    arguments = parsed(argv)[1:]
+  except flags.UnrecognizedFlagError as error:
+    names = [name for name in parsed if not name.startswith(_PREFIX)]
+    refuse_unknown(error.flagname, names)
+  except ValueError as error:  # As of --noconfig.seed=3.
+    raise UserError(str(error)) from None
+  if arguments:
+    words = {"mode": command.MODES, "config": config_lib.config_names()}
+    near = [flag for flag in words if arguments[0] in words[flag]]
+    hint = f"; did you mean --{near[0]}={arguments[0]}?" if near else ""
+    raise UserError(f"{arguments[0]!r}: not a flag; flags begin with --{hint}")
+  for name in ("config", "mode", "workdir"):
+    if parsed[name].value == "":
+      raise UserError(f"--{name}=: must not be empty")
+  if parsed.mode not in command.MODES:
+    hint = suggestions.hint(parsed.mode, command.MODES)
+    raise UserError(
+      f"--mode={parsed.mode}: must be one of {', '.join(command.MODES)}{hint}"
+    )
+  distributed = launch.is_distributed(parsed)
+  if parsed.follow and parsed.mode != "detect":
+    raise UserError(f"--follow: needs --mode=detect, not {parsed.mode}")
+  return distributed
+
+
+def refuse_unknown(flag: str, flag_names: list[str]) -> NoReturn:
+  """Refuses a flag that is not defined.
+
+  Args:
+    flag: its name, without dashes and value.
+    flag_names: the names of the flags that are no fields.
+
+  Raises:
+    UserError: suggests the flag that was probably meant.
+  """
+  name = flag.removeprefix(_PREFIX).replace("-", "_")
+  near = [f"{_PREFIX}{field}" for field in suggestions.fields(name, FIELDS)]
+  if "." not in flag and (other := suggestions.near(name, flag_names, 0.75)):
+    near = [other]
+  if name in config_lib.groups_of_fields():
+    near = [f"{_PREFIX}{n}" for n in FIELDS if n.startswith(f"{name}.")][:1]
+  words = " or ".join(f"--{name}" for name in near)
+  hint = f"; did you mean {words}?" if near else ""
+  raise UserError(f"--{flag}: no such flag{hint}")
+
+
+def information(argv: list[str], parsed: flags.FlagValues) -> Iterable[str]:
+  """Returns the lines to print instead of running a mode, if any.
+
+  Args:
+    argv: the command line; without arguments, it asks for help.
+    parsed: the flags.
+
+  Raises:
+    UserError: there is no such field.
+  """
+  asked = next(filter(None, map(_ASKED.fullmatch, argv[1:])), None)
+  if asked is None:
+    return [overview(argv[0], parsed)] if len(argv) < 2 else []
+  if asked[1] == "version":
+    return version()
+  return [
+    overview(argv[0], parsed) if asked[2] is None else fields_help(asked[2])
+  ]
+
+
+def overview(path: str, parsed: flags.FlagValues) -> str:
+  """Returns the modes, the configs and the flags, with a line for each.
+
+  Args:
+    path: of the program, argv[0].
+    parsed: the flags.
+  """
+  program = command.program(path)
+  groups = ", ".join(config_lib.groups_of_fields())
+  settings = textwrap.wrap(_SETTINGS.format(groups=groups), _WIDTH - 2)
+  described = {
+    f"--{flag.name}": str(flag.help)
+    for module in parsed.flags_by_module_dict().values()
+    for flag in module
+    if not flag.name.startswith(_PREFIX)
+  }
+  return "\n".join(
+    [
+      _USAGE.format(program=program),
+      "Modes, --mode=MODE:",
+      *_table(mode_lines()),
+      "\nConfigs, --config=NAME:",
+      *_table(config_lines()),
+      "\nSettings:",
+      *textwrap.indent("\n".join(settings), "  ").splitlines(),
+      "\nFlags:",
+      *_table(described),
+    ]
+  )
+
+
+def mode_lines() -> dict[str, str]:
+  """Returns the modes, each with the first line of its module."""
+  folder = Path(__file__).parent / "modes"
+  lines = {mode: _first_line(folder / f"{mode}.py") for mode in command.MODES}
+  return {mode: text.partition(": ")[2] for mode, text in lines.items()}
+
+
+def config_lines() -> dict[str, str]:
+  """Returns the names of the configs, each with the first line of its file."""
+  names = config_lib.config_names()
+  return {name: _first_line(config_lib.find_config(name)) for name in names}
+
+
+def _first_line(path: Path) -> str:
+  """Returns the first line of the docstring of a file, without running it."""
+  try:
+    text = ast.get_docstring(ast.parse(path.read_bytes()))
+  except (OSError, SyntaxError, ValueError):  # A file of the user's.
+    text = None
+  return (text or "").partition("\n")[0].rstrip(".")
+
+
+def _table(lines: dict[str, str]) -> Iterator[str]:
+  width = max(map(len, lines)) + 4
+  for name, text in lines.items():
+    first, indent = f"  {name}".ljust(width), " " * width
+    yield textwrap.fill(
+      text, _WIDTH, initial_indent=first, subsequent_indent=indent
+    )
+
+
+def fields_help(wanted: str) -> str:
+  """Returns the defaults, rules and meanings of fields.
+
+  Args:
+    wanted: a field, such as `data.window`; a group, such as `data`; or `all`.
+
+  Raises:
+    UserError: there is no such field or group.
+  """
+  names = [
+    name
+    for name in FIELDS
+    if wanted in ("all", name) or name.startswith(f"{wanted}.")
+  ]
+  if not names:
+    groups = config_lib.groups_of_fields()
+    near = " or ".join(suggestions.fields(wanted, FIELDS))
+    near = near or suggestions.near(wanted, groups)
+    raise UserError(
+      f"--help={wanted}: must be all, a field such as data.window, or one of"
+      f" {', '.join(groups)}{f'; did you mean {near}?' if near else ''}"
+    )
+  lines = []
+  for name in names:
+    field = FIELDS[name]
+    rule = f"{field.rule.words}{', or none' * bool(field.optional)}."
+    if field.used:
+      rule += f" It has an effect with {command.needs(field.used)}."
+    lines.append(f"--config.{name}={config_lib.text(field.default)}")
+    for text in (field.help, rule[0].upper() + rule[1:]):
+      lines += textwrap.indent(textwrap.fill(text, 72), "    ").splitlines()
+  return "\n".join(lines)
+
+
+def version() -> Iterator[str]:
+  """Yields the versions, the cache and the devices; the last starts JAX."""
+  yield f"python {platform.python_version()} ({platform.platform()})"
+  for name in ("seqrnn", "jax", "jaxlib", "flax", "optax"):
+    try:
+      yield f"{name} {metadata.version(name)}"
+    except metadata.PackageNotFoundError:
+      yield f"{name} (not installed)"
+  yield f"cache {os.environ.get('JAX_COMPILATION_CACHE_DIR', 'none')}"
+  try:
+    warned = devices.start(named=True)
+  except UserError as error:
+    yield f"devices none: {error}"
+    return
+  from seqrnn.runtime import sharding  # It imports JAX.
+
+  yield f"devices {devices.words(sharding.mesh())}"
+  yield from warned

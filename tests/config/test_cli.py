@@ -1,0 +1,147 @@
+"""Flags, help, and messages about flags that do not exist."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from seqrnn import cli
+from seqrnn.config import command
+from seqrnn.config import read as config_lib
+from seqrnn.modes import config as config_mode
+
+ROOT = Path(__file__).parents[2]
+# What takes a second and more to import.
+HEAVY = {"jax", "flax", "optax", "orbax", "scipy", "matplotlib", "rich"}
+
+
+def values(*flags):
+  """The fields that a command line sets."""
+  parsed = cli.define_flags()
+  cli.parse_flags(parsed, ["run.py", *flags])
+  return cli.overrides_of_flags(parsed)
+
+
+def test_a_flag_sets_a_field():
+  cases = {
+    "--config.model.hidden_size=3": {"model.hidden_size": 3},
+    "--config.model.hidden_size 3": {"model.hidden_size": 3},
+    "--config.train.max_steps=1e3": {"train.max_steps": 1000},
+    "--config.train.max_steps=none": {"train.max_steps": None},
+    "--config.optimizer.learning_rate -3": {"optimizer.learning_rate": -3.0},
+    "--config.data.path==a=b": {"data.path": "=a=b"},
+    "--config.data.stateful": {"data.stateful": True},
+    "--noconfig.data.stateful": {"data.stateful": False},
+    "--config.seed=3 --config.seed=4": {"seed": 4},
+    "--config.model.merge=SUM": {"model.merge": "sum"},
+    "--config.sample.temperature=.5,1": {"sample.temperature": (0.5, 1.0)},
+    "--config.search.space=a=1 --config.search.space=b=2": {
+      "search.space": ("a=1", "b=2")
+    },
+  }
+  before, after = ["--config", "x", "--nodebug"], ["--mode=train"]
+  faults = [
+    (typed, result)
+    for typed, expected in cases.items()
+    if (result := values(*before, *typed.split(), *after)) != expected
+  ]
+  assert not faults
+
+
+def test_a_wrong_flag_is_refused_in_a_line(capfd):
+  cases = {
+    "--config.lr=3": "--config.lr: no such flag; did you mean"
+    " --config.optimizer.learning_rate?",
+    "--hidden_size=3": "--hidden_size: no such flag; did you mean"
+    " --config.model.hidden_size?",
+    "--workdri=x": "--workdri: no such flag; did you mean --workdir?",
+    "--model=lstm": "--model: no such flag; did you mean --config.model.cell?",
+    "--zzz=1": "--zzz: no such flag",
+    "--noconfig.data.stateful=3": "--noconfig.data.stateful=3 does not take an"
+    " argument",
+    "--config.seed=x": "--config.seed=x: must be a whole number",
+    "--config.train.max_steps=x": "--config.train.max_steps=x: must be a whole"
+    " number, or none",
+    "rnn": "'rnn': not a flag; flags begin with --; did you mean --config=rnn?",
+    "--workdir=": "--workdir=: must not be empty",
+    "--follow": "--follow: needs --mode=detect, not train",
+    "--help=modle": r".*did you mean model\?",
+  }
+  faults = []
+  for typed, expected in cases.items():
+    assert cli.main(["run.py", typed]) == 2
+    line = capfd.readouterr().err
+    if line != f"error: {expected}\n" and not re.match(expected, line):
+      faults.append((typed, line))
+  assert not faults
+
+
+def test_help_imports_nothing_heavy():
+  script = f"""
+import sys
+from seqrnn import cli
+for line in ("--help", "--help=sample", "--config=rnn --config.seed=x"):
+  cli.main(["seqrnn", *line.split()])
+print(*{HEAVY} & set(sys.modules), "none")
+"""
+  done = subprocess.run(
+    [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True
+  )
+  assert done.stdout.endswith("\nnone\n"), done
+
+
+def test_help_has_a_line_for_each_mode_config_and_flag(capsys):
+  modes = {p.stem for p in ROOT.glob("seqrnn/modes/[!_]*.py")}
+  assert set(command.MODES) == modes
+  assert cli.main(["run.py"]) == 0
+  out = capsys.readouterr().out
+  assert max(map(len, out.splitlines())) <= 80
+  assert "python run.py --config=brnn\n" in out
+  flags = [f"--{name}" for name in cli.define_flags() if "config." not in name]
+  modes, _, others = out.partition("Configs")
+  for text, names in (
+    (modes, command.MODES),
+    (others, config_lib.config_names() + flags),
+  ):
+    for name in names:
+      assert len(re.findall(rf"^  {name}  +\S", text, re.M)) == 1, name
+  assert cli.main(["/x/bin/seqrnn", "--help"]) == 0
+  assert "  seqrnn --config=brnn\n" in capsys.readouterr().out
+
+
+def test_help_of_fields(capsys):
+  assert cli.main(["run.py", "--help=all"]) == 0
+  every = capsys.readouterr().out
+  for name, field in config_lib.FIELDS.items():
+    value = config_lib.text(field.default)
+    assert f"--config.{name}={value}\n    " in every
+    assert field.help.split()[-1] in every
+  assert cli.main(["run.py", "--mode=sample", "--help=sample"]) == 0
+  names = re.findall(r"^--config\.([a-z_.]+)=", capsys.readouterr().out, re.M)
+  assert {*names} == {n for n in config_lib.FIELDS if n.startswith("sample.")}
+
+
+def test_version_is_a_line_each(capsys, monkeypatch):
+  monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/a/cache")
+  assert cli.main(["seqrnn", "--version"]) == 0
+  out = capsys.readouterr().out
+  pattern = (
+    r"python 3\..*\nseqrnn .*\njax \d.*\n(.*\n)+cache /a/cache\ndevices 4"
+  )
+  assert re.match(pattern, out)
+
+
+def test_a_config_is_printed_as_one_can_be_read(tmp_path, capsys):
+  config = config_lib.defaults()
+  config.model.hidden_size = 7
+  config.data.path = "a\nb"
+  config_mode.run(None, config, tmp_path)
+  out, err = capsys.readouterr()
+  (tmp_path / "c.json").write_text(out)
+  again = config_lib.read(tmp_path / "c.json")
+  assert config_lib.differences(config, again) == []
+  assert err.splitlines() == [
+    f"{tmp_path}: 2 fields differ from the defaults",
+    "  data.path: None -> 'a\\nb'",
+    "  model.hidden_size: 128 -> 7",
+  ]
