@@ -142,7 +142,7 @@ def read_fields(path: str | os.PathLike) -> dict[str, Any]:
     UserError: the file is missing or is not a config.
   """
   try:
-    fields = json.loads(files.read(path, _LIMIT).decode("utf-8"))
+    fields = json.loads(files.read_bytes(path, _LIMIT).decode("utf-8"))
     if not isinstance(fields, dict):
       raise ValueError("must be an object of fields")
     return flat(fields)
