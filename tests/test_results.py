@@ -95,17 +95,6 @@ def test_a_row_says_what_its_model_has_learned_from_before(results, tmp_path):
   assert "pretrained" not in results.row("a", plain, kept)
 
 
-def test_what_did_not_run_has_no_row(results, tmp_path):
-  store, table = tmp_path / "kept.json", tmp_path / "RESULTS.md"
-  splits = results.RECIPES["char_rnn"].splits
-  results.keep("char_rnn", record(random.Random(1), splits, 1), store, table)
-  assert list(rows(table)) == ["char_rnn"]
-  assert "±" not in rows(table)["char_rnn"]  # One seed has no deviation.
-  rest = re.search(r"Not yet run: (.+)\.", table.read_text())
-  assert rest is not None
-  assert set(rest[1].split(", ")) == set(results.RECIPES) - {"char_rnn"}
-
-
 def test_every_recipe_is_a_config(results):
   for recipe in results.RECIPES.values():
     config = config_lib.read(ROOT / recipe.config)

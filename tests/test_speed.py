@@ -4,7 +4,6 @@ import importlib
 import random
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -93,56 +92,6 @@ def test_a_faster_library_is_bold(scripts):
   bold = re.findall(r"\*\*[\d.]+ \((0\.\d+)x\)\*\*", fast)
   assert len(bold) == 2 and max(map(float, bold)) < 1
   assert fast.count("**") == 6  # Both libraries, and the ratio to the best.
-
-
-def test_only_slow_numbers_of_threads_are_left_out(scripts):
-  seconds = {
-    "PyTorch, 1 thread": 3.0,
-    "PyTorch, 2 threads": 1.0,
-    "PyTorch, bfloat16, 1 thread": 1.2,
-    "PyTorch, bfloat16, 2 threads": 1.0,
-    "seqrnn": 9.0,
-    "seqrnn, bfloat16": 1.0,
-  }
-  assert scripts[1].slower(seconds) == ["PyTorch, 1 thread"]
-
-
-@pytest.fixture
-def inference(scripts, monkeypatch):
-  """benchmarks/inference.py, on a CPU whose products cannot be in bfloat16."""
-  del scripts  # They find the module's neighbours.
-  monkeypatch.syspath_prepend(ROOT / "benchmarks")
-  module = importlib.import_module("benchmarks.inference")
-
-  def experiment(*_, products="float32"):
-    if products == "bfloat16":
-      raise RuntimeError("UNIMPLEMENTED: Unsupported element type: bf16")
-    return SimpleNamespace(decoder=True), {}
-
-  monkeypatch.setattr(module, "experiment", experiment)
-  monkeypatch.setattr("time.sleep", lambda _: None)
-  return module
-
-
-def test_a_type_that_the_cpu_lacks_is_left_out(inference, monkeypatch, capsys):
-  generator = lambda *_, **__: lambda *_: iter([])
-  monkeypatch.setattr("seqrnn.sampling.sampler.generator", generator)
-  for name in ("torch_sampling", "pytorch", "keras_sampling"):
-    monkeypatch.setattr(inference, name, lambda *_: {})
-  work = inference.sampling(8, 1)
-  del work["Keras on JAX"]
-  work["PyTorch, 1 thread"] = 1, lambda: None
-  row = inference.measure(work, 2)
-  assert {name: len(times) for name, times in row["seconds"].items()} == {
-    "seqrnn": 2,
-    "PyTorch, 1 thread": 2,
-  }
-  assert capsys.readouterr().err == "  seqrnn, bfloat16: does not run here\n"
-  page = inference.speed_page.inference({"sampling": row})
-  assert page.count("| sampling |") == 1
-  work["seqrnn"] = 1, lambda: inference.experiment(products="bfloat16")
-  with pytest.raises(RuntimeError, match="bf16"):  # A bug is not hidden.
-    inference.measure(work, 1)
 
 
 def test_pages_and_chart_are_written_again(scripts, tmp_path, monkeypatch):

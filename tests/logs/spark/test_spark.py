@@ -148,9 +148,7 @@ def events_by_spark(events):
   "fields",
   [
     {"log_format": "time", "log_session": SESSION},
-    {"log_header": "<Date> <Time> <Level> <Content>", "log_session": SESSION},
     {"log_format": "time", "log_session": "gap=60"},
-    {"log_session": "lines=7"},
     {"log_format": "auto"},
   ],
   ids=lambda fields: "-".join(fields),
