@@ -23,8 +23,8 @@ def find_tasks() -> dict[str, ModuleType]:
   """The modules of this package that build an experiment, by name."""
   names = [module.name for module in pkgutil.iter_modules(__path__)]
   modules = (importlib.import_module(f"{__name__}.{name}") for name in names)
-  found = zip(names, modules, strict=True)
-  return {name: module for name, module in found if hasattr(module, "build")}
+  named = zip(names, modules, strict=True)
+  return {name: module for name, module in named if hasattr(module, "build")}
 
 
 TASKS = find_tasks()
@@ -44,14 +44,14 @@ def build(config: Config, vocabularies: dict[str, Any] | None) -> Experiment:
       f"{suggestions.hint(config.task, TASKS)}"
     )
   task = TASKS[config.task]
-  made = task.prepare(config) if vocabularies is None else vocabularies
-  missing = set(task.VOCABULARIES) - set(made)
+  known = task.prepare(config) if vocabularies is None else vocabularies
+  missing = set(task.VOCABULARIES) - set(known)
   if missing:
     raise UserError(f"vocabulary.json: lacks {', '.join(sorted(missing))}")
   shown = redaction.masked_vocabulary
   pattern = config.detect.redact
   return task.build(
-    config, {name: shown(made[name], pattern) for name in task.VOCABULARIES}
+    config, {name: shown(known[name], pattern) for name in task.VOCABULARIES}
   )
 
 

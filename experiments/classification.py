@@ -45,22 +45,17 @@ def prepare(config: Config) -> dict[str, Vocabulary]:
   Raises:
     UserError: it has no labels, or a single one.
   """
-  data = config.data
   pieces = splits.reader(config)("train")
-  found = pieces.corpus.labels
-  if found is None:
-    if pieces.corpus.tags is not None:
-      raise UserError(
-        f"task={config.task!r}: the texts have tags and no labels;"
-        " task='tagging' learns tags"
-      )
+  known = pieces.corpus.labels
+  if known is None:
     raise UserError(
-      f"data.source={data.source!r}, data.format={data.format!r}: gives no"
-      " labels, which task='classification' needs: data.format=tab, space, csv,"
-      " jsonl, folders, files, or data.source=packages, names"
+      f"task={config.task!r}: data.source={config.data.source!r},"
+      f" data.format={config.data.format!r} has no labels; it needs"
+      " data.format=tab, space, csv, jsonl, folders, files, or"
+      " data.source=packages, names"
     )
-  counts = np.bincount(found.ids[pieces.document], minlength=len(found.symbols))
-  return make(config, pieces, found.symbols, counts)
+  counts = np.bincount(known.ids[pieces.document], minlength=len(known.symbols))
+  return make(config, pieces, known.symbols, counts)
 
 
 def make(
@@ -152,24 +147,24 @@ def label_ids(
     UserError: a split has no labels.
   """
   pieces = segments.pieces(split)
-  found = pieces.corpus.labels
-  if found is None:
+  known = pieces.corpus.labels
+  if known is None:
     if isinstance(split, str):
       raise UserError(f"the {split} split has no labels")
     return np.full(len(pieces), UNKNOWN, np.int32)
-  ids = found.ids[pieces.document]
+  ids = known.ids[pieces.document]
   if isinstance(split, str):
-    check_seen(labels, [found.symbols[i] for i in np.unique(ids)], split)
-  return labels.encode(found.symbols)[ids]
+    check_seen(labels, [known.symbols[i] for i in np.unique(ids)], split)
+  return labels.encode(known.symbols)[ids]
 
 
 def label_names(segments: Segments, split: Split) -> np.ndarray:
   """The name of each document's label, objects; "" where there is none."""
   pieces = segments.pieces(split)
-  found = pieces.corpus.labels
-  if found is None:
+  known = pieces.corpus.labels
+  if known is None:
     return np.full(len(pieces), "", object)
-  return np.array(found.symbols, object)[found.ids[pieces.document]]
+  return np.array(known.symbols, object)[known.ids[pieces.document]]
 
 
 def importance(segments: Segments, labels: Vocabulary, ids) -> np.ndarray:
@@ -177,16 +172,16 @@ def importance(segments: Segments, labels: Vocabulary, ids) -> np.ndarray:
   counts = np.zeros(len(labels))
   for batch in segments.batches("train", 0, placed=True):
     some = (batch["segment"] != PAD).any(1)
-    found = ids("train")[batch["document"][some]]
-    counts += np.bincount(found, minlength=len(labels))
+    rows = ids("train")[batch["document"][some]]
+    counts += np.bincount(rows, minlength=len(labels))
   known = np.maximum(counts, 1) * len(labels.symbols)
   return (counts.sum() / known).astype(np.float32)
 
 
 def facts(segments: Segments, ids, split: str) -> dict[str, Any]:
   """The facts of the documents; the checksum includes the ids of labels."""
-  found = segments.facts(split)
-  return {**found, "crc32": zlib.crc32(ids(split).data, found["crc32"])}
+  sizes = segments.facts(split)
+  return {**sizes, "crc32": zlib.crc32(ids(split).data, sizes["crc32"])}
 
 
 def batches(
@@ -210,10 +205,10 @@ def batches(
   """
   names = label_names(segments, split) if how.get("named") else None
   weigh = importance if split == "train" else None
-  found = cache(partial(ids, split))
-  made = segments.batches(split, epoch, placed=True, **how)
+  known = cache(partial(ids, split))
+  windows = segments.batches(split, epoch, placed=True, **how)
   trains = Request(split, epoch, **how).trains
-  return made.map(lambda batch: targets(found(), names, weigh, batch, trains))
+  return windows.map(lambda b: targets(known(), names, weigh, b, trains))
 
 
 def targets(
@@ -234,20 +229,20 @@ def targets(
   """
   inputs_BT, document_B = batch["segment"], batch["document"]
   target_B1 = label_D[document_B, None]
-  made = {
+  asked = {
     "inputs": inputs_BT,
     "targets": target_B1,
     "weights": (inputs_BT != PAD).any(1, keepdims=True).astype(np.float32),
     "reset": batch["reset"],
   }
   if weigh is not None:
-    made["importance"] = weigh()[target_B1]
+    asked["importance"] = weigh()[target_B1]
   if name_D is not None or not trains:
-    made |= {name: batch[name] for name in ("document", "place")}
+    asked |= {name: batch[name] for name in ("document", "place")}
   if name_D is not None:
-    made["read"] = batch["read"]
-    made["truth"] = name_D[document_B, None]
-  return made
+    asked["read"] = batch["read"]
+    asked["truth"] = name_D[document_B, None]
+  return asked
 
 
 def predict(model, params, carry, batch) -> tuple[Carry, jax.Array]:
@@ -262,19 +257,19 @@ def figures(batch: Batch, *terms: Any) -> tuple[jax.Array, Totals]:
   return losses.label_cross_entropy(*terms, importance_BN=weigh)
 
 
-def present(settings: Config, unit: str, found: list[Prediction]) -> Table:
+def present(settings: Config, unit: str, rows: list[Prediction]) -> Table:
   """A table of texts with their labels.
 
   Args:
     settings: `config.predict`.
     unit: of the texts.
-    found: the predictions.
+    rows: the predictions.
   """
   table = Table("text", "truth", "labels by probability")
-  for p in found[: settings.sequences]:
+  for p in rows[: settings.sequences]:
     truth = console_text(p.truth[0]) or "?"
     table.add_row(shortened(p.text(unit)), truth, likely(p, 0))
-  more = len(found) - settings.sequences
+  more = len(rows) - settings.sequences
   if more > 0:
     table.caption = f"... {more:,} more in predictions.csv"
   return table

@@ -107,23 +107,23 @@ def targets(batch: Batch, *, apart: bool) -> Batch:
   """
   segment_BT = batch.pop("segment")
   asked_BT = segment_BT > (BEGIN if apart else END)
-  made = {
+  asked = {
     "inputs": segment_BT,
     "targets": segment_BT,
     "weights": asked_BT * batch.pop("weight"),
     **batch,
   }
   if "read" in batch:
-    made["truth"] = batch["read"]
+    asked["truth"] = batch["read"]
   if apart:
-    made["heads"] = np.ones((len(segment_BT), len(HEADS)), np.float32)
-  return made
+    asked["heads"] = np.ones((len(segment_BT), len(HEADS)), np.float32)
+  return asked
 
 
 def predict(model, head: str, params, carry, batch) -> tuple[Carry, jax.Array]:
   """The carry, and the logits_BTV of a head."""
-  carry, found = parts.predict(model, params, carry, batch)
-  return carry, found[head] if isinstance(found, dict) else found
+  carry, logits = parts.predict(model, params, carry, batch)
+  return carry, logits[head] if isinstance(logits, dict) else logits
 
 
 def following(model, params, ids_BT) -> Carry:
@@ -170,12 +170,12 @@ def with_writer(experiment: Experiment, config: Config) -> Experiment:
   config = copy.deepcopy(config)
   config.model.bidirectional = False
   forward = language_model.build(config, experiment.vocabularies)
-  decoder, own = forward.decoder, network.forward_params
+  decoder, tower = forward.decoder, network.forward_params
   assert decoder is not None, "every language model has one"
-  step = lambda params, *more: decoder.step(own(params), *more)
+  step = lambda params, *more: decoder.step(tower(params), *more)
   return experiment._replace(
     decoder=decoder._replace(step=step),
-    writer=lambda params: (forward, own(params)),
+    writer=lambda params: (forward, tower(params)),
     report=Report(
       f"{_ABOUT} Its forward head reads only the text before, so it can write.",
       ("gaps", *forward.report.sections),

@@ -92,10 +92,10 @@ def targets(batch: Batch, *, many_to_one: bool) -> Batch:
     pick = lambda ids: np.take_along_axis(ids, last_B1, axis=1)
   targets_BN = pick(segment)
   weights_BN = (targets_BN != PAD) * batch.pop("weight")
-  made = {"inputs": inputs_BT, "targets": targets_BN, "weights": weights_BN}
+  asked = {"inputs": inputs_BT, "targets": targets_BN, "weights": weights_BN}
   if read is not None:
-    made |= {"read": read[:, :-1], "truth": pick(read)}
-  return made | batch
+    asked |= {"read": read[:, :-1], "truth": pick(read)}
+  return asked | batch
 
 
 def empty_window(length: int, batch_size: int) -> jax.Array:

@@ -62,15 +62,15 @@ def spelling(
     longest = model.affixes
     known = affix_vocabulary(symbols.symbols, longest)
     count = 2 * longest + 1
-    own = layers.Affixes(len(known), model.embedding_size, count, products)
-    return own, functools.partial(affixes, known, longest)
+    module = layers.Affixes(len(known), model.embedding_size, count, products)
+    return module, functools.partial(affixes, known, longest)
   characters_known = symbols.characters()
   shape = model.copy_and_resolve_references()
   width = model.letters
   shape.update(hidden_size=width, embedding_size=width, layers=1)
   body = network.stack(shape, len(characters_known), bidirectional=True)
-  own = layers.Letters(body, len(characters_known), width, products)
-  return own, functools.partial(characters, characters_known)
+  module = layers.Letters(body, len(characters_known), width, products)
+  return module, functools.partial(characters, characters_known)
 
 
 def _start(model, carry, batch) -> Carry:
@@ -110,5 +110,5 @@ def score(
 
 def once_a_split(read: Callable[[Split], Any]) -> Callable[[Split], Any]:
   """The same function, which keeps what it gives for the name of a split."""
-  kept = functools.cache(read)
-  return lambda split: kept(split) if isinstance(split, str) else read(split)
+  cached = functools.cache(read)
+  return lambda split: cached(split) if isinstance(split, str) else read(split)

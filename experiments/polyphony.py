@@ -102,11 +102,11 @@ def batches(
     longest = int(np.diff(sequences.bounds).max())
     length = min(data.window + 1, longest)
     shape = Shape(length, data.window)
-    made = cut(config, sequences, shape, Request(split, epoch))
+    windows = cut(config, sequences, shape, Request(split, epoch))
   else:
     rows = Rows(config.train.batch_size, data.window, whole=True)
-    made = streams(sequences, rows.fitted(sequences))
-  return made.map(partial(targets, frames))
+    windows = streams(sequences, rows.fitted(sequences))
+  return windows.map(partial(targets, frames))
 
 
 def targets(frames: np.ndarray, batch: Batch) -> Batch:

@@ -53,18 +53,12 @@ def prepare(config: Config) -> dict[str, Vocabulary]:
   Raises:
     UserError: it has no tags, or a single one.
   """
-  data = config.data
   pieces = splits.reader(config)("train")
   if pieces.corpus.tags is None:
-    if pieces.corpus.labels is not None:
-      raise UserError(
-        f"task={config.task!r}: the texts have labels and no tags;"
-        " task='classification' learns labels"
-      )
     raise UserError(
-      f"data.source={data.source!r}, data.format={data.format!r}: gives no"
-      " tags, which task='tagging' needs: data.format=columns, parallel,"
-      " conllu, spaces"
+      f"task={config.task!r}: data.source={config.data.source!r},"
+      f" data.format={config.data.format!r} has no tags; it needs"
+      " data.format=columns, parallel, conllu, spaces"
     )
   tags = _tags(pieces)
   counts = tags.counts() * [name != "" for name in tags.corpus.symbols]
@@ -102,7 +96,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   objective = network.Objective(
     config.train.label_smoothing, partial(figures, count)
   )
-  made = Experiment(
+  task = Experiment(
     vocabularies=vocabularies,
     init=partial(network.init, model),
     loss=partial(parts.loss, model, objective),
@@ -121,9 +115,9 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     else partial(present, config.predict, symbols.unit),
   )
   if not config.model.crf:
-    return made
+    return task
   decide = partial(decode, model, rules)
-  return made._replace(
+  return task._replace(
     init=partial(init, model, len(labels.symbols)),
     loss=partial(loss, model, count, rules),
     batches=partial(batches, segments, partial(with_edges, segments, beside)),
@@ -138,12 +132,12 @@ def init(model, C: int, key: jax.Array) -> Params:
 
 
 def loss(
-  model, count, rules: Rules | None, *given: Any
+  model, count, rules: Rules | None, *batch: Any
 ) -> tuple[jax.Array, tuple[Carry, Totals]]:
   """Like `parts.loss`; the mean is -log p(all tags of a row) a tag."""
-  params, *_ = given
+  params, *_ = batch
   how = partial(chain_figures, count, rules, params["crf"])
-  return parts.loss(model, network.Objective(figures=how), *given)
+  return parts.loss(model, network.Objective(figures=how), *batch)
 
 
 def chain_figures(
@@ -168,8 +162,8 @@ def chain_figures(
   )
   known_BT = jnp.where(targets_BT > UNKNOWN, weights_BT, 0)
   total, weight = jnp.sum(nll_B), jnp.sum(known_BT)
-  own = _ruled(chain, rules)
-  best_BT = crf.viterbi(own, logits_BTC, mask_BT, edges_B2) + UNKNOWN + 1
+  ruled = _ruled(chain, rules)
+  best_BT = crf.viterbi(ruled, logits_BTC, mask_BT, edges_B2) + UNKNOWN + 1
   V = logits_BTC.shape[-1] + UNKNOWN + 1
   totals = {"loss": (total, weight)}
   totals |= losses.hits(targets_BT, best_BT, weights_BT, V)
@@ -183,14 +177,14 @@ def _edges(batch: Batch) -> jax.Array:
 
 def _ruled(chain: Params, rules: Rules | None) -> crf.TagScores:
   """The scores of the CRF, -inf where the rules forbid a tag."""
-  own = crf.TagScores(**chain)
+  scores = crf.TagScores(**chain)
   if rules is None:
-    return own
-  kept = [
+    return scores
+  allowed = [
     jnp.where(jnp.asarray(rule), score, -jnp.inf)
-    for rule, score in zip(rules, own, strict=True)
+    for rule, score in zip(rules, scores, strict=True)
   ]
-  return crf.TagScores(*kept)
+  return crf.TagScores(*allowed)
 
 
 def decode(
@@ -198,11 +192,11 @@ def decode(
 ) -> tuple[Carry, tuple[jax.Array, jax.Array]]:
   """The carry, log marginals by ids [B, T, V], and the best ids [B, T]."""
   carry, logits_BTC = parts.predict(model, params, carry, batch)
-  given = logits_BTC, batch["inputs"] > END, _edges(batch)
+  terms = logits_BTC, batch["inputs"] > END, _edges(batch)
   chain = _ruled(params["crf"], rules)
   # Forbidden tags have probability 0, but rank above the reserved ids.
-  log_p_BTC = jnp.maximum(crf.marginals(chain, *given), _NEVER)
-  best_BT = crf.viterbi(chain, *given) + UNKNOWN + 1
+  log_p_BTC = jnp.maximum(crf.marginals(chain, *terms), _NEVER)
+  best_BT = crf.viterbi(chain, *terms) + UNKNOWN + 1
   return carry, (losses.over_ids(log_p_BTC), best_BT)
 
 
@@ -231,11 +225,11 @@ def tag_ids(
     if isinstance(split, str):
       raise UserError(f"the {split} split has no tags")
     return None
-  found = _tags(pieces)
-  sequences = encode(found, labels, boundaries)
+  tags = _tags(pieces)
+  sequences = encode(tags, labels, boundaries)
   if isinstance(split, str):
-    names = found.corpus.symbols
-    some = [names[i] for i in np.flatnonzero(found.counts()) if names[i]]
+    names = tags.corpus.symbols
+    some = [names[i] for i in np.flatnonzero(tags.counts()) if names[i]]
     classification.check_seen(labels, some, split)
     sequences.table[[name == "" for name in names]] = PAD
   if check is not None and split == "train":
@@ -264,23 +258,23 @@ def columns(
   Returns:
     names in a batch -> functions like `Sequences.gather`: `targets` and
     `truth`, where there are tags; `spans`, where training has not seen all of
-    them; `letters`, the ids that `spell` gives [B, T, ...], where it is given.
+    them; `letters`, the ids of `spell` [B, T, ...], if it is not None.
   """
   pieces, true = segments.pieces(split), tags(split)
-  found: dict[str, Callable[..., np.ndarray]] = {}
+  arrays: dict[str, Callable[..., np.ndarray]] = {}
   if true is not None:
     names = _tags(pieces).corpus.symbols
-    found |= {"targets": true.gather, "truth": as_read(true, names)}
+    arrays |= {"targets": true.gather, "truth": as_read(true, names)}
     if labels.unknown([*filter(None, names)]) and spans.scheme(labels.symbols):
-      own = true._replace(table=spans.codes(labels, names))
-      found["spans"] = own.gather
+      coded = true._replace(table=spans.codes(labels, names))
+      arrays["spans"] = coded.gather
   if spell is not None:  # Words never seen have a spelling, too.
     words = pieces.corpus.symbols
     table = np.pad(spell(words), [(UNKNOWN + 1, 0), (0, 0)])
-    own = segments.sequences(split)
-    own = own._replace(table=np.arange(len(words)) + UNKNOWN + 1)
-    found["letters"] = lambda *rows: table[own.gather(*rows)]
-  return found
+    every = segments.sequences(split)
+    every = every._replace(table=np.arange(len(words)) + UNKNOWN + 1)
+    arrays["letters"] = lambda *rows: table[every.gather(*rows)]
+  return arrays
 
 
 def batches(
@@ -291,10 +285,10 @@ def batches(
   `beside` is a function split -> as `columns`. It is called for the first
   batch, so that batches which are only counted need no tags.
   """
-  found = cache(partial(beside, split))
-  made = segments.batches(split, epoch, placed=True, **how)
+  arrays = cache(partial(beside, split))
+  windows = segments.batches(split, epoch, placed=True, **how)
   trains = Request(split, epoch, **how).trains
-  return made.map(lambda batch: targets(found(), batch, trains))
+  return windows.map(lambda batch: targets(arrays(), batch, trains))
 
 
 def with_edges(
@@ -319,21 +313,21 @@ def targets(
   inputs_BT, place_B = batch["segment"], batch["place"]
   stop_B = place_B + (inputs_BT != PAD).sum(1)
   rows = batch["document"], place_B, stop_B, inputs_BT.shape[1]
-  made = {
+  asked = {
     "inputs": inputs_BT,
     "targets": np.full_like(inputs_BT, UNKNOWN),
     "weights": (inputs_BT > END).astype(np.float32),  # Others have no tag.
     "reset": batch["reset"],
   }
   if "read" in batch or not trains:
-    made |= {name: batch[name] for name in ("document", "place")}
+    asked |= {name: batch[name] for name in ("document", "place")}
   if "read" in batch:
-    made["read"] = batch["read"]
-    made["truth"] = np.full(inputs_BT.shape, "", object)  # Slow to look up.
-  wanted = made.keys() | {"spans", "letters", "begins", "ends"}
-  made |= {n: f(*rows) for n, f in columns.items() if n in wanted}
-  made["weights"] *= made["targets"] != PAD
-  return made
+    asked["read"] = batch["read"]
+    asked["truth"] = np.full(inputs_BT.shape, "", object)  # Slow to look up.
+  wanted = asked.keys() | {"spans", "letters", "begins", "ends"}
+  asked |= {n: f(*rows) for n, f in columns.items() if n in wanted}
+  asked["weights"] *= asked["targets"] != PAD
+  return asked
 
 
 def figures(
@@ -344,10 +338,10 @@ def figures(
   return loss, totals | count(batch, losses.best_ids(logits_BTC))
 
 
-def restored(found: list[Prediction]) -> str:
+def restored(rows: list[Prediction]) -> str:
   """The texts with the spaces that their symbols are tagged with."""
   lines: dict[int, str] = {}
-  for p in found:
+  for p in rows:
     lines[p.document] = lines.get(p.document, "") + "".join(
       p.read[place] + " " * (best == "space")
       for place, best in zip(p.positions, p.best, strict=True)
@@ -355,10 +349,10 @@ def restored(found: list[Prediction]) -> str:
   return "restored: " + "\n".join(map(console_text, lines.values()))
 
 
-def present(settings: Config, unit: str, found: list[Prediction]) -> Group:
+def present(settings: Config, unit: str, rows: list[Prediction]) -> Group:
   """Tables of symbols with their tags; see `classification.present`."""
-  tables, left = [], sum(len(p.positions) for p in found)
-  for p in found[: settings.sequences]:
+  tables, left = [], sum(len(p.positions) for p in rows)
+  for p in rows[: settings.sequences]:
     tables.append(Table("symbol", "truth", "tags by probability"))
     for n, place in enumerate(p.positions[:SHOWN]):
       left -= 1

@@ -1,7 +1,8 @@
-"""A trained run, with what it can do as methods."""
+"""A trained run, whose methods are the modes."""
 
 import copy
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -56,11 +57,17 @@ class Run(NamedTuple):
   step: int
 
   def __repr__(self) -> str:
-    return described.line(self)
-
-  def _repr_html_(self) -> str:
-    """A table, as notebooks show it."""
-    return described.table(self)
+    """The task, the step, sizes, and the figures of validation."""
+    count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+    facts = [self.config.task, f"step {self.step:,}", f"parameters {count:,}"]
+    for name, known in self.experiment.vocabularies.items():
+      facts.append(f"{name} {len(known.symbols):,}")
+    with suppress(UserError):  # A damaged table has no figures.
+      for row in read_rows(self.workdir / "metrics.csv"):
+        for name, value in row.items():
+          if int(row["step"]) == self.step and name.startswith("validation_"):
+            facts.append(f"{name.replace('_', ' ')} {float(value):.4f}")
+    return f"Run({self.workdir}: {', '.join(facts)})"
 
   @property
   def metrics(self) -> "pd.DataFrame":

@@ -63,12 +63,7 @@ def evaluator(
 ) -> Callable[..., dict[str, float] | None]:
   """`examiner`, without the answers."""
   examine = examiner(experiment, mesh)
-
-  def evaluate(*args: Any) -> dict[str, float] | None:
-    found = examine(*args)
-    return None if found is None else found[0]
-
-  return evaluate
+  return lambda *args: (examine(*args) or (None,))[0]
 
 
 def examiner(
@@ -209,13 +204,13 @@ def totals(
 @lru_cache(CACHED_FUNCTIONS)
 def _totals(loss: Callable, decide: Callable | None, by_text: bool) -> Callable:
   def count(params, carry, batch):
-    after, found = loss(params, carry, batch, None)[1]
+    after, figures = loss(params, carry, batch, None)[1]
     if decide is None:
-      return after, (found, ())
+      return after, (figures, ())
     _, (outputs_BNV, best_BN) = decide(params, carry, batch)
     if by_text:
-      return after, (found, jax.nn.log_softmax(outputs_BNV[:, 0]))
-    return after, (found, best_BN)
+      return after, (figures, jax.nn.log_softmax(outputs_BNV[:, 0]))
+    return after, (figures, best_BN)
 
   return count
 
@@ -244,9 +239,8 @@ def adder(
   @partial(sharding.jit, mesh=mesh, out_shardings=by_rows)
   @partial(sharding.each_device, mesh=mesh)
   def add(params, carry, sums, batch):
-    carry, (found, answers) = totals(params, carry, batch)
-    own = jax.tree.map(lambda x: x[0], sums)
-    new = metrics.add(own, found)
+    carry, (figures, answers) = totals(params, carry, batch)
+    new = metrics.add(jax.tree.map(lambda x: x[0], sums), figures)
     return carry, jax.tree.map(lambda x: x[None], new), answers
 
   return zeros, add

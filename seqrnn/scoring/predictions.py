@@ -258,15 +258,15 @@ def _rows(
     read_BT, truth_BN = batch.pop("read"), batch.pop("truth", None)
     if carry is None:
       carry = experiment.carry(len(batch["inputs"]))
-    carry, found = answer(params, carry, batch)
-    found = jax.device_get(found)
+    carry, ranked = answer(params, carry, batch)
+    ranked = jax.device_get(ranked)
     for row, weights_N in enumerate(batch["weights"]):
       positions = np.flatnonzero(weights_N)
       inputs = batch["inputs"][row]
       if not (inputs != PAD).any():
         continue
       targets = batch["targets"][row][positions]
-      answers = [x[row][positions] for x in found]
+      answers = [x[row][positions] for x in ranked]
       if names is None:
         truth = [number_text(target) for target in targets]
         fields = {"numbers": answers[0]}

@@ -72,15 +72,15 @@ def target_scores(
   rank_BN = 1 + jnp.sum(logits_BNV > true_BN1, axis=-1)
   nll_BN = losses.surprisal(logits_BNV, targets_BN)
   unknown_BN = targets_BN == UNKNOWN
-  found = {
+  scores = {
     "nll": jnp.where(unknown_BN, jnp.maximum(nll_BN, jnp.log(V)), nll_BN),
     "rank": jnp.where(unknown_BN, UNRANKED, rank_BN),
     "entropy": losses.entropy(logits_BNV),
   }
   if top_k:
     chances_BNV = jax.nn.softmax(logits_BNV)
-    found["chances"], found["ids"] = jax.lax.top_k(chances_BNV, min(top_k, V))
-  return found
+    scores["chances"], scores["ids"] = jax.lax.top_k(chances_BNV, min(top_k, V))
+  return scores
 
 
 @lru_cache(CACHED_FUNCTIONS)
@@ -103,9 +103,9 @@ def event_scorer(
 
 def in_few_lengths(experiment: Experiment) -> Experiment:
   """The experiment, with batches of few lengths, as each compiles a program."""
-  made = experiment.batches
+  batches = experiment.batches
   return experiment._replace(
-    batches=lambda *split, **how: made(*split, **how).map(pad_time)
+    batches=lambda *split, **how: batches(*split, **how).map(pad_time)
   )
 
 

@@ -206,7 +206,7 @@ def counter(
     def count(batch, best_BT):
       return by_type(len(types), code_V, batch, best_BT)
 
-    return Spans(types, count), lambda *found: ratios(count(*found).sum(1))
+    return Spans(types, count), lambda *batch: ratios(count(*batch).sum(1))
   if len(names) > 2:
     return None, lambda *_: {}
   rarer = len(labels) - 1  # The most frequent comes first.
@@ -221,11 +221,11 @@ def counter(
 
 def ratios(counts_3: Any) -> Totals:
   """Precision, recall and F1 as totals, of true, predicted, correct spans."""
-  true, found, both = counts_3
+  true, predicted, both = counts_3
   return {
-    "precision": (both, found),
+    "precision": (both, predicted),
     "recall": (both, true),
-    "f1": (2 * both, true + found),
+    "f1": (2 * both, true + predicted),
   }
 
 

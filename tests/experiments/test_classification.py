@@ -3,7 +3,6 @@
 import csv
 import random
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +10,10 @@ import numpy as np
 import pytest
 
 from seqrnn import experiments
-from seqrnn.data.sources.corpora import from_text
+from seqrnn.experiments import classification
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.experiments import classification
-from seqrnn.models import losses, network
+from seqrnn.models import network
 from seqrnn.modes import evaluate, predict
 from seqrnn.runtime import sharding
 from seqrnn.scoring import evaluation
@@ -103,7 +101,7 @@ def trained(config):
   return experiments.load(workdir)
 
 
-def test_it_learns_and_tells_its_macro_f1(trained):
+def test_it_learns_and_records_its_macro_f1(trained):
   with (trained.workdir / "metrics.csv").open() as file:
     rows = list(csv.DictReader(file))
   for name in ("accuracy", "macro_f1"):
@@ -113,7 +111,7 @@ def test_it_learns_and_tells_its_macro_f1(trained):
   assert len(figures) == 3  # No bits, no perplexity, which are of symbols.
 
 
-def test_a_label_never_seen_is_an_error_told_once(trained, capsys):
+def test_an_unseen_label_is_an_error_that_is_reported_once(trained, capsys):
   config = trained.config
   config.evaluate.split = "test"
   again = experiments.build(config, trained.experiment.vocabularies)
@@ -202,8 +200,9 @@ def test_a_file_has_labels_or_none(trained, tmp_path, capsys):
   assert err == f"{tmp_path / 'f'}: read as unknown: '\\x00' '\u00e9'\n"
 
 
-@pytest.mark.parametrize("buckets", [None, 3])
-@pytest.mark.parametrize("keep", ["all", "first", "last"])
+@pytest.mark.parametrize(
+  ("keep", "buckets"), [("all", 3), ("first", None), ("last", None)]
+)
 def test_windows_have_the_label_of_their_text(config, keep, buckets):
   config = config.copy_and_resolve_references()
   config.data.keep = keep
@@ -232,10 +231,9 @@ def test_windows_have_the_label_of_their_text(config, keep, buckets):
   assert share == pytest.approx(dict.fromkeys(LETTERS, len(found) / 3), 1e-4)
 
 
-@pytest.mark.parametrize("buckets", [None, 3])
-def test_a_text_has_the_mean_probabilities_of_its_windows(config, buckets):
+def test_a_text_has_the_mean_probabilities_of_its_windows(config):
   config = config.copy_and_resolve_references()
-  config.data.buckets = buckets
+  config.data.buckets = 3
   config.model.initial_scale = 2.0  # The windows of a text disagree.
   experiment = experiments.build(config, None)
   symbols, labels = (experiment.vocabularies[n] for n in ("symbols", "labels"))
@@ -271,19 +269,10 @@ def test_a_text_has_the_mean_probabilities_of_its_windows(config, buckets):
       assert p.surprisal[0] == pytest.approx(-np.log(p_V[t]), rel=1e-4)
 
 
-def test_a_document_is_read_whole(config):
-  experiment = experiments.build(config, None)
-  [batch] = experiment.batches(from_text("abc", "char"), 0)
-  symbols = experiment.vocabularies["symbols"]
-  assert symbols.names(batch["inputs"][0][:5]) == ["<begin>", *"abc", "<end>"]
-  assert batch["weights"].sum() == 1 and batch["targets"][0, 0] == UNKNOWN
-
-
 @pytest.mark.parametrize(
   ("changes", "rule"),
   [
-    ({"data.format": "text"}, "gives no labels, which task='classification'"),
-    ({"data.format": "spaces"}, "have tags and no labels; task='tagging'"),
+    ({"data.format": "spaces"}, "data.format='spaces' has no labels; it needs"),
     ({"data.stateful": True}, "data.stateful=True with task='classification'"),
     ({"data.repeats": "weight"}, "data.repeats='weight' with task='class"),
     (
@@ -293,69 +282,12 @@ def test_a_document_is_read_whole(config):
     ({"data.path": "one"}, "split has one label, 'one'; there"),
   ],
 )
-def test_what_it_cannot_do_is_told(tmp_path, monkeypatch, changes, rule):
+def test_settings_that_are_refused(tmp_path, monkeypatch, changes, rule):
   monkeypatch.chdir(tmp_path)
   (tmp_path / "one").write_text("a\nb\nc\n" * 9)
   fields = {"task": "classification", "data.format": "files", **changes}
   with pytest.raises(UserError, match=rule):
     experiments.build(tiny(tmp_path, fields), None)
-
-
-def test_a_new_task_is_a_module(tmp_path, monkeypatch):
-  """Is the first symbol of a window an `a`? Nothing else knows of this task."""
-
-  def build(config, vocabularies):
-    symbols, labels = vocabularies["symbols"], vocabularies["labels"]
-    base = experiments.language_model.build(config, {"symbols": symbols})
-    body = network.stack(config.model, len(symbols))
-    model = network.sequence_model(config.model, body, len(symbols), True, 2)
-
-    def targets(batch):
-      first_B1 = batch["inputs"][:, :1] == symbols.encode("a")
-      weights_B1 = (batch["inputs"] != PAD).any(1, keepdims=True)
-      return {
-        **batch,
-        "targets": np.where(first_B1, *labels.encode(["yes", "no"])),
-        "weights": weights_B1.astype(np.float32),
-      }
-
-    def predict(params, carry, batch):
-      start = model.initial_carry(len(batch["inputs"]))
-      logits = network.apply(model, params, batch["inputs"], start)[1]
-      return carry, losses.over_ids(logits)
-
-    def loss(params, carry, batch, key):
-      start = model.initial_carry(len(batch["inputs"]))
-      objective = network.Objective(
-        figures=lambda _, *terms: losses.label_cross_entropy(*terms)
-      )
-      loss, (_, totals) = network.loss(
-        model, objective, params, batch, start, key
-      )
-      return loss, (carry, totals)
-
-    return base._replace(
-      vocabularies=vocabularies,
-      init=lambda key: network.init(model, key),
-      loss=loss,
-      batches=lambda *of, **how: base.batches(*of, **how).map(targets),
-      predict=predict,
-      forbidden=None,
-      unit="label",
-    )
-
-  def prepare(config):
-    labels = classification.vocabulary.Vocabulary("id", ("no", "yes"))
-    return {**experiments.language_model.prepare(config), "labels": labels}
-
-  names = ("symbols", "labels")
-  task = SimpleNamespace(VOCABULARIES=names, prepare=prepare, build=build)
-  monkeypatch.setitem(experiments.TASKS, "first", task)
-  config = tiny(tmp_path, {"task": "first", "train.epochs": 4})
-  config.optimizer.learning_rate = 0.03
-  train.fit(experiments.build, config, tmp_path / "run")
-  figures = evaluate.run(experiments.build, config, tmp_path / "run")
-  assert figures["accuracy"] > 0.9
 
 
 def test_a_split_without_a_known_label_is_refused(capsys):

@@ -1,4 +1,4 @@
-"""A task that is none of the five, in every mode; what a task's modes are."""
+"""A task that is none of the five, in every mode; the modes of a task."""
 
 import csv
 import json
@@ -13,7 +13,6 @@ from seqrnn import cli, experiment, experiments
 from seqrnn.config import command
 from seqrnn.config import read as config_lib
 from seqrnn.errors import UserError
-from seqrnn.models import cells, diagram
 from seqrnn.modes import predict
 from seqrnn.training import train
 from tests import share
@@ -94,14 +93,6 @@ def test_its_figures_are_means_over_sequences(folder, main):
   assert record["absolute_error"] == pytest.approx(absolute / weight, rel=1e-5)
   figures = loaded.evaluate()
   assert figures == {name: record[name] for name in figures}
-
-
-def test_describe_says_that_it_gives_a_number(folder, main):
-  status, said = main("describe")
-  assert status == 0, said.err
-  assert "softmax" not in said.out and "probabilit" not in said.out
-  drawn = (folder / "run" / "model.svg").read_text()
-  assert "1 number of the sequence" in drawn
 
 
 def test_a_report_without_accuracy(folder, main):
@@ -201,7 +192,7 @@ def test_several_numbers_have_columns_and_an_unknown_one_is_empty(
 
 
 @pytest.mark.parametrize("mode", ["sample", "detect"])
-def test_what_it_lacks_is_refused_in_one_line(mode, main):
+def test_a_missing_mode_is_refused_in_one_line(mode, main):
   status, said = main(mode)
   assert status == 2
   [line] = [x for x in said.err.splitlines() if ": input " not in x]
@@ -209,21 +200,19 @@ def test_what_it_lacks_is_refused_in_one_line(mode, main):
   assert line.endswith(f"; its modes are {MODES}")
 
 
-@pytest.mark.parametrize("mode", ["predict", "describe"])
-def test_without_outputs_it_is_refused_in_one_line(mode, main, monkeypatch):
+def test_without_outputs_it_is_refused_in_one_line(main, monkeypatch):
   build = share.build
   monkeypatch.setattr(
-    share, "build", lambda *given: build(*given)._replace(predict=None)
+    share, "build", lambda *args: build(*args)._replace(predict=None)
   )
-  status, said = main(mode)
+  status, said = main("predict")
   assert status == 2
   [line] = [x for x in said.err.splitlines() if ": input " not in x]
-  assert line.startswith(f"error: --mode={mode}: task='share' ")
+  assert line.startswith("error: --mode=predict: task='share' ")
   assert line.endswith(
     "; its modes are train, evaluate, search, report, export, config"
   )
-  for other in ("evaluate", "report"):
-    assert main(other)[0] == 0
+  assert main("evaluate")[0] == 0
 
 
 def test_it_is_refused_from_python_too(folder, main):
@@ -258,22 +247,3 @@ def test_modes_follow_from_the_fields(tmp_path, fields, lacks):
   assert set(command.MODES) - set(experiment.modes(task)) == lacks
   bare = task._replace(decoder=None, heads={})
   assert not {"sample", "detect", "review"} & set(experiment.modes(bare))
-
-
-def test_describe_of_a_model_that_is_no_stack(tmp_path):
-  """Of frames, by one layer, with parameters of names of its own."""
-  config = tiny(tmp_path, {"model.cell": "gru"})
-  cell = cells.make(config.model, hidden_size=5)
-  x = np.zeros((1, 1, 3), np.float32)
-
-  def init(key):
-    own = cell.init(key, x, method="inputs")["params"]
-    return {"only": {"cell": own}, "out": {"kernel": np.zeros((5, 2))}}
-
-  base = experiments.build(config, None)
-  task = base._replace(vocabularies={}, init=init, unit="number", decoder=None)
-  parts = diagram.parts(task, config)
-  size = sum(leaf.size for leaf in jax.tree.leaves(experiment.shapes(task)))
-  assert sum(part.parameters for part in parts) == size
-  boxes = diagram.rows(task, config, parts, pooled=False)
-  assert boxes[-1] == [("output", "numbers of each frame")]

@@ -112,8 +112,7 @@ def test_the_loss_is_that_of_frames_2_to_T_with_their_whole_past(
   np.testing.assert_allclose(sorted(found), sorted(surprisals), rtol=1e-4)
 
 
-@pytest.mark.parametrize("stateful", [False, True])
-@pytest.mark.parametrize("window", [3, 100])
+@pytest.mark.parametrize(("stateful", "window"), [(False, 100), (True, 3)])
 def test_in_training_each_frame_but_a_first_is_a_target_once(
   tmp_path, stateful, window
 ):
@@ -183,7 +182,7 @@ def folder(tmp_path_factory):
   return folder / "run"
 
 
-def test_a_run_goes_on_as_if_it_had_not_stopped(tmp_path, folder):
+def test_a_resumed_run_equals_one_without_a_stop(tmp_path, folder):
   for stop in (2, 4):
     config = write_config(tmp_path, {**LONG, "train.max_steps": stop})
     train.fit(experiments.build, config, tmp_path / "run")
@@ -222,15 +221,12 @@ def test_sampled_music_is_written_and_repeats(folder, capfd):
   assert trained.sample(**short)[1].shape == (5, NOTES)  # From silence.
 
 
-@pytest.mark.parametrize("prime", ["6", "-1", "x", "1:", "1:0", ":3", "9" * 50])
-def test_a_prime_that_there_is_not(folder, prime):
-  rule = "must be a piece of the test split, 0 to 5, or the first"
-  with pytest.raises(UserError, match=f"sample.prime='{prime}': {rule}"):
-    experiments.load(folder).sample(prime)
-
-
-def test_what_needs_symbols_is_refused(folder, capfd):
+def test_settings_of_symbols_are_refused_by_a_run(folder, capfd):
   trained = experiments.load(folder)
+  rule = "must be a piece of the test split, 0 to 5, or the first"
+  for prime in ("6", "-1", "x", "1:0", ":3", "9" * 50):
+    with pytest.raises(UserError, match=f"sample.prime='{prime}': {rule}"):
+      trained.sample(prime)
   with pytest.raises(UserError, match="config.sample.top_k=3: must be none"):
     trained.sample(top_k=3)
   with pytest.raises(UserError, match="'polyphony' has no symbols to predict"):
@@ -242,10 +238,8 @@ def test_what_needs_symbols_is_refused(folder, capfd):
 @pytest.mark.parametrize(
   ("field", "value"),
   [
-    ("data.mapping", "many_to_one"),
     ("model.bidirectional", True),
     ("model.embedding_size", 8),
-    ("model.symbol_dropout", 0.1),
   ],
 )
 def test_settings_of_symbols_are_refused(tmp_path, field, value):
