@@ -33,36 +33,36 @@ def segments(rows=ROWS):
 
 
 def test_a_language_model_asks_for_every_symbol_after_the_first():
-  asked = language_model.targets(segments(), many_to_one=False)
+  batch = language_model.targets(segments(), many_to_one=False)
   for n, row in enumerate(ROWS):
-    asked = asked["weights"][n] > 0
-    assert asked["inputs"][n][asked].tolist() == row[:-1]
-    assert asked["targets"][n][asked].tolist() == row[1:]
+    asked = batch["weights"][n] > 0
+    assert batch["inputs"][n][asked].tolist() == row[:-1]
+    assert batch["targets"][n][asked].tolist() == row[1:]
     named = [str(i) if i > END else "" for i in row[1:]]
-    assert asked["truth"][n][asked].tolist() == named
-    assert set(asked["weights"][n]) <= {0, n + 1}
+    assert batch["truth"][n][asked].tolist() == named
+    assert set(batch["weights"][n]) <= {0, n + 1}
 
 
 def test_many_to_one_asks_for_the_last_symbol_alone():
-  asked = language_model.targets(segments(), many_to_one=True)
-  assert asked["targets"].shape == asked["truth"].shape == (len(ROWS), 1)
+  batch = language_model.targets(segments(), many_to_one=True)
+  assert batch["targets"].shape == batch["truth"].shape == (len(ROWS), 1)
   for n, row in enumerate(ROWS):
-    assert asked["inputs"][n].tolist() == row[:-1] + [PAD] * (
+    assert batch["inputs"][n].tolist() == row[:-1] + [PAD] * (
       5 - len(row[:-1]) - 1
     )
-    assert asked["targets"][n].tolist() == (row[-1:] or [PAD])
-    assert asked["weights"][n] == (n + 1 if row else 0)
+    assert batch["targets"][n].tolist() == (row[-1:] or [PAD])
+    assert batch["weights"][n] == (n + 1 if row else 0)
 
 
 @pytest.mark.parametrize("apart", [False, True])
 def test_a_gap_model_asks_for_every_symbol_of_a_segment(apart):
-  asked = gap_model.targets(segments(), apart=apart)
+  batch = gap_model.targets(segments(), apart=apart)
   least = BEGIN if apart else END
   for n, row in enumerate(ROWS):
-    assert asked["inputs"][n].tolist() == asked["targets"][n].tolist()
+    assert batch["inputs"][n].tolist() == batch["targets"][n].tolist()
     expected = [(n + 1) * (i > least) for i in row] + [0] * (5 - len(row))
-    assert asked["weights"][n].tolist() == expected
-  assert ("heads" in asked) == apart
+    assert batch["weights"][n].tolist() == expected
+  assert ("heads" in batch) == apart
 
 
 def test_inputs_that_a_head_must_not_see():

@@ -293,8 +293,6 @@ def test_a_file_is_tagged_as_those_of_training(
     for sequence in rows
   ]
   assert columns(tagger) == lines
-  predicted(tagger, path=str(tmp_path / "f"), symbols=1, sequences=1)
-  assert "... 2 more in predictions.csv" in capsys.readouterr().out
 
 
 def test_a_plain_text_has_a_sentence_a_line(tagger, tmp_path):
