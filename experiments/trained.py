@@ -28,6 +28,7 @@ from seqrnn.scoring.evaluation import evaluator
 from seqrnn.scoring.predictions import Prediction, predictions
 from seqrnn.scoring.scoring import in_few_lengths, scorer
 from seqrnn.table import read_csv_frame
+from seqrnn.training.history import read_rows
 
 if TYPE_CHECKING:
   import pandas as pd  # pyright: ignore[reportMissingImports]
