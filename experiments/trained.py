@@ -17,7 +17,6 @@ from seqrnn.data.documents import Document
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params, require
-from seqrnn.experiments import described
 from seqrnn.logs.detect.findings import Findings
 from seqrnn.runtime import sharding
 from seqrnn.sampling import infill, texts

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from seqrnn import experiments
-from seqrnn.experiments import classification
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
+from seqrnn.experiments import classification
 from seqrnn.models import network
 from seqrnn.modes import evaluate, predict
 from seqrnn.runtime import sharding

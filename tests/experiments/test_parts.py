@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from seqrnn.data.vocabulary import BEGIN, END, PAD, Vocabulary
 from seqrnn.experiments import (
   gap_model,
   language_model,
   parts,
 )
-from seqrnn.data.vocabulary import BEGIN, END, PAD, Vocabulary
 from seqrnn.models import network
 from tests.conftest import tiny
 
