@@ -225,8 +225,8 @@ class Follower:
     finals = iter(zip(call.ended, self._judge.finals(call.ended), strict=True))
     events = [scores.get((s, place)) for s, place, _ in call.events]
     scored = [event for event in events if event]
-    bounds = self._judge.bounds(scored) if scored else None
-    verdicts, shown, unknown, d = [], [], 0, -1
+    bounds = iter(self._judge.bounds(scored) if scored else ())
+    verdicts, shown, unknown = [], [], 0
     for (session, place, now), event in zip(call.events, events, strict=True):
       again = session.severity > 0
       if place < 0:
@@ -240,14 +240,13 @@ class Follower:
       unknown += session.ids[place] == UNKNOWN
       if event is None:  # The first event of a session without its begin.
         continue
-      d += 1
       if rows:
         name = self._judge.text(session, place)
         shown.append(self._judge.row(session, place, name, event))
-      assert bounds is not None
-      if bounds.severity[d] > session.severity:
-        session.severity = int(bounds.severity[d])
-        verdict = self._judge.running(session, place + 1, event, bounds, d)
+      bound = next(bounds)
+      if bound and bound[0].severity[bound[1]] > session.severity:
+        verdict = self._judge.running(session, place + 1, event, *bound)
+        session.severity = verdict.severity
         verdicts.append(verdict._replace(now=now, again=again))
     for session, _, _ in call.ended:
       if self._waiting.open.get(session.name) is not session:

@@ -36,6 +36,7 @@ from seqrnn.scoring.scoring import UNRANKED
 
 _KNOWN = 2**14  # Final verdicts on distinct sessions that are in memory.
 _LENGTH = 2**9  # Events of such a session.
+_SAFE = 64  # Scores of sessions that are not flagged.
 _ROUNDING = 1e-4  # By which a running score is below the final one, at least.
 
 
@@ -124,6 +125,9 @@ class Judge:
     seen_KV[:, UNKNOWN] = False
     self._unseen_VK = ~seen_KV.T
     self._known: dict[tuple, Verdict] = {}
+    # Highest scores, the largest ones, of open sessions that are not flagged.
+    size = len(seen_KV) * (1 + (self._settings.rule == "events"))
+    self._safe_NS = np.zeros((0, size))
 
   def warm(self):
     """Compiles the programs for sessions of at most a hundred events."""
@@ -167,8 +171,36 @@ class Judge:
         session.unknown,
       )
 
-  def bounds(self, events: Sequence[Scored]) -> Decision:
-    """The decisions if the final scores are the lowest possible ones.
+  def bounds(
+    self, events: Sequence[Scored]
+  ) -> list[tuple[Decision, int] | None]:
+    """Decisions if the final scores are the lowest possible ones.
+
+    Each is a decision and its index in it; None: the event flags no session,
+    as neither did one whose scores are all as high.
+    """
+    by_event = self._settings.rule == "events"
+    scores_DS = np.array(
+      [[*x.highest_K, *(x.nats_K if by_event else ())] for x in events]
+    )
+    known_D = np.array([not any(x.unknown_K) for x in events])
+    safe_D = (self._safe_NS >= scores_DS[:, None]).all(axis=2).any(axis=1)
+    judged = np.flatnonzero(~(safe_D & known_D)).tolist()
+    results: list[tuple[Decision, int] | None] = [None] * len(events)
+    if judged:
+      decision = self._decide([events[n] for n in judged])
+      for d, n in enumerate(judged):
+        results[n] = decision, d
+      safe = [
+        n for d, n in enumerate(judged) if known_D[n] and not decision.flags[d]
+      ]
+      safe_NS = np.concatenate([self._safe_NS, scores_DS[safe]])
+      order = np.argsort(-safe_NS.sum(axis=1))[:_SAFE]
+      self._safe_NS = safe_NS[order]
+    return results
+
+  def _decide(self, events: Sequence[Scored]) -> Decision:
+    """The decision on sessions with the lowest possible scores.
 
     A session has the last event, an unknown one if it has any, and so many
     others that the flagged events are no quarter of them.
