@@ -285,7 +285,10 @@ def by_rate(workdir: Path, which: np.ndarray | None) -> dict[str, Any]:
     workdir: the run with sessions.csv and the calibration.
     which: the distinct session of each session; None if not known.
   """
-  from seqrnn.logs.detect import conformal, ranking  # These imports import JAX.
+  from seqrnn.logs.detect import (  # These imports import JAX.
+    conformal,
+    evaluation,
+  )
 
   report = json.loads((workdir / "detect" / "report.json").read_text())
   with (workdir / "detect" / "sessions.csv").open(newline="") as file:
@@ -304,12 +307,12 @@ def by_rate(workdir: Path, which: np.ndarray | None) -> dict[str, Any]:
     rates[name] = {}
     for rate in RATES:
       flagged = conformal.is_flagged(p, rate)
-      cells = ranking.tally(scores, flagged, labels)
-      figures = _rounded(ranking.metrics(cells))
+      cells = evaluation.tally(scores, flagged, labels)
+      figures = _rounded(evaluation.metrics(cells))
       if which is not None:
         _, first = np.unique(2 * which + labels, return_index=True)
-        cells = ranking.tally(scores[first], flagged[first], labels[first])
-        figures["distinct"] = _rounded(ranking.metrics(cells))
+        cells = evaluation.tally(scores[first], flagged[first], labels[first])
+        figures["distinct"] = _rounded(evaluation.metrics(cells))
       rates[name][str(rate)] = figures
   return {
     "rates": rates,

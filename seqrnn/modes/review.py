@@ -11,7 +11,7 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.errors import visible
 from seqrnn.experiment import Experiment
-from seqrnn.logs.detect import answers, printing, records, review
+from seqrnn.logs.detect import answers, printing, records
 from seqrnn.logs.detect.calibration import (
   SETTINGS,
   NormalScores,
@@ -53,35 +53,37 @@ def run(
     with files.locked(workdir / LOCK, "searched for anomalies"):
       experiment, read = detect.prepare(build, config, workdir, "review")
       names = experiment.vocabularies["symbols"]
-      load = lambda: answers.read(workdir, names, read, config)
-      given = load()
+      load = lambda: answers.read_answers(workdir, names, read, config)
+      reviewed = load()
       detector, arrays = calibrate(
         build, config, workdir, read, experiment.facts
       )
     sessions, settings = sessions_of(detector), config.detect
-    normal = normal_scores(arrays, settings, given.of(sessions))
-    worst = review.rank(normal, arrays, sessions, _ASKED)
-    rows = [row for row in given.rows if row["answer"]]
-    save = lambda: answers.write(workdir, rows)
+    normal = normal_scores(arrays, settings, reviewed.of(sessions))
+    worst = answers.most_anomalous(normal, arrays, sessions, _ASKED)
+    rows = [row for row in reviewed.rows if row["answer"]]
+    save = lambda: answers.write_answers(workdir, rows)
     if len(worst):
-      found = review.find(detector, normal, arrays, sessions, worst)
-      rows = [*review.questions(found), *rows]
+      asked = answers.reviewed_findings(
+        detector, normal, arrays, sessions, worst
+      )
+      rows = [*answers.questions(asked), *rows]
       if not on_terminal:
         save()
       elif goes_on:
         ask(
           len(worst),
-          lambda console, d: printing.print_session(console, found, d),
+          lambda console, d: printing.print_session(console, asked, d),
           rows,
           save,
           _SESSIONS,
         )
-    told = feedback.collect(examples, load(), detector, arrays)
-    after = normal_scores(arrays, settings, told.answers, told.rows)
-    if told.kinds:
-      print(told.text())
+    changes = feedback.collect(examples, load(), detector, arrays)
+    after = normal_scores(arrays, settings, changes.answers, changes.rows)
+    if changes.kinds:
+      print(changes.text())
     before = normal_scores(arrays, settings)
-    for line in review.changes(arrays, before, after, settings.rate):
+    for line in answers.changes(arrays, before, after, settings.rate):
       print(line)
     print(visible(_next_step(workdir, len(worst), on_terminal)))
   return after

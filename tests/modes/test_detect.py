@@ -30,7 +30,6 @@ from seqrnn.logs.detect import (
   calibration,
   decision,
   detector,
-  ensemble,
   evaluation,
   folds,
   inputs,
@@ -721,7 +720,7 @@ def test_a_gap_model_is_asked_for_events_and_ends(tmp_path):
   )
   params = jax.jit(experiment.init)(jax.random.key(0))
   seen = np.ones((1, len(vocabularies["symbols"])), bool)
-  models = ensemble.Ensemble(jax.tree.map(lambda x: x[None], params), seen)
+  models = detector.Ensemble(jax.tree.map(lambda x: x[None], params), seen)
   one = detector.Detector(config, experiment, [], [0], models, [{}])
   sessions = data.read_sessions(config, one.names, config.data.path)
   same = sessions.distinct()

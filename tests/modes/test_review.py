@@ -24,7 +24,7 @@ from seqrnn.logs.detect import (
   deployed,
   selection,
 )
-from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL, UNANSWERED
+from seqrnn.logs.detect.cleaning import ANOMALOUS, NORMAL, UNANSWERED
 from seqrnn.logs.follow import alarms, feedback
 from seqrnn.modes import detect, review
 from seqrnn.runtime import files
@@ -401,7 +401,7 @@ def test_a_wrong_file_is_refused_with_its_line(run, content, message):
   names = vocabulary.load(workdir / "vocabulary.json")["symbols"]
   read = splits.reader(config)
   with pytest.raises(UserError) as caught:
-    answers.read(workdir, names, read, config)
+    answers.read_answers(workdir, names, read, config)
   said = str(caught.value)
   assert said.startswith(f"{workdir}/review.csv{message}") and "\n" not in said
 

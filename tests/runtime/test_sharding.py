@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from seqrnn.experiment import Decoder
-from seqrnn.logs.detect.ensemble import Ensemble
+from seqrnn.logs.detect.detector import Ensemble
 from seqrnn.logs.follow import stepping
 from seqrnn.models import arrays
 from seqrnn.runtime import sharding

@@ -18,6 +18,7 @@ from seqrnn.experiment import Experiment
 from seqrnn.logs.detect import folds, inputs, records
 from seqrnn.logs.detect.baselines import BASELINES
 from seqrnn.logs.detect.choice import Choice, Combination, Judged, choose
+from seqrnn.logs.detect.cleaning import UNANSWERED, Selection, select
 from seqrnn.logs.detect.conformal import (
   Calibration,
   CrossCalibration,
@@ -32,7 +33,6 @@ from seqrnn.logs.detect.detector import (
   load_detector,
   round_scores,
 )
-from seqrnn.logs.detect.selection import UNANSWERED, Selection, select
 from seqrnn.runtime import files
 
 COMBINED = "combined"

@@ -21,7 +21,7 @@ import numpy as np
 
 from seqrnn.config.read import Config
 from seqrnn.data.logs.sessions import Sessions
-from seqrnn.logs.detect import redaction
+from seqrnn.logs.detect import findings
 from seqrnn.logs.detect.calibration import COMBINED, NormalScores
 from seqrnn.logs.detect.conformal import (
   benjamini_hochberg,
@@ -179,7 +179,7 @@ def find_anomalies(
   settings, distinct = detector.config.detect, sessions.distinct()
   scored = detector.score(sessions.take(distinct.first), distinct.counts)
   return Findings(
-    sessions=redaction.masked_sessions(sessions, settings.redact),
+    sessions=findings.masked_sessions(sessions, settings.redact),
     distinct=distinct,
     names=detector.names,
     nll=scored.nll,

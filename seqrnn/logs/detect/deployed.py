@@ -26,15 +26,19 @@ from seqrnn.experiment import Experiment
 from seqrnn.logs.detect import (
   baselines,
   calibration,
-  ensemble,
   inputs,
   records,
 )
 from seqrnn.logs.detect.calibration import NormalScores
 from seqrnn.logs.detect.choice import Choice, Combination
-from seqrnn.logs.detect.detector import Detector, combined_names, whole_sessions
-from seqrnn.logs.detect.ensemble import Ensemble
-from seqrnn.logs.detect.selection import UNANSWERED, Selection
+from seqrnn.logs.detect.cleaning import UNANSWERED, Selection
+from seqrnn.logs.detect.detector import (
+  Detector,
+  Ensemble,
+  combined_names,
+  restore_models,
+  whole_sessions,
+)
 from seqrnn.runtime import files, sharding
 
 DEPLOYED = "deployed.npz"
@@ -200,7 +204,7 @@ def restore(
     seen = normal.arrays["seen"].astype(bool).reshape(len(members), -1)
   vocabularies = vocabulary.load(workdir / "vocabulary.json")
   experiment = build(whole_sessions(config, vocabularies), vocabularies)
-  params, steps = ensemble.restore(experiment, members)
+  params, steps = restore_models(experiment, members)
   wanted = set(combined_names(config.detect)) & set(baselines.BASELINES)
   fitted = [
     {name: baselines.BASELINES[name](sessions) for name in sorted(wanted)}

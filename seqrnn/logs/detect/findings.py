@@ -1,13 +1,52 @@
 """Findings: the scores and flags of the examined sessions."""
 
-from typing import NamedTuple
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from seqrnn.data.logs.secrets import Redaction, redaction
 from seqrnn.data.logs.sessions import Distinct, Sessions
+from seqrnn.data.read.columns import Texts
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 
-NAME = "detection"  # Name of the set of files in detect/.
+
+def masked_vocabulary(names: Vocabulary, pattern: str) -> Vocabulary:
+  """The vocabulary, whose templates of a log are shown with masks."""
+  masks = redaction(pattern)
+  if masks is None or names.unit != "log":
+    return names
+  return dataclasses.replace(names, mask=masks.text)
+
+
+def masked_sessions(sessions: Sessions, pattern: str) -> Sessions:
+  """Sessions to show: names and events as they were read have masks."""
+  masks = redaction(pattern)
+  if masks is None:
+    return sessions
+  as_read = sessions.as_read
+  if as_read is not None:
+    symbols: Any = _Masked(as_read.symbols, masks)
+    as_read = Texts(symbols, as_read.ids)
+  names = [masks.name(name) for name in sessions.names]
+  return sessions._replace(names=names, as_read=as_read)
+
+
+class _Masked(Sequence):
+  """Texts that are masked when they are read, as few of many are."""
+
+  def __init__(self, texts: Sequence[str], masks: Redaction):
+    self._texts, self._masks = texts, masks
+
+  def __len__(self) -> int:
+    return len(self._texts)
+
+  def __getitem__(self, index: Any) -> Any:
+    text: Any = self._texts[index]
+    return self._masks.text(text)
+
+
 LOCK = ".detect.lock"  # In the workdir, held while a detection runs.
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, NullFormatter
 
 from seqrnn.data.logs.sessions import ranges
-from seqrnn.logs.detect import ranking
+from seqrnn.logs.detect import evaluation
 from seqrnn.logs.detect.conformal import Calibration
 from seqrnn.logs.detect.findings import Findings
 from seqrnn.runtime import figures
@@ -182,7 +182,7 @@ def _curves(
   for number, (name, scores) in enumerate(curves.items()):
     scores = scores[which]
     flags = np.zeros(len(scores), bool)
-    _, true, false = ranking.curve(ranking.tally(scores, flags, labels))
+    _, true, false = evaluation.curve(evaluation.tally(scores, flags, labels))
     right = true / (true + false)
     style = {
       "label": name,

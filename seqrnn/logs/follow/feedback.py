@@ -28,8 +28,8 @@ from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.logs.detect import calibration, records
 from seqrnn.logs.detect.answers import Answers
+from seqrnn.logs.detect.cleaning import ANOMALOUS, NORMAL
 from seqrnn.logs.detect.detector import Detector
-from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL
 from seqrnn.logs.follow import state
 from seqrnn.logs.follow.alarms import FALSE, TRUE, UNANSWERED, Alarms, Kind
 from seqrnn.runtime import files

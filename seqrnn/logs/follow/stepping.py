@@ -16,8 +16,8 @@ from jax.sharding import Mesh
 
 from seqrnn.data.vocabulary import BEGIN, UNKNOWN
 from seqrnn.experiment import Decoder
-from seqrnn.logs.detect import ensemble
-from seqrnn.logs.detect.ensemble import Ensemble
+from seqrnn.logs.detect import detector
+from seqrnn.logs.detect.detector import Ensemble
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 from seqrnn.scoring import scoring
@@ -89,7 +89,7 @@ def advancer(
     nothing_TBV = jnp.zeros((T, B, models.seen.shape[1]))
     members = models.params, models.seen, carries
     total_TBV, (carries, nll_KBT) = jax.lax.scan(one, nothing_TBV, members)
-    mean_TBV = ensemble.mean_logits(total_TBV, count)
+    mean_TBV = detector.mean_logits(total_TBV, count)
     scores = scoring.target_scores(mean_TBV, events_BT.T)
     scores = scores["nll"].T, scores["rank"].T, jnp.moveaxis(nll_KBT, 0, -1)
     place_B1 = jnp.maximum(sizes_B - 1, 0)[:, None]

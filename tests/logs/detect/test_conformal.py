@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from seqrnn.logs.detect import ranking
+from seqrnn.logs.detect import evaluation
 from seqrnn.logs.detect.conformal import (
   Calibration,
   CrossCalibration,
@@ -194,7 +194,7 @@ def test_figures_are_those_of_scikit_learn(seed):
   labels = rng.random(300) < 0.2
   scores = np.round(rng.normal(size=300) + labels, 1)  # With ties.
   flags = (scores > 1) ^ (rng.random(300) < 0.05)
-  found = ranking.metrics(ranking.tally(scores, flags, labels))
+  found = evaluation.metrics(evaluation.tally(scores, flags, labels))
   false, true, _ = sklearn.roc_curve(labels, scores, drop_intermediate=False)
   precision, recall, _ = sklearn.precision_recall_curve(labels, scores)
   best = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
@@ -215,7 +215,9 @@ def test_figures_are_those_of_scikit_learn(seed):
 
 def test_nothing_flagged_has_figures():
   labels = np.array([True, False])
-  found = ranking.metrics(ranking.tally(np.zeros(2), np.zeros(2, bool), labels))
+  found = evaluation.metrics(
+    evaluation.tally(np.zeros(2), np.zeros(2, bool), labels)
+  )
   assert found["f1"] == found["precision"] == found["mcc"] == 0
   assert found["auroc"] == found["average_precision"] == 0.5
 
@@ -224,8 +226,8 @@ def test_the_bootstrap_knows_how_sure_a_share_is():
   rng = np.random.default_rng(0)
   labels = np.arange(1000) < 400
   flags = rng.random(1000) < 0.3
-  cells = ranking.tally(flags.astype(float), flags, labels)
-  low, high = ranking.intervals(cells, 500, rng)["recall"]
+  cells = evaluation.tally(flags.astype(float), flags, labels)
+  low, high = evaluation.intervals(cells, 500, rng)["recall"]
   share = flags[labels].mean()
   width = 1.96 * math.sqrt(share * (1 - share) / 400)
   assert low == pytest.approx(share - width, abs=0.01)

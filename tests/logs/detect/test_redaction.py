@@ -17,7 +17,7 @@ from seqrnn.data.read.columns import Texts
 from seqrnn.data.sources import corpora
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary, encoded
 from seqrnn.errors import UserError
-from seqrnn.logs.detect import redaction
+from seqrnn.logs.detect import findings
 from seqrnn.training import train
 from tests.data.logs.test_logs import settings
 
@@ -173,7 +173,7 @@ def test_patterns_are_taken(pattern):
 def test_templates_are_shown_with_masks_and_known_without():
   line = "login with secret=abc"
   plain = Vocabulary("log", (line, "closed"))
-  masked = redaction.masked_vocabulary(plain, "<secrets>")
+  masked = findings.masked_vocabulary(plain, "<secrets>")
   ids = masked.encode(["login with secret=abc", "closed", "x"])
   assert ids.tolist() == [4, 5, UNKNOWN]
   assert masked.names([4, 5]) == [
@@ -184,7 +184,7 @@ def test_templates_are_shown_with_masks_and_known_without():
   assert encoded({"symbols": masked}) == encoded({"symbols": plain})
   assert json.loads(encoded({"s": masked}))["s"]["symbols"][0] == line
   words = dataclasses.replace(plain, unit="word")
-  assert redaction.masked_vocabulary(words, "<secrets>") is words
+  assert findings.masked_vocabulary(words, "<secrets>") is words
   config = base.get_config()
   config.data.unit = "log"
   for pattern, shown in (("<secrets>", masked), ("", plain)):
@@ -198,13 +198,13 @@ def test_names_and_lines_of_sessions_are_masked_but_not_changed():
   sessions = Sessions(
     np.array([3, 4, 3]), np.array([0, 1, 3]), ["a@b.cd", "s"], as_read=as_read
   )
-  found = redaction.masked_sessions(sessions, "<secrets>")
+  found = findings.masked_sessions(sessions, "<secrets>")
   assert found.as_read is not None
   assert [*found.as_read] == ["login <masked>", "x", "login <masked>"]
   assert [*found.as_read[np.array([0])]] == ["login <masked>"]
   assert found.names[0].startswith("<masked-") and found.names[1] == "s"
   assert [*sessions.as_read] == ["login a@b.cd", "x", "login a@b.cd"]
-  assert redaction.masked_sessions(sessions, "") is sessions
+  assert findings.masked_sessions(sessions, "") is sessions
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,16 @@ from seqrnn.experiment import shapes
 from seqrnn.logs.detect import baselines, incidents
 from seqrnn.logs.detect.calibration import NormalScores
 from seqrnn.logs.detect.choice import Choice, Combination
+from seqrnn.logs.detect.cleaning import Selection
 from seqrnn.logs.detect.conformal import Calibration, CrossCalibration
 from seqrnn.logs.detect.decision import find_anomalies
 from seqrnn.logs.detect.deployed import Deployed, IdleTimes, refuse_unfollowed
-from seqrnn.logs.detect.detector import Detector, round_scores, whole_sessions
-from seqrnn.logs.detect.ensemble import Ensemble
-from seqrnn.logs.detect.selection import Selection
+from seqrnn.logs.detect.detector import (
+  Detector,
+  Ensemble,
+  round_scores,
+  whole_sessions,
+)
 from seqrnn.logs.follow import alarms, stepping
 from seqrnn.logs.follow.follower import Event, Follower
 from tests.conftest import tiny
