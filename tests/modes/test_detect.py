@@ -23,7 +23,7 @@ from seqrnn.config import read as config_lib
 from seqrnn.configs import base
 from seqrnn.data import splits
 from seqrnn.data.logs import sessions as data
-from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, save
+from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN
 from seqrnn.errors import MachineError, UserError
 from seqrnn.experiments import language_model
 from seqrnn.logs.detect import (
@@ -38,7 +38,6 @@ from seqrnn.logs.detect.conformal import Calibration, CrossCalibration
 from seqrnn.logs.detect.detector import UNKNOWN_NATS
 from seqrnn.modes import detect
 from seqrnn.reporting import alarms
-from seqrnn.runtime import files
 from seqrnn.scoring.scoring import UNRANKED
 from seqrnn.training import train
 from tests.conftest import tiny
@@ -520,17 +519,6 @@ def test_a_detection_that_fails_leaves_the_older_result(
   assert before.keys() - results(folder).keys() == {"events.csv"}
 
 
-def test_one_detection_at_a_time(home, again):
-  folder, _, _ = home
-  before = results(folder)
-  with (
-    files.locked(folder / "run" / ".detect.lock", "searched for anomalies"),
-    pytest.raises(MachineError, match="run: is being searched for anomalies b"),
-  ):
-    again(events="all")
-  assert results(folder) == before
-
-
 def test_a_benchmark_reads_figures_at_any_rate(home, again, monkeypatch):
   folder, _, _ = home
   monkeypatch.setattr(detection, "RATES", (0.02, 0.05))
@@ -627,25 +615,6 @@ def test_a_detection_from_python(home, capsys):
     rtol=1e-5,
   )
   assert one.report["config"]["detect"]["rate"] == config.detect.rate
-
-
-@pytest.mark.parametrize(
-  ("fields", "message"),
-  [
-    ({"data.split": "auto"}, "data.split='auto': cuts sessions, "),
-    (
-      {"data.unit": "char", "data.split": "tails"},
-      "data.unit='char': this run models the characters of a text, ",
-    ),
-  ],
-)
-def test_parts_of_sessions_are_refused(tmp_path, fields, message):
-  (tmp_path / "few.txt").write_text("a b a b a b a b a b a b\n" * 5)
-  fields = {"data.path": str(tmp_path / "few.txt"), **fields}
-  config = tiny(tmp_path, {**FIELDS, **fields})
-  save(tmp_path / "vocabulary.json", language_model.prepare(config))
-  with pytest.raises(UserError, match=f"^{message}"):
-    detect.run(experiments.build, config, tmp_path)
 
 
 def test_the_protocol_of_deeplog(tmp_path):

@@ -15,14 +15,13 @@ from seqrnn import experiments
 from seqrnn.configs import base
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.logs import sessions as data
-from seqrnn.data.logs.secrets import Redaction
 from seqrnn.errors import MachineError, UserError
 from seqrnn.logs.detect import (
   answers,
   calibration,
+  cleaning,
   decision,
   deployed,
-  selection,
 )
 from seqrnn.logs.detect.cleaning import ANOMALOUS, NORMAL, UNANSWERED
 from seqrnn.logs.follow import alarms, feedback
@@ -199,7 +198,7 @@ def test_no_fold_is_left_without_sessions(run):
   with pytest.raises(
     UserError, match=r"^review.csv, detect.contamination=0: leave"
   ):
-    selection.select(arrays, 0.0, np.where(arrays["model"] == 1, ANOMALOUS, 0))
+    cleaning.select(arrays, 0.0, np.where(arrays["model"] == 1, ANOMALOUS, 0))
 
 
 def test_an_answer_is_for_all_equal_sessions_and_for_following(run, capsys):
@@ -268,40 +267,6 @@ def test_answers_in_the_file_are_kept_and_not_asked_again(run, capsys):
   assert f"{workdir}/review.csv: write normal or anomalous, or nothing" in said
 
 
-def test_sessions_whose_names_are_masked_are_answered(run):
-  workdir, config, texts = run
-  config.detect.redact = r"log(?=\D)|(\d+)"
-  review.run(experiments.build, config, workdir)
-  masks = Redaction(config.detect.redact)
-  names = {masks.name(name): name for name in texts}
-  assert len(names) == len(texts) and not {*names} & {*texts}
-  asked = [row["session"] for row in table(workdir)]
-  assert {*asked} <= {*names}
-  first, second = asked[0], asked[5]  # A masked name and one that is not.
-  answer(workdir, {first: "anomalous", names[second]: "normal"})
-  detect.run(experiments.build, config, workdir)
-  report = json.loads((workdir / "detect/report.json").read_text())
-  counts = Counter(texts.values())
-  for name, word in ((first, "anomalous"), (second, "normal")):
-    expected = counts[texts[names[name]]]
-    assert report["calibration"][f"answered_{word}"] == expected
-  with (workdir / "detect/sessions.csv").open() as file:
-    shown = [row["session"] for row in csv.DictReader(file)]
-  assert len(shown) == 150 and not any("log." in name for name in shown)
-
-
-def test_when_every_session_is_answered_none_is_asked_about(run, capsys):
-  workdir, config, texts = run
-  named = {text: name for name, text in texts.items()}
-  answer(workdir, dict.fromkeys(named.values(), "normal"))
-  capsys.readouterr()
-  review.run(experiments.build, config, workdir)
-  said = capsys.readouterr().out
-  assert f"answers: {len(texts)} sessions are normal and 0 anomalous" in said
-  assert "not answered" not in said
-  assert said.endswith("review.csv: --mode=detect uses these answers\n")
-
-
 def terminal(monkeypatch, keys, seen):
   """A terminal on which the keys are typed; an exception is raised."""
   left = iter(keys)
@@ -318,11 +283,22 @@ def terminal(monkeypatch, keys, seen):
     monkeypatch.setattr(stream, "isatty", lambda: True, raising=False)
 
 
-@pytest.mark.parametrize("end", ["q", EOFError(), KeyboardInterrupt()])
-def test_a_dialogue(run, monkeypatch, capsys, end):
+def test_a_dialogue(run, monkeypatch, capsys):
   workdir, config, texts = run
   asked = [row["session"] for row in table(workdir)]
-  keys = ["x", "", "b", "n", "a", "s", "A", "b", "b", "anomalous", end]
+  keys = [
+    "x",
+    "",
+    "b",
+    "n",
+    "a",
+    "s",
+    "A",
+    "b",
+    "b",
+    "anomalous",
+    KeyboardInterrupt(),
+  ]
   # After each key: the answers to the sessions, in order.
   after = ["", "", "", "", "n", "na", "na", "na-a", "na-a", "na-a", "naaa"]
   states = iter(after)
@@ -350,19 +326,6 @@ def test_a_dialogue(run, monkeypatch, capsys, end):
   review.run(experiments.build, config, workdir)
   said = re.sub("\x1b.*?m", "", capsys.readouterr().out)
   assert re.findall(r"\n1 of 30\n(\S+)[,:] ", said)[0] not in asked[:4]
-
-
-def test_a_killed_dialogue_loses_no_answer(run, monkeypatch):
-  workdir, config, _ = run
-
-  class Killed(BaseException):
-    pass
-
-  terminal(monkeypatch, ["a", "n", Killed()], lambda: None)
-  with pytest.raises(Killed):
-    review.run(experiments.build, config, workdir)
-  words = [row["answer"] for row in table(workdir)]
-  assert words == ["anomalous", "normal", *[""] * 28]
 
 
 def test_one_review_at_a_time(run):

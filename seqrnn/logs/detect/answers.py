@@ -295,7 +295,7 @@ def _keys(
   masks: Redaction | None,
 ) -> dict[str, Key]:
   """The keys of sessions, by their names as they are wanted."""
-  keys: dict[str, Key] = {}
+  by_name: dict[str, Key] = {}
   for split in ("train", "validation"):
     sessions = data.of_pieces(pieces(split), names)
     some = {j: n for j, n in enumerate(sessions.names) if n in wanted}
@@ -304,8 +304,8 @@ def _keys(
       some |= {j: n for j, n in masked.items() if n in wanted}
     keys = sessions.take(np.array(list(some), np.int64)).session_keys()
     for name, key in zip(some.values(), keys, strict=True):
-      found.setdefault(name, key)
-  return found
+      by_name.setdefault(name, key)
+  return by_name
 
 
 def write_answers(workdir: Path, rows: list[dict[str, Any]]):
