@@ -154,17 +154,16 @@ def has_allowed_length(
     UserError: there are documents, but all are left out.
   """
   low, high = data.min_length, data.max_length
-  allowed = (sizes >= (low or 0)) & (
-    sizes <= (np.inf if high is None else high)
-  )
+  allowed = np.ones(len(sizes), bool)
+  if low is not None:
+    allowed &= sizes >= low
+  if high is not None:
+    allowed &= sizes <= high
   if (low, high) != (None, None):
-    fewer, documents = (
-      np.sum(~allowed),
-      counted(len(sizes), nouns(data.unit)[1]),
-    )
+    documents = counted(len(sizes), nouns(data.unit)[1])
     line = (
       f"{split} split: data.min_length={low}, data.max_length={high} leave out"
-      f" {fewer:,} of {documents}"
+      f" {np.sum(~allowed):,} of {documents}"
     )
     if len(sizes) and not allowed.any():
       raise UserError(line)

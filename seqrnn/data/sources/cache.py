@@ -142,7 +142,8 @@ def _wait():
 def _save(folder: Path, reading: Reading):
   """Writes a corpus and its lines to a folder, completely or not at all."""
   corpus, lines = reading
-  temporary = files.unfinished(folder)
+  temporary = folder.with_suffix(".tmp")
+  shutil.rmtree(temporary, ignore_errors=True)  # Of a process that was killed.
   temporary.mkdir()
   try:
     content = [_save_value(corpus, "corpus", temporary, {}), lines]

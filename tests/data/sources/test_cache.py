@@ -185,7 +185,7 @@ def test_an_interrupted_write_leaves_nothing(folder, source, monkeypatch):
       " environment variable XDG_CACHE_HOME names another folder, and TMPDIR"
       " one for temporary files"
     )
-    assert not entries(folder) and not list(folder.glob(".*.tmp"))
+    assert not entries(folder) and not list(folder.glob("*.tmp"))
   shutil.rmtree(folder.parent)
   folder.parent.write_text("a file")
   with pytest.raises(UserError, match=rf"^{folder}: cannot keep .*: Not a dir"):
@@ -238,7 +238,9 @@ def test_a_killed_process_leaves_nothing_that_is_read(folder, source):
   process.send_signal(signal.SIGKILL)
   process.communicate()
   assert not entries(folder)
+  (folder / f"{next(folder.glob('*.lock')).stem}.tmp").mkdir()
   assert read(source)[1] == 1 and read(source)[1] == 0
+  assert not list(folder.glob("*.tmp"))
 
 
 def test_a_file_that_changes_meanwhile_is_not_kept(folder, source):
@@ -285,7 +287,7 @@ def test_a_table_is_parsed_once(tmp_path, monkeypatch):
   fields = {"unit": "session", "format": "csv"}
   config = settings(tmp_path, {"a.csv": table, "b.csv": table}, **fields)
   first = corpora.read_corpus(config.data)
-  monkeypatch.setattr(logs, "_table", None)
+  monkeypatch.setattr(logs, "table_events", None)
   cache._opened.clear()
   assert values(corpora.read_corpus(config.data)) == values(first)
   assert first.tags is not None and first.files is not None
