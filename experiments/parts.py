@@ -109,6 +109,6 @@ def score(
 
 
 def once_a_split(read: Callable[[Split], Any]) -> Callable[[Split], Any]:
-  """The same function, which keeps what it gives for the name of a split."""
+  """The same function, whose result for the name of a split is cached."""
   cached = functools.cache(read)
   return lambda split: cached(split) if isinstance(split, str) else read(split)

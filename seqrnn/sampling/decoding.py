@@ -158,7 +158,7 @@ def choose_notes(
 
 
 class Choice(NamedTuple):
-  """How what comes next is drawn.
+  """How the next symbol or frame is drawn.
 
   Attributes:
     noise: key, shape, type -> random numbers.

@@ -3,7 +3,7 @@
 In BIO a span is B-type, I-type, I-type, ...; a span that I-type begins counts,
 too, so that IOB1, where only a span next to one of its type begins with B, is
 read as well (the rule of conlleval). In BIOES a span is S-type, or B-type,
-I-type, ..., E-type, and what is neither is no span (seqeval's strict mode).
+I-type, ..., E-type, and other tags are no span (seqeval's strict mode).
 BILOU is BIOES with L for E and U for S.
 """
 
@@ -22,7 +22,7 @@ from seqrnn.experiment import Batch, Spans, Totals
 
 # What a tag may do: begin a span, continue it, be continued, end it.
 _BEGINS, _INSIDE, _OPENS, _CLOSES = 1, 2, 4, 8
-_TYPE = 16  # The code of a tag is _TYPE * type + what it may do; -1 outside.
+_TYPE = 16  # The code of a tag is _TYPE * type + these bits; -1 outside.
 _OUTSIDE = -1
 _WHOLE = _BEGINS + _CLOSES
 _SCHEMES = [

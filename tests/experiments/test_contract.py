@@ -31,7 +31,7 @@ def registered(monkeypatch):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-  """A workdir in which the task was trained, with what was printed."""
+  """A workdir in which the task was trained, with its output."""
   folder = tmp_path_factory.mktemp("share")
   fields = {
     "task": "share",
@@ -44,7 +44,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def main(folder, registered, rendered, capfd):
-  """A function mode -> status, what it says; trains where nothing is yet."""
+  """A function mode -> status, output; trains if there is no run yet."""
   del registered, rendered
   begin = ["run.py", f"--workdir={folder / 'run'}"]
 

@@ -1,4 +1,4 @@
-"""Polyphony: its loss by hand, what it may see, and music that it makes."""
+"""Polyphony: its loss by hand, its inputs, and sampled music."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Tagging: spans, spaces, words by their characters, and what is shown."""
+"""Tagging: spans, spaces, words by their characters, and tables."""
 
 import csv
 import itertools

@@ -1,4 +1,4 @@
-"""Repeated calls from Python: what is compiled once is kept, and no more."""
+"""Repeated calls from Python: programs are compiled once."""
 
 import contextlib
 import functools
@@ -140,7 +140,7 @@ def test_a_batch_is_widened_by_padding(T):
 
 
 def test_a_prime_of_any_length_is_read_to_its_end(runs, monkeypatch):
-  """The padding behind it changes nothing of what is drawn."""
+  """The padding behind it changes no drawn symbol."""
   run = runs("gap model")
   for length in (1, 7, 8):
     texts = []
