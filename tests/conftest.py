@@ -228,7 +228,9 @@ def registrations():
 
 
 # What applies models for a mode; tests call models and choice by hand, too.
-RUNS_MODELS = re.compile(r"seqrnn\.(?!models\.|runtime\.|sampling\.decoding)")
+RUNS_MODELS = re.compile(
+  r"seqrnn\.(?!models\.|runtime\.|sampling\.decoding|experiments\.)"
+)
 
 
 class OnlyMeshes:
