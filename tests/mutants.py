@@ -149,8 +149,8 @@ MUTANTS = (
   ),
   Mutant(
     "vocabulary: ties are ordered by the order of documents",
-    "key=lambda s: (-found[s], s))[:size]",
-    "key=lambda s: -found[s])[:size]",
+    "key=lambda s: (-seen[s], s))[:size]",
+    "key=lambda s: -seen[s])[:size]",
     "test_it_does_not_depend_on_the_order_of_documents",
   ),
   # Detection.
