@@ -54,7 +54,9 @@ def trained(tmp_path_factory):
   }
   config = tiny(folder, {**FIELDS, **fields})
   train.fit(experiments.build, config, folder / "run")
-  review.run(experiments.build, config, folder / "run")
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(review, "_ASKED", 30)
+    review.run(experiments.build, config, folder / "run")
   return folder, config
 
 
@@ -64,6 +66,7 @@ def run(trained, tmp_path, monkeypatch):
   # Models are trained, and sessions scored, once.
   monkeypatch.setattr("seqrnn.training.train.fit", None)
   monkeypatch.setattr(calibration, "_score", None)
+  monkeypatch.setattr(review, "_ASKED", 30)
   monkeypatch.setattr(detect, "draw_pictures", lambda *_: None)
   shutil.copytree(trained[0] / "run", tmp_path / "run")
   config = trained[1].copy_and_resolve_references()

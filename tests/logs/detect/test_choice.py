@@ -49,12 +49,6 @@ def test_noise_does_not_replace_the_standard():
   assert choice._chance(300) == pytest.approx(np.mean(level), rel=0.1)
 
 
-def test_few_sessions_choose_nothing():
-  rng = np.random.default_rng(0)
-  few = judged(rng, {"markov_5"}, n=10)
-  assert choice.choose([few]) == choice.Choice(choice.STANDARD)
-
-
 def test_the_highest_normal_scores_do_not_count(monkeypatch):
   """They may be of anomalous sessions, which a good score ranks high."""
   model = judged(np.random.default_rng(0), {"max"})

@@ -9,8 +9,7 @@ from rich.console import Console
 from seqrnn.data.logs import sessions as data
 from seqrnn.data.read.columns import Texts
 from seqrnn.data.vocabulary import END, UNKNOWN, Vocabulary
-from seqrnn.logs.detect import findings, incidents, pictures, printing, tables
-from seqrnn.logs.detect.conformal import Calibration
+from seqrnn.logs.detect import findings, incidents, printing, tables
 from tests.conftest import tiny
 
 LOG = ["unpack package" + 9 * " and so on", "configure it", "boom now"]
@@ -194,15 +193,3 @@ def test_short_sessions_come_after_those_that_have_a_rank(found):
   lines = [line for line in file.getvalue().split("\n") if ", line " in line]
   assert [line.split(",")[0] for line in lines] == ["a.log:1", "a.log:5"]
   assert "line 5: low, few events, 13.0 bits" in lines[1]
-
-
-@pytest.mark.parametrize("far", [900.0, np.inf])
-def test_one_score_far_out_leaves_the_others_to_be_seen(found, far):
-  found = found._replace(scores={"combined": np.array([1.0, far])})
-  normal = Calibration(np.linspace(0, 5, 50))
-  figure = pictures._scores(found, normal, 4.0)
-  for axes in figure.axes:
-    assert axes.get_xlim()[1] == pytest.approx(4 * 5, rel=0.02)
-    assert "or more" in axes.get_xlabel()
-  shares = dict(zip(*figure.axes[1].lines[1].get_data(), strict=True))
-  assert shares == {0: 1, 1: 0.5, 20: 0}

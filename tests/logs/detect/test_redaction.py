@@ -130,11 +130,6 @@ def test_names_that_differ_have_masks_that_differ():
   assert first == again != second
 
 
-def test_a_name_may_have_half_of_a_surrogate_pair():
-  found = Redaction("<secrets>").name("token=\ud800")
-  assert found.startswith("token=<masked-")
-
-
 def test_a_pattern_adds_to_the_secrets_and_groups_are_what_is_masked():
   masks = Redaction(r"<secrets>|customer (\d+) of (\w+)|card")
   assert masks.text("customer 12 of Rome, a@b.cd, card 5") == (
@@ -161,13 +156,6 @@ def test_a_pattern_that_masks_nothing_or_is_none_is_refused(pattern):
   with pytest.raises(UserError, match="detect.redact") as error:
     config_lib.check(config)
   assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("pattern", ["", r"<secrets>|\bcard \d+"])
-def test_patterns_are_taken(pattern):
-  config = base.get_config()
-  config.detect.redact = pattern
-  config_lib.check(config)
 
 
 def test_templates_are_shown_with_masks_and_known_without():
@@ -215,7 +203,11 @@ def test_names_and_lines_of_sessions_are_masked_but_not_changed():
     # A header may take another part of the line for the time.
     ({"log_header": "<Date> <Time> <Content>"}, "<secrets>", "'of bob'"),
     ({"log_format": "auto"}, r"<secrets>|of (\w+)", "<masked> of <masked>'"),
-    ({"log_format": "auto"}, "", "'password=abcdefghijklmnopqrstu...'"),
+    (
+      {"log_format": "auto"},
+      "",
+      "'password=abcdefghijklmnopqrstuvwxyz",
+    ),
   ],
 )
 def test_the_first_line_of_a_log_is_shown_with_masks(
