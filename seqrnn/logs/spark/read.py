@@ -93,9 +93,7 @@ class Plan(NamedTuple):
 
   def name(self, uri: str) -> str:
     """The name of a file, as `reading.files` gives it."""
-    path = _path(uri)
-    inside = path.is_relative_to(self.root)
-    return path.relative_to(self.root).as_posix() if inside else path.name
+    return os.path.relpath(_path(uri), self.root)
 
   def events(
     self, source: Source, report: Callable[[str], None]
@@ -293,11 +291,6 @@ def of_table(frame: DataFrame, data: Config) -> Events:
   Raises:
     UserError: a column is missing.
   """
-  if not {*_TIMES, "line"} & set(frame.columns):
-    raise UserError(
-      "config.detect.path: a table needs a column line, timestamp or time,"
-      " which orders the events of a session"
-    )
   return _measured(table_rows(frame, data), ("seconds",))
 
 
@@ -305,15 +298,16 @@ def table_rows(frame: DataFrame, data: Config) -> DataFrame:
   """The events of a table by `_SCHEMA`, which may stream.
 
   Raises:
-    UserError: there is no session or no event.
+    UserError: a column is missing.
   """
-  if not {"session", "event"} <= set(frame.columns):
+  names = set(frame.columns)
+  if not ({"session", "event"} <= names and {*_TIMES, "line"} & names):
     raise UserError(
       f"config.detect.path: has the columns {', '.join(frame.columns)}; a"
-      " table needs columns session and event"
+      " table needs columns session, event, and line, timestamp or time"
     )
-  column = lambda name: col(name) if name in frame.columns else lit(None)
-  time = next((name for name in _TIMES if name in frame.columns), "time")
+  column = lambda name: col(name) if name in names else lit(None)
+  time = next((name for name in _TIMES if name in names), "time")
   value = column(time)
   if dict(frame.dtypes).get(time) == "double":  # Not in scientific notation.
     value = functions.format_string("%.6f", value)
