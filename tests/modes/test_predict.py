@@ -74,7 +74,7 @@ def test_a_split_is_predicted_and_written(trained, capsys):
   for row in found:
     assert float(row["probability_1"]) >= float(row["probability_2"])
     assert row["truth"] in "abcdefgh"
-  assert "more in predictions.csv" in capsys.readouterr().out
+  assert "surprises" in capsys.readouterr().out
 
 
 def test_a_language_model_predicts_the_end_of_a_text(tmp_path, capsys):
