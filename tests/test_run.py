@@ -94,7 +94,7 @@ MISTAKES = {
   "--workdir=lm --mode=search": "--workdir=lm: has no search; start one",
   f"{LM} --mode=search --config.search.space=seed=3": "must be log_uniform(",
   "--workdir=gap --mode=sample": "task='gap_model' cannot write one symbol",
-  "--workdir=paths --mode=evaluate": "data.test_path=None: no path is given",
+  "--workdir=paths --mode=evaluate": "data.test_path=None: ",
   "--workdir=lm --mode=predict --config.predict.text=": "has no symbol",
 }
 
