@@ -350,8 +350,8 @@ def test_what_a_log_cuts_of_a_session_is_not_scored(home, again, monkeypatch):
   def read(*args, **kwargs):
     return whole(*args, **kwargs)._replace(begins=begins, ends=ends)
 
-  whole = data.read
-  monkeypatch.setattr(data, "read", read)
+  whole = data.read_sessions
+  monkeypatch.setattr(data, "read_sessions", read)
   stdout = io.StringIO()
   with contextlib.redirect_stdout(stdout):
     found = again(anomalous_path=None, idle=7.0)
