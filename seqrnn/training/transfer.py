@@ -1,10 +1,10 @@
 """The parts of a trained run that a new run starts from (`train.start_from`).
 
 A part is taken if all of its arrays fit. Rows of symbols and of labels are
-found by name; those that the trained run lacks start at the mean of those that
-it has, with a little noise. A layer is taken if those below it are, too. Where
-it reads more than the trained layer did, such as the other direction, its
-kernel has zeros, so it computes at first what the trained layer has computed.
+found by name; new rows start at the mean of the known ones, with a little noise.
+A layer is taken if those below it are, too. Where it reads more than the trained
+layer did, such as the other direction, its kernel has zeros, so that it first
+computes the output of the trained layer.
 """
 
 import dataclasses
@@ -61,10 +61,8 @@ class Record(NamedTuple):
   @property
   def parts(self) -> list[str]:
     """The parts that were taken, with the shares of those of `partly`."""
-    return [
-      f"{name} ({self.partly[name]})" if name in self.partly else name
-      for name in self.taken
-    ]
+    shares = {name: f" ({share})" for name, share in self.partly.items()}
+    return [name + shares.get(name, "") for name in self.taken]
 
   def lines(self) -> Iterator[str]:
     """Returns lines for the console."""
@@ -491,7 +489,7 @@ def _moved(
 
 
 def _no_part(source: TrainedRun, config: Config) -> str:
-  fields, old = config_lib.flat(config), config_lib.flat(source.config)
+  fields, old = map(config_lib.flat, (config, source.config))
   differ = [
     f"{name}={old[name]!r}, not {fields[name]!r}"
     for name in _SIZES
