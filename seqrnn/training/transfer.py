@@ -1,10 +1,9 @@
 """The parts of a trained run that a new run starts from (`train.start_from`).
 
-A part is taken if all of its arrays fit. Rows of symbols and of labels are
-found by name; new rows start at the mean of the known ones, with a little noise.
-A layer is taken if those below it are, too. Where it reads more than the trained
-layer did, such as the other direction, its kernel has zeros, so that it first
-computes the output of the trained layer.
+A part is taken if all of its arrays fit. Rows of symbols and labels are found
+by name; new rows start near the mean of the known ones. A layer is taken if
+those below it are, too. Where it reads more than the trained layer did, as the
+other direction, its kernel has zeros, so that it first computes the same.
 """
 
 import dataclasses
