@@ -11,7 +11,6 @@ from pathlib import Path
 
 import jax
 import pytest
-from seqrnn.config.overrides import from_flags
 
 from docs import fields
 from seqrnn import cli, experiments
@@ -164,7 +163,7 @@ def test_a_command_means_a_config_and_a_workdir(line, begun, monkeypatch):
   monkeypatch.chdir(begun)
   parsed = cli.define_flags()
   assert parsed(shlex.split(line, comments=True)[1:])[1:] == []
-  command.resolve(parsed, from_flags(parsed), None)
+  command.resolve(parsed, cli.overrides_of_flags(parsed), None)
 
 
 def test_there_are_commands_and_no_other_ones_are_left_out():
