@@ -184,7 +184,8 @@ class Judge:
       [[*x.highest_K, *(x.nats_K if by_event else ())] for x in events]
     )
     known_D = np.array([not any(x.unknown_K) for x in events])
-    safe_D = (self._safe_NS >= scores_DS[:, None]).all(axis=2).any(axis=1)
+    is_above_DNS = self._safe_NS >= scores_DS[:, None]
+    safe_D = np.any(np.all(is_above_DNS, axis=2), axis=1)
     judged = np.flatnonzero(~(safe_D & known_D)).tolist()
     results: list[tuple[Decision, int] | None] = [None] * len(events)
     if judged:
