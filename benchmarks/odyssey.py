@@ -113,7 +113,9 @@ def read_study(workdir: Path, count: int) -> Study:
   from seqrnn.searching import space
   from seqrnn.training.history import read_rows
 
-  distributions = space.parse_space(config_lib.read(workdir / "search.json"))
+  distributions = space.parse_space(
+    config_lib.read_config(workdir / "search.json")
+  )
   trials = []
   for row in rows(workdir)[:count]:
     evaluations = read_rows(

@@ -70,7 +70,7 @@ def compile_mesh(target: str) -> Mesh:
 
 def read_config(name: str, fields: dict[str, Any]) -> Config:
   """Returns a config of configs/, with other values of some fields."""
-  config = config_lib.read(_ROOT / "configs" / f"{name}.py")
+  config = config_lib.read_config(_ROOT / "configs" / f"{name}.py")
   for field, value in fields.items():
     config_lib.override(config, field, str(value))
   config_lib.check(config)

@@ -13,7 +13,7 @@ Letters: B batch rows, T window length in symbols, V vocabulary size.
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from seqrnn.config.field import SEED, TEXT, Field
+from seqrnn.config.field import Field
 from seqrnn.config.fields.data import DATA
 from seqrnn.config.fields.detect import DETECT
 from seqrnn.config.fields.model import MODEL
@@ -31,6 +31,7 @@ from seqrnn.config.fields.training import (
   SCHEDULE,
   TRAIN,
 )
+from seqrnn.config.rules import SEED, TEXT
 
 FIELDS = {
   "task": Field("language_model", TEXT, "A module of experiments/."),

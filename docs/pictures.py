@@ -36,7 +36,7 @@ CURVES = {
 
 def model(name: str):
   """Draws the model of a config."""
-  config = config_lib.read(HERE.parent / "configs" / f"{name}.py")
+  config = config_lib.read_config(HERE.parent / "configs" / f"{name}.py")
   symbols = Vocabulary("char", tuple(string.printable))
   experiment = experiments.build(config, {"symbols": symbols})
   title = f"configs/{name}.py"

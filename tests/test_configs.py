@@ -34,7 +34,7 @@ def test_each_opens_with_a_card_and_keeps_all_rules():
     card = ast.get_docstring(ast.parse(path.read_text("utf-8")))
     title = (card or "").splitlines()[0]
     assert title.endswith(".") and len(title) < 80, path
-    config = config_lib.read(path)
+    config = config_lib.read_config(path)
     config_lib.check(config)
     changes = config_lib.changes(base.get_config(), config)
     assert bool(changes) == (path.stem != "base"), path
@@ -62,7 +62,7 @@ def library(tmp_path_factory):
 def test_it_trains_two_steps(path, library, tmp_path, monkeypatch, capfd):
   monkeypatch.setattr(embedded, "_library", lambda: library)
   monkeypatch.setattr(embedded, "_MODULES", 2)
-  config = config_lib.read(path)
+  config = config_lib.read_config(path)
   if config.data.source == "names":
     pytest.importorskip("faker")
   # Small where it may be: the cell, the task, the schedule stay its own.

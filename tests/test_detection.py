@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_every_case_is_a_config():
   for case in detection.CASES.values():
     for look in case.detect.values():
-      config = config_lib.read(ROOT / case.config)
+      config = config_lib.read_config(ROOT / case.config)
       for name, value in {**case.fields, **look}.items():
         config_lib.override(config, name, str(value))
       config_lib.check(config)

@@ -145,7 +145,7 @@ def begun(tmp_path_factory):
   for path in (ROOT / "configs").glob("*.py"):
     workdir = folder / "runs" / path.stem
     workdir.mkdir(parents=True)
-    config = config_lib.read(path)
+    config = config_lib.read_config(path)
     config_lib.save(config, workdir / "config.json")
   (folder / "runs" / "mine").symlink_to(folder / "runs" / "rnn")
   for name in (

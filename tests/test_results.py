@@ -97,7 +97,7 @@ def test_a_row_says_what_its_model_has_learned_from_before(results, tmp_path):
 
 def test_every_recipe_is_a_config(results):
   for recipe in results.RECIPES.values():
-    config = config_lib.read(ROOT / recipe.config)
+    config = config_lib.read_config(ROOT / recipe.config)
     fields = {"data.source": recipe.source, **recipe.fields}
     for name, value in fields.items():
       config_lib.override(config, name, str(value))

@@ -170,7 +170,7 @@ def _base(
     return path, config_lib.with_fields(path, fields)
   if given:
     path = config_lib.find_config(given)
-    return path, config_lib.read(path)
+    return path, config_lib.read_config(path)
   assert folder is not None, "one of the two is given"
   return Path(folder, record), config_lib.read_run(folder, record)
 

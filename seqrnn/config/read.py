@@ -14,9 +14,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from seqrnn.config import rules, suggestions
-from seqrnn.config.field import LARGEST, WRITTEN, Rule, as_float32
+from seqrnn.config import combinations, suggestions
+from seqrnn.config.field import WRITTEN
 from seqrnn.config.field import Config as Config
+from seqrnn.config.rules import LARGEST, Rule, as_float32
 from seqrnn.configs import base
 from seqrnn.errors import UserError, visible
 from seqrnn.runtime import files
@@ -87,7 +88,7 @@ def find_config(name: str) -> Path:
   )
 
 
-def read(path: str | os.PathLike) -> Config:
+def read_config(path: str | os.PathLike) -> Config:
   """Reads a config from a .py file with get_config(), or from JSON.
 
   A field that the file lacks has its default.
@@ -356,7 +357,7 @@ def check(config: Config):
       if isinstance(value, tuple) and len(value) == 1:
         shown = repr(value[0])  # As a user gives one temperature.
       raise UserError(f"config.{name}={shown}: {rule}")
-  rules.check_combinations(config)
+  combinations.check_combinations(config)
 
 
 def broken(name: str, value: Any) -> str | None:
@@ -364,7 +365,7 @@ def broken(name: str, value: Any) -> str | None:
   rule = RULES[name]
   if not rule.holds(value):
     hint = suggestions.hint(str(value), rule.names)
-    return rule.words + rule.fault(value) + hint
+    return rule.words + hint
   near = as_float32(value)
   return None if rule.holds(near) else f"{rule.words}; in 32 bits it is {near}"
 

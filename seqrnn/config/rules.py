@@ -1,224 +1,223 @@
-"""Rules about several fields of a config, whose values may conflict."""
+"""Rules for the value of one field; combinations.py has those of several."""
 
-from functools import reduce
+import contextlib
+import ctypes
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-from seqrnn import catalogue
-from seqrnn.config.field import Config, as_float32
-from seqrnn.errors import UserError
+LARGEST = (2 - 2**-23) * 2.0**127  # The largest float32.
+_SMALLEST = 2.0**-126  # The smallest float32 that XLA does not flush to 0.
+SECRETS = "<secrets>"  # In detect.redact, the built-in patterns.
+_BAD_PATTERN = re.error, TypeError, OverflowError, RecursionError
 
 
-def require(condition: bool, text: str):
-  """Raises UserError with this text unless the condition holds."""
-  if not condition:
-    raise UserError(text)
+class Rule(NamedTuple):
+  """A predicate for the values of a field, and its text for errors.
+
+  Attributes:
+    holds: returns whether a value is allowed.
+    text: the rule in words; empty for a choice of names.
+    names: the values, if the field is a choice of names.
+  """
+
+  holds: Callable[[Any], bool]
+  text: str = ""
+  names: Sequence[str] = ()
+
+  @property
+  def words(self) -> str:
+    """The rule in words."""
+    return self.text or f"must be one of {', '.join(self.names)}"
 
 
-def check_combinations(config: Config):
-  """Refuses values that conflict.
+class Registered(Sequence[str]):
+  """A sequence of names that is computed at each use.
+
+  A config can thus refer to names that a module registers, without importing
+  that module before they are needed.
+  """
+
+  def __init__(self, names: Callable[[], list[str]]):
+    self._names = names
+
+  def __getitem__(self, index: Any) -> Any:
+    return self._names()[index]
+
+  def __len__(self) -> int:
+    return len(self._names())
+
+
+def choice(*names: str) -> Rule:
+  """Returns the rule of a value that is one of these names."""
+  return one_of(names)
+
+
+def one_of(names: Sequence[str]) -> Rule:
+  """Returns the rule of `choice`, for names that may be a register."""
+  return Rule(lambda value: value in names, names=names)
+
+
+def integer(low: int, high: int, words: str) -> Rule:
+  """Returns the rule of an integer from low to high; words name the range."""
+  return Rule(
+    lambda v: type(v) is int and low <= v <= high, f"must be from {words}"
+  )
+
+
+def number(holds: Callable[[float], bool], words: str) -> Rule:
+  """Returns the rule of a number that float32 can hold, with a condition."""
+  return Rule(
+    lambda v: type(v) in (int, float) and abs(v) <= LARGEST and holds(v),
+    f"must be {words}",
+  )
+
+
+def of_text(holds: Callable[[str], Any], words: str) -> Rule:
+  """Returns the rule of a text with a condition, which may raise ValueError."""
+
+  def check(value: Any) -> bool:
+    with contextlib.suppress(ValueError, *_BAD_PATTERN):
+      return isinstance(value, str) and bool(holds(value))
+    return False
+
+  return Rule(check, f"must be {words}")
+
+
+def session_cut(text: str) -> tuple[str, Any]:
+  """Returns how `data.log_session` cuts a log, and the value.
 
   Raises:
-    UserError: names the fields of the first conflict, their values, the rule.
+    ValueError: it is none of the four forms.
   """
-  _check_data(config)
-  _check_logs(config)
-  _check_model(config)
-  _check_training(config)
-  _check_modes(config)
+  with contextlib.suppress(*_BAD_PATTERN):
+    if re.compile(text).groups == 1:
+      return "pattern", text
+  kind, _, value = text.partition("=")
+  if kind == "key" and value:
+    return kind, value
+  if kind == "lines" and COUNT.holds(int(value)):
+    return kind, int(value)
+  if kind == "gap" and POSITIVE.holds(float(value)):
+    return kind, float(value)
+  raise ValueError
 
 
-def _with_values(config: Config, *names: str) -> str:
-  """Returns `config.GROUP.FIELD=VALUE` of these fields, as f"{x=}" does."""
-  values = (reduce(getattr, name.split("."), config) for name in names)
-  pairs = zip(names, values, strict=True)
-  return ", ".join(f"config.{name}={value!r}" for name, value in pairs)
+def keys_of_json(text: str) -> dict[str, str]:
+  """Returns the keys that `data.log_keys` names, by message, time and level."""
+  pairs = (part.partition("=") for part in text.split(",") if part)
+  return {name.strip(): key.strip() for name, _, key in pairs}
 
 
-def _exclude(config: Config, rule: str, first: str, *others: str):
-  """Requires that no other field is set together with the first."""
-  for other in others:
-    pair = [reduce(getattr, n.split("."), config) for n in (first, other)]
-    both = all(value not in (None, False, 0) for value in pair)
-    require(not both, f"{_with_values(config, first, other)}: {rule}")
+def parse_stops(value: str) -> list[str]:
+  """Returns the texts of a JSON list; any other value is one text."""
+  with contextlib.suppress(ValueError, RecursionError):
+    stops = json.loads(value, strict=False)  # Also with a newline itself.
+    if isinstance(stops, list):
+      return stops
+  return [value]
 
 
-def _check_data(config: Config):
-  data = config.data
-  rule = "the offset must be either fixed or random"
-  _exclude(config, rule, "data.offset", "data.random_offset")
-  stateful = "data.stateful"
-  rule = "a stream reads every symbol, so it has no step and no offset"
-  _exclude(
-    config, rule, stateful, "data.step", "data.offset", "data.random_offset"
-  )
-  rule = "streams have no padding, which buckets reduce"
-  _exclude(config, rule, stateful, "data.buckets")
-  rule = "each epoch would have other lengths, and compile other programs"
-  _exclude(config, rule, "data.random_offset", "data.buckets")
-  require(
-    not (data.stateful and data.repeats != "each"),
-    f"{config.data.stateful=}, {config.data.repeats=}: a stream reads all"
-    " documents in order and cannot weight them",
-  )
-  require(
-    not data.lowercase or data.unit in ("char", "word"),
-    f"{config.data.lowercase=}, {config.data.unit=}: only characters and words"
-    " have a lower case",
-  )
-  require(
-    not data.punctuation or data.unit == "word",
-    f"{config.data.punctuation=}, {config.data.unit=}: only words are separated"
-    " from punctuation",
-  )
-  require(
-    not data.punctuation
-    or data.format not in ("columns", "conllu", "parallel"),
-    f"{config.data.punctuation=}, {config.data.format=}: each word of the file"
-    " has a tag, so a word cannot be separated",
-  )
-  require(
-    (data.min_length or 0) <= (data.max_length or data.min_length or 0),
-    f"{config.data.min_length=}, {config.data.max_length=}: the minimum must"
-    " not exceed the maximum",
-  )
-  require(
-    data.format != "parallel" or data.tags_file is not None,
-    f"{config.data.format=}, {config.data.tags_file=}: parallel files need the"
-    " name of the file with the tags, as '*.tags'",
-  )
-  require(
-    data.text_column is None or data.text_column != data.label_column,
-    f"{config.data.text_column=}, {config.data.label_column=}: a text and its"
-    " label stand in different columns",
-  )
-  require(
-    data.validation_fraction + data.test_fraction < 1,
-    f"{config.data.validation_fraction=}, {config.data.test_fraction=}: their"
-    " sum must be below 1, to leave a training split",
+def as_float32(value: Any) -> Any:
+  """Returns a value with its floats rounded to float32."""
+  if isinstance(value, tuple):
+    return tuple(map(as_float32, value))
+  if not isinstance(value, float):
+    return value
+  near = ctypes.c_float(value).value
+  return near if abs(near) >= _SMALLEST else 0.0
+
+
+def _is_header(text: str) -> bool:
+  fields = re.findall(r"<(\w+)>", text)
+  good = all(name.isidentifier() for name in fields)
+  return good and "Content" in fields and len(set(fields)) == len(fields)
+
+
+def _are_keys(text: str) -> bool:
+  keys = keys_of_json(text)
+  known = {"message", "time", "level"}
+  return keys != {} and keys.keys() <= known and all(keys.values())
+
+
+def _is_fold(text: str) -> bool:
+  match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
+  return bool(match) and 1 <= int(match[1]) <= int(match[2]) > 1
+
+
+def _are_stops(text: str) -> bool:
+  stops = parse_stops(text)
+  broken = text.startswith('["') and stops == [text]  # A list, but not JSON.
+  return (
+    bool(stops and all(stops)) and not broken and {*map(type, stops)} <= {str}
   )
 
 
-def _check_logs(config: Config):
-  data = config.data
-  is_log = data.unit == "log"
-  known = catalogue.sets().get(data.source)
-  require(
-    not is_log
-    or data.source == "files"
-    or (known is not None and known.fields.get("unit") == "log"),
-    f"{config.data.unit=}, {config.data.source=}: a log must be read with"
-    " data.source=files, or a public log (loghub_...)",
-  )
-  require(
-    not is_log or data.format == "text",
-    f"{config.data.unit=}, {config.data.format=}: a log must be read with"
-    " data.format=text",
-  )
-  if not is_log:
-    rule = "the field is only for logs, with data.unit=log"
-    logs = "data.log_header", "data.log_format", "data.log_session"
-    _exclude(config, rule, "data.unit", *logs)
-  require(
-    data.log_header is None or data.log_format in (None, "plain"),
-    f"{config.data.log_header=}, {config.data.log_format=}: a header is itself"
-    " the format of a line",
-  )
-
-
-def _check_model(config: Config):
-  model, task = config.model, config.task
-  require(
-    not model.tied or model.embedding_size is not None,
-    f"{config.model.tied=}, {config.model.embedding_size=}: tied weights need"
-    " an embedding",
-  )
-  for name in ("embedding_path", "embedding_scale"):
-    pair = f"model.{name}", "model.embedding_size"
-    require(
-      model[name] is None or model.embedding_size is not None,
-      f"{_with_values(config, *pair)}: an embedding needs a size",
-    )
-  require(
-    not model.input_noise or task == "polyphony",
-    f"{config.model.input_noise=}, {config.task=}: noise is added to frames of"
-    " notes, which only task='polyphony' reads",
-  )
-  require(
-    model.heads != "all" or task == "gap_model",
-    f"{config.model.heads=}, {config.task=}: only task='gap_model' has several"
-    " heads",
-  )
-  require(
-    model.heads != "all" or not model.tied,
-    f"{config.model.heads=}, {config.model.tied=}: one embedding cannot be the"
-    " softmax kernel of three heads",
-  )
-  rule = "words are read by their characters or by their affixes"
-  _exclude(config, rule, "model.letters", "model.affixes")
-  rule = "a CRF has no loss of a single tag that could be smoothed"
-  _exclude(config, rule, "model.crf", "train.label_smoothing")
-  rule = "tied weights fix the hidden size to model.embedding_size"
-  _exclude(config, rule, "model.tied", "model.parameters")
-  require(
-    not model.crf or config.data.source != "formal",
-    f"{config.model.crf=}, {config.data.source=}: a CRF needs a tag for each"
-    " symbol, and only the blanks have one",
-  )
-
-
-def _check_training(config: Config):
-  optimizer, train = config.optimizer, config.train
-  rule = "set one of the two, or neither for all windows"
-  _exclude(config, rule, "train.batches_per_epoch", "train.samples_per_epoch")
-  rule = "set one of the two; both give values to the embedding"
-  _exclude(config, rule, "train.start_from", "model.embedding_path")
-  require(
-    train.start_from is not None
-    or "taken" not in (train.freeze or "").split(","),
-    f"{config.train.freeze=}, {config.train.start_from=}: nothing is taken from"
-    " another run; set train.start_from",
-  )
-  require(
-    not optimizer.nesterov or as_float32(optimizer.momentum) > 0,
-    f"{config.optimizer.nesterov=}, {config.optimizer.momentum=}: Nesterov's"
-    " momentum must be above 0",
-  )
-  require(
-    not optimizer.nesterov or optimizer.name == "sgd",
-    f"{config.optimizer.nesterov=}, {config.optimizer.name=}: only sgd has"
-    " Nesterov's momentum",
-  )
-
-
-def _check_modes(config: Config):
-  sample, window = config.sample, config.data.window
-  for name, rows in (
-    ("train.batch_size", config.train.batch_size),
-    ("sample.streams", sample.streams),
-  ):
-    require(
-      rows * window <= 2**24,
-      f"{_with_values(config, name, 'data.window')}: a batch must not have more"
-      " than 2**24 symbols",
-    )
-  require(
-    sample.prompts is None or sample.prime == "",
-    f"{config.sample.prompts=}, {config.sample.prime=}: set one of the two;"
-    " each has texts to continue",
-  )
-  require(
-    sample.prompts is None or sample.streams == 1,
-    f"{config.sample.prompts=}, {config.sample.streams=}: each prompt has one"
-    " sample",
-  )
-  require(
-    sample.no_repeat is None or sample.length * sample.streams <= 2**24,
-    f"{config.sample.no_repeat=}, {config.sample.length=},"
-    f" {config.sample.streams=}: repeats are found among at most 2**24 symbols"
-    " of all texts",
-  )
-  patterns = "sample.pattern", "sample.schema"
-  _exclude(config, "a match ends by itself", "sample.stop", *patterns)
-  rule = "set one of the two; a schema is made a pattern"
-  _exclude(config, rule, *patterns)
-  rule = "set one of the two; both mark anomalous sessions"
-  _exclude(config, rule, "detect.anomalous_path", "detect.labels")
+TEXT = Rule(lambda v: isinstance(v, str), "must be a text")
+NOT_EMPTY = Rule(lambda v: isinstance(v, str) and v != "", "must not be empty")
+SWITCH = Rule(lambda v: isinstance(v, bool), "must be true or false")
+FINITE = number(lambda _: True, "a finite number")
+POSITIVE = number(lambda v: v > 0, "above 0")
+NOT_NEGATIVE = number(lambda v: v >= 0, "at least 0")
+BELOW_1 = number(lambda v: 0 <= v < 1, "from 0 to below 1")
+ABOVE_0 = number(lambda v: 0 < v <= 1, "above 0 and at most 1")
+BETWEEN_0_1 = number(lambda v: 0 < v < 1, "above 0, below 1")
+PENALTY = number(lambda v: 0.01 <= v <= 100, "from 0.01 to 100")
+COUNT = integer(1, 2**31 - 1, "1 to 2**31 - 1")
+NATURAL = integer(0, 2**31 - 1, "0 to 2**31 - 1")
+SIZE = integer(1, 2**24, "1 to 2**24")
+SEED = integer(0, 2**32 - 1, "0 to 2**32 - 1")
+SPLIT = choice("train", "validation", "test")
+COLUMN = of_text(
+  lambda v: v.strip("-0"), "the number of a column, from 1 or -1, or its name"
+)
+_FITTED = (
+  *("all", "train.batch_size", "train.batches_per_epoch", "train.epochs"),
+  "model.dropout",
+)
+FITTED = of_text(
+  lambda v: {part.strip() for part in v.split(",")} <= {*_FITTED},
+  f"some of {', '.join(_FITTED)}, separated by commas",
+)
+HEADER = of_text(
+  _is_header, "as '<Date> <Time> <Content>': with <Content>, and no field twice"
+)
+CUT = of_text(
+  session_cut,
+  "a regular expression with one group, gap=SECONDS, lines=NUMBER or key=KEY",
+)
+KEYS = of_text(_are_keys, "as message=KEY,time=KEY,level=KEY")
+LISTENS = of_text(
+  re.compile(r"(.+:)?\d{1,5}").fullmatch, "PORT or ADDRESS:PORT"
+)
+MASKED = of_text(
+  lambda v: v == "" or not re.search(v.replace(SECRETS, "(?:x)"), ""),
+  f"empty or a regular expression that matches no empty text; {SECRETS} in it"
+  " stands for e-mail addresses, tokens and passwords",
+)
+_PART = re.compile(r"embedding|letters|layers|layer[1-9]\d{0,2}|head|taken")
+PARTS = of_text(
+  lambda v: all(map(_PART.fullmatch, v.split(","))),
+  "embedding, letters, layers, layer1, layer2 and so on, head or taken,"
+  " separated by commas",
+)
+FOLD = of_text(_is_fold, "a part and the number of parts, such as 2/5")
+# Dividing logits by a number below 1e-30 may give infinity.
+_TEMPERATURE = number(lambda v: v == 0 or v >= 1e-30, "")
+TEMPERATURES = Rule(
+  lambda v: isinstance(v, tuple) and v != () and all(map(_TEMPERATURE[0], v)),
+  "must be numbers, each 0 or at least 1e-30",
+)
+STOPS = of_text(
+  _are_stops,
+  'a text, or a JSON list of texts, such as ["\\n"], none of them empty',
+)
+FOLDS = Rule(
+  lambda v: type(v) is int and (v == 0 or 2 <= v <= 1000),
+  "must be from 2 to 1000, or 0",
+)
+SPACE = Rule(
+  lambda v: isinstance(v, tuple) and all("=" in text for text in v),
+  "must be FIELD=VALUES",
+)

@@ -41,7 +41,7 @@ def make_run(build: Callable[..., Experiment], folder: Path, workdir: Path):
   if (workdir / "config.json").exists():
     raise UserError(f"workdir={str(workdir)!r}: holds a run; name another")
   defaults = config_lib.defaults()
-  config = config_lib.read(folder / "config.json")
+  config = config_lib.read_config(folder / "config.json")
   flat = config_lib.flat(defaults)
   config.update_from_flattened_dict({name: flat[name] for name in _UNTRUE})
   config_lib.check(config)

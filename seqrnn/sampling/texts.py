@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqrnn.config.field import texts as parse_texts
 from seqrnn.config.read import Config
+from seqrnn.config.rules import parse_stops
 from seqrnn.data.read.spelling import spelled
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.vocabulary import BEGIN, PAD, UNKNOWN, Vocabulary
@@ -167,7 +167,7 @@ class Writing(NamedTuple):
   @property
   def stops(self) -> list[str]:
     stop = self.config.sample.stop
-    return [] if stop is None else parse_texts(stop)
+    return [] if stop is None else parse_stops(stop)
 
   @property
   def patterned(self) -> bool:

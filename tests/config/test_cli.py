@@ -138,7 +138,7 @@ def test_a_config_is_printed_as_one_can_be_read(tmp_path, capsys):
   config_mode.run(None, config, tmp_path)
   out, err = capsys.readouterr()
   (tmp_path / "c.json").write_text(out)
-  again = config_lib.read(tmp_path / "c.json")
+  again = config_lib.read_config(tmp_path / "c.json")
   assert config_lib.differences(config, again) == []
   assert err.splitlines() == [
     f"{tmp_path}: 2 fields differ from the defaults",

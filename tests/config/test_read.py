@@ -74,12 +74,12 @@ def test_a_mistake_in_a_config_is_a_line(tmp_path):
   path, faults = tmp_path / "c.py", []
   for line, expected in cases.items():
     path.write_text(CONFIG.format(line=line))
-    message = message_of(config_lib.read, path)
+    message = message_of(config_lib.read_config, path)
     if not message.startswith(f"{path}:5: {expected}") or "\n" in message:
       faults.append((line, message))
   assert not faults
   path.write_text("x = 1")
-  assert "no attribute 'get_config'" in message_of(config_lib.read, path)
+  assert "no attribute 'get_config'" in message_of(config_lib.read_config, path)
 
 
 def test_a_flag_has_the_type_of_its_field(config):
@@ -128,7 +128,7 @@ def test_a_config_survives_its_file(config, tmp_path):
   config.train.max_steps = 7
   config.optimizer.learning_rate = 0.1 + 0.2
   config_lib.save(config, tmp_path / "config.json")
-  again = config_lib.read(tmp_path / "config.json")
+  again = config_lib.read_config(tmp_path / "config.json")
   assert config_lib.flat(again) == config_lib.flat(config)
   assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
@@ -137,7 +137,7 @@ def test_a_file_may_hold_some_fields_only(config, tmp_path):
   path = tmp_path / "some.json"
   fields = {"model": {"forget_bias": 2, "cell": "gru"}}
   path.write_text(json.dumps(fields | {"sample": {"temperature": [1, 0.5]}}))
-  assert config_lib.changes(config, config_lib.read(path)) == {
+  assert config_lib.changes(config, config_lib.read_config(path)) == {
     "model.cell": ("lstm", "gru"),
     "model.forget_bias": (1.0, 2.0),
     "sample.temperature": ((1.0,), (1.0, 0.5)),
@@ -150,7 +150,7 @@ def test_a_run_of_another_format_is_refused(config, tmp_path):
   assert config_lib.read_run(tmp_path) == config
   for number in (None, 0, 2, True, 1.0, "1"):
     path.write_text(json.dumps({"format": number}))
-    assert config_lib.read(path) == config  # A config of the user.
+    assert config_lib.read_config(path) == config  # A config of the user.
     assert message_of(config_lib.read_run, tmp_path).startswith(
       f"{path}: format={number!r}: must be 1; another version of seqrnn wrote"
     )
@@ -165,7 +165,9 @@ def test_a_file_that_is_wrong_is_named(tmp_path):
     '{"data": {"path": [{"x": 1}]}}',
   ):
     path.write_text(text)
-    assert message_of(config_lib.read, path).startswith(f"{path}: "), text
+    assert message_of(config_lib.read_config, path).startswith(f"{path}: "), (
+      text
+    )
 
 
 def test_the_rules(config):
@@ -190,8 +192,9 @@ def test_the_rules(config):
     changed = config.copy_and_resolve_references()
     put(changed, name, value)
     message = message_of(config_lib.check, changed)
-    words = rule.words + rule.fault(value)
-    if not message.startswith(f"config.{name}=") or not message.endswith(words):
+    if not message.startswith(f"config.{name}=") or not message.endswith(
+      rule.words
+    ):
       faults.append((name, message))
   assert not faults
 

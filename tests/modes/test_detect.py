@@ -252,7 +252,7 @@ def test_each_normal_session_is_scored_by_a_model_that_has_not_seen_it(home):
     expected = np.sort([highest[text] for text in texts])
     np.testing.assert_allclose(np.sort(scores), expected, rtol=1e-3, atol=1e-3)
     path = folder / f"run/folds/{k + 1}-of-2/config.json"
-    fold = config_lib.read(path)
+    fold = config_lib.read_config(path)
     part, held_out = (splits.reader(fold)(name) for name in ("train", "test"))
     trained_on = {document.name for document in part.documents()}
     assert not trained_on & {document.name for document in held_out.documents()}

@@ -294,7 +294,7 @@ def test_coarse_searches_the_learning_rate_of_a_small_net(tmp_path, objective):
   rates = [r["optimizer.learning_rate"] for r in table(tmp_path / "s")]
   assert rates == ["1.0", "0.1", "0.01", "0.001", "0.03", "0.00333"]
   assert best == {"optimizer.learning_rate": 0.03}
-  chosen = config_lib.read(tmp_path / "s" / "best.json")
+  chosen = config_lib.read_config(tmp_path / "s" / "best.json")
   assert chosen.model.hidden_size == 64
   assert chosen.optimizer.learning_rate == 0.03
 
@@ -470,7 +470,7 @@ def run(build, config, folder, should_stop):
 
 train.fit, search._draw = run, lambda *_: []
 workdir = Path(sys.argv[2])
-config = config_lib.read(sys.argv[1])
+config = config_lib.read_config(sys.argv[1])
 search.run(experiments.build, config, workdir)
 """
 

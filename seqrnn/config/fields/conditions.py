@@ -1,7 +1,8 @@
 """Conditions of fields: the values of others with which they have an effect."""
 
 from seqrnn import catalogue
-from seqrnn.config.field import Condition, Field, Registered
+from seqrnn.config.field import Condition, Field
+from seqrnn.config.rules import Registered
 
 
 def cells() -> list[str]:

@@ -1,25 +1,7 @@
 """What is read, and how it is cut."""
 
-from seqrnn.config.field import (
-  BELOW_1,
-  COLUMN,
-  COUNT,
-  CUT,
-  FOLD,
-  HEADER,
-  KEYS,
-  NATURAL,
-  NOT_EMPTY,
-  READ,
-  SWITCH,
-  TEXT,
-  Field,
-  Registered,
-  choice,
-  integer,
-  one_of,
-  optional,
-)
+from seqrnn.config import rules
+from seqrnn.config.field import READ, Field, optional
 from seqrnn.config.fields.conditions import (
   CLASSIFICATION,
   COLUMNS,
@@ -35,145 +17,128 @@ DATA = group(
   "data",
   source=Field(
     "stdlib",
-    one_of(Registered(sources)),
-    "stdlib: the sources of the Python standard library, a document a module."
-    " opcodes: the opcodes of its functions, a document a function. packages:"
-    " the modules of its packages, labelled by package. topics: the topics of"
-    " Python's help. names: surnames, labelled by language (extra `names`)."
-    " chords: synthetic four-part music. formal: strings of a formal"
-    " language, data.language, with answers as labels or tags. files: your own"
-    " files, in data.path, or in data.train_path, data.validation_path and"
-    " data.test_path. The other sources are public data sets, downloaded once,"
-    " with formats and splits of their own; docs/howto/data.md lists them with"
-    " their terms.",
+    rules.one_of(rules.Registered(sources)),
+    "stdlib: Python's standard library, a document a module. opcodes: its"
+    " functions' opcodes. packages: its modules, labelled by package. topics:"
+    " the topics of Python's help. names: surnames, labelled by language"
+    " (extra `names`). chords: synthetic music. formal: the formal language"
+    " data.language. files: your own, in data.path or data.train_path. Others"
+    " are public sets (docs/howto/data.md), downloaded once.",
   ),
   language=Field(
     "parity",
-    choice(
+    rules.choice(
       *("parity", "even_pairs", "cycle_navigation", "modular_arithmetic"),
       *("reverse_string", "stack_manipulation", "duplicate_string"),
       *("odds_first", "bucket_sort"),
     ),
-    "The formal language of data.source=formal (Delétang et al. 2023). parity,"
-    " even_pairs, cycle_navigation, modular_arithmetic: strings with a label,"
-    " for classification. The others are for tagging: each answer is the tag of"
-    " a blank after the string. Training and validation have strings of 1 to 40"
-    " symbols, the test has 41 to 100.",
+    "The formal language (Delétang et al. 2023). The first four have labels,"
+    " for classification; the others have tags. Training strings have 1 to 40"
+    " symbols, test strings 41 to 100.",
     ({"data.source": ("formal",)},),
   ),
   path=optional(
     str,
-    TEXT,
+    rules.TEXT,
     "A file, a glob or a folder, split by data.split.",
     place=READ,
   ),
   train_path=optional(
     str,
-    TEXT,
+    rules.TEXT,
     "The training split, instead of splitting data.path.",
     place=READ,
   ),
-  validation_path=optional(str, TEXT, "The validation split.", place=READ),
-  test_path=optional(str, TEXT, "The test split.", place=READ),
+  validation_path=optional(
+    str, rules.TEXT, "The validation split.", place=READ
+  ),
+  test_path=optional(str, rules.TEXT, "The test split.", place=READ),
   format=Field(
     "text",
-    choice(
+    rules.choice(
       *("text", "tab", "space", "csv", "jsonl", "folders", "files", "columns"),
       *("parallel", "conllu", "spaces"),
     ),
-    "The format of labels in files. text: no labels. Classification: tab (a"
-    " line is label, tab, text), space (label, space, text), csv, jsonl,"
-    " folders (a folder for each label, a file for each text), files (a file"
-    " for each label, a line for each text). Tagging: columns (a line has a"
-    " word and its tag, a blank line ends a sentence), conllu (word and UPOS),"
-    " parallel (a line is a sentence; data.tags_file has its tags), spaces"
-    " (whether white space follows a symbol).",
+    "The labels in files. text: none. tab: label, tab, text. space: label,"
+    " space, text. csv, jsonl: a table. folders: a folder a label. files: a"
+    " file a label. columns: a word and its tag a line. conllu: CoNLL-U."
+    " parallel: tags in data.tags_file. spaces: whether white space follows a"
+    " symbol.",
   ),
   text_column=optional(
     str,
-    COLUMN,
-    "The column of the word: its number, from 1, or from the end, -1; or its"
-    " name, as FORM in CoNLL-U. Of a table (csv, jsonl), the name of the column"
-    " or the key of the text. Empty: the first; in CoNLL-U FORM; of a table"
-    " text.",
+    rules.COLUMN,
+    "The column of the text or word, by name or number (-1: the last). Empty:"
+    " text in a table, FORM in CoNLL-U, else the first.",
     COLUMNS,
     TABLE,
   ),
   label_column=optional(
     str,
-    COLUMN,
-    "The column of the tag or label, as data.text_column. Empty: the last; in"
-    " CoNLL-U UPOS; of a table label. If both are empty, a line of"
-    " data.format=columns has two columns.",
+    rules.COLUMN,
+    "The column of the label or tag, as data.text_column. Empty: label in a"
+    " table, UPOS in CoNLL-U, else the last.",
     COLUMNS,
     TABLE,
   ),
   tags_file=optional(
     str,
-    NOT_EMPTY,
-    "The file of tags of each file of sentences, relative to its folder. A *"
-    " stands for the name of that file without its last suffix: '*.tags' is"
-    " train.tags for train.words.",
+    rules.NOT_EMPTY,
+    "The tags of a file of sentences. * stands for its name without suffix,"
+    " as in '*.tags'.",
     {"data.format": ("parallel",)},
     place=READ,
   ),
   unit=Field(
     "char",
-    choice("char", "byte", "word", "id", "session", "log"),
-    "The symbol of a sequence. char; byte; word (separated by white space; a"
-    " newline is a word); id (a line is an id, a file a sequence); session (a"
-    " line is a sequence of ids separated by spaces; with data.format=csv, a"
-    " table of sessions and events); log (the template of a line of a log).",
+    rules.choice("char", "byte", "word", "id", "session", "log"),
+    "A symbol. word: between white space; a newline is a word. id: a line of"
+    " a file. session: an id of a line of ids, or an event of a table (csv)."
+    " log: the template of a line of a log.",
     (SYMBOLS,),
   ),
   log_format=optional(
     str,
-    choice(
+    rules.choice(
       *("auto", "json", "access", "syslog5424", "syslog", "cri", "logcat"),
       *("klog", "time", "level", "plain"),
     ),
-    "The format of a line of a log. json: an object. access: a request, as"
-    " nginx and Apache log it. syslog5424, syslog: as RFC 5424 or RFC 3164"
-    " says. cri: of Kubernetes. logcat: of Android. klog: of glog and klog."
-    " time: a time, then the content. level: a level, perhaps a time, then the"
-    " content. plain: the whole line, or data.log_header. auto: the one that"
-    " fits the first lines of the training, which the run keeps. A line that"
-    " does not fit, as of a stack trace, is joined to the line before; colours"
-    " are removed. Empty: as data.log_header says, each line an event.",
+    "The format of log lines. access: of nginx and Apache. cri: Kubernetes."
+    " logcat: Android. klog: glog and klog. time, level: a line begins with"
+    " it. plain: the whole line. auto: the one that fits the first lines. A"
+    " line that does not fit is joined to the line before. Empty:"
+    " data.log_header.",
   ),
   log_keys=optional(
     str,
-    KEYS,
-    "The keys of JSON lines, where their programs use unusual ones, as"
-    " message=body.text,time=ts,level=severity. The level is part of the event."
-    " A key names an attribute, too.",
+    rules.KEYS,
+    "The keys of message, time and level in JSON lines, as"
+    " message=body.text,time=ts,level=severity.",
     JSON,
   ),
   log_header=optional(
     str,
-    HEADER,
-    "The format of a line of a log, such as '<Date> <Time> <Level> <Content>'."
-    " Empty: the whole line is the content.",
+    rules.HEADER,
+    "The format of a log line, as '<Date> <Time> <Level> <Content>'. Empty:"
+    " the line is the content.",
   ),
   log_session=optional(
     str,
-    CUT,
-    r"How a log is cut into sessions: a regular expression whose group is the"
-    r" session of a line, such as (blk_-?\d+); key=request_id, the key of the"
-    r" session in JSON lines; gap=60, a session ends after so many seconds"
-    r" without a line; lines=100, so many lines are a session. Empty: a file"
-    r" is one session.",
+    rules.CUT,
+    r"The sessions of a log. A regular expression whose group is the session,"
+    r" such as (blk_-?\d+); key=request_id, a key of JSON lines; gap=60,"
+    r" seconds without a line; lines=100. Empty: a file is a session.",
   ),
   errors=Field(
     "strict",
-    choice("strict", "replace", "latin-1"),
-    "The handling of bytes that are not UTF-8. strict: refuse them. replace:"
-    " read each as U+FFFD. latin-1: read all files as Latin-1.",
+    rules.choice("strict", "replace", "latin-1"),
+    "Bytes that are not UTF-8. strict: refuse them. replace: read U+FFFD."
+    " latin-1: read all files as Latin-1.",
     (SYMBOLS,),
   ),
   split=Field(
     "auto",
-    choice(
+    rules.choice(
       "auto",
       "documents",
       "last_documents",
@@ -181,111 +146,113 @@ DATA = group(
       "tails",
       "stream_tails",
     ),
-    "The parts that validate and test. documents: whole documents, chosen by a"
-    " hash of their names. last_documents: the last documents in order."
-    " shared_lines: as documents, but those that have a line of 40 characters"
-    " or more in common stay together, and the largest such group trains."
-    " tails: the end of every document. stream_tails: the end of each of B"
-    " equal parts of one text. auto: documents if there are at least 10, else"
-    " tails.",
+    "How the splits are made. documents: by a hash of names. last_documents:"
+    " the last ones. shared_lines: as documents, but keep together those that"
+    " share long lines. tails: the end of every document. stream_tails: the"
+    " ends of B parts of one text. auto: documents if there are at least 10,"
+    " else tails.",
     (SPLITS,),
   ),
   validation_fraction=Field(
-    0.05, BELOW_1, "The share of symbols in the validation split.", (SPLITS,)
+    0.05,
+    rules.BELOW_1,
+    "The share of symbols in the validation split.",
+    (SPLITS,),
   ),
   test_fraction=Field(
-    0.05, BELOW_1, "The share of symbols in the test split.", (SPLITS,)
+    0.05, rules.BELOW_1, "The share of symbols in the test split.", (SPLITS,)
   ),
   fold=optional(
     str,
-    FOLD,
-    "A fold for cross-validation. 2/5: the second of five parts of the training"
-    " split becomes the test split.",
+    rules.FOLD,
+    "A fold of cross-validation: 2/5 tests on the second of five parts of the"
+    " training split.",
     SYMBOLS,
   ),
   lowercase=Field(
     False,
-    SWITCH,
-    "Read texts in lower case: those of training, and those to predict, to"
-    " continue or to examine.",
+    rules.SWITCH,
+    "Read all texts in lower case, also those to predict.",
     (SYMBOLS | {"data.unit": ("char", "word")},),
   ),
   punctuation=Field(
     False,
-    SWITCH,
-    "Punctuation marks and other signs are words of their own; equal ones in a"
-    " row are one word. An apostrophe or hyphen between letters or digits stays"
-    " in its word, as does a point, comma or colon between digits.",
+    rules.SWITCH,
+    "Punctuation marks are words, except inside a word or number.",
     (SYMBOLS | {"data.unit": ("word",)},),
   ),
   min_length=optional(
     int,
-    COUNT,
-    "The minimum symbols of a document, as of a text, sentence or session, in"
-    " the splits; shorter ones are left out. Whatever you predict or examine by"
-    " its own path is never left out.",
+    rules.COUNT,
+    "The fewest symbols of a document in the splits; shorter ones are left"
+    " out.",
     SYMBOLS,
   ),
   max_length=optional(
     int,
-    COUNT,
-    "The maximum symbols of a document in the splits; see data.min_length.",
+    rules.COUNT,
+    "The most symbols of a document in the splits; longer ones are left out.",
     SYMBOLS,
   ),
   boundaries=Field(
-    True, SWITCH, "Add begin and end symbols to each document.", (SYMBOLS,)
+    True,
+    rules.SWITCH,
+    "Add begin and end symbols to each document.",
+    (SYMBOLS,),
   ),
   min_count=Field(
-    1, COUNT, "Symbols with fewer occurrences are unknown.", (SYMBOLS,)
+    1, rules.COUNT, "Symbols with fewer occurrences are unknown.", (SYMBOLS,)
   ),
   vocabulary_size=optional(
-    int, COUNT, "The most frequent symbols to keep. Empty: all.", SYMBOLS
+    int, rules.COUNT, "The most frequent symbols to keep. Empty: all.", SYMBOLS
   ),
   mapping=Field(
     "many_to_many",
-    choice("many_to_many", "many_to_one"),
-    "many_to_many: each symbol of a window predicts the next one. many_to_one:"
+    rules.choice("many_to_many", "many_to_one"),
+    "many_to_many: each symbol of a window predicts the next. many_to_one:"
     " the window predicts the symbol after it.",
   ),
-  window=Field(64, COUNT, "T, the symbols of a window, which gradients reach."),
+  window=Field(
+    64, rules.COUNT, "T, the symbols of a window; gradients reach no further."
+  ),
   step=optional(
-    int, COUNT, "Symbols between the starts of windows. Empty: data.window."
+    int,
+    rules.COUNT,
+    "Symbols between the starts of windows. Empty: data.window.",
   ),
   offset=Field(
     0,
-    NATURAL,
-    "The position of the first training window in a document. Earlier symbols"
-    " are not trained on.",
+    rules.NATURAL,
+    "The position of the first training window in a document.",
   ),
   random_offset=Field(
     False,
-    SWITCH,
-    "Draw a random offset for each document and epoch. The symbols before it"
-    " form a shorter window, so every symbol is trained on.",
+    rules.SWITCH,
+    "Draw an offset for each document and epoch.",
   ),
   buckets=optional(
     int,
-    integer(1, 64, "1 to 64"),
-    "The number of different batch lengths; a batch has windows of similar"
-    " length. Empty: all batches have the length data.window.",
+    rules.integer(1, 64, "1 to 64"),
+    "The number of batch lengths; windows of similar length share a batch."
+    " Empty: all have data.window.",
   ),
   repeats=Field(
     "each",
-    choice("each", "weight"),
-    "Equal documents. each: read every copy. weight: read one copy, weighted by"
+    rules.choice("each", "weight"),
+    "Equal documents. each: read every copy. weight: read one, weighted by"
     " the number of copies.",
     (SYMBOLS,),
   ),
   keep=Field(
     "all",
-    choice("all", "first", "last"),
-    "The windows to classify, of a text longer than data.window.",
+    rules.choice("all", "first", "last"),
+    "The windows to classify of a text longer than data.window.",
     (CLASSIFICATION,),
   ),
   stateful=Field(
     False,
-    SWITCH,
-    "Read the split as B parallel streams, and pass the carry from batch to"
-    " batch (truncated backpropagation through time).",
+    rules.SWITCH,
+    "Read B parallel streams and pass the carry from batch to batch"
+    " (truncated BPTT).",
   ),
 )

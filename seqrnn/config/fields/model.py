@@ -1,22 +1,7 @@
 """The network."""
 
-from seqrnn.config.field import (
-  BELOW_1,
-  COUNT,
-  FINITE,
-  NOT_EMPTY,
-  NOT_NEGATIVE,
-  POSITIVE,
-  READ,
-  SIZE,
-  SWITCH,
-  Field,
-  Registered,
-  choice,
-  integer,
-  one_of,
-  optional,
-)
+from seqrnn.config import rules
+from seqrnn.config.field import READ, Field, optional
 from seqrnn.config.fields.conditions import (
   FORGET_GATE,
   POOLED,
@@ -31,147 +16,139 @@ MODEL = group(
   "model",
   cell=Field(
     "lstm",
-    one_of(Registered(cells)),
-    "The recurrent cell, by the name that its class is registered with in"
-    " seqrnn/models/cells.py, which has the equations.",
+    rules.one_of(rules.Registered(cells)),
+    "The recurrent cell; seqrnn/models/cells.py has the equations.",
   ),
-  hidden_size=Field(128, SIZE, "The units of a layer in each direction."),
+  hidden_size=Field(128, rules.SIZE, "The units of a layer in each direction."),
   parameters=optional(
     int,
-    COUNT,
-    "A parameter budget instead of hidden_size: the run uses the largest hidden"
-    " size whose model has at most so many parameters.",
+    rules.COUNT,
+    "A budget instead of hidden_size: the run uses the largest hidden size"
+    " whose model has at most this many parameters.",
   ),
-  layers=Field(2, integer(1, 128, "1 to 128"), "The recurrent layers."),
+  layers=Field(2, rules.integer(1, 128, "1 to 128"), "The recurrent layers."),
   bidirectional=Field(
     False,
-    SWITCH,
-    "Read sequences in both directions (many_to_one, classification, tagging).",
+    rules.SWITCH,
+    "Read sequences in both directions.",
     (task("classification", "language_model", "tagging"),),
   ),
   merge=Field(
     "concat",
-    choice("concat", "sum", "mean"),
-    "The operation that merges the outputs of both directions.",
+    rules.choice("concat", "sum", "mean"),
+    "How the outputs of both directions are merged.",
     TWO_WAYS,
   ),
   heads=Field(
     "joint",
-    choice("joint", "all"),
-    "The heads of a gap model. joint: predict a symbol from both sides. all:"
-    " predict it also from the past alone and from the future alone, so that"
-    " the model can sample.",
+    rules.choice("joint", "all"),
+    "Heads of a gap model. joint: from both sides. all: also from the past"
+    " and from the future alone, so that it can sample.",
   ),
   embedding_size=optional(
-    int, SIZE, "The size of the embedding. Empty: cells read one-hot symbols."
+    int,
+    rules.SIZE,
+    "The size of the embedding. Empty: cells read one-hot symbols.",
   ),
   embedding_scale=optional(
     float,
-    POSITIVE,
+    rules.POSITIVE,
     "The standard deviation of the initial embedding. Empty: that of"
-    " model.initial_scale, or 1. With a small one, such as 0.03, the row of a"
-    " symbol that is seldom trained stays near zero, not at a random value.",
+    " model.initial_scale, or 1. A small one, as 0.03, keeps rare symbols near"
+    " zero.",
     SYMBOLS | {"model.tied": (False,)},
   ),
   embedding_path=optional(
     str,
-    NOT_EMPTY,
-    "A file of vectors that the embedding starts from, as text of GloVe,"
-    " word2vec or fastText: a line has a symbol and model.embedding_size"
-    " numbers; may be gzipped.",
+    rules.NOT_EMPTY,
+    "Initial vectors, in the text format of GloVe, word2vec or fastText, of"
+    " model.embedding_size numbers; may be gzipped.",
     SYMBOLS,
     place=READ,
   ),
   pooling=Field(
     "last",
-    choice("last", "mean", "max"),
+    rules.choice("last", "mean", "max"),
     "The reduction to one output. last: the final state of each direction."
-    " mean, max: the mean or maximum of the outputs over time.",
+    " mean, max: of the outputs over time.",
     POOLED,
   ),
   letters=optional(
     int,
-    SIZE,
-    "The units, in each direction, of an LSTM over the characters of a word."
-    " Its final states are concatenated to the embedding of the word.",
+    rules.SIZE,
+    "The units of a character LSTM, whose states join a word's embedding.",
     task("tagging"),
   ),
   affixes=optional(
     int,
-    integer(1, 8, "1 to 8"),
-    "The longest prefix and suffix, in characters, of which a word has"
-    " features, instead of model.letters. The features of all its affixes and"
-    " of its shape, such as Xx-0, are summed and concatenated to the embedding"
-    " of the word. It is several times faster than an LSTM over characters.",
+    rules.integer(1, 8, "1 to 8"),
+    "The longest prefix and suffix of a word that are features, instead of"
+    " model.letters; faster.",
     task("tagging"),
   ),
   crf=Field(
     False,
-    SWITCH,
-    "A linear-chain CRF over the tags (Lample et al. 2016): the loss is that of"
-    " all tags of a text together, predictions are the most likely sequence,"
-    " and probabilities are its marginals.",
+    rules.SWITCH,
+    "A linear-chain CRF over the tags (Lample et al. 2016).",
     (task("tagging"),),
   ),
   crf_constraints=Field(
     True,
-    SWITCH,
-    "Never predict a sequence that BIO, BIOES or BILOU forbids, such as I-PER"
-    " after O, if all tags follow one of them. False is for IOB1, whose spans"
-    " may begin with I.",
+    rules.SWITCH,
+    "Predict only sequences that BIO, BIOES or BILOU allows, if all tags"
+    " follow one of them. Use false for IOB1.",
     (task("tagging") | {"model.crf": (True,)},),
   ),
-  tied=Field(False, SWITCH, "Use the embedding's weights in the softmax, too."),
+  tied=Field(
+    False, rules.SWITCH, "Use the embedding's weights in the softmax, too."
+  ),
   forget_bias=Field(
-    1.0, FINITE, "The initial bias of a forget gate.", (FORGET_GATE,)
+    1.0, rules.FINITE, "The initial bias of a forget gate.", (FORGET_GATE,)
   ),
   initial_scale=optional(
-    float, POSITIVE, "a of initial values U(-a, a). Empty: 1/sqrt(fan in)."
+    float,
+    rules.POSITIVE,
+    "a of initial values U(-a, a). Empty: 1/sqrt(fan in).",
   ),
   scan=Field(
     "fused",
-    choice("fused", "plain"),
-    "The scan over time. fused: a scan and products with their own gradients,"
-    " which are faster. plain: nn.scan and JAX's products. Both have the same"
-    " values and gradients. On a GPU, plain adds up the gradients of a table of"
-    " ids in no fixed order, so its results differ in the last bits.",
+    rules.choice("fused", "plain"),
+    "fused: a faster scan with its own gradients. plain: nn.scan, with equal"
+    " values; on a GPU its sums have no fixed order, so the last bits differ.",
   ),
   products=Field(
     "float32",
-    choice("float32", "tf32", "bfloat16"),
-    "The rounding of the factors of matrix products. float32: none, on every"
-    " platform. tf32: to TF32 on a GPU; a TPU multiplies three bfloat16 parts"
-    " of each, which is about as precise; none on a CPU. bfloat16: to bfloat16."
-    " States, sums and parameters are in float32.",
+    rules.choice("float32", "tf32", "bfloat16"),
+    "The rounding of factors of matrix products. float32: none. tf32: TF32 on"
+    " a GPU, three bfloat16 parts on a TPU, none on a CPU. bfloat16: to"
+    " bfloat16. Sums and parameters are float32.",
   ),
   dropout=Field(
-    0.0, BELOW_1, "Dropout after the embedding and after each layer."
+    0.0, rules.BELOW_1, "Dropout after the embedding and after each layer."
   ),
   variational_dropout=Field(
     0.0,
-    BELOW_1,
-    "Dropout after the embedding and after each layer, with the same units at"
-    " all steps of a sequence or window (Gal & Ghahramani 2016).",
+    rules.BELOW_1,
+    "Dropout with one mask for all steps of a sequence or window (Gal &"
+    " Ghahramani 2016).",
   ),
   recurrent_dropout=Field(
-    0.0, BELOW_1, "Variational dropout of the state before its product."
+    0.0, rules.BELOW_1, "Variational dropout of the state before its product."
   ),
   weight_drop=Field(
     0.0,
-    BELOW_1,
-    "The share of the recurrent kernels' entries that are zero for a batch"
-    " (DropConnect: Wan et al. 2013, Merity et al. 2017).",
+    rules.BELOW_1,
+    "The share of recurrent weights that are zero for a batch (Merity et al."
+    " 2017).",
   ),
   symbol_dropout=Field(
     0.0,
-    BELOW_1,
-    "The share of input symbols replaced by the unknown symbol in training, so"
-    " that the model learns to read unknown symbols and gaps.",
+    rules.BELOW_1,
+    "The share of training inputs replaced by the unknown symbol.",
   ),
   input_noise=Field(
     0.0,
-    NOT_NEGATIVE,
-    "The standard deviation of the noise added to frames in training"
-    " (polyphony).",
+    rules.NOT_NEGATIVE,
+    "The standard deviation of noise added to training frames.",
   ),
 )

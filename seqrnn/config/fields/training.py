@@ -1,23 +1,7 @@
 """How parameters change, how long, and what is kept."""
 
-from seqrnn.config.field import (
-  ABOVE_0,
-  BELOW_1,
-  BETWEEN_0_1,
-  COUNT,
-  FITTED,
-  NATURAL,
-  NOT_EMPTY,
-  NOT_NEGATIVE,
-  PARTS,
-  POSITIVE,
-  READ,
-  SWITCH,
-  Field,
-  choice,
-  integer,
-  optional,
-)
+from seqrnn.config import rules
+from seqrnn.config.field import READ, Field, optional
 from seqrnn.config.fields.conditions import (
   CLASSIFICATION,
   group,
@@ -29,50 +13,48 @@ OPTIMIZER = group(
   "optimizer",
   name=Field(
     "adam",
-    choice("rmsprop", "sgd", "adagrad", "adam", "adamw"),
+    rules.choice("rmsprop", "sgd", "adagrad", "adam", "adamw"),
     "The optimizer.",
   ),
   learning_rate=Field(
-    2e-3, POSITIVE, "The learning rate, before the schedule's factor."
+    2e-3, rules.POSITIVE, "The learning rate, before the schedule's factor."
   ),
   decay=Field(
-    0.9, BELOW_1, "The decay of the mean square.", optimizer("rmsprop")
+    0.9, rules.BELOW_1, "The decay of the mean square.", optimizer("rmsprop")
   ),
   momentum=Field(
-    0.0, BELOW_1, "The momentum of updates.", optimizer("sgd", "rmsprop")
+    0.0, rules.BELOW_1, "The momentum of updates.", optimizer("sgd", "rmsprop")
   ),
-  nesterov=Field(False, SWITCH, "Use Nesterov's momentum (SGD)."),
+  nesterov=Field(False, rules.SWITCH, "Use Nesterov's momentum (SGD)."),
   dampened=Field(
     False,
-    SWITCH,
-    "Multiply gradients by 1 - momentum, so that the momentum does not change"
-    " the size of updates.",
+    rules.SWITCH,
+    "Multiply gradients by 1 - momentum.",
     optimizer("sgd"),
   ),
   epsilon=Field(
     1e-8,
-    POSITIVE,
+    rules.POSITIVE,
     "Added to the divisor of an update.",
     optimizer("rmsprop", "adagrad", "adam", "adamw"),
   ),
   weight_decay=Field(
     0.0,
-    NOT_NEGATIVE,
-    "AdamW: the decoupled weight decay, multiplied by the learning rate"
-    " (Loshchilov & Hutter 2019). Other optimizers: the L2 penalty, added to"
-    " the clipped gradients.",
+    rules.NOT_NEGATIVE,
+    "AdamW: the decoupled decay, times the learning rate. Others: the L2"
+    " penalty.",
   ),
   layer_decay=Field(
     1.0,
-    ABOVE_0,
-    "The learning rate of a layer as a share of that of the layer above it, or"
-    " of the head (ULMFiT: Howard & Ruder 2018, 1/2.6).",
+    rules.ABOVE_0,
+    "A layer's learning rate, relative to that of the layer above (ULMFiT:"
+    " 1/2.6).",
   ),
   clip_norm=optional(
-    float, POSITIVE, "The maximum global norm of the gradients."
+    float, rules.POSITIVE, "The maximum global norm of the gradients."
   ),
   clip_value=optional(
-    float, POSITIVE, "The maximum magnitude of each gradient entry."
+    float, rules.POSITIVE, "The maximum magnitude of a gradient entry."
   ),
 )
 
@@ -80,133 +62,121 @@ SCHEDULE = group(
   "schedule",
   name=Field(
     "constant",
-    choice("constant", "exponential", "step", "cosine", "linear", "plateau"),
-    "The schedule of the learning rate. exponential: multiply it by `factor`"
-    " after each epoch from `after` on. step: multiply it by `factor` every"
-    " `after` epochs. cosine, linear: lower it to 0 until the last step."
-    " plateau: multiply it by `factor` after `after` evaluations without a"
-    " better validation loss.",
+    rules.choice(
+      "constant", "exponential", "step", "cosine", "linear", "plateau"
+    ),
+    "The learning rate. exponential: times `factor` each epoch from `after`"
+    " on. step: times `factor` every `after` epochs. cosine, linear: to 0 at"
+    " the last step. plateau: times `factor` after `after` evaluations without"
+    " improvement.",
   ),
   warmup_steps=Field(
-    0, NATURAL, "The steps of linear warmup before the schedule."
+    0, rules.NATURAL, "The steps of linear warmup before the schedule."
   ),
   factor=Field(
     0.5,
-    ABOVE_0,
-    "The factor by which a schedule lowers the learning rate.",
+    rules.ABOVE_0,
+    "The factor that lowers the learning rate.",
     schedule("exponential", "step", "plateau"),
   ),
   after=Field(
     2,
-    COUNT,
-    "exponential: the first epoch of decay. step: the epochs between decreases."
-    " plateau: the evaluations without a better loss.",
+    rules.COUNT,
+    "Epochs, or for plateau evaluations, as schedule.name explains.",
     schedule("exponential", "step", "plateau"),
   ),
 )
 
 TRAIN = group(
   "train",
-  batch_size=Field(64, COUNT, "B, the batch size of all devices together."),
+  batch_size=Field(
+    64, rules.COUNT, "B, the batch size of all devices together."
+  ),
   cpu_devices=optional(
     int,
-    integer(1, 64, "1 to 64"),
-    "The number of CPU devices of a process. Empty: 2 if layers are small, else"
-    " 1. JAX_NUM_CPU_DEVICES takes precedence.",
+    rules.integer(1, 64, "1 to 64"),
+    "CPU devices of a process. Empty: 2 for small layers, else 1."
+    " JAX_NUM_CPU_DEVICES takes precedence.",
   ),
   cpu_threads=optional(
     int,
-    integer(1, 1024, "1 to 1024"),
-    "The number of threads that a process computes with on a CPU. Empty: one"
-    " for each core; several workers of a search divide the cores. PJRT_NPROC"
-    " takes precedence.",
+    rules.integer(1, 1024, "1 to 1024"),
+    "CPU threads of a process. Empty: a thread a core. PJRT_NPROC takes"
+    " precedence.",
   ),
-  epochs=Field(10, COUNT, "The maximum number of epochs."),
+  epochs=Field(10, rules.COUNT, "The maximum number of epochs."),
   fit_to_data=optional(
     str,
-    FITTED,
-    "Fields that the size of the training split changes: all, or some of"
-    " train.batch_size, train.batches_per_epoch, train.epochs and"
-    " model.dropout, separated by commas. A small set has smaller batches, more"
-    " epochs and more dropout than the config says, a large one what it says."
-    " With data.repeats=weight, up to 512 different windows are one batch, and"
-    " training has 240 steps or more."
-    " Fields that a flag sets are kept. Empty: none.",
+    rules.FITTED,
+    "The fields, or all, that a small training split changes: smaller"
+    " batches, more epochs and more dropout. With data.repeats=weight, more"
+    " steps. Fields set by a flag stay.",
   ),
-  max_steps=optional(int, COUNT, "The maximum number of steps."),
+  max_steps=optional(int, rules.COUNT, "The maximum number of steps."),
   batches_per_epoch=optional(
-    int, COUNT, "The number of batches of an epoch. Empty: all windows."
+    int, rules.COUNT, "The batches of an epoch. Empty: all windows."
   ),
   samples_per_epoch=optional(
-    int, COUNT, "The number of windows of an epoch. Empty: all windows."
+    int, rules.COUNT, "The windows of an epoch. Empty: all."
   ),
   class_weights=Field(
     "none",
-    choice("none", "balanced"),
-    "The weights of labels. balanced: all labels have the same total weight in"
-    " training.",
+    rules.choice("none", "balanced"),
+    "balanced: all labels have the same total weight in training.",
     (CLASSIFICATION,),
   ),
   start_from=optional(
     str,
-    NOT_EMPTY,
-    "The workdir of a trained run with the same cell. The new run starts from"
-    " the parts of its best checkpoint that fit, and prints them. Empty: from"
-    " random values.",
+    rules.NOT_EMPTY,
+    "The workdir of a run with the same cell, from whose best checkpoint the"
+    " new run takes the parameters that fit.",
     place=READ,
   ),
   freeze=optional(
     str,
-    PARTS,
-    "The parts of the model that do not learn, separated by commas: embedding,"
-    " letters (of model.letters or model.affixes), layer1 (the layer that reads"
-    " the input, in each direction), layer2 and so on, layers (all), head, or"
-    " taken (what train.start_from has given, without new rows of symbols and"
-    " labels).",
+    rules.PARTS,
+    "The parts that do not learn: embedding, letters (also affixes), layer1,"
+    " layer2 and so on, layers, head, or taken (all from train.start_from).",
   ),
   eval_every=optional(
-    int, COUNT, "Steps between evaluations. Empty: an epoch."
+    int, rules.COUNT, "Steps between evaluations. Empty: an epoch."
   ),
   adapt_to_length=Field(
     False,
-    SWITCH,
-    "Limit fields to the length of the training: train.eval_every to an epoch,"
-    " schedule.warmup_steps to a tenth of all steps, and train.ema to an"
-    " average over a fifth of them, 1 / (1 - ema) steps. A line names what is"
-    " limited, and config.json has the limits.",
+    rules.SWITCH,
+    "Limit train.eval_every to an epoch, schedule.warmup_steps to a tenth of"
+    " the steps, and train.ema to an average over a fifth of them.",
   ),
   patience=optional(
-    int, COUNT, "Stop early after so many evaluations without improvement."
+    int, rules.COUNT, "Stop after this many evaluations without improvement."
   ),
   label_smoothing=Field(
     0.0,
-    BELOW_1,
-    "The share of each target that training spreads over all symbols or labels"
-    " (Szegedy et al. 2016).",
+    rules.BELOW_1,
+    "The share of a target spread over all symbols or labels in training.",
   ),
   ema=optional(
     float,
-    BETWEEN_0_1,
-    "Evaluate and save an exponential moving average of the parameters, in"
-    " which those of n steps ago have weight ema^n.",
+    rules.BETWEEN_0_1,
+    "Evaluate and save a moving average of the parameters, with this decay a"
+    " step.",
   ),
   tensorboard=Field(
     False,
-    SWITCH,
-    "Write metrics, samples and histograms for TensorBoard at each evaluation"
-    " (extra `tensorboard`).",
+    rules.SWITCH,
+    "Also write figures for TensorBoard (extra `tensorboard`).",
   ),
 )
 
 CHECKPOINT = group(
   "checkpoint",
   keep=Field(
-    2, COUNT, "The number of latest checkpoints to keep, besides the best."
+    2, rules.COUNT, "The latest checkpoints to keep, besides the best."
   ),
   every=optional(
-    int, COUNT, "Steps between checkpoints. Empty: only at evaluations."
+    int, rules.COUNT, "Steps between checkpoints. Empty: only at evaluations."
   ),
   step=optional(
-    int, NATURAL, "The step of the checkpoint to read. Empty: the best."
+    int, rules.NATURAL, "The step of the checkpoint to read. Empty: the best."
   ),
 )

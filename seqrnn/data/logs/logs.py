@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqrnn.config.field import keys_of_json, session_cut
 from seqrnn.config.read import Config
+from seqrnn.config.rules import keys_of_json, session_cut
 from seqrnn.data.documents import Corpus
 from seqrnn.data.logs import entries, formats, rotation
 from seqrnn.data.logs.cuts import Clock

@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Callable
 
-from seqrnn.config.field import SECRETS
+from seqrnn.config.rules import SECRETS
 
 MASK = "<masked>"
 # A value in a template, or a mask.
