@@ -96,7 +96,7 @@ def wrapped(text: str, indent: str = "") -> str:
 def section(name: str, field: Field) -> str:
   """A field: its meaning, default, rule and conditions."""
   default = config_lib.text(field.default)
-  rule = f"{field.rule.words}{', or none' if field.optional else ''}"
+  rule = field.rule_text
   facts = f"Default: `{default}`. {plain(rule[0].upper() + rule[1:])}."
   if field.used:
     facts += f" Has an effect with {plain(command.needs(field.used))}."

@@ -193,9 +193,7 @@ def detect(
 
 
 def export(
-  workdir: str | os.PathLike[str],
-  format: str = "safetensors",
-  **settings: Any,
+  workdir: str | os.PathLike[str], format: str = "safetensors", **settings: Any
 ) -> "Path":
   """Writes a trained run for PyTorch or ONNX, as `--mode=export` does.
 

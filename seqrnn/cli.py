@@ -27,8 +27,10 @@ from seqrnn.errors import Interrupted, UserError, visible
 from seqrnn.logs import spark
 from seqrnn.runtime import devices, launch, processes
 
-# Flags that ask for lines instead of a mode.
-_ASKED = re.compile(r"-h|--(help|version)(?:=(.*))?", re.DOTALL)
+# Flags that ask for lines instead of a mode, in arguments joined by NUL.
+_ASKED = re.compile(
+  r"(?:^|\0)(?:-h|--help|--(version))(?:[=\0](?!-)([^\0]*))?(?:\0|$)"
+)
 _PREFIX = "config."
 _USAGE = """\
 Trains, evaluates and uses recurrent networks on sequences of symbols.
@@ -42,6 +44,20 @@ Each is a flag, --config.GROUP.FIELD=VALUE. --help=model explains the settings\
  of the group model, --help=model.cell one, --help=all all of them. The groups\
  are {groups}."""
 _WIDTH = 80
+_TEXT_FLAGS = {
+  "config": "The name of a config, a .py file, or JSON.",
+  "mode": "The mode. Default: train.",
+  "workdir": "The folder of the run. Default: runs/, the name of the config and"
+  " the fields that flags changed. Without --config, its config is used. A"
+  " report compares several, separated by commas, or those that 'runs/*'"
+  " matches.",
+}
+_SWITCHES = {
+  "follow": "With --mode=detect: examine lines as they arrive on standard"
+  " input, in the format of the training data.",
+  "debug": "Also print the traceback of an error.",
+  "version": "Print the versions, the cache folder and the devices.",
+}
 
 
 def main(argv: list[str]) -> int:
@@ -117,37 +133,16 @@ class _Parser(flags.ArgumentParser):
     self._field = field
 
   def parse(self, argument: str) -> Any:
-    try:
-      return self._field.parse(argument)
-    except ValueError:
-      raise ValueError(self._field.type_rule) from None
+    return self._field.parse(argument)
 
 
 def define_flags() -> flags.FlagValues:
   """Defines the flags: those of the program, and one for each field."""
   values = flags.FlagValues()
-  for name, default, text in (
-    ("config", None, "The name of a config, a .py file, or JSON."),
-    ("mode", "train", "What to do. Default: train."),
-    (
-      "workdir",
-      None,
-      "The folder of the run. Default: runs/ and the name of the config, with"
-      " the fields that flags changed. Without --config, the config in this"
-      " folder is used. A report compares several, separated by commas; in"
-      " quotation marks, runs/* matches all runs in runs.",
-    ),
-  ):
+  for name, text in _TEXT_FLAGS.items():
+    default = "train" if name == "mode" else None
     flags.DEFINE_string(name, default, text, flag_values=values)
-  for name, text in (
-    (
-      "follow",
-      "With --mode=detect: examine lines as they arrive on standard input, in"
-      " the format of the training data.",
-    ),
-    ("debug", "Also print the traceback of an error."),
-    ("version", "Print the versions, the cache folder and the devices."),
-  ):
+  for name, text in _SWITCHES.items():
     flags.DEFINE_bool(name, False, text, flag_values=values)
   launch.define_distributed(values)
   for name, field in FIELDS.items():
@@ -183,14 +178,15 @@ def parse_flags(parsed: flags.FlagValues, argv: list[str]) -> bool:
     arguments = parsed(argv)[1:]
   except flags.UnrecognizedFlagError as error:
     names = [name for name in parsed if not name.startswith(_PREFIX)]
-    refuse_unknown(error.flagname, names)
+    _refuse_unknown(error.flagname, names)
   except ValueError as error:  # As of --noconfig.seed=3.
     raise UserError(str(error)) from None
   if arguments:
+    word = arguments[0]
     words = {"mode": command.MODES, "config": config_lib.config_names()}
-    near = [flag for flag in words if arguments[0] in words[flag]]
-    hint = f"; did you mean --{near[0]}={arguments[0]}?" if near else ""
-    raise UserError(f"{arguments[0]!r}: not a flag; flags begin with --{hint}")
+    near = [f"--{flag}={word}" for flag in words if word in words[flag]]
+    hint = suggestions.question(near)
+    raise UserError(f"{word!r}: not a flag; flags begin with --{hint}")
   for name in ("config", "mode", "workdir"):
     if parsed[name].value == "":
       raise UserError(f"--{name}=: must not be empty")
@@ -205,25 +201,16 @@ def parse_flags(parsed: flags.FlagValues, argv: list[str]) -> bool:
   return distributed
 
 
-def refuse_unknown(flag: str, flag_names: list[str]) -> NoReturn:
-  """Refuses a flag that is not defined.
-
-  Args:
-    flag: its name, without dashes and value.
-    flag_names: the names of the flags that are no fields.
-
-  Raises:
-    UserError: suggests the flag that was probably meant.
-  """
+def _refuse_unknown(flag: str, names: list[str]) -> NoReturn:
+  """Refuses an unknown flag; suggests one of these names, or a field."""
   name = flag.removeprefix(_PREFIX).replace("-", "_")
-  near = [f"{_PREFIX}{field}" for field in suggestions.fields(name, FIELDS)]
-  if "." not in flag and (other := suggestions.near(name, flag_names, 0.75)):
-    near = [other]
+  near = suggestions.fields(name, FIELDS)
   if name in config_lib.groups_of_fields():
-    near = [f"{_PREFIX}{n}" for n in FIELDS if n.startswith(f"{name}.")][:1]
-  words = " or ".join(f"--{name}" for name in near)
-  hint = f"; did you mean {words}?" if near else ""
-  raise UserError(f"--{flag}: no such flag{hint}")
+    near = [n for n in FIELDS if n.startswith(f"{name}.")][:1]
+  near = [f"--{_PREFIX}{field}" for field in near]
+  if "." not in flag and (other := suggestions.near(name, names, 0.75)):
+    near = [f"--{other}"]
+  raise UserError(f"--{flag}: no such flag{suggestions.question(near)}")
 
 
 def information(argv: list[str], parsed: flags.FlagValues) -> Iterable[str]:
@@ -234,16 +221,21 @@ def information(argv: list[str], parsed: flags.FlagValues) -> Iterable[str]:
     parsed: the flags.
 
   Raises:
-    UserError: there is no such field.
+    UserError: there is no such field, or no such config.
   """
-  asked = next(filter(None, map(_ASKED.fullmatch, argv[1:])), None)
-  if asked is None:
-    return [overview(argv[0], parsed)] if len(argv) < 2 else []
-  if asked[1] == "version":
+  asked = _ASKED.search("\0".join(argv[1:]))
+  if asked and asked[1]:
     return version()
-  return [
-    overview(argv[0], parsed) if asked[2] is None else fields_help(asked[2])
-  ]
+  if asked and asked[2] is not None:
+    parsed.set_gnu_getopt()
+    parsed(argv, known_only=True)
+    config = config_lib.defaults()
+    if parsed.config or parsed.workdir:
+      _, config = command.base_config(
+        parsed, os.path.expanduser(parsed.workdir or "")
+      )
+    return [fields_help(asked[2], config)]
+  return [overview(argv[0], parsed)] if asked or len(argv) < 2 else []
 
 
 def overview(path: str, parsed: flags.FlagValues) -> str:
@@ -308,11 +300,12 @@ def _table(lines: dict[str, str]) -> Iterator[str]:
     )
 
 
-def fields_help(wanted: str) -> str:
-  """Returns the defaults, rules and meanings of fields.
+def fields_help(wanted: str, config: Config) -> str:
+  """Returns the values, defaults, rules and meanings of fields.
 
   Args:
     wanted: a field, such as `data.window`; a group, such as `data`; or `all`.
+    config: the values.
 
   Raises:
     UserError: there is no such field or group.
@@ -324,19 +317,21 @@ def fields_help(wanted: str) -> str:
   ]
   if not names:
     groups = config_lib.groups_of_fields()
-    near = " or ".join(suggestions.fields(wanted, FIELDS))
-    near = near or suggestions.near(wanted, groups)
+    near = suggestions.question(suggestions.fields(wanted, FIELDS))
     raise UserError(
       f"--help={wanted}: must be all, a field such as data.window, or one of"
-      f" {', '.join(groups)}{f'; did you mean {near}?' if near else ''}"
+      f" {', '.join(groups)}{near or suggestions.hint(wanted, groups)}"
     )
-  lines = []
+  values, lines = config_lib.flat(config), []
   for name in names:
-    field = FIELDS[name]
-    rule = f"{field.rule.words}{', or none' * bool(field.optional)}."
+    field, value = FIELDS[name], values[name]
+    rule = f"{field.rule_text}."
     if field.used:
       rule += f" It has an effect with {command.needs(field.used)}."
-    lines.append(f"--config.{name}={config_lib.text(field.default)}")
+    line = f"--config.{name}={config_lib.text(value)}"
+    if value != field.default:
+      line += f"  (default: {config_lib.text(field.default)})"
+    lines.append(line)
     for text in (field.help, rule[0].upper() + rule[1:]):
       lines += textwrap.indent(textwrap.fill(text, 72), "    ").splitlines()
   return "\n".join(lines)

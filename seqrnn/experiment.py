@@ -238,11 +238,7 @@ def modes(experiment: Experiment) -> tuple[str, ...]:
 
 
 def require(
-  experiment: Experiment,
-  mode: str,
-  task: str,
-  where: str = "",
-  why: str = "",
+  experiment: Experiment, mode: str, task: str, where: str = "", why: str = ""
 ):
   """Refuses a mode that a task does not have.
 

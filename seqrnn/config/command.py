@@ -83,9 +83,7 @@ _TASKS = {
 
 
 def resolve(
-  parsed: flags.FlagValues,
-  overrides: dict[str, Any],
-  machine: Machine | None,
+  parsed: flags.FlagValues, overrides: dict[str, Any], machine: Machine | None
 ) -> tuple[Config, Path]:
   """Returns the config and the workdir that the flags name.
 
@@ -104,12 +102,12 @@ def resolve(
   if folder:
     files.check_links(folder)
   record = "search.json" if parsed.mode == "search" else "config.json"
-  path, plain = _base(parsed, folder, record)
-  by_flags = set(overrides)
-  given = set(by_flags)
+  path, plain = base_config(parsed, folder, record)
+  by_flags, defaults = set(overrides), config_lib.defaults()
+  by_user = set(by_flags)
   # JSON sets every field.
   if path.suffix == ".py" or isinstance(parsed.config, ConfigDict):
-    given |= config_lib.changes(config_lib.defaults(), plain).keys()
+    by_user |= config_lib.changes(defaults, plain).keys()
   if folder:
     workdir = Path(",".join(runs))  # A report compares several.
   else:
@@ -117,24 +115,32 @@ def resolve(
     workdir = Path("runs", run_name(path.stem, plain, flags_only))
     files.check_links(workdir)
   new = parsed.mode in _STARTS and not (workdir / record).exists()
-  run = plain
-  if parsed.config and not new and parsed.mode != "config":
-    run = config_lib.read_run(workdir, record)
-  if new or parsed.mode == "config":
-    facts = Facts(overrides, given, machine=machine)
-  else:
-    facts = Facts(overrides, given, config_lib.flat(run), machine)
+  run = None
+  if not new and parsed.mode != "config":
+    run = config_lib.read_run(workdir, record) if parsed.config else plain
+  fields = None if run is None else config_lib.flat(run)
+  facts = Facts(overrides, by_user, fields, machine)
   config, _ = resolve_fields(plain, facts)
   config_lib.check(config)
-  if parsed.mode not in ("train", "search", "config") and not new:
+  if run is not None and parsed.mode not in ("train", "search"):
     # Without --config only the model is fixed; the data may be other files.
     fixed = IDENTITY if parsed.config else SHAPE
-    _refuse_differences(run, config, workdir, fixed)
+    if differing := config_lib.differences(run, config, fixed):
+      raise UserError(
+        f"{workdir}: was trained with other settings, {'; '.join(differing)};"
+        " --workdir alone uses the settings of the run"
+      )
   if not parsed.process_id:
     # A field that names the workdir of a config has an effect in any mode.
     named = NAMING if parsed.config else ()
-    read = [name for name in by_flags if not name.startswith(tuple(named))]
-    report(parsed.mode, by_flags, config, plain, given, read)
+    of_mode = [name for name in by_flags if not name.startswith(tuple(named))]
+    # What only flags make useless in a config is no mistake.
+    vain = useless(plain, by_user - by_flags, defaults)
+    for line in (
+      *unused(config, by_flags.union(vain), defaults),
+      *unread(config, of_mode, parsed.mode),
+    ):
+      print("warning:", visible(line), file=sys.stderr)
     if not parsed.config:
       mode = "follow" if parsed.follow else parsed.mode
       show_inputs(path, config, mode, by_flags)
@@ -152,8 +158,8 @@ def _folders(parsed: flags.FlagValues) -> list[str]:
   return [run for part in parts for run in files.matching_runs(part)]
 
 
-def _base(
-  parsed: flags.FlagValues, folder: str | None, record: str
+def base_config(
+  parsed: flags.FlagValues, folder: str | None, record: str = "config.json"
 ) -> tuple[Path, Config]:
   """Returns the config that flags override, and the file that it is from.
 
@@ -162,17 +168,15 @@ def _base(
     folder: the workdir.
     record: the name of the file in the workdir with the config of the run.
   """
-  given = parsed.config
-  if not (given or folder):
-    raise UserError(_nothing_named(parsed.mode))
-  if isinstance(given, ConfigDict):
-    path, fields = Path("ConfigDict"), config_lib.flat(given)
-    return path, config_lib.with_fields(path, fields)
-  if given:
-    path = config_lib.find_config(given)
+  if isinstance(parsed.config, ConfigDict):
+    path = Path("ConfigDict")
+    return path, config_lib.with_fields(path, config_lib.flat(parsed.config))
+  if parsed.config:
+    path = config_lib.find_config(parsed.config)
     return path, config_lib.read_config(path)
-  assert folder is not None, "one of the two is given"
-  return Path(folder, record), config_lib.read_run(folder, record)
+  if folder:
+    return Path(folder, record), config_lib.read_run(folder, record)
+  raise UserError(_nothing_named(parsed.mode))
 
 
 def _nothing_named(mode: str) -> str:
@@ -188,18 +192,6 @@ def _nothing_named(mode: str) -> str:
     listed = ", ".join(str(path.parent) for path in records[:5])
     return f"{missing}; here are {listed}{', ...' * (len(records) > 5)}"
   return f"{missing}; train one first: --config=NAME --workdir=runs/NAME"
-
-
-def _refuse_differences(
-  trained: Config, config: Config, workdir: Path, fixed: Iterable[str]
-):
-  """Refuses a config that differs from the run in fields of these prefixes."""
-  found = config_lib.differences(trained, config, fixed)
-  if found:
-    raise UserError(
-      f"{workdir}: was trained with other settings, {'; '.join(found)};"
-      " --workdir alone uses the settings of the run"
-    )
 
 
 def program(path: str) -> str:
@@ -235,53 +227,25 @@ def gpu_workers(config: Config, mode: str) -> bool:
   return several and bool(devices.gpus())
 
 
-def report(
-  mode: str,
-  by_flags: set[str],
-  config: Config,
-  plain: Config,
-  given: Iterable[str],
-  read: Iterable[str],
-):
-  """Prints the warnings on stderr.
-
-  Args:
-    mode: the mode.
-    by_flags: the fields that flags set.
-    config: the config of the run.
-    plain: the same without flags.
-    given: the fields that the user has set.
-    read: those of flags that only the mode needs.
-  """
-  defaults = config_lib.defaults()
-  # What only flags make useless in a config is no mistake.
-  vain = useless(plain, set(given) - by_flags, defaults)
-  for line in (
-    *unused(config, by_flags.union(vain), defaults),
-    *unread(config, read, mode),
-  ):
-    print("warning:", visible(line), file=sys.stderr)
-
-
-def show_inputs(path: Path, config: Config, mode: str, given: set[str]):
+def show_inputs(path: Path, config: Config, mode: str, by_flags: set[str]):
   """Prints on stderr which paths a mode reads because a workdir names them.
 
   Args:
     path: the file with the config of the run.
     config: this config, with the fields that flags set.
     mode: the mode; that of --follow is follow.
-    given: the fields that are not from the file.
+    by_flags: the fields that are not from the file.
   """
-  fields = config_lib.flat(config)
   defaults = config_lib.defaults()
   others = config_lib.changes(defaults, config, _WITHOUT_DATA)
   without_data = any(name.startswith(f"{mode}.") for name in others)
   changes = config_lib.changes(defaults, config, config_lib.PLACES)
-  for name in sorted(changes.keys() - given):
+  for name in sorted(changes.keys() - by_flags):
+    value = changes[name][1]
     group = name.partition(".")[0]
     modes = _INPUTS.get(name) or _INPUTS.get(group) or (group,)
     if mode in modes and not (without_data and group == "data"):
-      line = f"{path}: input {name}={fields[name]!r}"
+      line = f"{path}: input {name}={value!r}"
       print(visible(line), file=sys.stderr)
 
 
@@ -294,29 +258,26 @@ def unread(config: Config, by_flags: Iterable[str], mode: str) -> Iterator[str]:
       modes = _WRITERS[group]
     if mode in ("config", *modes):
       continue
-    own = f"{mode}.{name.rpartition('.')[2]}"
-    hint = f"; did you mean config.{own}?" if own in FIELDS else ""
-    use = f"the modes {', '.join(modes)} use it"
-    if len(modes) == 1:
-      use = f"--mode={modes[0]} uses it"
+    same = f"{mode}.{name.rpartition('.')[2]}"
+    hint = f"; did you mean config.{same}?" if same in FIELDS else ""
     yield (
       f"config.{name}={config_lib.flat(config)[name]!r}: has no effect with"
-      f" --mode={mode}; {use}{hint}"
+      f" --mode={mode}; it is used by {', '.join(modes)}{hint}"
     )
 
 
 def unused(
-  config: Config, given: Iterable[str], defaults: Config
+  config: Config, names: Iterable[str], defaults: Config
 ) -> Iterator[str]:
   """Yields a warning for each field that was set and has no effect.
 
   Args:
     config: the config of the run.
-    given: the fields that the user has set.
+    names: the fields that the user has set.
     defaults: the defaults; a field with its default value is not reported.
   """
   fields = config_lib.flat(config)
-  for name in useless(config, given, defaults):
+  for name in useless(config, names, defaults):
     conditions = FIELDS[name].used
     others = dict.fromkeys(other for way in conditions for other in way)
     have = ", ".join(f"{other}={fields[other]!r}" for other in others)
@@ -327,13 +288,13 @@ def unused(
 
 
 def useless(
-  config: Config, given: Iterable[str], defaults: Config
+  config: Config, names: Iterable[str], defaults: Config
 ) -> list[str]:
-  """Returns the fields, of those given, that `unused` reports."""
+  """Returns the fields of these names that `unused` reports."""
   fields, plain = config_lib.flat(config), config_lib.flat(defaults)
   return [
     name
-    for name in sorted(set(given))
+    for name in sorted(set(names))
     if FIELDS[name].used
     and fields[name] != plain[name]
     and not any(_holds(condition, fields) for condition in FIELDS[name].used)

@@ -60,11 +60,14 @@ class Field(NamedTuple):
     """Returns the value of a flag's text.
 
     Raises:
-      ValueError: the text is not of the field's type.
+      ValueError: the text is not of the field's type; says which it must be.
     """
     if self.optional and text.lower() == "none":
       return None
-    return self._named(_PARSERS[self.kind](text))
+    try:
+      return self._named(_PARSERS[self.kind](text))
+    except ValueError:
+      raise ValueError(self.type_rule) from None
 
   def cast(self, value: Any) -> Any:
     """Returns a value from a file in the field's type; an int may be a float.

@@ -7,8 +7,6 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable
-from contextlib import suppress
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +128,7 @@ def _located(path: Path, error: BaseException) -> str:
     lines.append(error.lineno)
   where = f"{path}:{lines[-1]}" if lines else str(path)
   if match := re.search(r'Key "(\w+)" does not exist', str(error)):
-    near = " or ".join(suggestions.fields(match[1], FIELDS))
-    hint = f"; did you mean {near}?" if near else ""
+    hint = suggestions.question(suggestions.fields(match[1], FIELDS))
     return f"{where}: {match[1]}: no such field{hint}"
   return f"{where}: {type(error).__name__}: {' '.join(str(error).split())}"
 
@@ -183,8 +180,7 @@ def groups_of_fields() -> list[str]:
 
 def no_such_field(name: str) -> str:
   """Returns the message for the name of a group or of nothing."""
-  near = " or ".join(suggestions.fields(name, FIELDS))
-  hint = f"; did you mean {near}?" if near else ""
+  hint = suggestions.question(suggestions.fields(name, FIELDS))
   return f"config.{name}: no such field{hint}"
 
 
@@ -199,28 +195,27 @@ def locate(config: Config, name: str) -> tuple[Config, str]:
   Raises:
     UserError: there is no such field, or the name is that of a group.
   """
-  *path, key = name.split(".")
-  with suppress(KeyError, TypeError):
-    group = reduce(lambda group, part: group[part], path, config)
-    if not isinstance(group[key], ConfigDict):
-      return group, key
-  raise UserError(no_such_field(name))
+  if name not in FIELDS:
+    raise UserError(no_such_field(name))
+  group, _, key = name.rpartition(".")
+  return (config[group] if group else config), key
+
+
+def set_field(config: Config, name: str, value: Any):
+  """Sets one field."""
+  group, key = locate(config, name)
+  group[key] = value
 
 
 def override(config: Config, name: str, typed: str):
-  """Sets one field from a text.
-
-  Args:
-    config: the config to change.
-    name: the dotted name of the field.
-    typed: the value, as a flag has it.
+  """Sets one field from a text, as a flag has it.
 
   Raises:
     UserError: there is no such field, or the text is not of its type.
   """
-  group, key = locate(config, name)
+  locate(config, name)
   try:
-    group[key] = FIELDS[name].parse(typed)
+    set_field(config, name, FIELDS[name].parse(typed))
   except ValueError:
     raise UserError(wrong_type(name, typed)) from None
 
@@ -236,9 +231,8 @@ def with_fields(path: Path, fields: dict[str, Any]) -> Config:
   for name, value in fields.items():
     if name not in FIELDS:
       raise UserError(f"{path}: {no_such_field(name)}")
-    group, key = locate(config, name)
     try:
-      group[key] = FIELDS[name].cast(value)
+      set_field(config, name, FIELDS[name].cast(value))
     except (TypeError, OverflowError):
       raise UserError(f"{path}: {wrong_type(name, value)}") from None
   return config
@@ -286,8 +280,7 @@ def read_run(workdir: str | os.PathLike, name: str = "config.json") -> Config:
 def expand(config: Config):
   """Replaces ~ by the home folder, in all fields that name places."""
   for name in PLACES:
-    group, key = locate(config, name)
-    group[key] = _expanded(group[key])
+    set_field(config, name, _expanded(flat(config)[name]))
 
 
 def _expanded(value: Any) -> Any:
@@ -332,8 +325,8 @@ def differences(
   old: Config | dict[str, Any], new: Config, prefixes: Iterable[str] = ("",)
 ) -> list[str]:
   """Returns the fields that differ, each as `name: old -> new`."""
-  found = changes(old, new, prefixes).items()
-  return [f"{name}: {before!r} -> {after!r}" for name, (before, after) in found]
+  pairs = changes(old, new, prefixes).items()
+  return [f"{name}: {before!r} -> {after!r}" for name, (before, after) in pairs]
 
 
 def searched(fields: dict[str, Any]) -> set[str]:

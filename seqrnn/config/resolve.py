@@ -21,15 +21,11 @@ from typing import Any, NamedTuple
 
 from seqrnn import catalogue
 from seqrnn.config import read as config_lib
-from seqrnn.config.read import Config, flat, locate
+from seqrnn.config.read import Config, flat, set_field
+from seqrnn.config.rules import FITTED_FIELDS
 from seqrnn.errors import UserError, counted
 from seqrnn.runtime import devices
 
-# Fields that `train.fit_to_data` may change.
-FITTED = (
-  *("train.batch_size", "train.batches_per_epoch", "train.epochs"),
-  "model.dropout",
-)
 # Fields that `train.adapt_to_length` limits -> the effect.
 ADAPTED = {
   "train.eval_every": "the model is evaluated every {} steps, not {}",
@@ -69,7 +65,7 @@ class Facts(NamedTuple):
 
   Attributes:
     overrides: the values of the fields that flags set.
-    given: the fields that flags or the config set.
+    by_user: the fields that flags or the config set.
     run: the fields that the run in the workdir has.
     machine: what computes.
     log_format: of the log of the training.
@@ -78,7 +74,7 @@ class Facts(NamedTuple):
   """
 
   overrides: dict[str, Any] = {}
-  given: Collection[str] | None = None
+  by_user: Collection[str] | None = None
   run: dict[str, Any] | None = None
   machine: Machine | None = None
   log_format: str | None = None
@@ -97,11 +93,12 @@ def resolve(config: Config, facts: Facts) -> tuple[Config, list[str]]:
   """
   config = copy.deepcopy(config)
   _override(config, facts.overrides)
-  if facts.given is not None:
-    for name, value in catalogue.needed_fields(
-      config.data.source, facts.given, facts.overrides
-    ).items():
-      config.data[name] = value
+  if facts.by_user is not None:
+    config.data.update(
+      catalogue.needed_fields(
+        config.data.source, facts.by_user, facts.overrides
+      )
+    )
   config_lib.expand(config)
   if facts.run is not None:
     _take_from_run(config, facts.run)
@@ -130,7 +127,7 @@ def fitted_names(config: Config | dict[str, Any]) -> list[str]:
   """Returns the names of the fields that the size of the data changes."""
   text = flat(config).get("train.fit_to_data") or ""
   names = [part.strip() for part in text.split(",")]
-  return [name for name in FITTED if "all" in names or name in names]
+  return [name for name in FITTED_FIELDS if "all" in names or name in names]
 
 
 def _override(config: Config, overrides: dict[str, Any]):
@@ -139,8 +136,7 @@ def _override(config: Config, overrides: dict[str, Any]):
   `train.fit_to_data` leaves the fields that flags set as they are.
   """
   for name, value in overrides.items():
-    group, key = locate(config, name)
-    group[key] = value
+    set_field(config, name, value)
   names = fitted_names(config)
   left = [name for name in names if name not in overrides]
   if left != names:
@@ -185,27 +181,20 @@ def _share_cores(config: Config, machine: Machine):
 
 def _take_from_run(config: Config, run: dict[str, Any]):
   """Takes the fields that `resolve` has set for the run in the workdir."""
-
-  def put(name: str):
-    group, key = locate(config, name)
-    group[key] = run[name]
-
+  fields = flat(config)
   wanted = config.model.parameters
+  names = [name for name in fitted_names(config) if name in fitted_names(run)]
+  names += [name for name in config_lib.CPU if fields[name] is None]
   if wanted is not None and wanted == run.get("model.parameters"):
-    put("model.hidden_size")
+    names.append("model.hidden_size")
   if config.data.log_format == "auto" and run.get("data.log_format"):
-    put("data.log_format")
-  for name in config_lib.CPU:
-    if flat(config)[name] is None:
-      put(name)
-  both = [name for name in fitted_names(config) if name in fitted_names(run)]
-  for name in both:
-    put(name)
+    names.append("data.log_format")
   if config.train.adapt_to_length and run.get("train.adapt_to_length"):
     for name in ADAPTED:
-      asked = flat(config)[name]
-      if None not in (asked, run[name]) and run[name] < asked:
-        put(name)
+      if None not in (fields[name], run[name]) and run[name] < fields[name]:
+        names.append(name)
+  for name in names:
+    set_field(config, name, run[name])
 
 
 def _fit_to_budget(
@@ -238,11 +227,11 @@ def _fit_to_data(config: Config, windows: int) -> Iterator[str]:
   epochs = train.epochs
 
   def put(name: str, value: float, why: str) -> Iterator[str]:
-    group, key = locate(config, name)
-    if name in names and group[key] != value:
-      before = config_lib.text(group[key])
-      group[key] = value
-      yield f"train.fit_to_data: {name}={value} (was {before}): {why}"
+    before = flat(config)[name]
+    if name in names and before != value:
+      set_field(config, name, value)
+      was = config_lib.text(before)
+      yield f"train.fit_to_data: {name}={value} (was {was}): {why}"
 
   if config.data.repeats == "weight":
     if windows <= _KINDS:
@@ -284,10 +273,10 @@ def _adapt_to_length(config: Config, steps_per_epoch: int) -> Iterator[str]:
   reach = max(_AVERAGED * total, 2)  # An average reaches back 1 / (1 - ema).
   limits = steps_per_epoch, int(_WARMUP * total), round(1 - 1 / reach, 4)
   for (name, effect), limit in zip(ADAPTED.items(), limits, strict=True):
-    group, key = locate(config, name)
-    if group[key] is not None and limit < group[key]:
+    value = flat(config)[name]
+    if value is not None and limit < value:
+      set_field(config, name, limit)
       yield (
-        f"for only {counted(total, 'step')}, {effect.format(limit, group[key])}"
+        f"for only {counted(total, 'step')}, {effect.format(limit, value)}"
         f" ({name}; train.adapt_to_length)"
       )
-      group[key] = limit

@@ -172,13 +172,14 @@ SPLIT = choice("train", "validation", "test")
 COLUMN = of_text(
   lambda v: v.strip("-0"), "the number of a column, from 1 or -1, or its name"
 )
-_FITTED = (
-  *("all", "train.batch_size", "train.batches_per_epoch", "train.epochs"),
+# Fields that `train.fit_to_data` may change.
+FITTED_FIELDS = (
+  *("train.batch_size", "train.batches_per_epoch", "train.epochs"),
   "model.dropout",
 )
 FITTED = of_text(
-  lambda v: {part.strip() for part in v.split(",")} <= {*_FITTED},
-  f"some of {', '.join(_FITTED)}, separated by commas",
+  lambda v: {part.strip() for part in v.split(",")} <= {"all", *FITTED_FIELDS},
+  f"all, or some of {', '.join(FITTED_FIELDS)}, separated by commas",
 )
 HEADER = of_text(
   _is_header, "as '<Date> <Time> <Content>': with <Content>, and no field twice"

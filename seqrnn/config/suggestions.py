@@ -25,22 +25,24 @@ ALIASES = {
   "units": "model.hidden_size",
   "val_split": "data.validation_fraction",
 }
-_OF_DATA = ("data.", "model.", "optimizer.", "schedule.", "train.")
-# Groups that a mode of a trained run reads.
-_OF_MODES = ("evaluate", "predict", "sample", "embed", "detect", "report")
 
 
 def near(wrong: str, names: Iterable[str], cutoff: float = 0.6) -> str | None:
   """Returns the name that is most like a wrong one; None: none is like it."""
   folded = {name.lower(): name for name in names}
-  found = difflib.get_close_matches(wrong.lower(), folded, 1, cutoff)
-  return folded[found[0]] if found else None
+  matches = difflib.get_close_matches(wrong.lower(), folded, 1, cutoff)
+  return folded[matches[0]] if matches else None
+
+
+def question(names: Collection[str]) -> str:
+  """Returns the end of a message that suggests these names, if any."""
+  return f"; did you mean {' or '.join(names)}?" if names else ""
 
 
 def hint(wrong: str, names: Iterable[str]) -> str:
   """Returns the end of a message that suggests a name; empty: none is near."""
-  found = near(wrong, names)
-  return f"; did you mean {found}?" if found else ""
+  name = near(wrong, names)
+  return question([name] if name else [])
 
 
 def with_last_part(name: str, fields: Iterable[str]) -> list[str]:
@@ -62,7 +64,5 @@ def fields(wrong: str, known: Collection[str]) -> list[str]:
   meant = last if last in parts | aliases else near(last, parts | aliases, 0.75)
   if meant in parts:
     same = with_last_part(meant, known)
-    if group in _OF_MODES:  # Training's own fields are less likely.
-      same.sort(key=lambda field: field.startswith(_OF_DATA))
     return [f"{group}.{meant}"] if f"{group}.{meant}" in same else same
   return [ALIASES[meant]] if meant in aliases else []

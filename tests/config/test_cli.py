@@ -121,6 +121,25 @@ def test_help_of_fields(capsys):
   assert {*names} == {n for n in config_lib.FIELDS if n.startswith("sample.")}
 
 
+def test_help_has_the_values_of_the_config_that_is_named(tmp_path, capsys):
+  config = config_lib.defaults()
+  config.model.hidden_size = 7
+  config_lib.save(config, tmp_path / "config.json")
+  workdir = f"--workdir={tmp_path}"
+  for flags, value in (
+    (["--config=rnn"], "288  (default: 128)"),
+    (["--config", "rnn", "--unknown"], "288  (default: 128)"),
+    ([workdir, "--mode=sample"], "7  (default: 128)"),
+    ([workdir, "--config=base"], "128"),
+  ):
+    for argv in ([*flags, "--help=model.hidden_size"], ["-h", "model", *flags]):
+      assert cli.main(["run.py", *argv]) == 0
+      line = f"--config.model.hidden_size={value}\n"
+      assert line in capsys.readouterr().out, argv
+  assert cli.main(["run.py", "--config=rnnn", "--help=model"]) == 2
+  assert capsys.readouterr().err.startswith("error: --config=rnnn: no such")
+
+
 def test_version_is_a_line_each(capsys, monkeypatch):
   monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/a/cache")
   assert cli.main(["seqrnn", "--version"]) == 0

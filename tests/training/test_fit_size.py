@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from seqrnn.config import read as config_lib
-from seqrnn.config.resolve import FITTED, Facts, resolve
+from seqrnn.config.resolve import Facts, resolve
+from seqrnn.config.rules import FITTED_FIELDS
 from seqrnn.configs import base, detect, sessions
 from seqrnn.errors import UserError
 
@@ -25,7 +26,7 @@ def fitted(config, windows):
   facts = Facts(epoch=lambda _: (-(-windows // rows), rows))
   fields, lines = resolve(config, facts)
   print("\n".join(lines))
-  changes = config_lib.changes(config, fields, FITTED)
+  changes = config_lib.changes(config, fields, FITTED_FIELDS)
   return {name: new for name, (_, new) in changes.items()}
 
 

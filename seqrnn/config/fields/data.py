@@ -221,14 +221,10 @@ DATA = group(
     "Symbols between the starts of windows. Empty: data.window.",
   ),
   offset=Field(
-    0,
-    rules.NATURAL,
-    "The position of the first training window in a document.",
+    0, rules.NATURAL, "The position of the first training window in a document."
   ),
   random_offset=Field(
-    False,
-    rules.SWITCH,
-    "Draw an offset for each document and epoch.",
+    False, rules.SWITCH, "Draw an offset for each document and epoch."
   ),
   buckets=optional(
     int,

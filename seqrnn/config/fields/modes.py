@@ -152,10 +152,7 @@ EMBED = group(
     place=READ,
   ),
   layer=optional(
-    int,
-    rules.COUNT,
-    "The layer, from 1. Empty: the last.",
-    STATES,
+    int, rules.COUNT, "The layer, from 1. Empty: the last.", STATES
   ),
   pooling=Field(
     "mean",

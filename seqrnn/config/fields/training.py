@@ -27,10 +27,7 @@ OPTIMIZER = group(
   ),
   nesterov=Field(False, rules.SWITCH, "Use Nesterov's momentum (SGD)."),
   dampened=Field(
-    False,
-    rules.SWITCH,
-    "Multiply gradients by 1 - momentum.",
-    optimizer("sgd"),
+    False, rules.SWITCH, "Multiply gradients by 1 - momentum.", optimizer("sgd")
   ),
   epsilon=Field(
     1e-8,
