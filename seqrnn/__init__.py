@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
   import pandas as pd  # pyright: ignore[reportMissingImports]
 
+  from seqrnn.calls import ConfigName
   from seqrnn.calls import Detection as Detection
-  from seqrnn.calls import Given
   from seqrnn.calls import Study as Study
   from seqrnn.errors import Interrupted as Interrupted
   from seqrnn.errors import UserError as UserError
@@ -74,7 +74,7 @@ def load(workdir: str | os.PathLike[str], step: int | None = None) -> "Run":
 
 
 def train(
-  config: "Given" = None,
+  config: "ConfigName" = None,
   workdir: str | os.PathLike[str] | None = None,
   *,
   verbose: bool = True,
@@ -118,7 +118,7 @@ def train(
 
 
 def search(
-  config: "Given" = None,
+  config: "ConfigName" = None,
   workdir: str | os.PathLike[str] | None = None,
   *,
   verbose: bool = True,
@@ -159,7 +159,7 @@ def search(
 
 
 def detect(
-  config: "Given" = None,
+  config: "ConfigName" = None,
   workdir: str | os.PathLike[str] | None = None,
   *,
   verbose: bool = True,
@@ -168,8 +168,8 @@ def detect(
   """Finds anomalous sessions with a trained run, as `--mode=detect` does.
 
   Example:
-    >>> found = seqrnn.detect(workdir="runs/logs", **{"detect.rate": 0.001})
-    >>> found.incidents[["severity", "sessions", "event"]]
+    >>> detection = seqrnn.detect(workdir="runs/logs", **{"detect.rate": 0.001})
+    >>> detection.incidents[["severity", "sessions", "event"]]
 
   Args:
     config: as of `train`.
@@ -186,10 +186,10 @@ def detect(
   """
   from seqrnn import calls, experiments
 
-  found, resolved, folder = calls.call(
+  findings, resolved, folder = calls.call(
     experiments.build, "detect", config, workdir, settings, verbose
   )
-  return calls.Detection(folder, found, resolved.detect.engine == "spark")
+  return calls.Detection(folder, findings, resolved.detect.engine == "spark")
 
 
 def export(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import NoneType, SimpleNamespace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
@@ -27,7 +27,7 @@ from seqrnn.table import read_csv_frame
 if TYPE_CHECKING:
   import pandas as pd  # pyright: ignore[reportMissingImports]
 
-Given = str | os.PathLike[str] | ConfigDict | None  # What names a config.
+ConfigName = str | os.PathLike[str] | ConfigDict | None
 
 _THREADS = "PJRT_NPROC"  # The number of XLA's threads, for JAX.
 _LIMIT = 2**27  # Bytes of a table or a report.
@@ -120,7 +120,7 @@ class Detection:
 def call(
   build: Callable[..., Experiment],
   mode: str,
-  config: Given,
+  config: ConfigName,
   workdir: str | os.PathLike[str] | None,
   settings: Mapping[str, Any],
   verbose: bool,
@@ -150,7 +150,11 @@ def call(
     )
   with errors_of_python():
     resolved, folder = _resolve(mode, config, workdir, settings)
-    with _started(resolved, mode) as resolved, _output(verbose):
+    with (
+      _started(resolved, mode) as resolved,
+      open(os.devnull, "w") as nowhere,
+      redirect_stdout(sys.stdout if verbose else nowhere),
+    ):
       module = importlib.import_module(f"seqrnn.modes.{mode}")
       return module.run(build, resolved, folder), resolved, folder
 
@@ -166,38 +170,31 @@ def errors_of_python() -> Iterator[None]:
     yield
   except Exception as error:
     line = launch.user_message(error)
-    if line is None:
+    if line is None or isinstance(error, UserError):
       raise
-    if not isinstance(error, UserError):
-      raise UserError(line) from error
-    raise
+    raise UserError(line) from error
 
 
 def _resolve(
   mode: str,
-  config: Given,
+  config: ConfigName,
   workdir: str | os.PathLike[str] | None,
   settings: Mapping[str, Any],
 ) -> tuple[Config, Path]:
   """Returns the config and the workdir, as the command line resolves them."""
   if isinstance(config, ConfigDict) and workdir is None:
     raise UserError("workdir: is missing; a ConfigDict has no name for one")
-  path = str, os.PathLike, NoneType
-  if not isinstance(config, (*path, ConfigDict)):
+  try:
+    if config is not None and not isinstance(config, ConfigDict):
+      config = os.fspath(config)
+    folder = None if workdir is None else os.fspath(workdir)
+  except TypeError:
     raise UserError(
-      f"config: is a {type(config).__name__}; must be the name or the path of a"
-      " config, or a ConfigDict; fields are keyword arguments, as epochs=3"
-    )
-  if not isinstance(workdir, path):
-    raise UserError(f"workdir={workdir!r}: must be the path of a folder")
-  if config is not None and not isinstance(config, ConfigDict):
-    config = os.fspath(config)
+      f"{config=}, {workdir=}: must be names or paths; config may be a"
+      " ConfigDict; fields are keyword arguments, as epochs=3"
+    ) from None
   request: Any = SimpleNamespace(
-    config=config,
-    workdir=None if workdir is None else os.fspath(workdir),
-    mode=mode,
-    follow=False,
-    process_id=None,
+    config=config, workdir=folder, mode=mode, follow=False, process_id=None
   )
   overrides = dict(_override(*pair) for pair in settings.items())
   return command.resolve(request, overrides, None)
@@ -209,21 +206,21 @@ def _override(name: str, value: Any) -> tuple[str, Any]:
   Raises:
     UserError: no field or several have this name, or the type is wrong.
   """
-  same = [name] if name in FIELDS else suggestions.with_last_part(name, FIELDS)
-  if not same:
+  names = [name] if name in FIELDS else suggestions.with_last_part(name, FIELDS)
+  if not names:
     raise UserError(config_lib.no_such_field(name))
-  if len(same) > 1:
+  field, full = FIELDS[names[0]], names[0]
+  if len(names) > 1:
     raise UserError(
-      f"{name}={value!r}: several groups have this field, {', '.join(same)};"
-      f' name one: **{{"{same[0]}": {value!r}}}'
+      f"{name}={value!r}: several groups have this field, {', '.join(names)};"
+      f' name one: **{{"{full}": {value!r}}}'
     )
-  field = FIELDS[same[0]]
   try:
     if field.repeated:
-      return same[0], field.cast(tuple(value))
-    return same[0], field.parse(config_lib.text(value))
+      return full, field.cast(tuple(value))
+    return full, field.parse(config_lib.text(value))
   except (ValueError, TypeError):
-    raise UserError(config_lib.wrong_type(same[0], value)) from None
+    raise UserError(config_lib.wrong_type(full, value)) from None
 
 
 @contextmanager
@@ -260,13 +257,3 @@ def _started(config: Config, mode: str) -> Iterator[Config]:
   finally:
     if before is None:
       os.environ.pop(_THREADS, None)
-
-
-@contextmanager
-def _output(verbose: bool) -> Iterator[None]:
-  """Discards stdout unless `verbose`; warnings on stderr stay."""
-  if verbose:
-    yield
-    return
-  with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-    yield

@@ -33,18 +33,18 @@ class File(NamedTuple):
     path: in the repository, or its name.
     size: in bytes.
     checksum: SHA-256, or another algorithm, a colon and its checksum.
-    kept_as: its name in the cache, if it is not the last part of the path.
+    alias: its name in the cache, if it is not the last part of the path.
   """
 
   path: str
   size: int
   checksum: str
-  kept_as: str = ""
+  alias: str = ""
 
   @property
   def name(self) -> str:
     """Its name in the cache."""
-    return self.kept_as or self.path.rpartition("/")[2]
+    return self.alias or self.path.rpartition("/")[2]
 
 
 class DataSet(NamedTuple):
@@ -84,22 +84,21 @@ class DataSet(NamedTuple):
 def sets() -> dict[str, DataSet]:
   """All sets by their names."""
   entries = tomllib.loads(_LIST.read_text("utf-8"))
-  found = {}
+  data_sets = {}
   for name, entry in entries.items():
-    folder = name if "files" in entry else entry["of"]
-    if "of" in entry:
-      entry = {**entries[entry["of"]], **entry}
-      del entry["of"]
+    base = entry.pop("of", name)
+    entry = {**entries[base], **entry}
+    folder = name if "files" in entries[name] else base
     entry["files"] = {
       split: [File(*row) for row in rows]
       for split, rows in entry["files"].items()
     }
-    found[name] = DataSet(name, folder, **entry)
-  return found
+    data_sets[name] = DataSet(name, folder, **entry)
+  return data_sets
 
 
 def needed_fields(
-  source: str, given: Collection[str], flags: Collection[str]
+  source: str, by_user: Collection[str], flags: Collection[str]
 ) -> dict[str, Any]:
   """The fields of `data` that a set needs, with their values.
 
@@ -108,7 +107,7 @@ def needed_fields(
 
   Args:
     source: `data.source`.
-    given: the fields that a flag or the config sets, by their dotted names.
+    by_user: the fields that a flag or the config sets, by their dotted names.
     flags: those of them that a flag sets.
   """
   known = sets().get(source)
@@ -116,9 +115,9 @@ def needed_fields(
     return {}
   needed: dict[str, Any] = dict(known.fields)
   if "data.source" in flags:
-    given = flags
+    by_user = flags
     needed = dict.fromkeys(_READING) | {"format": "text"} | needed
-  return {k: v for k, v in needed.items() if f"data.{k}" not in given}
+  return {k: v for k, v in needed.items() if f"data.{k}" not in by_user}
 
 
 def fetch(name: str, split: str) -> list[Path]:
@@ -132,38 +131,39 @@ def fetch(name: str, split: str) -> list[Path]:
   """
   import platformdirs  # Finds the cache without importing what fetches.
 
-  found = sets()[name]
-  folder = platformdirs.user_cache_path("seqrnn") / "sets" / found.folder
-  paths = [folder / file.name for file in found.files[split]]
-  for file, path in zip(found.files[split], paths, strict=True):
+  data_set = sets()[name]
+  folder = platformdirs.user_cache_path("seqrnn") / "sets" / data_set.folder
+  paths = [folder / file.name for file in data_set.files[split]]
+  for file, path in zip(data_set.files[split], paths, strict=True):
     if _is_valid(path, file):
       continue
-    if found.page:
+    if data_set.page:
       state = "is not the published file" if path.exists() else "is missing"
       raise MachineError(
         f"data.source={name!r}: {path} {state}; it is not fetched, get it from"
-        f" {found.page} and put it there (terms: {found.terms})"
+        f" {data_set.page} and put it there (terms: {data_set.terms})"
       )
     with _locked(folder):
       if not _is_valid(path, file):
         _announce(name)
-        _download(found, file, path)
+        _download(data_set, file, path)
   return paths
 
 
-def _by_hand(found: DataSet, folder: Path) -> str:
+def _by_hand(data_set: DataSet, folder: Path) -> str:
   """Returns what a user without a network can do, for an error."""
-  every = [file for files in found.files.values() for file in files]
+  every = [file for files in data_set.files.values() for file in files]
   needed = [file for file in every if not _is_valid(folder / file.name, file)]
   wrong = [file.name for file in needed if (folder / file.name).exists()]
-  urls = " and ".join(
-    dict.fromkeys(
-      found.url(file) + f" (as {file.kept_as})" * bool(file.kept_as)
-      for file in needed
-    )
+  urls = [
+    data_set.url(file) + f" (as {file.alias})" * bool(file.alias)
+    for file in needed
+  ]
+  others = f"; not the published file there: {', '.join(wrong)}" * bool(wrong)
+  return (
+    f"get {' and '.join(dict.fromkeys(urls))} on another machine and put it in"
+    f" {folder}{others}"
   )
-  stands = f"; not the published file there: {', '.join(wrong)}" * bool(wrong)
-  return f"get {urls} on another machine and put it in {folder}{stands}"
 
 
 def _is_valid(path: Path, file: File) -> bool:
@@ -171,10 +171,10 @@ def _is_valid(path: Path, file: File) -> bool:
   algorithm, _, checksum = f"sha256:{file.checksum}".rpartition(":")
   try:
     with path.open("rb") as content:
-      found = hashlib.file_digest(content, algorithm.rpartition(":")[2])
+      digest = hashlib.file_digest(content, algorithm.rpartition(":")[2])
   except OSError:
     return False
-  return found.hexdigest() == checksum
+  return digest.hexdigest() == checksum
 
 
 @contextmanager
@@ -182,9 +182,9 @@ def _locked(folder: Path) -> Iterator[None]:
   """Holds the lock of a folder, and removes what a killed process left."""
   try:
     folder.mkdir(parents=True, exist_ok=True)
-    held = files.lock(folder / "lock", wait=True)
-    assert held is not None, "`wait` returns with the lock"
-    with held:
+    lock = files.lock(folder / "lock", wait=True)
+    assert lock is not None, "`wait` returns with the lock"
+    with lock:
       # Named by Python's tempfile, for pooch.
       for unfinished in folder.glob("tmp" + 8 * "[a-z0-9_]"):
         unfinished.unlink()
@@ -198,26 +198,26 @@ def _locked(folder: Path) -> Iterator[None]:
 
 @functools.cache
 def _announce(name: str):
-  found = sets()[name]
+  data_set = sets()[name]
   line = (
-    f"data.source={found.name}: fetching from {found.repository}; terms:"
-    f" {found.terms}; cite {found.cite}"
+    f"data.source={name}: fetching from {data_set.repository}; terms:"
+    f" {data_set.terms}; cite {data_set.cite}"
   )
   print(visible(line), file=sys.stderr)
 
 
-def _download(found: DataSet, file: File, path: Path):
+def _download(data_set: DataSet, file: File, path: Path):
   import pooch  # Imports requests, which only this needs.
 
-  url = found.url(file)
+  url = data_set.url(file)
   known = file.checksum if ":" in file.checksum else f"sha256:{file.checksum}"
   pooch.get_logger().setLevel("WARNING")
   try:
     pooch.retrieve(url, known, path.name, path.parent)
   except (OSError, ValueError) as error:  # ValueError: another checksum.
     raise MachineError(
-      f"data.source={found.name!r}: {url} cannot be fetched ({_reason(error)});"
-      f" {_by_hand(found, path.parent)}"
+      f"data.source={data_set.name!r}: {url} cannot be fetched"
+      f" ({_reason(error)}); {_by_hand(data_set, path.parent)}"
     ) from None
 
 

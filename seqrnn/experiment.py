@@ -217,8 +217,8 @@ _WHY_NOT = {
   "sample": "cannot write one symbol after the other",
   "embed": "reads no text whose states could be written",
   "describe": "has no outputs to show",
-  "detect": "says of no event how likely it is",
-  "review": "says of no event how likely it is",
+  "detect": "gives events no probabilities",
+  "review": "gives events no probabilities",
 }
 
 

@@ -194,8 +194,7 @@ def test_a_training_from_python(trained, tmp_path, monkeypatch, capsys):
   ("given", "settings", "rule"),
   [
     ({}, {}, "--config: is missing"),
-    ({"config": {}}, {}, "config: is a dict; must be the name or the path"),
-    ({"workdir": 3}, {}, "workdir=3: must be the path of a folder"),
+    ({"config": {}}, {}, "config={}, workdir=None: must be names or paths"),
     ({"workdir": "run"}, {"epochs": 0}, "config.train.epochs=0: must be from"),
     ({"config": "gone.py"}, {}, "--config=gone.py: no such file"),
     ({"config": "rn"}, {}, "--config=rn: no such file; the configs are brnn"),

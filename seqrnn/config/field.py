@@ -7,7 +7,7 @@ effect. seqrnn/config/read.py uses them to read, override and check configs.
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from seqrnn.config.rules import Rule
+from seqrnn.config.rules import NOT_EMPTY, Rule
 
 Config = Any  # A ConfigDict; type checkers do not know its fields.
 # Field -> the values that it must have for the condition to hold.
@@ -97,6 +97,11 @@ def optional(
   """Returns a field that is empty by default; the text `none` empties it."""
   either = rule._replace(holds=lambda v: v is None or rule.holds(v))
   return Field(None, either, help, used, kind, place)
+
+
+def input_path(help: str, *used: Condition) -> Field:
+  """Returns an optional field that names a file or folder to read."""
+  return optional(str, NOT_EMPTY, help, *used, place=READ)
 
 
 def _cast(value: Any, kind: type, part: type) -> Any:

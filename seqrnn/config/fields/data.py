@@ -1,7 +1,7 @@
 """What is read, and how it is cut."""
 
 from seqrnn.config import rules
-from seqrnn.config.field import READ, Field, optional
+from seqrnn.config.field import Field, input_path, optional
 from seqrnn.config.fields.conditions import (
   CLASSIFICATION,
   COLUMNS,
@@ -37,22 +37,10 @@ DATA = group(
     " symbols, test strings 41 to 100.",
     ({"data.source": ("formal",)},),
   ),
-  path=optional(
-    str,
-    rules.TEXT,
-    "A file, a glob or a folder, split by data.split.",
-    place=READ,
-  ),
-  train_path=optional(
-    str,
-    rules.TEXT,
-    "The training split, instead of splitting data.path.",
-    place=READ,
-  ),
-  validation_path=optional(
-    str, rules.TEXT, "The validation split.", place=READ
-  ),
-  test_path=optional(str, rules.TEXT, "The test split.", place=READ),
+  path=input_path("Files, a glob or a folder; data.split splits them."),
+  train_path=input_path("The training split, instead of data.path."),
+  validation_path=input_path("The validation split."),
+  test_path=input_path("The test split."),
   format=Field(
     "text",
     rules.choice(
@@ -81,13 +69,10 @@ DATA = group(
     COLUMNS,
     TABLE,
   ),
-  tags_file=optional(
-    str,
-    rules.NOT_EMPTY,
+  tags_file=input_path(
     "The tags of a file of sentences. * stands for its name without suffix,"
     " as in '*.tags'.",
     {"data.format": ("parallel",)},
-    place=READ,
   ),
   unit=Field(
     "char",
@@ -139,11 +124,7 @@ DATA = group(
   split=Field(
     "auto",
     rules.choice(
-      "auto",
-      "documents",
-      "last_documents",
-      "shared_lines",
-      "tails",
+      *("auto", "documents", "last_documents", "shared_lines", "tails"),
       "stream_tails",
     ),
     "How the splits are made. documents: by a hash of names. last_documents:"
@@ -156,11 +137,11 @@ DATA = group(
   validation_fraction=Field(
     0.05,
     rules.BELOW_1,
-    "The share of symbols in the validation split.",
+    "The validation split's share of the symbols.",
     (SPLITS,),
   ),
   test_fraction=Field(
-    0.05, rules.BELOW_1, "The share of symbols in the test split.", (SPLITS,)
+    0.05, rules.BELOW_1, "The test split's share of the symbols.", (SPLITS,)
   ),
   fold=optional(
     str,
@@ -182,29 +163,19 @@ DATA = group(
     (SYMBOLS | {"data.unit": ("word",)},),
   ),
   min_length=optional(
-    int,
-    rules.COUNT,
-    "The fewest symbols of a document in the splits; shorter ones are left"
-    " out.",
-    SYMBOLS,
+    int, rules.COUNT, "The fewest symbols of a document in the splits.", SYMBOLS
   ),
   max_length=optional(
-    int,
-    rules.COUNT,
-    "The most symbols of a document in the splits; longer ones are left out.",
-    SYMBOLS,
+    int, rules.COUNT, "The most symbols of a document in the splits.", SYMBOLS
   ),
   boundaries=Field(
-    True,
-    rules.SWITCH,
-    "Add begin and end symbols to each document.",
-    (SYMBOLS,),
+    True, rules.SWITCH, "Add begin and end symbols to documents.", (SYMBOLS,)
   ),
   min_count=Field(
     1, rules.COUNT, "Symbols with fewer occurrences are unknown.", (SYMBOLS,)
   ),
   vocabulary_size=optional(
-    int, rules.COUNT, "The most frequent symbols to keep. Empty: all.", SYMBOLS
+    int, rules.COUNT, "The most frequent symbols. Empty: all.", SYMBOLS
   ),
   mapping=Field(
     "many_to_many",
@@ -216,9 +187,7 @@ DATA = group(
     64, rules.COUNT, "T, the symbols of a window; gradients reach no further."
   ),
   step=optional(
-    int,
-    rules.COUNT,
-    "Symbols between the starts of windows. Empty: data.window.",
+    int, rules.COUNT, "Symbols between window starts. Empty: data.window."
   ),
   offset=Field(
     0, rules.NATURAL, "The position of the first training window in a document."
@@ -248,7 +217,6 @@ DATA = group(
   stateful=Field(
     False,
     rules.SWITCH,
-    "Read B parallel streams and pass the carry from batch to batch"
-    " (truncated BPTT).",
+    "Read B streams and pass the carry on (truncated BPTT).",
   ),
 )

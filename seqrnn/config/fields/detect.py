@@ -1,38 +1,23 @@
 """Which sessions are anomalous."""
 
 from seqrnn.config import rules
-from seqrnn.config.field import READ, WRITTEN, Field, optional
+from seqrnn.config.field import WRITTEN, Field, input_path, optional
 from seqrnn.config.fields.conditions import DETECTION, group
 
 DETECT = group(
   "detect",
-  path=optional(
-    str,
-    rules.TEXT,
-    "The sessions to score, as data.format. Empty: the test split.",
-    place=READ,
+  path=input_path("The sessions to score. Empty: the test split."),
+  anomalous_path=input_path(
+    "Anomalous sessions; those of detect.path are then normal."
   ),
-  anomalous_path=optional(
-    str,
-    rules.TEXT,
-    "Anomalous sessions; those of detect.path are then normal.",
-    place=READ,
-  ),
-  labels=optional(
-    str,
-    rules.NOT_EMPTY,
-    "A CSV file with the names and labels of the sessions.",
-    place=READ,
-  ),
+  labels=input_path("A CSV file with sessions and their labels."),
   normal_labels=Field(
     "0,-,false,no,normal,benign,success,ok,negative,good,pass,passed,healthy,legitimate",
     rules.TEXT,
     "The labels of normal sessions, in any case, separated by commas.",
   ),
   inject=Field(
-    0.0,
-    rules.BELOW_1,
-    "The share of sessions with injected anomalies, for evaluation.",
+    0.0, rules.BELOW_1, "The share of sessions with injected anomalies."
   ),
   head=Field(
     "forward",
@@ -94,7 +79,7 @@ DETECT = group(
   events=Field(
     "flagged",
     rules.choice("flagged", "all", "none"),
-    "The sessions whose events are written.",
+    "The sessions with events in events.csv.",
   ),
   bootstrap=Field(
     200, rules.NATURAL, "The bootstrap samples for confidence intervals."
@@ -124,17 +109,9 @@ DETECT = group(
     "Minutes of event time in which --follow only counts similar alarms that"
     " are not more severe.",
   ),
-  input=optional(
-    str,
-    rules.NOT_EMPTY,
-    "The log that --follow reads, across rotations. Empty: standard input.",
-    place=READ,
-  ),
+  input=input_path("The log that --follow reads. Empty: standard input."),
   followed=Field(
-    100_000,
-    rules.COUNT,
-    "The most open sessions of --follow; beyond it, the one silent longest"
-    " ends.",
+    100_000, rules.COUNT, "Open sessions of --follow; then the oldest end."
   ),
   port=optional(
     str,

@@ -1,7 +1,7 @@
 """The network."""
 
 from seqrnn.config import rules
-from seqrnn.config.field import READ, Field, optional
+from seqrnn.config.field import Field, input_path, optional
 from seqrnn.config.fields.conditions import (
   FORGET_GATE,
   POOLED,
@@ -46,9 +46,7 @@ MODEL = group(
     " and from the future alone, so that it can sample.",
   ),
   embedding_size=optional(
-    int,
-    rules.SIZE,
-    "The size of the embedding. Empty: cells read one-hot symbols.",
+    int, rules.SIZE, "The embedding size. Empty: cells read one-hot symbols."
   ),
   embedding_scale=optional(
     float,
@@ -58,13 +56,10 @@ MODEL = group(
     " zero.",
     SYMBOLS | {"model.tied": (False,)},
   ),
-  embedding_path=optional(
-    str,
-    rules.NOT_EMPTY,
+  embedding_path=input_path(
     "Initial vectors, in the text format of GloVe, word2vec or fastText, of"
     " model.embedding_size numbers; may be gzipped.",
     SYMBOLS,
-    place=READ,
   ),
   pooling=Field(
     "last",
@@ -76,7 +71,7 @@ MODEL = group(
   letters=optional(
     int,
     rules.SIZE,
-    "The units of a character LSTM, whose states join a word's embedding.",
+    "The units, in each direction, of an LSTM over the characters of a word.",
     task("tagging"),
   ),
   affixes=optional(
@@ -106,9 +101,7 @@ MODEL = group(
     1.0, rules.FINITE, "The initial bias of a forget gate.", (FORGET_GATE,)
   ),
   initial_scale=optional(
-    float,
-    rules.POSITIVE,
-    "a of initial values U(-a, a). Empty: 1/sqrt(fan in).",
+    float, rules.POSITIVE, "a of initial U(-a, a). Empty: 1/sqrt(fan in)."
   ),
   scan=Field(
     "fused",
@@ -123,9 +116,7 @@ MODEL = group(
     " a GPU, three bfloat16 parts on a TPU, none on a CPU. bfloat16: to"
     " bfloat16. Sums and parameters are float32.",
   ),
-  dropout=Field(
-    0.0, rules.BELOW_1, "Dropout after the embedding and after each layer."
-  ),
+  dropout=Field(0.0, rules.BELOW_1, "Dropout after embedding and layers."),
   variational_dropout=Field(
     0.0,
     rules.BELOW_1,
@@ -142,13 +133,9 @@ MODEL = group(
     " 2017).",
   ),
   symbol_dropout=Field(
-    0.0,
-    rules.BELOW_1,
-    "The share of training inputs replaced by the unknown symbol.",
+    0.0, rules.BELOW_1, "The share of training inputs that become unknown."
   ),
   input_noise=Field(
-    0.0,
-    rules.NOT_NEGATIVE,
-    "The standard deviation of noise added to training frames.",
+    0.0, rules.NOT_NEGATIVE, "The deviation of noise added to training frames."
   ),
 )

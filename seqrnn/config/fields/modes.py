@@ -1,7 +1,7 @@
 """The modes that use a trained model, but for detection."""
 
 from seqrnn.config import rules
-from seqrnn.config.field import READ, Field, optional
+from seqrnn.config.field import Field, input_path, optional
 from seqrnn.config.fields.conditions import (
   DETECTION,
   NEXT_SYMBOL,
@@ -27,12 +27,9 @@ PREDICT = group(
   "predict",
   split=Field("validation", rules.SPLIT, "The split to predict."),
   text=optional(str, rules.TEXT, "A text to predict, instead of a split."),
-  path=optional(
-    str,
-    rules.TEXT,
+  path=input_path(
     "Files to predict, instead of a split, as data.format; labels may be"
-    " missing.",
-    place=READ,
+    " missing."
   ),
   gap=Field(
     "_",
@@ -42,11 +39,7 @@ PREDICT = group(
     (DETECTION,),
   ),
   top_k=Field(5, rules.COUNT, "The most likely predictions to show."),
-  sequences=Field(
-    3,
-    rules.COUNT,
-    "The sequences of a split to predict, and of a file to show.",
-  ),
+  sequences=Field(3, rules.COUNT, "Sequences of a split or file to show."),
 )
 
 SAMPLE = group(
@@ -54,7 +47,8 @@ SAMPLE = group(
   temperature=Field(
     (1.0,),
     rules.TEMPERATURES,
-    "Temperatures, which divide logits; 0 takes the most likely symbol.",
+    "One or several temperatures, which divide logits; 0 takes the most"
+    " likely symbol.",
     SAMPLED,
   ),
   length=Field(500, rules.COUNT, "The symbols of a text.", SAMPLED),
@@ -66,13 +60,10 @@ SAMPLE = group(
     " as 3:16. Empty: begin like a document.",
     SAMPLED,
   ),
-  prompts=optional(
-    str,
-    rules.NOT_EMPTY,
+  prompts=input_path(
     "A file of texts to continue, a line each, or JSON lines with `prime`"
     " (.jsonl), instead of sample.prime.",
     *SAMPLED_TEXT,
-    place=READ,
   ),
   format=Field(
     "text",
@@ -81,10 +72,7 @@ SAMPLE = group(
     SAMPLED_TEXT,
   ),
   top_k=optional(
-    int,
-    rules.COUNT,
-    "Draw from the k most likely symbols, and those as likely as the last.",
-    *SAMPLED_TEXT,
+    int, rules.COUNT, "Draw from the k most likely symbols.", *SAMPLED_TEXT
   ),
   top_p=optional(
     float,
@@ -99,13 +87,10 @@ SAMPLE = group(
     " (extra `patterns`).",
     *SAMPLED_TEXT,
   ),
-  schema=optional(
-    str,
-    rules.TEXT,
+  schema=input_path(
     "A file with a JSON schema that each text, without sample.prime,"
     " satisfies (extra `patterns`).",
     *SAMPLED_TEXT,
-    place=READ,
   ),
   min_p=optional(
     float,
@@ -121,10 +106,7 @@ SAMPLE = group(
     *SAMPLED_TEXT,
   ),
   no_repeat=optional(
-    int,
-    rules.COUNT,
-    "Draw no n-gram of this length twice, if another symbol is allowed.",
-    *SAMPLED_TEXT,
+    int, rules.COUNT, "Draw no n-gram of this length twice.", *SAMPLED_TEXT
   ),
   stop=optional(
     str,
@@ -144,13 +126,7 @@ EMBED = group(
     "texts: a vector a text or session. symbols: a vector a symbol in its"
     " context. vocabulary: the embedding of each symbol.",
   ),
-  path=optional(
-    str,
-    rules.TEXT,
-    "Files to read, instead of a split, as predict.path.",
-    STATES,
-    place=READ,
-  ),
+  path=input_path("Files to read, instead of a split.", STATES),
   layer=optional(
     int, rules.COUNT, "The layer, from 1. Empty: the last.", STATES
   ),

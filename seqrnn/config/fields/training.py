@@ -1,7 +1,7 @@
 """How parameters change, how long, and what is kept."""
 
 from seqrnn.config import rules
-from seqrnn.config.field import READ, Field, optional
+from seqrnn.config.field import Field, input_path, optional
 from seqrnn.config.fields.conditions import (
   CLASSIFICATION,
   group,
@@ -42,10 +42,7 @@ OPTIMIZER = group(
     " penalty.",
   ),
   layer_decay=Field(
-    1.0,
-    rules.ABOVE_0,
-    "A layer's learning rate, relative to that of the layer above (ULMFiT:"
-    " 1/2.6).",
+    1.0, rules.ABOVE_0, "A layer's rate as a share of that of the layer above."
   ),
   clip_norm=optional(
     float, rules.POSITIVE, "The maximum global norm of the gradients."
@@ -122,12 +119,9 @@ TRAIN = group(
     "balanced: all labels have the same total weight in training.",
     (CLASSIFICATION,),
   ),
-  start_from=optional(
-    str,
-    rules.NOT_EMPTY,
+  start_from=input_path(
     "The workdir of a run with the same cell, from whose best checkpoint the"
-    " new run takes the parameters that fit.",
-    place=READ,
+    " new run takes the parameters that fit."
   ),
   freeze=optional(
     str,
@@ -148,20 +142,15 @@ TRAIN = group(
     int, rules.COUNT, "Stop after this many evaluations without improvement."
   ),
   label_smoothing=Field(
-    0.0,
-    rules.BELOW_1,
-    "The share of a target spread over all symbols or labels in training.",
+    0.0, rules.BELOW_1, "The share of a target spread over all symbols."
   ),
   ema=optional(
     float,
     rules.BETWEEN_0_1,
-    "Evaluate and save a moving average of the parameters, with this decay a"
-    " step.",
+    "Use averaged parameters, with this decay a step.",
   ),
   tensorboard=Field(
-    False,
-    rules.SWITCH,
-    "Also write figures for TensorBoard (extra `tensorboard`).",
+    False, rules.SWITCH, "Write figures for TensorBoard (extra `tensorboard`)."
   ),
 )
 
