@@ -155,10 +155,13 @@ def flat(config: Config | dict[str, Any]) -> dict[str, Any]:
   fields = {}
   for name, value in config.items():
     if isinstance(value, ConfigDict | dict):
-      fields |= {f"{name}.{inner}": v for inner, v in flat(value).items()}
-    else:  # JSON has no tuples.
-      fields[name] = tuple(value) if isinstance(value, list) else value
-  return fields
+      fields |= {f"{name}.{key}": inner for key, inner in value.items()}
+    else:
+      fields[name] = value
+  return {  # JSON has no tuples.
+    name: tuple(value) if isinstance(value, list) else value
+    for name, value in fields.items()
+  }
 
 
 def nested(fields: dict[str, Any]) -> dict[str, Any]:
