@@ -67,7 +67,6 @@ MISTAKES = [
     (ADDRESS, "--num_processes=2", "--process_id=0", "--distributed=auto"),
     "--distributed=auto, --coordinator=127.0.0.1:9: give one of the two",
   ),
-  (("--distributed=auto",), "--distributed=auto: no TPU pod, SLURM or Open"),
   (
     (ADDRESS, "--num_processes=0", "--process_id=0"),
     "--num_processes=0: ",

@@ -90,5 +90,5 @@ def test_a_run_records_the_fields_that_it_limits(tmp_path, capsys):
   train.fit(experiments.build, config, tmp_path / "run")
   found = [row["step"] for row in rows(tmp_path / "run")]
   assert found == ["2", "4", "6", "8"]
-  recorded = config_lib.read_json(tmp_path / "run" / "config.json")
-  assert recorded["train"]["eval_every"] == 2
+  recorded = config_lib.read_fields(tmp_path / "run" / "config.json")
+  assert recorded["train.eval_every"] == 2

@@ -130,14 +130,14 @@ def test_other_units_are_refused():
 
 
 @pytest.mark.parametrize(
-  ("task", "language", "other"),
+  ("task", "language", "target"),
   [
-    (classification, "reverse_string", "tagging"),
-    (tagging, "parity", "classification"),
+    (classification, "reverse_string", "labels"),
+    (tagging, "parity", "tags"),
   ],
 )
-def test_a_task_that_does_not_fit_is_refused(task, language, other):
+def test_a_task_that_does_not_fit_is_refused(task, language, target):
   config = base.get_config()
   config.data.update(source="formal", language=language)
-  with pytest.raises(UserError, match=f"; task='{other}' learns"):
+  with pytest.raises(UserError, match=f"has no {target}; it needs"):
     task.prepare(config)
