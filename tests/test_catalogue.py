@@ -5,7 +5,6 @@ No test needs the network: small sets are served from the loopback address.
 
 import csv
 import gc
-import gzip
 import hashlib
 import http.server
 import io
@@ -22,7 +21,6 @@ import numpy as np
 import pooch
 import pytest
 
-from benchmarks import detection
 from docs import data_sets
 from seqrnn import catalogue, cli
 from seqrnn.config import command
@@ -267,27 +265,6 @@ def test_a_damaged_file_is_fetched_again(served, tmp_path):
   assert (folder(tmp_path) / "play.all").read_bytes() == PLAY
 
 
-def test_a_missing_file_is_told_with_where_to_get_and_put_it(served, tmp_path):
-  served.content.clear()
-  message = refused("cannot be fetched .404 Not Found.; ")
-  assert message.startswith("data.source='play': http://127.0.0.1:")
-  assert f"/owner/name/{COMMIT}/data/play.all cannot be fetched" in message
-  assert message.endswith(
-    f"get {served.url}/owner/name/{COMMIT}/data/play.all on another machine and"
-    f" put it in {folder(tmp_path)}"
-  )
-
-
-def test_a_benchmark_has_its_data_from_the_catalogue(served, tmp_path):
-  detection.fetch(tmp_path, "sessions")
-  place = tmp_path / "hdfs"
-  assert (place / "sessions.train").read_bytes() == SESSIONS
-  assert (place / "sessions.anomalous").read_bytes() == b"1 2\n9 9\n"
-  with gzip.open(place / "sessions.test.gz") as file:
-    assert file.read() == b"1 1 1\n3 3 3\n"
-  assert len(served.requests) == 3
-
-
 def test_all_files_that_are_missing_or_wrong_are_named(served, tmp_path):
   content = dict(served.content)
   served.content.clear()
@@ -355,32 +332,6 @@ def test_without_network_a_copy_in_the_cache_is_read(
   corpus = corpora.read_corpus(config_of("play").data)
   assert corpus.text(0, len(corpus.ids)) == PLAY.decode()
   assert not served.requests
-
-
-def test_a_reason_of_many_lines_is_told_in_one(served, monkeypatch):
-  def fail(*_, **__):
-    assert not served.requests
-    raise ConnectionError("unreachable:\n  no route\n")
-
-  monkeypatch.setattr(pooch, "retrieve", fail)
-  refused(r"fetched \(unreachable: no route\);")
-
-
-def test_a_read_only_cache_is_read_and_a_missing_one_told(
-  served, tmp_path, monkeypatch
-):
-  corpora.read_corpus(config_of("play").data)
-
-  def fail(*_, **__):
-    raise PermissionError(13, "Permission denied")
-
-  monkeypatch.setattr(Path, "mkdir", fail)
-  monkeypatch.setattr(catalogue.files, "lock", fail)
-  corpora.read_corpus(config_of("play").data)
-  (folder(tmp_path) / "play.all").unlink()
-  message = refused("cannot be written: Permission denied; the environment")
-  assert message.startswith(f"{folder(tmp_path)}: ")
-  assert len(served.requests) == 1
 
 
 def test_processes_that_need_a_file_at_once_fetch_it_once(served, tmp_path):

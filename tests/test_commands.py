@@ -1,8 +1,6 @@
 """The scripts that documents name start as a user types them."""
 
-import argparse
 import ast
-import importlib
 import json
 import os
 import re
@@ -13,8 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-
-from benchmarks import peers
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [
@@ -119,35 +115,3 @@ def test_all_that_a_script_imports_is_found():
   )
   assert done.returncode == 0, done.stderr
   assert json.loads(done.stdout) == {script: [] for script in wanted}
-
-
-@pytest.mark.parametrize(
-  ("script", "arguments", "expected"),
-  [
-    ("detection", ["gone"], "DATA=gone: no such folder"),
-    ("odyssey", ["--summary", "--cache=gone"], "--cache=gone: has no search"),
-  ],
-)
-def test_data_that_are_not_there_are_named_in_a_line(
-  script, arguments, expected, monkeypatch, capsys
-):
-  # As in a script's own process; no other test imports it by that name.
-  monkeypatch.syspath_prepend(ROOT / "benchmarks")
-  module = importlib.import_module(f"benchmarks.{script}")
-  with pytest.raises(SystemExit) as refused:
-    module.main(arguments)
-  assert refused.value.code == 2
-  assert expected in capsys.readouterr().err.splitlines()[-1]
-
-
-def test_a_library_that_is_not_there_is_named_in_a_line(capsys):
-  parser = argparse.ArgumentParser(prog="compare.py")
-  peers.refuse_missing(parser, "json", "argparse")
-  with pytest.raises(SystemExit) as refused:
-    peers.refuse_missing(parser, "json", "no_such_library")
-  assert refused.value.code == 2
-  line = capsys.readouterr().err.splitlines()[-1]
-  assert line == (
-    "compare.py: error: needs no_such_library: pip install -e '.[bench]' brings"
-    " them"
-  )

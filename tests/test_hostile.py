@@ -159,16 +159,6 @@ def symbols(content: Any, unit: str = "char", name: str = "symbols") -> Edit:
   return text("vocabulary.json", json.dumps(fields))
 
 
-def listed(*names: str) -> Edit:
-  """More files in the list of checksums."""
-
-  def edit(workdir):
-    with (workdir / LAST / SUMS).open("a") as file:
-      file.writelines(f"9 {'0' * 64}  {name}\n" for name in names)
-
-  return edit
-
-
 def array(name: str = "head.bias", **fields: Any) -> Edit:
   """Another array in a checkpoint, as zarr's metadata describe it."""
 
@@ -271,7 +261,6 @@ LINK = "is a link; a workdir must hold files and folders only"
 PIPE = "is a pipe, socket or device"
 SHAPES = "does not hold the model of config.json"
 DAMAGED = "no checkpoint is intact, checkpoint 2 is damaged"
-VOCABULARY = "vocabulary.json: "
 POSITION = "position/metadata: "
 BOTH = (SAMPLE, "--workdir=x")
 INPUT = "x/config.json: input data.path='corpus'\n"
@@ -279,69 +268,27 @@ TRAIN = ("--workdir=x --config.train.max_steps=3",)
 PREDICT = ("--workdir=x --mode=predict",)
 
 
-# A name, what is done, what the line says; the commands: sampling where none
 def twice(workdir: Path):
   path = workdir / "config.json"
   path.write_text('{"seed": "x",' + path.read_text()[1:])
 
 
-# is said.
+# A name, the edit, a part of the line, and the commands (else sampling alone).
 REFUSED: list[tuple] = [
   ("a field twice", twice, "x/config.json: 'seed' is given twice"),
   # What leads out of the workdir, or keeps waiting.
-  ("file is link", link("vocabulary.json", "secret"), LINK, BOTH),
   ("config is link", link("config.json", "lm.json"), LINK, BOTH),
   ("folder is link", link("checkpoints", "lm/checkpoints"), LINK, BOTH),
-  (
-    "link deep inside",
-    link(f"{LAST}/params/d/x", "secret"),
-    LINK,
-    BOTH,
-  ),
-  (
-    "predictions are link",
-    link("predictions.csv", "secret"),
-    LINK,
-    PREDICT,
-  ),
-  (
-    "evaluation is link",
-    link("evaluation.json", "secret"),
-    LINK,
-    ("--workdir=x --mode=evaluate",),
-  ),
+  ("link deep inside", link(f"{LAST}/params/d/x", "secret"), LINK, BOTH),
+  ("predictions are link", link("predictions.csv", "secret"), LINK, PREDICT),
   ("lock is link", link("lock", "secret"), LINK, TRAIN),
-  ("figures are link", link("metrics.csv", "secret"), LINK, TRAIN),
-  ("temporary is link", link("config.json.tmp", "nothing"), LINK, TRAIN),
-  (
-    "another's config",
-    link("lock", "secret"),
-    LINK,
-    ("--config=lm.json --workdir=x",),
-  ),
   ("config is pipe", pipe("config.json"), PIPE, BOTH),
-  (
-    "config is pipe, by name",
-    pipe("config.json"),
-    "config.json: must be a file",
-    ("--config=x/config.json",),
-  ),
-  ("pipe", pipe(f"{LAST}/pipe"), PIPE, BOTH),
   ("socket", listen, PIPE, BOTH),
   ("config is folder", folder("config.json"), "Is a directory", BOTH),
-  ("vocabulary is folder", folder("vocabulary.json"), VOCABULARY, BOTH),
-  ("position is folder", folder(f"{LAST}/position/metadata"), DAMAGED, BOTH),
-  (
-    "predictions are folder",
-    folder("predictions.csv"),
-    "Is a directory",
-    PREDICT,
-  ),
   ("checkpoints are file", no_checkpoint, "has no checkpoint"),
   # What is too large to be read.
   ("sparse config", sparse("config.json"), "larger than 1,048,576", BOTH),
   ("sparse vocabulary", sparse("vocabulary.json"), "larger than 67,1", BOTH),
-  ("sparse checksums", sparse(f"{LAST}/{SUMS}"), DAMAGED, BOTH),
   ("sparse array", sparse(f"{LAST}/params/manifest.ocdbt"), DAMAGED, BOTH),
   (
     "large position",
@@ -357,23 +304,13 @@ REFUSED: list[tuple] = [
   ),
   ("deep config", text("config.json", DEEP), "not JSON", BOTH),
   ("nested groups", text("config.json", BOMB), "nested too deeply", BOTH),
-  ("nested list", field("seed", [[1]]), "nested too deeply", BOTH),
-  ("1e400", field("seed", float("inf")), "=inf: must be a w", BOTH),
   ("5000 digits", text("config.json", "[%s]" % ("9" * 5000)), "JSON", BOTH),
-  ("4000 digits", field("model.dropout", 10**4000), "must be a number", BOTH),
-  ("NaN", field("model.forget_bias", float("nan")), "must be a finite", BOTH),
   ("path as task", field("task", "../../os"), "must be one of class", BOTH),
-  ("list as task", field("task", ["os"]), "must be a text", BOTH),
-  ("NUL in task", field("task", "os\0"), r"'os\x00': must be", BOTH),
   ("escapes in a value", field("data.unit", ESCAPE), r"\x1b]0;owned", BOTH),
-  ("escapes in a name", field(f"model.{ESCAPE}", 1), r"\x1b]0;owned", BOTH),
   ("endless value", field("data.unit", "a" * 10**6), "aaa...", BOTH),
   ("group as value", field("model", 3), "config.model: is a group", BOTH),
-  ("value as group", field("seed", {"x": 1}), "config.seed.x: no such", BOTH),
   # Sizes that only a config claims.
   ("hidden size", field("model.hidden_size", 2**24), SHAPES, BOTH),
-  ("embedding", field("model.embedding_size", 2**24), SHAPES, BOTH),
-  ("128 layers", field("model.layers", 128), SHAPES, PREDICT),
   ("layers", field("model.layers", 2**31 - 1), "from 1 to 128", BOTH),
   (
     "window",
@@ -381,17 +318,11 @@ REFUSED: list[tuple] = [
     "more than 2**24 symbols",
     BOTH,
   ),
-  ("batch", field("train.batch_size", 2**31 - 1), "more than 2**24", BOTH),
-  ("streams", field("sample.streams", 2**31 - 1), "more than 2**24", BOTH),
   # vocabulary.json.
   ("deep vocabulary", text("vocabulary.json", DEEP), "not JSON", BOTH),
-  ("vocabulary is list", text("vocabulary.json", "[]"), "an object", BOTH),
-  ("no symbol", symbols([]), "has no symbol", BOTH),
   ("symbols as text", symbols("abc"), "no list of strings", BOTH),
-  ("numbers", symbols([1, float("nan"), None]), "no list of strings", BOTH),
   ("twice", symbols(["a", "a"]), "has a symbol twice", BOTH),
   ("unit", symbols(["a"], unit="../x"), "'../x', which must be", BOTH),
-  ("unit is list", symbols(["a"], unit=["char"]), "which must be", BOTH),
   ("two letters", symbols(["ab"]), "has a symbol that is no char", BOTH),
   ("other names", symbols(["a"], name=ESCAPE), "lacks symbols", BOTH),
   (
@@ -408,19 +339,11 @@ REFUSED: list[tuple] = [
     BOTH,
   ),
   (
-    "deep checksums",
-    text(f"{LAST}/{SUMS}", DEEP),
-    "is missing or broken",
-    BOTH,
-  ),
-  (
     "checksums lead out",
-    listed("../../../secret"),
+    text(f"{LAST}/{SUMS}", f"9 {'0' * 64}  ../../../secret\n"),
     "../../../secret is missing",
     BOTH,
   ),
-  ("checksums have paths", listed("/etc/passwd"), "passwd is missing", BOTH),
-  ("million files", listed(*map(str, range(10**5))), "0 is missing"),
   (
     "escapes in a file's name",
     lambda workdir: (workdir / LAST / "params" / ESCAPE).touch(),
@@ -440,24 +363,16 @@ REFUSED: list[tuple] = [
     "is of batch 1000000 of an epoch, which has 23",
     TRAIN,
   ),
-  ("position is list", text(f"{LAST}/position/metadata", "[]"), POSITION),
   ("deep position", text(f"{LAST}/position/metadata", DEEP), POSITION),
-  ("best is list", position(best_step=[2]), "best_step=[2] is not"),
   ("best is path", position(best_step="../../x"), "='../../x' is not", BOTH),
-  ("best is below 0", position(best_step=-1), "best_step=-1 is not"),
-  ("best is huge", position(best_step=10**400), "is not valid"),
   ("best is NaN", position(best=float("nan")), "best=nan is not"),
-  ("epoch is text", position(epoch="1"), "epoch='1' is not valid"),
   ("another step", position(step=2**31), "step=2147483648 is not"),
   ("unknown place", position(place=1), "must be an object of step, ", TRAIN),
   # Arrays.
   ("shape", array(shape=[2**40]), f"{SHAPES}: head.bias is {{", BOTH),
-  ("axes", array(shape=[11, 1], chunks=[1, 1]), SHAPES, BOTH),
   ("block", array(chunks=[2**40]), "larger than the array", BOTH),
   ("object", array(dtype="|O"), SHAPES, BOTH),
-  ("bytes", array(dtype="|V4"), SHAPES, BOTH),
   ("fields", array(dtype=[["a", "<f4", [2**40]]]), SHAPES, BOTH),
-  ("double", array(dtype="<f8"), "'dtype': '<f8'", BOTH),
   (
     "compressor",
     array(
@@ -535,7 +450,6 @@ def more_names(workdir: Path):
 
 # What changes nothing, and what is told on stderr.
 HARMLESS: list[tuple] = [
-  ("nothing", lambda _: None, ""),
   ("code", code, ""),
   ("folders that are no steps", names, ""),
   ("another vocabulary", more_names, ""),
@@ -555,7 +469,6 @@ HARMLESS: list[tuple] = [
     r"checkpoint 9 is damaged: params/\x1b]0;owned\x07\x9b2J\u202e is not in"
     " sha256\ncheckpoint 2 is used instead\n",
   ),
-  ("best is nowhere", position(best_step=7), ""),
   (
     "places outside",
     only(
@@ -571,7 +484,7 @@ HARMLESS: list[tuple] = [
 
 @pytest.fixture(scope="module")
 def expected(trained):
-  """What the run itself samples."""
+  """The sample of the unchanged run."""
   with (
     pytest.MonkeyPatch.context() as patch,
     redirect_stdout(StringIO()) as out,

@@ -1,13 +1,12 @@
 """What anyone may have in a file: read right, or told in one clear line."""
 
 import os
-import shlex
 import socket
 from pathlib import Path
 
 import pytest
 
-from seqrnn import cli, experiments
+from seqrnn import experiments
 from seqrnn.config import read as config_lib
 from seqrnn.data import splits
 from seqrnn.data.read import reading
@@ -29,61 +28,24 @@ EMPTY = "data.path='text': the corpus is empty, it has no symbols"
 # A file `text`, the unit, and its documents or the line that is told.
 TEXTS = {
   "plain": (b"abc", "char", ["abc"]),
-  "one symbol": (b"a", "char", ["a"]),
   "bytes of one to four": ("aé中😀".encode(), "char", ["aé中😀"]),
   "a mark": (b"\xef\xbb\xbfab", "char", ["ab"]),
   "a second mark": (b"\xef\xbb\xbf\xef\xbb\xbfa", "char", ["\ufeffa"]),
   "a mark within": (b"a\xef\xbb\xbfb", "char", ["a\ufeffb"]),
-  "a mark of bytes": (b"\xef\xbb\xbf", "byte", ["\xef\xbb\xbf"]),
-  "a mark and no more": (b"\xef\xbb\xbf", "char", EMPTY),
   "half a mark": (b"\xef\xbb", "char", f"text: byte 0 is not UTF-8; {TOLD}"),
   "lines of Windows": (b"a\r\nb\r\n", "char", ["a\nb\n"]),
-  "lines of an old Macintosh": (b"a\rb\r", "char", ["a\rb\r"]),
   "a return too many": (b"a\r\r\nb", "char", ["a\r\nb"]),
-  "no end of line": (b"a " * 9999, "word", [["a"] * 9999]),
-  "an end of line at the end": (b"a b\n", "word", [["a", "b", "\n"]]),
   "empty lines": (b"\n\na\n\n", "word", [["\n", "\n", "a", "\n", "\n"]]),
   "lines of Unicode": ("a\u2028b\x85c".encode(), "word", [["a", "b", "c"]]),
   "blanks that are no lines": (b"1 2\x0c3\x1d4", "session", [list("1234")]),
-  "a zero": (b"a\0b", "char", ["a\0b"]),
   "a zero in a word": (b"a\0b c", "word", [["a\0b", "c"]]),
   "nothing": (b"", "char", EMPTY),
-  "nothing of bytes": (b"", "byte", EMPTY),
   "no word": (b" \t ", "word", EMPTY),
-  "no id": (b"\r\n \n", "id", EMPTY),
-  "no session": (b"\n\n", "session", EMPTY),
-  "only lines": (b"\n\r\n", "char", ["\n\n"]),
   "latin-1": (b"caf\xe9 \xe0", "char", f"text: byte 3 is not UTF-8; {TOLD}"),
-  "utf-16": (
-    "ab".encode("utf-16"),
-    "char",
-    f"text: byte 0 is not UTF-8; {TOLD}",
-  ),
-  "compressed": (b"\x1f\x8b\x08", "word", f"text: byte 1 is not UTF-8; {TOLD}"),
   "cut in a character": (
     b"ab\xf0\x9f\x98",
     "char",
     f"text: byte 2 is not UTF-8; {TOLD}",
-  ),
-  "a character goes on where none is": (
-    b"ab\x80",
-    "id",
-    f"text: byte 2 is not UTF-8; {TOLD}",
-  ),
-  "a surrogate": (
-    b"a\xed\xa0\xbd",
-    "char",
-    f"text: byte 1 is not UTF-8; {TOLD}",
-  ),
-  "longer than it need be": (
-    b"abc\xc0\x80",
-    "char",
-    f"text: byte 3 is not UTF-8; {TOLD}",
-  ),
-  "beyond the last character": (
-    b"\xf4\x90\x80\x80",
-    "session",
-    f"text: byte 0 is not UTF-8; {TOLD}",
   ),
   "wrong in the second chunk": (
     b"\xc3\xa9" * 2**19 + b"\xff",
@@ -99,11 +61,6 @@ TEXTS = {
     b"a b\n\n" + b"x" * 2**20,
     "word",
     f"text: '{'x' * 20}'" + LONG.format("word"),
-  ),
-  "no such unit": (
-    b"a",
-    "line",
-    "data.unit='line': must be one of char, byte, word, id, session",
   ),
 }
 
@@ -139,21 +96,16 @@ def test_a_text(here, name):
       assert outcome(lambda: documents(config.data)) == expected
 
 
-@pytest.mark.parametrize(
-  ("content", "expected"),
-  [
+def test_wrong_bytes_are_replaced(here):
+  config = tiny(here, {"data.path": "text", "data.errors": "replace"})
+  for content, expected in (
     (b"a\xffb", "a\ufffdb"),
-    (b"\xff\xfe", "\ufffd\ufffd"),
-    (b"a\xf0\x9f\x98", "a\ufffd"),  # One for what was begun.
-    (b"\xed\xa0\x80", "\ufffd\ufffd\ufffd"),
+    (b"a\xf0\x9f\x98", "a\ufffd"),  # One for an incomplete character.
     (b"\xff\xef\xbb\xbf", "\ufffd\ufeff"),  # No mark: it is not at the start.
     (b"\xc3\r\n", "\ufffd\n"),
-  ],
-)
-def test_wrong_bytes_are_replaced(here, content, expected):
-  (here / "text").write_bytes(content)
-  config = tiny(here, {"data.path": "text", "data.errors": "replace"})
-  assert documents(config.data) == [expected]
+  ):
+    (here / "text").write_bytes(content)
+    assert documents(config.data) == [expected]
 
 
 def make_files(here):
@@ -195,14 +147,9 @@ PATHS = {
   os.fsdecode(b"name\xff"): ["n"],
   "": "data.path='': must not be empty",
   "none": f"data.path='none': {NO_FILE}",
-  "none/*": f"data.path='none/*': {NO_FILE}",
-  "a/b": f"data.path='a/b': {NO_FILE}",
   "a\0b": f"data.path='a\\x00b': {NO_FILE}",
   "loop": "loop: cannot be read: Too many levels of symbolic links",
-  "glob/*": f"data.path='glob/*': {NO_FILE}",  # Matches a folder alone.
-  "n" * 300: f"data.path='{'n' * 300}': {NO_FILE}",
   "void": "data.path='void': no file in this folder",
-  "hidden": "data.path='hidden': no file in this folder",
   "broken": "broken/link: cannot be read: No such file or directory",
   "pipe": "pipe: not a regular file",
   "socket": "socket/s: not a regular file",
@@ -218,50 +165,28 @@ def test_a_path(here, path):
   assert outcome(lambda: documents(config.data)) == PATHS[path]
 
 
-@pytest.mark.parametrize(
-  ("error", "reason"),
-  [
-    (PermissionError(13, "Permission denied"), "Permission denied"),
-    (OSError(5, "Input/output error"), "Input/output error"),
-    (OSError(116, "Stale file handle"), "Stale file handle"),
-  ],
-)
-def test_a_file_that_cannot_be_read(here, monkeypatch, error, reason):
+def test_a_file_that_cannot_be_read(here, monkeypatch):
   (here / "text").write_text("abc")
 
   def refuse(*_, **__):
-    raise error
+    raise OSError(5, "Input/output error")
 
   monkeypatch.setattr(Path, "open", refuse)
   data = tiny(here, {"data.path": "text"}).data
-  told = outcome(lambda: documents(data))
-  assert told == f"text: cannot be read: {reason}"
+  message = outcome(lambda: documents(data))
+  assert message == "text: cannot be read: Input/output error"
 
 
 FIELDS = {
-  "neither path": (
-    {"path": None},
-    "data.path=None: data.source=files needs data.path, or data.train_path,"
-    " data.validation_path and data.test_path",
-  ),
   "both ways": (
     {"train_path": "text"},
     "data.path='text', data.train_path='text': give one path that is split"
     " here, or one for each split, not both",
   ),
-  "a path of another source": (
-    {"source": "stdlib"},
-    "data.path='text': is read with data.source=files only, not with"
-    " data.source='stdlib'",
-  ),
   "one path of three": (
     {"path": None, "train_path": "text"},
     "data.validation_path=None: data.source=files needs data.path, or"
     " data.train_path, data.validation_path and data.test_path",
-  ),
-  "an empty path of three": (
-    {"path": None, "train_path": "text", "validation_path": "empty"},
-    "data.validation_path='empty': the corpus is empty, it has no symbols",
   ),
   "opcodes are no characters": (
     {"path": None, "source": "opcodes"},
@@ -272,34 +197,10 @@ FIELDS = {
     "data.split='documents': 1 document: too few to hold whole ones out;"
     " data.split=tails holds out the end of each",
   ),
-  "streams of several": (
-    {"path": "many", "split": "stream_tails"},
-    "data.split='stream_tails': needs one document, not 3",
-  ),
   "streams of little": (
     {"split": "stream_tails", "window": 99},
     "data.split='stream_tails': 60 symbols are too few for train.batch_size=4"
     " streams of data.window=99",
-  ),
-  "nothing to validate on": (
-    {"validation_fraction": 0.0},
-    "data.validation_fraction=0.0: leaves no symbol for the validation split;"
-    " the longest document has 60",
-  ),
-  "less than a symbol": (
-    {"validation_fraction": 0.01},
-    "data.validation_fraction=0.01: leaves no symbol for the validation split;"
-    " the longest document has 60",
-  ),
-  "all symbols rare": (
-    {"min_count": 99},
-    "data.min_count=99, data.vocabulary_size=None: of 3 distinct symbols none"
-    " is left for the vocabulary",
-  ),
-  "beyond the end": (
-    {"offset": 99},
-    "data.window, data.offset=99: no document is long enough for a window: the"
-    " longest has 49 symbols, 101 are needed",
   ),
   "no second symbol": (
     {"path": "ones", "stateful": True, "boundaries": False, "split": "tails"},
@@ -331,41 +232,12 @@ def test_fields_that_do_not_fit_the_text(here, name):
   assert outcome(lambda: make_batches(config)) == expected
 
 
-@pytest.mark.parametrize(
-  ("text", "unit", "expected"),
-  [
+def test_a_text_that_is_typed():
+  for text, unit, expected in (
     (os.fsdecode(b"ab\xff"), "char", f"text: byte 2 is not UTF-8; {TYPED}"),
-    ("a\ud800", "char", f"text: character 1 is not UTF-8; {TYPED}"),
     ("1 2", "id", f"text: line 1: '1 2': {SEVERAL}"),
-    ("", "char", []),
     (" \n", "word", [["\n"]]),
-  ],
-)
-def test_a_text_that_is_typed(text, unit, expected):
-  found = outcome(lambda: [d.symbols for d in from_text(text, unit)])
-  assert found == expected
-
-
-LINES = {
-  "--config.data.errors=ignore": (
-    "config.data.errors='ignore': must be one of strict, replace, latin-1"
-  ),
-  "--config.data.path=wrong/latin": f"wrong/latin: byte 0 is not UTF-8; {TOLD}",
-  "--config.data.path='two\nlines'": f"two lines: byte 0 is not UTF-8; {TOLD}",
-  "--config.data.path=": "data.path='': must not be empty",
-  "--config.data.path=pipe": "pipe: not a regular file",
-  "--config.data.path=a --config.data.unit=id": (
-    "data.validation_fraction=0.1: leaves no symbol for the validation split;"
-    " the longest document has 1"
-  ),
-}
-
-
-@pytest.mark.parametrize("line", LINES, ids=ascii)
-def test_a_command_line_ends_in_one_line(here, capsys, line):
-  make_files(here)
-  config = tiny(here, {"data.path": "a"})
-  config_lib.save(config, here / "run.json")
-  status = cli.main(["run.py", "--config=run.json", *shlex.split(line)])
-  assert status == 2
-  assert capsys.readouterr().err == f"error: {LINES[line]}\n"
+  ):
+    pieces = outcome(lambda t=text, u=unit: [*from_text(t, u)])
+    read = pieces if isinstance(pieces, str) else [p.symbols for p in pieces]
+    assert read == expected

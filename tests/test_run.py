@@ -173,14 +173,6 @@ def test_a_mistake_is_one_line_and_status_2(home, call, capfd):
   assert contents(home) == before
 
 
-def test_a_folder_that_cannot_be_written(home, call, capfd):
-  (home / "locked").mkdir(mode=0o500)
-  if os.access(home / "locked", os.W_OK):
-    pytest.skip("root may write everywhere")
-  assert call(f"{LM} --workdir=locked/x") == 2
-  assert capfd.readouterr().err == "error: locked/x: Permission denied\n"
-
-
 def test_what_the_machine_lacks_is_a_mistake_too(call, capfd, monkeypatch):
   def fail(*_):
     raise RuntimeError("INTERNAL: Out of memory allocating 99 bytes.")
@@ -222,30 +214,15 @@ def test_debug_prints_the_traceback_of_a_mistake_too(call, capfd, monkeypatch):
   err = capfd.readouterr().err
   assert err.endswith("\nerror: nowhere: cannot be written\n")
   assert "in fail\n" in err and "No such file or directory" in err
-  # An OSError of the system, and a mistake that no code of ours expects.
-  monkeypatch.setattr("seqrnn.modes.sample.run", lambda *_: os.stat("nowhere"))
-  for flag, lines in (("", 1), ("--debug", 5)):
-    assert call(f"{line} {flag}") == 2
-    err = capfd.readouterr().err
-    assert err.endswith("error: nowhere: No such file or directory\n")
-    assert ("os.stat" in err) == bool(flag) and err.count("\n") >= lines
-  assert call(f"{LM} --debug --workdri=x") == 2
-  assert "--workdri: no such flag" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize(
-  "stop, status",
-  [(Interrupted("saved", 143), 143), (KeyboardInterrupt("interrupted"), 130)],
-)
-def test_what_stops_a_run_is_told_in_a_line(
-  stop, status, call, capfd, monkeypatch
-):
+def test_an_interruption_is_one_line(call, capfd, monkeypatch):
   def fail(*_):
-    raise stop
+    raise Interrupted("saved", 143)
 
   monkeypatch.setattr("seqrnn.modes.sample.run", fail)
-  assert call("--workdir=lm --mode=sample") == status
-  assert capfd.readouterr().err == f"{stop}\n"
+  assert call("--workdir=lm --mode=sample") == 143
+  assert capfd.readouterr().err == "saved\n"
 
 
 @pytest.fixture
@@ -348,16 +325,6 @@ def test_modes_print_their_own_lines_and_nothing_else(home):
     assert re.fullmatch(expected, done.stdout), done.stdout
 
 
-def test_a_damaged_checkpoint_is_one_line_in_a_process_too(home):
-  line = "--workdir=damaged --mode=sample"
-  done = start(str(ROOT / "run.py"), *shlex.split(line), cwd=home)
-  assert (done.returncode, done.stdout) == (2, "")
-  assert done.stderr.startswith(
-    "error: damaged/checkpoints: no checkpoint is intact, checkpoint 2"
-  )
-  assert done.stderr.count("\n") == 1
-
-
 def test_a_reader_that_goes_away_is_no_mistake(home):
   # The run was trained on 4 devices, and this process has one. The streams
   # print more than a pipe holds, whatever symbols end them.
@@ -376,30 +343,19 @@ def test_a_reader_that_goes_away_is_no_mistake(home):
     assert process.wait() == 141
 
 
-@pytest.mark.parametrize("flags", ["--help", "--workdir=lm --mode=describe"])
-def test_a_full_disk_behind_stdout_is_named(flags, home):
+def test_a_full_disk_behind_stdout_is_named(home):
   if not Path("/dev/full").exists():
     pytest.skip("no /dev/full")
   with open("/dev/full", "w") as full:
     done = subprocess.run(
-      [sys.executable, str(ROOT / "run.py"), *flags.split()],
+      [sys.executable, str(ROOT / "run.py"), "--help"],
       stdout=full,
       stderr=subprocess.PIPE,
       text=True,
       cwd=home,
     )
   assert done.returncode == 2
-  err = without_inputs(done.stderr)
-  assert err == "error: stdout: No space left on device\n"
-
-
-def test_a_full_disk_behind_stderr_changes_no_status():
-  if not Path("/dev/full").exists():
-    pytest.skip("no /dev/full")
-  with open("/dev/full", "w") as full:
-    command = [sys.executable, str(ROOT / "run.py"), "--help=no_group"]
-    done = subprocess.run(command, stderr=full, cwd=ROOT)
-  assert done.returncode == 2
+  assert done.stderr == "error: stdout: No space left on device\n"
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
@@ -429,31 +385,6 @@ def test_compiled_programs_are_kept(tmp_path, monkeypatch, own):
   place = done.stdout.strip()
   expected = own or f"{tmp_path}/seqrnn/compiled/jaxlib-"
   assert place.startswith(expected), done
-
-
-@pytest.mark.parametrize("first", ["seqrnn", "jax"])
-def test_python_has_the_same_cache(tmp_path, monkeypatch, first):
-  """Not if JAX is imported first: XLA would log each use of the cache."""
-  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-  monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
-  monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
-  code = (
-    f"import {first}"
-    + """
-import jax
-from seqrnn.runtime import compiled
-compiled.enable_in_process()
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-jax.jit(lambda x: x + 1)(1)
-"""
-  )
-  for _ in range(2):
-    done = subprocess.run(
-      [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True
-    )
-    assert not done.stderr
-  found = list(tmp_path.glob("seqrnn/compiled/jaxlib-*/*"))
-  assert bool(found) == (first == "seqrnn")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a function of glibc")

@@ -172,9 +172,7 @@ def arm(*_):
 
   wrap(StandardCheckpointDeleter, "delete", before=removing)
   wrap(
-    StandardCheckpointDeleter,
-    "delete_steps",
-    before=lambda *_: at("rename"),
+    StandardCheckpointDeleter, "delete_steps", before=lambda *_: at("rename")
   )
 
 

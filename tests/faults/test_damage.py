@@ -133,19 +133,3 @@ def test_a_damaged_best_one(tmp_path, capfd):
     told(capfd.readouterr().err, [best], newest)
   assert call(config, run) == 0
   assert capfd.readouterr().err == ""
-
-
-@pytest.mark.faults
-@pytest.mark.parametrize("name", ["config.json", "vocabulary.json"])
-def test_other_files_of_the_workdir(trained, run, name, capfd):
-  """They carry no checksum; what cannot be read is one line."""
-  config, _ = trained
-  for hurt in (truncate, Path.unlink):
-    shutil.copy(trained[1] / name, run / name)
-    hurt(run / name)
-    before = contents(run)
-    assert call(None, run, "--mode=sample") == 2
-    out, err = capfd.readouterr()
-    assert err.startswith("error: ") and err.count("\n") == 1
-    assert name in err or "has no run" in err
-    assert contents(run) == before

@@ -5,11 +5,7 @@ import json
 import pytest
 
 from seqrnn import experiments
-from tests.faults.conftest import (
-  assert_close_run,
-  rows,
-  write_config,
-)
+from tests.faults.conftest import assert_close_run, rows, write_config
 
 pytestmark = pytest.mark.slow
 
@@ -24,13 +20,6 @@ STATEFUL = {"data.stateful": True, "train.batch_size": 6}
 # 4 and 8 do not divide 6 rows, and the last batch of an epoch is partial.
 CASES = {
   "stateful": STATEFUL,
-  "stateful-divides": {"data.stateful": True, "train.batch_size": 8},
-  "windows": {
-    "data.step": 5,
-    "data.random_offset": True,
-    "train.batch_size": 6,
-  },
-  "fewer-rows-than-devices": {"train.batch_size": 3},
   "many-to-one": {
     "data.mapping": "many_to_one",
     "data.step": 3,

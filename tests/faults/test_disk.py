@@ -116,13 +116,3 @@ def test_no_room_for_a_row(whole, disk, start, place, name):
   fail(start, whole, disk, place, 0, line)
   assert steps(disk / "run") == [5]
   finish(whole, disk)
-
-
-@pytest.mark.faults
-@pytest.mark.parametrize("place", ["claim 1", "restore 1", "draw 1"])
-def test_no_room_at_other_moments(whole, disk, start, place):
-  """The run has begun: it stopped at its tenth step."""
-  stop = "--config.train.max_steps=10"
-  assert call(whole[0], disk / "run", stop) == 0
-  fail(start, whole, disk, place, 0, str(disk))
-  finish(whole, disk)

@@ -32,21 +32,3 @@ def test_a_second_training_is_refused_until_the_first_is_dead(
   assert first.ended().status == -signal.SIGKILL
   assert call(config, workdir) == 0
   assert steps(workdir)[-1] == 10
-
-
-@pytest.mark.faults
-def test_a_second_process_is_refused_too(config, start):
-  workdir = config.parent / "processes"
-  first = start(config, workdir, fault="STOP room 2")  # One is saved.
-  first.until(lambda: first.struck and first.stopped)
-  for mode in ("sample", "evaluate"):  # Reading is free.
-    done = start(None, workdir, f"--mode={mode}").ended()
-    assert (done.status, done.err) == (0, ""), done
-  before = contents(workdir)
-  second = start(config, workdir).ended()
-  assert (second.status, second.out) == (2, "")
-  assert f"is being trained by process {first.number} on " in second.err
-  assert second.err.count("\n") == 1
-  assert contents(workdir) == before
-  first.send(signal.SIGCONT)
-  assert first.ended().status == 0

@@ -6,8 +6,6 @@ Each has two devices, as two machines with two accelerators would.
 import json
 import re
 import shutil
-import signal
-import socket
 
 import pytest
 
@@ -16,9 +14,6 @@ from tests.faults.conftest import (
   assert_close_run,
   assert_same_run,
   call,
-  contents,
-  free_port,
-  rows,
   steps,
   use_devices,
   write_config,
@@ -125,12 +120,6 @@ def test_two_processes_stop_fail_and_go_on_as_one(config, one, start):
 
 
 @pytest.mark.faults
-def test_two_processes_equal_one(one, two):
-  assert len(rows(one)) == 3
-  assert_close_run(one, two)
-
-
-@pytest.mark.faults
 @pytest.mark.parametrize(
   ("name", "lost"), [("KILL", 1), ("KILL", 0), ("STOP", 1), ("STOP", 0)]
 )
@@ -143,18 +132,6 @@ def test_a_lost_peer(config, two, start, name, lost):
   assert steps(workdir)
   finish(start, config, workdir)
   assert_same_run(two, workdir)
-
-
-@pytest.mark.faults
-@pytest.mark.parametrize(
-  ("place", "lost"), [("evaluation 2", 0), ("orbax 2", 1), ("sums 2", 0)]
-)
-def test_a_peer_lost_at_other_moments(config, one, start, place, lost):
-  workdir = config.parent / f"{place.replace(' ', '-')}{lost}"
-  faults = ["", ""]
-  faults[lost] = f"KILL {place}"
-  left_alone(start.several(config, workdir, faults=faults), lost)
-  finish_alone(config, workdir, one)
 
 
 @pytest.mark.faults
@@ -232,39 +209,3 @@ def test_two_processes_evaluate_as_one_does(config, one, start, capfd, labels):
       assert both[name] == value
   assert [x.read_text() for x in workdir.glob("confusion.csv")] == tables
   assert len(tables) == labels and first.out.count("accuracy") == 1
-
-
-@pytest.mark.faults
-def test_a_coordinator_port_in_use(config, start):
-  workdir = config.parent / "port"
-  with socket.socket() as taken:
-    taken.bind(("127.0.0.1", free_port()))
-    taken.listen()
-    port = taken.getsockname()[1]
-    done = start(
-      config,
-      workdir,
-      f"--coordinator=127.0.0.1:{port}",
-      "--num_processes=2",
-      "--process_id=0",
-    ).ended()
-  assert done.status != 0 and done.out == ""
-  assert done.err.count("\n") == 1 and str(port) in done.err, done.err
-
-
-@pytest.mark.faults
-def test_a_workdir_that_is_being_trained(config, start):
-  workdir = config.parent / "taken"
-  holder = start(config, workdir, fault="STOP steps 3")
-  holder.until_struck()
-  before = contents(workdir)
-  first, second = (
-    process.ended() for process in start.several(config, workdir)
-  )
-  assert first.status == 2 and second.status != 0
-  assert first.err.startswith(f"error: {workdir}: is being trained by process")
-  assert first.err.count("\n") == 1, first.err
-  assert second.out == "" and second.err in ("", LOST)
-  assert contents(workdir) == before
-  holder.send(signal.SIGCONT)
-  assert holder.ended().status == 0

@@ -5,12 +5,7 @@ import signal
 
 import pytest
 
-from tests.faults.conftest import (
-  STATEFUL,
-  assert_same_run,
-  steps,
-  write_config,
-)
+from tests.faults.conftest import STATEFUL, assert_same_run, steps, write_config
 from tests.runtime.test_devices import PLUGIN
 
 pytestmark = pytest.mark.slow

@@ -11,13 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.conftest import (
-  ROOT,
-  position,
-  rows,
-  steps,
-  write_config,
-)
+from tests.faults.conftest import ROOT, position, rows, steps, write_config
 
 pytestmark = pytest.mark.slow
 

@@ -157,9 +157,7 @@ def test_logits_loss_and_gradients_equal_equations(tmp_path, name):
   close(float(loss), softmax_loss(expected, targets, weights))
   close(float(nll_BN.sum() / weights.sum()), float(loss))
   check_gradients(
-    grads,
-    lambda p: softmax_loss(equations(p, ids), targets, weights),
-    params,
+    grads, lambda p: softmax_loss(equations(p, ids), targets, weights), params
   )
 
 
@@ -497,21 +495,6 @@ def test_initial_values_of_head_and_embedding(tmp_path):
   assert (bias[64:128] == 2.5).all() and np.abs(bias[:64]).max() <= 0.05
 
 
-def test_tied_weights_must_fit(tmp_path):
-  with pytest.raises(UserError, match="as wide as the last layer, 8"):
-    build(tmp_path, model__tied=True, model__embedding_size=7)
-  with pytest.raises(UserError, match="as wide as the last layer, 16"):
-    build(tmp_path, task="gap_model", model__tied=True, model__embedding_size=8)
-  for merge, width in (("concat", 16), ("mean", 8)):
-    build(
-      tmp_path,
-      task="gap_model",
-      model__merge=merge,
-      model__tied=True,
-      model__embedding_size=width,
-    )
-
-
 class Echo(nn.Module):
   """A body that shows the ids it was given, one-hot."""
 
@@ -534,11 +517,7 @@ def test_symbol_dropout_hides_symbols_and_no_marks():
   def seen(rate, train=True, key=0):
     model = network.SequenceModel(Echo(), V, symbol_dropout=rate)
     _, logits = model.apply(
-      {"params": params},
-      ids,
-      (),
-      train,
-      rngs={"dropout": jax.random.key(key)},
+      {"params": params}, ids, (), train, rngs={"dropout": jax.random.key(key)}
     )
     return np.asarray(logits.argmax(-1))
 

@@ -18,14 +18,7 @@ from seqrnn.data.vocabulary import END, PAD, UNKNOWN
 from seqrnn.errors import UserError
 from seqrnn.experiment import shapes
 from seqrnn.modes import report
-from seqrnn.reporting import (
-  alarms,
-  charts,
-  gathering,
-  neurons,
-  page,
-  subject,
-)
+from seqrnn.reporting import alarms, charts, gathering, neurons, page, subject
 from seqrnn.training.checkpoint import Checkpoints, Position
 from seqrnn.training.history import add_row
 from tests.conftest import Page, tiny, write_text

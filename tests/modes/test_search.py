@@ -4,7 +4,6 @@ import csv
 import errno
 import json
 import math
-import multiprocessing
 import os
 import pwd
 import re
@@ -13,11 +12,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -413,39 +410,6 @@ def test_a_trial_too_large_for_the_memory_fails(tmp_path, objective):
   assert states(tmp_path / "s") == ["failed", "failed", "finished"]
   error = table(tmp_path / "s")[0]["error"]
   assert error.startswith("out of memory: model.hidden_size")
-
-
-def test_a_worker_has_its_gpu_before_jax_starts(monkeypatch, capsys):
-  calls = []
-
-  def record(name):
-    def recorded(*args):
-      calls.append((name, *args))
-      return ["warning: a GPU\nis"] if name == "devices.start" else None
-
-    target = f"seqrnn.searching.workers.{name}"
-    monkeypatch.setattr(target, recorded, raising=False)
-
-  parent = SimpleNamespace(sentinel=0)
-  monkeypatch.setattr(multiprocessing, "parent_process", lambda: parent)
-  monkeypatch.setattr(workers, "wait", lambda _: threading.Event().wait())
-  for name in (
-    *("jax.config.update", "os.sched_setaffinity", "devices.take_gpu"),
-    *("devices.start", "study.begin", "train_trials", "launch.end"),
-  ):
-    record(name)
-  monkeypatch.setattr(os, "sched_getaffinity", lambda _: {4, 5, 6, 7})
-  monkeypatch.setattr(workers.devices, "gpus", lambda: ["1"])
-  workers._worker(1, 2, 3, None, ())
-  assert calls[:4] == [
-    ("jax.config.update", "jax_num_cpu_devices", 3),
-    ("os.sched_setaffinity", 0, [6, 7]),
-    ("devices.take_gpu", 1, 2),
-    ("devices.start",),
-  ]
-  assert [name for name, *_ in calls[-2:]] == ["train_trials", "launch.end"]
-  line = "worker 2 of 2: warning: a GPU is\n"
-  assert capsys.readouterr() == ("", line)
 
 
 # A worker, which in its first trial waits for the other ones.

@@ -216,13 +216,6 @@ def test_changed_files_are_refused(ten, tmp_path):
   (workdir / "sha256").unlink()  # The user has edited a file.
   with pytest.raises(UserError, match="training data have changed"):
     train.fit(experiments.build, other, workdir)
-  (workdir / "config.json").write_text(record)
-  names = (workdir / "vocabulary.json").read_bytes() + b"\n"
-  (workdir / "vocabulary.json").write_bytes(names)
-  train.fit(experiments.build, config, workdir)
-  assert [row["step"] for row in rows(workdir)] == ["5", "10", "15"]
-  assert (workdir / "vocabulary.json").read_bytes() == names
-  assert (workdir / "sha256").exists()
 
 
 def test_patience_stops_and_the_best_checkpoint_stays(tmp_path):

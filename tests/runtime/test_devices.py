@@ -17,7 +17,6 @@ from seqrnn.config import command
 from seqrnn.config import read as config_lib
 from seqrnn.config.resolve import Facts, resolve, this_machine
 from seqrnn.configs import base
-from seqrnn.errors import UserError
 from seqrnn.runtime import devices, launch, sharding
 
 ROOT = Path(__file__).parents[2]
@@ -93,29 +92,9 @@ def test_the_reason_is_in_the_logs_of_jax(machine, monkeypatch, silent, capfd):
   assert capfd.readouterr() == ("", "")
 
 
-def test_a_device_that_cannot_start_is_one_line(machine, monkeypatch):
-  def fail():
-    raise RuntimeError("Unable to initialize backend 'cuda': no driver")
-
-  machine(gpu_files(1))
-  monkeypatch.setattr(jax, "devices", fail)
-  with pytest.raises(UserError, match="^JAX cannot start: Unable to .* driver"):
-    devices.start()
-
-
 def fake_mesh(count, kind, platform):
   device = SimpleNamespace(device_kind=kind, platform=platform)
   return SimpleNamespace(devices=np.array([device] * count), size=count)
-
-
-def test_devices_in_words(monkeypatch):
-  for count, kind, platform, cores, expected in (
-    (1, "NVIDIA H100", "gpu", 9, "1 x NVIDIA H100"),
-    (2, "cpu", "cpu", 2, "2 x cpu, 2 cores"),
-    (1, "cpu", "cpu", 1, "1 x cpu, 1 core"),
-  ):
-    monkeypatch.setattr(devices, "cores", lambda cores=cores: cores)
-    assert devices.words(fake_mesh(count, kind, platform)) == expected
 
 
 def test_an_accelerator_is_named_unless_the_mode_does_it(machine, monkeypatch):
@@ -125,15 +104,6 @@ def test_an_accelerator_is_named_unless_the_mode_does_it(machine, monkeypatch):
   monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
   assert devices.start() == ["devices: 1 x NVIDIA H100"]
   assert devices.start(named=True) == []
-
-
-def test_lines_on_devices_go_to_stderr(tmp_path, monkeypatch, capfd):
-  monkeypatch.setattr(devices, "start", lambda **_: ["warning: a GPU\nis"])
-  monkeypatch.setattr("seqrnn.modes.describe.run", lambda *_: None)
-  line = ["run.py", "--config=configs/rnn.py", "--mode=describe"]
-  monkeypatch.chdir(ROOT)
-  assert cli.main([*line, f"--workdir={tmp_path / 'x'}"]) == 0
-  assert capfd.readouterr() == ("", "warning: a GPU is\n")
 
 
 def test_too_little_memory_of_any_device_is_one_line():
