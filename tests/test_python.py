@@ -12,15 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 import seqrnn
-from seqrnn import calls, experiments
+from seqrnn import experiments
 from seqrnn.config import read as config_lib
-from seqrnn.runtime import files, launch
+from seqrnn.runtime import files
 from seqrnn.training import train
 from tests.conftest import tiny
 
@@ -224,30 +223,6 @@ def test_two_trainings_of_one_workdir(trained):
     with ThreadPoolExecutor() as pool:  # Loads need no lock.
       found = list(pool.map(lambda load: load(), loads))
   assert len({run.step for run in found}) == 1
-
-
-def test_devices_that_jax_has_started_stay(trained, monkeypatch, capsys):
-  """The config has what it was trained with."""
-  configured = []
-  monkeypatch.setattr(
-    launch, "configure_device", lambda *counts: configured.append(counts)
-  )
-  config = seqrnn.load(trained / "runs" / "a").config
-  config.train.cpu_devices = 2
-  with calls._started(config, "train") as config:
-    pass
-  assert config.train.cpu_devices == 4 == jax.local_device_count()
-  assert "train.cpu_devices=2: this process has started JAX with 4" in (
-    capsys.readouterr().err
-  )
-  # Only the workers of a search have few threads.
-  config.search.workers = 2
-  config.train.cpu_threads = 1
-  monkeypatch.delenv("PJRT_NPROC", raising=False)
-  with calls._started(config, "search"):
-    assert os.environ["PJRT_NPROC"] == "1"
-  assert "PJRT_NPROC" not in os.environ
-  assert configured == [(2, None), (4, None)]
 
 
 def test_a_script_that_workers_import_is_explained(monkeypatch):

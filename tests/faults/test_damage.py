@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from seqrnn.training import checkpoint
 from tests.faults.conftest import (
   STATEFUL,
   assert_same_run,
@@ -107,29 +106,3 @@ def test_where_all_are_damaged_nothing_is_touched(trained, run, capfd):
     for step in STEPS:
       assert f"checkpoint {step} is damaged: " in err
     assert contents(run) == before
-
-
-@pytest.mark.faults
-def test_a_damaged_best_one(tmp_path, capfd):
-  """The newest stands in for sampling, and going on needs no other."""
-  fields = {
-    "train.max_steps": 8,
-    "train.eval_every": 2,
-    "checkpoint.keep": 1,
-    "optimizer.name": "sgd",
-    "optimizer.learning_rate": 1000.0,  # The first is the best.
-  }
-  config, run = write_config(tmp_path, fields), tmp_path / "run"
-  assert call(config, run) == 0
-  best, newest = steps(run)
-  assert checkpoint.select(run / "checkpoints", None) == best < newest
-  flip(run / "checkpoints" / str(best) / "sha256")
-  capfd.readouterr()
-  for line in (
-    ("--mode=sample", "--config.sample.length=1"),
-    ("--mode=evaluate",),
-  ):
-    assert call(None, run, *line) == 0
-    told(capfd.readouterr().err, [best], newest)
-  assert call(config, run) == 0
-  assert capfd.readouterr().err == ""

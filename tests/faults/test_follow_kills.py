@@ -1,7 +1,6 @@
 """Following a log: whatever happens, each alarm is written once."""
 
 import json
-import os
 import random
 import shutil
 import signal
@@ -195,66 +194,3 @@ def test_a_full_disk(shop, expected, disk, tmp_path):  # noqa: F811
   # Killed while the disk was full, it reads the lines again.
   followed(made, tmp_path / "killed", lines)
   assert rows_of(tmp_path / "killed") == expected
-
-
-def test_broken_lines(shop, expected, tmp_path, capsys):
-  _, lines = shop
-  draw, mixed = random.Random(1), []
-  broken = [
-    lambda line: line[: draw.randrange(len(line))] + b"\xff",
-    lambda _: draw.randbytes(draw.randrange(1, 200)).replace(b"\n", b""),
-    lambda _: b"x" * (2**16 + draw.randrange(1, 9)),
-    lambda _: b"",
-    lambda _: b"\0" * draw.randrange(1, 99),
-  ]
-  count = 0
-  for line in lines:
-    if draw.random() < 0.05:
-      mixed.append(draw.choice(broken)(line))
-      count += 1
-    mixed.append(line)
-  followed(shop, tmp_path, mixed)
-  assert rows_of(tmp_path) == expected
-  told_of = capsys.readouterr().err.splitlines()
-  assert sum("skipped, " in line for line in told_of) == 10
-
-
-@pytest.mark.parametrize("years", [-30, 10])
-def test_a_clock_that_jumps(shop, expected, tmp_path, years):
-  """Single wrong times end no session and change no alarm but its time."""
-  _, lines = shop
-  draw = random.Random(2)
-  wrong, jumped = [], 0
-  for line in lines:
-    if draw.random() < 0.01 and (not wrong or wrong[-1][:4] == b"2026"):
-      line = b"%d" % (2026 + years) + line[4:]
-      jumped += 1
-    wrong.append(line)
-  followed(shop, tmp_path, wrong)
-
-  def plain(rows):
-    return [{**row, "time": None} for row in rows]
-
-  assert plain(rows_of(tmp_path)) == plain(expected)
-
-
-def test_a_flood_of_new_sessions(shop, tmp_path):
-  """Memory is bounded: detect.followed sessions are open."""
-  _, lines = shop
-
-  def resident():
-    pages = int(follow.Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-  form = "2026-03-02 10:00:00 INFO shop: order-{:07} customer checked"
-  flood = [form.format(10**6 + n).encode() for n in range(100_000)]
-  used = []
-  running = followed(
-    shop,
-    tmp_path,
-    flood,
-    changes={"followed": 1000},
-    between=lambda: used.append(resident()),
-  )
-  assert running.follower.open_sessions == 1000
-  assert max(used) - used[len(used) // 3] < 30e6

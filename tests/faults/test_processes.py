@@ -135,23 +135,6 @@ def test_a_lost_peer(config, two, start, name, lost):
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize(
-  ("name", "status", "place", "told"),
-  [("INT", 130, "steps 15", 0), ("TERM", 143, "evaluation 3", 1)],
-)
-def test_a_signal_to_one_of_two(config, one, start, name, status, place, told):
-  workdir = config.parent / f"{name}{told}-{place.replace(' ', '-')}"
-  faults = ["", ""]
-  faults[told] = f"{name} {place}"
-  both = start.several(config, workdir, faults=faults)
-  line = same_end(both, status)
-  step = int(re.search(r"saved at step (\d+);", line)[1])
-  assert f"stopped by SIG{name} and" in line
-  assert steps(workdir)[-1] == step < 24
-  finish_alone(config, workdir, one)
-
-
-@pytest.mark.faults
 @pytest.mark.parametrize("wrong", [0, 1])
 def test_a_bug_in_one_of_two(config, one, start, wrong):
   workdir = config.parent / f"bug{wrong}"

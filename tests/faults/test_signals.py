@@ -6,7 +6,6 @@ import signal
 import pytest
 
 from tests.faults.conftest import STATEFUL, assert_same_run, steps, write_config
-from tests.runtime.test_devices import PLUGIN
 
 pytestmark = pytest.mark.slow
 
@@ -72,26 +71,6 @@ def test_a_signal_loses_nothing(whole, start, name, place, step):
   # Another thread may be a few steps further.
   check(done, workdir, name, steps(workdir)[-1] if step is None else step)
   finish(start, whole, workdir)
-
-
-@pytest.mark.faults
-def test_a_signal_under_a_backend_that_handles_it(whole, start):
-  """As libtpu does; its handler must not end the run."""
-  config, folder, _ = whole
-  plugin = folder / "jax_plugins" / "grasping"
-  plugin.mkdir(parents=True)
-  (plugin / "__init__.py").write_text(PLUGIN)
-  path = {"PYTHONPATH": str(folder)}
-  for place, step in (("steps 7", 7), ("restore 1", None)):
-    workdir = folder / f"grasped-{place.replace(' ', '-')}"
-    process = start(config, workdir, fault=f"TERM {place}", environment=path)
-    done = process.ended()
-    assert process.struck
-    if step is None:
-      assert (done.status, done.err) == (-signal.SIGTERM, "")
-    else:
-      check(done, workdir, "TERM", step)
-    finish(start, whole, workdir)
 
 
 @pytest.mark.faults

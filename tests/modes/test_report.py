@@ -181,23 +181,6 @@ def test_a_page_without_data_says_why(runs, tmp_path):
     assert text in page.text, text
 
 
-def test_cautions_name_changed_and_missing_data(runs):
-  config, workdir = runs("language model")
-  run = subject.open_run(experiments.build, config, workdir)
-  assert run.caution == ""
-  train_alone = run._replace(facts={"train": run.facts["train"]})
-  assert "No held-out split can be read here" in train_alone.caution
-  for fields, changed in (
-    ({"step": 3, "buckets": 2}, False),  # The same texts.
-    ({"test_fraction": 0.3}, True),
-  ):
-    other = config.copy_and_resolve_references()
-    other.data.update(fields)
-    run = subject.open_run(experiments.build, other, workdir)
-    assert run.changed == changed
-    assert ("has changed since the training" in run.caution) == changed
-
-
 def test_runs_are_compared(runs, capsys):
   (_, one), (_, other) = runs("language model"), runs("all heads")
   path, table = gathering.write_comparison([one, other])

@@ -1,7 +1,6 @@
 """Searches: their spaces, and that no trial is lost or repeated."""
 
 import csv
-import errno
 import json
 import math
 import os
@@ -26,7 +25,6 @@ from optuna.distributions import (
   FloatDistribution,
   IntDistribution,
 )
-from optuna.storages import journal as optuna_journal
 
 from seqrnn import experiments
 from seqrnn.config import read as config_lib
@@ -355,19 +353,6 @@ def test_a_cut_line_of_the_journal_is_left_out_and_damage_is_refused(
       UserError, match=r"/trials.log: cannot be read \(.*; re"
     ):
       run_search(config, tmp_path / "cut")
-
-
-def test_a_full_disk_at_the_journal_is_reported_in_a_line(
-  tmp_path, objective, monkeypatch
-):
-  config = random_rates(tmp_path, objective)
-
-  def full(*_):
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-  monkeypatch.setattr(optuna_journal.JournalFileBackend, "append_logs", full)
-  with pytest.raises(MachineError, match="trials.log: cannot be written: No s"):
-    run_search(config, tmp_path / "s")
 
 
 @pytest.mark.usefixtures("undrawn")

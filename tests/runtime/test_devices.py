@@ -1,6 +1,5 @@
 """Lines on devices; the GPUs of workers; memory that is too small."""
 
-import logging
 import os
 import signal
 import subprocess
@@ -9,7 +8,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import jax
-import numpy as np
 import pytest
 
 from seqrnn import cli
@@ -17,7 +15,7 @@ from seqrnn.config import command
 from seqrnn.config import read as config_lib
 from seqrnn.config.resolve import Facts, resolve, this_machine
 from seqrnn.configs import base
-from seqrnn.runtime import devices, launch, sharding
+from seqrnn.runtime import devices, launch
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,47 +61,6 @@ def test_a_gpu_that_is_not_used_is_a_warning(machine, monkeypatch):
   monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
   monkeypatch.setitem(jax.config.values, "jax_platforms", "cpu")
   assert devices.start() == []
-
-
-@pytest.fixture
-def silent():
-  """Logs are off, as in run.py."""
-  logging.disable(logging.ERROR)
-  yield
-  logging.disable(logging.NOTSET)
-
-
-def test_the_reason_is_in_the_logs_of_jax(machine, monkeypatch, silent, capfd):
-  del silent
-  machine(gpu_files(1))
-  logger = logging.getLogger("jax._src.xla_bridge")
-
-  def log():
-    logger.info("Unable to initialize backend 'tpu': not there")
-    logger.error("Exception when calling xla_cuda13")
-    logger.warning("An NVIDIA GPU may be present, but no CUDA jaxlib")
-
-  before = logging.root.handlers, logging.root.level
-  monkeypatch.setattr(jax, "devices", log)
-  [line] = devices.start()
-  assert line == f"{GPU}; JAX says: Exception when calling xla_cuda13"
-  assert (logging.root.handlers, logging.root.level) == before
-  logger.error("off again")
-  assert capfd.readouterr() == ("", "")
-
-
-def fake_mesh(count, kind, platform):
-  device = SimpleNamespace(device_kind=kind, platform=platform)
-  return SimpleNamespace(devices=np.array([device] * count), size=count)
-
-
-def test_an_accelerator_is_named_unless_the_mode_does_it(machine, monkeypatch):
-  machine(gpu_files(1))
-  mesh = fake_mesh(1, "NVIDIA H100", "gpu")
-  monkeypatch.setattr(sharding, "mesh", lambda: mesh)
-  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-  assert devices.start() == ["devices: 1 x NVIDIA H100"]
-  assert devices.start(named=True) == []
 
 
 def test_too_little_memory_of_any_device_is_one_line():

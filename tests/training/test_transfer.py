@@ -16,9 +16,6 @@ from seqrnn.data.read.affixes import affix_vocabulary
 from seqrnn.data.vocabulary import RESERVED
 from seqrnn.errors import UserError
 from seqrnn.models import network
-from seqrnn.modes import describe
-from seqrnn.reporting import summary
-from seqrnn.reporting.subject import open_run
 from seqrnn.runtime import sharding
 from seqrnn.training import optimizers, setup, train, transfer
 from seqrnn.training.transfer import Place
@@ -242,18 +239,6 @@ def test_parts_that_were_taken_stay_and_the_head_learns(trained, classifier):
       assert np.array_equal(*kernels)
   heads = (experiments.load(classifier, n).params["head"] for n in (3, 12))
   assert not np.array_equal(*(head["kernel"] for head in heads))
-
-
-def test_reports_say_where_a_run_came_from(classifier, tmp_path, capsys):
-  config = config_of(tmp_path, "classification", **CLASSIFIER)
-  config.train.start_from, config.train.freeze = str(classifier), None
-  describe.run(experiments.build, config, tmp_path / "new")
-  assert f"started from {classifier}, step" in capsys.readouterr().out
-  config = experiments.load(classifier).config
-  subject = open_run(experiments.build, config, classifier)
-  page = summary.lead(subject, {})["text"]
-  assert "started from parts of" in page
-  assert "embedding, layer 1 forward, layer 1 backward" in page
 
 
 def test_labels_are_found_by_name(classifier, tmp_path, monkeypatch):
