@@ -371,22 +371,6 @@ def test_a_stream_may_be_closed(closed, flag, status):
   assert done.stderr.count("\n") == (status == 2 and "2>" not in closed), done
 
 
-@pytest.mark.parametrize("own", [None, "elsewhere"])
-def test_compiled_programs_are_kept(tmp_path, monkeypatch, own):
-  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-  monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
-  if own:
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", own)
-  code = "from seqrnn.runtime import launch; launch.prepare(); import jax"
-  code += "; print(jax.config.values['jax_compilation_cache_dir'])"
-  done = subprocess.run(
-    [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
-  )
-  place = done.stdout.strip()
-  expected = own or f"{tmp_path}/seqrnn/compiled/jaxlib-"
-  assert place.startswith(expected), done
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="a function of glibc")
 def test_memory_of_a_compilation_is_given_back_before_the_first_run():
   code = """

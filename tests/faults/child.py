@@ -9,7 +9,6 @@ no sign of life.
 
 Places, of which the second word of FAULT names one:
 
-  claim       the config is about to be compared with that of the workdir
   restore     a checkpoint is about to be looked for
   replace-X   the file X is written beside its place and not yet in it
   steps       a step was started
@@ -27,7 +26,6 @@ Places, of which the second word of FAULT names one:
   sums        half of the checksums are on disk
   rename      the checkpoint is in its place, older ones are still there
   remove      half of an older checkpoint is gone
-  draw        history.png is about to be drawn
 """
 
 import os
@@ -96,12 +94,7 @@ def arm(*_):
   from seqrnn.training.checkpoint import Checkpoints
   from seqrnn.training.progress import Progress
 
-  for module, name, place in (
-    (train, "check_owner", "claim"),
-    (train, "restore", "restore"),
-    (train, "draw_history", "draw"),
-  ):
-    wrap(module, name, before=lambda *_, place=place: at(place))
+  wrap(train, "restore", before=lambda *_: at("restore"))
   wrap(os, "replace", before=lambda _, new: at(f"replace-{Path(new).name}"))
   wrap(Progress, "step", after=lambda *_: at("steps"))
   evaluator = train.evaluator

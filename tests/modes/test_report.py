@@ -1,6 +1,5 @@
 """report: pages that are valid, load nothing and have all sections."""
 
-import csv
 import functools
 import json
 import re
@@ -25,7 +24,6 @@ from tests.conftest import Page, tiny, write_text
 
 TOP = {"eyebrow": "e", "heading": "h", "text": "t"}
 HOSTILE = "<script>alert(1)</script>&amp;\"'\x1b[31m\u202e]]>\u6f22\n"
-LABELLED = {"task": "classification", "data.format": "tab"}
 TASKS = {
   "language model": {"data.stateful": True, "model.embedding_size": 4},
   "events": {"data.unit": "session", "data.mapping": "many_to_one"},
@@ -204,49 +202,19 @@ def test_runs_are_compared(runs, capsys):
 def test_anomalous_sessions_are_shown(tmp_path):
   folder = tmp_path / "detect"
   folder.mkdir()
-  tables = {
-    "incidents": [
-      {
-        "severity": "high",
-        "sessions": 3 + n,
-        "p_value": "" if n == 21 else 0.001 * n,
-        "reason": "unusual counts of events",
-        "event": f"kind {n}",
-        "example": "x <i>",
-        "line": 7000 + n,
-        "before": "a b | b",
-        "after": "c",
-      }
-      for n in (0, *range(1, 21), 21)
-    ],
-    "sessions": [
-      {
-        "session": f"s<{n}>",
-        "events": 30,
-        "p_value": 0.5,
-        "combined": abs(n - 4) + n / 9,
-        "severity": "",
-        "reason": "",
-      }
-      for n in range(9)
-    ],
-    "events": [
-      {
-        "session": "s<8>",
-        "event": f"e{n}",
-        "bits": n / 3,
-        "flag": int(n == 20),
-        "event_1": "<i>",
-        "probability_1": 0.25,
-      }
-      for n in range(30)
-    ],
-  }
-  for name, rows in tables.items():
-    with (folder / f"{name}.csv").open("w", newline="") as file:
-      writer = csv.DictWriter(file, list(rows[0]))
-      writer.writeheader()
-      writer.writerows(rows)
+  head = "severity,sessions,p_value,reason,event,example,line,before,after\n"
+  incidents = [
+    f"high,{3 + n},{'' if n == 21 else 0.001 * n},unusual counts of events,"
+    f"kind {n},x <i>,{7000 + n},a b | b,c\n"
+    for n in range(22)
+  ]
+  (folder / "incidents.csv").write_text(head + "".join(incidents))
+  head = "session,events,p_value,combined,severity,reason\n"
+  sessions = [f"s<{n}>,30,0.5,{abs(n - 4) + n / 9},,\n" for n in range(9)]
+  (folder / "sessions.csv").write_text(head + "".join(sessions))
+  head = "session,event,bits,flag,event_1,probability_1\n"
+  events = [f"s<8>,e{n},{n / 3},{n == 20:d},<i>,0.25\n" for n in range(30)]
+  (folder / "events.csv").write_text(head + "".join(events))
   page.write_page(
     tmp_path / "page.html", "detect", TOP, alarms.sections(tmp_path)
   )

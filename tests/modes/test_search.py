@@ -91,17 +91,10 @@ def test_a_space_is_read():
 def test_a_wrong_space_is_refused_in_a_line():
   for name, text, rule in (
     ("model_droput", "uniform(0, 1)", "did you mean model.dropout?"),
-    ("sample_size", "integer(1, 9)", "no such field"),
     ("model_dropout", "__import__('os')", "must be log_uniform(low, high), "),
-    ("model_dropout", "uniform(0, 0.5", "must be log_uniform(low, high), "),
-    ("model_dropout", "choice()", "must be log_uniform(low, high), "),
     ("model_dropout", "uniform(0)", "must be uniform(low, high), low < high"),
     ("model_dropout", "uniform(0, 1)", "of which 1.0 must be from 0 to below"),
-    ("model_dropout", "uniform(0, exp(-1))", "'exp(-1)': must be a number"),
-    ("model_dropout", "uniform(0, nan)", "of which nan must be from 0"),
     ("model_dropout", "log_uniform(0, 0.5)", "0 < low < high"),
-    ("model_layers", "uniform(1, 3)", "or grid(a, b, ...)"),
-    ("optimizer_clip_norm", "uniform(none, 1)", "must be uniform(low, high)"),
     ("optimizer_momentum", "one_minus_log_uniform(0, 1)", "of which 1.0 must"),
     ("train_cpu_devices", "choice(1, 2)", "must be none: a process has"),
   ):
@@ -111,15 +104,11 @@ def test_a_wrong_space_is_refused_in_a_line():
     assert rule in line and "\n" not in line
     assert line.startswith("config.search.space=")
     assert line[21:].startswith(name.replace("_", ".", 1))
-
-
-def test_a_method_refuses_what_it_cannot_search():
-  for method, texts, rule in (
-    ("grid", {"model_dropout": "uniform(0, 0.5)"}, "needs grid(a, b, ...)"),
-    ("coarse", {"model_dropout": "uniform(0, 0.5)"}, "learning_rate alone"),
-    ("tpe", {}, "is empty; must be as"),
+  config = spaces(model_dropout="uniform(0, 0.5)")
+  for method, rule in (
+    ("grid", "needs grid(a, b, ...)"),
+    ("coarse", "learning_rate alone"),
   ):
-    config = spaces(**texts)
     config.search.method = method
     with pytest.raises(UserError) as caught:
       space.parse_space(config)

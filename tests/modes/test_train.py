@@ -16,15 +16,12 @@ import numpy as np
 import pytest
 
 from seqrnn import experiments
-from seqrnn.data.batches.segments import Segments
 from seqrnn.errors import Interrupted, MachineError, UserError
 from seqrnn.training import step as step_lib
 from seqrnn.training import train
 from seqrnn.training.checkpoint import Checkpoints, steps
 from seqrnn.training.progress import Progress
 from tests.conftest import tiny
-
-ROOT = Path(__file__).parents[2]
 
 
 def rows(workdir):
@@ -105,26 +102,6 @@ def test_going_on_repeats_an_uninterrupted_run_to_the_bit(
   again = train.fit(experiments.build, config, tmp_path / "parts")
   assert again == whole
   assert_same_run(tmp_path / "whole", tmp_path / "parts", 12)
-
-
-def test_an_epoch_is_kept_when_the_next_one_cannot_be_read(
-  tmp_path, monkeypatch
-):
-  config = tiny(tmp_path, {"train.batches_per_epoch": 3, "train.epochs": 2})
-  batches = Segments.batches
-
-  def read(self, split, epoch, **how):
-    if epoch:
-      raise UserError("the disk is gone")
-    return batches(self, split, epoch, **how)
-
-  monkeypatch.setattr(Segments, "batches", read)
-  with pytest.raises(UserError, match="the disk is gone"):
-    train.fit(experiments.build, config, tmp_path / "run")
-  assert [row["step"] for row in rows(tmp_path / "run")] == ["3"]
-  monkeypatch.undo()
-  train.fit(experiments.build, config, tmp_path / "run")
-  assert [row["step"] for row in rows(tmp_path / "run")] == ["3", "6"]
 
 
 def test_it_learns_and_writes_what_it_did(tmp_path, capsys):

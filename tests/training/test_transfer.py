@@ -335,10 +335,6 @@ def test_a_tagger_takes_affixes_by_name_and_a_crf_of_the_same_tags(tmp_path):
       at = tuple(map(known.index, names))
       expected = np.asarray(old["crf"]["transitions"])[at]
     assert crf["transitions"][row, column] == expected
-  # A layer that has read affixes does not read the features of an LSTM.
-  other.model.affixes, other.model.letters = None, 64
-  found = setup.settle(experiments.build, other, tmp_path / "letters")
-  assert found.record.taken == ["embedding"]
 
 
 def test_what_does_not_fit_is_refused_in_a_line(trained, tmp_path):
@@ -353,15 +349,10 @@ def test_what_does_not_fit_is_refused_in_a_line(trained, tmp_path):
   refused(
     "has model.cell='lstm', and this run has 'gru'", **{"model.cell": "gru"}
   )
-  sizes = {"model.hidden_size": 9, "model.embedding_size": 7}
-  refused("no part fits: it has model.embedding_size=6, not 7;", **sizes)
   refused(
     "no part fits: it has data.unit='word', not 'char'", **{"data.unit": "char"}
   )
   refused("has no run", tmp_path / "nothing")
-  (tmp_path / "empty").mkdir()
-  shutil.copy(trained / "lm" / "config.json", tmp_path / "empty")
-  refused("has no checkpoint", tmp_path / "empty")
   shutil.copytree(trained / "lm", tmp_path / "run")
   task = {"task": "language_model", "model.bidirectional": False}
   refused("has a run that started from nothing", **task)
