@@ -94,7 +94,7 @@ print(json.dumps(missing))
 
 
 def test_all_that_a_script_imports_is_found():
-  """What is imported late, when a benchmark runs, too."""
+  """Late imports, of a benchmark that runs, too."""
   wanted = {}
   for path in ROOT.glob("benchmarks/*.py"):
     names = set()

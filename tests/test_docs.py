@@ -1,4 +1,4 @@
-"""The documentation: its commands work, what it names exists."""
+"""The documentation: its commands work, and all names in it exist."""
 
 import importlib
 import os
@@ -60,7 +60,7 @@ LEFT_OUT = {
   "--follow": "reads a log that grows",
   "shop.csv": "reads what benchmarks/shop_log.py writes",
   "engine=spark": "needs the extra spark",
-  "batches_per_epoch=150": "goes on with a run of the user's",
+  "batches_per_epoch=150": "resumes a run of the user's",
   "DATA/": "reads data sets that are no part of the project",
   "host0": "needs a second host",
   **{
@@ -73,7 +73,7 @@ LEFT_OUT = {
   "search.method=coarse": "test_search has it",
   "grid(32, 64)": "test_search has it",
 }
-# The recipes are what they are but for these: two steps, little to read.
+# The fields that differ in the recipes: two steps, little to read.
 SMALL = {
   "train.max_steps": 2,
   "data.validation_fraction": 0.002,

@@ -70,7 +70,7 @@ def home(trained, monkeypatch):
 
 @contextmanager
 def lean() -> Iterator[None]:
-  """What is done within must not take 300 MB more than there was before."""
+  """Its block must not take more than 300 MB."""
 
   def kilobytes(name):
     status = Path("/proc/self/status").read_text()
@@ -286,7 +286,7 @@ REFUSED: list[tuple] = [
   ("socket", listen, PIPE, BOTH),
   ("config is folder", folder("config.json"), "Is a directory", BOTH),
   ("checkpoints are file", no_checkpoint, "has no checkpoint"),
-  # What is too large to be read.
+  # Files that are too large to be read.
   ("sparse config", sparse("config.json"), "larger than 1,048,576", BOTH),
   ("sparse vocabulary", sparse("vocabulary.json"), "larger than 67,1", BOTH),
   ("sparse array", sparse(f"{LAST}/params/manifest.ocdbt"), DAMAGED, BOTH),
@@ -448,7 +448,7 @@ def more_names(workdir: Path):
   path.write_text(json.dumps({ESCAPE: fields["symbols"], **fields}))
 
 
-# What changes nothing, and what is told on stderr.
+# Edits that change nothing, and the warning on stderr.
 HARMLESS: list[tuple] = [
   ("code", code, ""),
   ("folders that are no steps", names, ""),

@@ -1,4 +1,4 @@
-"""What anyone may have in a file: read right, or told in one clear line."""
+"""Files of the user: read as they should be, or refused in one line."""
 
 import os
 import socket
@@ -25,7 +25,7 @@ LONG = (
 )
 EMPTY = "data.path='text': the corpus is empty, it has no symbols"
 
-# A file `text`, the unit, and its documents or the line that is told.
+# A file `text`, the unit, and its documents or the error.
 TEXTS = {
   "plain": (b"abc", "char", ["abc"]),
   "bytes of one to four": ("aé中😀".encode(), "char", ["aé中😀"]),
@@ -109,7 +109,7 @@ def test_wrong_bytes_are_replaced(here):
 
 
 def make_files(here):
-  """Files of all kinds, and what is none."""
+  """Files of all kinds, a pipe, a socket and links."""
   files = {
     "a": b"aa",
     "folder/b": b"bb",

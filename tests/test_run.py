@@ -1,4 +1,4 @@
-"""The command line: what it means, and one line for every mistake."""
+"""The command line: its meaning, and one line for every mistake."""
 
 import json
 import os
@@ -479,7 +479,7 @@ def test_huge_pages_are_asked_for_once(monkeypatch, given):
 @pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")
 @pytest.mark.parametrize("program", ["run.py", "seqrnn/__main__.py"])
 def test_a_program_starts_again_before_it_imports_anything(program):
-  """And passes on what was typed, also that to Python itself."""
+  """And passes on all arguments, those of Python itself, too."""
   code = f"""
 import os, runpy, sys
 def execv(path, argv):

@@ -99,21 +99,6 @@ class Process:
     """When the fault came; None: not yet."""
     return float(self._told.read_text()) if self._told.exists() else None
 
-  @property
-  def stopped(self) -> bool:
-    """Whether no thread of it runs, because it has stopped itself."""
-    threads = Path(f"/proc/{self.number}/task").iterdir()
-    states = [(t / "stat").read_text().rsplit(")", 1)[1][1] for t in threads]
-    return set(states) == {"T"}
-
-  @property
-  def runs(self) -> bool:
-    return self._popen.poll() is None
-
-  @property
-  def number(self) -> int:
-    return self._popen.pid
-
   def send(self, number: int):
     self._popen.send_signal(number)
 

@@ -26,12 +26,6 @@ CASES = {
     "model.bidirectional": True,
     "train.batch_size": 7,
   },
-  "gap-model": {
-    "task": "gap_model",
-    "data.step": 4,
-    "train.batch_size": 6,
-    "model.cell": "gru",
-  },
   "regularised": {
     "task": "gap_model",
     "data.step": 4,
@@ -69,14 +63,6 @@ CASES = {
     "data.buckets": 3,
     "data.repeats": "weight",
     "train.batch_size": 6,
-  },
-  "rmsprop-clipped": {
-    "train.batch_size": 5,
-    "optimizer.name": "rmsprop",
-    "optimizer.clip_norm": 1.0,
-    "model.layers": 2,
-    "model.embedding_size": 8,
-    "model.tied": True,
   },
 }
 # A task without a case of its own has one with the default fields.
@@ -127,10 +113,5 @@ def test_going_on_with_another_number_of_devices(start, tmp_path):
 @pytest.mark.faults
 @pytest.mark.parametrize("name", CASES)
 def test_devices_change_nothing(start, tmp_path, name):
-  turns = TURNS if name in ("stateful", "gap-model") else []
+  turns = TURNS if name in ("stateful", "regularised") else []
   compare(start, tmp_path, CASES[name], [1, 2, 4, 8], turns)
-
-
-def test_every_task_is_among_the_cases():
-  tasks = {case.get("task", "language_model") for case in CASES.values()}
-  assert tasks == set(experiments.TASKS)

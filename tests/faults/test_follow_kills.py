@@ -2,7 +2,6 @@
 
 import json
 import random
-import shutil
 import signal
 import threading
 import time
@@ -10,12 +9,12 @@ import time
 import pytest
 
 from benchmarks import shop_log
+from seqrnn import experiments
 from seqrnn.logs.detect import deployed
 from seqrnn.logs.follow import follow, state
 from seqrnn.logs.follow.state import ALARMS, NAME, State
 from tests.data.logs.test_tail import Log
 from tests.faults.conftest import call
-from tests.faults.test_disk import disk  # noqa: F401
 
 KILLS = 25
 TRAINED = [
@@ -57,53 +56,36 @@ def rows_of(folder):
 
 
 class Input:
-  """Lines that are read at once, or in portions of so many."""
+  """Lines that are read in portions of 1000."""
 
-  def __init__(self, lines, portion=1000, between=lambda: None):
-    self._lines, self._portion, self._between = lines, portion, between
+  def __init__(self, lines):
+    self._lines = lines
     self.position, self.ended = follow.Position(), False
 
   behind = 0
 
   def read(self, _):
-    self._between()
     begin = self.position.line
-    some = self._lines[begin : begin + self._portion]
+    some = self._lines[begin : begin + 1000]
     self.position = self.position._replace(line=begin + len(some))
     self.ended = self.position.line == len(self._lines)
     return follow.Chunk(some, begin + 1, 0, self.position)
 
 
-def followed(shop, folder, lines, reported=None, changes=None, **how):
-  """Follows lines in this process; the service, its state in a folder."""
-  made = shop if isinstance(shop, deployed.Deployed) else restored(shop[0])
-  for name, value in (changes or {}).items():
-    made.config.detect[name] = value
-  report = print if reported is None else reported.append
-  with State(folder, report) as kept:
-    running = follow.Service(lambda: made, folder, kept, lambda _: None)
-    running.recover()
-    source = Input(lines, **how)
-    source.position = running.position
-    running.follow(source, lambda: False, lambda: False)
-  return running
-
-
-def restored(workdir):
-  from seqrnn import experiments
-
-  run = experiments.load(workdir)
-  return deployed.restore(experiments.build, run.config, workdir)
-
-
 @pytest.fixture(scope="module")
 def expected(shop, tmp_path_factory):
-  """The alarms of a follower that nothing stops."""
+  """The alarms of a follower in this process that nothing stops."""
+  workdir, lines = shop
   folder = tmp_path_factory.mktemp("whole")
-  followed(shop, folder, shop[1])
-  found = rows_of(folder)
-  assert len(found) > 10
-  return found
+  run = experiments.load(workdir)
+  detection = deployed.restore(experiments.build, run.config, workdir)
+  with State(folder, print) as stored:
+    service = follow.Service(lambda: detection, folder, stored, lambda _: None)
+    service.recover()
+    service.follow(Input(lines), lambda: False, lambda: False)
+  rows = rows_of(folder)
+  assert len(rows) > 10
+  return rows
 
 
 class Writer(threading.Thread):
@@ -168,29 +150,3 @@ def test_kills_at_random_moments(shop, expected, start, tmp_path):
   done = process.ended()
   assert done.status == 0, done
   assert rows_of(folder) == expected
-
-
-def test_a_full_disk(shop, expected, disk, tmp_path):  # noqa: F811
-  workdir, lines = shop
-  reported, seen, filler = [], [], disk / "filler"
-
-  def fill():
-    seen.append(len(reported))
-    if len(seen) == 4:
-      free = shutil.disk_usage(disk).free
-      with filler.open("wb") as file:
-        file.write(bytes(free))
-    if len(seen) == 8:
-      shutil.copytree(disk / "state", tmp_path / "killed")
-      filler.unlink()
-
-  made = restored(workdir)
-  followed(made, disk / "state", lines, reported, portion=800, between=fill)
-  assert [line.split(": ")[1] for line in reported] == [
-    "the state cannot be written",
-    "the state is written again",
-  ]
-  assert rows_of(disk / "state") == expected
-  # Killed while the disk was full, it reads the lines again.
-  followed(made, tmp_path / "killed", lines)
-  assert rows_of(tmp_path / "killed") == expected
