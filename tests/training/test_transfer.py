@@ -107,43 +107,43 @@ def start(
   """The start of a run from one of `trained`, and its initial parameters."""
   config = config_of(tmp_path, task, words, **fields)
   config.train.start_from = str(trained / name)
-  found = setup.settle(experiments.build, config, tmp_path / "run")
-  fresh = jax.device_get(found.experiment.init(jax.random.key(0)))
-  [values] = found.values
-  return found, fresh, values(fresh)
+  settled = setup.settle(experiments.build, config, tmp_path / "run")
+  fresh = jax.device_get(settled.experiment.init(jax.random.key(0)))
+  [values] = settled.values
+  return settled, fresh, values(fresh)
 
 
 def test_a_classifier_takes_the_tower_of_a_language_model(trained, tmp_path):
-  found, fresh, made = start(trained, "lm", tmp_path)
+  settled, fresh, initial = start(trained, "lm", tmp_path)
   old = params_of(trained / "lm")
   layers = "layer 1 forward", "layer 2 forward"
-  assert found.record.taken == ["embedding", *layers]
-  assert found.record.new == ["layer 1 backward", "layer 2 backward", "head"]
-  assert found.record.left == ["forward head"]
+  assert settled.record.taken == ["embedding", *layers]
+  assert settled.record.new == ["layer 1 backward", "layer 2 backward", "head"]
+  assert settled.record.left == ["forward head"]
   for new in ("layers_0", "layers_1"):
-    assert_equal(made["body"][new]["backward"], fresh["body"][new]["backward"])
-  assert_equal(made["head"], fresh["head"])
+    assert_equal(initial["body"][new]["backward"], fresh["body"][new]["backward"])
+  assert_equal(initial["head"], fresh["head"])
   # The forward half of the layers' outputs is what the tower computes.
-  tower: Any = network.stack(found.config.model, None)
-  both: Any = network.stack(found.config.model, None, bidirectional=True)
+  tower: Any = network.stack(settled.config.model, None)
+  both: Any = network.stack(settled.config.model, None, bidirectional=True)
   ids = np.random.default_rng(0).integers(0, 14, (3, 5))
   x = np.asarray(old["embedding"]["embedding"])[ids]
   x = jnp.asarray(x)
   mask = jnp.ones((3, 5), bool)
   _, one = tower.apply({"params": old["body"]}, x, mask, tower.initial_carry(3))
-  _, two = both.apply({"params": made["body"]}, x, mask, both.initial_carry(3))
+  _, two = both.apply({"params": initial["body"]}, x, mask, both.initial_carry(3))
   np.testing.assert_allclose(two[..., :8], one, atol=1e-6)
 
 
 def test_a_classifier_takes_both_towers_of_a_gap_model(trained, tmp_path):
-  found, _, made = start(trained, "gap", tmp_path)
+  settled, _, initial = start(trained, "gap", tmp_path)
   old = params_of(trained / "gap")["body"]
-  assert found.record.new == ["head"]
+  assert settled.record.new == ["head"]
   for way in ("forward", "backward"):
-    cell = made["body"]["layers_0"][way]["cell"]
+    cell = initial["body"]["layers_0"][way]["cell"]
     assert_equal(cell, old[way]["tower"]["layers_0"]["cell"])
   kernels = [
-    made["body"]["layers_1"][way]["cell"]["input_kernel"]["kernel"]
+    initial["body"]["layers_1"][way]["cell"]["input_kernel"]["kernel"]
     for way in ("forward", "backward")
   ]
   own = [
@@ -156,37 +156,37 @@ def test_a_classifier_takes_both_towers_of_a_gap_model(trained, tmp_path):
 
 
 def test_heads_of_symbols_go_where_they_read_the_same(trained, tmp_path):
-  found, _, made = start(trained, "gap", tmp_path, "language_model")
+  settled, _, initial = start(trained, "gap", tmp_path, "language_model")
   old = params_of(trained / "gap")
-  assert_equal(made["head"], old["forward_head"])
-  assert "joint head" in found.record.left
-  assert not found.record.new
+  assert_equal(initial["head"], old["forward_head"])
+  assert "joint head" in settled.record.left
+  assert not settled.record.new
   (tmp_path / "b").mkdir()
   fields = {"model.heads": "all"}
-  found, fresh, made = start(
+  settled, fresh, initial = start(
     trained, "lm", tmp_path / "b", "gap_model", **fields
   )
-  assert_equal(made["forward_head"], params_of(trained / "lm")["head"])
-  assert_equal(made["backward_head"], fresh["backward_head"])
-  assert "joint head" in found.record.new
+  assert_equal(initial["forward_head"], params_of(trained / "lm")["head"])
+  assert_equal(initial["backward_head"], fresh["backward_head"])
+  assert "joint head" in settled.record.new
 
 
 def test_rows_are_found_by_their_symbols(trained, tmp_path, capsys):
   words = [*WORDS[:3], "new", "more"]
-  found, _, made = start(trained, "lm", tmp_path, words=words)
+  settled, _, initial = start(trained, "lm", tmp_path, words=words)
   assert "knows 3 of the 5 symbols of the training split, 60.0%; its" in (
     capsys.readouterr().out
   )
-  own = found.experiment.vocabularies["symbols"]
-  assert found.record.partly == {"embedding": "10 of 12 symbols"}
-  assert found.record.new_rows == {
+  own = settled.experiment.vocabularies["symbols"]
+  assert settled.record.partly == {"embedding": "10 of 12 symbols"}
+  assert settled.record.new_rows == {
     "symbols": sorted(own.encode(["new", "more"]).tolist())
   }
   old = experiments.load(trained / "lm").experiment.vocabularies["symbols"]
   # The classifier can read all that the language model can.
   assert {*own.symbols} == {*words, *WORDS}
   table = params_of(trained / "lm")["embedding"]["embedding"]
-  rows = made["embedding"]["embedding"]
+  rows = initial["embedding"]["embedding"]
   for symbol in WORDS:
     assert_equal(rows[own.encode([symbol])], table[old.encode([symbol])])
   assert_equal(rows[: len(RESERVED)], table[: len(RESERVED)])
@@ -198,12 +198,12 @@ def test_rows_are_found_by_their_symbols(trained, tmp_path, capsys):
   # A language model has only the symbols of its own training split.
   (tmp_path / "b").mkdir()
   task = "language_model"
-  found, _, made = start(trained, "lm", tmp_path / "b", task, words)
-  own = found.experiment.vocabularies["symbols"]
+  settled, _, initial = start(trained, "lm", tmp_path / "b", task, words)
+  own = settled.experiment.vocabularies["symbols"]
   assert {*own.symbols} == {*words}
   ids = own.encode(words[:3]), old.encode(words[:3])
   kernel = params_of(trained / "lm")["head"]["kernel"]
-  assert_equal(made["head"]["kernel"][:, ids[0]], kernel[:, ids[1]])
+  assert_equal(initial["head"]["kernel"][:, ids[0]], kernel[:, ids[1]])
 
 
 def test_a_killed_run_resumes_without_the_run_it_started_from(
@@ -249,22 +249,22 @@ def test_labels_are_found_by_name(classifier, tmp_path, monkeypatch):
   path = Path(config.data.path)
   path.write_text(path.read_text().replace("x\t", "z\t"))
   config.train.start_from = str(classifier)
-  found = setup.settle(experiments.build, config, tmp_path / "new")
-  fresh = jax.device_get(found.experiment.init(jax.random.key(0)))
-  made = found.values[0](fresh)["head"]
-  names = found.experiment.vocabularies["labels"].symbols
+  settled = setup.settle(experiments.build, config, tmp_path / "new")
+  fresh = jax.device_get(settled.experiment.init(jax.random.key(0)))
+  initial = settled.values[0](fresh)["head"]
+  names = settled.experiment.vocabularies["labels"].symbols
   assert {*names} == {"y", "z"}
   was = old.experiment.vocabularies["labels"].symbols.index("y")
   kernel = old.params["head"]["kernel"]
-  y, z = (made["kernel"][:, names.index(name)] for name in "yz")
+  y, z = (initial["kernel"][:, names.index(name)] for name in "yz")
   assert_equal(y, kernel[:, was])
   assert not np.isin(z, kernel).any()
   taken = "embedding, layer 1 forward, layer 1 backward, layer 2 forward, layer"
   line = f"  taken: {taken} 2 backward, head (1 of 2 labels)"
-  assert [*found.record.lines()][1] == line
+  assert [*settled.record.lines()][1] == line
   # Nothing but the new label learns.
   config.train.freeze = "taken"
-  learns = optimizers.shares(found.experiment, config, found.record).learns
+  learns = optimizers.shares(settled.experiment, config, settled.record).learns
   assert learns["head"]["bias"].tolist() == [name == "z" for name in names]
   assert learns["head"]["kernel"].shape == (1, 2)
   assert jax.tree.leaves(learns["body"]) == [False] * 12
@@ -292,12 +292,12 @@ def test_a_tagger_takes_affixes_by_name_and_a_crf_of_the_same_tags(tmp_path):
   train.fit(experiments.build, first, workdir)
   old = params_of(workdir)
   second.train.start_from = str(workdir)
-  found = setup.settle(experiments.build, second, tmp_path / "second")
-  made = found.values[0](
-    jax.device_get(found.experiment.init(jax.random.key(0)))
+  settled = setup.settle(experiments.build, second, tmp_path / "second")
+  initial = settled.values[0](
+    jax.device_get(settled.experiment.init(jax.random.key(0)))
   )
-  assert {"letters", "crf"} <= {*found.record.taken}
-  assert_equal(made["crf"], old["crf"])
+  assert {"letters", "crf"} <= {*settled.record.taken}
+  assert_equal(initial["crf"], old["crf"])
   rows = [
     {
       affix: row
@@ -309,7 +309,7 @@ def test_a_tagger_takes_affixes_by_name_and_a_crf_of_the_same_tags(tmp_path):
     }
     for run, params in (
       (experiments.load(workdir).experiment, old),
-      (found.experiment, made),
+      (settled.experiment, initial),
     )
   ]
   common = rows[0].keys() & rows[1].keys()
@@ -318,14 +318,14 @@ def test_a_tagger_takes_affixes_by_name_and_a_crf_of_the_same_tags(tmp_path):
   # Tags in another order, of which one is new.
   other = config_with("third", "CA")
   other.train.start_from = str(workdir)
-  found = setup.settle(experiments.build, other, tmp_path / "third")
-  fresh = jax.device_get(found.experiment.init(jax.random.key(0)))
-  crf = found.values[0](fresh)["crf"]
-  assert found.record.partly["crf"] == "1 of 2 labels"
-  new: Any = transfer.rows_to_learn(Place("crf"), (2, 2), found.record)
+  settled = setup.settle(experiments.build, other, tmp_path / "third")
+  fresh = jax.device_get(settled.experiment.init(jax.random.key(0)))
+  crf = settled.values[0](fresh)["crf"]
+  assert settled.record.partly["crf"] == "1 of 2 labels"
+  new: Any = transfer.rows_to_learn(Place("crf"), (2, 2), settled.record)
   own, known = (
     [*experiment.vocabularies["labels"].symbols]
-    for experiment in (found.experiment, experiments.load(workdir).experiment)
+    for experiment in (settled.experiment, experiments.load(workdir).experiment)
   )
   for row, column in itertools.product(range(2), repeat=2):
     names = own[row], own[column]
