@@ -121,7 +121,9 @@ def test_a_classifier_takes_the_tower_of_a_language_model(trained, tmp_path):
   assert settled.record.new == ["layer 1 backward", "layer 2 backward", "head"]
   assert settled.record.left == ["forward head"]
   for new in ("layers_0", "layers_1"):
-    assert_equal(initial["body"][new]["backward"], fresh["body"][new]["backward"])
+    assert_equal(
+      initial["body"][new]["backward"], fresh["body"][new]["backward"]
+    )
   assert_equal(initial["head"], fresh["head"])
   # The forward half of the layers' outputs is what the tower computes.
   tower: Any = network.stack(settled.config.model, None)
@@ -131,7 +133,9 @@ def test_a_classifier_takes_the_tower_of_a_language_model(trained, tmp_path):
   x = jnp.asarray(x)
   mask = jnp.ones((3, 5), bool)
   _, one = tower.apply({"params": old["body"]}, x, mask, tower.initial_carry(3))
-  _, two = both.apply({"params": initial["body"]}, x, mask, both.initial_carry(3))
+  _, two = both.apply(
+    {"params": initial["body"]}, x, mask, both.initial_carry(3)
+  )
   np.testing.assert_allclose(two[..., :8], one, atol=1e-6)
 
 
