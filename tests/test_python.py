@@ -1,6 +1,5 @@
 """seqrnn from Python: what `import seqrnn` gives."""
 
-import csv
 import json
 import multiprocessing
 import os
@@ -49,17 +48,6 @@ def test_the_import_is_instant_and_the_names_are_there():
     assert getattr(seqrnn, name).__doc__
   with pytest.raises(AttributeError, match="no attribute 'lode'"):
     seqrnn.lode  # noqa: B018
-
-
-def test_metrics_are_a_table(trained):
-  pytest.importorskip("pandas")
-  run = seqrnn.load(trained / "runs" / "a")
-  with (run.workdir / "metrics.csv").open() as file:
-    rows = list(csv.DictReader(file))
-  assert run.metrics.columns.tolist() == [*rows[0]]
-  assert run.metrics["step"].tolist() == [1, 2]
-  for name in ("validation_loss", "train_accuracy"):
-    assert run.metrics[name].tolist() == [float(row[name]) for row in rows]
 
 
 def test_tables_need_pandas(trained, monkeypatch):

@@ -200,39 +200,24 @@ os.kill(os.getpid(), signal.SIGTERM)
   assert (done.stdout, done.returncode) == expected, done
 
 
-@pytest.mark.parametrize(
-  ("flags", "expected"),
-  [
-    (["--mode=detect", "--follow"], (True, True)),
-    (["--mode=search", "--config.search.workers=2"], (True, False)),
-    (["--mode=search", "--config.search.workers=1"], (False, False)),
-    (["--mode=describe"], (False, False)),
-  ],
-)
-def test_what_runs_on_the_cpu_alone(
-  machine, monkeypatch, tmp_path, flags, expected
-):
+def test_what_runs_on_the_cpu_alone(machine, monkeypatch, tmp_path):
   """Before JAX starts: following, and the parent of workers with GPUs."""
   machine(gpu_files(2))
-  given = []
 
   class Enough(Exception):
     pass
 
   def configure(*_, on_cpu, inline):
-    given.append((on_cpu, inline))
-    raise Enough
+    raise Enough(on_cpu, inline)
 
   monkeypatch.setattr(launch, "configure_device", configure)
-  config = base.get_config()
-  config_lib.save(config, tmp_path / "config.json")
-  with pytest.raises(Enough):
-    cli.main(
-      [
-        "run.py",
-        f"--config={tmp_path / 'config.json'}",
-        f"--workdir={tmp_path}",
-        *flags,
-      ]
-    )
-  assert given == [expected]
+  config_lib.save(base.get_config(), tmp_path / "config.json")
+  line = [f"--config={tmp_path / 'config.json'}", f"--workdir={tmp_path}"]
+  for flags, expected in (
+    (["--mode=detect", "--follow"], (True, True)),
+    (["--mode=search", "--config.search.workers=2"], (True, False)),
+    (["--mode=search", "--config.search.workers=1"], (False, False)),
+  ):
+    with pytest.raises(Enough) as enough:
+      cli.main(["run.py", *line, *flags])
+    assert enough.value.args == expected
