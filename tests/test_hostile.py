@@ -487,14 +487,14 @@ def expected(trained):
 
 
 @pytest.mark.parametrize(
-  "edit, told", [pytest.param(*case, id=name) for name, *case in HARMLESS]
+  "edit, warning", [pytest.param(*case, id=name) for name, *case in HARMLESS]
 )
-def test_it_changes_nothing(edit, told, expected, home, capfd):
+def test_it_changes_nothing(edit, warning, expected, home, capfd):
   edit(Path("x"))
   before = state(home)
   with lean():
     assert main(SAMPLE) == 0
-  assert capfd.readouterr() == (expected, told)
+  assert capfd.readouterr() == (expected, warning)
   assert state(home) == before
 
 

@@ -64,7 +64,7 @@ class Process:
   def __init__(
     self,
     arguments: list[str],
-    told: Path,
+    marker: Path,
     devices: int | None = 1,
     fault: str = "",
     environment: dict[str, str] | None = None,
@@ -73,7 +73,7 @@ class Process:
       **os.environ,
       **(environment or {}),
       "JAX_PLATFORMS": "cpu",
-      "FAULT_TOLD": str(told),
+      "FAULT_FILE": str(marker),
     }
     if devices is None:  # The config says how many.
       environment.pop("JAX_NUM_CPU_DEVICES", None)
@@ -81,7 +81,7 @@ class Process:
       environment["JAX_NUM_CPU_DEVICES"] = str(devices)
     if fault:
       environment["FAULT"] = fault
-    self._told = told
+    self._marker = marker
     self._popen = subprocess.Popen(
       [sys.executable, *arguments],
       cwd=ROOT,
@@ -97,7 +97,7 @@ class Process:
   @property
   def struck(self) -> float | None:
     """When the fault came; None: not yet."""
-    return float(self._told.read_text()) if self._told.exists() else None
+    return float(self._marker.read_text()) if self._marker.exists() else None
 
   def send(self, number: int):
     self._popen.send_signal(number)
@@ -152,9 +152,9 @@ class Starter:
 
   def script(self, name: str, *flags: str, **how: Any) -> Process:
     """Starts a script of this folder."""
-    told = self._folder / f"told{len(self._started)}"
+    marker = self._folder / f"struck{len(self._started)}"
     arguments = [str(Path(__file__).with_name(name)), *flags]
-    process = Process(arguments, told, **how)
+    process = Process(arguments, marker, **how)
     self._started.append(process)
     return process
 

@@ -60,8 +60,8 @@ def grow(path: Path):
     file.write(b"\0")
 
 
-def told(err: str, damaged: list[int], used: int):
-  """Whether stderr tells which are damaged and why, which is used, no more."""
+def check_warnings(err: str, damaged: list[int], used: int):
+  """Checks that stderr names the damaged ones, why, and the one used."""
   lines = [line for line in err.splitlines() if ": input " not in line]
   assert len(lines) == len(damaged) + 1, err
   for line, step in zip(lines, damaged, strict=False):
@@ -82,11 +82,11 @@ def test_the_newest_intact_one_goes_on(trained, run, capfd):
   ):
     before = contents(run)
     assert call(None, run, *line) == 0
-    told(capfd.readouterr().err, [40, 30], 20)
+    check_warnings(capfd.readouterr().err, [40, 30], 20)
     (run / "evaluation.json").unlink(missing_ok=True)
     assert contents(run) == before
   assert call(config, run) == 0
-  told(capfd.readouterr().err, [40, 30], 20)
+  check_warnings(capfd.readouterr().err, [40, 30], 20)
   assert steps(run) == STEPS
   assert_same_run(whole, run)
 

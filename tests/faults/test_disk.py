@@ -1,4 +1,4 @@
-"""A full disk: told in one line, nothing lost, and gone on with to the bit."""
+"""A full disk: one line, nothing lost, and resumed to the bit."""
 
 import os
 import subprocess

@@ -102,9 +102,9 @@ def test_a_kill_at_every_place_of_a_training(whole, start):
   config, folder, process = whole
   for place in PLACES:
     done = kill_at(start, config, folder / "places", place)
-    told = done.err.splitlines()
+    lines = done.err.splitlines()
     assert all(
-      "is damaged" in line or line.endswith("is used instead") for line in told
+      "is damaged" in line or line.endswith("is used instead") for line in lines
     ), done.err
   assert process.ended().status == 0
   finish(start, config, folder, "places")

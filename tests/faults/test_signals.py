@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: saved, told in one line, and gone on with to the bit."""
+"""SIGINT and SIGTERM: saved, one line, and resumed to the bit."""
 
 import re
 import signal
@@ -48,9 +48,9 @@ def check(done, workdir, name, step):
     rf"stopped by SIG{name} and saved at step (\d+); repeat the command, or"
     rf" run `seqrnn --workdir={workdir}`, to resume\n"
   )
-  told = re.fullmatch(line, done.err)
-  assert told, done.err
-  assert int(told[1]) == step == steps(workdir)[-1]
+  match = re.fullmatch(line, done.err)
+  assert match, done.err
+  assert int(match[1]) == step == steps(workdir)[-1]
 
 
 @pytest.mark.parametrize(
