@@ -49,10 +49,15 @@ COMMANDS = commands()
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
 
 
-@pytest.fixture(scope="module")
-def helped():
-  """Of each script what its command ends with when it is asked for help."""
+def test_documents_name_all_benchmarks():
+  scripts = {f"benchmarks/{p.name}" for p in ROOT.glob("benchmarks/*.py")}
+  # Those that others start or import.
+  parts = {f"benchmarks/{name}.py" for name in PARTS}
+  assert scripts - parts <= set(COMMANDS) and "run.py" in COMMANDS
 
+
+@pytest.mark.slow
+def test_scripts_start_as_they_are_typed():
   def start(command):
     return subprocess.run(
       [sys.executable, *shlex.split(command), "--help"],
@@ -63,22 +68,9 @@ def helped():
     )
 
   with ThreadPoolExecutor(2) as pool:
-    return dict(zip(COMMANDS, pool.map(start, COMMANDS.values()), strict=True))
-
-
-def test_documents_name_all_benchmarks():
-  scripts = {f"benchmarks/{p.name}" for p in ROOT.glob("benchmarks/*.py")}
-  # Those that others start or import.
-  parts = {f"benchmarks/{name}.py" for name in PARTS}
-  assert scripts - parts <= set(COMMANDS) and "run.py" in COMMANDS
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("script", COMMANDS)
-def test_a_script_starts_as_it_is_typed(helped, script):
-  done = helped[script]
-  assert (done.returncode, done.stderr) == (0, ""), done
-  assert "--help" in done.stdout or "--config" in done.stdout
+    for done in pool.map(start, COMMANDS.values()):
+      assert (done.returncode, done.stderr) == (0, ""), done
+      assert "--help" in done.stdout or "--config" in done.stdout
 
 
 IMPORTS = """
