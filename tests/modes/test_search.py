@@ -64,9 +64,9 @@ def test_a_space_is_read():
     ("model_dropout", " uniform (0,.5) ", FloatDistribution(0.0, 0.5)),
     ("model_layers", "integer(1, 3)", IntDistribution(1, 3)),
     (
-      "model_embedding_size",
-      "log_uniform(2, 9)",
-      IntDistribution(2, 9, log=True),
+      "model_hidden_size",
+      "log_uniform(20, 2e2)",
+      IntDistribution(20, 200, log=True),
     ),
     ("model_cell", "choice(lstm, gru)", categories(["lstm", "gru"])),
     ("model_tied", "grid(true,0)", categories([True, False])),
