@@ -89,8 +89,8 @@ def _run(
   sessions, kinds = read_sessions(config, names, read)
   which = examined(config, read, len(sessions.names))
   console.print(f"examined: {console_text(which)}", soft_wrap=True)
-  reviewed = answers.read_answers(workdir, names, read, config)
-  examples = feedback.update(config, workdir)
+  reviewed = answers.load_answers(workdir, names, read, config)
+  examples = feedback.load_examples(config, workdir, reviewed.by_kind)
   times.append(time.perf_counter())
   detector, arrays = calibrate(build, config, workdir, read, experiment.facts)
   changes = feedback.collect(examples, reviewed, detector, arrays)
@@ -100,9 +100,9 @@ def _run(
   printing.print_calibration(console, normal, settings)
   printing.print_rates(console, normal, settings)
   times.append(time.perf_counter())
-  found = find_anomalies(detector, normal, sessions)
+  findings = find_anomalies(detector, normal, sessions)
   times.append(time.perf_counter())
-  metrics = evaluation.evaluate(found, normal, kinds, settings)
+  metrics = evaluation.evaluate(findings, normal, kinds, settings)
   seconds = dict(
     zip(("reading", "calibration", "scoring"), np.diff(times), strict=True)
   )
@@ -111,26 +111,26 @@ def _run(
     "data": {
       "train": experiment.facts("train"),
       "validation": experiment.facts("validation"),
-      "looked_at": {"which": which, **evaluation.summary(found)},
+      "looked_at": {"which": which, **evaluation.summary(findings)},
     },
     "calibration": normal.record(),
     "thresholds": normal.thresholds(settings),
     **metrics,
-    "seconds": {**seconds, "scoring_by_the_network": found.seconds},
-    "distinct_events_per_second": len(found.nll) / found.seconds,
+    "seconds": {**seconds, "scoring_by_the_network": findings.seconds},
+    "distinct_events_per_second": len(findings.nll) / findings.seconds,
     "config": config_lib.nested(config_lib.flat(config)),
   }
-  grouped = incidents.group(found)
+  grouped = incidents.group(findings)
   with files.results(folder, "detect", _RESULTS.__contains__) as new:
-    _write_results(new, found, grouped, detector, normal, record)
+    _write_results(new, findings, grouped, detector, normal, record)
     path = new / deployed.DEPLOYED
     deployed.write_deployed(path, detector, normal, read("train"))
-  printing.print_incidents(console, found, grouped)
-  printing.print_sessions(console, found)
+  printing.print_incidents(console, findings, grouped)
+  printing.print_sessions(console, findings)
   names, _ = normal.choice.combination
   printing.print_metrics(console, metrics, names, settings.rate)
-  print(f"{folder}: {printing.summary(found)}")
-  return found
+  print(f"{folder}: {printing.summary(findings)}")
+  return findings
 
 
 def prepare(
@@ -153,7 +153,7 @@ def prepare(
 
 def _write_results(
   new: Path,
-  found: Findings,
+  findings: Findings,
   grouped: list[Incident],
   detector: Detector,
   normal: NormalScores,
@@ -161,13 +161,13 @@ def _write_results(
 ):
   """Writes the results of a detection to a folder."""
   settings, start = detector.config.detect, time.perf_counter()
-  tables.write_sessions(found, grouped, new)
-  tables.write_incidents(found, grouped, new)
-  write_events(found, detector, new)
+  tables.write_sessions(findings, grouped, new)
+  tables.write_incidents(findings, grouped, new)
+  write_events(findings, detector, new)
   record["seconds"]["writing"] = time.perf_counter() - start
   with files.atomic_write(new / "report.json") as file:
     file.write(json.dumps(_finite(record), indent=2, allow_nan=False) + "\n")
-  draw_pictures(found, normal, record["figures"], settings, new)
+  draw_pictures(findings, normal, record["figures"], settings, new)
 
 
 def _finite(value: Any) -> Any:
@@ -179,22 +179,22 @@ def _finite(value: Any) -> Any:
   return value
 
 
-def write_events(found: Findings, detector: Detector, folder: Path):
+def write_events(findings: Findings, detector: Detector, folder: Path):
   """Writes the events of the sessions that `detect.events` selects."""
   settings = detector.config.detect
-  selected = np.diff(found.bounds) > 0
+  selected = np.diff(findings.bounds) > 0
   if settings.events == "flagged":
-    selected &= found.flags
+    selected &= findings.flags
   which = np.flatnonzero(selected)
   if settings.events == "none" or not len(which):
     return
-  sessions = found.sessions.take(found.distinct.first[which])
+  sessions = findings.sessions.take(findings.distinct.first[which])
   details = detector.score_events(sessions, _LIKELIER)
-  tables.write_events(found, which, details, folder, settings)
+  tables.write_events(findings, which, details, folder, settings)
 
 
 def draw_pictures(
-  found: Findings,
+  findings: Findings,
   normal: NormalScores,
   table: dict[str, dict[str, Any]],
   settings: Config,
@@ -205,17 +205,17 @@ def draw_pictures(
     pictures,  # Importing Matplotlib takes a second.
   )
 
-  if not len(found.nll):
+  if not len(findings.nll):
     return
   best = sorted(
-    (name for name in found.scores if name != COMBINED),
+    (name for name in findings.scores if name != COMBINED),
     key=lambda name: -table[name].get("average_precision", 0),
   )
   pictures.draw(
-    found,
+    findings,
     normal.own,
     -math.log(settings.rate),
-    {name: found.scores[name] for name in (COMBINED, *best[:_CURVES])},
+    {name: findings.scores[name] for name in (COMBINED, *best[:_CURVES])},
     folder,
   )
 

@@ -4,6 +4,7 @@ import copy
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -19,6 +20,7 @@ from seqrnn.logs.detect.calibration import (
   normal_scores,
   sessions_of,
 )
+from seqrnn.logs.detect.cleaning import UNANSWERED
 from seqrnn.logs.detect.findings import LOCK
 from seqrnn.logs.follow import feedback
 from seqrnn.modes import detect
@@ -27,20 +29,18 @@ from seqrnn.runtime import files
 # Settings of a detection on which the changes by answers depend, in addition to
 # those of its scores.
 _CHANGES = ("scores", "contamination", "rate")
-_ASKED = 50  # The sessions of a review, at most.
+_ASKED = 50  # The kinds of alarms, and the sessions, of a review, at most.
 _LOCK = ".review.lock"  # In the workdir, held while sessions are reviewed.
-_SESSIONS = {"n": "normal", "a": "anomalous"}
-_ALARMS = {"f": "false", "t": "true"}
-_COMMON = {"s": "skip", "b": "back", "q": "quit"}
+_KEYS = {"n": "normal", "a": "anomalous", "s": "skip", "b": "back", "q": "quit"}
 
 
 def run(
   build: Callable[..., Experiment], config: Config, workdir: Path
 ) -> NormalScores:
-  """Asks about alarms and sessions, and shows what the answers change.
+  """Asks about alarms and sessions, and prints the changes by the answers.
 
   On a terminal it is a dialogue. Elsewhere the questions are written to
-  alarms.csv and review.csv, and the answers that these have are read.
+  review.csv, and the answers that it has are read.
 
   Raises:
     UserError: the task cannot detect, a file is damaged, or training fails.
@@ -48,36 +48,30 @@ def run(
   on_terminal = sys.stdin.isatty() and sys.stdout.isatty()
   config = _as_detected(config, workdir)
   with files.locked(workdir / _LOCK, "reviewed"):
-    goes_on = ask_about_alarms(config, workdir, on_terminal)
-    examples = feedback.update(config, workdir)
     with files.locked(workdir / LOCK, "searched for anomalies"):
       experiment, read = detect.prepare(build, config, workdir, "review")
       names = experiment.vocabularies["symbols"]
-      load = lambda: answers.read_answers(workdir, names, read, config)
+      load = lambda: answers.load_answers(workdir, names, read, config)
       reviewed = load()
+      examples = feedback.load_examples(config, workdir, reviewed.by_kind)
       detector, arrays = calibrate(
         build, config, workdir, read, experiment.facts
       )
     sessions, settings = sessions_of(detector), config.detect
     normal = normal_scores(arrays, settings, reviewed.of(sessions))
     worst = answers.most_anomalous(normal, arrays, sessions, _ASKED)
-    rows = [row for row in reviewed.rows if row["answer"]]
-    save = lambda: answers.write_answers(workdir, rows)
-    if len(worst):
-      asked = answers.reviewed_findings(
-        detector, normal, arrays, sessions, worst
-      )
-      rows = [*answers.questions(asked), *rows]
-      if not on_terminal:
-        save()
-      elif goes_on:
-        ask(
-          len(worst),
-          lambda console, d: printing.print_session(console, asked, d),
-          rows,
-          save,
-          _SESSIONS,
-        )
+    alarms = [one.row for one in examples if one.answer == UNANSWERED]
+    questions = [
+      *alarms[:_ASKED],
+      *answers.session_questions(detector, normal, arrays, sessions, worst),
+    ]
+    rows = [*(one.row for one in examples), *reviewed.rows]
+    rows = [*questions, *(row for row in rows if row["answer"])]
+    save = lambda: answers.write_rows(workdir, rows)
+    if questions and on_terminal:
+      ask(questions, save)
+    elif questions:
+      save()
     changes = feedback.collect(examples, load(), detector, arrays)
     after = normal_scores(arrays, settings, changes.answers, changes.rows)
     if changes.kinds:
@@ -85,7 +79,7 @@ def run(
     before = normal_scores(arrays, settings)
     for line in answers.changes(arrays, before, after, settings.rate):
       print(line)
-    print(visible(_next_step(workdir, len(worst), on_terminal)))
+    print(visible(_next_step(workdir, len(questions), on_terminal)))
   return after
 
 
@@ -107,93 +101,48 @@ def _as_detected(config: Config, workdir: Path) -> Config:
 
 
 def _next_step(workdir: Path, count: int, on_terminal: bool) -> str:
-  """What the user can do after the review."""
+  """A line on the use of the answers."""
   path = workdir / answers.NAME
   if on_terminal or not count:
-    return f"{path}: --mode=detect uses these answers"
+    return f"{path}: --mode=detect and --follow use these answers"
   return (
     f"{path}: write normal or anomalous, or nothing, in the column answer of"
-    f" {count:,} sessions; --mode=detect and --mode=review read it"
+    f" {count:,} rows; --mode=detect, --mode=review and --follow read it"
   )
 
 
-def ask_about_alarms(config: Config, workdir: Path, on_terminal: bool) -> bool:
-  """Asks about kinds of a follower's alarms; returns False if the user quits.
-
-  Raises:
-    UserError: as `feedback.update`.
-  """
-  examples = feedback.update(config, workdir)
-  if not examples:
-    return True
-  rows = [one.row for one in examples]
-  save = lambda: feedback.write_answers(workdir, rows)
-  path, count = workdir / feedback.NAME, sum(not row["answer"] for row in rows)
-  if on_terminal:
-    show = lambda console, d: printing.print_kind(console, rows[d])
-    most = min(count, _ASKED)
-    goes_on = ask(most, show, rows, save, _ALARMS)
-    print(visible(f"{path}: a follower and --mode=detect use these answers"))
-    return goes_on
-  save()
-  print(
-    visible(
-      f"{path}: write false or true, or nothing, in the column answer of"
-      f" {count:,} kinds of alarms; a follower reads it at once, and"
-      " --mode=detect uses it"
-    )
-  )
-  return True
-
-
-def ask(
-  count: int,
-  show: Callable[[Console, int], None],
-  rows: list[dict],
-  save: Callable[[], None],
-  words: dict[str, str],
-) -> bool:
+def ask(questions: list[dict[str, Any]], save: Callable[[], None]):
   """Asks until all is answered, the user quits or the input ends.
 
   Args:
-    count: number of questions.
-    show: prints what a question is about.
-    rows: of the file of the answers, the questions first; answers are put here.
+    questions: rows of review.csv, which get the answers.
     save: called after each answer.
-    words: key -> answer.
-
-  Returns:
-    False if the user has quit.
   """
   console, d = Console(highlight=False), 0
   try:
-    while d < count:
-      console.print(f"\n[bold]{d + 1} of {count}[/bold]")
-      show(console, d)
-      if rows[d]["answer"]:
-        console.print(f"answered: {rows[d]['answer']}")
-      match _key(words | _COMMON):
+    while d < len(questions):
+      row = questions[d]
+      console.print(f"\n[bold]{d + 1} of {len(questions)}[/bold]")
+      printing.print_question(console, row)
+      if row["answer"]:
+        console.print(f"answered: {row['answer']}")
+      match _key():
         case "quit":
-          return False
+          return
         case "back":
           d = max(d - 1, 0)
         case word:
-          known = word in words.values()
-          rows[d]["answer"] = word if known else ""  # "": skipped.
+          row["answer"] = word if word in answers.WORDS else ""  # "": skipped.
           save()
           d += 1
   except (EOFError, KeyboardInterrupt):  # Ctrl-D, Ctrl-C.
     print()
-    return False
-  return True
 
 
-def _key(words: dict[str, str]) -> str:
-  """Reads one of the words of the keys."""
-  prompt = ", ".join(f"[{key}]{word[1:]}" for key, word in words.items())
+def _key() -> str:
+  """Asks for a key, or its word, until there is a known one."""
+  prompt = ", ".join(f"[{key}]{word[1:]}" for key, word in _KEYS.items())
   while True:
     key = input(f"{prompt}: ").strip().lower()
-    if key in words.values():
-      return key
-    if key in words:
-      return words[key]
+    if word := _KEYS.get(key, key if key in _KEYS.values() else ""):
+      return word

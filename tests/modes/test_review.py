@@ -1,4 +1,4 @@
-"""review: what is asked, and what answers change in a calibration."""
+"""review: the questions, and the changes of a calibration by answers."""
 
 import csv
 import json
@@ -24,7 +24,7 @@ from seqrnn.logs.detect import (
   deployed,
 )
 from seqrnn.logs.detect.cleaning import ANOMALOUS, NORMAL, UNANSWERED
-from seqrnn.logs.follow import alarms, feedback
+from seqrnn.logs.follow import alarms
 from seqrnn.modes import detect, review
 from seqrnn.runtime import files
 from seqrnn.training import train
@@ -32,7 +32,7 @@ from tests.conftest import tiny
 from tests.logs.follow.test_feedback import save, verdict
 from tests.modes.test_detect import FIELDS, walk
 
-ODD = "d d d d"  # Some sessions in both folds.
+RARE = "d d d d"  # Some sessions in both folds.
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def trained(tmp_path_factory):
   rng = random.Random(0)
   texts = [walk(rng) for _ in range(150)]
   for place in (3, 40, 41, 100):
-    texts[place] = ODD
+    texts[place] = RARE
   (folder / "log.txt").write_text("\n".join(texts))
   fields = {
     "data.path": str(folder / "log.txt"),
@@ -80,10 +80,12 @@ def table(workdir):
     return list(csv.DictReader(file))
 
 
-def answer(workdir, words):
+def answer(workdir, words, **kinds):
   """Writes answers, by session, as a user does."""
-  lines = ["session,answer", *(f"{n},{word}" for n, word in words.items())]
-  (workdir / "review.csv").write_text("\n".join(lines))
+  lines = [f"{kinds.get(n, '')},{n},{word}" for n, word in words.items()]
+  (workdir / "review.csv").write_text(
+    "\n".join(["kind,session,answer", *lines])
+  )
 
 
 def arrays_of(workdir):
@@ -94,27 +96,27 @@ def arrays_of(workdir):
 def rows_of(config, texts):
   """The text of each row of calibration.npz."""
   train = splits.reader(config)("train")
-  found = []
+  rows = []
   for k in (1, 2):
     names = [d.name for d in splits.fold(train, f"{k}/2", True).documents()]
-    found += dict.fromkeys((k, texts[name]) for name in names)
-  return found
+    rows += dict.fromkeys((k, texts[name]) for name in names)
+  return rows
 
 
 def shares_of(arrays):
   """The share of a model's sessions whose score is at least that of a row."""
-  found = []
+  shares = []
   for k, score in zip(arrays["model"], arrays["score max"], strict=True):
-    own = arrays["model"] == k
-    scores, counts = arrays["score max"][own], arrays["counts"][own]
-    found.append(counts[scores >= score].sum() / counts.sum())
-  return np.array(found)
+    of_model = arrays["model"] == k
+    scores, counts = arrays["score max"][of_model], arrays["counts"][of_model]
+    shares.append(counts[scores >= score].sum() / counts.sum())
+  return np.array(shares)
 
 
 def test_distinct_sessions_of_all_folds_are_asked_about(run):
   workdir, config, texts = run
   rows, arrays = rows_of(config, texts), arrays_of(workdir)
-  assert {k for k, text in rows if text == ODD} == {1, 2}
+  assert {k for k, text in rows if text == RARE} == {1, 2}
   p = {}
   for (_, text), share in zip(rows, shares_of(arrays), strict=True):
     p[text] = min(p.get(text, 1), share)
@@ -123,7 +125,7 @@ def test_distinct_sessions_of_all_folds_are_asked_about(run):
   assert len(asked) == 30
   for row in asked:
     text = texts[row["session"]]
-    assert int(row["equal_sessions"]) == counts[text]
+    assert int(row["count"]) == counts[text]
     assert float(row["p_value"]) == pytest.approx(p[text], rel=1e-5)
     assert int(row["line"]) == int(row["session"].partition(":")[2])
     # The end of a session is an event, too.
@@ -131,7 +133,7 @@ def test_distinct_sessions_of_all_folds_are_asked_about(run):
     around = row["context"].replace(" | ", " ")
     assert around in f"{text} <end>"
   shown = [texts[row["session"]] for row in asked]
-  assert len(set(shown)) == 30 and ODD in shown
+  assert len(set(shown)) == 30 and RARE in shown
   ranks = [p[text] for text in shown]
   assert ranks == sorted(ranks)
   assert max(ranks) <= min(p[text] for text in set(p) - set(shown))
@@ -160,24 +162,27 @@ def test_anomalous_sessions_calibrate_as_if_they_were_not_there(contamination):
   arrays |= {"nll": rng.exponential(1, len(events)), "event_counts": events}
   # A second mode, in both models.
   arrays["score max"][rng.permutation(300)[:40]] += 30
-  given = np.full(len(arrays["counts"]), UNANSWERED)
-  given[rng.random(len(given)) < 0.2] = ANOMALOUS
+  answers_R = np.full(len(arrays["counts"]), UNANSWERED)
+  answers_R[rng.random(len(answers_R)) < 0.2] = ANOMALOUS
   # Answers do not change what cleaning finds: the mode is left out, however
   # many of its sessions are known.
   mode = arrays["score max"] > 29
-  given[np.flatnonzero(mode)[:30]] = ANOMALOUS
-  given[np.flatnonzero(mode)[30:33]] = NORMAL
-  found = calibration.normal_scores(arrays, settings, given)
-  out = (given == ANOMALOUS) | (mode & (given != NORMAL) & bool(contamination))
+  answers_R[np.flatnonzero(mode)[:30]] = ANOMALOUS
+  answers_R[np.flatnonzero(mode)[30:33]] = NORMAL
+  normal = calibration.normal_scores(arrays, settings, answers_R)
+  out = (answers_R == ANOMALOUS) | (
+    mode & (answers_R != NORMAL) & bool(contamination)
+  )
   here = ~out
-  np.testing.assert_array_equal(found.selection.kept, here)
-  assert found.selection.left_out == arrays["counts"][out].sum()
-  cleaned = arrays["counts"][out & (given != ANOMALOUS)].sum()
-  assert found.selection.cleaned == cleaned and bool(cleaned) == (
+  np.testing.assert_array_equal(normal.selection.kept, here)
+  assert normal.selection.left_out == arrays["counts"][out].sum()
+  cleaned = arrays["counts"][out & (answers_R != ANOMALOUS)].sum()
+  assert normal.selection.cleaned == cleaned and bool(cleaned) == (
     contamination > 0
   )
   assert (
-    found.selection.answered(NORMAL) == arrays["counts"][given == NORMAL].sum()
+    normal.selection.answered(NORMAL)
+    == arrays["counts"][answers_R == NORMAL].sum()
   )
   without = dict(arrays)
   for name in arrays:
@@ -187,13 +192,13 @@ def test_anomalous_sessions_calibrate_as_if_they_were_not_there(contamination):
       without[name] = arrays[name][here]
   settings.contamination = 0.0
   expected = calibration.normal_scores(without, settings)
-  pairs = [(found.events, expected.events)]
-  pairs += [(found.scores[n], expected.scores[n]) for n in expected.scores]
+  pairs = [(normal.events, expected.events)]
+  pairs += [(normal.scores[n], expected.scores[n]) for n in expected.scores]
   for one, other in pairs:
     for group, same in zip(one.groups, other.groups, strict=True):
       np.testing.assert_array_equal(group.scores, same.scores)
       np.testing.assert_array_equal(group.above, same.above)
-  np.testing.assert_array_equal(found.own.scores, expected.own.scores)
+  np.testing.assert_array_equal(normal.own.scores, expected.own.scores)
 
 
 def test_no_fold_is_left_without_sessions(run):
@@ -208,22 +213,25 @@ def test_an_answer_is_for_all_equal_sessions_and_for_following(run, capsys):
   workdir, config, texts = run
   named = {text: name for name, text in texts.items()}
   usual = Counter(texts.values()).most_common(1)[0][0]
-  answer(workdir, {named[ODD]: "anomalous", named[usual]: " Normal"})
+  answer(workdir, {named[RARE]: "anomalous", named[usual]: " Normal"})
   detect.run(experiments.build, config, workdir)
   said = " ".join(capsys.readouterr().out.split())
-  odd, equal = (list(texts.values()).count(text) for text in (ODD, usual))
+  rare, equal = (list(texts.values()).count(text) for text in (RARE, usual))
   assert (
-    f"of {len(texts)} sessions, {odd} are left out, because answers call"
+    f"of {len(texts)} sessions, {rare} are left out, because answers call"
     f" them anomalous, and {equal} stay as normal" in said
   )
   report = json.loads((workdir / "detect/report.json").read_text())
   record = report["calibration"]
-  assert (record["answered_anomalous"], record["left_out"]) == (odd, odd)
+  assert (record["answered_anomalous"], record["left_out"]) == (
+    rare,
+    rare,
+  )
   assert record["answered_normal"] == equal
-  assert report["thresholds"]["sessions"]["calibration"] == len(texts) - odd
+  assert report["thresholds"]["sessions"]["calibration"] == len(texts) - rare
   arrays, rows = arrays_of(workdir), rows_of(config, texts)
-  out = np.array([text == ODD for _, text in rows])
-  assert arrays["counts"][out].sum() == odd
+  out = np.array([text == RARE for _, text in rows])
+  assert arrays["counts"][out].sum() == rare
   kept = ~np.repeat(out, arrays["sizes"])
   model = np.repeat(arrays["model"], arrays["sizes"])
   events = deployed.restore(experiments.build, config, workdir).normal.events
@@ -253,9 +261,9 @@ def test_answers_in_the_file_are_kept_and_not_asked_again(run, capsys):
   assert sum(row["answer"] == "" for row in again) == min(30, len(counts) - 2)
   first, *_ = [row for row in again if row["answer"]]
   assert first["context"] == asked[0]["context"] and "note" in first
-  odd, good = (counts[texts[name]] for name in words)
-  assert f"answers: {good} sessions are normal and {odd} anomalous" in said
-  assert f"{odd} of {len(texts)} sessions by their answers" in said
+  rare, good = (counts[texts[name]] for name in words)
+  assert f"answers: {good} sessions are normal and {rare} anomalous" in said
+  assert f"{rare} of {len(texts)} sessions by their answers" in said
   rows, shares = rows_of(config, texts), shares_of(arrays_of(workdir))
   flagged = [
     text == texts[asked[0]["session"]] and share <= 0.02
@@ -263,7 +271,7 @@ def test_answers_in_the_file_are_kept_and_not_asked_again(run, capsys):
   ]
   then = arrays_of(workdir)["counts"][flagged].sum()
   assert then and re.search(
-    rf"rate=0.02 flags \d+ of {odd} calibration sessions that are anomalous;"
+    rf"rate=0.02 flags \d+ of {rare} calibration sessions that are anomalous;"
     rf" without answers {then}\n",
     said,
   )
@@ -321,9 +329,11 @@ def test_a_dialogue(run, monkeypatch, capsys):
     assert re.search(rf"\n{n} of 30\n{name}[,:] ", said)
   assert "6 of 30" not in said and "answered: anomalous" in said
   counts = Counter(texts.values())
-  odd = sum(counts[texts[name]] for name in asked[1:4])
-  assert f"and {odd} anomalous, equal sessions included" in said
-  assert said.endswith("review.csv: --mode=detect uses these answers\n")
+  rare = sum(counts[texts[name]] for name in asked[1:4])
+  assert f"and {rare} anomalous, equal sessions included" in said
+  assert said.endswith(
+    "review.csv: --mode=detect and --follow use these answers\n"
+  )
   # The next dialogue begins with the first that has no answer.
   terminal(monkeypatch, [], lambda: None)
   review.run(experiments.build, config, workdir)
@@ -351,6 +361,7 @@ def test_one_review_at_a_time(run):
       ":2: session='log.txt:999': is no session",
     ),
     ("session,answer\nA,normal\nA,", ":3: session 'A' is also in line 2"),
+    (f"kind,session,answer\n{'9' * 99},A,", f":2: kind='{'9' * 20}': must be"),
     ("session,answer\nA,normal\nB,anomalous", ":3: session 'B' equals 'A' of"),
     ("session,answer\nA,normal,1", ":2: has more columns than the header"),
     ('session,answer\n"A', ":2: unexpected end of data"),
@@ -359,7 +370,7 @@ def test_one_review_at_a_time(run):
 )
 def test_a_wrong_file_is_refused_with_its_line(run, content, message):
   workdir, config, texts = run
-  first, second, *_ = (name for name, text in texts.items() if text == ODD)
+  first, second, *_ = (name for name, text in texts.items() if text == RARE)
   if isinstance(content, str):
     content = content.replace("A", first).replace("B", second).encode()
   message = message.replace("'A'", repr(first)).replace("'B'", repr(second))
@@ -367,7 +378,7 @@ def test_a_wrong_file_is_refused_with_its_line(run, content, message):
   names = vocabulary.load(workdir / "vocabulary.json")["symbols"]
   read = splits.reader(config)
   with pytest.raises(UserError) as caught:
-    answers.read_answers(workdir, names, read, config)
+    answers.load_answers(workdir, names, read, config)
   said = str(caught.value)
   assert said.startswith(f"{workdir}/review.csv{message}") and "\n" not in said
 
@@ -376,14 +387,14 @@ STRANGE = ["e", "b", "e", "b", "e", "b"]  # In no session that a model has seen.
 
 
 def raise_alarms(workdir):
-  """A follower's state: of 12 sessions 3 of a kind, and one that is ODD."""
-  found = alarms.Alarms(0)
+  """A follower's state: of 12 sessions 3 of a kind, and one that is RARE."""
+  alerts = alarms.Alarms(0)
   for n in range(3):
-    found.take(verdict(f"strange-{n}", STRANGE))
-  found.take(verdict("odd", ODD.split(), event="odd"))
+    alerts.take(verdict(f"strange{n or ''}", STRANGE))
+  alerts.take(verdict("rare", RARE.split(), event="rare"))
   for n in range(8):
-    found.take(verdict(f"usual-{n}", ["a"], flag=False))
-  save(workdir, found)
+    alerts.take(verdict(f"usual-{n}", ["a"], flag=False))
+  save(workdir, alerts)
 
 
 def test_answers_to_alarms_change_the_calibration(run, capsys):
@@ -391,29 +402,24 @@ def test_answers_to_alarms_change_the_calibration(run, capsys):
   raise_alarms(workdir)
   capsys.readouterr()
   review.run(experiments.build, config, workdir)
-  path, said = workdir / "alarms.csv", capsys.readouterr().out
-  assert said.startswith(f"{path}: write false or true, or nothing, in the")
-  assert " of 2 kinds of alarms; a follower" in said
-  words = {"strange-0": "false", "odd": "true"}
-  with path.open(newline="") as file:
-    rows = [
-      {**row, "answer": words[row["session"]]} for row in csv.DictReader(file)
-    ]
-  feedback.write_answers(workdir, rows)
+  path, said = workdir / "review.csv", capsys.readouterr().out
+  assert f"{path}: write normal or anomalous" in said and " of 32 rows" in said
+  words = {"strange": "normal", "rare": "anomalous"}
+  answer(workdir, words, strange=1, rare=2)
   preview = review.run(experiments.build, config, workdir)
-  assert "that are true: 1, and" in capsys.readouterr().out
-  found = detect.run(experiments.build, config, workdir)
+  assert "that are anomalous: 1, and" in capsys.readouterr().out
+  usual = detect.run(experiments.build, config, workdir)
   said = " ".join(capsys.readouterr().out.split())
-  odd = list(texts.values()).count(ODD)
+  rare = list(texts.values()).count(RARE)
   joined = round(len(texts) * 3 / 12)
   assert (
-    "calibration: kinds of alarms that are false by alarms.csv: 1, which join"
-    f" it as {joined} sessions; that are true: 1, and" in said
+    "calibration: kinds of alarms that are normal by review.csv: 1, which join"
+    f" it as {joined} sessions; that are anomalous: 1, and" in said
   )
   report = json.loads((workdir / "detect/report.json").read_text())
-  assert report["calibration"]["answered_anomalous"] == odd
+  assert report["calibration"]["answered_anomalous"] == rare
   count = report["thresholds"]["sessions"]["calibration"]
-  assert count == len(texts) - odd + joined
+  assert count == len(texts) - rare + joined
   assert preview.scores["combined"].n == count
   # calibration.npz is as before; a follower has the same sessions.
   assert arrays_of(workdir)["counts"].sum() == len(texts)
@@ -424,18 +430,22 @@ def test_answers_to_alarms_change_the_calibration(run, capsys):
     np.array([0, len(STRANGE)]),
     ["new"],
   )
-  made = decision.find_anomalies(restored.detector, restored.normal, strange)
+  findings = decision.find_anomalies(
+    restored.detector, restored.normal, strange
+  )
   # The session is as unlikely as a sixth of the calibration at most.
-  assert again.n == count and made.p[0] >= (joined + 1) / (count + 1)
-  assert not found.flags.all() and not made.flags.any()
+  assert again.n == count and findings.p[0] >= (joined + 1) / (count + 1)
+  assert not usual.flags.all() and not findings.flags.any()
   # Without the answers it is flagged again.
   path.unlink()
   (workdir / "alarms.json").unlink()
   shutil.rmtree(workdir / "follow")
   detect.run(experiments.build, config, workdir)
   restored = deployed.restore(experiments.build, config, workdir)
-  made = decision.find_anomalies(restored.detector, restored.normal, strange)
-  assert made.flags.all()
+  findings = decision.find_anomalies(
+    restored.detector, restored.normal, strange
+  )
+  assert findings.flags.all()
 
 
 def test_a_review_has_the_settings_of_the_last_detection(run):
@@ -490,31 +500,24 @@ def test_a_detector_that_was_changed_is_refused(run, changes):
 def test_alarms_and_reviewed_sessions_with_other_answers_are_refused(run):
   workdir, config, texts = run
   raise_alarms(workdir)
-  rows = [one.row for one in feedback.update(config, workdir)]
-  feedback.write_answers(workdir, [{**row, "answer": "true"} for row in rows])
-  answer(workdir, {{t: n for n, t in texts.items()}[ODD]: "normal"})
-  with pytest.raises(UserError, match=r"^alarms.csv: kind 2 is true, but a"):
+  names = {text: name for name, text in texts.items()}
+  words = {"rare": "anomalous", names[RARE]: "normal"}
+  answer(workdir, words, rare=2)
+  with pytest.raises(UserError, match=r"^review.csv: kind 2 is anomalous, but"):
     detect.run(experiments.build, config, workdir)
 
 
 def test_alarms_are_asked_about_first(run, monkeypatch, capsys):
   workdir, config, _ = run
   raise_alarms(workdir)
-  terminal(monkeypatch, ["f", "b", "t", "s", "n", "q"], lambda: None)
+  terminal(monkeypatch, ["n", "b", "a", "s", "n", "q"], lambda: None)
   capsys.readouterr()
   review.run(experiments.build, config, workdir)
   said = re.sub("\x1b.*?m", "", capsys.readouterr().out)
   place = ", line 7, 2027-01-15T08:00:00"
-  first, second, again, *_ = re.findall(r"\n(\d) of 2\n(.*)\n", said)
-  assert first == again == ("1", f"3 alarms, medium: strange-0{place}")
-  assert second == ("2", f"1 alarm, medium: odd{place}")
-  assert "\n1 of 30\n" in said and "\n2 of 30\n" in said
-  rule = "alarms.csv: a follower and --mode=detect use these answers"
-  assert rule in said.replace("\n", " ").replace("  ", " ")
-  told = feedback.read_answers(workdir, "strict")
-  assert told == {(1, "strange-0"): "true", (2, "odd"): ""}
-  # Quitting at an alarm asks about nothing else.
-  terminal(monkeypatch, ["q"], lambda: None)
-  review.run(experiments.build, config, workdir)
-  said = capsys.readouterr().out
-  assert "1 of 1" in said and "of 30" not in said
+  first, second, again, *_ = re.findall(r"\n(\d) of 32\n(.*)\n", said)
+  assert first == again == ("1", f"strange{place}: 3 alarms, medium")
+  assert second == ("2", f"rare{place}: 1 alarm, medium")
+  assert "\n4 of 32\n" in said and "\n5 of 32\n" not in said
+  words = {(row["kind"], row["answer"]) for row in table(workdir)[:4]}
+  assert words == {("1", "anomalous"), ("2", ""), ("", "normal"), ("", "")}

@@ -1,7 +1,12 @@
-"""Review: a person's answers, in review.csv, whether sessions are normal."""
+"""review.csv: a person's answers whether sessions and alarms are normal.
+
+A row is about a session of the calibration, or about a kind of a follower's
+alarms, whose number is in the column `kind`.
+"""
 
 import csv
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,8 +24,8 @@ from seqrnn.errors import UserError
 from seqrnn.logs.detect import findings, incidents, tables
 from seqrnn.logs.detect.calibration import COMBINED, NormalScores
 from seqrnn.logs.detect.cleaning import ANOMALOUS, NORMAL, UNANSWERED
-from seqrnn.logs.detect.conformal import combine, event_rate, is_flagged
-from seqrnn.logs.detect.detector import Detector, round_scores
+from seqrnn.logs.detect.conformal import combine, is_flagged
+from seqrnn.logs.detect.detector import Detector
 from seqrnn.logs.detect.findings import Findings
 from seqrnn.runtime import files
 
@@ -43,19 +48,20 @@ def _scores_of_rows(
   rows = len(arrays["model"])
   neg_log_p, p = np.zeros((2, rows))
   for k, group in enumerate(normal.scores[name].groups):
-    for own in (True, False):
-      some = (arrays["model"] == k) & (normal.calibrates[:rows] == own)
+    for calibrates in (True, False):
+      some = (arrays["model"] == k) & (normal.calibrates[:rows] == calibrates)
       if name == COMBINED:
         groups = {n: normal.scores[n].groups[k] for n in names}
         each = [
-          g.neg_log_p(arrays[f"score {n}"][some], own)
+          g.neg_log_p(arrays[f"score {n}"][some], calibrates)
           for n, g in groups.items()
         ]
         scores = combine(each, how)
       else:
         scores = arrays[f"score {name}"][some]
-      neg_log_p[some] = group.neg_log_p(scores, own)
-      p[some] = (group.own_p_values if own else group.p_values)(scores)
+      neg_log_p[some] = group.neg_log_p(scores, calibrates)
+      p_values = group.own_p_values if calibrates else group.p_values
+      p[some] = p_values(scores)
   return neg_log_p, p
 
 
@@ -86,7 +92,7 @@ def most_anomalous(
   return order[np.sort(first)[:most]]
 
 
-def reviewed_findings(
+def _findings(
   detector: Detector,
   normal: NormalScores,
   arrays: dict[str, np.ndarray],
@@ -95,14 +101,8 @@ def reviewed_findings(
 ) -> Findings:
   """The sessions of some rows, each scored by the model of its row.
 
-  Args:
-    detector: of the run.
-    normal: its calibration.
-    arrays: of calibration.npz.
-    sessions: of its rows.
-    rows: of distinct sessions, at least one.
+  Nothing in them suggests an answer: no session or event is flagged.
   """
-  settings = detector.config.detect
   combined, p = _scores_of_rows(normal, arrays, COMBINED)
   which = sessions.distinct().which
   counts = np.bincount(which, arrays["counts"]).astype(np.int64)[which[rows]]
@@ -110,12 +110,9 @@ def reviewed_findings(
   scored = detector.score(once, counts)
   model_N = np.repeat(arrays["model"][rows], np.diff(scored.bounds))
   nll = scored.member_nll[model_N, np.arange(len(model_N))]
-  event_p = np.zeros(len(nll))
-  for k, group in enumerate(normal.events.groups):
-    event_p[model_N == k] = group.p_values(round_scores(nll[model_N == k]))
   every, none = np.arange(len(rows)), np.zeros(len(rows), int)
   return Findings(
-    sessions=findings.masked_sessions(once, settings.redact),
+    sessions=findings.masked_sessions(once, detector.config.detect.redact),
     distinct=Distinct(every, every, counts),
     names=detector.names,
     nll=nll,
@@ -123,12 +120,12 @@ def reviewed_findings(
     targets=scored.targets,
     bounds=scored.bounds,
     offsets=scored.offsets,
-    event_p=event_p,
-    event_flags=is_flagged(event_p, event_rate(settings)),
+    event_p=np.ones(len(nll)),
+    event_flags=np.zeros(len(nll), bool),
     scores={COMBINED: combined[rows]},
     combined_KD=combined[None, rows],
     p=p[rows],
-    flags=none > 0,  # Nothing suggests an answer.
+    flags=none > 0,
     short=scored.short,
     flagged_events=none,
     unknown_events=none,
@@ -139,24 +136,41 @@ def reviewed_findings(
   )
 
 
-def questions(found: Findings) -> list[dict[str, Any]]:
-  """A row of review.csv for each session, without an answer."""
-  worst, places = found.worst_events().tolist(), tables.places_of(found)
-  rows = []
-  for d, place in enumerate(worst):
-    event, before, after = incidents.context(found, d, d)
-    rows.append(
+def session_questions(
+  detector: Detector,
+  normal: NormalScores,
+  arrays: dict[str, np.ndarray],
+  sessions: Sessions,
+  rows: np.ndarray,
+) -> list[dict[str, Any]]:
+  """A row of review.csv, without an answer, for each of some sessions.
+
+  Args:
+    detector: of the run.
+    normal: its calibration.
+    arrays: of calibration.npz.
+    sessions: of its rows.
+    rows: of distinct sessions.
+  """
+  if not len(rows):
+    return []
+  scored = _findings(detector, normal, arrays, sessions, rows)
+  columns, questions = tables.places_of(scored), []
+  for d, position in enumerate(scored.worst_events().tolist()):
+    event, before, after = incidents.context(scored, d, d)
+    questions.append(
       {
-        "session": found.sessions.names[d],
-        "equal_sessions": int(found.distinct.counts[d]),
-        "p_value": float(f"{found.p[d]:.6g}"),
-        **{name: value(d, place) for name, value in places.items()},
+        "kind": "",
+        "session": scored.sessions.names[d],
+        "count": int(scored.distinct.counts[d]),
+        "p_value": float(f"{scored.p[d]:.6g}"),
+        **{name: value(d, position) for name, value in columns.items()},
         "event": event,
         "context": " | ".join([*before, event, *after]),
         "answer": "",
       }
     )
-  return rows
+  return questions
 
 
 def changes(
@@ -205,34 +219,87 @@ def changes(
 
 NAME = "review.csv"
 WORDS = {"normal": NORMAL, "anomalous": ANOMALOUS, "": UNANSWERED}
+_COLUMNS = ("kind", "session", "count", "p_value", "severity", "file", "line")
+_COLUMNS += ("timestamp", "event", "context", "answer")
+
+# Kind as text, "" for a session; session -> line and row of review.csv.
+Rows = dict[tuple[str, str], tuple[int, dict[str, Any]]]
+# Number of a kind of alarms, session of its example -> a word of WORDS.
+ByKind = dict[tuple[int, str], str]
 
 
 class Answers(NamedTuple):
   """The answers in review.csv.
 
   Attributes:
-    rows: of the file, column -> text.
+    rows: of the file on sessions, column -> text.
     by_key: key of a session -> NORMAL or ANOMALOUS, for all equal sessions.
+    by_kind: as `alarm_answers`.
   """
 
   rows: list[dict[str, Any]]
   by_key: dict[Key, int]
+  by_kind: ByKind
 
   def of(self, sessions: Sessions) -> np.ndarray:
     """The answer of each session, UNANSWERED if there is none."""
-    found = (
-      self.by_key.get(key, UNANSWERED) for key in sessions.session_keys()
-    )
-    return np.array(list(found), int)
+    keys = sessions.session_keys()
+    return np.array([self.by_key.get(key, UNANSWERED) for key in keys], int)
 
 
-def read_answers(
+def load_rows(workdir: Path, errors: str) -> Rows:
+  """The rows of review.csv, if there is one.
+
+  Args:
+    workdir: of the run.
+    errors: as `data.errors`.
+
+  Raises:
+    UserError: the file is damaged, or has an unknown answer or a row twice.
+  """
+  path, rows = workdir / NAME, {}
+  if not path.exists():
+    return rows
+  for line, row in reading.rows(reading.Source(str(path), path), errors):
+    for column in ("session", "answer"):
+      if column not in row:
+        raise UserError(f"{path}:1: has no column {column!r}")
+    word = row["answer"] = (row["answer"] or "").strip().lower()
+    if word not in WORDS:
+      raise UserError(
+        f"{path}:{line}: answer={word!r}: must be normal, anomalous or empty"
+      )
+    kind = (row.get("kind") or "").strip()
+    if kind and not re.fullmatch(r"[1-9][0-9]{0,8}", kind):
+      raise UserError(
+        f"{path}:{line}: kind={kind[:20]!r}: must be the number of a kind of"
+        " alarms, or empty"
+      )
+    session = row["session"] or ""
+    earlier, _ = rows.setdefault((kind, session), (line, row))
+    if earlier != line:
+      raise UserError(
+        f"{path}:{line}: session {session!r} is also in line {earlier}"
+      )
+  return rows
+
+
+def alarm_answers(rows: Rows) -> ByKind:
+  """The answers on kinds of alarms, empty ones included."""
+  return {
+    (int(kind), session): row["answer"]
+    for (kind, session), (_, row) in rows.items()
+    if kind
+  }
+
+
+def load_answers(
   workdir: Path,
   names: Vocabulary,
   pieces: Callable[[str], Pieces],
   config: Config,
 ) -> Answers:
-  """Reads review.csv, if there is one.
+  """The answers in review.csv, if there is one.
 
   Args:
     workdir: of the run.
@@ -242,35 +309,19 @@ def read_answers(
     config: of the run; names of sessions may be masked.
 
   Raises:
-    UserError: the file is damaged, or has an unknown answer or session, or
-      different answers for equal sessions.
+    UserError: as `load_rows`; a session is unknown, or equal sessions have
+      different answers.
   """
-  path = workdir / NAME
-  answers, source = Answers([], {}), reading.Source(str(path), path)
-  if not path.exists():
+  path, rows = workdir / NAME, load_rows(workdir, config.data.errors)
+  by_name = {session: row for (kind, session), row in rows.items() if not kind}
+  answers = Answers(
+    [row for _, row in by_name.values()], {}, alarm_answers(rows)
+  )
+  if not by_name:
     return answers
-  lines: dict[str, int] = {}
-  for line, row in reading.rows(source, config.data.errors):
-    for column in ("session", "answer"):
-      if column not in row:
-        raise UserError(f"{path}:1: has no column {column!r}")
-    word = row["answer"] = (row["answer"] or "").strip().lower()
-    if word not in WORDS:
-      raise UserError(
-        f"{path}:{line}: answer={word!r}: must be normal, anomalous or empty"
-      )
-    if row["session"] in lines:
-      raise UserError(
-        f"{path}:{line}: session {row['session']!r} is also in line"
-        f" {lines[row['session']]}"
-      )
-    lines[row["session"]] = line
-    answers.rows.append(row)
-  masks = redaction(config.detect.redact)
-  keys = _keys(set(lines), names, pieces, masks)
+  keys = _keys(set(by_name), names, pieces, redaction(config.detect.redact))
   first: dict[Key, str] = {}
-  for row in answers.rows:
-    name, line = row["session"], lines[row["session"]]
+  for name, (line, row) in by_name.items():
     if name not in keys:
       raise UserError(
         f"{path}:{line}: session={name!r}: is no session of training or"
@@ -282,7 +333,7 @@ def read_answers(
     if answers.by_key.setdefault(key, answer) != answer:
       raise UserError(
         f"{path}:{line}: session {name!r} equals {first[key]!r} of line"
-        f" {lines[first[key]]}, which has another answer"
+        f" {by_name[first[key]][0]}, which has another answer"
       )
     first.setdefault(key, name)
   return answers
@@ -295,7 +346,7 @@ def _keys(
   masks: Redaction | None,
 ) -> dict[str, Key]:
   """The keys of sessions, by their names as they are wanted."""
-  by_name: dict[str, Key] = {}
+  keys_by_name: dict[str, Key] = {}
   for split in ("train", "validation"):
     sessions = data.of_pieces(pieces(split), names)
     some = {j: n for j, n in enumerate(sessions.names) if n in wanted}
@@ -304,13 +355,15 @@ def _keys(
       some |= {j: n for j, n in masked.items() if n in wanted}
     keys = sessions.take(np.array(list(some), np.int64)).session_keys()
     for name, key in zip(some.values(), keys, strict=True):
-      by_name.setdefault(name, key)
-  return by_name
+      keys_by_name.setdefault(name, key)
+  return keys_by_name
 
 
-def write_answers(workdir: Path, rows: list[dict[str, Any]]):
-  """Writes the rows, with the columns of all of them, to review.csv."""
-  columns = list(dict.fromkeys(name for row in rows for name in row))
+def write_rows(workdir: Path, rows: list[dict[str, Any]]):
+  """Writes rows to review.csv, with the columns that any of them has."""
+  names = dict.fromkeys(name for row in rows for name in row)
+  columns = [name for name in _COLUMNS if name in names]
+  columns += [name for name in names if name not in _COLUMNS]
   with files.atomic_write(workdir / NAME, "wb") as raw:
     text = io.TextIOWrapper(raw, "utf-8", "surrogateescape", newline="")
     writer = csv.DictWriter(text, columns, "", lineterminator="\n")

@@ -97,95 +97,103 @@ def print_calibration(console: Console, normal: NormalScores, settings: Config):
   console.print(f"combined score: {words} ({why})")
 
 
-def print_sessions(console: Console, found: Findings, most: int = 5):
-  """Prints the most anomalous sessions."""
-  console.print("\n[bold]most anomalous sessions[/bold]\n")
-  for d in found.most_anomalous()[:most].tolist():
-    print_session(console, found, d)
+def print_sessions(console: Console, findings: Findings, most: int = 5):
+  """Prints the most anomalous sessions that have events, each with its context.
 
-
-def print_session(console: Console, found: Findings, d: int):
-  """Prints a distinct session around its worst event, if it has events.
-
-  The worst event has the highest surprisal. Each event of a log is printed on
-  its own line, with its bits, and cut at the width of the terminal.
+  Each event of a log is printed on its own line, with its bits.
   """
-  start, stop = found.bounds[d : d + 2].tolist()
-  if start == stop:
-    return
-  per_line = found.names.unit == "log"
-  worst = int(found.nll[start:stop].argmax())
-  console.print(_headline(found, d, worst))
+  console.print("\n[bold]most anomalous sessions[/bold]\n")
+  for d in findings.most_anomalous()[:most].tolist():
+    start, stop = findings.bounds[d : d + 2].tolist()
+    if start == stop:
+      continue
+    worst = int(findings.nll[start:stop].argmax())
+    console.print(_headline(findings, d, worst))
+    _print_below(console, *_context(findings, d, worst))
+
+
+def print_question(console: Console, row: dict[str, Any]):
+  """Prints a row of review.csv: a session, or a kind of alarms."""
+  line = f"line {row['line']}" if "line" in row else ""
+  place = [row.get("file"), line, row.get("timestamp")]
+  name = ", ".join(str(part) for part in (row["session"], *place) if part)
+  if row["kind"]:
+    facts = f"{counted(row['count'], 'alarm')}, {row['severity']}"
+  else:
+    facts = f"{counted(row['count'], 'session')}, p {row['p_value']:.2g}"
+  console.print(f"[bold]{console_text(name)}[/bold]: {facts}")
+  for event in row["context"].split(" | "):
+    text = quoted(event)
+    _print_below(
+      console, f"[reverse]{text}[/reverse]" if event == row["event"] else text
+    )
+
+
+def _print_below(console: Console, text: str, wraps: bool = False):
+  """Prints indented text, whose lines are cut at the terminal's width."""
   console.print(
-    Padding(_context(found, d, worst, per_line), (0, 0, 0, 2), expand=False),
-    no_wrap=per_line,
+    Padding(text, (0, 0, 0, 2), expand=False),
+    no_wrap=not wraps,
     overflow="ellipsis",
   )
 
 
-def _headline(found: Findings, d: int, worst: int) -> str:
+def _headline(findings: Findings, d: int, worst: int) -> str:
   """A session's name, how it is cut, equal sessions, p and bits."""
-  j, count = int(found.distinct.first[d]), int(found.distinct.counts[d])
-  name = console_text(found.sessions.names[j])
-  if found.flags[d]:
+  sessions, distinct = findings.sessions, findings.distinct
+  j, count = int(distinct.first[d]), int(distinct.counts[d])
+  name = console_text(sessions.names[j])
+  if findings.flags[d]:
     name = f"[bold]{name}[/bold]"
-  last = int(np.diff(found.sessions.bounds[j : j + 2])[0]) - 1
+  last = int(np.diff(sessions.bounds[j : j + 2])[0]) - 1
   # Where the end is the worst event, the line is that of the last event.
-  where = _where(found, j, min(int(found.offsets[d]) + worst, last))
-  name += f", line {where}" if where else ""
-  begins, ends = found.sessions.whole
-  name += "" if ends[j] else ", open"
-  name += "" if begins[j] else ", cut at its begin"
-  name += f", {count:,} equal sessions" if count > 1 else ""
-  bits = found.nll[found.bounds[d] + worst] / math.log(2)
-  return f"{name}: {_alarm(found, d)}, {bits:.1f} bits"
+  where = _where(findings, j, min(int(findings.offsets[d]) + worst, last))
+  begins, ends = sessions.whole
+  parts = [
+    name,
+    where,
+    "" if ends[j] else "open",
+    "" if begins[j] else "cut at its begin",
+    f"{count:,} equal sessions" if count > 1 else "",
+  ]
+  bits = findings.nll[findings.bounds[d] + worst] / math.log(2)
+  return (
+    f"{', '.join(filter(None, parts))}: {_alarm(findings, d)}, {bits:.1f} bits"
+  )
 
 
-def _where(found: Findings, j: int, place: int) -> str:
+def _where(findings: Findings, j: int, position: int) -> str:
   """The line of an event, with its file if there are several; "": unknown."""
-  line, file = found.line(j, place), found.file(j, place)
+  line, file = findings.line(j, position), findings.file(j, position)
   if line is None:
     return ""
-  return console_text(f"{file}:{line}" if file else f"{line}")
+  return "line " + console_text(f"{file}:{line}" if file else f"{line}")
 
 
-def _context(found: Findings, d: int, worst: int, per_line: bool) -> str:
-  """The events around a session's worst event; flagged events in reverse."""
-  start, stop = found.bounds[d : d + 2].tolist()
+def _context(findings: Findings, d: int, worst: int) -> tuple[str, bool]:
+  """The events around a session's worst event; flagged events in reverse.
+
+  And whether they are a sentence, which wraps; else each has a line.
+  """
+  start, stop = findings.bounds[d : d + 2].tolist()
+  per_line = findings.names.unit == "log"
   before, after = (2, 1) if per_line else (6, 3)
   first, last = max(worst - before, 0), min(worst + after + 1, stop - start)
-  names = found.events(int(found.distinct.first[d]), d, first, last)
+  names = findings.events(int(findings.distinct.first[d]), d, first, last)
   events = ["..."] * (first > 0)
   for n, name in enumerate(names, first):
     text = quoted(name)
-    if found.event_flags[start + n] or n == worst:
+    if findings.event_flags[start + n] or n == worst:
       text = f"[reverse]{text}[/reverse]"
-    bits = found.nll[start + n] / math.log(2)
+    bits = findings.nll[start + n] / math.log(2)
     events.append(f"{bits:5.1f} {text}" if per_line else text)
   events += ["..."] * (last < stop - start)
-  return ("\n" if per_line else " ").join(events)
+  return ("\n" if per_line else " ").join(events), not per_line
 
 
-def print_kind(console: Console, row: dict[str, Any]):
-  """Prints a kind of alarms, a row of alarms.csv."""
-  place = [f"line {row['line']}"] if "line" in row else []
-  place += [str(row[name]) for name in ("file", "time") if name in row]
-  plural = "s" * (row["count"] != 1)
-  console.print(
-    f"[bold]{row['count']:,} alarm{plural}, {row['severity']}[/bold]:"
-    f" {console_text(', '.join([str(row['session']), *place]))}"
-  )
-  for name in row["context"].split(" | "):
-    text = quoted(name)
-    text = f"[reverse]{text}[/reverse]" if name == row["event"] else text
-    console.print(
-      Padding(text, (0, 0, 0, 2), expand=False),
-      no_wrap=True,
-      overflow="ellipsis",
-    )
-
-
-def print_incidents(console: Console, found: Findings, grouped: list[Incident]):
+def print_incidents(
+  console: Console, findings: Findings, grouped: list[Incident]
+):
   """Prints the first incidents, each with the event and place of its example.
 
   The event is cut at the width of the terminal.
@@ -194,36 +202,26 @@ def print_incidents(console: Console, found: Findings, grouped: list[Incident]):
     return
   console.print("\n[bold]incidents: sessions that are flagged[/bold]\n")
   for one in grouped[:_INCIDENTS]:
-    d = int(found.distinct.which[one.session])
-    sessions = counted(one.count, "session")
-    console.print(f"{_alarm(found, d)}, {sessions}")
-    place = [
-      console_text(found.sessions.names[one.session]),
-      f"line {where}"
-      if (where := _where(found, one.session, one.position))
-      else "",
-      console_text(found.timestamp(one.session, one.position) or ""),
-    ]
-    console.print(
-      Padding(", ".join(filter(None, place)), (0, 0, 0, 2), expand=False)
-    )
-    console.print(
-      Padding(quoted(one.event), (0, 0, 0, 2), expand=False),
-      no_wrap=True,
-      overflow="ellipsis",
-    )
+    j = one.session
+    alarm = _alarm(findings, int(findings.distinct.which[j]))
+    console.print(f"{alarm}, {counted(one.count, 'session')}")
+    name = console_text(findings.sessions.names[j])
+    time = console_text(findings.timestamp(j, one.position) or "")
+    place = (name, _where(findings, j, one.position), time)
+    _print_below(console, ", ".join(filter(None, place)), wraps=True)
+    _print_below(console, quoted(one.event))
   if len(grouped) > _INCIDENTS:
-    rest = len(grouped) - _INCIDENTS
-    console.print(f"{rest:,} further incidents: incidents.csv")
+    count = len(grouped) - _INCIDENTS
+    console.print(f"{count:,} further incidents: incidents.csv")
 
 
-def _alarm(found: Findings, d: int) -> str:
+def _alarm(findings: Findings, d: int) -> str:
   """Severity, reason and p-value of a session, as far as it has these."""
   parts = []
-  if found.flags[d]:
-    name = decision.NAMES[found.severity[d]]
-    parts = [f"[bold]{name}[/bold]", decision.WORDS[found.reasons[d]]]
-  return ", ".join(parts + [f"p {found.p[d]:.2g}"] * (not found.short[d]))
+  if findings.flags[d]:
+    name = decision.NAMES[findings.severity[d]]
+    parts = [f"[bold]{name}[/bold]", decision.WORDS[findings.reasons[d]]]
+  return ", ".join(parts + [f"p {findings.p[d]:.2g}"] * (not findings.short[d]))
 
 
 def print_metrics(
@@ -261,11 +259,11 @@ def print_metrics(
   console.print("The metrics of all scores are in report.json.")
 
 
-def summary(found: Findings) -> str:
+def summary(findings: Findings) -> str:
   """How many sessions are flagged, of each severity."""
-  which = found.distinct.which
-  counts = np.bincount(found.severity[which], minlength=4).tolist()
-  return summary_of(counts, int(found.short[which].sum()))
+  which = findings.distinct.which
+  counts = np.bincount(findings.severity[which], minlength=4).tolist()
+  return summary_of(counts, int(findings.short[which].sum()))
 
 
 def summary_of(counts: list[int], short: int) -> str:

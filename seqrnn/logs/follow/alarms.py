@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from seqrnn.logs.detect import decision, incidents
+from seqrnn.logs.detect.cleaning import NORMAL, UNANSWERED
 from seqrnn.logs.follow.state import Change
 from seqrnn.logs.follow.verdicts import Verdict
 
 _KINDS = 1000  # Kinds that are known; then the longest unseen is forgotten.
 _SYMBOLS = 1000  # Events of an example that are kept.
 _SESSIONS = 1000  # Sessions of a kind whose alarms may still be raised.
-UNANSWERED, FALSE, TRUE = "", "false", "true"
 
 
 @dataclasses.dataclass
@@ -29,7 +29,7 @@ class Kind:
     numbers: of the alarms of its last sessions.
     severity: of the last row that was written.
     written: the event time of this row; None: unknown.
-    answer: FALSE, TRUE or UNANSWERED.
+    answer: NORMAL, ANOMALOUS or UNANSWERED.
     example: the row of the example.
     session: the name of the example.
     symbols: the events of the example as read.
@@ -47,7 +47,7 @@ class Kind:
   numbers: dict[str, int] = dataclasses.field(default_factory=dict)
   severity: int = 0
   written: float | None = None
-  answer: str = UNANSWERED
+  answer: int = UNANSWERED
   example: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
@@ -93,7 +93,7 @@ class Alarms:
     self._changed[kind.number] = None
     if len(self.kinds) > _KINDS:
       self._forget()
-    if kind.answer == FALSE or not self._is_due(kind, verdict):
+    if kind.answer == NORMAL or not self._is_due(kind, verdict):
       return None
     number = kind.numbers.get(verdict.session, 0) if verdict.again else 0
     self.count += not number
@@ -111,8 +111,8 @@ class Alarms:
       del kind.numbers[next(iter(kind.numbers))]
     return row
 
-  def answer(self, number: int, answer: str):
-    """Notes a person's answer on a kind: FALSE makes it quiet."""
+  def answer(self, number: int, answer: int):
+    """Notes a person's answer on a kind: NORMAL makes it quiet."""
     if kind := self.kinds.get(number):
       kind.answer = answer
       self._changed[number] = None

@@ -24,9 +24,10 @@ from seqrnn.data.logs.tail import Chunk, FileTail, Position, StreamTail
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 from seqrnn.logs.detect import deployed
+from seqrnn.logs.detect.cleaning import NORMAL
 from seqrnn.logs.detect.deployed import Deployed
 from seqrnn.logs.follow import feedback, health
-from seqrnn.logs.follow.alarms import FALSE, Alarms, session_row
+from seqrnn.logs.follow.alarms import Alarms, session_row
 from seqrnn.logs.follow.drift import Drift
 from seqrnn.logs.follow.follower import Event, Follower
 from seqrnn.logs.follow.lines import Parser, report
@@ -287,8 +288,8 @@ class Service:
     if answers is None:
       return
     for kind in feedback.apply(self._alarms, answers, self._masks):
-      report(feedback.said(kind, self._masks))
-    quiet = [kind.answer == FALSE for kind in self._alarms.kinds.values()]
+      report(feedback.quiet_message(kind, self._masks))
+    quiet = [kind.answer == NORMAL for kind in self._alarms.kinds.values()]
     self.health.figures["quiet_kinds"] = sum(quiet)
     self.save()
 

@@ -269,17 +269,17 @@ def test_secrets_are_masked_in_alarms(made):
       assert row["session"].startswith("https://u:<masked-")
 
 
-def test_a_kind_that_is_answered_false_is_quiet_from_then_on(
+def test_a_kind_that_is_answered_normal_is_quiet_from_then_on(
   made, tmp_path, capsys, monkeypatch
 ):
   made.config.detect.follow = "alarms"
   monkeypatch.setattr(follow, "_LOOK", 0.0)
-  path, written = tmp_path / "alarms.csv", []
+  path, written = tmp_path / "review.csv", []
   lines = lambda name: [f"{name} {event}".encode() for event in "ab?c?"]
   first = service(made, tmp_path, written.append)
   source = Lines(
     *lines("x"),
-    lambda: path.write_text("kind,session,answer\n1,x,false\n"),
+    lambda: path.write_text("kind,session,answer\n1,x,normal\n"),
     *lines("y"),
     lambda: path.write_text("kind,session,answer\n1,x,maybe\n"),
     *(b"u a", b"u b"),
@@ -292,15 +292,15 @@ def test_a_kind_that_is_answered_false_is_quiet_from_then_on(
   ] == 1
   said, wrong = capsys.readouterr().err.splitlines()
   assert said == (
-    f"alarms of kind 1 (? ?) are false by alarms.csv: {len(rows)} so far, and"
+    f"alarms of kind 1 (? ?) are normal by review.csv: {len(rows)} so far, and"
     " none is written from now on"
   )
   assert wrong == (
-    f"the answers before stay: {path}:2: kind='1', answer='maybe': must be a"
-    " number of a kind, and false, true or empty"
+    f"the answers before stay: {path}:2: answer='maybe': must be normal,"
+    " anomalous or empty"
   )
   # A restart knows it without repeating it; no answer makes it heard.
-  path.write_text("kind,session,answer\n1,x,false\n")
+  path.write_text("kind,session,answer\n1,x,normal\n")
   again = service(made, tmp_path, written.append)
   judged(again, Lines(*lines("z"), path.unlink, *lines("v")), written)
   assert (

@@ -14,7 +14,7 @@ from seqrnn.data.read.columns import Texts
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import shapes
-from seqrnn.logs.detect import baselines, incidents
+from seqrnn.logs.detect import baselines, cleaning, incidents
 from seqrnn.logs.detect.calibration import NormalScores
 from seqrnn.logs.detect.choice import Choice, Combination
 from seqrnn.logs.detect.cleaning import Selection
@@ -514,7 +514,7 @@ def test_a_kind_of_alarms_is_counted_and_not_repeated(made):
   stored = alarms.Alarms(quiet=60.0)
   Table().move(taken, stored)
   assert stored.facts() == taken.facts() and stored.kinds == taken.kinds
-  stored.answer(1, alarms.FALSE)
+  stored.answer(1, cleaning.NORMAL)
   assert stored.take(one._replace(now=9e9, severity=3)) is None
   assert stored.kinds[1].count == 6
   # Without event time nothing is quiet.
