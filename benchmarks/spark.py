@@ -71,8 +71,9 @@ def on_one_machine(deployed, log: Path, config) -> tuple[int, float]:
   """Returns the number of events, and the seconds of this process."""
   from seqrnn.data.logs import sessions
   from seqrnn.data.sources import cache
-  from seqrnn.logs.detect import incidents, tables
+  from seqrnn.logs.detect import tables
   from seqrnn.logs.detect.decision import find_anomalies
+  from seqrnn.logs.detect.findings import group_incidents
 
   cache.LARGE = sys.maxsize  # Nothing is kept: the log is parsed each time.
 
@@ -80,7 +81,7 @@ def on_one_machine(deployed, log: Path, config) -> tuple[int, float]:
     cache._opened.clear()
     parsed = sessions.read_sessions(config, deployed.detector.names, str(log))
     findings = find_anomalies(deployed.detector, deployed.normal, parsed)
-    grouped = incidents.group(findings)
+    grouped = group_incidents(findings)
     tables.write_sessions(findings, grouped, log.parent)
     return len(parsed.ids)
 

@@ -19,14 +19,7 @@ from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, require
 from seqrnn.logs import spark
-from seqrnn.logs.detect import (
-  answers,
-  deployed,
-  evaluation,
-  incidents,
-  printing,
-  tables,
-)
+from seqrnn.logs.detect import answers, deployed, evaluation, printing, tables
 from seqrnn.logs.detect.calibration import (
   COMBINED,
   NormalScores,
@@ -35,8 +28,12 @@ from seqrnn.logs.detect.calibration import (
 )
 from seqrnn.logs.detect.decision import find_anomalies
 from seqrnn.logs.detect.detector import Detector, combined_names
-from seqrnn.logs.detect.findings import LOCK, Findings
-from seqrnn.logs.detect.incidents import Incident
+from seqrnn.logs.detect.findings import (
+  LOCK,
+  Findings,
+  Incident,
+  group_incidents,
+)
 from seqrnn.logs.detect.inputs import examined, read_sessions
 from seqrnn.logs.follow import feedback
 from seqrnn.runtime import files
@@ -120,7 +117,7 @@ def _run(
     "distinct_events_per_second": len(findings.nll) / findings.seconds,
     "config": config_lib.nested(config_lib.flat(config)),
   }
-  grouped = incidents.group(findings)
+  grouped = group_incidents(findings)
   with files.results(folder, "detect", _RESULTS.__contains__) as new:
     _write_results(new, findings, grouped, detector, normal, record)
     path = new / deployed.DEPLOYED

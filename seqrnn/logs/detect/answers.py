@@ -21,12 +21,12 @@ from seqrnn.data.read import reading
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.logs.detect import findings, incidents, tables
+from seqrnn.logs.detect import findings, tables
 from seqrnn.logs.detect.calibration import COMBINED, NormalScores
 from seqrnn.logs.detect.cleaning import ANOMALOUS, NORMAL, UNANSWERED
 from seqrnn.logs.detect.conformal import combine, is_flagged
 from seqrnn.logs.detect.detector import Detector
-from seqrnn.logs.detect.findings import Findings
+from seqrnn.logs.detect.findings import Findings, event_context
 from seqrnn.runtime import files
 
 
@@ -157,7 +157,7 @@ def session_questions(
   scored = _findings(detector, normal, arrays, sessions, rows)
   columns, questions = tables.places_of(scored), []
   for d, position in enumerate(scored.worst_events().tolist()):
-    event, before, after = incidents.context(scored, d, d)
+    event, before, after = event_context(scored, d, d)
     questions.append(
       {
         "kind": "",

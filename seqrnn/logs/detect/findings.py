@@ -1,4 +1,4 @@
-"""Findings: the scores and flags of the examined sessions."""
+"""Findings: scores and flags of the examined sessions, and their incidents."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,6 +10,12 @@ from seqrnn.data.logs.secrets import Redaction, redaction
 from seqrnn.data.logs.sessions import Distinct, Sessions
 from seqrnn.data.read.columns import Texts
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
+
+_BEFORE, _AFTER = 3, 2  # Events around the most surprising one.
+# The kinds of events with at least this share of a session's highest surprisal
+# are its surprising ones.
+_SURPRISING = 0.5
+_COMMON = 0.5  # Sessions are alike if they have this share of kinds in common.
 
 
 def masked_vocabulary(names: Vocabulary, pattern: str) -> Vocabulary:
@@ -165,3 +171,134 @@ class Findings(NamedTuple):
     """The time of the event at a position of session j, if known."""
     index, times = self._index(j, place), self.sessions.timestamps
     return None if index is None or times is None else times[index]
+
+
+class Incident(NamedTuple):
+  """Flagged sessions with like surprising events.
+
+  The other attributes are those of the example: of the sessions of the highest
+  severity, the one with the highest score.
+
+  Attributes:
+    event: the most surprising event; "<short>" if the sessions are flagged for
+      their length, "<empty>" if they have no event.
+    count: the number of flagged sessions, equal ones included.
+    severity: an index of `decision.NAMES`.
+    reason: a key of `decision.WORDS`.
+    p: the p-value; NaN for short sessions.
+    session: its index among the sessions.
+    position: of the event in the session; -1 if there is none.
+    before: the names of the events just before it.
+    after: the names of the events just after it.
+    members: the distinct sessions, the example first.
+  """
+
+  event: str
+  count: int
+  severity: int
+  reason: str
+  p: float
+  session: int
+  position: int
+  before: list[str]
+  after: list[str]
+  members: list[int]
+
+
+def group_incidents(findings: Findings) -> list[Incident]:
+  """The incidents by falling severity, rising p and falling count.
+
+  A session belongs to the first incident whose example has at least half of
+  all their surprising events, and its own most surprising one, in common with
+  it.
+  """
+  order = findings.most_anomalous()
+  order = order[np.argsort(-findings.severity[order], kind="stable")]
+  groups: list[tuple[str, frozenset[str], list[int]]] = []
+  for d in order[findings.flags[order]].tolist():
+    kinds = surprising_events(findings, d)
+    for event, first, members in groups:
+      if belongs_to_incident(kinds, event, first):
+        members.append(d)
+        break
+    else:
+      event, _, _ = event_context(findings, d, int(findings.distinct.first[d]))
+      groups.append((event, kinds, [d]))
+  worst = findings.worst_events()
+  return sorted(
+    (_incident(findings, members, worst) for *_, members in groups),
+    key=lambda one: (-one.severity, np.nan_to_num(one.p, nan=1), -one.count),
+  )
+
+
+def belongs_to_incident(
+  surprising: frozenset[str], event: str, first: frozenset[str]
+) -> bool:
+  """Whether a session belongs to an incident.
+
+  Args:
+    surprising: the names of the session's surprising events.
+    event: the most surprising event of the incident's example.
+    first: the names of the surprising events of the example.
+  """
+  common = len(surprising & first) >= _COMMON * len(surprising | first)
+  return common and event in surprising
+
+
+def surprising_events(findings: Findings, d: int) -> frozenset[str]:
+  """The names of the surprising events of a session."""
+  if findings.short[d]:
+    return frozenset(["<short>"])
+  start, stop = findings.bounds[d : d + 2].tolist()
+  if start == stop:
+    return frozenset(["<empty>"])
+  names = findings.events(int(findings.distinct.first[d]), d, 0, stop - start)
+  positions = surprising_positions(findings.nll[start:stop])
+  return frozenset(names[n] for n in positions)
+
+
+def surprising_positions(nll: np.ndarray) -> list[int]:
+  """The indices of the surprising events of a session; none without events."""
+  highest = nll.max(initial=0)
+  return np.flatnonzero(nll >= _SURPRISING * highest).tolist()
+
+
+def positions_around(worst: int, size: int) -> range:
+  """The indices of an event and of the events around it that are displayed."""
+  return range(max(worst - _BEFORE, 0), min(worst + _AFTER + 1, size))
+
+
+def _incident(
+  findings: Findings, members: list[int], worst: np.ndarray
+) -> Incident:
+  """The incident of sessions, of which the first is the example."""
+  d = members[0]
+  j = int(findings.distinct.first[d])
+  event, before, after = event_context(findings, d, j)
+  return Incident(
+    event,
+    int(findings.distinct.counts[members].sum()),
+    int(findings.severity[d]),
+    findings.reasons[d],
+    float(findings.p[d]),
+    j,
+    int(worst[d]),
+    before,
+    after,
+    members,
+  )
+
+
+def event_context(
+  findings: Findings, d: int, j: int
+) -> tuple[str, list[str], list[str]]:
+  """The most surprising event of a session, and the events around it."""
+  start, stop = findings.bounds[d : d + 2].tolist()
+  if start == stop:
+    return "<short>" if findings.short[d] else "<empty>", [], []
+  worst = int(np.argmax(findings.nll[start:stop]))
+  shown = positions_around(worst, stop - start)
+  first = shown.start
+  names = findings.events(j, d, first, shown.stop)
+  event = "<short>" if findings.short[d] else names[worst - first]
+  return event, names[: worst - first], names[worst - first + 1 :]

@@ -17,8 +17,7 @@ from seqrnn.logs.detect import decision
 from seqrnn.logs.detect.calibration import COMBINED, NormalScores
 from seqrnn.logs.detect.cleaning import ANOMALOUS, NORMAL
 from seqrnn.logs.detect.conformal import beta_interval, event_rate
-from seqrnn.logs.detect.findings import Findings
-from seqrnn.logs.detect.incidents import Incident
+from seqrnn.logs.detect.findings import Findings, Incident
 from seqrnn.runtime.console import print_titled
 from seqrnn.scoring.predictions import console_text, quoted
 

@@ -14,8 +14,7 @@ from seqrnn.config.read import Config
 from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.errors import escaped
 from seqrnn.logs.detect import decision, records
-from seqrnn.logs.detect.findings import Findings
-from seqrnn.logs.detect.incidents import Incident
+from seqrnn.logs.detect.findings import Findings, Incident
 from seqrnn.runtime import files
 from seqrnn.scoring.scoring import UNRANKED, Scores
 

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from seqrnn.logs.detect import decision, incidents
+from seqrnn.logs.detect import decision
 from seqrnn.logs.detect.cleaning import NORMAL, UNANSWERED
+from seqrnn.logs.detect.findings import belongs_to_incident
 from seqrnn.logs.follow.state import Change
 from seqrnn.logs.follow.verdicts import Verdict
 
@@ -121,7 +122,7 @@ class Alarms:
     """The first kind to which a session belongs, or a new one."""
     for number in sorted(self.kinds):
       kind = self.kinds[number]
-      if incidents.belongs(verdict.surprising, kind.event, kind.surprising):
+      if belongs_to_incident(verdict.surprising, kind.event, kind.surprising):
         return kind
     self._numbers += 1
     if not verdict.ended:

@@ -15,7 +15,6 @@ from seqrnn.data.logs.secrets import redaction
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.read.columns import Texts
 from seqrnn.data.vocabulary import UNKNOWN
-from seqrnn.logs.detect import incidents
 from seqrnn.logs.detect.decision import (
   Decision,
   decide,
@@ -29,7 +28,12 @@ from seqrnn.logs.detect.detector import (
   SessionScores,
   round_scores,
 )
-from seqrnn.logs.detect.findings import Findings
+from seqrnn.logs.detect.findings import (
+  Findings,
+  event_context,
+  positions_around,
+  surprising_positions,
+)
 from seqrnn.logs.follow.open_sessions import OpenSession
 from seqrnn.logs.follow.stepping import Read
 from seqrnn.scoring.scoring import UNRANKED
@@ -56,7 +60,7 @@ class Verdict(NamedTuple):
     before, after: the events around it.
     position: of this event in the session; -1: it has no event.
     line, time: of this event, if known.
-    surprising: the names of its surprising events, as `incidents.surprising`.
+    surprising: the names of its surprising events, as `surprising_events`.
     models: number of models whose score is above all their normal sessions.
     unknown_events, flagged_events: numbers of events.
     symbols: all its events as read.
@@ -247,7 +251,7 @@ class Judge:
     """The verdict on the first events of an open session, by bound `d`."""
     nats = np.array(session.nats[:size])
     worst, names = int(np.argmax(nats)), self._names_of(session, size)
-    around = incidents.around(worst, size)
+    around = positions_around(worst, size)
     return Verdict(
       session=session.name,
       ended=False,
@@ -260,7 +264,7 @@ class Judge:
       before=names[around.start : worst],
       after=names[worst + 1 : around.stop],
       **place_of(session, worst),
-      surprising=frozenset(names[n] for n in incidents.surprising_places(nats)),
+      surprising=frozenset(names[n] for n in surprising_positions(nats)),
       models=int(bounds.models[d]),
       unknown_events=scored.unknown,
       flagged_events=0,
@@ -368,11 +372,11 @@ class Judge:
 def _final(findings: Findings, d: int, j: int, size: int) -> Verdict:
   """The verdict on session j, which is the distinct session d; unnamed."""
   start, stop = findings.bounds[d : d + 2].tolist()
-  event, before, after = incidents.context(findings, d, j)
+  event, before, after = event_context(findings, d, j)
   surprising, nll = [event], findings.nll[start:stop]
   if stop > start and not findings.short[d]:
     names = findings.events(j, d, 0, stop - start)
-    surprising = [names[n] for n in incidents.surprising_places(nll)]
+    surprising = [names[n] for n in surprising_positions(nll)]
   worst = int(np.argmax(nll)) if stop > start else 0
   return Verdict(
     session="",

@@ -19,11 +19,11 @@ from seqrnn.config.read import Config
 from seqrnn.data.logs import formats
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
-from seqrnn.logs.detect import decision, incidents, printing, tables
+from seqrnn.logs.detect import decision, printing, tables
 from seqrnn.logs.detect import deployed as deployment
 from seqrnn.logs.detect.calibration import COMBINED
 from seqrnn.logs.detect.deployed import Deployed
-from seqrnn.logs.detect.findings import Findings
+from seqrnn.logs.detect.findings import Findings, group_incidents
 from seqrnn.logs.spark.read import of_table, read_events
 from seqrnn.logs.spark.score import examine, score_events
 from seqrnn.logs.spark.session import open_session, reporting, whole_files
@@ -70,7 +70,7 @@ def run(
       )
       some = events.frame.join(broadcast(frame), "session", "left_semi")
       flagged, names = examine(deployed, some.toPandas(), events.span)
-      grouped = incidents.group(flagged)
+      grouped = group_incidents(flagged)
       number = {d: n for n, one in enumerate(grouped, 1) for d in one.members}
       which = [number[d] for d in flagged.distinct.which.tolist()]
       numbers = list(zip(names, which, strict=True))

@@ -9,7 +9,8 @@ from rich.console import Console
 from seqrnn.data.logs import sessions as data
 from seqrnn.data.read.columns import Texts
 from seqrnn.data.vocabulary import END, UNKNOWN, Vocabulary
-from seqrnn.logs.detect import findings, incidents, printing, tables
+from seqrnn.logs.detect import findings, printing, tables
+from seqrnn.logs.detect.findings import group_incidents
 from tests.conftest import tiny
 
 LOG = ["unpack package" + 9 * " and so on", "configure it", "boom now"]
@@ -68,7 +69,7 @@ def test_every_session_names_the_line_of_its_oddest_event(found, tmp_path):
   """Flagged or not; where its end is the oddest, the last line is named."""
   assert found.worst_events().tolist() == [0, 0]
   found = found._replace(nll=np.array([1.0, 1, 3, 2, 9]))
-  tables.write_sessions(found, incidents.group(found), tmp_path)
+  tables.write_sessions(found, group_incidents(found), tmp_path)
   columns = ("line", "first_alarm", "incident")
   rows = list(tables.read_csv_table(tmp_path / "sessions.csv"))
   assert [tuple(map(row.get, columns)) for row in rows] == [
@@ -98,7 +99,7 @@ def test_flagged_sessions_with_like_surprising_events_are_an_incident(found):
   ids = np.array(["abcd".index(e[0]) for e in flat]) + UNKNOWN + 1
   p = np.array([p for _, p in sessions.values()])
   bounds = np.cumsum([0, *map(len, events)])
-  grouped = incidents.group(
+  grouped = group_incidents(
     found._replace(
       sessions=data.Sessions(ids.astype(np.int32), bounds, list(sessions)),
       distinct=data.Distinct(
@@ -132,7 +133,7 @@ def test_flagged_sessions_with_like_surprising_events_are_an_incident(found):
 def test_incidents_and_metrics_are_whole_in_80_columns(found):
   file = io.StringIO()
   console = Console(file=file, width=80)
-  printing.print_incidents(console, found, incidents.group(found))
+  printing.print_incidents(console, found, group_incidents(found))
   shown = [line.rstrip() for line in file.getvalue().split("\n")]
   assert shown[3:-1] == [
     "medium, one improbable event, p 0.01, 1 session",

@@ -14,7 +14,7 @@ from seqrnn.data.read.columns import Texts
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import shapes
-from seqrnn.logs.detect import baselines, cleaning, incidents
+from seqrnn.logs.detect import baselines, cleaning
 from seqrnn.logs.detect.calibration import NormalScores
 from seqrnn.logs.detect.choice import Choice, Combination
 from seqrnn.logs.detect.cleaning import Selection
@@ -27,6 +27,7 @@ from seqrnn.logs.detect.detector import (
   round_scores,
   whole_sessions,
 )
+from seqrnn.logs.detect.findings import event_context, surprising_events
 from seqrnn.logs.follow import alarms, stepping
 from seqrnn.logs.follow.follower import Event, Follower
 from tests.conftest import tiny
@@ -181,7 +182,7 @@ def test_final_verdicts_are_those_of_a_detection(tmp_path, fields):
   assert 0 < found.flags.sum() < len(found.flags)
   for j, d in enumerate(found.distinct.which.tolist()):
     verdict = final[f"s{j}"]
-    event, before, after = incidents.context(found, d, j)
+    event, before, after = event_context(found, d, j)
     place = int(found.worst_events()[d])
     lines = [event.line for event in events if event.session == f"s{j}"]
     # NaN, of a short session, equals itself here.
@@ -196,7 +197,7 @@ def test_final_verdicts_are_those_of_a_detection(tmp_path, fields):
       place,
       lines[place],
       None,
-      incidents.surprising(found, d),
+      surprising_events(found, d),
       found.models[d],
       found.unknown_events[d],
       found.flagged_events[d],
