@@ -210,7 +210,7 @@ def draw_pictures(
   )
   pictures.draw(
     findings,
-    normal.own,
+    normal.leave_one_out,
     -math.log(settings.rate),
     {name: findings.scores[name] for name in (COMBINED, *best[:_CURVES])},
     folder,

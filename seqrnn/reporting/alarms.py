@@ -49,7 +49,7 @@ def _basis(record: dict[str, Any], step: int | None) -> list[str]:
 
 
 def _calibration(record: dict[str, Any]) -> list[str]:
-  """What was left out of the calibration, and which scores are combined."""
+  """The sessions left out of the calibration, and the combined scores."""
   scores = record["scores"]
   names = " and ".join(scores["names"])
   if len(scores["names"]) > 1:

@@ -74,7 +74,7 @@ def walk(rng):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-  """A run of such sessions, detected once; and other sessions, some odd."""
+  """A run of such sessions, detected once; other sessions, some anomalous."""
   folder = tmp_path_factory.mktemp("detect")
   rng = random.Random(0)
   normal = [walk(rng) for _ in range(400)]
@@ -176,9 +176,11 @@ def test_p_values_are_shares_of_the_sessions_held_out_from_each_model(home):
   for j in some:
     assert int(rows[j]["events"]) == len(texts[j].split())
     assert int(rows[j]["label"]) == (j >= 300)
-  # What an engineer would call odd is.
-  odd = {t for t, row in zip(texts, rows, strict=True) if row["flag"] == "1"}
-  assert {"a b a e", "d d d d", "a c d x e"} <= odd
+  # Sessions with forbidden transitions are flagged.
+  anomalous = {
+    t for t, row in zip(texts, rows, strict=True) if row["flag"] == "1"
+  }
+  assert {"a b a e", "d d d d", "a c d x e"} <= anomalous
   # Equal sessions are scored, and told, the same.
   same = {}
   for text, row in zip(texts, rows, strict=True):
@@ -416,8 +418,8 @@ def test_an_event_never_seen_is_flagged_whatever_its_surprisal():
   scored = scores_of(nll, rank, [0, 2, 3], np.zeros(2))
   # Calibration met unknown events itself: no surprisal is above the threshold.
   normal = normal_of(np.zeros(9), np.full(2000, 20.0), settings)
-  odd = decision.decide(scored, normal, settings).event_flags
-  assert odd.tolist() == [False, True, False]
+  anomalous = decision.decide(scored, normal, settings).event_flags
+  assert anomalous.tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("rule", ["rate", "events", "budget", "bh", "topk"])
@@ -435,23 +437,25 @@ def test_rules(rule):
   own, own_nll = rng.exponential(1, 200), rng.exponential(1, 1000)
   normal = normal_of(own, own_nll, settings)
   found = decision.decide(scored, normal, settings)
-  flags, odd = found.flags, found.event_flags
+  flags, anomalous = found.flags, found.event_flags
   p = (1 + (own >= combined[:, None]).sum(axis=1)) / 201
   # Beyond all normal ones p is that of the highest, or the next.
   assert (np.abs(found.p - p)[~short] < 1.01 / 201).all()
   p = np.where(short, p, found.p)
   event_p = (1 + (own_nll.round(4) >= nll.round(4)[:, None]).sum(axis=1)) / 1001
   expected = event_p <= (0.1 if rule == "events" else 0.001)
-  assert odd.tolist() == (rank > 3 if rule == "topk" else expected).tolist()
+  assert (
+    anomalous.tolist() == (rank > 3 if rule == "topk" else expected).tolist()
+  )
   in_order = np.sort(np.repeat(p[~short], counts[~short]))
   under = in_order <= 0.1 * np.arange(1, len(in_order) + 1) / len(in_order)
   for d in range(80):
     expected = {
       "rate": p[d] <= 0.1,
-      "events": odd[bounds[d] : bounds[d + 1]].any(),
+      "events": anomalous[bounds[d] : bounds[d + 1]].any(),
       "budget": (combined[~short] > combined[d]).sum() < 7,
       "bh": p[d] <= in_order[under].max(),
-      "topk": odd[bounds[d] : bounds[d + 1]].any(),
+      "topk": anomalous[bounds[d] : bounds[d + 1]].any(),
     }[rule]
     assert flags[d] == (expected or d == 4)
   assert 3 < flags.sum() < 77
@@ -484,7 +488,7 @@ def test_anomalies_put_in_are_found_by_kind(home, again):
   }
   assert by_kind["combined"]["swap"] > 0.5 > by_kind["unseen"]["swap"]
   assert report["events"]["auroc"] > 0.6
-  # Of 300 sessions 2 are made odd: in two ways.
+  # Of 300 sessions 2 become anomalous, in two ways.
   again(path=str(folder / "good.txt"), anomalous_path=None, inject=0.007)
   report = json.loads((folder / "run/detect/report.json").read_text())
   by_kind = report["average_precision_by_kind"]
@@ -492,7 +496,7 @@ def test_anomalies_put_in_are_found_by_kind(home, again):
 
 
 def results(folder):
-  """What stands in detect/, by name."""
+  """The files of detect/, by name."""
   return {p.name: p.read_bytes() for p in (folder / "run/detect").iterdir()}
 
 
@@ -645,15 +649,15 @@ def test_the_protocol_of_deeplog(tmp_path):
   predict = jax.jit(run.experiment.predict)
   for text, d in zip(texts, found.distinct.which, strict=True):
     ids = symbols.encode(text.split())
-    odd = len(ids) <= 3
+    anomalous = len(ids) <= 3
     for place in range(3, len(ids)):
       batch = {
         "inputs": ids[None, place - 3 : place],
         "reset": np.ones(1, bool),
       }
       logits_V = np.asarray(predict(run.params, (), batch)[1])[0, 0]
-      odd |= ids[place] not in np.argsort(-logits_V)[:2]
-    assert found.flags[d] == odd
+      anomalous |= ids[place] not in np.argsort(-logits_V)[:2]
+    assert found.flags[d] == anomalous
     if len(ids) > 3:
       assert found.offsets[d] == 3
   # All that is flagged is too short for an event to be scored.
@@ -710,7 +714,7 @@ def test_a_gap_model_is_asked_for_events_and_ends(tmp_path):
     said = found.targets[slice(*found.bounds[d : d + 2])]
     assert one.names.names(said) == [*text.split(), "<end>"]
   assert not found.offsets.any()
-  # Each against the others and itself: the oddest is one of all.
+  # Each against the others and itself: the most anomalous is one of all.
   assert found.p.min() == pytest.approx(2 / (len(texts) + 1), abs=0.03)
 
 

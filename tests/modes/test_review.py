@@ -174,7 +174,7 @@ def test_anomalous_sessions_calibrate_as_if_they_were_not_there(contamination):
     mode & (answers_R != NORMAL) & bool(contamination)
   )
   here = ~out
-  np.testing.assert_array_equal(normal.selection.kept, here)
+  np.testing.assert_array_equal(normal.selection.calibrates, here)
   assert normal.selection.left_out == arrays["counts"][out].sum()
   cleaned = arrays["counts"][out & (answers_R != ANOMALOUS)].sum()
   assert normal.selection.cleaned == cleaned and bool(cleaned) == (
@@ -198,7 +198,9 @@ def test_anomalous_sessions_calibrate_as_if_they_were_not_there(contamination):
     for group, same in zip(one.groups, other.groups, strict=True):
       np.testing.assert_array_equal(group.scores, same.scores)
       np.testing.assert_array_equal(group.above, same.above)
-  np.testing.assert_array_equal(normal.own.scores, expected.own.scores)
+  np.testing.assert_array_equal(
+    normal.leave_one_out.scores, expected.leave_one_out.scores
+  )
 
 
 def test_no_fold_is_left_without_sessions(run):

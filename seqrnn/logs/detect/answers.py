@@ -60,7 +60,7 @@ def _scores_of_rows(
       else:
         scores = arrays[f"score {name}"][some]
       neg_log_p[some] = group.neg_log_p(scores, calibrates)
-      p_values = group.own_p_values if calibrates else group.p_values
+      p_values = group.leave_one_out_p_values if calibrates else group.p_values
       p[some] = p_values(scores)
   return neg_log_p, p
 

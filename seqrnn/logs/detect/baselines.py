@@ -45,13 +45,13 @@ class Chain:
     self._tables = []
     for _ in range(order + 1):
       numbers = self._gram(contexts, codes)
-      grams, places = np.unique(numbers, return_inverse=True)
-      n = np.bincount(places[scored], minlength=len(grams) + 1)
+      grams, indices = np.unique(numbers, return_inverse=True)
+      n = np.bincount(indices[scored], minlength=len(grams) + 1)
       context = np.append(grams // (len(self._symbols) + 1), count)
       totals = np.bincount(context, n, minlength=count + 1)
       kinds = np.bincount(context, n > 0, minlength=count + 1)
       self._tables.append((grams, n, totals, kinds))
-      contexts, count = _shifted(places), len(grams)
+      contexts, count = _shifted(indices), len(grams)
 
   def probabilities(self, sessions: Sessions) -> np.ndarray:
     """P of each event and of the end of each session, float64."""
@@ -73,9 +73,9 @@ class Chain:
     codes = _index(symbols, self._symbols)
     contexts = np.zeros(len(codes), np.int64)
     for grams, n, totals, kinds in self._tables:
-      places = _index(self._gram(contexts, codes), grams)
-      yield n[places], totals[contexts], kinds[contexts]
-      contexts = _shifted(places)
+      indices = _index(self._gram(contexts, codes), grams)
+      yield n[indices], totals[contexts], kinds[contexts]
+      contexts = _shifted(indices)
 
   def _padded(self, sessions: Sessions) -> tuple[np.ndarray, np.ndarray]:
     """Symbols with BEGIN before and END after sessions; bool: it is scored."""
@@ -84,10 +84,10 @@ class Chain:
     symbols = np.full(len(sessions.ids) + more * len(ends), BEGIN)
     scored = np.zeros(len(symbols), bool)
     number = np.repeat(np.arange(len(ends)), np.diff(sessions.bounds))
-    places = np.arange(len(number)) + number * more + self._order
-    symbols[places], symbols[ends] = sessions.ids, END
-    scored[places] = True
-    scored[places[sessions.bounds[:-1]]], scored[ends] = sessions.whole
+    indices = np.arange(len(number)) + number * more + self._order
+    symbols[indices], symbols[ends] = sessions.ids, END
+    scored[indices] = True
+    scored[indices[sessions.bounds[:-1]]], scored[ends] = sessions.whole
     return symbols, scored
 
   def _gram(self, contexts: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -102,9 +102,9 @@ def _shifted(values: np.ndarray) -> np.ndarray:
 
 def _index(values: np.ndarray, known: np.ndarray) -> np.ndarray:
   """The index of each value in a sorted array; its length if it is absent."""
-  places = np.searchsorted(known, values)
-  present = known[np.minimum(places, len(known) - 1)] == values
-  return np.where(present, places, len(known))
+  indices = np.searchsorted(known, values)
+  present = known[np.minimum(indices, len(known) - 1)] == values
+  return np.where(present, indices, len(known))
 
 
 def _chain_mean(
@@ -181,8 +181,8 @@ def count_vector(train: Sessions) -> Score:
   def vectors(sessions):
     count, kinds = len(sessions.bounds) - 1, len(known) + 1
     number = np.repeat(np.arange(count), np.diff(sessions.bounds))
-    place = number * kinds + _index(sessions.ids, known)
-    counts = np.bincount(place, minlength=count * kinds)
+    cell = number * kinds + _index(sessions.ids, known)
+    counts = np.bincount(cell, minlength=count * kinds)
     return np.unique(counts.reshape(count, kinds), axis=0, return_inverse=True)
 
   normal, _ = vectors(train.take(train.distinct().first))
@@ -193,26 +193,26 @@ def count_vector(train: Sessions) -> Score:
       return np.zeros(0)
     distinct, which = vectors(sessions)
     rows = max(_BLOCK // len(normal), 1)
-    found = [
+    nearest_rows = [
       distance(distinct[i : i + rows]).min(axis=1)
       for i in range(0, len(distinct), rows)
     ]
-    return np.concatenate(found)[which]
+    return np.concatenate(nearest_rows)[which]
 
   def to_whole(counts):
     return cdist(counts, normal, "braycurtis")
 
   def to_part(counts):
-    own = counts.sum(axis=1, keepdims=True)
-    common = (own + sizes - cdist(counts, normal, "cityblock")) / 2
-    return (own - common) / (own + common)
+    size = counts.sum(axis=1, keepdims=True)
+    common = (size + sizes - cdist(counts, normal, "cityblock")) / 2
+    return (size - common) / (size + common)
 
   def score(test):
     whole = _is_whole(test)
-    found = np.empty(len(whole))
+    distances = np.empty(len(whole))
     for some, distance in ((whole, to_whole), (~whole, to_part)):
-      found[some] = nearest(test.take(np.flatnonzero(some)), distance)
-    return found
+      distances[some] = nearest(test.take(np.flatnonzero(some)), distance)
+    return distances
 
   return score
 

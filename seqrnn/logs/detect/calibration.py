@@ -48,8 +48,8 @@ class NormalScores(NamedTuple):
   Attributes:
     scores: name of a score, or COMBINED -> scores of the sessions.
     events: surprisal of the sessions' events.
-    own: the combined score of the sessions as `neg_log_p` of each against the
-      other sessions of its model.
+    leave_one_out: the combined score of the sessions as `neg_log_p` of each
+      against the other sessions of its model.
     as_new: the combined score that new sessions equal to them get.
     choice: the scores that are combined.
     selection: which rows of calibration.npz calibrate events.
@@ -59,7 +59,7 @@ class NormalScores(NamedTuple):
 
   scores: dict[str, CrossCalibration]
   events: CrossCalibration
-  own: Calibration
+  leave_one_out: Calibration
   as_new: CrossCalibration
   choice: Choice
   selection: Selection
@@ -67,7 +67,7 @@ class NormalScores(NamedTuple):
   arrays: dict[str, np.ndarray]
 
   def record(self) -> dict[str, Any]:
-    """The content of report.json: what was left out, and the chosen scores."""
+    """The part of report.json: sessions left out, and the chosen scores."""
     names, how = self.choice.combination
     chosen = {
       "names": list(names),
@@ -214,12 +214,12 @@ def sessions_of(detector: Detector) -> Sessions:
   They are distinct among those of a model; sessions of different models may be
   equal.
   """
-  found = []
+  parts = []
   for k in range(len(detector.members)):
     sessions = detector.held_out(k)
     once = sessions.take(sessions.distinct().first)
-    found.append(once.take(np.flatnonzero(~detector.short(once))))
-  return inputs.concatenate(found)
+    parts.append(once.take(np.flatnonzero(~detector.short(once))))
+  return inputs.concatenate(parts)
 
 
 def calibration_arrays(parts: list[SessionScores]) -> dict[str, np.ndarray]:
@@ -233,15 +233,15 @@ def calibration_arrays(parts: list[SessionScores]) -> dict[str, np.ndarray]:
   """
   arrays: dict[str, list[np.ndarray]] = {}
   for k, part in enumerate(parts):
-    kept = ~part.short & (part.counts > 0)
+    rows = ~part.short & (part.counts > 0)
     sizes = np.diff(part.bounds)
-    kept_N = np.repeat(kept, sizes)
-    columns = {f"score {name}": x[0, kept] for name, x in part.scores.items()}
-    columns["counts"] = part.counts[kept]
-    columns["model"] = np.full(kept.sum(), k)
-    columns["sizes"] = sizes[kept]
-    columns["nll"] = part.member_nll[0, kept_N]
-    columns["event_counts"] = np.repeat(part.counts, sizes)[kept_N]
+    rows_N = np.repeat(rows, sizes)
+    columns = {f"score {name}": x[0, rows] for name, x in part.scores.items()}
+    columns["counts"] = part.counts[rows]
+    columns["model"] = np.full(rows.sum(), k)
+    columns["sizes"] = sizes[rows]
+    columns["nll"] = part.member_nll[0, rows_N]
+    columns["event_counts"] = np.repeat(part.counts, sizes)[rows_N]
     for name, column in columns.items():
       arrays.setdefault(name, []).append(column)
   return {name: np.concatenate(columns) for name, columns in arrays.items()}
@@ -273,12 +273,12 @@ def normal_scores(
   if further:
     arrays, selection = joined(arrays, further, selection)
   if settings.scores is None:
-    chooses = selection.kept & (arrays["choosing"] > 0)
+    chooses = selection.calibrates & (arrays["choosing"] > 0)
     half = records.without({**arrays, "counts": arrays["choosing"]}, ~chooses)
     choice = choose(_judged(half, *_by_name(half)))
   else:
-    given = tuple(combined_names(settings))
-    choice = Choice(Combination(given, "fisher"))
+    names = tuple(combined_names(settings))
+    choice = Choice(Combination(names, "fisher"))
   return of_choice(arrays, selection, choice)
 
 
@@ -296,7 +296,7 @@ def joined(
     if name in arrays
   }
   return {**arrays, **together}, selection._replace(
-    kept=np.append(selection.kept, np.ones(count, bool)),
+    calibrates=np.append(selection.calibrates, np.ones(count, bool)),
     counts=together["counts"],
     answers=np.append(selection.answers, np.full(count, UNANSWERED)),
   )
@@ -312,7 +312,7 @@ def of_choice(
     selection: which rows calibrate.
     choice: the scores that are combined.
   """
-  selected = records.without(arrays, ~selection.kept)
+  selected = records.without(arrays, ~selection.calibrates)
   events = _by_model(
     round_scores(selected["nll"]),
     selected["event_counts"],
@@ -321,25 +321,28 @@ def of_choice(
   )
   if choice.replaced:
     arrays = {**arrays, "counts": arrays["counts"] - arrays["choosing"]}
-  calibrates = selection.kept & (arrays["counts"] > 0)
+  calibrates = selection.calibrates & (arrays["counts"] > 0)
   arrays = records.without(arrays, ~calibrates)
   counts, model = arrays["counts"], arrays["model"]
   scores, by_name = _by_name(arrays)
   names, how = choice.combination
   count = len(arrays["steps"])
-  combined, own, as_new = np.zeros((3, len(counts)))
+  combined, leave_one_out, as_new = np.zeros((3, len(counts)))
   for k in range(count):
     some = model == k
     groups = [(by_name[name].groups[k], scores[name][some]) for name in names]
-    for found, is_own in ((combined, True), (as_new, False)):
-      found[some] = combine([g.neg_log_p(s, is_own) for g, s in groups], how)
+    for column, is_normal in ((combined, True), (as_new, False)):
+      column[some] = combine(
+        [g.neg_log_p(s, is_normal) for g, s in groups], how
+      )
   by_name[COMBINED] = _by_model(combined, counts, model, count)
   for k, group in enumerate(by_name[COMBINED].groups):
-    own[model == k] = group.neg_log_p(combined[model == k], own=True)
+    some = model == k
+    leave_one_out[some] = group.neg_log_p(combined[some], leave_one_out=True)
   return NormalScores(
     by_name,
     events,
-    Calibration(own, counts),
+    Calibration(leave_one_out, counts),
     _by_model(as_new, counts, model, count),
     choice,
     selection,
@@ -367,16 +370,19 @@ def _judged(
 ) -> list[Judged]:
   """-log p of the normal and of the injected sessions by each model."""
   injected = records.named(arrays, "injected score ")
-  found = []
+  judged = []
   for k in range(len(by_name["max"].groups)):
-    own, other = arrays["model"] == k, arrays["injected model"] == k
+    normal, other = arrays["model"] == k, arrays["injected model"] == k
     groups = {name: by_name[name].groups[k] for name in scores}
-    found.append(
+    judged.append(
       Judged(
-        {n: g.neg_log_p(scores[n][own], own=True) for n, g in groups.items()},
-        arrays["counts"][own],
+        {
+          n: g.neg_log_p(scores[n][normal], leave_one_out=True)
+          for n, g in groups.items()
+        },
+        arrays["counts"][normal],
         {n: g.neg_log_p(injected[n][other]) for n, g in groups.items()},
         arrays["injected kind"][other],
       )
     )
-  return found
+  return judged

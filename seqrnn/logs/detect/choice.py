@@ -96,9 +96,9 @@ def choose(models: list[Judged]) -> Choice:
     return Choice(STANDARD)
   rng = np.random.default_rng(0)
   select, confirm = zip(*(_halves(m, rng) for m in models), strict=True)
-  found = {c: _mean_precision(select, c) for c in _combinations()}
-  best = max(found, key=lambda combination: found[combination])
-  alone = {c.names[0]: x for c, x in found.items() if len(c.names) == 1}
+  precisions = {c: _mean_precision(select, c) for c in _combinations()}
+  best = max(precisions, key=lambda combination: precisions[combination])
+  alone = {c.names[0]: x for c, x in precisions.items() if len(c.names) == 1}
   precision, standard = (_mean_precision(confirm, c) for c in (best, STANDARD))
   chance = float(np.mean([_chance(int(m.counts.sum())) for m in confirm]))
 
@@ -166,15 +166,15 @@ def _precision(model: Judged, combination: Combination) -> float:
   )
   normal = Calibration(scores(model.normal), model.counts)
   injected = scores(model.injected)
-  found = []
+  by_kind = []
   for kind in np.unique(model.kinds):
     some = injected[model.kinds == kind]
     # Average precision is the mean, over the anomalies, of the precision at
     # the threshold that just flags each.
     true = Calibration(some).count_at_least(some) / len(some)
     higher = normal.count_at_least(some) / normal.n
-    found.append(np.mean(_precision_at(true, higher)))
-  return float(np.mean(found))
+    by_kind.append(np.mean(_precision_at(true, higher)))
+  return float(np.mean(by_kind))
 
 
 def _precision_at(true: np.ndarray, false: np.ndarray) -> np.ndarray:

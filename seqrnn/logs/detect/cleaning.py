@@ -24,13 +24,13 @@ class Selection(NamedTuple):
   """The sessions that calibrate, among the R rows of calibration.npz.
 
   Attributes:
-    kept: bool [R], whether a session calibrates.
+    calibrates: bool [R], whether a session calibrates.
     counts: number of sessions equal to each [R].
     answers: NORMAL, ANOMALOUS or UNANSWERED [R].
     log_p: of `Cleaning`.
   """
 
-  kept: np.ndarray
+  calibrates: np.ndarray
   counts: np.ndarray
   answers: np.ndarray
   log_p: float | None
@@ -42,7 +42,7 @@ class Selection(NamedTuple):
   @property
   def left_out(self) -> int:
     """The number of sessions that do not calibrate."""
-    return int(self.counts[~self.kept].sum())
+    return int(self.counts[~self.calibrates].sum())
 
   @property
   def cleaned(self) -> int:
@@ -151,16 +151,16 @@ def clean(
         scores[some], counts[some], max(1 - 2 * contamination, 0.5)
       )
   # Equal scores are one point, of as many distinct sessions.
-  points, place = np.unique(aligned[usable], return_inverse=True)
-  found = _valley(
+  points, index = np.unique(aligned[usable], return_inverse=True)
+  valley = _valley(
     points,
-    np.bincount(place),
-    np.bincount(place, counts[usable]),
+    np.bincount(index),
+    np.bincount(index, counts[usable]),
     contamination * counts.sum(),
   )
-  if found is None:
+  if valley is None:
     return Cleaning(none, None)
-  low, log_p = found
+  low, log_p = valley
   return Cleaning((aligned > low) & (log_p < _LOG_P), log_p)
 
 
@@ -201,8 +201,8 @@ def _valley(
   return float(points[low[best]]), float(log_p[best])
 
 
-def _some(places: np.ndarray) -> np.ndarray:
-  """At most `_EDGES` of the places, evenly spaced."""
-  if len(places) <= _EDGES:
-    return places
-  return places[np.linspace(0, len(places) - 1, _EDGES).astype(int)]
+def _some(indices: np.ndarray) -> np.ndarray:
+  """At most `_EDGES` of the indices, evenly spaced."""
+  if len(indices) <= _EDGES:
+    return indices
+  return indices[np.linspace(0, len(indices) - 1, _EDGES).astype(int)]

@@ -45,7 +45,7 @@ class Calibration:
     """(1 + #{normal >= s}) / (n + 1) for each score s."""
     return (1 + self.count_at_least(scores)) / (self.n + 1)
 
-  def own_p_values(self, scores: np.ndarray) -> np.ndarray:
+  def leave_one_out_p_values(self, scores: np.ndarray) -> np.ndarray:
     """p-values of the normal scores, each against all other normal scores."""
     return self.count_at_least(scores) / self.n
 
@@ -53,7 +53,9 @@ class Calibration:
     """#{normal >= s} for each score s."""
     return self.above[np.searchsorted(self.scores, scores)]
 
-  def neg_log_p(self, scores: np.ndarray, own: bool = False) -> np.ndarray:
+  def neg_log_p(
+    self, scores: np.ndarray, leave_one_out: bool = False
+  ) -> np.ndarray:
     """-log p, extrapolated above the highest normal score.
 
     The extrapolation makes scores above all normal scores differ. Its p decays
@@ -62,11 +64,12 @@ class Calibration:
 
     Args:
       scores: to convert.
-      own: whether these are the normal scores, each against all others.
+      leave_one_out: whether these are the normal scores, each against all
+        others.
     """
-    if not own:
+    if not leave_one_out:
       return self.excess(scores) - np.log(self.p_values(scores))
-    neg_log_p = -np.log(self.own_p_values(scores))
+    neg_log_p = -np.log(self.leave_one_out_p_values(scores))
     if (
       len(self.scores) and self.above[-2] == 1
     ):  # The highest score is above all others.

@@ -183,13 +183,13 @@ def restore(
   if not path.exists():
     raise UserError(f"{path}: no such file; --mode=detect writes it")
   arrays, config = records.load_arrays(path), copy.deepcopy(config)
-  given_idle = config.detect.idle
+  idle_seconds = config.detect.idle
   with records.reading(path):
     record = json.loads(str(arrays["record"]))
     for name in _SETTINGS:
       config.detect[name] = record["settings"][name]
-    if given_idle is not None:
-      config.detect.idle = given_idle
+    if idle_seconds is not None:
+      config.detect.idle = idle_seconds
     config_lib.check(config)
     members = [
       (_inside(workdir, folder), int(step))
@@ -210,14 +210,14 @@ def restore(
     {name: baselines.BASELINES[name](sessions) for name in sorted(wanted)}
     for sessions in trained
   ]
-  place = sharding.replicated(sharding.mesh())
-  models = jax.device_put(Ensemble(params, seen), place)
+  replicated = sharding.replicated(sharding.mesh())
+  models = jax.device_put(Ensemble(params, seen), replicated)
   detector = Detector(config, experiment, [], steps, models, fitted)
-  if given_idle is not None:
+  if idle_seconds is not None:
     clock = idle.clock or "seconds"
-    first = {s: min(time, given_idle) for s, time in cut.first.items()}
-    cut = IdleTimes(cut.clock, given_idle, first)
-    idle = IdleTimes(clock, given_idle, idle.first)
+    first = {s: min(time, idle_seconds) for s, time in cut.first.items()}
+    cut = IdleTimes(cut.clock, idle_seconds, first)
+    idle = IdleTimes(clock, idle_seconds, idle.first)
   return Deployed(config, detector, normal, idle, cut)
 
 

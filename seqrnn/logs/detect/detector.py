@@ -44,12 +44,12 @@ def restore_models(
   experiment: Experiment, members: Sequence[tuple[Path, int | None]]
 ) -> tuple[Params, list[int]]:
   """The parameters of models, a tree of arrays [K, ...], and their steps."""
-  found = [
+  restored = [
     restore_params(folder, step, shapes(experiment)) for folder, step in members
   ]
   stack = lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves])
-  params = jax.tree.map(stack, *(params for params, _ in found))
-  return params, [step for _, step in found]
+  params = jax.tree.map(stack, *(params for params, _ in restored))
+  return params, [step for _, step in restored]
 
 
 @lru_cache(CACHED_FUNCTIONS)
@@ -102,8 +102,8 @@ def event_scorer(
 
     def add(total_BNV, member):
       chances_BNV, carry, scores = one(member)
-      kept = carry, scores["nll"], scores["rank"]
-      return total_BNV + chances_BNV, kept
+      outputs = carry, scores["nll"], scores["rank"]
+      return total_BNV + chances_BNV, outputs
 
     members = *ensemble, jax.tree.map(by_member, carry)
     first = jax.tree.map(lambda x: x[0], members)
@@ -337,8 +337,10 @@ def _joined(parts: list[tuple[np.ndarray, Scores]]) -> Scores:
   for some, scores in parts:
     sizes[some] = np.diff(scores.bounds)
   bounds = np.concatenate([[0], np.cumsum(sizes)])
-  found = [data.ranges(bounds[some], bounds[some + 1])[0] for some, _ in parts]
-  order = np.argsort(np.concatenate(found))
+  indices = [
+    data.ranges(bounds[some], bounds[some + 1])[0] for some, _ in parts
+  ]
+  order = np.argsort(np.concatenate(indices))
   values = jax.tree.map(
     lambda *columns: np.concatenate(columns)[order],
     *(scores.values for _, scores in parts),
@@ -376,8 +378,10 @@ def _surprisal_scores(
   sizes = np.diff(bounds)
   session_N = np.repeat(np.arange(len(sizes)), sizes)
   sorted_nll = nll[np.lexsort((-nll, session_N))]  # Falls in each session.
-  place = np.arange(len(nll)) - np.repeat(bounds[:-1], sizes)
-  largest = lambda count: _sums(np.where(place < count, sorted_nll, 0), bounds)
+  position = np.arange(len(nll)) - np.repeat(bounds[:-1], sizes)
+  largest = lambda count: _sums(
+    np.where(position < count, sorted_nll, 0), bounds
+  )
   return {
     "max": round_scores(largest(1)),
     "mean": round_scores(_sums(nll, bounds) / np.maximum(sizes, 1)),
@@ -412,8 +416,8 @@ def load_detector(
   params, steps = restore_models(
     experiment, [(member.folder, member.step) for member in members]
   )
-  place = sharding.replicated(sharding.mesh())
-  models = jax.device_put(Ensemble(params, np.stack(seen)), place)
+  replicated = sharding.replicated(sharding.mesh())
+  models = jax.device_put(Ensemble(params, np.stack(seen)), replicated)
   return Detector(config, experiment, members, steps, models, fitted)
 
 

@@ -48,12 +48,12 @@ class Curve(NamedTuple):
 
   Attributes:
     scores: the distinct scores, in falling order.
-    found: number of anomalous items with at least this score.
+    true: number of anomalous items with at least this score.
     false: number of normal items with at least this score.
   """
 
   scores: np.ndarray
-  found: np.ndarray
+  true: np.ndarray
   false: np.ndarray
 
 
@@ -78,10 +78,10 @@ def metrics(counts: Tally) -> dict[str, float]:
   tp, fp = counts.anomalous[flags].sum(), counts.normal[flags].sum()
   fn, tn = counts.anomalous[~flags].sum(), counts.normal[~flags].sum()
   root = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
-  _, found, false = curve(counts)
+  _, true, false = curve(counts)
   anomalous, normal = tp + fn, tn + fp
-  recall, fallout = _ratio(found, anomalous), _ratio(false, normal)
-  precision = _ratio(found, found + false)
+  recall, fallout = _ratio(true, anomalous), _ratio(false, normal)
+  precision = _ratio(true, true + false)
 
   def recall_at(rate: float) -> float:
     return float(recall[fallout <= rate].max(initial=0.0))
@@ -96,7 +96,7 @@ def metrics(counts: Tally) -> dict[str, float]:
     "average_precision": np.sum(np.diff(recall, prepend=0) * precision),
     "recall_at_0.01": recall_at(0.01),
     "recall_at_0.05": recall_at(0.05),
-    "oracle_f1": _ratio(2 * found, anomalous + found + false).max(),
+    "oracle_f1": _ratio(2 * true, anomalous + true + false).max(),
   }
   return {name: float(value) for name, value in values.items()}
 
@@ -139,7 +139,7 @@ def intervals(
 
 
 def evaluate(
-  found: Findings,
+  findings: Findings,
   normal: NormalScores,
   kinds: np.ndarray | None,
   settings: Config,
@@ -147,29 +147,29 @@ def evaluate(
   """The metrics in report.json.
 
   Args:
-    found: by the detection.
+    findings: by the detection.
     normal: scores of normal sessions.
     kinds: kind of anomaly injected into each session; None if none is.
     settings: of `config.detect`.
   """
-  by_kind = None if kinds is None else precision_by_kind(found, kinds)
-  labels = found.sessions.line_labels
+  by_kind = None if kinds is None else precision_by_kind(findings, kinds)
+  labels = findings.sessions.line_labels
   return {
-    "figures": metrics_by_score(found, normal, settings),
+    "figures": metrics_by_score(findings, normal, settings),
     "average_precision_by_kind": by_kind,
-    "events": None if labels is None else event_metrics(found, labels),
+    "events": None if labels is None else event_metrics(findings, labels),
   }
 
 
-def summary(found: Findings) -> dict[str, int]:
+def summary(findings: Findings) -> dict[str, int]:
   """Numbers of the examined sessions and events, and their checksum."""
-  sessions, distinct = found.sessions, found.distinct
+  sessions, distinct = findings.sessions, findings.distinct
   return {
     "sessions": len(distinct.which),
-    "distinct_sessions": len(found.p),
-    "events_scored": int(np.diff(found.bounds) @ distinct.counts),
-    "distinct_events_scored": len(found.nll),
-    "flagged_for_their_length": int(found.short[distinct.which].sum()),
+    "distinct_sessions": len(findings.p),
+    "events_scored": int(np.diff(findings.bounds) @ distinct.counts),
+    "distinct_events_scored": len(findings.nll),
+    "flagged_for_their_length": int(findings.short[distinct.which].sum()),
     "crc32": zlib.crc32(
       sessions.bounds.tobytes(), zlib.crc32(sessions.ids.tobytes())
     ),
@@ -177,14 +177,14 @@ def summary(found: Findings) -> dict[str, int]:
 
 
 def metrics_by_score(
-  found: Findings, normal: NormalScores, settings: Config
+  findings: Findings, normal: NormalScores, settings: Config
 ) -> dict[str, dict[str, Any]]:
   """Metrics of each score at `detect.rate`, and of another `detect.rule`.
 
   They are computed from the labelled sessions, and only if both labels occur.
   """
-  which, labels = found.distinct.which, found.sessions.labels
-  labelled = found.sessions.with_label()
+  which, labels = findings.distinct.which, findings.sessions.labels
+  labelled = findings.sessions.with_label()
 
   def row(scores: np.ndarray, flags: np.ndarray) -> dict[str, Any]:
     metrics = {}
@@ -196,8 +196,10 @@ def metrics_by_score(
 
   table = {}
   if settings.rule != "rate":
-    table[f"rule {settings.rule}"] = row(found.scores[COMBINED], found.flags)
-  for name, scores in found.scores.items():
+    table[f"rule {settings.rule}"] = row(
+      findings.scores[COMBINED], findings.flags
+    )
+  for name, scores in findings.scores.items():
     # The score is -log p, beyond the resolution of the p-values if it is the
     # highest; of sessions that are flagged for their length it is infinity.
     p = np.maximum(np.exp(-scores), normal.scores[name].resolution)
@@ -234,15 +236,15 @@ def _session_metrics(
 
 
 def precision_by_kind(
-  found: Findings, kinds: np.ndarray
+  findings: Findings, kinds: np.ndarray
 ) -> dict[str, dict[str, float]]:
   """Average precision of each score for each kind of injected anomaly.
 
   The sessions of one kind are compared with the normal sessions alone.
   """
-  which = found.distinct.which
+  which = findings.distinct.which
   table = {}
-  for name, scores in found.scores.items():
+  for name, scores in findings.scores.items():
     table[name] = {}
     # With few sessions, some kinds may not occur.
     for kind in (kind for kind in anomalies.KINDS if kind in kinds):
@@ -255,18 +257,18 @@ def precision_by_kind(
 
 
 def event_metrics(
-  found: Findings, labels: np.ndarray
+  findings: Findings, labels: np.ndarray
 ) -> dict[str, float] | None:
   """Metrics of surprisal for events; None unless both labels occur.
 
   Args:
-    found: by the detection.
+    findings: by the detection.
     labels: of all events [events of the sessions].
   """
-  which, sessions = found.distinct.which, found.sessions
-  starts, stops = found.bounds[which], found.bounds[which + 1]
+  which, sessions = findings.distinct.which, findings.sessions
+  starts, stops = findings.bounds[which], findings.bounds[which + 1]
   index, _ = data.ranges(starts, stops)
-  first = sessions.bounds[:-1] + found.offsets[which]
+  first = sessions.bounds[:-1] + findings.offsets[which]
   place, _ = data.ranges(first, first + stops - starts)
   # The end symbol is not an event of a file, so it has no label.
   known = place < np.repeat(sessions.bounds[1:], stops - starts)
@@ -275,5 +277,5 @@ def event_metrics(
   index, labels = index[known], labels[place[known]]
   if labels.all() or not labels.any():
     return None
-  counts = tally(found.nll[index], found.event_flags[index], labels)
+  counts = tally(findings.nll[index], findings.event_flags[index], labels)
   return metrics(counts)

@@ -86,14 +86,14 @@ def _train(build: Callable[..., Experiment], config: Config, folder: Path):
     if (count := config.train[name]) is not None:
       config.train[name] = math.ceil(count * (1 - 1 / int(folds)))
   vocabulary = (folder.parents[1] / VOCABULARY).read_bytes()
-  own = folder / VOCABULARY
-  other = own.exists() and own.read_bytes() != vocabulary
+  path = folder / VOCABULARY
+  other = path.exists() and path.read_bytes() != vocabulary
   if other or _trained_otherwise(folder, config):
     print(f"{folder}: was trained with other settings, and is trained again")
     shutil.rmtree(folder)
-  if not own.exists():
+  if not path.exists():
     folder.mkdir(parents=True, exist_ok=True)
-    with files.atomic_write(own, "wb") as file:
+    with files.atomic_write(path, "wb") as file:
       file.write(vocabulary)
   _fit(build, config, folder, f"fold {k} of {folds}")
 
@@ -107,8 +107,8 @@ class _Steps(io.StringIO):
 
   def write(self, text: str) -> int:
     for line in text.splitlines():
-      if found := re.match(r"step [\d,]+ of [\d,]+", line):
-        self._report(found[0])
+      if match := re.match(r"step [\d,]+ of [\d,]+", line):
+        self._report(match[0])
     return len(text)
 
 
@@ -132,10 +132,10 @@ def _fit(
     console.status(f"{name}: training") as status,
     redirect_stdout(_Steps(stepped)),
   ):
-    found = train.fit(build, config, folder, evaluated)
+    result = train.fit(build, config, folder, evaluated)
   console.print(
     f"{name}: a model of the other training sessions, validation loss"
-    f" {found['best']:.4f} at step {found['best_step']} of {found['step']}",
+    f" {result['best']:.4f} at step {result['best_step']} of {result['step']}",
     soft_wrap=True,
   )
 

@@ -22,7 +22,7 @@ _LABELS = {False: ("normal", "C0"), True: ("labelled anomalous", "C3")}
 
 
 def draw(
-  found: Findings,
+  findings: Findings,
   calibration: Calibration,
   threshold: float,
   curves: dict[str, np.ndarray],
@@ -31,45 +31,45 @@ def draw(
   """Draws the pictures; the curves only where both labels are known.
 
   Args:
-    found: of all sessions, at least one of which has events.
+    findings: of all sessions, at least one of which has events.
     calibration: the combined score of normal sessions.
     threshold: of that score.
     curves: name -> score [D], for the ROC and PR curves.
     folder: of the pictures.
   """
   pictures = {
-    "timeline": _timeline(found),
-    "scores": _scores(found, calibration, threshold),
+    "timeline": _timeline(findings),
+    "scores": _scores(findings, calibration, threshold),
   }
-  labels, some = found.sessions.labels, found.sessions.with_label()
+  labels, some = findings.sessions.labels, findings.sessions.with_label()
   if labels is not None and 0 < labels[some].sum() < len(some):
     pictures["curves"] = _curves(
-      found.distinct.which[some], labels[some], curves
+      findings.distinct.which[some], labels[some], curves
     )
   for name, figure in pictures.items():
     figures.save(figure, folder / f"{name}.png")
 
 
-def _timeline(found: Findings) -> Figure:
+def _timeline(findings: Findings) -> Figure:
   """Surprisal of event after event, on a linear and a logarithmic axis.
 
   Of many sessions it has an even selection, and the most anomalous ones.
   """
-  which = found.distinct.which
-  ends = np.cumsum(np.diff(found.bounds)[which])
+  which = findings.distinct.which
+  ends = np.cumsum(np.diff(findings.bounds)[which])
   count = min(len(which), _EVENTS * len(which) // ends[-1] + 1)
   chosen = np.linspace(0, len(which) - 1, count).astype(int)
-  worst = found.distinct.first[found.most_anomalous()[:_WORST]]
+  worst = findings.distinct.first[findings.most_anomalous()[:_WORST]]
   chosen = np.union1d(chosen, worst)
   shown = which[chosen]
-  places, bounds = ranges(found.bounds[shown], found.bounds[shown + 1])
-  bits = found.nll[places] / math.log(2)
-  flagged = np.repeat(found.flags[shown], np.diff(bounds))
-  events = found.event_flags[places]
+  places, bounds = ranges(findings.bounds[shown], findings.bounds[shown + 1])
+  bits = findings.nll[places] / math.log(2)
+  flagged = np.repeat(findings.flags[shown], np.diff(bounds))
+  events = findings.event_flags[places]
   figure = figures.create(12, 6)
   for place, scale in enumerate(("linear", "log"), 1):
     axes = figure.add_subplot(2, 1, place)
-    labels = found.sessions.labels
+    labels = findings.sessions.labels
     if labels is not None:
       for j in np.flatnonzero(labels[chosen]).tolist():
         axes.axvspan(*bounds[j : j + 2], color="C3", alpha=0.15, linewidth=0)
@@ -98,17 +98,17 @@ def _timeline(found: Findings) -> Figure:
     figures.grid(axes, "y")
   # Above the axes, where it covers no event.
   figure.axes[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
-  red = "; red: labelled" if found.sessions.labels is not None else ""
+  red = "; red: labelled" if findings.sessions.labels is not None else ""
   figure.axes[-1].set_xlabel(f"event, of {len(chosen):,} sessions{red}")
   return figure
 
 
 def _scores(
-  found: Findings, calibration: Calibration, threshold: float
+  findings: Findings, calibration: Calibration, threshold: float
 ) -> Figure:
   """A histogram of the combined score, and the share of higher scores."""
-  scores = found.scores["combined"][found.distinct.which]
-  groups = _score_groups(found, scores)
+  scores = findings.scores["combined"][findings.distinct.which]
+  groups = _score_groups(findings, scores)
   # Without a limit, an unknown event could stretch the axis over all others.
   near = np.append(calibration.scores, threshold)
   most = _FAR * near[np.isfinite(near)].max(initial=1e-9)
@@ -152,13 +152,13 @@ def _scores(
 
 
 def _score_groups(
-  found: Findings, scores: np.ndarray
+  findings: Findings, scores: np.ndarray
 ) -> dict[str, tuple[np.ndarray, str]]:
   """Name -> scores and colour: of each label, or of all without labels."""
-  if found.sessions.labels is None:
+  if findings.sessions.labels is None:
     return {"sessions": (scores, "C0")}
-  some = found.sessions.with_label()
-  scores, labels = scores[some], found.sessions.labels[some]
+  some = findings.sessions.with_label()
+  scores, labels = scores[some], findings.sessions.labels[some]
   return {
     name: (scores[labels == label], colour)
     for label, (name, colour) in _LABELS.items()

@@ -63,7 +63,7 @@ def print_rates(console: Console, normal: NormalScores, settings: Config):
 
 
 def print_calibration(console: Console, normal: NormalScores, settings: Config):
-  """Prints what was left out of the calibration, and the chosen scores."""
+  """Prints the sessions left out of the calibration, and the chosen scores."""
   selection = normal.selection
   total = int(selection.counts.sum())
   normals, anomalies = map(selection.answered, (NORMAL, ANOMALOUS))

@@ -63,7 +63,7 @@ def _cells(values: np.ndarray) -> list[float | None]:
   ]
 
 
-def write_sessions(found: Findings, grouped: list[Incident], folder: Path):
+def write_sessions(findings: Findings, grouped: list[Incident], folder: Path):
   """Writes sessions.csv: a row per session of the input.
 
   Line and timestamp are those of the session's most surprising event. The
@@ -71,18 +71,18 @@ def write_sessions(found: Findings, grouped: list[Incident], folder: Path):
   reason in words; incident is a row of incidents.csv, from 1. In a log, 1 in
   the column open or cut is a session that its end or its begin cuts.
   """
-  sessions, worst = found.sessions, found.worst_events().tolist()
-  distinct = verdict_columns(found) | {"p_value": _cells(found.p)}
-  distinct["incident"] = _numbers(found, grouped)
-  scores = {name: _cells(values) for name, values in found.scores.items()}
-  places = places_of(found)
+  sessions, worst = findings.sessions, findings.worst_events().tolist()
+  distinct = verdict_columns(findings) | {"p_value": _cells(findings.p)}
+  distinct["incident"] = _numbers(findings, grouped)
+  scores = {name: _cells(values) for name, values in findings.scores.items()}
+  places = places_of(findings)
   columns = ["session", *distinct, *places, *scores]
   columns += ["label"] * (sessions.labels is not None)
   rows = list(zip(*distinct.values(), strict=True))
   score_rows = list(zip(*scores.values(), strict=True))
 
   def lines() -> Iterator[list[Any]]:
-    for j, d in enumerate(found.distinct.which.tolist()):
+    for j, d in enumerate(findings.distinct.which.tolist()):
       where = [value(j, worst[d]) for value in places.values()]
       row = [sessions.names[j], *rows[d], *where, *score_rows[d]]
       if sessions.labels is not None:
@@ -93,14 +93,14 @@ def write_sessions(found: Findings, grouped: list[Incident], folder: Path):
   _write_csv_table(folder / "sessions.csv", columns, lines())
 
 
-def verdict_columns(found: Findings) -> dict[str, list[Any]]:
+def verdict_columns(findings: Findings) -> dict[str, list[Any]]:
   """The columns of sessions.csv that are the same for equal sessions.
 
   The values are those of the distinct sessions. The incidents are not known
   yet.
   """
-  sessions = found.sessions
-  first = found.distinct.first
+  sessions = findings.sessions
+  first = findings.distinct.first
   return {
     "events": np.diff(sessions.bounds)[first].tolist(),
     **{
@@ -108,41 +108,41 @@ def verdict_columns(found: Findings) -> dict[str, list[Any]]:
       for name, whole in (("open", sessions.ends), ("cut", sessions.begins))
       if whole is not None
     },
-    "p_value": found.p.tolist(),
-    "flag": found.flags.astype(int).tolist(),
-    "severity": [decision.NAMES[n] or None for n in found.severity.tolist()],
-    "incident": [None] * len(found.p),
-    "reason": [decision.WORDS.get(name) for name in found.reasons],
-    "score": [name or None for name in found.reasons],
-    "models": found.models.tolist(),
-    "unknown_events": found.unknown_events.tolist(),
-    "flagged_events": found.flagged_events.tolist(),
+    "p_value": findings.p.tolist(),
+    "flag": findings.flags.astype(int).tolist(),
+    "severity": [decision.NAMES[n] or None for n in findings.severity.tolist()],
+    "incident": [None] * len(findings.p),
+    "reason": [decision.WORDS.get(name) for name in findings.reasons],
+    "score": [name or None for name in findings.reasons],
+    "models": findings.models.tolist(),
+    "unknown_events": findings.unknown_events.tolist(),
+    "flagged_events": findings.flagged_events.tolist(),
     "first_alarm": [
-      None if n < 0 else n for n in found.first_alarms().tolist()
+      None if n < 0 else n for n in findings.first_alarms().tolist()
     ],
   }
 
 
-def _numbers(found: Findings, grouped: list[Incident]) -> list[int | None]:
+def _numbers(findings: Findings, grouped: list[Incident]) -> list[int | None]:
   """The number of the incident of each distinct session, from 1."""
-  numbers: list[int | None] = [None] * len(found.p)
+  numbers: list[int | None] = [None] * len(findings.p)
   for number, one in enumerate(grouped, 1):
     for d in one.members:
       numbers[d] = number
   return numbers
 
 
-def write_incidents(found: Findings, grouped: list[Incident], folder: Path):
+def write_incidents(findings: Findings, grouped: list[Incident], folder: Path):
   """Writes incidents.csv: a row per incident."""
-  columns, rows = incident_rows(found, grouped)
+  columns, rows = incident_rows(findings, grouped)
   _write_csv_table(folder / "incidents.csv", columns, rows)
 
 
 def incident_rows(
-  found: Findings, grouped: list[Incident]
+  findings: Findings, grouped: list[Incident]
 ) -> tuple[list[str], list[list[Any]]]:
   """The columns and the rows of incidents.csv."""
-  places = places_of(found)
+  places = places_of(findings)
   columns = ["incident", "severity", "sessions", "p_value", "reason", "score"]
   columns += ["event", "example", *places, "before", "after"]
   rows = []
@@ -150,7 +150,7 @@ def incident_rows(
     j = one.session
     where = [value(j, one.position) for value in places.values()]
     [p] = _cells(np.array([one.p]))
-    example = found.sessions.names[j]
+    example = findings.sessions.names[j]
     context = [" | ".join(names) for names in (one.before, one.after)]
     name = decision.NAMES[one.severity]
     reason = decision.WORDS[one.reason]
@@ -159,20 +159,20 @@ def incident_rows(
   return columns, rows
 
 
-def places_of(found: Findings) -> dict[str, Callable[[int, int], Any]]:
-  """The columns that say where an event is, each as a function of j, place."""
+def places_of(findings: Findings) -> dict[str, Callable[[int, int], Any]]:
+  """The columns of the place of an event, each as a function of j, place."""
   places: dict[str, Callable[[int, int], Any]] = {}
-  if found.sessions.files is not None:
-    places["file"] = found.file
-  if found.sessions.lines is not None:
-    places["line"] = found.line
-  if found.sessions.timestamps is not None:
-    places["timestamp"] = found.timestamp
+  if findings.sessions.files is not None:
+    places["file"] = findings.file
+  if findings.sessions.lines is not None:
+    places["line"] = findings.line
+  if findings.sessions.timestamps is not None:
+    places["timestamp"] = findings.timestamp
   return places
 
 
 def write_events(
-  found: Findings,
+  findings: Findings,
   which: np.ndarray,
   details: Scores,
   folder: Path,
@@ -181,34 +181,34 @@ def write_events(
   """Writes events.csv: a row per event.
 
   Args:
-    found: all findings.
+    findings: all findings.
     which: the distinct sessions whose events are written, at least one.
     details: entropy and likelier events of these sessions.
     folder: of the table.
     settings: of `config.detect`.
   """
-  sessions = found.sessions
+  sessions = findings.sessions
   document = {d: n for n, d in enumerate(which.tolist())}
 
   @functools.lru_cache(maxsize=2**12)  # Most sessions equal others.
   def columns(d: int) -> dict[str, list[Any]]:
     return _event_columns(
-      found, d, details.document(document[d]), settings.top_k
+      findings, d, details.document(document[d]), settings.top_k
     )
 
-  places = places_of(found)
+  places = places_of(findings)
 
   def rows() -> Iterator[list[Any]]:
-    for j, d in enumerate(found.distinct.which.tolist()):
+    for j, d in enumerate(findings.distinct.which.tolist()):
       if d not in document:
         continue
-      first = int(found.offsets[d])
-      targets = found.targets[slice(*found.bounds[d : d + 2])].tolist()
+      first = int(findings.offsets[d])
+      targets = findings.targets[slice(*findings.bounds[d : d + 2])].tolist()
       events = zip(*columns(d).values(), strict=True)
       for place, (event, *row) in enumerate(events, first):
         where = [value(j, place) for value in places.values()]
         if targets[place - first] == UNKNOWN:  # Equal sessions may differ here.
-          event = escaped(found.as_read(j, place) or event)
+          event = escaped(findings.as_read(j, place) or event)
         yield [sessions.names[j], place, *where, event, *row]
 
   header = ["session", "position", *places, *columns(int(which[0]))]
@@ -216,29 +216,31 @@ def write_events(
 
 
 def _event_columns(
-  found: Findings, d: int, details: dict[str, np.ndarray], top_k: int
+  findings: Findings, d: int, details: dict[str, np.ndarray], top_k: int
 ) -> dict[str, list[Any]]:
   """The columns of events that are the same in all equal sessions."""
-  part = slice(*found.bounds[d : d + 2])
-  nll, targets = found.nll[part], found.targets[part]
+  part = slice(*findings.bounds[d : d + 2])
+  nll, targets = findings.nll[part], findings.targets[part]
   probability = np.exp(-nll)
-  in_top_k = found.rank[part] <= top_k
+  in_top_k = findings.rank[part] <= top_k
   columns = {
-    "event": found.names.names(targets),
+    "event": findings.names.names(targets),
     "nats": _cells(nll),
     "bits": _cells(nll / math.log(2)),
     "probability": _cells(probability),
-    "rank": [r if r != UNRANKED else None for r in found.rank[part].tolist()],
+    "rank": [
+      r if r != UNRANKED else None for r in findings.rank[part].tolist()
+    ],
     "in_top_k": in_top_k.astype(int).tolist(),
     "lifted_probability": _cells(np.where(in_top_k, 1.0, probability)),
     "entropy": _cells(details["entropy"]),
     "unknown": (targets == UNKNOWN).astype(int).tolist(),
-    "p_value": _cells(found.event_p[part]),
-    "flag": found.event_flags[part].astype(int).tolist(),
+    "p_value": _cells(findings.event_p[part]),
+    "flag": findings.event_flags[part].astype(int).tolist(),
   }
   if "ids" in details:
     alternatives = zip(details["ids"].T, details["chances"].T, strict=True)
     for k, (ids, chances) in enumerate(alternatives, 1):
-      columns[f"event_{k}"] = found.names.names(ids)
+      columns[f"event_{k}"] = findings.names.names(ids)
       columns[f"probability_{k}"] = _cells(chances)
   return columns

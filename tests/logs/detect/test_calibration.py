@@ -47,13 +47,13 @@ def arrays_of(rng, sizes=(80, 90), gain=4.0):
 
 def test_half_of_the_sessions_choose_and_the_other_half_calibrates(settings):
   arrays = arrays_of(np.random.default_rng(0))
-  found = calibration.normal_scores(arrays, settings)
-  assert "markov_5" in found.choice.combination.names
+  normal = calibration.normal_scores(arrays, settings)
+  assert "markov_5" in normal.choice.combination.names
   half = arrays["counts"] - arrays["choosing"]
-  assert found.scores[COMBINED].n == found.own.n == half.sum()
-  assert found.events.n == arrays["counts"].sum()
+  assert normal.scores[COMBINED].n == normal.leave_one_out.n == half.sum()
+  assert normal.events.n == arrays["counts"].sum()
   # The scores of the other sessions, and no others, calibrate.
-  for k, group in enumerate(found.scores["max"].groups):
+  for k, group in enumerate(normal.scores["max"].groups):
     some = (arrays["model"] == k) & (half > 0)
     assert group.scores.tolist() == sorted(arrays["score max"][some])
 
@@ -62,10 +62,10 @@ def test_half_of_the_sessions_choose_and_the_other_half_calibrates(settings):
 def test_where_nothing_is_chosen_all_sessions_calibrate(settings, given):
   settings.scores = given
   arrays = arrays_of(np.random.default_rng(0), gain=4.0 if given else 0.0)
-  found = calibration.normal_scores(arrays, settings)
+  normal = calibration.normal_scores(arrays, settings)
   names = STANDARD.names if given is None else ("max", "markov_5")
-  assert found.choice.combination.names == names
-  assert found.scores[COMBINED].n == arrays["counts"].sum()
+  assert normal.choice.combination.names == names
+  assert normal.scores[COMBINED].n == arrays["counts"].sum()
 
 
 @pytest.mark.parametrize("gain", [0.0, 4.0])

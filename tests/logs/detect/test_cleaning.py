@@ -8,15 +8,15 @@ from seqrnn.logs.detect.cleaning import clean
 
 def scores_of(rng, anomalies, models=5, n=400):
   """Scores by models of different scales; the last of each are anomalies."""
-  parts, odd = [], []
+  parts, anomalous = [], []
   for _ in range(models):
     scale, shift = rng.uniform(0.8, 1.25), rng.uniform(0, 3)
     high = rng.normal(14, 2, anomalies)
     scores = np.append(rng.gamma(3, 0.5, n - anomalies), high)
     parts.append(shift + scale * scores)
-    odd.append(np.arange(n) >= n - anomalies)
+    anomalous.append(np.arange(n) >= n - anomalies)
   model = np.repeat(np.arange(models), n)
-  return np.concatenate(parts), model, np.concatenate(odd)
+  return np.concatenate(parts), model, np.concatenate(anomalous)
 
 
 def left_out(scores, model, most=0.1, usable=None):
@@ -27,9 +27,9 @@ def left_out(scores, model, most=0.1, usable=None):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_second_mode_is_left_out(seed):
-  scores, model, odd = scores_of(np.random.default_rng(seed), 20)
+  scores, model, anomalous = scores_of(np.random.default_rng(seed), 20)
   found = left_out(scores, model)
-  assert found[odd].mean() > 0.95 and found[~odd].mean() < 0.01
+  assert found[anomalous].mean() > 0.95 and found[~anomalous].mean() < 0.01
   assert not left_out(scores, model, most=0.0).any()
 
 
@@ -43,9 +43,9 @@ def test_one_mode_is_left_as_it_is(draw):
 
 
 def test_a_mode_larger_than_the_bound_is_left_as_it_is():
-  scores, model, odd = scores_of(np.random.default_rng(0), 80)
+  scores, model, anomalous = scores_of(np.random.default_rng(0), 80)
   assert not left_out(scores, model, most=0.1).any()
-  assert left_out(scores, model, most=0.3)[odd].mean() > 0.95
+  assert left_out(scores, model, most=0.3)[anomalous].mean() > 0.95
 
 
 def test_equal_sessions_are_no_evidence():

@@ -40,7 +40,7 @@ def test_p_values_count_what_scores_as_high(seed):
     (1 + sum(c >= s for c in np.delete(every, np.argmax(every == s)))) / n
     for s in normal
   ]
-  np.testing.assert_allclose(calibration.own_p_values(normal), own)
+  np.testing.assert_allclose(calibration.leave_one_out_p_values(normal), own)
   for rate in (1e-4, 1 / (n + 1), 3 / (n + 1), 0.05, 0.3, n / (n + 1), 0.9999):
     flags = is_flagged(calibration.p_values(scores), rate)
     exact = [1 + sum(c >= s for c in every) for s in scores]
@@ -81,7 +81,7 @@ def test_neg_log_p_goes_on_beyond_all_normal_scores(seed):
     Calibration(np.delete(every, i)).neg_log_p(every[i : i + 1])[0]
     for i in range(len(every))
   ]
-  own = Calibration(every).neg_log_p(every, own=True)
+  own = Calibration(every).neg_log_p(every, leave_one_out=True)
   np.testing.assert_allclose(own, expected)
   assert own.argmax() == len(every) - 1
 
@@ -165,7 +165,7 @@ def test_scores_without_a_spread_have_an_neg_log_p(normal):
   calibration = Calibration(np.array(normal, float))
   neg_log_p = calibration.neg_log_p(np.array([-1.0, 0.5, np.inf]))
   assert not np.isnan(neg_log_p).any() and np.all(np.diff(neg_log_p) >= 0)
-  own = calibration.neg_log_p(np.array(normal, float), own=True)
+  own = calibration.neg_log_p(np.array(normal, float), leave_one_out=True)
   assert not np.isnan(own).any()
 
 

@@ -28,7 +28,7 @@ def explained(reasons, severities):
 
 
 @pytest.fixture
-def found(tmp_path):
+def scored(tmp_path):
   """Findings of two sessions of a log, the second with a line never seen."""
   (tmp_path / "a.log").write_text("\n".join([*LOG[:2], *LOG]))
   fields = {
@@ -65,11 +65,11 @@ def found(tmp_path):
   )
 
 
-def test_every_session_names_the_line_of_its_oddest_event(found, tmp_path):
-  """Flagged or not; where its end is the oddest, the last line is named."""
-  assert found.worst_events().tolist() == [0, 0]
-  found = found._replace(nll=np.array([1.0, 1, 3, 2, 9]))
-  tables.write_sessions(found, group_incidents(found), tmp_path)
+def test_every_session_names_the_line_of_its_worst_event(scored, tmp_path):
+  """Flagged or not; where the end is the worst event, the last line is named."""
+  assert scored.worst_events().tolist() == [0, 0]
+  scored = scored._replace(nll=np.array([1.0, 1, 3, 2, 9]))
+  tables.write_sessions(scored, group_incidents(scored), tmp_path)
   columns = ("line", "first_alarm", "incident")
   rows = list(tables.read_csv_table(tmp_path / "sessions.csv"))
   assert [tuple(map(row.get, columns)) for row in rows] == [
@@ -78,13 +78,13 @@ def test_every_session_names_the_line_of_its_oddest_event(found, tmp_path):
   ]
   assert "file" not in rows[0]
   files = Texts(["a.log.1", "a.log"], np.array([0, 1, 1, 1]))
-  sessions = found.sessions._replace(files=files[: len(found.sessions.ids)])
-  tables.write_sessions(found._replace(sessions=sessions), [], tmp_path)
+  sessions = scored.sessions._replace(files=files[: len(scored.sessions.ids)])
+  tables.write_sessions(scored._replace(sessions=sessions), [], tmp_path)
   rows = tables.read_csv_table(tmp_path / "sessions.csv")
   assert [row["file"] for row in rows] == ["a.log", "a.log"]
 
 
-def test_flagged_sessions_with_like_surprising_events_are_an_incident(found):
+def test_flagged_sessions_with_like_surprising_events_are_an_incident(scored):
   sessions = {  # Events with their nats, and p-values.
     "n": ("a1 b8 c9", 0.04),  # Surprising: b and c.
     "o": ("b9 d8 c2", 0.01),  # b and d: a third of three is common with n.
@@ -100,7 +100,7 @@ def test_flagged_sessions_with_like_surprising_events_are_an_incident(found):
   p = np.array([p for _, p in sessions.values()])
   bounds = np.cumsum([0, *map(len, events)])
   grouped = group_incidents(
-    found._replace(
+    scored._replace(
       sessions=data.Sessions(ids.astype(np.int32), bounds, list(sessions)),
       distinct=data.Distinct(
         np.arange(7), np.arange(7), np.array([1, 1, 4, 1, 1, 1, 1])
@@ -130,10 +130,10 @@ def test_flagged_sessions_with_like_surprising_events_are_an_incident(found):
   assert [x.members for x in grouped] == [[6], [1, 2], [3, 0], [5]]
 
 
-def test_incidents_and_metrics_are_whole_in_80_columns(found):
+def test_incidents_and_metrics_are_whole_in_80_columns(scored):
   file = io.StringIO()
   console = Console(file=file, width=80)
-  printing.print_incidents(console, found, group_incidents(found))
+  printing.print_incidents(console, scored, group_incidents(scored))
   shown = [line.rstrip() for line in file.getvalue().split("\n")]
   assert shown[3:-1] == [
     "medium, one improbable event, p 0.01, 1 session",
@@ -164,14 +164,14 @@ def test_incidents_and_metrics_are_whole_in_80_columns(found):
   assert "average precision by kind of anomaly" in lines
 
 
-def test_lines_of_a_log_stand_below_each_other(found):
+def test_lines_of_a_log_stand_below_each_other(scored):
   file = io.StringIO()
   console = Console(file=file, width=80)
-  printing.print_sessions(console, found, 9)
+  printing.print_sessions(console, scored, 9)
   shown = [line.rstrip() for line in file.getvalue().split("\n")]
   assert max(map(len, shown)) <= 80
   first = next(n for n, line in enumerate(shown) if "a.log:5" in line)
-  # What is unknown is told as it was read.
+  # Unknown events are printed as they were read.
   assert shown[first : first + 3] == [
     "a.log:5, line 5: medium, one improbable event, p 0.01, 13.0 bits",
     "   13.0 ? boom now",
@@ -182,8 +182,8 @@ def test_lines_of_a_log_stand_below_each_other(found):
   assert shown[first + 5] == "    1.4 configure it"
 
 
-def test_short_sessions_come_after_those_that_have_a_rank(found):
-  short = found._replace(
+def test_short_sessions_come_after_those_that_have_a_rank(scored):
+  short = scored._replace(
     short=np.array([False, True]),
     scores={"combined": np.array([1.0, np.inf])},
     p=np.array([0.5, np.nan]),
