@@ -66,7 +66,7 @@ def scored(tmp_path):
 
 
 def test_every_session_names_the_line_of_its_worst_event(scored, tmp_path):
-  """Flagged or not; where the end is the worst event, the last line is named."""
+  """Where the end is the worst event, the last line is named."""
   assert scored.worst_events().tolist() == [0, 0]
   scored = scored._replace(nll=np.array([1.0, 1, 3, 2, 9]))
   tables.write_sessions(scored, group_incidents(scored), tmp_path)
