@@ -4,8 +4,6 @@ A row is about a session of the calibration, or about a kind of a follower's
 alarms, whose number is in the column `kind`.
 """
 
-import csv
-import io
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +25,6 @@ from seqrnn.logs.detect.cleaning import ANOMALOUS, NORMAL, UNANSWERED
 from seqrnn.logs.detect.conformal import combine, is_flagged
 from seqrnn.logs.detect.detector import Detector
 from seqrnn.logs.detect.findings import Findings, event_context
-from seqrnn.runtime import files
 
 
 def _scores_of_rows(
@@ -364,10 +361,5 @@ def write_rows(workdir: Path, rows: list[dict[str, Any]]):
   names = dict.fromkeys(name for row in rows for name in row)
   columns = [name for name in _COLUMNS if name in names]
   columns += [name for name in names if name not in _COLUMNS]
-  with files.atomic_write(workdir / NAME, "wb") as raw:
-    text = io.TextIOWrapper(raw, "utf-8", "surrogateescape", newline="")
-    writer = csv.DictWriter(text, columns, "", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    text.flush()
-    text.detach()
+  cells = ([row.get(name) for name in columns] for row in rows)
+  tables.write_csv_table(workdir / NAME, columns, cells)

@@ -45,7 +45,7 @@ def read_csv_table(path: Path) -> Iterator[dict[str, str]]:
     yield from csv.DictReader(file, strict=True)
 
 
-def _write_csv_table(path: Path, columns: list[str], rows: Iterable[list[Any]]):
+def write_csv_table(path: Path, columns: list[str], rows: Iterable[list[Any]]):
   """Writes a table; None is an empty cell."""
   with files.atomic_write(path, "wb") as raw:
     text = io.TextIOWrapper(raw, "utf-8", "surrogateescape", newline="")
@@ -90,7 +90,7 @@ def write_sessions(findings: Findings, grouped: list[Incident], folder: Path):
         row.append(int(sessions.labels[j]) if known else None)
       yield row
 
-  _write_csv_table(folder / "sessions.csv", columns, lines())
+  write_csv_table(folder / "sessions.csv", columns, lines())
 
 
 def verdict_columns(findings: Findings) -> dict[str, list[Any]]:
@@ -135,7 +135,7 @@ def _numbers(findings: Findings, grouped: list[Incident]) -> list[int | None]:
 def write_incidents(findings: Findings, grouped: list[Incident], folder: Path):
   """Writes incidents.csv: a row per incident."""
   columns, rows = incident_rows(findings, grouped)
-  _write_csv_table(folder / "incidents.csv", columns, rows)
+  write_csv_table(folder / "incidents.csv", columns, rows)
 
 
 def incident_rows(
@@ -212,7 +212,7 @@ def write_events(
         yield [sessions.names[j], place, *where, event, *row]
 
   header = ["session", "position", *places, *columns(int(which[0]))]
-  _write_csv_table(folder / "events.csv", header, rows())
+  write_csv_table(folder / "events.csv", header, rows())
 
 
 def _event_columns(
