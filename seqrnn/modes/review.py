@@ -20,8 +20,8 @@ from seqrnn.logs.detect.calibration import (
   normal_scores,
   sessions_of,
 )
-from seqrnn.logs.detect.cleaning import UNANSWERED
 from seqrnn.logs.detect.findings import LOCK
+from seqrnn.logs.detect.selection import UNANSWERED
 from seqrnn.logs.follow import feedback
 from seqrnn.modes import detect
 from seqrnn.runtime import files

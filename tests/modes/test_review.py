@@ -19,11 +19,11 @@ from seqrnn.errors import MachineError, UserError
 from seqrnn.logs.detect import (
   answers,
   calibration,
-  cleaning,
   decision,
   deployed,
+  selection,
 )
-from seqrnn.logs.detect.cleaning import ANOMALOUS, NORMAL, UNANSWERED
+from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL, UNANSWERED
 from seqrnn.logs.follow import alarms
 from seqrnn.modes import detect, review
 from seqrnn.runtime import files
@@ -208,7 +208,7 @@ def test_no_fold_is_left_without_sessions(run):
   with pytest.raises(
     UserError, match=r"^review.csv, detect.contamination=0: leave"
   ):
-    cleaning.select(arrays, 0.0, np.where(arrays["model"] == 1, ANOMALOUS, 0))
+    selection.select(arrays, 0.0, np.where(arrays["model"] == 1, ANOMALOUS, 0))
 
 
 def test_an_answer_is_for_all_equal_sessions_and_for_following(run, capsys):

@@ -1,1 +1,1 @@
-"""What --mode=detect is made of."""
+"""The parts of --mode=detect."""

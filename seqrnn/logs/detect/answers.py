@@ -21,10 +21,10 @@ from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.logs.detect import findings, tables
 from seqrnn.logs.detect.calibration import COMBINED, NormalScores
-from seqrnn.logs.detect.cleaning import ANOMALOUS, NORMAL, UNANSWERED
 from seqrnn.logs.detect.conformal import combine, is_flagged
 from seqrnn.logs.detect.detector import Detector
 from seqrnn.logs.detect.findings import Findings, event_context
+from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL, UNANSWERED
 
 
 def _scores_of_rows(

@@ -17,8 +17,6 @@ from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 from seqrnn.logs.detect import folds, inputs, records
 from seqrnn.logs.detect.baselines import BASELINES
-from seqrnn.logs.detect.choice import Choice, Combination, Judged, choose
-from seqrnn.logs.detect.cleaning import UNANSWERED, Selection, select
 from seqrnn.logs.detect.conformal import (
   Calibration,
   CrossCalibration,
@@ -32,6 +30,15 @@ from seqrnn.logs.detect.detector import (
   combined_names,
   load_detector,
   round_scores,
+)
+from seqrnn.logs.detect.selection import (
+  UNANSWERED,
+  Choice,
+  Combination,
+  Judged,
+  Selection,
+  choose,
+  select,
 )
 from seqrnn.runtime import files
 
@@ -186,7 +193,7 @@ def _score(detector: Detector) -> dict[str, np.ndarray]:
 def _key(
   config: Config, workdir: Path, facts: Callable[[str], dict[str, Any]]
 ) -> str:
-  """What the scores of normal sessions depend on, except the models."""
+  """The settings and data of the scores of normal sessions, as a text."""
   settings, fields = config.detect, config_lib.flat(config)
   return json.dumps(
     {

@@ -30,14 +30,18 @@ from seqrnn.logs.detect import (
   records,
 )
 from seqrnn.logs.detect.calibration import NormalScores
-from seqrnn.logs.detect.choice import Choice, Combination
-from seqrnn.logs.detect.cleaning import UNANSWERED, Selection
 from seqrnn.logs.detect.detector import (
   Detector,
   Ensemble,
   combined_names,
   restore_models,
   whole_sessions,
+)
+from seqrnn.logs.detect.selection import (
+  UNANSWERED,
+  Choice,
+  Combination,
+  Selection,
 )
 from seqrnn.runtime import files, sharding
 
@@ -74,7 +78,7 @@ class IdleTimes(NamedTuple):
 
 
 class Deployed(NamedTuple):
-  """What scores sessions as the last detection of a run does.
+  """A detector that scores sessions as the last detection of a run does.
 
   Attributes:
     config: of the run, with the settings of `detect` that decide verdicts.

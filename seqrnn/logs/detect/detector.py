@@ -19,7 +19,7 @@ from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import END, RESERVED, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Carry, Experiment, Params, shapes
-from seqrnn.logs.detect import baselines, choice
+from seqrnn.logs.detect import baselines, selection
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 from seqrnn.scoring import scoring
@@ -454,7 +454,7 @@ def combined_names(settings: Config) -> list[str]:
     UserError: a name is unknown or occurs twice.
   """
   if settings.scores is None:
-    return list(choice.CANDIDATES)
+    return list(selection.CANDIDATES)
   names = [name.strip() for name in settings.scores.split(",")]
   known = (*SCORES, *baselines.BASELINES)
   for name in names:

@@ -15,9 +15,9 @@ from seqrnn.config.read import Config
 from seqrnn.errors import counted
 from seqrnn.logs.detect import decision
 from seqrnn.logs.detect.calibration import COMBINED, NormalScores
-from seqrnn.logs.detect.cleaning import ANOMALOUS, NORMAL
 from seqrnn.logs.detect.conformal import beta_interval, event_rate
 from seqrnn.logs.detect.findings import Findings, Incident
+from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL
 from seqrnn.runtime.console import print_titled
 from seqrnn.scoring.predictions import console_text, quoted
 

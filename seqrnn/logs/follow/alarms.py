@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from seqrnn.logs.detect import decision
-from seqrnn.logs.detect.cleaning import NORMAL, UNANSWERED
 from seqrnn.logs.detect.findings import belongs_to_incident
+from seqrnn.logs.detect.selection import NORMAL, UNANSWERED
 from seqrnn.logs.follow.state import Change
 from seqrnn.logs.follow.verdicts import Verdict
 

@@ -25,8 +25,8 @@ from seqrnn.errors import UserError
 from seqrnn.logs.detect import answers as answers_lib
 from seqrnn.logs.detect import calibration, records
 from seqrnn.logs.detect.answers import NAME, WORDS, Answers, ByKind
-from seqrnn.logs.detect.cleaning import ANOMALOUS, NORMAL, UNANSWERED
 from seqrnn.logs.detect.detector import Detector
+from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL, UNANSWERED
 from seqrnn.logs.follow import state
 from seqrnn.logs.follow.alarms import Alarms, Kind
 from seqrnn.runtime import files
@@ -189,7 +189,7 @@ def _example(kind: Kind, sessions: int, masks: Redaction | None) -> Example:
 
 
 class Feedback(NamedTuple):
-  """What answers change in a calibration.
+  """The changes of a calibration by answers.
 
   Attributes:
     answers: on each row of calibration.npz; None: there are none.

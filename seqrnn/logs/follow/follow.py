@@ -24,8 +24,8 @@ from seqrnn.data.logs.tail import Chunk, FileTail, Position, StreamTail
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 from seqrnn.logs.detect import deployed
-from seqrnn.logs.detect.cleaning import NORMAL
 from seqrnn.logs.detect.deployed import Deployed
+from seqrnn.logs.detect.selection import NORMAL
 from seqrnn.logs.follow import feedback, health
 from seqrnn.logs.follow.alarms import Alarms, session_row
 from seqrnn.logs.follow.drift import Drift

@@ -6,7 +6,7 @@ import pytest
 from seqrnn.configs import base
 from seqrnn.logs.detect import calibration, deployed
 from seqrnn.logs.detect.calibration import COMBINED
-from seqrnn.logs.detect.choice import CANDIDATES, STANDARD
+from seqrnn.logs.detect.selection import CANDIDATES, STANDARD
 
 NAMES = (*CANDIDATES, "unknown")
 

@@ -10,7 +10,7 @@ from seqrnn.configs import base
 from seqrnn.data.logs.secrets import Redaction
 from seqrnn.errors import UserError
 from seqrnn.logs.detect import answers
-from seqrnn.logs.detect.cleaning import NORMAL, UNANSWERED
+from seqrnn.logs.detect.selection import NORMAL, UNANSWERED
 from seqrnn.logs.follow import alarms, feedback
 from seqrnn.logs.follow.alarms import Alarms
 from seqrnn.logs.follow.state import State

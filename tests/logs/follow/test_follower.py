@@ -14,10 +14,8 @@ from seqrnn.data.read.columns import Texts
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import shapes
-from seqrnn.logs.detect import baselines, cleaning
+from seqrnn.logs.detect import baselines, selection
 from seqrnn.logs.detect.calibration import NormalScores
-from seqrnn.logs.detect.choice import Choice, Combination
-from seqrnn.logs.detect.cleaning import Selection
 from seqrnn.logs.detect.conformal import Calibration, CrossCalibration
 from seqrnn.logs.detect.decision import find_anomalies
 from seqrnn.logs.detect.deployed import Deployed, IdleTimes, refuse_unfollowed
@@ -28,6 +26,7 @@ from seqrnn.logs.detect.detector import (
   whole_sessions,
 )
 from seqrnn.logs.detect.findings import event_context, surprising_events
+from seqrnn.logs.detect.selection import Choice, Combination, Selection
 from seqrnn.logs.follow import alarms, stepping
 from seqrnn.logs.follow.follower import Event, Follower
 from tests.conftest import tiny
@@ -515,7 +514,7 @@ def test_a_kind_of_alarms_is_counted_and_not_repeated(made):
   stored = alarms.Alarms(quiet=60.0)
   Table().move(taken, stored)
   assert stored.facts() == taken.facts() and stored.kinds == taken.kinds
-  stored.answer(1, cleaning.NORMAL)
+  stored.answer(1, selection.NORMAL)
   assert stored.take(one._replace(now=9e9, severity=3)) is None
   assert stored.kinds[1].count == 6
   # Without event time nothing is quiet.

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from seqrnn.logs.detect.cleaning import clean
+from seqrnn.logs.detect.selection import clean
 
 
 def scores_of(rng, anomalies, models=5, n=400):
