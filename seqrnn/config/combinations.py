@@ -7,6 +7,30 @@ from seqrnn.config.field import Config
 from seqrnn.config.rules import as_float32
 from seqrnn.errors import UserError
 
+# Fields, the first of which excludes the others; and the reason.
+_EXCLUSIVE = {
+  "data.offset data.random_offset": "the offset must be either fixed or random",
+  "data.stateful data.step data.offset data.random_offset": "a stream reads"
+  " every symbol, so it has no step and no offset",
+  "data.stateful data.buckets": "streams have no padding, which buckets reduce",
+  "data.random_offset data.buckets": "each epoch would have other lengths, and"
+  " compile other programs",
+  "model.letters model.affixes": "words are read by their characters or by"
+  " their affixes",
+  "model.crf train.label_smoothing": "a CRF has no loss of a single tag that"
+  " could be smoothed",
+  "model.tied model.parameters": "tied weights fix the hidden size to"
+  " model.embedding_size",
+  "train.batches_per_epoch train.samples_per_epoch": "set one of the two, or"
+  " neither for all windows",
+  "train.start_from model.embedding_path": "set one of the two; both give"
+  " values to the embedding",
+  "sample.stop sample.pattern sample.schema": "a match ends by itself",
+  "sample.pattern sample.schema": "set one of the two; a schema is a pattern",
+  "detect.anomalous_path detect.labels": "set one of the two; both mark"
+  " anomalous sessions",
+}
+
 
 def require(condition: bool, text: str):
   """Raises UserError with this text unless the condition holds."""
@@ -20,11 +44,20 @@ def check_combinations(config: Config):
   Raises:
     UserError: names the fields of the first conflict, their values, the rule.
   """
+  for names, rule in _EXCLUSIVE.items():
+    first, *others = names.split()
+    for other in others:
+      both = _is_set(config, first) and _is_set(config, other)
+      require(not both, f"{_with_values(config, first, other)}: {rule}")
   _check_data(config)
   _check_logs(config)
   _check_model(config)
   _check_training(config)
   _check_modes(config)
+
+
+def _is_set(config: Config, name: str) -> bool:
+  return reduce(getattr, name.split("."), config) not in (None, False, 0)
 
 
 def _with_values(config: Config, *names: str) -> str:
@@ -34,27 +67,8 @@ def _with_values(config: Config, *names: str) -> str:
   return ", ".join(f"config.{name}={value!r}" for name, value in pairs)
 
 
-def _exclude(config: Config, rule: str, first: str, *others: str):
-  """Requires that no other field is set together with the first."""
-  for other in others:
-    pair = [reduce(getattr, n.split("."), config) for n in (first, other)]
-    both = all(value not in (None, False, 0) for value in pair)
-    require(not both, f"{_with_values(config, first, other)}: {rule}")
-
-
 def _check_data(config: Config):
   data = config.data
-  rule = "the offset must be either fixed or random"
-  _exclude(config, rule, "data.offset", "data.random_offset")
-  stateful = "data.stateful"
-  rule = "a stream reads every symbol, so it has no step and no offset"
-  _exclude(
-    config, rule, stateful, "data.step", "data.offset", "data.random_offset"
-  )
-  rule = "streams have no padding, which buckets reduce"
-  _exclude(config, rule, stateful, "data.buckets")
-  rule = "each epoch would have other lengths, and compile other programs"
-  _exclude(config, rule, "data.random_offset", "data.buckets")
   require(
     not (data.stateful and data.repeats != "each"),
     f"{config.data.stateful=}, {config.data.repeats=}: a stream reads all"
@@ -114,10 +128,12 @@ def _check_logs(config: Config):
     f"{config.data.unit=}, {config.data.format=}: a log must be read with"
     " data.format=text",
   )
-  if not is_log:
-    rule = "the field is only for logs, with data.unit=log"
-    logs = "data.log_header", "data.log_format", "data.log_session"
-    _exclude(config, rule, "data.unit", *logs)
+  for name in ("data.log_header", "data.log_format", "data.log_session"):
+    require(
+      is_log or not _is_set(config, name),
+      f"{_with_values(config, 'data.unit', name)}: the field is only for logs,"
+      " with data.unit=log",
+    )
   require(
     data.log_header is None or data.log_format in (None, "plain"),
     f"{config.data.log_header=}, {config.data.log_format=}: a header is itself"
@@ -153,12 +169,6 @@ def _check_model(config: Config):
     f"{config.model.heads=}, {config.model.tied=}: one embedding cannot be the"
     " softmax kernel of three heads",
   )
-  rule = "words are read by their characters or by their affixes"
-  _exclude(config, rule, "model.letters", "model.affixes")
-  rule = "a CRF has no loss of a single tag that could be smoothed"
-  _exclude(config, rule, "model.crf", "train.label_smoothing")
-  rule = "tied weights fix the hidden size to model.embedding_size"
-  _exclude(config, rule, "model.tied", "model.parameters")
   require(
     not model.crf or config.data.source != "formal",
     f"{config.model.crf=}, {config.data.source=}: a CRF needs a tag for each"
@@ -168,10 +178,6 @@ def _check_model(config: Config):
 
 def _check_training(config: Config):
   optimizer, train = config.optimizer, config.train
-  rule = "set one of the two, or neither for all windows"
-  _exclude(config, rule, "train.batches_per_epoch", "train.samples_per_epoch")
-  rule = "set one of the two; both give values to the embedding"
-  _exclude(config, rule, "train.start_from", "model.embedding_path")
   require(
     train.start_from is not None
     or "taken" not in (train.freeze or "").split(","),
@@ -217,9 +223,3 @@ def _check_modes(config: Config):
     f" {config.sample.streams=}: repeats are found among at most 2**24 symbols"
     " of all texts",
   )
-  patterns = "sample.pattern", "sample.schema"
-  _exclude(config, "a match ends by itself", "sample.stop", *patterns)
-  rule = "set one of the two; a schema is made a pattern"
-  _exclude(config, rule, *patterns)
-  rule = "set one of the two; both mark anomalous sessions"
-  _exclude(config, rule, "detect.anomalous_path", "detect.labels")

@@ -22,18 +22,8 @@ from seqrnn.runtime import devices, files
 
 # The modes; each is a module of seqrnn/modes.
 MODES = (
-  "train",
-  "evaluate",
-  "predict",
-  "sample",
-  "embed",
-  "describe",
-  "search",
-  "detect",
-  "review",
-  "report",
-  "export",
-  "config",
+  *("train", "evaluate", "predict", "sample", "embed", "describe", "search"),
+  *("detect", "review", "report", "export", "config"),
 )
 _STARTS = ("train", "describe", "search", "config")  # They need no run.
 # Fields that a flag adds to the name of the default workdir.

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from seqrnn.config import combinations, suggestions
 from seqrnn.config.field import WRITTEN
 from seqrnn.config.field import Config as Config
-from seqrnn.config.rules import LARGEST, Rule, as_float32
+from seqrnn.config.rules import Rule, as_float32
 from seqrnn.configs import base
 from seqrnn.errors import UserError, visible
 from seqrnn.runtime import files
@@ -344,16 +344,10 @@ def check(config: Config):
   Raises:
     UserError: names the first field or conflict, the values and the rule.
   """
-  fields = flat(config)
-  for name, value in fields.items():
-    if isinstance(value, float) and not abs(value) <= LARGEST:
-      raise UserError(f"config.{name}={value}: must be a finite 32-bit number")
-    rule = broken(name, value) if name in RULES else None
-    if rule is not None:
-      shown = repr(value)
-      if isinstance(value, tuple) and len(value) == 1:
-        shown = repr(value[0])  # As a user gives one temperature.
-      raise UserError(f"config.{name}={shown}: {rule}")
+  for name, value in flat(config).items():
+    if (rule := broken(name, value)) is not None:
+      one = isinstance(value, tuple) and len(value) == 1  # One temperature.
+      raise UserError(f"config.{name}={value[0] if one else value!r}: {rule}")
   combinations.check_combinations(config)
 
 
@@ -361,8 +355,7 @@ def broken(name: str, value: Any) -> str | None:
   """Returns the rule that a value breaks, also after rounding to float32."""
   rule = RULES[name]
   if not rule.holds(value):
-    hint = suggestions.hint(str(value), rule.names)
-    return rule.words + hint
+    return rule.words + suggestions.hint(str(value), rule.names)
   near = as_float32(value)
   return None if rule.holds(near) else f"{rule.words}; in 32 bits it is {near}"
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-LARGEST = (2 - 2**-23) * 2.0**127  # The largest float32.
+_LARGEST = (2 - 2**-23) * 2.0**127  # The largest float32.
 _SMALLEST = 2.0**-126  # The smallest float32 that XLA does not flush to 0.
 SECRETS = "<secrets>"  # In detect.redact, the built-in patterns.
 _BAD_PATTERN = re.error, TypeError, OverflowError, RecursionError
@@ -69,7 +69,7 @@ def integer(low: int, high: int, words: str) -> Rule:
 def number(holds: Callable[[float], bool], words: str) -> Rule:
   """Returns the rule of a number that float32 can hold, with a condition."""
   return Rule(
-    lambda v: type(v) in (int, float) and abs(v) <= LARGEST and holds(v),
+    lambda v: type(v) in (int, float) and abs(v) <= _LARGEST and holds(v),
     f"must be {words}",
   )
 

@@ -1,4 +1,4 @@
-"""Configs: which file a name means, what it may set, and the rules."""
+"""Configs: files, names of fields, and rules."""
 
 import json
 import math
@@ -40,7 +40,7 @@ def message_of(function, *arguments):
 
 def test_a_name_or_a_path_leads_to_a_file(tmp_path, monkeypatch):
   (tmp_path / "configs").mkdir()
-  for name in ("configs/own.py", "configs/rnn.py", "words", "odd.txt"):
+  for name in ("configs/own.py", "configs/rnn.py", "words", "some.txt"):
     (tmp_path / name).write_text("")
   monkeypatch.chdir(tmp_path)
   cases = {
@@ -50,7 +50,7 @@ def test_a_name_or_a_path_leads_to_a_file(tmp_path, monkeypatch):
     "configs/own.py": Path("configs/own.py"),
     "words": PROJECT / "words.py",  # A name, and a file with this name.
     "./words": Path("words"),
-    "odd.txt": Path("odd.txt"),
+    "some.txt": Path("some.txt"),
   }
   for name, path in cases.items():
     assert config_lib.find_config(name).resolve() == path.resolve(), name

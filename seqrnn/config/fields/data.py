@@ -1,4 +1,4 @@
-"""What is read, and how it is cut."""
+"""The data: sources, formats, splits and windows."""
 
 from seqrnn.config import rules
 from seqrnn.config.field import Field, input_path, optional

@@ -1,4 +1,4 @@
-"""How parameters change, how long, and what is kept."""
+"""Optimizer, schedule, training and checkpoints."""
 
 from seqrnn.config import rules
 from seqrnn.config.field import Field, input_path, optional
