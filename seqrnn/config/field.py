@@ -91,6 +91,11 @@ class Field(NamedTuple):
     return next((n for n in names if n.lower() == value.lower()), value)
 
 
+def group(name: str, /, **fields: Field) -> dict[str, Field]:
+  """Returns the fields of a group by their dotted names."""
+  return {f"{name}.{key}": field for key, field in fields.items()}
+
+
 def optional(
   kind: type, rule: Rule, help: str, *used: Condition, place: str = ""
 ) -> Field:

@@ -1,7 +1,7 @@
 """Conditions of fields: the values of others with which they have an effect."""
 
 from seqrnn import catalogue
-from seqrnn.config.field import Condition, Field
+from seqrnn.config.field import Condition
 from seqrnn.config.rules import Registered
 
 
@@ -35,11 +35,6 @@ def optimizer(*names: str) -> tuple[Condition, ...]:
 
 def schedule(*names: str) -> tuple[Condition, ...]:
   return ({"schedule.name": names},)
-
-
-def group(group: str, /, **fields: Field) -> dict[str, Field]:
-  """The fields of a group by their dotted names."""
-  return {f"{group}.{name}": field for name, field in fields.items()}
 
 
 # Conditions. Tasks other than the project's own may use any field.

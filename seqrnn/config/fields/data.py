@@ -1,23 +1,14 @@
 """The data: sources, formats, splits and windows."""
 
 from seqrnn.config import rules
-from seqrnn.config.field import Field, input_path, optional
-from seqrnn.config.fields.conditions import (
-  CLASSIFICATION,
-  COLUMNS,
-  JSON,
-  SPLITS,
-  SYMBOLS,
-  TABLE,
-  group,
-  sources,
-)
+from seqrnn.config.field import Field, group, input_path, optional
+from seqrnn.config.fields import conditions as when
 
 DATA = group(
   "data",
   source=Field(
     "stdlib",
-    rules.one_of(rules.Registered(sources)),
+    rules.one_of(rules.Registered(when.sources)),
     "stdlib: Python's standard library, a document a module. opcodes: its"
     " functions' opcodes. packages: its modules, labelled by package. topics:"
     " the topics of Python's help. names: surnames, labelled by language"
@@ -58,16 +49,16 @@ DATA = group(
     rules.COLUMN,
     "The column of the text or word, by name or number (-1: the last). Empty:"
     " text in a table, FORM in CoNLL-U, else the first.",
-    COLUMNS,
-    TABLE,
+    when.COLUMNS,
+    when.TABLE,
   ),
   label_column=optional(
     str,
     rules.COLUMN,
     "The column of the label or tag, as data.text_column. Empty: label in a"
     " table, UPOS in CoNLL-U, else the last.",
-    COLUMNS,
-    TABLE,
+    when.COLUMNS,
+    when.TABLE,
   ),
   tags_file=input_path(
     "The tags of a file of sentences. * stands for its name without suffix,"
@@ -80,7 +71,7 @@ DATA = group(
     "A symbol. word: between white space; a newline is a word. id: a line of"
     " a file. session: an id of a line of ids, or an event of a table (csv)."
     " log: the template of a line of a log.",
-    (SYMBOLS,),
+    (when.SYMBOLS,),
   ),
   log_format=optional(
     str,
@@ -99,7 +90,7 @@ DATA = group(
     rules.KEYS,
     "The keys of message, time and level in JSON lines, as"
     " message=body.text,time=ts,level=severity.",
-    JSON,
+    when.JSON,
   ),
   log_header=optional(
     str,
@@ -119,7 +110,7 @@ DATA = group(
     rules.choice("strict", "replace", "latin-1"),
     "Bytes that are not UTF-8. strict: refuse them. replace: read U+FFFD."
     " latin-1: read all files as Latin-1.",
-    (SYMBOLS,),
+    (when.SYMBOLS,),
   ),
   split=Field(
     "auto",
@@ -132,50 +123,50 @@ DATA = group(
     " share long lines. tails: the end of every document. stream_tails: the"
     " ends of B parts of one text. auto: documents if there are at least 10,"
     " else tails.",
-    (SPLITS,),
+    (when.SPLITS,),
   ),
   validation_fraction=Field(
-    0.05,
-    rules.BELOW_1,
-    "The validation split's share of the symbols.",
-    (SPLITS,),
+    0.05, rules.BELOW_1, "The validation share of the symbols.", (when.SPLITS,)
   ),
   test_fraction=Field(
-    0.05, rules.BELOW_1, "The test split's share of the symbols.", (SPLITS,)
+    0.05, rules.BELOW_1, "The test share of the symbols.", (when.SPLITS,)
   ),
   fold=optional(
     str,
     rules.FOLD,
     "A fold of cross-validation: 2/5 tests on the second of five parts of the"
     " training split.",
-    SYMBOLS,
+    when.SYMBOLS,
   ),
   lowercase=Field(
     False,
     rules.SWITCH,
     "Read all texts in lower case, also those to predict.",
-    (SYMBOLS | {"data.unit": ("char", "word")},),
+    (when.SYMBOLS | {"data.unit": ("char", "word")},),
   ),
   punctuation=Field(
     False,
     rules.SWITCH,
     "Punctuation marks are words, except inside a word or number.",
-    (SYMBOLS | {"data.unit": ("word",)},),
+    (when.SYMBOLS | {"data.unit": ("word",)},),
   ),
   min_length=optional(
-    int, rules.COUNT, "The fewest symbols of a document in the splits.", SYMBOLS
+    int,
+    rules.COUNT,
+    "The fewest symbols of a document in a split.",
+    when.SYMBOLS,
   ),
   max_length=optional(
-    int, rules.COUNT, "The most symbols of a document in the splits.", SYMBOLS
+    int, rules.COUNT, "The most symbols of a document in a split.", when.SYMBOLS
   ),
   boundaries=Field(
-    True, rules.SWITCH, "Add begin and end symbols to documents.", (SYMBOLS,)
+    True, rules.SWITCH, "Add begin and end to each document.", (when.SYMBOLS,)
   ),
   min_count=Field(
-    1, rules.COUNT, "Symbols with fewer occurrences are unknown.", (SYMBOLS,)
+    1, rules.COUNT, "Symbols that are rarer are unknown.", (when.SYMBOLS,)
   ),
   vocabulary_size=optional(
-    int, rules.COUNT, "The most frequent symbols. Empty: all.", SYMBOLS
+    int, rules.COUNT, "The most frequent symbols. Empty: all.", when.SYMBOLS
   ),
   mapping=Field(
     "many_to_many",
@@ -206,13 +197,13 @@ DATA = group(
     rules.choice("each", "weight"),
     "Equal documents. each: read every copy. weight: read one, weighted by"
     " the number of copies.",
-    (SYMBOLS,),
+    (when.SYMBOLS,),
   ),
   keep=Field(
     "all",
     rules.choice("all", "first", "last"),
     "The windows to classify of a text longer than data.window.",
-    (CLASSIFICATION,),
+    (when.CLASSIFICATION,),
   ),
   stateful=Field(
     False,

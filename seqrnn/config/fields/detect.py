@@ -1,8 +1,8 @@
 """Which sessions are anomalous."""
 
 from seqrnn.config import rules
-from seqrnn.config.field import WRITTEN, Field, input_path, optional
-from seqrnn.config.fields.conditions import DETECTION, group
+from seqrnn.config.field import WRITTEN, Field, group, input_path, optional
+from seqrnn.config.fields import conditions as when
 
 DETECT = group(
   "detect",
@@ -71,7 +71,7 @@ DETECT = group(
     100,
     rules.COUNT,
     "The sessions to flag; equal ones count once.",
-    (DETECTION | {"detect.rule": ("budget",)},),
+    (when.DETECTION | {"detect.rule": ("budget",)},),
   ),
   top_k=Field(
     9, rules.COUNT, "An event outside the k most likely ones is a miss."

@@ -1,22 +1,14 @@
 """The network."""
 
 from seqrnn.config import rules
-from seqrnn.config.field import Field, input_path, optional
-from seqrnn.config.fields.conditions import (
-  FORGET_GATE,
-  POOLED,
-  SYMBOLS,
-  TWO_WAYS,
-  cells,
-  group,
-  task,
-)
+from seqrnn.config.field import Field, group, input_path, optional
+from seqrnn.config.fields import conditions as when
 
 MODEL = group(
   "model",
   cell=Field(
     "lstm",
-    rules.one_of(rules.Registered(cells)),
+    rules.one_of(rules.Registered(when.cells)),
     "The recurrent cell; seqrnn/models/cells.py has the equations.",
   ),
   hidden_size=Field(128, rules.SIZE, "The units of a layer in each direction."),
@@ -31,13 +23,13 @@ MODEL = group(
     False,
     rules.SWITCH,
     "Read sequences in both directions.",
-    (task("classification", "language_model", "tagging"),),
+    (when.task("classification", "language_model", "tagging"),),
   ),
   merge=Field(
     "concat",
     rules.choice("concat", "sum", "mean"),
     "How the outputs of both directions are merged.",
-    TWO_WAYS,
+    when.TWO_WAYS,
   ),
   heads=Field(
     "joint",
@@ -54,51 +46,51 @@ MODEL = group(
     "The standard deviation of the initial embedding. Empty: that of"
     " model.initial_scale, or 1. A small one, as 0.03, keeps rare symbols near"
     " zero.",
-    SYMBOLS | {"model.tied": (False,)},
+    when.SYMBOLS | {"model.tied": (False,)},
   ),
   embedding_path=input_path(
     "Initial vectors, in the text format of GloVe, word2vec or fastText, of"
     " model.embedding_size numbers; may be gzipped.",
-    SYMBOLS,
+    when.SYMBOLS,
   ),
   pooling=Field(
     "last",
     rules.choice("last", "mean", "max"),
     "The reduction to one output. last: the final state of each direction."
     " mean, max: of the outputs over time.",
-    POOLED,
+    when.POOLED,
   ),
   letters=optional(
     int,
     rules.SIZE,
     "The units, in each direction, of an LSTM over the characters of a word.",
-    task("tagging"),
+    when.task("tagging"),
   ),
   affixes=optional(
     int,
     rules.integer(1, 8, "1 to 8"),
     "The longest prefix and suffix of a word that are features, instead of"
     " model.letters; faster.",
-    task("tagging"),
+    when.task("tagging"),
   ),
   crf=Field(
     False,
     rules.SWITCH,
     "A linear-chain CRF over the tags (Lample et al. 2016).",
-    (task("tagging"),),
+    (when.task("tagging"),),
   ),
   crf_constraints=Field(
     True,
     rules.SWITCH,
     "Predict only sequences that BIO, BIOES or BILOU allows, if all tags"
     " follow one of them. Use false for IOB1.",
-    (task("tagging") | {"model.crf": (True,)},),
+    (when.task("tagging") | {"model.crf": (True,)},),
   ),
   tied=Field(
     False, rules.SWITCH, "Use the embedding's weights in the softmax, too."
   ),
   forget_bias=Field(
-    1.0, rules.FINITE, "The initial bias of a forget gate.", (FORGET_GATE,)
+    1.0, rules.FINITE, "The initial bias of a forget gate.", (when.FORGET_GATE,)
   ),
   initial_scale=optional(
     float, rules.POSITIVE, "a of initial U(-a, a). Empty: 1/sqrt(fan in)."

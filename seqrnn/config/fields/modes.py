@@ -1,15 +1,8 @@
 """The modes that use a trained model, but for detection."""
 
 from seqrnn.config import rules
-from seqrnn.config.field import Field, input_path, optional
-from seqrnn.config.fields.conditions import (
-  DETECTION,
-  NEXT_SYMBOL,
-  SAMPLED,
-  SAMPLED_TEXT,
-  STATES,
-  group,
-)
+from seqrnn.config.field import Field, group, input_path, optional
+from seqrnn.config.fields import conditions as when
 
 EVALUATE = group(
   "evaluate",
@@ -19,7 +12,7 @@ EVALUATE = group(
     rules.SWITCH,
     "Also evaluate while learning from each segment after its score (dynamic"
     " evaluation, Krause et al. 2018).",
-    (NEXT_SYMBOL,),
+    (when.NEXT_SYMBOL,),
   ),
 )
 
@@ -36,7 +29,7 @@ PREDICT = group(
     rules.NOT_EMPTY,
     "The mark of a missing symbol in predict.text; _{5} marks five, the only"
     " kind that a language model fills.",
-    (DETECTION,),
+    (when.DETECTION,),
   ),
   top_k=Field(5, rules.COUNT, "The most likely predictions to show."),
   sequences=Field(3, rules.COUNT, "Sequences of a split or file to show."),
@@ -49,73 +42,73 @@ SAMPLE = group(
     rules.TEMPERATURES,
     "One or several temperatures, which divide logits; 0 takes the most"
     " likely symbol.",
-    SAMPLED,
+    when.SAMPLED,
   ),
-  length=Field(500, rules.COUNT, "The symbols of a text.", SAMPLED),
-  streams=Field(1, rules.COUNT, "The texts per temperature.", SAMPLED),
+  length=Field(500, rules.COUNT, "The symbols of a text.", when.SAMPLED),
+  streams=Field(1, rules.COUNT, "The texts per temperature.", when.SAMPLED),
   prime=Field(
     "",
     rules.TEXT,
     "The text to continue. Music: a piece of the test split and its frames,"
     " as 3:16. Empty: begin like a document.",
-    SAMPLED,
+    when.SAMPLED,
   ),
   prompts=input_path(
     "A file of texts to continue, a line each, or JSON lines with `prime`"
     " (.jsonl), instead of sample.prime.",
-    *SAMPLED_TEXT,
+    *when.SAMPLED_TEXT,
   ),
   format=Field(
     "text",
     rules.choice("text", "jsonl"),
     "jsonl: JSON lines with log-probabilities, also in samples.jsonl.",
-    SAMPLED_TEXT,
+    when.SAMPLED_TEXT,
   ),
   top_k=optional(
-    int, rules.COUNT, "Draw from the k most likely symbols.", *SAMPLED_TEXT
+    int, rules.COUNT, "Draw from the k most likely symbols.", *when.SAMPLED_TEXT
   ),
   top_p=optional(
     float,
     rules.ABOVE_0,
     "Draw from the smallest set with this probability (Holtzman et al. 2020).",
-    *SAMPLED_TEXT,
+    *when.SAMPLED_TEXT,
   ),
   pattern=optional(
     str,
     rules.TEXT,
     "A regular expression that each text, without sample.prime, matches"
     " (extra `patterns`).",
-    *SAMPLED_TEXT,
+    *when.SAMPLED_TEXT,
   ),
   schema=input_path(
     "A file with a JSON schema that each text, without sample.prime,"
     " satisfies (extra `patterns`).",
-    *SAMPLED_TEXT,
+    *when.SAMPLED_TEXT,
   ),
   min_p=optional(
     float,
     rules.ABOVE_0,
     "Draw symbols of p >= min_p * max p (Nguyen et al. 2024).",
-    *SAMPLED_TEXT,
+    *when.SAMPLED_TEXT,
   ),
   repetition_penalty=optional(
     float,
     rules.PENALTY,
     "Divide positive logits of repeated symbols by this, and multiply"
     " negative ones (Keskar et al. 2019).",
-    *SAMPLED_TEXT,
+    *when.SAMPLED_TEXT,
   ),
   no_repeat=optional(
-    int, rules.COUNT, "Draw no n-gram of this length twice.", *SAMPLED_TEXT
+    int, rules.COUNT, "Draw no n-gram of this length twice.", *when.SAMPLED_TEXT
   ),
   stop=optional(
     str,
     rules.STOPS,
     r'A text, or a JSON list of texts such as ["\n"], that ends a sample and'
     r" is no part of it.",
-    *SAMPLED_TEXT,
+    *when.SAMPLED_TEXT,
   ),
-  seed=Field(0, rules.SEED, "The seed of the draws.", SAMPLED),
+  seed=Field(0, rules.SEED, "The seed of the draws.", when.SAMPLED),
 )
 
 EMBED = group(
@@ -126,9 +119,9 @@ EMBED = group(
     "texts: a vector a text or session. symbols: a vector a symbol in its"
     " context. vocabulary: the embedding of each symbol.",
   ),
-  path=input_path("Files to read, instead of a split.", STATES),
+  path=input_path("Files to read, instead of a split.", when.STATES),
   layer=optional(
-    int, rules.COUNT, "The layer, from 1. Empty: the last.", STATES
+    int, rules.COUNT, "The layer, from 1. Empty: the last.", when.STATES
   ),
   pooling=Field(
     "mean",

@@ -1,8 +1,7 @@
 """The search for values of other fields."""
 
 from seqrnn.config import rules
-from seqrnn.config.field import WRITTEN, Field, optional
-from seqrnn.config.fields.conditions import group
+from seqrnn.config.field import WRITTEN, Field, group, optional
 
 SEARCH = group(
   "search",

@@ -1,13 +1,8 @@
 """Optimizer, schedule, training and checkpoints."""
 
 from seqrnn.config import rules
-from seqrnn.config.field import Field, input_path, optional
-from seqrnn.config.fields.conditions import (
-  CLASSIFICATION,
-  group,
-  optimizer,
-  schedule,
-)
+from seqrnn.config.field import Field, group, input_path, optional
+from seqrnn.config.fields import conditions as when
 
 OPTIMIZER = group(
   "optimizer",
@@ -20,20 +15,20 @@ OPTIMIZER = group(
     2e-3, rules.POSITIVE, "The learning rate, before the schedule's factor."
   ),
   decay=Field(
-    0.9, rules.BELOW_1, "The decay of the mean square.", optimizer("rmsprop")
+    0.9, rules.BELOW_1, "Decay of the mean square.", when.optimizer("rmsprop")
   ),
   momentum=Field(
-    0.0, rules.BELOW_1, "The momentum of updates.", optimizer("sgd", "rmsprop")
+    0.0, rules.BELOW_1, "Momentum of updates.", when.optimizer("sgd", "rmsprop")
   ),
   nesterov=Field(False, rules.SWITCH, "Use Nesterov's momentum (SGD)."),
   dampened=Field(
-    False, rules.SWITCH, "Multiply gradients by 1 - momentum.", optimizer("sgd")
+    False, rules.SWITCH, "Gradients times 1 - momentum.", when.optimizer("sgd")
   ),
   epsilon=Field(
     1e-8,
     rules.POSITIVE,
     "Added to the divisor of an update.",
-    optimizer("rmsprop", "adagrad", "adam", "adamw"),
+    when.optimizer("rmsprop", "adagrad", "adam", "adamw"),
   ),
   weight_decay=Field(
     0.0,
@@ -71,13 +66,13 @@ SCHEDULE = group(
     0.5,
     rules.ABOVE_0,
     "The factor that lowers the learning rate.",
-    schedule("exponential", "step", "plateau"),
+    when.schedule("exponential", "step", "plateau"),
   ),
   after=Field(
     2,
     rules.COUNT,
     "Epochs, or for plateau evaluations, as schedule.name explains.",
-    schedule("exponential", "step", "plateau"),
+    when.schedule("exponential", "step", "plateau"),
   ),
 )
 
@@ -117,7 +112,7 @@ TRAIN = group(
     "none",
     rules.choice("none", "balanced"),
     "balanced: all labels have the same total weight in training.",
-    (CLASSIFICATION,),
+    (when.CLASSIFICATION,),
   ),
   start_from=input_path(
     "The workdir of a run with the same cell, from whose best checkpoint the"
@@ -145,9 +140,7 @@ TRAIN = group(
     0.0, rules.BELOW_1, "The share of a target spread over all symbols."
   ),
   ema=optional(
-    float,
-    rules.BETWEEN_0_1,
-    "Use averaged parameters, with this decay a step.",
+    float, rules.BETWEEN_0_1, "Use averaged parameters, with this decay a step."
   ),
   tensorboard=Field(
     False, rules.SWITCH, "Write figures for TensorBoard (extra `tensorboard`)."
