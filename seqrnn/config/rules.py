@@ -74,7 +74,7 @@ def number(holds: Callable[[float], bool], words: str) -> Rule:
   )
 
 
-def of_text(holds: Callable[[str], Any], words: str) -> Rule:
+def of_text(holds: Callable[[str], Any], text: str) -> Rule:
   """Returns the rule of a text with a condition, which may raise ValueError."""
 
   def check(value: Any) -> bool:
@@ -82,7 +82,7 @@ def of_text(holds: Callable[[str], Any], words: str) -> Rule:
       return isinstance(value, str) and bool(holds(value))
     return False
 
-  return Rule(check, f"must be {words}")
+  return Rule(check, text)
 
 
 def session_cut(text: str) -> tuple[str, Any]:
@@ -170,7 +170,8 @@ SIZE = integer(1, 2**24, "1 to 2**24")
 SEED = integer(0, 2**32 - 1, "0 to 2**32 - 1")
 SPLIT = choice("train", "validation", "test")
 COLUMN = of_text(
-  lambda v: v.strip("-0"), "the number of a column, from 1 or -1, or its name"
+  lambda v: v.strip("-0"),
+  "must be the number of a column, from 1 or -1, or its name",
 )
 # Fields that `train.fit_to_data` may change.
 FITTED_FIELDS = (
@@ -179,31 +180,33 @@ FITTED_FIELDS = (
 )
 FITTED = of_text(
   lambda v: {part.strip() for part in v.split(",")} <= {"all", *FITTED_FIELDS},
-  f"all, or some of {', '.join(FITTED_FIELDS)}, separated by commas",
+  f"must be all, or some of {', '.join(FITTED_FIELDS)}, separated by commas",
 )
 HEADER = of_text(
-  _is_header, "as '<Date> <Time> <Content>': with <Content>, and no field twice"
+  _is_header,
+  "must have <Content>, and no field twice, as in '<Date> <Time> <Content>'",
 )
 CUT = of_text(
   session_cut,
-  "a regular expression with one group, gap=SECONDS, lines=NUMBER or key=KEY",
+  "must be a regular expression with one group, gap=SECONDS, lines=NUMBER or"
+  " key=KEY",
 )
-KEYS = of_text(_are_keys, "as message=KEY,time=KEY,level=KEY")
+KEYS = of_text(_are_keys, "must be as message=KEY,time=KEY,level=KEY")
 LISTENS = of_text(
-  re.compile(r"(.+:)?\d{1,5}").fullmatch, "PORT or ADDRESS:PORT"
+  re.compile(r"(.+:)?\d{1,5}").fullmatch, "must be PORT or ADDRESS:PORT"
 )
 MASKED = of_text(
   lambda v: v == "" or not re.search(v.replace(SECRETS, "(?:x)"), ""),
-  f"empty or a regular expression that matches no empty text; {SECRETS} in it"
-  " stands for e-mail addresses, tokens and passwords",
+  f"must be empty or a regular expression that matches no empty text; {SECRETS}"
+  " in it stands for e-mail addresses, tokens and passwords",
 )
 _PART = re.compile(r"embedding|letters|layers|layer[1-9]\d{0,2}|head|taken")
 PARTS = of_text(
   lambda v: all(map(_PART.fullmatch, v.split(","))),
-  "embedding, letters, layers, layer1, layer2 and so on, head or taken,"
+  "must be embedding, letters, layers, layer1, layer2 and so on, head or taken,"
   " separated by commas",
 )
-FOLD = of_text(_is_fold, "a part and the number of parts, such as 2/5")
+FOLD = of_text(_is_fold, "must be a part and the number of parts, such as 2/5")
 # Dividing logits by a number below 1e-30 may give infinity.
 _TEMPERATURE = number(lambda v: v == 0 or v >= 1e-30, "")
 TEMPERATURES = Rule(
@@ -212,7 +215,8 @@ TEMPERATURES = Rule(
 )
 STOPS = of_text(
   _are_stops,
-  'a text, or a JSON list of texts, such as ["\\n"], none of them empty',
+  'must be a text, or a JSON list of texts, such as ["\\n"], none of them'
+  " empty",
 )
 FOLDS = Rule(
   lambda v: type(v) is int and (v == 0 or 2 <= v <= 1000),
