@@ -44,12 +44,10 @@ ABOUT = {
   "train": "Batches, limits and evaluations of a training.",
   "checkpoint": "The checkpoints that are stored, and the one that is read.",
   "evaluate": "`--mode=evaluate`.",
-  "describe": "`--mode=describe`.",
   "predict": "`--mode=predict`.",
   "sample": "`--mode=sample`.",
   "embed": "`--mode=embed`.",
   "detect": "`--mode=detect`, `--follow` and `--mode=review`.",
-  "report": "`--mode=report`.",
   "export": "`--mode=export`.",
   "search": "`--mode=search`.",
 }

@@ -43,7 +43,6 @@ _READERS = {
   "optimizer": ("describe", "detect"),
   "schedule": ("describe", "detect"),
   "evaluate": ("evaluate",),
-  "describe": ("describe",),
   "predict": ("predict",),
   "sample": ("sample", "report"),
   "search": (),
