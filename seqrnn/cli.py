@@ -205,10 +205,10 @@ def _refuse_unknown(flag: str, names: list[str]) -> NoReturn:
   """Refuses an unknown flag; suggests one of these names, or a field."""
   name = flag.removeprefix(_PREFIX).replace("-", "_")
   near = suggestions.fields(name, FIELDS)
-  if name in config_lib.groups_of_fields():
-    near = [n for n in FIELDS if n.startswith(f"{name}.")][:1]
-  near = [f"--{_PREFIX}{field}" for field in near]
-  if "." not in flag and (other := suggestions.near(name, names, 0.75)):
+  in_group = [field for field in FIELDS if field.startswith(f"{name}.")]
+  near = [f"--{_PREFIX}{field}" for field in in_group[:1] or near]
+  other = suggestions.near(name, names, 0.75)
+  if other and not in_group and "." not in flag:
     near = [f"--{other}"]
   raise UserError(f"--{flag}: no such flag{suggestions.question(near)}")
 
