@@ -108,7 +108,7 @@ def _run(
     "data": {
       "train": experiment.facts("train"),
       "validation": experiment.facts("validation"),
-      "looked_at": {"which": which, **evaluation.summary(findings)},
+      "examined": {"which": which, **evaluation.summary(findings)},
     },
     "calibration": normal.record(),
     "thresholds": normal.thresholds(settings),

@@ -42,8 +42,8 @@ def _basis(record: dict[str, Any], step: int | None) -> list[str]:
   if step is not None and record.get("step", step) != step:
     words = f"Detection was run with the checkpoint of step {record['step']}"
     sentences.append(f"{words}, not with that of step {step:,}.")
-  looked_at = record.get("data", {}).get("looked_at", {})
-  if which := looked_at.get("which"):
+  examined = record.get("data", {}).get("examined", {})
+  if which := examined.get("which"):
     sentences.append(f"Examined: {which}.")
   return sentences + _calibration(record["calibration"])
 

@@ -66,10 +66,10 @@ _OWN = ("session", "line", "label")  # Columns in which equal sessions differ.
 def walk(rng):
   """A session of a small machine, whose events follow each other by rules."""
   after = {"a": "bc", "b": "cd", "c": "d", "d": "ae"}
-  found = ["a"]
-  while found[-1] != "e" and len(found) < 15:
-    found.append(rng.choice(after[found[-1]]))
-  return " ".join(found)
+  events = ["a"]
+  while events[-1] != "e" and len(events) < 15:
+    events.append(rng.choice(after[events[-1]]))
+  return " ".join(events)
 
 
 @pytest.fixture(scope="module")
@@ -88,14 +88,14 @@ def home(tmp_path_factory):
   config.detect.path = str(folder / "good.txt")
   config.detect.anomalous_path = str(folder / "bad.txt")
   with contextlib.redirect_stdout(io.StringIO()) as out:
-    found = detect.run(experiments.build, config, folder / "run")
+    findings = detect.run(experiments.build, config, folder / "run")
   lines = out.getvalue().splitlines()
   assert lines[1].startswith("detect.folds=2: trains 2 models")
   last = [line[:11] for line in lines if line.startswith("fold ")]
   assert last[0] == "fold 1 of 2" and last[-1] == "fold 2 of 2"
   shutil.copytree(folder / "run/detect", folder / "first")
   shutil.copy(folder / "run/calibration.npz", folder / "first")
-  return folder, config, found
+  return folder, config, findings
 
 
 def oracle(workdir, names=None):
@@ -126,15 +126,15 @@ def oracle(workdir, names=None):
 def members(folder, config):
   """For each fold, its surprisal, and the texts that are held out."""
   train = splits.reader(config)("train")
-  found = []
+  oracles = []
   for k in (1, 2):
     seen, held_out = (
       splits.fold(train, f"{k}/2", out) for out in (False, True)
     )
     names = {x for document in seen.documents() for x in document.symbols}
     texts = [" ".join(document.symbols) for document in held_out.documents()]
-    found.append((oracle(folder / f"run/folds/{k}-of-2", names), texts))
-  return found
+    oracles.append((oracle(folder / f"run/folds/{k}-of-2", names), texts))
+  return oracles
 
 
 def table(path):
@@ -189,10 +189,10 @@ def test_p_values_are_shares_of_the_sessions_held_out_from_each_model(home):
 
 
 def test_events_are_told_with_their_place_and_what_is_likelier(home):
-  folder, config, found = home
+  folder, config, findings = home
   rows = table(folder / "first/events.csv")
-  names = found.sessions.names
-  flagged = found.flags[found.distinct.which]
+  names = findings.sessions.names
+  flagged = findings.flags[findings.distinct.which]
   assert {row["session"] for row in rows} == {
     name for name, flag in zip(names, flagged, strict=True) if flag
   }
@@ -265,30 +265,30 @@ def test_each_normal_session_is_scored_by_a_model_that_has_not_seen_it(home):
 def test_sessions_whose_logits_fill_the_memory_are_scored_whole(
   home, again, monkeypatch
 ):
-  _, _, found = home
+  _, _, findings = home
   # A batch has one to 8 rows, by the length of its sessions.
   monkeypatch.setattr(detector, "_LOGITS", 9 * 32)
   few = again(events="none")
-  np.testing.assert_array_equal(few.bounds, found.bounds)
-  np.testing.assert_array_equal(few.targets, found.targets)
-  np.testing.assert_allclose(few.nll, found.nll, 1e-4, 1e-5)
-  np.testing.assert_array_equal(few.flags, found.flags)
+  np.testing.assert_array_equal(few.bounds, findings.bounds)
+  np.testing.assert_array_equal(few.targets, findings.targets)
+  np.testing.assert_allclose(few.nll, findings.nll, 1e-4, 1e-5)
+  np.testing.assert_array_equal(few.flags, findings.flags)
 
 
 def test_labels_change_nothing_but_figures(home, again, tmp_path):
-  folder, _, found = home
+  folder, _, findings = home
   texts = [(folder / name).read_text() for name in ("good.txt", "bad.txt")]
   (tmp_path / "all.txt").write_text("\n".join(texts))
   report = json.loads((folder / "first/report.json").read_text())
   assert "f1" in report["figures"]["combined"]
   bare = again(path=str(tmp_path / "all.txt"), anomalous_path=None)
-  for name in found.scores:
+  for name in findings.scores:
     np.testing.assert_array_equal(
-      found.scores[name][found.distinct.which],
+      findings.scores[name][findings.distinct.which],
       bare.scores[name][bare.distinct.which],
     )
   np.testing.assert_array_equal(
-    found.flags[found.distinct.which], bare.flags[bare.distinct.which]
+    findings.flags[findings.distinct.which], bare.flags[bare.distinct.which]
   )
   report = json.loads((folder / "run/detect/report.json").read_text())
   assert "f1" not in report["figures"]["combined"]
@@ -313,7 +313,7 @@ def repeat(home, changes):
 
 def test_severity_follows_from_the_columns_of_a_session(home, again):
   folder, config, _ = home
-  found = again(rate=0.06)
+  findings = again(rate=0.06)
   rows = table(folder / "run/detect/sessions.csv")
   unknown, flagged = Counter(), Counter()
   for row in table(folder / "run/detect/events.csv"):
@@ -340,8 +340,8 @@ def test_severity_follows_from_the_columns_of_a_session(home, again):
     told.add(row["severity"])
   assert told == {"low", "medium", "high"}
   total = np.load(folder / "run/calibration.npz")["counts"].sum()
-  lowest = np.isclose(found.p, 1 / (total + 1), rtol=0.05)
-  assert ((found.models == 2) == lowest).all() and lowest.any()
+  lowest = np.isclose(findings.p, 1 / (total + 1), rtol=0.05)
+  assert ((findings.models == 2) == lowest).all() and lowest.any()
 
 
 def test_what_a_log_cuts_of_a_session_is_not_scored(home, again, monkeypatch):
@@ -356,26 +356,26 @@ def test_what_a_log_cuts_of_a_session_is_not_scored(home, again, monkeypatch):
   monkeypatch.setattr(data, "read_sessions", read)
   stdout = io.StringIO()
   with contextlib.redirect_stdout(stdout):
-    found = again(anomalous_path=None, idle=7.0)
+    findings = again(anomalous_path=None, idle=7.0)
   with np.load(folder / "run/calibration.npz") as file:
     assert '"detect.idle": 7.0' in str(file["rests_on"])
   monkeypatch.undo()
   by_model = [surprisal for surprisal, _ in members(folder, config)]
   rows = table(folder / "run/detect/sessions.csv")
-  for j, d in enumerate(found.distinct.which.tolist()):
+  for j, d in enumerate(findings.distinct.which.tolist()):
     assert (int(rows[j]["open"]), int(rows[j]["cut"])) == (
       not ends[j],
       not begins[j],
     )
     nlls = [surprisal(texts[j], begins[j], ends[j]) for surprisal in by_model]
     nll = -np.log(np.mean([np.exp(-nll) for nll in nlls], axis=0))
-    scored = found.nll[slice(*found.bounds[d : d + 2])]
+    scored = findings.nll[slice(*findings.bounds[d : d + 2])]
     np.testing.assert_allclose(scored, nll, rtol=1e-3, atol=1e-3)
-    assert found.offsets[d] == (not begins[j]) or not len(nll)
+    assert findings.offsets[d] == (not begins[j]) or not len(nll)
   shown = " ".join(stdout.getvalue().split())
   shown = shown.partition("most anomalous sessions")[2]
   for name, is_open in re.findall(r"(good.txt:\d+), line \d+(, open)?", shown):
-    assert bool(is_open) == (not ends[found.sessions.names.index(name)])
+    assert bool(is_open) == (not ends[findings.sessions.names.index(name)])
   assert ", open" in shown and ", cut at its begin" in shown
   [page] = alarms.sections(folder / "run")
   assert {"open", "cut"} <= set(page["head"])
@@ -436,12 +436,12 @@ def test_rules(rule):
   scored = scores_of(nll, rank, bounds, combined, counts, short)
   own, own_nll = rng.exponential(1, 200), rng.exponential(1, 1000)
   normal = normal_of(own, own_nll, settings)
-  found = decision.decide(scored, normal, settings)
-  flags, anomalous = found.flags, found.event_flags
+  findings = decision.decide(scored, normal, settings)
+  flags, anomalous = findings.flags, findings.event_flags
   p = (1 + (own >= combined[:, None]).sum(axis=1)) / 201
   # Beyond all normal ones p is that of the highest, or the next.
-  assert (np.abs(found.p - p)[~short] < 1.01 / 201).all()
-  p = np.where(short, p, found.p)
+  assert (np.abs(findings.p - p)[~short] < 1.01 / 201).all()
+  p = np.where(short, p, findings.p)
   event_p = (1 + (own_nll.round(4) >= nll.round(4)[:, None]).sum(axis=1)) / 1001
   expected = event_p <= (0.1 if rule == "events" else 0.001)
   assert (
@@ -466,12 +466,12 @@ def test_short_normal_sessions_have_no_part_in_a_calibration():
   short, counts = np.array([False, True, False]), np.array([2, 9, 1])
   scores = np.array([1.0, np.inf, 4.0])
   part = scores_of(nll, nll, bounds, scores, counts, short)
-  found = calibration.calibration_arrays([part, part])
-  assert found["score max"].tolist() == [1, 4] * 2
-  assert found["counts"].tolist() == [2, 1] * 2
-  assert found["model"].tolist() == [0, 0, 1, 1]
-  assert found["nll"].tolist() == [0, 1, 3, 4] * 2
-  assert found["event_counts"].tolist() == [2, 2, 1, 1] * 2
+  arrays = calibration.calibration_arrays([part, part])
+  assert arrays["score max"].tolist() == [1, 4] * 2
+  assert arrays["counts"].tolist() == [2, 1] * 2
+  assert arrays["model"].tolist() == [0, 0, 1, 1]
+  assert arrays["nll"].tolist() == [0, 1, 3, 4] * 2
+  assert arrays["event_counts"].tolist() == [2, 2, 1, 1] * 2
 
 
 def test_anomalies_put_in_are_found_by_kind(home, again):
@@ -528,9 +528,9 @@ def test_a_benchmark_reads_figures_at_any_rate(home, again, monkeypatch):
   monkeypatch.setattr(detection, "RATES", (0.02, 0.05))
   again(rate=0.05)
   texts = [folder / "good.txt", folder / "bad.txt"]
-  found = detection.by_rate(folder / "run", detection.equal(texts))
+  figures = detection.by_rate(folder / "run", detection.equal(texts))
   report = json.loads((folder / "run/detect/report.json").read_text())
-  named = found["rates"]
+  named = figures["rates"]
   for name, row in report["figures"].items():
     for inside in ((), ("distinct",)):
       said, told = row, named[name]["0.05"]
@@ -538,12 +538,14 @@ def test_a_benchmark_reads_figures_at_any_rate(home, again, monkeypatch):
         said, told = said[key], told[key]
       for key in ("f1", "false_alarm_rate", "average_precision", "oracle_f1"):
         assert told[key] == pytest.approx(said[key], abs=1e-6), (name, key)
-  assert found["calibration"] == report["thresholds"]["sessions"]["calibration"]
+  assert (
+    figures["calibration"] == report["thresholds"]["sessions"]["calibration"]
+  )
 
 
 def test_an_unattainable_rate_is_reported(again, capsys):
-  found = again(rate=1e-4, events="none")
-  assert not found.flags.any()
+  findings = again(rate=1e-4, events="none")
+  assert not findings.flags.any()
   out, error = capsys.readouterr()
   assert "95% interval" not in out  # No session is flagged at all.
   rule = "detect.rate=0.0001: below 0.0031, so this rate flags no session;"
@@ -601,21 +603,21 @@ def test_what_cannot_be_is_refused_before_folds_are_trained(
 
 def test_a_detection_from_python(home, capsys):
   pandas = pytest.importorskip("pandas")
-  folder, config, found = home
+  folder, config, findings = home
   settings = {
     f"detect.{n}": config.detect[n] for n in ("path", "anomalous_path")
   }
   one = seqrnn.detect(workdir=folder / "run", verbose=False, **settings)
   assert capsys.readouterr().out == ""
-  which = found.distinct.which
-  assert f"{found.flags[which].sum()} of {len(which)} sessions" in repr(one)
+  which = findings.distinct.which
+  assert f"{findings.flags[which].sum()} of {len(which)} sessions" in repr(one)
   for name in ("sessions", "incidents", "events"):
     rows, frame = table(folder / f"first/{name}.csv"), getattr(one, name)
     assert frame.columns.tolist() == [*rows[0]] and len(frame) == len(rows)
   assert one.sessions["severity"].dropna().isin(["low", "medium", "high"]).all()
   pandas.testing.assert_series_equal(
     one.sessions["p_value"],
-    pandas.Series(found.p[which], name="p_value"),
+    pandas.Series(findings.p[which], name="p_value"),
     rtol=1e-5,
   )
   assert one.report["config"]["detect"]["rate"] == config.detect.rate
@@ -643,11 +645,11 @@ def test_the_protocol_of_deeplog(tmp_path):
     },
   )
   train.fit(experiments.build, config, tmp_path / "run")
-  found = detect.run(experiments.build, config, tmp_path / "run")
+  findings = detect.run(experiments.build, config, tmp_path / "run")
   run = experiments.load(tmp_path / "run")
   symbols = run.experiment.vocabularies["symbols"]
   predict = jax.jit(run.experiment.predict)
-  for text, d in zip(texts, found.distinct.which, strict=True):
+  for text, d in zip(texts, findings.distinct.which, strict=True):
     ids = symbols.encode(text.split())
     anomalous = len(ids) <= 3
     for place in range(3, len(ids)):
@@ -657,17 +659,17 @@ def test_the_protocol_of_deeplog(tmp_path):
       }
       logits_V = np.asarray(predict(run.params, (), batch)[1])[0, 0]
       anomalous |= ids[place] not in np.argsort(-logits_V)[:2]
-    assert found.flags[d] == anomalous
+    assert findings.flags[d] == anomalous
     if len(ids) > 3:
-      assert found.offsets[d] == 3
+      assert findings.offsets[d] == 3
   # All that is flagged is too short for an event to be scored.
   (tmp_path / "new.txt").write_text("a b c d e\na")
   config.detect.update({"rule": "rate", "rate": 1e-4})
-  found = detect.run(experiments.build, config, tmp_path / "run")
-  assert found.flags.tolist() == [False, True]
+  findings = detect.run(experiments.build, config, tmp_path / "run")
+  assert findings.flags.tolist() == [False, True]
   report = json.loads((tmp_path / "run/detect/report.json").read_text())
   assert report["figures"]["combined"]["flagged"] == 1
-  assert report["data"]["looked_at"]["flagged_for_their_length"] == 1
+  assert report["data"]["examined"]["flagged_for_their_length"] == 1
   rows = table(tmp_path / "run/detect/sessions.csv")
   assert [row["p_value"] == "" for row in rows] == [False, True]
   # Whatever decides about the others.
@@ -709,13 +711,13 @@ def test_a_gap_model_is_asked_for_events_and_ends(tmp_path):
   [as_new] = normal.as_new.groups
   assert set(as_new.scores) == set(normal.combined(scored.scores)[0])
   assert as_new.n == len(texts)
-  found = decision.find_anomalies(one, normal, sessions)
-  for text, d in zip(texts, found.distinct.which, strict=True):
-    said = found.targets[slice(*found.bounds[d : d + 2])]
+  findings = decision.find_anomalies(one, normal, sessions)
+  for text, d in zip(texts, findings.distinct.which, strict=True):
+    said = findings.targets[slice(*findings.bounds[d : d + 2])]
     assert one.names.names(said) == [*text.split(), "<end>"]
-  assert not found.offsets.any()
+  assert not findings.offsets.any()
   # Each against the others and itself: the most anomalous is one of all.
-  assert found.p.min() == pytest.approx(2 / (len(texts) + 1), abs=0.03)
+  assert findings.p.min() == pytest.approx(2 / (len(texts) + 1), abs=0.03)
 
 
 def test_figures_are_of_the_sessions_that_have_a_label():
@@ -731,7 +733,7 @@ def test_figures_are_of_the_sessions_that_have_a_label():
   def table(some, labelled):
     number = int(some.sum())
     empty = np.zeros(0, np.int32)
-    found = SimpleNamespace(
+    findings = SimpleNamespace(
       scores={"combined": scores["combined"][some]},
       flags=scores["combined"][some] > 2,
       distinct=SimpleNamespace(which=np.arange(number)),
@@ -743,7 +745,7 @@ def test_figures_are_of_the_sessions_that_have_a_label():
         labelled=labelled,
       ),
     )
-    return evaluation.metrics_by_score(found, normal, settings)["combined"]
+    return evaluation.metrics_by_score(findings, normal, settings)["combined"]
 
   every = np.ones(60, bool)
   mixed, alone = table(every, labelled), table(labelled, None)

@@ -47,10 +47,10 @@ def read_object(path: Path) -> dict[str, Any]:
     UserError: the file cannot be read, or has no JSON object.
   """
   with reading(path):
-    found = json.loads(files.read_bytes(path, _LIMIT))
-    if not isinstance(found, dict):
+    content = json.loads(files.read_bytes(path, _LIMIT))
+    if not isinstance(content, dict):
       raise ValueError("is not a JSON object")
-  return found
+  return content
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -103,14 +103,14 @@ def without(
 ) -> dict[str, np.ndarray]:
   """The arrays without some of the sessions and their events."""
   events = np.repeat(left_out, arrays["sizes"])
-  found = {}
+  selected = {}
   for name, array in arrays.items():
     if name in ("nll", "event_counts"):
       array = array[~events]
     elif name in COLUMNS or name.startswith("score "):
       array = array[~left_out]
-    found[name] = array
-  return found
+    selected[name] = array
+  return selected
 
 
 def named(arrays: dict[str, np.ndarray], start: str) -> dict[str, np.ndarray]:
