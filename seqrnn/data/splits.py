@@ -19,6 +19,7 @@ from seqrnn.data.documents import (
   has_allowed_length,
   nouns,
 )
+from seqrnn.data.logs import logs
 from seqrnn.data.sources import corpora
 from seqrnn.data.sources.corpora import SPLITS
 from seqrnn.errors import UserError, counted
@@ -341,7 +342,7 @@ def reader(
   separate = corpora.separate(data)
 
   def corpus(name: str | None = None) -> Corpus:
-    return corpora.with_cuts(corpora.read_corpus(data, name), idle)
+    return logs.with_cuts(corpora.read_corpus(data, name), idle)
 
   @functools.cache
   def parts() -> Split:

@@ -81,9 +81,9 @@ def test_templates_of_long_lines_are_found_and_not_kept():
   tracemalloc.start()
   for n in range(300):
     assert vocab.encode([f"a {n}{'x' * 10_000}"]).tolist() == [4]
-  kept, _ = tracemalloc.get_traced_memory()
+  size_after, _ = tracemalloc.get_traced_memory()
   tracemalloc.stop()
-  assert kept < 100_000
+  assert size_after < 100_000
 
 
 def test_code_points_beyond_the_table_are_unknown():
@@ -120,21 +120,10 @@ def test_reserved_symbols_are_no_text_but_have_names():
   ids = np.array([BEGIN, 4, UNKNOWN, 5, 6, END, PAD])
   assert len(vocab) == 7
   assert vocab.text(ids) == "a\ufffd\né"
-  assert vocab.names(ids) == [
-    "<begin>",
-    "a",
-    "<unknown>",
-    "\\n",
-    "é",
-    "<end>",
-    "<pad>",
-  ]
-  assert Vocabulary("byte", ("a", "\n", "é", "\0")).names(range(4, 8)) == [
-    "a",
-    "\\x0a",
-    "\\xe9",
-    "\\x00",
-  ]
+  names = "<begin> a <unknown> \\n é <end> <pad>"
+  assert vocab.names(ids) == names.split()
+  names = Vocabulary("byte", ("a", "\n", "é", "\0")).names(range(4, 8))
+  assert names == ["a", "\\x0a", "\\xe9", "\\x00"]
 
 
 def test_the_most_frequent_come_first_and_ties_go_by_symbol():

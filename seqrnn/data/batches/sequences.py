@@ -113,10 +113,10 @@ def once(sequences: Sequences) -> Sequences:
     # A digest, since documents may be large.
     digest = hashlib.blake2b(table[ids[start:stop]].data, digest_size=16)
     digest.update(begins[j].tobytes() + ends[j].tobytes())
-    place = index.setdefault(digest.digest(), len(first))
-    if place == len(first):
+    position = index.setdefault(digest.digest(), len(first))
+    if position == len(first):
       first.append(j)
-    distinct[j] = place
+    distinct[j] = position
   some = np.array(first, np.int64)
   new = np.concatenate([[0], np.cumsum(np.diff(bounds)[some])])
   moved = bounds[some] + shifts[some] - new[:-1]

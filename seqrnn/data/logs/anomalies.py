@@ -25,18 +25,18 @@ def _swap(rng, ids, _):
   places = np.flatnonzero(ids[1:] != ids[:-1])
   if not len(places):
     return None
-  place = rng.choice(places)
+  position = rng.choice(places)
   ids = ids.copy()
-  ids[[place, place + 1]] = ids[[place + 1, place]]
-  return ids, _marks(len(ids), place, place + 2)
+  ids[[position, position + 1]] = ids[[position + 1, position]]
+  return ids, _marks(len(ids), position, position + 2)
 
 
 def _drop(rng, ids, _):
   """Drops an event that is not the last one, and marks the event after it."""
   if len(ids) < 2:
     return None
-  place = rng.integers(len(ids) - 1)
-  return np.delete(ids, place), _marks(len(ids) - 1, place, place + 1)
+  position = rng.integers(len(ids) - 1)
+  return np.delete(ids, position), _marks(len(ids) - 1, position, position + 1)
 
 
 def _insert(rng, ids, other):
@@ -65,38 +65,38 @@ def _replace(rng, ids, other):
   if size < 2:
     return None
   start = rng.integers(len(other) - size + 1)
-  place = rng.integers(len(ids) - size + 1)
+  position = rng.integers(len(ids) - size + 1)
   ids = np.concatenate(
-    [ids[:place], other[start : start + size], ids[place + size :]]
+    [ids[:position], other[start : start + size], ids[position + size :]]
   )
-  return ids, _marks(len(ids), place, place + size)
+  return ids, _marks(len(ids), position, position + size)
 
 
 def _shuffle(rng, ids, _):
   """Shuffles a run of different events."""
   size = int(rng.integers(*_SHUFFLED))
-  place = rng.integers(max(len(ids) - size, 0) + 1)
-  run = ids[place : place + size]
+  position = rng.integers(max(len(ids) - size, 0) + 1)
+  run = ids[position : position + size]
   mixed = rng.permutation(run)
   if np.array_equal(run, mixed):
     return None
-  ids = np.concatenate([ids[:place], mixed, ids[place + size :]])
-  return ids, _marks(len(ids), place, place + len(run))
+  ids = np.concatenate([ids[:position], mixed, ids[position + size :]])
+  return ids, _marks(len(ids), position, position + len(run))
 
 
 def _repeat(rng, ids, _):
   """Repeats a short run of events several times."""
   size = min(int(rng.integers(*_REPEATED)), len(ids))
-  place = rng.integers(len(ids) - size + 1)
-  copies = np.tile(ids[place : place + size], rng.integers(*_COPIES))
-  ids = np.insert(ids, place, copies)
-  return ids, _marks(len(ids), place, place + len(copies))
+  position = rng.integers(len(ids) - size + 1)
+  copies = np.tile(ids[position : position + size], rng.integers(*_COPIES))
+  ids = np.insert(ids, position, copies)
+  return ids, _marks(len(ids), position, position + len(copies))
 
 
 def _put(rng, ids, run):
-  place = rng.integers(len(ids) + 1)
-  ids = np.insert(ids, place, run)
-  return ids, _marks(len(ids), place, place + len(run))
+  position = rng.integers(len(ids) + 1)
+  ids = np.insert(ids, position, run)
+  return ids, _marks(len(ids), position, position + len(run))
 
 
 def _marks(size: int, start: int, stop: int) -> np.ndarray:

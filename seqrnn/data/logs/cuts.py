@@ -8,7 +8,6 @@ of the log: earlier events may have been before the log.
 
 import functools
 import math
-import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -16,7 +15,7 @@ import numpy as np
 
 from seqrnn.data.logs import formats
 from seqrnn.data.read.columns import Column, taken
-from seqrnn.errors import counted, visible
+from seqrnn.errors import counted
 
 _CHUNK = 2**18  # Events that are handled together.
 _QUANTILE = 0.99  # Of the longest silences of sessions: the longest idle time.
@@ -95,9 +94,8 @@ class Cuts(NamedTuple):
       )
 
 
-@functools.lru_cache(maxsize=2**8)  # Parts of a run read the same log.
-def _report_once(text: str):
-  print(visible(text), file=sys.stderr)
+# Parts of a run read the same log.
+_report_once = functools.lru_cache(maxsize=2**8)(formats.report)
 
 
 class Clock:

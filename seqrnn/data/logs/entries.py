@@ -48,7 +48,7 @@ class Seen:
     entries: number of entries.
     alone: number of entries that belong to no session.
     first_alone: the first of them.
-    held: as of `formats.whole`.
+    partial: as of `formats.join_parts`.
     session: the name of the last session that times or lines cut.
     time: of the last line of such a session, in seconds.
     cut: number of lines of sessions that lines cut.
@@ -68,7 +68,7 @@ class Seen:
   entries: int = 0
   alone: int = 0
   first_alone: Entry | None = None
-  held: dict[str, tuple[int, str]] | None = None
+  partial: dict[str, tuple[int, str]] | None = None
   session: str = ""
   time: float = 0.0
   cut: int = 0
@@ -183,7 +183,7 @@ def read_entries(
       form = form._replace(log_format=name)
     numbered = chain(sample, numbered)
   if form.log_format == "cri":
-    numbered = formats.whole(numbered, seen.held)
+    numbered = formats.join_parts(numbered, seen.partial)
   parse = formats.parser(form)
   joins = form.log_format is not None  # A line to the line before.
   for number, line in numbered:
@@ -220,7 +220,7 @@ def reader(form: Form) -> Callable[[Entry], tuple[list[str], str]]:
   In the event, a name is masked where it stands in the line.
   """
   names = re.compile(form.log_session) if form.log_session is not None else None
-  mask = masker(form.log_codes)
+  mask = masker()
 
   def read(entry: Entry) -> tuple[list[str], str]:
     text, parts = entry.text, entry.parts

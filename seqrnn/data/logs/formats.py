@@ -119,7 +119,6 @@ class Form(NamedTuple):
   log_session: str | None = None
   log_gap: float | None = None
   log_lines: int | None = None
-  log_codes: bool = True
   log_format: str | None = None
   log_message: str | None = None
   log_time: str | None = None
@@ -331,9 +330,9 @@ def _by_keys(form: Form) -> Parse:
   return parse
 
 
-def whole(
+def join_parts(
   numbered: Iterable[tuple[int, str]],
-  held: dict[str, tuple[int, str]] | None = None,
+  partial: dict[str, tuple[int, str]] | None = None,
 ) -> Iterator[tuple[int, str]]:
   """The lines of the format `cri`, each with the parts that it was cut into.
 
@@ -341,11 +340,11 @@ def whole(
 
   Args:
     numbered: lines, with their numbers.
-    held: the parts so far, of each stream, of lines that may go on later; None:
+    partial: the parts of each stream whose line is not complete; None:
       no lines follow.
   """
-  ends = held is None
-  held = {} if held is None else held
+  ends = partial is None
+  partial = {} if partial is None else partial
   for number, line in numbered:
     match = _PARTIAL.match(line)
     if match is None:
@@ -353,14 +352,14 @@ def whole(
       continue
     begin, stream, tag = match.groups()
     text = line[match.end() :]
-    number, line = held.pop(stream, (number, f"{begin}F "))
+    number, line = partial.pop(stream, (number, f"{begin}F "))
     line = f"{line}{text}"[:LINE]
     if tag == "P":
-      held[stream] = number, line
+      partial[stream] = number, line
     else:
       yield number, line
   if ends:
-    yield from sorted(held.values())
+    yield from sorted(partial.values())
 
 
 def detected(form: Form, lines: Sequence[str], source: str) -> str:
@@ -439,14 +438,14 @@ def _seconds(timestamp: str) -> float | None:
 
 
 @functools.lru_cache(maxsize=2**10)  # Times of one second are one time here.
-def _by_formats(whole: str) -> float | None:
-  letters = re.sub("[A-Za-z]", "a", re.sub(r"\d", "0", whole))
+def _by_formats(timestamp: str) -> float | None:
+  letters = re.sub("[A-Za-z]", "a", re.sub(r"\d", "0", timestamp))
   # 11/06/26 begins with the month, 26/11/06 with the year.
-  shape = letters, "01" <= whole[:2] <= "12"
+  shape = letters, "01" <= timestamp[:2] <= "12"
   first = _known.get(shape)
   for form in (first, *_FORMATS) if first else _FORMATS:
     with suppress(ValueError):
-      seconds = _since_1970(datetime.strptime(f"2000 {whole}", form))
+      seconds = _since_1970(datetime.strptime(f"2000 {timestamp}", form))
       _known[shape] = form
       return seconds
   return None

@@ -278,6 +278,36 @@ def _cutter(
   return cut
 
 
+def with_cuts(
+  corpus: Corpus, idle: float | None, trained: Corpus | None = None
+) -> Corpus:
+  """The corpus with the sessions that its log cuts, reported on stderr.
+
+  Args:
+    corpus: of a log; any other is returned as it is.
+    idle: the idle time; None: the learned one.
+    trained: the corpus whose idle times are used where it is of a log with the
+      same clock; None: those of `corpus`.
+  """
+  cuts, known = corpus.cuts, trained and trained.cuts
+  if cuts is None:
+    return corpus
+  if trained and known and known.clock == cuts.clock:
+    index = {symbol: n for n, symbol in enumerate(trained.symbols)}
+    # A symbol that is not in training has the last entry.
+    same_V = np.array([index.get(s, len(index)) for s in corpus.symbols])
+    first_D, last_D = corpus.bounds[:-1], corpus.bounds[1:] - 1
+    cuts = cuts._replace(
+      idle=known.idle,
+      first_D=np.append(known.first_V, 0)[same_V[corpus.ids[first_D]]],
+      last_D=np.append(known.last_V, known.idle)[same_V[corpus.ids[last_D]]],
+    )
+  if idle is not None:
+    cuts = cuts.with_idle(idle)
+  cuts.report()
+  return corpus._replace(cuts=cuts)
+
+
 def _name(log: str, name: str) -> str:
   """A session's name; sessions of different logs are different."""
   return f"{log}:{name}" if log else name

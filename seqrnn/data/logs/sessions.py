@@ -5,7 +5,6 @@ Each event keeps its line, its time and its label.
 
 import dataclasses
 import math
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from seqrnn.config.read import Config
 from seqrnn.data import splits
 from seqrnn.data.documents import Corpus, Names
+from seqrnn.data.logs import formats, logs
 from seqrnn.data.read.columns import Column, Texts
 from seqrnn.data.read.reading import Source, files, lines, rows
 from seqrnn.data.sources import corpora
@@ -30,7 +30,6 @@ _ANOMALOUS = {1.0} | {
   *("true", "yes", "anomaly", "anomalous", "abnormal", "attack", "positive"),
   "malicious",
 }
-_KINDS = {UNLABELLED: "no label", 0: "normal", 1: "anomalous"}
 # Fields with a value for each session, not for each event.
 _OF_SESSIONS = ("labels", "labelled", "begins", "ends")
 # Equal sessions have equal keys: the ids, and whether begin and end are there.
@@ -184,7 +183,7 @@ def read_sessions(
   """
   data = config.data
   corpus = corpora.read_files(field, path, data)
-  corpus = corpora.with_cuts(corpus, config.detect.idle, trained)
+  corpus = logs.with_cuts(corpus, config.detect.idle, trained)
   if data.unit == "id":  # Each line that is not blank has one.
     numbers = Column("<u8")
     for source in files(field, path):
@@ -307,24 +306,16 @@ def kinds_of(
     [UNLABELLED if key == "" else int(key not in normal) for key in keys],
     np.int8,
   )
-  other = [
-    label
+  unlisted = [
+    f"{label!r} ({int(count):,})"
     for label, key, count in zip(labels, keys, counts, strict=True)
     if count and key not in normal | _ANOMALOUS | {""}
   ]
-  if other:
-    order = sorted(range(len(labels)), key=lambda n: -counts[n])
-    shown = ", ".join(
-      f"{labels[n]!r} {_KINDS[int(kinds[n])]} ({int(counts[n]):,})"
-      for n in order[:_SHOWN]
-      if counts[n]
-    )
-    print(
-      f"labels: {shown}{', ...' if len(order) > _SHOWN else ''}; not in"
-      " detect.normal_labels, so anomalous:"
-      f" {', '.join(map(repr, other[:_SHOWN]))}"
-      f"{', ...' if len(other) > _SHOWN else ''}",
-      file=sys.stderr,
+  if unlisted:
+    more = ", ..." if len(unlisted) > _SHOWN else ""
+    formats.report(
+      f"labels: {', '.join(unlisted[:_SHOWN])}{more}: not in"
+      " detect.normal_labels, so anomalous"
     )
   return kinds
 

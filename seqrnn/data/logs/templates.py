@@ -55,7 +55,7 @@ _SHORT = 2**8  # Characters.
 _LONG = 2**12  # Characters of a word that is a value, whatever is in it.
 
 
-class _Kept(dict):
+class _Cache(dict):
   """The results of a function for short texts, as many as `size`."""
 
   def __init__(self, function: Callable[[str], str], size: int):
@@ -82,33 +82,30 @@ def _word(word: str) -> str:
   return f"{_ADJACENT.sub(VALUE, _VALUES.sub(VALUE, before))}<{code[1]}>{after}"
 
 
-def _line(line: str, codes: bool) -> str:
+def _line(line: str) -> str:
   """A line of masked words, with dates, lists and status codes as one."""
-  if codes:
-    line = _CODE.sub(r"\1\2", line)
+  line = _CODE.sub(r"\1\2", line)
   line = _ADJACENT.sub(VALUE, _MAYBE.sub(VALUE, line))
   return _LISTED.sub(r"\1", _DATE.sub("", line))
 
 
-def masker(codes: bool = True) -> Callable[[str], str]:
+def masker() -> Callable[[str], str]:
   """A function that replaces the values in a line by `<value>`.
 
-  A list of values becomes one.
-
-  Args:
-    codes: keeps status codes, such as 404 after `HTTP/1.1` or `status:`.
+  A list of values becomes one; status codes stay, such as 404 after `HTTP/1.1`
+  or `status:`.
   """
-  words = _Kept(_word, _WORDS)
-  lines = _Kept(lambda line: _line(line, codes), _LINES)
+  words = _Cache(_word, _WORDS)
+  lines = _Cache(_line, _LINES)
 
   return lambda line: lines[" ".join(map(words.__getitem__, line.split()))]
 
 
 def without_names(
-  line: str, names: Sequence[tuple[int, int]], place: tuple[int, int]
+  line: str, names: Sequence[tuple[int, int]], span: tuple[int, int]
 ) -> str:
-  """The part of a line at a place, with `<session>` for names at theirs."""
-  (end, last), parts = place, []
+  """A span of a line, with `<session>` for the names in it."""
+  (end, last), parts = span, []
   for start, stop in names:
     start, stop = max(start, end), min(stop, last)
     if start < stop:
@@ -159,19 +156,19 @@ def mine(lines: dict[str, int]) -> list[str]:
       left = [i for i in counts if i not in blanks]
     else:
       left = list(counts)
-    place = min(left, key=lambda i: len(counts[i]))
+    index = min(left, key=lambda i: len(counts[i]))
     divided: dict[str, _Rows] = defaultdict(list)
     for row in rows:
-      divided[row[0][place]].append(row)
+      divided[row[0][index]].append(row)
     parts += [(part, list(counts)) for part in divided.values()]
   return list(dict.fromkeys(templates[line] for line in lines))
 
 
-def _counts(rows: _Rows, place: int) -> Counter[str]:
+def _counts(rows: _Rows, index: int) -> Counter[str]:
   """The frequencies of the words at a place."""
   counts: Counter[str] = Counter()
   for words, count in rows:
-    counts[words[place]] += count
+    counts[words[index]] += count
   return counts
 
 
@@ -201,9 +198,9 @@ def matcher(templates: Sequence[str]) -> Callable[[str], int | None]:
       fitted = words.copy()
       for i in blank:
         fitted[i] = BLANK
-      place = places.get(" ".join(fitted))
-      if place is not None:
-        return place
+      index = places.get(" ".join(fitted))
+      if index is not None:
+        return index
     return None
 
   return match

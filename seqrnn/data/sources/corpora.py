@@ -9,8 +9,6 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
 from seqrnn import catalogue
 from seqrnn.config.read import RULES, Config
 from seqrnn.data.documents import Corpus, Document
@@ -157,36 +155,6 @@ def _of_form(sources: list[Source], data: Config, known: Known) -> Corpus:
   settings = [*(data[name] for name in fields), known and sorted(known)]
   every = [*sources, *tagged.tags_files(sources, data)]
   return cache.open_corpus(every, settings, lambda: (read(), []))
-
-
-def with_cuts(
-  corpus: Corpus, idle: float | None, trained: Corpus | None = None
-) -> Corpus:
-  """The corpus with the sessions that its log cuts, reported on stderr.
-
-  Args:
-    corpus: of a log; any other is returned as it is.
-    idle: the idle time; None: the learned one.
-    trained: the corpus whose idle times are used where it is of a log with the
-      same clock; None: those of `corpus`.
-  """
-  cuts, known = corpus.cuts, trained and trained.cuts
-  if cuts is None:
-    return corpus
-  if trained and known and known.clock == cuts.clock:
-    index = {symbol: n for n, symbol in enumerate(trained.symbols)}
-    # A symbol that is not in training has the last entry.
-    same_V = np.array([index.get(s, len(index)) for s in corpus.symbols])
-    first_D, last_D = corpus.bounds[:-1], corpus.bounds[1:] - 1
-    cuts = cuts._replace(
-      idle=known.idle,
-      first_D=np.append(known.first_V, 0)[same_V[corpus.ids[first_D]]],
-      last_D=np.append(known.last_V, known.idle)[same_V[corpus.ids[last_D]]],
-    )
-  if idle is not None:
-    cuts = cuts.with_idle(idle)
-  cuts.report()
-  return corpus._replace(cuts=cuts)
 
 
 def _finished(value: str, corpus: Corpus, data: Config) -> Corpus:

@@ -183,9 +183,9 @@ class Follower:
     waiting.touch(
       session, self._clock.now if self._by_time else self._lines.now
     )
-    place = len(session.ids) - 1
-    call.events.append((session, place, self.now))
-    call.touched.setdefault(session, place)
+    index = len(session.ids) - 1
+    call.events.append((session, index, self.now))
+    call.touched.setdefault(session, index)
     if len(session.ids) >= _LONGEST:
       self._end(session, call, ends=False)
     while len(waiting.open) > self._most:
@@ -223,13 +223,13 @@ class Follower:
         call.touched.setdefault(session, size)
     scores = self._read(call.touched)
     finals = iter(zip(call.ended, self._judge.finals(call.ended), strict=True))
-    events = [scores.get((s, place)) for s, place, _ in call.events]
+    events = [scores.get((s, index)) for s, index, _ in call.events]
     scored = [event for event in events if event]
     bounds = iter(self._judge.bounds(scored) if scored else ())
     verdicts, shown, unknown = [], [], 0
-    for (session, place, now), event in zip(call.events, events, strict=True):
+    for (session, index, now), event in zip(call.events, events, strict=True):
       again = session.severity > 0
-      if place < 0:
+      if index < 0:
         (_, size, ends), verdict = next(finals)
         raised = verdict.severity > session.severity
         session.severity = max(session.severity, verdict.severity)
@@ -237,15 +237,15 @@ class Follower:
         if rows and ends and size == len(session.ids):
           shown.append(self._end_row(session))
         continue
-      unknown += session.ids[place] == UNKNOWN
+      unknown += session.ids[index] == UNKNOWN
       if event is None:  # The first event of a session without its begin.
         continue
       if rows:
-        name = self._judge.text(session, place)
-        shown.append(self._judge.row(session, place, name, event))
+        name = self._judge.text(session, index)
+        shown.append(self._judge.row(session, index, name, event))
       bound = next(bounds)
       if bound and bound[0].severity[bound[1]] > session.severity:
-        verdict = self._judge.running(session, place + 1, event, *bound)
+        verdict = self._judge.running(session, index + 1, event, *bound)
         session.severity = verdict.severity
         verdicts.append(verdict._replace(now=now, again=again))
     for session, _, _ in call.ended:
@@ -283,12 +283,12 @@ class Follower:
     scores = {}
     for session, (session.state_S, read) in results:
       ids, first = session.ids[session.read :], session.read
-      for place, one in enumerate(
+      for index, one in enumerate(
         self._judge.scored(session, ids, read), first
       ):
         session.nats.append(one.nats)
-        if place >= touched[session]:
-          scores[session, place] = one
+        if index >= touched[session]:
+          scores[session, index] = one
       session.read = len(session.ids)
       self._with_state.pop(session, None)
       self._with_state[session] = None

@@ -52,7 +52,7 @@ class Parser:
     self._is_log = data.unit == "log"
     codec = ("utf-8", data.errors)
     self._codec = ("latin-1",) if data.errors == "latin-1" else codec
-    self._seen = Seen(held={})
+    self._seen = Seen(partial={})
     self._lines, self._has_events = 0, False  # Lines before the first event.
 
   def skip(self, number: int, fault: str):
@@ -130,7 +130,7 @@ class Parser:
     return {
       "fits": seen.fits,
       "last": [last.timestamp, last.times],
-      "held": seen.held,
+      "partial": seen.partial,
       "cut": [seen.session, seen.time, seen.cut],
     }
 
@@ -142,7 +142,7 @@ class Parser:
     self._seen = Seen(
       fits=state["fits"],
       last=Parts("", timestamp, tuple(times)),
-      held={name: (n, text) for name, (n, text) in state["held"].items()},
+      partial={name: (n, text) for name, (n, text) in state["partial"].items()},
       session=session,
       time=time,
       cut=cut,

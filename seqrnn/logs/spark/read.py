@@ -192,8 +192,7 @@ def parse_table(frames: Iterable[Any], data: Config) -> Iterator[pd.DataFrame]:
   Raises:
     UserError: a row has no session or no event.
   """
-  codes = logs.form(data).log_codes
-  mask = masker(codes) if data.unit == "log" else str
+  mask = masker() if data.unit == "log" else str
   place = itertools.count()
   for frame in frames:
     if not (frame["session"].astype(bool) & frame["symbol"].astype(bool)).all():

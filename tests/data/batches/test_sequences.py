@@ -43,9 +43,9 @@ def test_any_part_of_a_document_is_gathered(texts, boundaries, tokens, data):
   unit = "id" if tokens else "char"
   documents = make_documents(texts, tokens)
   pieces = splits.from_documents(documents, unit)
-  found = sequences.encode(pieces, Vocabulary(unit, ("a", "b")), boundaries)
+  coded = sequences.encode(pieces, Vocabulary(unit, ("a", "b")), boundaries)
   rows = [expected(document, boundaries) for document in documents]
-  assert found.bounds.tolist() == np.cumsum([0, *map(len, rows)]).tolist()
+  assert coded.bounds.tolist() == np.cumsum([0, *map(len, rows)]).tolist()
   length = data.draw(st.integers(1, 12))
   picks = []
   for j, row in enumerate(rows):
@@ -55,8 +55,8 @@ def test_any_part_of_a_document_is_gathered(texts, boundaries, tokens, data):
   document, start, stop = (
     np.array(column) for column in list(zip(*picks, strict=True))[:3]
   )
-  first = found.bounds[document]
-  gathered = found.gather(document, first + start, first + stop, length)
+  first = coded.bounds[document]
+  gathered = coded.gather(document, first + start, first + stop, length)
   assert gathered.dtype == np.int32
   for row, (*_, ids) in zip(gathered.tolist(), picks, strict=True):
     assert row == ids + [PAD] * (length - len(ids))

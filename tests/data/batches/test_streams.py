@@ -47,16 +47,16 @@ def test_whole_documents_are_read_from_their_beginning(sizes, B, T):
     for row, segment, reset in zip(
       read, batch["segment"].tolist(), batch["reset"], strict=True
     ):
-      found = [symbol for symbol in segment if symbol != PAD]
+      symbols_read = [symbol for symbol in segment if symbol != PAD]
       if reset:
-        row.append(found)
+        row.append(symbols_read)
       else:
-        assert found[0] == row[-1].pop()
-        row[-1] += found
+        assert symbols_read[0] == row[-1].pop()
+        row[-1] += symbols_read
   ids, bounds = sequences.table, sequences.bounds
   whole = [ids[a:b].tolist() for a, b in zip(bounds, bounds[1:], strict=False)]
-  found = [document for row in read for document in row if document]
-  assert found == [document for document in whole if len(document) > 1]
+  symbols_read = [document for row in read for document in row if document]
+  assert symbols_read == [document for document in whole if len(document) > 1]
 
 
 @examples

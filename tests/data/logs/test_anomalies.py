@@ -35,28 +35,28 @@ def check(kind, before, after, marks):
 def test_a_kind_is_what_it_says(kind):
   rng = np.random.default_rng(0)
   normal = made(rng, 200, 5)
-  found = inject(np.random.default_rng(1), normal, kind)
+  injected = inject(np.random.default_rng(1), normal, kind)
   before = {
     name: part.tolist()
     for name, part in zip(
       normal.names, np.split(normal.ids, normal.bounds[1:-1]), strict=True
     )
   }
-  cut = found.bounds[1:-1]
-  parts = np.split(found.ids, cut), np.split(found.line_labels, cut)
-  for name, ids, marks in zip(found.names, *parts, strict=True):
+  cut = injected.bounds[1:-1]
+  parts = np.split(injected.ids, cut), np.split(injected.line_labels, cut)
+  for name, ids, marks in zip(injected.names, *parts, strict=True):
     check(kind, before[name], ids.tolist(), marks)
-  assert found.labels.all() and len(found.names) > 100
+  assert injected.labels.all() and len(injected.names) > 100
   # Only what cannot be changed is left out.
-  left_out = set(before) - set(found.names)
+  left_out = set(before) - set(injected.names)
   assert all(len(set(before[name])) == 1 for name in left_out)
   assert bool(left_out) == (kind in ("swap", "drop", "truncate"))
   again = inject(np.random.default_rng(1), normal, kind)
-  assert again.ids.tolist() == found.ids.tolist()
+  assert again.ids.tolist() == injected.ids.tolist()
 
 
 def test_of_sessions_all_too_short_none_is_left():
   short = Sessions(np.array([4, 5], np.int32), np.arange(3), ["a", "b"])
-  found = inject(np.random.default_rng(0), short, "drop")
-  assert found.bounds.tolist() == [0] and not found.names
-  assert not len(found.ids) and not len(found.labels)
+  injected = inject(np.random.default_rng(0), short, "drop")
+  assert injected.bounds.tolist() == [0] and not injected.names
+  assert not len(injected.ids) and not len(injected.labels)

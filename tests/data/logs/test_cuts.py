@@ -52,31 +52,31 @@ def test_sessions_amid_which_a_log_begins_or_ends_are_cut(tmp_path, capsys):
   events = two_kinds()
   whole = {"validation_fraction": 0, "test_fraction": 0}
   config = settings(tmp_path, log(events), **BY_SESSION, **whole)
-  found = parts(config)
-  own = {
+  drawn = parts(config)
+  events_of = {
     name: [(time, event) for time, of, event in events if of == name]
-    for name in found
+    for name in drawn
   }
-  for name, (begins, ends) in found.items():
-    assert begins == (own[name][0][1] == "open"), own[name]
-    assert ends == (own[name][-1][1] == "close"), own[name]
+  for name, (begins, ends) in drawn.items():
+    assert begins == (events_of[name][0][1] == "open"), events_of[name]
+    assert ends == (events_of[name][-1][1] == "close"), events_of[name]
   parts(config)
   assert capsys.readouterr().err == (
     "a.log: of 290 sessions, 50 open at its end, 50 cut at its begin"
     " (idle time: 499 seconds)\n"
   )
   config.detect.idle = 1.0  # A field of detection changes no training data.
-  assert parts(config) == found
+  assert parts(config) == drawn
   assert set(parts(config, idle=0.0).values()) == {(True, True)}
   for name, (begins, ends) in parts(config, idle=20.0).items():
-    first, last = own[name][0], own[name][-1]
+    first, last = events_of[name][0], events_of[name][-1]
     assert begins == (first[1] == "open" or first[0] >= events[0][0] + 20)
     assert ends == (last[0] + 20 <= events[-1][0])
 
 
 def idle_times(silences, ends, longest, unknown):
   """The idle time beside each symbol, by trying each silence that occurs."""
-  found = []
+  drawn = []
   for symbol in range(len(SCALES)):
     gaps = [gap for beside, gap in silences if beside == symbol]
     ended = ends.count(symbol)
@@ -86,8 +86,8 @@ def idle_times(silences, ends, longest, unknown):
       if sum(gap > silence for gap in gaps) <= ended
     )
     is_rare = len(gaps) + ended < 20
-    found.append(unknown if is_rare else min(idle, longest))
-  return found
+    drawn.append(unknown if is_rare else min(idle, longest))
+  return drawn
 
 
 SCALES = (1, 10, 100, 1000, 9, 5000)  # Of the silence after each symbol.
@@ -100,38 +100,38 @@ def test_times_of_a_log_decide(monkeypatch, chunk):
   monkeypatch.setattr(cuts, "_SURE", 7)
   monkeypatch.setattr(cuts, "_PATIENCE", 3)
   rng = random.Random(chunk)
-  found = []
+  drawn = []
   for n in range(402):
     now = rng.randint(10**9, 10**9 + 5000)
-    found.append([])
+    drawn.append([])
     is_last = n >= 400  # Two sessions of long silences.
-    while not found[-1] or rng.random() < (0.96 if is_last else 0.8):
+    while not drawn[-1] or rng.random() < (0.96 if is_last else 0.8):
       [symbol] = [5] if is_last else rng.choices(range(5), SHARES)
-      found[-1].append((now, symbol))
+      drawn[-1].append((now, symbol))
       now += rng.randrange(SCALES[symbol])
   clock = Clock("a.log")
-  for time, _ in sum(found, []):
+  for time, _ in sum(drawn, []):
     assert clock.read((str(time),), 1) == time
     clock.append(time)
-  bounds = np.cumsum([0, *map(len, found)])
-  ids = np.array([symbol for _, symbol in sum(found, [])])
+  bounds = np.cumsum([0, *map(len, drawn)])
+  ids = np.array([symbol for _, symbol in sum(drawn, [])])
   learned = clock.cuts(slice(None), ids, ids, bounds, len(SCALES))
   silences = [
     [(a, b[0] - a[0], b) for a, b in itertools.pairwise(session)]
-    for session in found
+    for session in drawn
   ]
   longest = sorted(max(gap for _, gap, _ in s) for s in silences if s)
   idle = longest[math.ceil(0.99 * (len(longest) - 1))]
-  begin = min(session[0][0] for session in found)
-  end = max(session[-1][0] for session in found)
-  before = [session[0][0] - begin for session in found]
-  after = [end - session[-1][0] for session in found]
+  begin = min(session[0][0] for session in drawn)
+  end = max(session[-1][0] for session in drawn)
+  before = [session[0][0] - begin for session in drawn]
+  after = [end - session[-1][0] for session in drawn]
   assert learned.idle == idle
   assert learned.before_D.tolist() == before
   assert learned.after_D.tolist() == after
   silences = sum(silences, [])
   after_symbol = [(a[1], gap) for a, gap, _ in silences]
-  ends = [s[-1][1] for s, t in zip(found, after, strict=True) if t >= idle]
+  ends = [s[-1][1] for s, t in zip(drawn, after, strict=True) if t >= idle]
   last_V = idle_times(after_symbol, ends, idle, idle)
   patience = min(3 * idle, 2 * longest[-1])
   assert learned.patience == patience > idle
@@ -141,14 +141,14 @@ def test_times_of_a_log_decide(monkeypatch, chunk):
   assert learned.patience_V.tolist() == expected and len(set(expected)) > 3
   first_V = idle_times(
     [(b[1], gap) for _, gap, b in silences],
-    [s[0][1] for s, t in zip(found, before, strict=True) if t >= idle],
+    [s[0][1] for s, t in zip(drawn, before, strict=True) if t >= idle],
     *(idle, 0),
   )
   assert learned.last_V.tolist() == last_V and len(set(last_V)) > 4
   assert learned.first_V.tolist() == first_V and len(set(first_V)) > 2
-  expected = [t >= last_V[s[-1][1]] for s, t in zip(found, after, strict=True)]
+  expected = [t >= last_V[s[-1][1]] for s, t in zip(drawn, after, strict=True)]
   assert learned.ended.tolist() == expected
-  expected = [t >= first_V[s[0][1]] for s, t in zip(found, before, strict=True)]
+  expected = [t >= first_V[s[0][1]] for s, t in zip(drawn, before, strict=True)]
   assert learned.begun.tolist() == expected
 
 
@@ -167,8 +167,8 @@ def test_every_way_of_cutting_a_log_has_its_rule(tmp_path, fields, expected):
   content = log([(time, name, "event") for time, name in times.items()])
   whole = {"validation_fraction": 0, "test_fraction": 0, "split": "documents"}
   fields = {**fields, **whole, "log_header": "<Time> <Content>"}
-  found = parts(settings(tmp_path, content, **fields))
-  assert {name: ends for name, (_, ends) in found.items()} == {
+  drawn = parts(settings(tmp_path, content, **fields))
+  assert {name: ends for name, (_, ends) in drawn.items()} == {
     name: bool(ends) for name, ends in expected.items()
   }
 
@@ -184,9 +184,9 @@ def test_another_log_is_read_as_the_log_of_training(tmp_path):
   path = tmp_path / "new.log"
   path.write_text(log([(9, name, word) for name, word in few.items()]))
   read = functools.partial(sessions.read_sessions, config, names, str(path))
-  found = read(trained=trained)
-  assert found.begins.tolist() == [True, False, False]
-  assert found.ends.tolist() == [False, False, False]
+  drawn = read(trained=trained)
+  assert drawn.begins.tolist() == [True, False, False]
+  assert drawn.ends.tolist() == [False, False, False]
   assert read().ends.tolist() == read().begins.tolist() == [True] * 3
 
 
@@ -200,15 +200,15 @@ def test_equal_sessions_that_are_cut_otherwise_are_distinct(tmp_path):
   config = settings(tmp_path, log(events), **BY_SESSION)
   names = vocabulary.of_pieces(splits.reader(config)("train"), config.data)
   config.detect.idle = 500
-  found = sessions.read_sessions(config, names, config.data.path)
-  which = found.distinct().which
-  for j, k in itertools.combinations(range(len(found.names)), 2):
-    same = found.take(np.array([j])), found.take(np.array([k]))
+  drawn = sessions.read_sessions(config, names, config.data.path)
+  which = drawn.distinct().which
+  for j, k in itertools.combinations(range(len(drawn.names)), 2):
+    same = drawn.take(np.array([j])), drawn.take(np.array([k]))
     assert (which[j] == which[k]) == (
       same[0].ids.tolist() == same[1].ids.tolist()
       and same[0].ends.tolist() == same[1].ends.tolist()
     )
   assert which[7] != which[38]
-  pieces = found.take(np.array([38, 7])).pieces(names)
+  pieces = drawn.take(np.array([38, 7])).pieces(names)
   assert pieces.ends.tolist() == [False, True]
   assert pieces.begins.all()

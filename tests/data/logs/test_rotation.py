@@ -49,13 +49,13 @@ def test_a_session_goes_on_in_the_next_file(tmp_path, timed, fields):
   names = names if timed else names[::-1]
   files = dict(zip(names, texts, strict=True))
   config = settings(tmp_path, files, log_session=r"x(\d)", **fields)
-  found = read(config)
-  assert [(name, lines) for name, _, lines in found] == [
+  results = read(config)
+  assert [(name, lines) for name, _, lines in results] == [
     ("1", [1, 1, 2]),
     ("2", [2]),
     ("3", [1]),
   ]
-  assert [symbols[-1][-1] for _, symbols, _ in found] == ["d", "a", "c"]
+  assert [symbols[-1][-1] for _, symbols, _ in results] == ["d", "a", "c"]
   known = Vocabulary("log", ("a",))
   of_log = sessions.read_sessions(config, known, config.data.path)
   assert list(of_log.files) == [*names, names[0], names[2]]

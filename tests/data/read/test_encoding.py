@@ -1,14 +1,12 @@
 """Encoding: the size of chunks changes nothing; each mistake has its place."""
 
 import os
-import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqrnn.data.documents import collect
 from seqrnn.data.read import columns, encoding, reading
 from seqrnn.data.read.encoding import UNITS, encode
 from seqrnn.data.read.reading import Source
@@ -155,15 +153,6 @@ def test_documents_are_named_by_file_and_line():
   assert list(encode(sources, "char", "strict").names) == ["a", "void", "b"]
 
 
-@examples
-@given(st.lists(st.text("abc", min_size=1, max_size=5), min_size=1, max_size=5))
-def test_documents_are_collected_as_files_are_read(texts):
-  sources = [Source(f"f{i}", text.encode()) for i, text in enumerate(texts)]
-  corpus = encode(sources, "char", "strict")
-  documents = list(whole(corpus).documents())
-  assert plain(collect(documents, "char")) == plain(corpus)
-
-
 def read(path, while_read=lambda: None):
   for _ in reading.chunks(Source(path.name, path)):
     while_read()
@@ -198,19 +187,3 @@ def test_files_that_cannot_be_read(tmp_path):
       read(tmp_path / name)
   with pytest.raises(UserError, match=r"/none: cannot be read: No such file"):
     read(tmp_path / "none")
-
-
-def test_encoding_takes_no_memory_for_more_text(monkeypatch):
-  monkeypatch.setattr(columns, "_SMALL", 2**12)
-  monkeypatch.setattr(reading, "CHUNK", 2**14)
-  chunk = ("abcdefg é" * 1000).encode()
-
-  def peak(count):
-    monkeypatch.setattr(reading, "chunks", lambda _, **__: [chunk] * count)
-    tracemalloc.start()
-    encode([Source("f", b"")], "char", "strict")
-    _, size = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    return size
-
-  assert peak(500) < peak(10) + 20_000

@@ -44,8 +44,8 @@ def test_a_file_read_back_has_the_same_notes(tmp_path_factory, seed, T, share):
   notes = random_notes(seed, T, share)
   path = tmp_path_factory.mktemp("midi") / "music.mid"
   midi.write_midi(path, notes, 90)
-  found, seconds = read(path)
-  np.testing.assert_array_equal(found, notes)
+  notes_read, seconds = read(path)
+  np.testing.assert_array_equal(notes_read, notes)
   assert seconds == pytest.approx(T * 60 / 90, rel=1e-4)
 
 

@@ -26,15 +26,14 @@ def numbers(pieces):
 
 
 def cells(pieces):
-  made = np.empty((1, len(pieces)), object)
-  made[0, :] = pieces
-  return made
+  column = np.empty((1, len(pieces)), object)
+  column[0, :] = pieces
+  return column
 
 
 def read(tmp_path, name):
-  return music.read_music(
-    tiny(tmp_path, {"data.path": str(tmp_path / name)}).data
-  )
+  config = tiny(tmp_path, {"data.path": str(tmp_path / name)})
+  return music.read_music(config.data)
 
 
 @pytest.fixture
@@ -82,17 +81,10 @@ def test_files_that_hold_no_music(tmp_path, pieces):
     ("mat", mat_with(np.zeros((4, 88)))[:700], "not mat"),
     ("mat", b"traindata\n" * 100, "not mat"),
   ]
-  for content in (3, [*GOOD, 7], [[[], 60]], [[[60], [20]]], [[[109]]]):
+  for content in (3, [[[], 60]], [[[60], [20]]], [[[60.5]]], [[["60"]]]):
     cases.append(("json", json_with(valid=content), "valid: must be pieces of"))
-  for content in ([[[60.5]]], [[[float("nan")]]], [[["60"]]], [[[[60]]]]):
-    cases.append(("json", json_with(valid=content), "valid: must be pieces of"))
-  for piece in (
-    np.zeros((4, 87)),
-    np.full((4, 88), 2),
-    np.full((4, 88), np.nan),
-  ):
+  for piece in (np.zeros((4, 87)), np.full((4, 88), 2), "text"):
     cases.append(("mat", mat_with(piece), "validdata: must be pieces of"))
-  cases.append(("mat", mat_with("text"), "validdata: must be pieces of frames"))
   for ending, content, rule in cases:
     path = tmp_path / f"music.{ending}"
     path.write_bytes(content)

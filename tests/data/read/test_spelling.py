@@ -64,17 +64,17 @@ def test_a_corpus_is_spelled_as_its_documents(tmp_path, monkeypatch):
     config.data.punctuation = apart
     plain = copy.deepcopy(config.data)
     plain.update(lowercase=False, punctuation=False)
-    found = [*splits.whole(corpora.read_corpus(config.data)).documents()]
+    lower = [*splits.whole(corpora.read_corpus(config.data)).documents()]
     read = [*splits.whole(corpora.read_corpus(plain)).documents()]
     expected = [spelling.spelled(d.symbols, config.data) for d in read]
-    assert [d.symbols for d in found] == expected
-    assert [d.name for d in found] == [d.name for d in read]
+    assert [d.symbols for d in lower] == expected
+    assert [d.name for d in lower] == [d.name for d in read]
     # Texts that are equal afterwards stay together in a split.
     groups = {}
-    for document in found:
+    for document in lower:
       key = tuple(document.symbols)
       assert groups.setdefault(key, document.group) == document.group
-    assert len(set(groups.values())) == len(groups) < len(found)
+    assert len(set(groups.values())) == len(groups) < len(lower)
 
 
 def test_documents_have_a_length_in_the_splits_only(tmp_path, capsys):
@@ -87,8 +87,8 @@ def test_documents_have_a_length_in_the_splits_only(tmp_path, capsys):
     **paths, format="tab", unit="word", min_length=2, max_length=4
   )
   read = splits.reader(config)
-  found = [" ".join(document.symbols) for document in read("train").documents()]
-  assert found == sentences[1:4]
+  lower = [" ".join(document.symbols) for document in read("train").documents()]
+  assert lower == sentences[1:4]
   read("train"), splits.reader(config)("train")
   [line] = capsys.readouterr().err.splitlines()
   assert line == (

@@ -2,7 +2,6 @@
 
 import copy
 import math
-from itertools import pairwise
 
 import jax
 import numpy as np
@@ -51,28 +50,22 @@ def sessions_of(texts, ends=None, begins=None):
   )
 
 
-def make(tmp_path, fields, symbols=SYMBOLS, combination=NAMES, idle=SECONDS):
+def make(tmp_path, fields, combination=NAMES):
   """A detector of two random models, calibrated on its own random sessions."""
   fields = {"data.unit": "session", "data.window": 40, **fields}
   config = tiny(tmp_path, fields)
-  vocabularies = {"symbols": symbols}
-  experiment = experiments.build(
-    whole_sessions(config, vocabularies), vocabularies
-  )
+  vocabularies = {"symbols": SYMBOLS}
+  sessions = whole_sessions(config, vocabularies)
+  experiment = experiments.build(sessions, vocabularies)
   rng = np.random.default_rng(1)
   params = jax.tree.map(
     lambda x: rng.normal(size=(2, *x.shape)).astype(x.dtype), shapes(experiment)
   )
-  seen = np.ones((2, len(symbols)), bool)
+  seen = np.ones((2, len(SYMBOLS)), bool)
   seen[1, -1] = False  # The second model has not seen the last event.
   train, normal = (
     sessions_of(random_texts(rng, 200, "abcdef")) for _ in range(2)
   )
-  if symbols is not SYMBOLS:
-    train, normal = (
-      part._replace(ids=np.minimum(part.ids, len(symbols) - 1))
-      for part in (train, normal)
-    )
   fitted = [{"count_vector": baselines.BASELINES["count_vector"](train)}] * 2
   detector = Detector(
     config, experiment, [], [1, 2], Ensemble(params, seen), fitted
@@ -99,20 +92,20 @@ def make(tmp_path, fields, symbols=SYMBOLS, combination=NAMES, idle=SECONDS):
   combined = normal.combined(scored.scores)
   by_name["combined"] = CrossCalibration([Calibration(row) for row in combined])
   normal = normal._replace(as_new=by_name["combined"])
-  return Deployed(config, detector, normal, idle)
+  return Deployed(config, detector, normal, SECONDS)
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def model(tmp_path_factory):
   """A detector whose models are compiled once."""
   return make(tmp_path_factory.mktemp("made"), {})
 
 
-def following(made, **settings):
+def following(model, **settings):
   """With other settings of the follower alone."""
-  config = copy.deepcopy(made.config)
+  config = copy.deepcopy(model.config)
   config.detect.update(settings)
-  return made._replace(config=config)
+  return model._replace(config=config)
 
 
 def random_texts(rng, count, letters="abcdefg?"):
@@ -137,12 +130,12 @@ def interleaved(rng, texts):
 
 def fed(follower, events, rng):
   """The verdicts on events that come in random portions."""
-  found, place = [], 0
+  results, place = [], 0
   while place < len(events):
     stop = place + int(rng.choice([1, 2, 7, 100]))
-    found += follower.feed_many(events[place:stop]).verdicts
+    results += follower.feed_many(events[place:stop]).verdicts
     place = stop
-  return found
+  return results
 
 
 def plain(verdict):
@@ -153,55 +146,52 @@ def plain(verdict):
 MIN = Combination(("max", "top_mean", "mean"), "min")
 
 
+GAP = {"task": "gap_model", "model.heads": "all", "detect.short": "flag"}
+
+
 @pytest.mark.parametrize(
   "fields",
   [
     {"detect.scores": "max,top_mean,mean"},
     {"detect.rule": "events", "detect.rate": 0.05},
     {"detect.rule": "topk", "detect.top_k": 6, "model.cell": "gru"},
-    {
-      "task": "gap_model",
-      "model.heads": "all",
-      "detect.short": "flag",
-      "data.window": 8,
-      "detect.rate": 0.1,
-    },
+    {**GAP, "data.window": 8, "detect.rate": 0.1},
   ],
 )
 def test_final_verdicts_are_those_of_a_detection(tmp_path, fields):
   decisive = "detect.scores" in fields
   fields = {"detect.rate": 0.05, **fields}
-  made = make(tmp_path, fields, combination=MIN if decisive else NAMES)
+  model = make(tmp_path, fields, combination=MIN if decisive else NAMES)
   rng = np.random.default_rng(0)
   texts = random_texts(rng, 60) + random_texts(rng, 60, "abcde")
-  found = find_anomalies(made.detector, made.normal, sessions_of(texts))
+  results = find_anomalies(model.detector, model.normal, sessions_of(texts))
   events = interleaved(rng, list(enumerate(texts)))
-  verdicts = fed(Follower(made), events, rng)
+  verdicts = fed(Follower(model), events, rng)
   final = {verdict.session: verdict for verdict in verdicts if verdict.ended}
-  assert 0 < found.flags.sum() < len(found.flags)
-  for j, d in enumerate(found.distinct.which.tolist()):
+  assert 0 < results.flags.sum() < len(results.flags)
+  for j, d in enumerate(results.distinct.which.tolist()):
     verdict = final[f"s{j}"]
-    event, before, after = event_context(found, d, j)
-    place = int(found.worst_events()[d])
+    event, before, after = event_context(results, d, j)
+    place = int(results.worst_events()[d])
     lines = [event.line for event in events if event.session == f"s{j}"]
     # NaN, of a short session, equals itself here.
-    np.testing.assert_array_equal(verdict.p, found.p[d])
+    np.testing.assert_array_equal(verdict.p, results.p[d])
     assert plain(verdict)[4:17] == [
-      found.flags[d],
-      found.severity[d],
-      found.reasons[d],
+      results.flags[d],
+      results.severity[d],
+      results.reasons[d],
       event,
       before,
       after,
       place,
       lines[place],
       None,
-      surprising_events(found, d),
-      found.models[d],
-      found.unknown_events[d],
-      found.flagged_events[d],
+      surprising_events(results, d),
+      results.models[d],
+      results.unknown_events[d],
+      results.flagged_events[d],
     ]
-    assert verdict.scores_K == tuple(found.combined_KD[:, d])
+    assert verdict.scores_K == tuple(results.combined_KD[:, d])
   # A running verdict is below the final one, and comes before it.
   running = [verdict for verdict in verdicts if not verdict.ended]
   assert running or not decisive
@@ -210,95 +200,91 @@ def test_final_verdicts_are_those_of_a_detection(tmp_path, fields):
     assert last.flag and verdict.severity <= last.severity
     assert verdict.p >= last.p or math.isnan(last.p)
     assert verdict.events <= last.events
-  again = fed(Follower(made), events, np.random.default_rng(7))
+  again = fed(Follower(model), events, np.random.default_rng(7))
   assert list(map(plain, again)) == list(map(plain, verdicts))
 
 
 def test_p_values_are_equal_also_at_the_edges_of_rounding(tmp_path):
   """Normal scores lie where a last digit decides on which side a score is."""
-  made = make(tmp_path, {}, combination=Combination(("max",), "fisher"))
+  model = make(tmp_path, {}, combination=Combination(("max",), "fisher"))
   rng = np.random.default_rng(3)
   texts = random_texts(rng, 200, "abcdef")
-  scored = made.detector.score(sessions_of(texts), np.ones(200, np.int64))
-  highest = np.array(
-    [
-      [row[a:b].max() for a, b in pairwise(scored.bounds)]
-      for row in scored.member_nll
-    ]
-  )
+  scored = model.detector.score(sessions_of(texts), np.ones(200, np.int64))
+  highest = np.maximum.reduceat(scored.member_nll, scored.bounds[:-1], axis=1)
   # Sessions whose score is as near to an edge as float32 allows.
   away = np.abs((highest * 1e4) % 1 - 0.5)
   near = np.argsort(away.min(axis=0))[:40]
   edges = [Calibration(np.round(row[near], 4)) for row in highest]
-  normal = made.normal._replace(
-    scores={**made.normal.scores, "max": CrossCalibration(edges)}
+  normal = model.normal._replace(
+    scores={**model.normal.scores, "max": CrossCalibration(edges)}
   )
   combined = normal.combined(scored.scores)
   normal.scores["combined"] = CrossCalibration(
     [Calibration(row[near]) for row in combined]
   )
-  made = made._replace(normal=normal)
-  found = find_anomalies(made.detector, normal, sessions_of(texts))
-  p = found.p[found.distinct.which]
+  model = model._replace(normal=normal)
+  results = find_anomalies(model.detector, normal, sessions_of(texts))
+  p = results.p[results.distinct.which]
   for seed in range(3):
     rng = np.random.default_rng(seed)
     some = rng.permutation(200)[: rng.integers(50, 200)]
     events = interleaved(rng, [(int(n), texts[n]) for n in some])
-    verdicts = fed(Follower(made), events, rng)
+    verdicts = fed(Follower(model), events, rng)
     final = {v.session: v.p for v in verdicts if v.ended}
     assert final == {f"s{n}": p[n] for n in some}
   assert len(np.unique(p[near])) > 10
 
 
 def test_events_have_the_scores_of_whole_sessions(tmp_path):
-  made = make(tmp_path, {"model.layers": 2})
+  model = make(tmp_path, {"model.layers": 2})
   rng = np.random.default_rng(0)
   texts = random_texts(rng, 9)
-  scored = made.detector.score(sessions_of(texts), np.ones(9, np.int64))
+  scored = model.detector.score(sessions_of(texts), np.ones(9, np.int64))
   for size in (1, 1000):
     events = interleaved(rng, list(enumerate(texts)))
-    follower, rows = Follower(made), []
+    follower, rows = Follower(model), []
     for place in range(0, len(events), size):
       rows += follower.feed_many(events[place : place + size], True).rows
     for j, text in enumerate(texts):
-      own = [row for row in rows if row["session"] == f"s{j}"]
-      part = slice(*scored.bounds[j : j + 2])
-      assert [row["event"] for row in own] == [*text, "<end>"]
-      assert [row["position"] for row in own] == list(range(len(text) + 1))
-      nats = [row["nats"] for row in own]
-      np.testing.assert_allclose(nats, scored.nll[part], 1e-4, 1e-4)
+      part = [row for row in rows if row["session"] == f"s{j}"]
+      place = slice(*scored.bounds[j : j + 2])
+      assert [row["event"] for row in part] == [*text, "<end>"]
+      assert [row["position"] for row in part] == list(range(len(text) + 1))
+      nats = [row["nats"] for row in part]
+      np.testing.assert_allclose(nats, scored.nll[place], 1e-4, 1e-4)
       unknown = [symbol == "?" for symbol in text] + [False]
-      assert [row["unknown"] for row in own] == unknown
-      ranks = [row["rank"] for row in own]
+      assert [row["unknown"] for row in part] == unknown
+      ranks = [row["rank"] for row in part]
       assert [rank is None for rank in ranks] == unknown
-      nlls = map(round_scores, scored.member_nll[:, part])
-      p = made.normal.events.p_values(nlls)
-      np.testing.assert_allclose([row["p_value"] for row in own], p, atol=0.01)
+      nlls = map(round_scores, scored.member_nll[:, place])
+      p = model.normal.events.p_values(nlls)
+      p_values = [row["p_value"] for row in part]
+      np.testing.assert_allclose(p_values, p, atol=0.01)
 
 
 def test_a_state_goes_on_as_if_nothing_had_stopped(tmp_path, monkeypatch):
-  made = make(tmp_path, {"detect.rate": 0.1}, combination=MIN)
+  model = make(tmp_path, {"detect.rate": 0.1}, combination=MIN)
   rng = np.random.default_rng(5)
   texts = random_texts(rng, 40)
   events = interleaved(rng, list(enumerate(texts)))
   events = [e._replace(time=100.0 + 3 * n) for n, e in enumerate(events)]
-  expected = fed(Follower(made), events, rng)
+  expected = fed(Follower(model), events, rng)
   # Few states of models are kept: the others are computed again.
   monkeypatch.setattr("seqrnn.logs.follow.follower._STATES", 2000)
-  follower, found, stored = Follower(made), [], Table()
+  follower, results, stored = Follower(model), [], Table()
   for place in range(0, len(events), 50):
-    found += follower.feed_many(events[place : place + 50]).verdicts
-    before, follower = follower, Follower(made)
+    results += follower.feed_many(events[place : place + 50]).verdicts
+    before, follower = follower, Follower(model)
     if place % 200:
       stored.move(before, follower)
     else:  # As a new detection does.
       follower.take_over(before)
-  assert list(map(plain, found)) == list(map(plain, expected))
-  assert any(not v.ended for v in found) and any(v.flag for v in found)
+  assert list(map(plain, results)) == list(map(plain, expected))
+  assert any(not v.ended for v in results) and any(v.flag for v in results)
 
 
-def test_silence_in_event_time_ends_a_session_and_an_event_wakes_it(made):
-  follower = Follower(made)
+def test_silence_in_event_time_ends_a_session_and_an_event_wakes_it(model):
+  follower = Follower(model)
   feed = lambda name, event, time: [
     (v.session, v.events) for v in follower.feed(name, event, time) if v.ended
   ]
@@ -319,58 +305,55 @@ def test_silence_in_event_time_ends_a_session_and_an_event_wakes_it(made):
   assert follower.end("x") == []
 
 
-def test_more_sessions_than_are_followed_end_open(made):
-  made = following(made, followed=2)
-  found = []
-  follower = Follower(made)
+def test_more_sessions_than_are_followed_end_open(model):
+  model = following(model, followed=2)
+  results = []
+  follower = Follower(model)
   for word in ("xa", "yb", "xc", "zg", "yb", "xc"):
-    found += [v for v in follower.feed(*word) if v.ended]
+    results += [v for v in follower.feed(*word) if v.ended]
   # z drives out y, which came before x; y drives out x, and x drives out z.
-  assert [(v.session, v.events) for v in found] == [
-    ("y", 1),
-    ("x", 2),
-    ("z", 1),
-  ]
+  ended = [(v.session, v.events) for v in results]
+  assert ended == [("y", 1), ("x", 2), ("z", 1)]
   batch = find_anomalies(
-    made.detector, made.normal, sessions_of(["b", "ac", "g"], [False] * 3)
+    model.detector, model.normal, sessions_of(["b", "ac", "g"], [False] * 3)
   )
-  assert [v.p for v in found] == batch.p[batch.distinct.which].tolist()
+  assert [v.p for v in results] == batch.p[batch.distinct.which].tolist()
 
 
-def test_a_session_that_the_begin_of_the_log_cuts_is_read_so(made):
-  follower = Follower(made)
+def test_a_session_that_the_begin_of_the_log_cuts_is_read_so(model):
+  follower = Follower(model)
   follower.feed("x", "b", 100.0)  # Others may have been before b.
   follower.feed("x", "c", 101.0)
   follower.feed("y", "c", 102.0)
   follower.feed("z", "b", 106.0)
-  found = [v for name in "xyz" for v in follower.end(name)]
+  results = [v for name in "xyz" for v in follower.end(name)]
   batch = find_anomalies(
-    made.detector,
-    made.normal,
+    model.detector,
+    model.normal,
     sessions_of(["bc", "c", "b"], begins=[False, True, True]),
   )
-  assert [v.p for v in found] == batch.p[batch.distinct.which].tolist()
+  assert [v.p for v in results] == batch.p[batch.distinct.which].tolist()
   # An event out of order has the earliest time of the log.
   follower.feed("w", "c", 99.9)
   [verdict] = follower.end("w")
   assert verdict.begins
 
 
-def test_a_session_of_which_nothing_is_scored_has_a_verdict(made):
+def test_a_session_of_which_nothing_is_scored_has_a_verdict(model):
   """Its begin and its end are cut, and it has one event."""
-  made = following(made, followed=1)
+  model = following(model, followed=1)
   cut = sessions_of(["b", "b", "cd"], [False] * 3, [False] * 3)
-  batch = find_anomalies(made.detector, made.normal, cut)
+  batch = find_anomalies(model.detector, model.normal, cut)
   alone = cut.take(np.array([0]))
-  assert find_anomalies(made.detector, made.normal, alone).p == batch.p[:1]
-  follower = Follower(made)
+  assert find_anomalies(model.detector, model.normal, alone).p == batch.p[:1]
+  follower = Follower(model)
   assert follower.feed("x", "b", 100.0) == []
   [verdict] = follower.feed("y", "b", 101.0)
   assert (verdict.p, verdict.event) == (batch.p[0], "<empty>")
 
 
-def test_one_wrong_time_ends_no_session(made):
-  follower = Follower(made)
+def test_one_wrong_time_ends_no_session(model):
+  follower = Follower(model)
   feed = lambda time: [v.session for v in follower.feed("y", "b", time)]
   follower.feed("x", "c", 1000.0)
   for time in (1001.0, 9e9, 1002.0, 9e9, 9e9 + 1, 1003.0, 0.0, 1004.0):
@@ -389,8 +372,8 @@ def test_one_wrong_time_ends_no_session(made):
 
 
 @pytest.mark.parametrize("hours", [0.5, 2, 30])
-def test_sessions_of_a_sparse_log_end_whole(made, hours):
-  follower, ended = Follower(made), []
+def test_sessions_of_a_sparse_log_end_whole(model, hours):
+  follower, ended = Follower(model), []
   for n in range(20):
     for symbol, second in (("b", 0), ("c", 1)):
       time = 3600 * hours * n + second
@@ -401,27 +384,27 @@ def test_sessions_of_a_sparse_log_end_whole(made, hours):
   assert [v.session for v in ended] == names
 
 
-def test_without_a_clock_no_silence_ends_a_session(made):
-  follower = Follower(made._replace(idle=IdleTimes()))
+def test_without_a_clock_no_silence_ends_a_session(model):
+  follower = Follower(model._replace(idle=IdleTimes()))
   follower.feed("x", "a", 0.0)
   assert follower.feed("y", "a", 1e6) == follower.tick(2e6) == []
-  follower = Follower(made._replace(idle=IdleTimes("lines", 3.0)))
+  follower = Follower(model._replace(idle=IdleTimes("lines", 3.0)))
   follower.feed("x", "b", line=1)
   assert follower.feed("y", "b", line=4) == []
   assert [v.session for v in follower.feed("y", "b", line=5)] == ["x"]
   assert [v.session for v in follower.feed("z", "b", line=1)] == []  # Rotated.
 
 
-def test_a_line_of_several_sessions_is_one_line(made):
+def test_a_line_of_several_sessions_is_one_line(model):
   day = 86400.0
-  follower = Follower(made)
+  follower = Follower(model)
   follower.feed("x", "c", 1000.0, 1)
   wrong = [Event(name, "b", 1000 + day, 2) for name in "uvwyz"]
   assert follower.feed_many(wrong[:2]).verdicts == []
   Table().move(follower, follower)
   assert follower.feed_many(wrong[2:]).verdicts == []
   assert follower.now == 1000.0
-  follower = Follower(made._replace(idle=IdleTimes("lines", 3.0)))
+  follower = Follower(model._replace(idle=IdleTimes("lines", 3.0)))
   follower.feed("x", "b", line=1)
   many = [Event(name, "b", None, 2) for name in "uvwyz"]
   assert follower.feed_many(many).verdicts == []
@@ -430,9 +413,9 @@ def test_a_line_of_several_sessions_is_one_line(made):
   assert [v.session for v in ended] == ["x"]
 
 
-def test_a_session_of_many_events_is_judged_in_parts(made, monkeypatch):
+def test_a_session_of_many_events_is_judged_in_parts(model, monkeypatch):
   monkeypatch.setattr("seqrnn.logs.follow.follower._LONGEST", 20)
-  follower = Follower(made)
+  follower = Follower(model)
   events = [Event("x", "b")] * 50
   ended = [v for v in follower.feed_many(events).verdicts if v.ended]
   assert [v.events for v in ended] == [20, 20]
@@ -440,9 +423,9 @@ def test_a_session_of_many_events_is_judged_in_parts(made, monkeypatch):
 
 
 def test_many_sessions_are_read_as_each_alone(tmp_path, monkeypatch):
-  made = make(tmp_path, {"model.cell": "gru"})
+  model = make(tmp_path, {"model.cell": "gru"})
   stepper = stepping.Stepper(
-    made.detector.experiment.decoder, made.detector.models
+    model.detector.experiment.decoder, model.detector.models
   )
   rng = np.random.default_rng(0)
   some = []
@@ -463,34 +446,31 @@ def test_many_sessions_are_read_as_each_alone(tmp_path, monkeypatch):
     np.testing.assert_allclose(after_S, state_S, 1e-4, 1e-5)
 
 
-@pytest.mark.parametrize(
-  ("fields", "rule"),
-  [
+def test_what_cannot_be_followed_is_refused(tmp_path):
+  for fields, rule in (
     ({"task": "gap_model"}, "next event unless model.heads='all'"),
     ({"detect.head": "joint"}, "detect.head='joint': must be forward"),
     ({"detect.rule": "bh"}, "detect.rule='bh': compares all sessions"),
     ({"data.boundaries": False}, "the first event, it must be True"),
-  ],
-)
-def test_what_cannot_be_followed_is_refused(tmp_path, fields, rule):
-  config = tiny(tmp_path, {"data.unit": "session", **fields})
-  experiment = experiments.build(config, {"symbols": SYMBOLS})
-  detector = Detector(config, experiment, [], [], None, [])
-  with pytest.raises(UserError, match=rule):
-    refuse_unfollowed(Deployed(config, detector, None, IdleTimes()))
+  ):
+    config = tiny(tmp_path, {"data.unit": "session", **fields})
+    experiment = experiments.build(config, {"symbols": SYMBOLS})
+    detector = Detector(config, experiment, [], [], None, [])
+    with pytest.raises(UserError, match=rule):
+      refuse_unfollowed(Deployed(config, detector, None, IdleTimes()))
 
 
 def verdict_of(follower, name, text, time):
   """The final verdict on a session."""
   follower.feed_many([Event(name, symbol, time) for symbol in text])
-  [found] = [v for v in follower.end(name) if v.ended]
-  return found._replace(
+  [verdict] = [v for v in follower.end(name) if v.ended]
+  return verdict._replace(
     flag=True, severity=1, now=time, raised=True, again=False
   )
 
 
-def test_a_kind_of_alarms_is_counted_and_not_repeated(made):
-  follower = Follower(made)
+def test_a_kind_of_alarms_is_counted_and_not_repeated(model):
+  follower = Follower(model)
   taken = alarms.Alarms(quiet=60.0)
   one = verdict_of(follower, "x", "ab?cd", 0.0)
   row = taken.take(one)

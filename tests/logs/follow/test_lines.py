@@ -1,6 +1,5 @@
 """Lines that arrive: the events of the whole log, however they are cut."""
 
-import io
 import json
 import random
 
@@ -9,7 +8,6 @@ import pytest
 from seqrnn.data.logs.tail import Chunk, Position
 from seqrnn.data.read.reading import NOT_UTF8
 from seqrnn.errors import UserError
-from seqrnn.logs.follow import lines as lines_lib
 from seqrnn.logs.follow.follower import Event
 from seqrnn.logs.follow.lines import Parser, parse_pair
 from tests.conftest import tiny
@@ -65,29 +63,27 @@ def test_events_do_not_depend_on_chunks_and_restarts(tmp_path, capsys, name):
   lines = [line(draw, n) for n in range(300)]
   expected = parser(config).events(chunk_of(lines, 0, 300))
   assert len({event.session for event in expected}) > 2
-  found, place, own = [], 0, parser(config)
+  events, place, reader = [], 0, parser(config)
   while place < len(lines):
     stop = place + draw.choice((1, 2, 30))
-    found += own.events(chunk_of(lines, place, stop))
+    events += reader.events(chunk_of(lines, place, stop))
     place = stop
-    if draw.random() < 0.5 and found:
-      state = json.loads(json.dumps(own.state()))
-      own = parser(config)
-      own.restore(state)
-  assert found == expected
+    if draw.random() < 0.5 and events:
+      state = json.loads(json.dumps(reader.state()))
+      reader = parser(config)
+      reader.restore(state)
+  assert events == expected
   capsys.readouterr()
 
 
 def test_sessions_of_rotated_files_have_names_of_their_own(tmp_path):
   config = tiny(tmp_path, {"data.unit": "log", "data.log_session": "lines=2"})
-  own, found = parser(config), []
+  reader, names = parser(config), []
   for part in (0, 1):
     chunk = Chunk([b"a", b"b", b"c"], 1, part, Position())
-    found += [event.session for event in own.events(chunk)]
-  assert found == [
-    *("app.log:1", "app.log:1", "app.log:3"),
-    *("app.log:3", "app.log+1:2", "app.log+1:2"),
-  ]
+    names += [event.session for event in reader.events(chunk)]
+  expected = ["app.log:1", "app.log:3", "app.log+1:2"]
+  assert names == [name for name in expected for _ in range(2)]
 
 
 def test_a_mark_of_the_byte_order_is_no_part_of_a_line(tmp_path):
@@ -99,8 +95,8 @@ def test_a_mark_of_the_byte_order_is_no_part_of_a_line(tmp_path):
 
 def parsed(tmp_path, lines, **fields):
   """Session, symbol and line of the events of lines."""
-  own = parser(tiny(tmp_path, {"data.unit": "session", **fields}))
-  events = own.events(Chunk(lines, 1, 0, Position()))
+  reader = parser(tiny(tmp_path, {"data.unit": "session", **fields}))
+  events = reader.events(Chunk(lines, 1, 0, Position()))
   return [(event.session, event.symbol, event.line) for event in events]
 
 
@@ -128,32 +124,23 @@ def test_lines_have_several_forms_and_others_are_skipped(tmp_path, capsys):
   pairs = [("x", "a"), ("my session", "b"), ("3", "c"), ("x", "c")]
   pairs.append(("\x1b[31m", "a"))
   bad = [b"one", b"x b c", b"x \xff\xfe", b"x\t", b"{" * 9999, b"x" * 2**22]
-  bad += [b'{"session": "x"}', b'{"session": "x", "event": null}', bytes(9)]
-  found = parsed(tmp_path, events + bad)
-  assert [event[:2] for event in found] == pairs
+  bad += [b'{"session": "x"}', b'{"session": true, "event": 1}', bytes(9)]
+  assert [event[:2] for event in parsed(tmp_path, events + bad)] == pairs
   assert numbers(capsys)[0] == [f"line {n}" for n in range(7, 16)]
-  bad = [b'{"session": ["x"], "event": "a"}', b'{"session": true, "event": 1}']
-  bad += [b'{"session": ' * 200_000, b'{"session": "x", "event": [[' * 999]
+  bad = [b'{"session": ' * 200_000, b'{"session": "x", "event": [[' * 999]
   bad += [b'{"session": 1' + b"0" * 9999 + b"}", b'{"session": "x", "end": 1}']
   bad += [b'{"session": "\\ud800", "end": false}', b"long " + b"a" * 200_000]
   assert parsed(tmp_path, bad) == []
   lines, messages = numbers(capsys)
-  assert lines == [f"line {n}" for n in range(1, 9)]
+  assert lines == [f"line {n}" for n in range(1, 7)]
   assert all(line.isprintable() and len(line) < 2100 for line in messages)
 
 
-def test_of_many_bad_lines_few_are_reported(tmp_path, capsys, monkeypatch):
+def test_of_many_bad_lines_few_are_reported(tmp_path, capsys):
   assert parsed(tmp_path, [b"bad"] * 5000 + [b"x a"]) == [("x", "a", 5001)]
   messages = numbers(capsys)[1]
   assert len(messages) == 11
   assert messages[-1] == "further skipped lines are only counted"
-
-  class Closed(io.StringIO):
-    def write(self, _):
-      raise BrokenPipeError
-
-  monkeypatch.setattr(lines_lib.sys, "stderr", Closed())
-  assert parsed(tmp_path, [b"bad", b"x a"]) == [("x", "a", 2)]
 
 
 def test_lines_of_a_log_are_events_of_the_sessions_that_they_name(
@@ -199,10 +186,10 @@ def test_a_line_whose_time_does_not_exist_is_skipped(tmp_path, capsys):
 
 def test_a_form_that_no_line_has_is_reported(tmp_path, capsys):
   fields = {"data.unit": "log", "data.log_session": r"(job_\d+)"}
-  own = parser(tiny(tmp_path, fields))
-  own.events(Chunk([b"begin"] * 1200, 1, 0, Position()))
+  reader = parser(tiny(tmp_path, fields))
+  reader.events(Chunk([b"begin"] * 1200, 1, 0, Position()))
   with pytest.raises(UserError) as caught:
-    own.finish()
+    reader.finish()
   fault = "fits no line of app.log; line 1 is 'begin'"
   assert fault in str(caught.value)
   assert capsys.readouterr().err == f"no event in 1,200 lines: {caught.value}\n"
