@@ -301,7 +301,7 @@ def test_any_line_has_a_template_of_masked_words(texts):
 def test_a_mistake_is_refused_in_one_line(tmp_path):
   for fields, message in (
     ({"log_header": "[<Time>] <Content>"}, "fits no line of a.log; line 2 is"),
-    ({"log_header": "<Time>"}, "data.log_header='<Time>': must be as"),
+    ({"log_header": "<Time>"}, "data.log_header='<Time>': must"),
     ({"log_session": "blk"}, "log_session='blk': must be"),
     ({"log_session": "gap=1.0"}, "a.log:2: '': is no time that data.log_ses"),
     ({"log_session": "lines=3", "unit": "word"}, "'lines=3': the field"),
