@@ -19,7 +19,7 @@ from seqrnn.runtime import files
 _LIST = Path(__file__).with_suffix(".toml")
 HOST = "https://raw.githubusercontent.com"
 
-# Fields that say which files are read, and how: those of the user's own files.
+# Fields of the user's own files: their paths and formats.
 _READING = (
   *("path", "train_path", "validation_path", "test_path", "format"),
   *("log_format", "log_header", "log_session", "log_keys"),

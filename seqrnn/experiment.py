@@ -1,4 +1,4 @@
-"""What a task is: a value made of pure functions.
+"""The contract of a task: a value made of pure functions.
 
 Shapes live in names, in the whole package. `logits_BTV` has three axes:
 
@@ -51,7 +51,7 @@ class Filler(NamedTuple):
 
 
 class Report(NamedTuple):
-  """What report.html says about a task.
+  """The texts and sections of report.html for a task.
 
   Attributes:
     about: a sentence on the task. `{word}` is replaced by the word for an
@@ -140,7 +140,7 @@ class Experiment(NamedTuple):
       not of training also have `document` and `place`, which join the rows.
     present: Predictions -> a renderable for the console of --mode=predict;
       None: the mode's own tables of symbols or of numbers.
-    report: what report.html says about the task.
+    report: the texts and sections of report.html.
   """
 
   vocabularies: dict[str, Any]
@@ -246,8 +246,8 @@ def require(
     experiment: the task.
     mode: the mode.
     task: its name.
-    where: what the message begins with; empty: the flag of the mode.
-    why: what the task cannot do; empty: the reason for the mode.
+    where: the begin of the message; empty: the flag of the mode.
+    why: the reason; empty: that of the mode.
 
   Raises:
     UserError: says why, and which modes there are.

@@ -81,7 +81,7 @@ def resolve(
   Args:
     parsed: the flags that are no fields.
     overrides: the values of fields that flags set, by the fields' names.
-    machine: what computes; None: not known yet.
+    machine: the cores and GPUs; None: not known yet.
 
   Raises:
     UserError: the flags name no config, or the workdir holds another run.

@@ -61,13 +61,13 @@ def this_machine(mode: str = "train") -> Machine:
 
 
 class Facts(NamedTuple):
-  """What a config depends on; None: not known yet, or not needed any more.
+  """Facts that a config depends on; None: not known yet, or not needed.
 
   Attributes:
     overrides: the values of the fields that flags set.
     by_user: the fields that flags or the config set.
     run: the fields that the run in the workdir has.
-    machine: what computes.
+    machine: the cores and GPUs.
     log_format: of the log of the training.
     parameters: a function config -> the number of parameters of its model.
     epoch: a function config -> the batches and the rows of a batch of an epoch.

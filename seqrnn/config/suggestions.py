@@ -1,4 +1,4 @@
-"""What a user probably meant by a name that does not exist."""
+"""Suggestions for a name that does not exist."""
 
 import difflib
 from collections.abc import Collection, Iterable
