@@ -22,7 +22,7 @@ from seqrnn.runtime import figures as figures_lib
 from seqrnn.runtime import files, sharding
 from seqrnn.runtime.console import print_titled
 from seqrnn.scoring import dynamic, spans
-from seqrnn.scoring.evaluation import Answers, examiner
+from seqrnn.scoring.evaluation import LabelRows, examiner
 from seqrnn.scoring.predictions import quoted
 from seqrnn.training.checkpoint import read_position, restore_params
 
@@ -112,7 +112,7 @@ def _write_spans(folder: Path, rows: list[list]):
 
 
 def _write_confusion(
-  folder: Path, labels: Vocabulary, answers: Answers, title: str
+  folder: Path, labels: Vocabulary, answers: LabelRows, title: str
 ):
   """Writes confusion.csv, a row per true label, and draws confusion.png.
 

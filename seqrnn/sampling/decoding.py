@@ -157,7 +157,7 @@ def choose_notes(
   return notes_BV.astype(jnp.int32)
 
 
-class Choice(NamedTuple):
+class Draw(NamedTuple):
   """How the next symbol or frame is drawn.
 
   Attributes:
@@ -169,9 +169,9 @@ class Choice(NamedTuple):
   choose: Callable[..., jax.Array]
 
 
-SYMBOL = Choice(jax.random.gumbel, choose_symbol)
-LIKELY_SYMBOL = Choice(jax.random.gumbel, choose_likely_symbol)
-NOTES = Choice(jax.random.uniform, choose_notes)
+SYMBOL = Draw(jax.random.gumbel, choose_symbol)
+LIKELY_SYMBOL = Draw(jax.random.gumbel, choose_likely_symbol)
+NOTES = Draw(jax.random.uniform, choose_notes)
 
 
 class Processor(NamedTuple):

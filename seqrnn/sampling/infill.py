@@ -23,7 +23,7 @@ from seqrnn.errors import UserError
 from seqrnn.experiment import Carry, Decoder, Experiment, Filler, Params
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS, padded_length
-from seqrnn.sampling.decoding import Choice, Processor
+from seqrnn.sampling.decoding import Draw, Processor
 from seqrnn.sampling.sampler import (
   drawer,
   padded_prime,
@@ -285,7 +285,7 @@ def _draw_allowed(noise_BV: jax.Array, logits_BV: jax.Array) -> jax.Array:
   return jnp.argmax(logits_BV + noise_BV, axis=-1).astype(jnp.int32)
 
 
-_CHOICE = Choice(jax.random.gumbel, _draw_allowed)
+_CHOICE = Draw(jax.random.gumbel, _draw_allowed)
 _IN_GAPS = Processor(_allowed, lambda *args: args[1])
 
 

@@ -86,7 +86,7 @@ def prime_carry(
 @lru_cache(CACHED_FUNCTIONS)
 def drawer(
   decoder: Decoder,
-  how: decoding.Choice = decoding.SYMBOL,
+  how: decoding.Draw = decoding.SYMBOL,
   applied: tuple[decoding.Processor, ...] = (),
   chunk: int = _CHUNK,
   numbers: int = _NOISE,
@@ -164,7 +164,7 @@ def generator(
   decoder: Decoder,
   *,
   length: int,
-  how: decoding.Choice = decoding.SYMBOL,
+  how: decoding.Draw = decoding.SYMBOL,
   applied: Sequence[decoding.Applied] = (),
 ) -> Callable[..., Iterator[np.ndarray]]:
   """A function params, prime_BP, seed, *settings of `how` -> chunks.

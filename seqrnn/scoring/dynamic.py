@@ -38,7 +38,7 @@ _MEASURED = 400  # Segments of each of them, at most.
 _CHOSEN = 1500  # Segments of the validation split, at most.
 
 
-class Rule(NamedTuple):
+class UpdateRule(NamedTuple):
   """How parameters follow the text.
 
   Attributes:
@@ -50,7 +50,7 @@ class Rule(NamedTuple):
   decay: float
 
 
-STATIC = Rule(0.0, 0.0)
+STATIC = UpdateRule(0.0, 0.0)
 
 
 def require(experiment: Experiment, config: Config):
@@ -131,7 +131,7 @@ def follow(
   params: Params,
   scales: Params,
   batches: Any,
-  rule: Rule,
+  rule: UpdateRule,
 ) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], Params]:
   """The totals and weights of each segment of a stream, float32 [segments].
 
@@ -183,11 +183,11 @@ def evaluate(
   measured = many.batches("train", 0)[:_MEASURED]
   _, scales = follow(many, params, ones, measured, STATIC)
 
-  def figures(rule: Rule, batches: Any) -> dict[str, float]:
+  def figures(rule: UpdateRule, batches: Any) -> dict[str, float]:
     totals, _ = follow(one, params, scales, batches, rule)
     return figures_of(one, totals)
 
-  def loss(rule: Rule) -> float:
+  def loss(rule: UpdateRule) -> float:
     return figures(rule, one.batches("validation", 0)[:_CHOSEN])["loss"]
 
   rule = chosen(loss)
@@ -199,11 +199,11 @@ def evaluate(
   }
 
 
-def chosen(loss: Callable[[Rule], float]) -> Rule:
+def chosen(loss: Callable[[UpdateRule], float]) -> UpdateRule:
   """The rule of the lowest loss: the rate, and then the decay."""
-  rate = min(RATES, key=lambda value: loss(Rule(value, DECAYS[1])))
-  decay = min(DECAYS, key=lambda value: loss(Rule(rate, value)))
-  return Rule(rate, decay)
+  rate = min(RATES, key=lambda value: loss(UpdateRule(value, DECAYS[1])))
+  decay = min(DECAYS, key=lambda value: loss(UpdateRule(rate, value)))
+  return UpdateRule(rate, decay)
 
 
 def figures_of(

@@ -23,7 +23,7 @@ _PENDING = 8
 _COLUMNS = "targets", "weights", "spans"  # [B, N] of a batch.
 
 
-class Answers(NamedTuple):
+class LabelRows(NamedTuple):
   """The labels that a model predicts for a split, text by text.
 
   Attributes:
@@ -68,8 +68,8 @@ def evaluator(
 
 def examiner(
   experiment: Experiment, mesh: Mesh
-) -> Callable[..., tuple[dict[str, float], Answers | None] | None]:
-  """A function params, batches, stop -> metrics, and Answers if it has labels.
+) -> Callable[..., tuple[dict[str, float], LabelRows | None] | None]:
+  """A function params, batches, stop -> metrics, and the labels if it has any.
 
   It is compiled once per experiment. It calls `stop` before each batch; when
   the result is true, it returns None. The windows of a text are joined: figures
@@ -80,7 +80,7 @@ def examiner(
 
   def examine(
     params: Params, batches: Batches, stop: Callable[[], Any] = lambda: False
-  ) -> tuple[dict[str, float], Answers | None] | None:
+  ) -> tuple[dict[str, float], LabelRows | None] | None:
     B = batches.batch_size
     first, end = sharding.local_rows(B, mesh)
     sums, carry, pending, parts = None, (), deque(), []
@@ -139,7 +139,7 @@ def _flat(rows: dict[str, np.ndarray], answers: np.ndarray) -> dict[str, Any]:
   }
 
 
-def _join(columns: dict[str, np.ndarray]) -> Answers:
+def _join(columns: dict[str, np.ndarray]) -> LabelRows:
   """The answers in the order of their places.
 
   The probabilities of a text's label are the mean over its windows.
@@ -152,12 +152,12 @@ def _join(columns: dict[str, np.ndarray]) -> Answers:
   weight = ordered["weights"]
   if "log_p" not in columns:
     best, codes = ordered["best"], ordered.get("spans")
-    return Answers(target, best, weight, begins, codes)
+    return LabelRows(target, best, weight, begins, codes)
   firsts = np.flatnonzero(begins)
   counts = np.diff(firsts, append=len(document))
   log_p = np.logaddexp.reduceat(ordered["log_p"].astype(np.float64), firsts)
   log_p -= np.log(counts)[:, None]
-  return Answers(
+  return LabelRows(
     target[firsts],
     log_p.argmax(axis=1),
     weight[firsts],
@@ -167,7 +167,7 @@ def _join(columns: dict[str, np.ndarray]) -> Answers:
   )
 
 
-def _of_texts(experiment: Experiment, answers: Answers) -> dict[str, float]:
+def _of_texts(experiment: Experiment, answers: LabelRows) -> dict[str, float]:
   """The figures that differ where texts are cut into windows."""
   figures = {}
   if experiment.spans is not None:

@@ -24,13 +24,13 @@ def add_row(path: Path, row: dict[str, Any]):
   names = ",".join(row)
   with files.write_errors(path), path.open("a+", encoding="utf-8") as file:
     file.seek(0)
-    found = file.readline(1 << 16).removesuffix("\n")
-    if found not in ("", names):
+    header = file.readline(1 << 16).removesuffix("\n")
+    if header not in ("", names):
       raise UserError(
-        f"{path}: its columns are {found}, must be {names}; move it away"
+        f"{path}: its columns are {header}, must be {names}; move it away"
       )
     writer = csv.DictWriter(file, list(row), lineterminator="\n")
-    if not found:
+    if not header:
       writer.writeheader()
     writer.writerow(row)
     file.flush()

@@ -60,7 +60,7 @@ class Input:
 
   def __init__(self, lines):
     self._lines = lines
-    self.position, self.ended = follow.Position(), False
+    self.position, self.ended = follow.LogPosition(), False
 
   behind = 0
 
@@ -107,7 +107,7 @@ class Writer(threading.Thread):
 def position(folder):
   """The position of a state, of which a process may follow the log."""
   stored = state.read_kinds(folder)
-  return stored and follow.Position(*stored[0]["position"])
+  return stored and follow.LogPosition(*stored[0]["position"])
 
 
 def test_kills_at_random_moments(shop, expected, start, tmp_path):

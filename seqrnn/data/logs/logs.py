@@ -61,7 +61,7 @@ def form(data: Config) -> Form:
   return Form(**values)
 
 
-class Event(NamedTuple):
+class LogEvent(NamedTuple):
   """A line of a log, or a row of a table.
 
   Attributes:
@@ -164,7 +164,7 @@ def read_table(sources: list[Source], data: Config) -> Corpus:
 
 def table_events(
   source: Source, data: Config, several: bool
-) -> Iterator[Event]:
+) -> Iterator[LogEvent]:
   """The events of a csv file; `several`: files have sessions of their own."""
   for number, row in rows(source, data.errors):
     for field in ("session", "event"):
@@ -179,7 +179,7 @@ def table_events(
         f"{source.name}:{number}: line={line!r}: must be a whole number"
       )
     timestamp = row.get("timestamp") or ""
-    yield Event(
+    yield LogEvent(
       [_name(source.name if several else "", row["session"])],
       row["event"],
       int(line),
@@ -197,7 +197,7 @@ def events(
   report: Callable[[str], None] | None = None,
   leave_out: Callable[[int, str], None] | None = None,
   seen: Seen | None = None,
-) -> Iterator[Event]:
+) -> Iterator[LogEvent]:
   """The events of a log, one for each line that is not blank.
 
   With `data.log_format`, a line that does not fit belongs to the line before,
@@ -235,7 +235,7 @@ def events(
         raise UserError(f"{source}:{number}: {fault}")
       leave_out(number, fault)
       continue
-    yield Event(
+    yield LogEvent(
       *(of, symbol, number, parts.timestamp, parts.label, parts.times, source)
     )
   if whole:
@@ -244,7 +244,7 @@ def events(
       entries.summarize(seen, source, form, report)
 
 
-def of_log(log: str, events: Iterator[Event]) -> Iterator[Event]:
+def of_log(log: str, events: Iterator[LogEvent]) -> Iterator[LogEvent]:
   """The events, whose sessions are named after their log unless it is empty."""
   if not log:
     return events
@@ -314,7 +314,7 @@ def _name(log: str, name: str) -> str:
 
 
 def _corpus(
-  events: Iterator[Event], unit: str, clock: Clock | None, several: bool
+  events: Iterator[LogEvent], unit: str, clock: Clock | None, several: bool
 ) -> Corpus:
   """The events by their sessions.
 

@@ -26,7 +26,7 @@ _GRACE = 1.0  # Seconds for which writers may still write to a renamed file.
 _MARK = 1024  # Bytes whose digest tells contents apart.
 
 
-class Position(NamedTuple):
+class LogPosition(NamedTuple):
   """A place in the content of a log, between two lines.
 
   Attributes:
@@ -46,7 +46,7 @@ class Position(NamedTuple):
   mark: str = ""
 
 
-BEGIN = Position()
+BEGIN = LogPosition()
 
 
 class Chunk(NamedTuple):
@@ -55,14 +55,14 @@ class Chunk(NamedTuple):
   Attributes:
     lines: without their newlines; of a longer line, more than LONGEST bytes.
     first: the number of the first line in its file, from 1.
-    part: as of `Position`, of the lines.
+    part: as of `LogPosition`, of the lines.
     position: after the lines.
   """
 
   lines: list[bytes]
   first: int
   part: int
-  position: Position
+  position: LogPosition
 
 
 class _Lines:
@@ -102,7 +102,7 @@ class StreamTail:
 
   behind = 0
 
-  def __init__(self, descriptor: int, position: Position = BEGIN):
+  def __init__(self, descriptor: int, position: LogPosition = BEGIN):
     self.position, self.ended = position, False
     self._descriptor, self._lines = descriptor, _Lines()
 
@@ -147,7 +147,7 @@ class FileTail:
     self,
     path: Path,
     report: Callable[[str], None],
-    position: Position = BEGIN,
+    position: LogPosition = BEGIN,
     grace: float = _GRACE,
   ):
     """Opens nothing; `read` does.
@@ -238,7 +238,7 @@ class FileTail:
     )
     return Chunk(lines, before.line + 1, before.part, self.position)
 
-  def _enter(self, part: Part, position: Position):
+  def _enter(self, part: Part, position: LogPosition):
     """Opens a file at a position in it."""
     self.close()
     self._file = self._open.enter_context(rotation.opened(part))
@@ -260,7 +260,7 @@ class FileTail:
     self._file.seek(place)
     return _mark(content) != self.position.mark
 
-  def _following(self) -> tuple[Part, Position] | None:
+  def _following(self) -> tuple[Part, LogPosition] | None:
     """The file to read now, if it is not the open one, and where."""
     place, is_open = self.position, self._file is not None
     with suppress(FileNotFoundError):
@@ -284,7 +284,7 @@ class FileTail:
       later = later or parts[-1:]
     if not later or (is_open and not self._is_finished(later[0])):
       return None
-    return later[0], Position(place.part + 1)
+    return later[0], LogPosition(place.part + 1)
 
   def _holder(self, parts: list[Part]) -> Part | None:
     """The file that has the content of the position."""

@@ -20,7 +20,7 @@ import numpy as np
 
 from seqrnn.config.read import Config
 from seqrnn.data.logs.secrets import redaction
-from seqrnn.data.logs.tail import Chunk, FileTail, Position, StreamTail
+from seqrnn.data.logs.tail import Chunk, FileTail, LogPosition, StreamTail
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 from seqrnn.logs.detect import deployed
@@ -79,7 +79,7 @@ class Service:
     self._input = settings.input or "standard input"
     self._parser = Parser(self.config.data, self._input)
     self._alarms = Alarms(60 * settings.quiet)
-    self.position, self.ended = Position(), 0
+    self.position, self.ended = LogPosition(), 0
     self._inbox = feedback.Inbox(workdir, self.config.data.errors)
     gc.freeze()  # The models are never garbage.
 
@@ -110,7 +110,7 @@ class Service:
       if facts:
         self._restore_facts(facts)
       alarms = [json.loads(line) for line in lines]
-    if self.position != Position():
+    if self.position != LogPosition():
       report(
         f"{self._state.folder}: resumes after line {self.position.line:,} of"
         f" {self._input}, with the open sessions and the alarms of earlier"
@@ -127,7 +127,7 @@ class Service:
         " remove the state"
       )
     rows = self._state.rows
-    self.position = Position(*facts["position"])
+    self.position = LogPosition(*facts["position"])
     self._parser.restore(facts["parser"])
     self._alarms.restore(facts["alarms"], rows("kinds"))
     self.follower.restore(facts["follower"], rows("sessions"))

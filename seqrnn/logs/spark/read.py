@@ -26,7 +26,7 @@ from pyspark.sql.functions import col, lit
 from seqrnn.config.read import Config
 from seqrnn.data.logs import entries, formats, logs, rotation
 from seqrnn.data.logs.entries import Seen
-from seqrnn.data.logs.logs import Event
+from seqrnn.data.logs.logs import LogEvent
 from seqrnn.data.logs.templates import masker
 from seqrnn.data.read.reading import Source
 from seqrnn.errors import UserError
@@ -97,7 +97,7 @@ class Plan(NamedTuple):
 
   def events(
     self, source: Source, report: Callable[[str], None]
-  ) -> Iterator[Event]:
+  ) -> Iterator[LogEvent]:
     """The events of a file."""
     if self.data.unit != "log":
       return logs.table_events(source, self.data, self.several)
@@ -173,7 +173,7 @@ def parse_files(frames: Iterable[Any], plan: Plan) -> Iterator[pd.DataFrame]:
       yield pd.DataFrame({**dict.fromkeys(COLUMNS), "symbol": messages})
 
 
-def _rows(events: Iterator[Event]) -> Iterator[tuple[Any, ...]]:
+def _rows(events: Iterator[LogEvent]) -> Iterator[tuple[Any, ...]]:
   for place, event in enumerate(events):
     seconds = formats.seconds(event.times)
     for session in event.sessions or (None,):

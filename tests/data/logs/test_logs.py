@@ -338,7 +338,7 @@ def test_a_line_that_is_too_long_is_left_out(tmp_path, capfd, errors):
   # The same events arrive, however long the line is.
   parser = lines_lib.Parser(config.data, "a.log")
   chunk = [line.encode()[: tail.LONGEST + 1] for line in lines]
-  events = parser.events(tail.Chunk(chunk, 1, 0, tail.Position()))
+  events = parser.events(tail.Chunk(chunk, 1, 0, tail.LogPosition()))
   assert [event[1] for event in events] == ["a", VALUE, "d"]
   assert [event.line for event in events] == [1, 4, 5]
   assert parser.skipped == 2

@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from seqrnn.data.logs import rotation, tail
-from seqrnn.data.logs.tail import FileTail, Position, StreamTail
+from seqrnn.data.logs.tail import FileTail, LogPosition, StreamTail
 from seqrnn.errors import MachineError
 
 
@@ -112,8 +112,8 @@ def test_every_line_is_read_once(tmp_path, rotation, seed):
       parts.add(chunk.part)
       saved.append((len(results), json.dumps(chunk.position)))
 
-  source, results, parts = start(Position()), [], set()
-  saved = [(0, json.dumps(Position()))]
+  source, results, parts = start(LogPosition()), [], set()
+  saved = [(0, json.dumps(LogPosition()))]
   for _ in range(120):
     match draw.choice(("write", "write", "read", "rotate", "pack", "restart")):
       case "write":
@@ -130,7 +130,7 @@ def test_every_line_is_read_once(tmp_path, rotation, seed):
         source.close()
         del saved[max(len(saved) - draw.randrange(3), min(len(saved), 2)) :]
         count, position = saved[-1]
-        source = start(Position(*json.loads(position)))
+        source = start(LogPosition(*json.loads(position)))
         del results[count:]
   log.write()
   read()
@@ -330,7 +330,7 @@ def test_standard_input_is_read_as_it_arrives(seed):
   reading, writing = os.pipe()
   lines = [b"x" * draw.choice((0, 3, 900)) for _ in range(50)] + [b"no newline"]
   data, source, results = b"\n".join(lines), StreamTail(reading), []
-  source.position = Position(line=7)
+  source.position = LogPosition(line=7)
   while not source.ended:
     if writing >= 0 and draw.random() < 0.5:
       size = draw.randint(1, 2000)

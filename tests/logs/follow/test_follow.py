@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from seqrnn.data.logs.tail import Chunk, FileTail, Position, StreamTail
+from seqrnn.data.logs.tail import Chunk, FileTail, LogPosition, StreamTail
 from seqrnn.errors import UserError
 from seqrnn.logs.follow import follow
 from seqrnn.logs.follow.state import ALARMS, State
@@ -166,7 +166,7 @@ class Lines:
   """An input that is one line at each look; calls functions between lines."""
 
   def __init__(self, *lines):
-    self._lines, self.position, self.ended = [*lines], Position(), False
+    self._lines, self.position, self.ended = [*lines], LogPosition(), False
 
   behind = 0
 

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from seqrnn.data.logs.tail import Chunk, Position
+from seqrnn.data.logs.tail import Chunk, LogPosition
 from seqrnn.data.read.reading import NOT_UTF8
 from seqrnn.errors import UserError
 from seqrnn.logs.follow.follower import Event
@@ -52,7 +52,7 @@ def parser(config):
 
 def chunk_of(lines, start, stop):
   part = [line.encode() for line in lines[start:stop]]
-  return Chunk(part, start + 1, 0, Position())
+  return Chunk(part, start + 1, 0, LogPosition())
 
 
 @pytest.mark.parametrize("name", FORMS)
@@ -80,7 +80,7 @@ def test_sessions_of_rotated_files_have_names_of_their_own(tmp_path):
   config = tiny(tmp_path, {"data.unit": "log", "data.log_session": "lines=2"})
   reader, names = parser(config), []
   for part in (0, 1):
-    chunk = Chunk([b"a", b"b", b"c"], 1, part, Position())
+    chunk = Chunk([b"a", b"b", b"c"], 1, part, LogPosition())
     names += [event.session for event in reader.events(chunk)]
   expected = ["app.log:1", "app.log:3", "app.log+1:2"]
   assert names == [name for name in expected for _ in range(2)]
@@ -88,7 +88,7 @@ def test_sessions_of_rotated_files_have_names_of_their_own(tmp_path):
 
 def test_a_mark_of_the_byte_order_is_no_part_of_a_line(tmp_path):
   config = tiny(tmp_path, {"data.unit": "session"})
-  chunk = Chunk([b"\xef\xbb\xbfx a", b"\xef\xbb\xbfx a"], 1, 0, Position())
+  chunk = Chunk([b"\xef\xbb\xbfx a", b"\xef\xbb\xbfx a"], 1, 0, LogPosition())
   sessions = [event.session for event in parser(config).events(chunk)]
   assert sessions == ["x", "\ufeffx"]
 
@@ -96,7 +96,7 @@ def test_a_mark_of_the_byte_order_is_no_part_of_a_line(tmp_path):
 def parsed(tmp_path, lines, **fields):
   """Session, symbol and line of the events of lines."""
   reader = parser(tiny(tmp_path, {"data.unit": "session", **fields}))
-  events = reader.events(Chunk(lines, 1, 0, Position()))
+  events = reader.events(Chunk(lines, 1, 0, LogPosition()))
   return [(event.session, event.symbol, event.line) for event in events]
 
 
@@ -187,7 +187,7 @@ def test_a_line_whose_time_does_not_exist_is_skipped(tmp_path, capsys):
 def test_a_form_that_no_line_has_is_reported(tmp_path, capsys):
   fields = {"data.unit": "log", "data.log_session": r"(job_\d+)"}
   reader = parser(tiny(tmp_path, fields))
-  reader.events(Chunk([b"begin"] * 1200, 1, 0, Position()))
+  reader.events(Chunk([b"begin"] * 1200, 1, 0, LogPosition()))
   with pytest.raises(UserError) as caught:
     reader.finish()
   fault = "fits no line of app.log; line 1 is 'begin'"
