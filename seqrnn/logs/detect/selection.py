@@ -238,7 +238,7 @@ _DRAWS = 100  # Of the bootstrap, for a standard error.
 
 
 class Combination(NamedTuple):
-  """Scores and how they are combined, as `detect.combine`."""
+  """Scores, and the method that combines them."""
 
   names: tuple[str, ...]
   how: str
