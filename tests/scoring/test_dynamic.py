@@ -14,11 +14,11 @@ from seqrnn.errors import UserError
 from seqrnn.modes import evaluate
 from seqrnn.runtime import sharding
 from seqrnn.scoring import dynamic
-from seqrnn.scoring.dynamic import Rule
+from seqrnn.scoring.dynamic import UpdateRule
 from seqrnn.scoring.evaluation import evaluator
 from tests.conftest import tiny
 
-RULE = Rule(0.003, 0.02)
+RULE = UpdateRule(0.003, 0.02)
 TEXT = "abcde abcd\nabc " * 6
 
 
@@ -88,7 +88,7 @@ def looped(experiment, params, scales, batches, rule):
   return np.array(found)
 
 
-@pytest.mark.parametrize("rule", [RULE, Rule(0.003, 1.0)])
+@pytest.mark.parametrize("rule", [RULE, UpdateRule(0.003, 1.0)])
 def test_segments_are_scored_as_in_a_loop(reads, rule):
   one, many, params = reads
   scales = root_mean_squares(many, params, many.batches("train", 0)[:5])
@@ -133,7 +133,7 @@ def test_the_rule_is_chosen_on_validation():
     asked.append(rule)
     return abs(rule.rate - 1e-4) + abs(rule.decay - 1e-2)
 
-  assert dynamic.chosen(loss) == Rule(1e-4, 1e-2)
+  assert dynamic.chosen(loss) == UpdateRule(1e-4, 1e-2)
   assert len(asked) == len(dynamic.RATES) + len(dynamic.DECAYS)
 
 
