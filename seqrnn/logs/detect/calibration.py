@@ -151,7 +151,7 @@ def calibrate(
       if str(arrays.pop("rests_on", "")) != key:
         arrays = None
   steps = None if arrays is None else arrays["steps"].tolist()
-  members = folds.find(build, config, workdir, read, steps)
+  members = folds.members_of(build, config, workdir, read, steps)
   detector = load_detector(build, config, workdir, members)
   if arrays is None or detector.steps != steps:
     arrays = _score(detector)

@@ -23,7 +23,7 @@ from seqrnn.training import train
 VOCABULARY = "vocabulary.json"
 
 
-def find(
+def members_of(
   build: Callable[..., Experiment],
   config: Config,
   workdir: Path,
