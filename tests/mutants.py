@@ -296,8 +296,7 @@ MUTANTS = (
     "secrets: a text is cut before it is masked",
     "text = masks.text(text) if masks else text\n",
     "text = masks.text(text[:most]) if masks else text[:most]\n",
-    "test_the_first_line_of_a_log_is_shown_with_masks"
-    " test_an_error_shows_no_secret",
+    "test_a_text_is_masked_before_it_is_cut",
   ),
 )
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from seqrnn import experiments
 from seqrnn.config import read as config_lib
 from seqrnn.configs import base
-from seqrnn.data.logs.secrets import Redaction
+from seqrnn.data.logs.secrets import Redaction, excerpt
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.read.columns import Texts
 from seqrnn.data.sources import corpora
@@ -230,3 +230,8 @@ def test_an_error_shows_no_secret(tmp_path, log_format):
     train.check_owner(config, tmp_path / "run")
     corpora.read_corpus(config.data)
   assert "hunter2" not in str(error.value)
+
+
+def test_a_text_is_masked_before_it_is_cut():
+  for most in range(5, 25):
+    assert "alice" not in excerpt("mail alice@example.com", most)
