@@ -153,14 +153,14 @@ def gather(
   configs = [config for config, _ in runs.values()]
   fields = [
     field
-    for field in dict.fromkeys(name for config in configs for name in config)
+    for field, value in configs[0].items()
     if field.startswith((*config_lib.IDENTITY, *config_lib.LIMITS))
-    and any(config.get(field) != configs[0].get(field) for config in configs)
+    and any(config[field] != value for config in configs)
   ]
   rows = [
     {
       "run": name,
-      **{field: config.get(field) for field in fields},
+      **{field: config[field] for field in fields},
       "step": None,
       **figures,
     }
