@@ -9,9 +9,12 @@ import itertools
 import mmap
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+
+from seqrnn.runtime import files
 
 _SMALL = 4 * 2**20  # Bytes of a column that stay in memory.
 _BLOCK = 2**16  # Numbers that are handled together.
@@ -47,9 +50,14 @@ class Column:
       self._flush()
 
   def extend(self, numbers: np.ndarray):
-    """Adds numbers."""
+    """Adds numbers.
+
+    Raises:
+      MachineError: the folder of temporary files is full.
+    """
     self._flush()
-    self._file.write(numbers.astype(self.kind, copy=False).data)
+    with files.write_errors(Path(tempfile.gettempdir())):
+      self._file.write(numbers.astype(self.kind, copy=False).data)
     self._count += len(numbers)
 
   def _flush(self):
@@ -71,7 +79,8 @@ class Column:
     with self._file as file:
       size = self._count * self.kind.itemsize
       if size > _SMALL:
-        file.flush()
+        with files.write_errors(Path(tempfile.gettempdir())):
+          file.flush()
         mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
         return np.frombuffer(mapped, self.kind)
       file.seek(0)

@@ -1,5 +1,9 @@
 """Columns: numbers and texts come back as they were added, in little memory."""
 
+import errno
+import os
+import tempfile
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,6 +20,7 @@ from seqrnn.data.read.columns import (
   in_order,
   taken,
 )
+from seqrnn.errors import MachineError
 
 
 @settings(deadline=None, database=None, max_examples=40)
@@ -105,3 +110,17 @@ def test_numbers_are_taken_in_another_order(monkeypatch):
     results = taken(numbers, some)
     assert results.dtype == numbers.dtype
     assert results.tolist() == numbers[some].tolist()
+
+
+def test_a_full_folder_of_temporary_files_is_named(monkeypatch):
+  def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+  column = Column()
+  monkeypatch.setattr(column._file, "write", full, raising=False)
+  with pytest.raises(MachineError) as error:
+    column.extend(np.arange(3))
+  folder = tempfile.gettempdir()
+  assert (
+    str(error.value) == f"{folder}: cannot be written: No space left on device"
+  )
