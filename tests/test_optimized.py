@@ -25,7 +25,7 @@ SUBJECTS = {
   ],
   "equal bits": [
     f"{TRAIN}test_going_on_repeats_an_uninterrupted_run_to_the_bit[stateful]",
-    f"{NETWORK}test_probe_passes_what_does_not_leak[fields2]",
+    f"{NETWORK}test_probe_passes_what_does_not_leak",
   ],
 }
 # It is no worker, and has a cache of its own.

@@ -21,7 +21,7 @@ from seqrnn.experiment import Carry
 from seqrnn.models import cpu
 from seqrnn.models.arrays import platform
 
-_UNROLL = {"gpu": 8}  # Steps of one pass. More than one makes a TPU slower.
+UNROLL = {"gpu": 8}  # Steps of one pass. More than one makes a TPU slower.
 _static = {"static": True}
 
 
@@ -130,7 +130,7 @@ def loop(
     (first, carry),
     length=T,
     reverse=reverse,
-    unroll=_UNROLL.get(target, 1),
+    unroll=UNROLL.get(target, 1),
   )
   return carry, restore(read(outputs))
 

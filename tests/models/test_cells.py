@@ -175,10 +175,10 @@ def normal(rng, tree, scale=0.7):
   return jax.tree.map(lambda a: scale * rng.normal(size=a.shape), tree)
 
 
-def close(actual, expected, tolerance=1e-10):
+def close(actual, expected, tolerance=1e-10, name=""):
   """Asserts that two trees are equal in structure and nearly in values."""
   jax.tree.map(
-    lambda a, e: np.testing.assert_allclose(a, e, tolerance, tolerance),
+    lambda a, e: np.testing.assert_allclose(a, e, tolerance, tolerance, name),
     actual,
     expected,
   )
@@ -190,105 +190,74 @@ def shapes_of(cell, x):
   return jax.eval_shape(init, jax.random.key(0), x)["params"]
 
 
-def initial(cell, x):
-  """The parameters of a new cell."""
-  init = quick_jit(functools.partial(cell.init, method="inputs"))
-  return init(jax.random.key(3), x)["params"]
-
-
 def count(tree):
   return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
-# Ids and features in turn; both for the LSTM.
-STEPS = [("lstm", True), *((n, k % 2 == 1) for k, n in enumerate(EQUATIONS))]
-
-
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("name", "ids"), STEPS)
-def test_step_equals_equations(name, ids):
+def test_step_equals_equations():
+  """Ids and features in turn, both for the LSTM; all cells in one program."""
   rng = np.random.default_rng(1)
   B, T, D, H, V = 3, 2, 4, 5, 7
-  cell = MAKE[name](H, vocabulary_size=V if ids else None)
-  x = rng.integers(V, size=(B, T)) if ids else rng.normal(size=(B, T, D))
-  params = normal(rng, shapes_of(cell, x))
-  carry = normal(rng, jax.eval_shape(lambda: cell.initial_carry(B)))
+  names = ["lstm", *EQUATIONS]
+  made, arguments = [], []
+  for number, name in enumerate(names):
+    ids = number % 2 == 1
+    cell = MAKE[name](H, vocabulary_size=V if ids else None)
+    x = rng.integers(V, size=(B, T)) if ids else rng.normal(size=(B, T, D))
+    carry = jax.eval_shape(lambda cell=cell: cell.initial_carry(B))
+    made.append(cell)
+    arguments.append((normal(rng, shapes_of(cell, x)), normal(rng, carry), x))
+  z_u = rng.normal(size=(2, B, 4 * H))
+
+  def step(cell, params, carry, x):
+    apply = functools.partial(cell.apply, {"params": params})
+    z_BTK = apply(x, method="inputs")
+    results = [apply(carry, z_BTK[:, 1])]
+    if cell.path == "fused":
+      z, u = z_u[..., : cell.gate_count * H]
+      for parts in ((z, u), (z + u, 0 * u)):
+        results.append(apply(carry, *parts, method="gates"))
+    return results
 
   @quick_jit
-  def step(params, carry, x):
-    z_BTK = cell.apply({"params": params}, x, method="inputs")
-    return cell.apply({"params": params}, carry, z_BTK[:, 1])
+  def steps(arguments):
+    return [
+      step(cell, *each) for cell, each in zip(made, arguments, strict=True)
+    ]
 
-  new = step(params, carry, x)
-  expected = EQUATIONS[name](params, carry, x[:, 1])
-  close(new, expected)
-  assert jax.tree.leaves(new)[0].dtype == jnp.float64
-  top = expected[1] if isinstance(expected, tuple) else expected
-  close(cell.hidden(new), top)
-
-  # `additive` is whether the gates read the sum of z and u alone.
-  if cell.path == "fused":
-    z, u = rng.normal(size=(2, B, cell.gate_count * H))
-    gates = lambda *parts: cell.apply(
-      {"params": params}, carry, *parts, method="gates"
-    )
-    apart, together = map(jax.tree.leaves, (gates(z, u), gates(z + u, 0 * u)))
-    assert all(map(np.allclose, apart, together)) == cell.additive
-
-
-# As each `formula` has them; where the inputs are ids, D is V.
-PARAMETERS = {
-  "lstm": lambda D, H: 4 * (H * D + H * H + H),
-  "gru": lambda D, H: 3 * (H * D + H * H + H) + H,
-  "rnn_tanh": lambda D, H: H * D + H * H + H,
-  "odyssey": lambda D, H: 4 * (H * D + H * H + H) + 3 * H,
-  "odyssey_nig": lambda D, H: 3 * (H * D + H * H + H) + 2 * H,
-  "odyssey_nfg": lambda D, H: 3 * (H * D + H * H + H) + 2 * H,
-  "odyssey_nog": lambda D, H: 3 * (H * D + H * H + H) + 2 * H,
-  "odyssey_niaf": lambda D, H: 4 * (H * D + H * H + H) + 3 * H,
-  "odyssey_noaf": lambda D, H: 4 * (H * D + H * H + H) + 3 * H,
-  "odyssey_cifg": lambda D, H: 3 * (H * D + H * H + H) + 2 * H,
-  "odyssey_np": lambda D, H: 4 * (H * D + H * H + H),
-  "odyssey_fgr": lambda D, H: 4 * (H * D + H * H + H) + 3 * H + 9 * H * H,
-  "layer_norm_lstm": lambda D, H: 4 * (H * D + H * H + H) + 10 * H,
-  "slstm": lambda D, H: 4 * (H * D + H * H + H),
-  "gru_reset_before": lambda D, H: 3 * (H * D + H * H + H),
-  "mgu": lambda D, H: 2 * (H * D + H * H + H),
-  "min_lstm": lambda D, H: 3 * (H * D + H),
-  "min_gru": lambda D, H: 2 * (H * D + H),
-}
-
-
-def test_parameter_counts_and_the_first_carry():
-  D, H = 6, 5
-  wrong = []
-  for name, parameters in PARAMETERS.items():
-    for ids in (False, True):
-      cell = MAKE[name](H, vocabulary_size=D if ids else None)
-      x = np.zeros((1, 1), int) if ids else np.zeros((1, 1, D))
-      if count(shapes_of(cell, x)) != parameters(D, H):
-        wrong.append(f"{name}, ids={ids}: parameters")
-    carry = MAKE[name](H).initial_carry(3)
-    leaves = jax.tree.leaves(carry)
-    zero = leaves[: 3 if name == "slstm" else None]  # Not its stabiliser.
-    if any(leaf.shape != (3, H) for leaf in leaves) or np.any(zero):
-      wrong.append(f"{name}: carry")
-  assert wrong == []
+  for name, cell, (params, carry, x), (new, *both) in zip(
+    names, made, arguments, steps(arguments), strict=True
+  ):
+    expected = EQUATIONS[name](params, carry, x[:, 1])
+    close(new, expected, name=name)
+    assert jax.tree.leaves(new)[0].dtype == jnp.float64
+    top = expected[1] if isinstance(expected, tuple) else expected
+    close(cell.hidden(new), top, name=name)
+    # `additive` is whether the gates read the sum of z and u alone.
+    if both:
+      equal = map(np.allclose, *map(jax.tree.leaves, both))
+      assert all(equal) == cell.additive, name
 
 
 def test_initial_values():
-  H = 16
-  for name, ids, scale in (("lstm", False, None), ("gru", True, 0.03)):
-    V = 40 if ids else None
-    cell = MAKE[name](H, vocabulary_size=V, initial_scale=scale)
-    x = np.zeros((1, 1), int) if ids else np.zeros((1, 1, 40))
-    params = initial(cell, x)
-    bound = scale or 1 / 4
-    if name == "lstm":
-      assert np.array_equal(params["bias"][H : 2 * H], np.ones(H))
-      params["bias"] = jnp.delete(params["bias"], slice(H, 2 * H))
+  H, D = 16, 40
+  cases = (("lstm", None, None), ("gru", D, 0.03))
+  made = [MAKE[n](H, vocabulary_size=V, initial_scale=a) for n, V, a in cases]
+  inputs = np.zeros((1, 1, D)), np.zeros((1, 1), int)
+
+  @quick_jit
+  def init(key):
+    return [
+      cell.init(key, x, method="inputs")["params"]
+      for cell, x in zip(made, inputs, strict=True)
+    ]
+
+  lstm, gru = jax.tree.map(np.float64, init(jax.random.key(3)))
+  assert np.array_equal(lstm["bias"][H : 2 * H], np.ones(H))
+  lstm["bias"] = np.delete(lstm["bias"], slice(H, 2 * H))
+  for params, bound in ((lstm, 1 / 4), (gru, 0.03)):
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-      leaf = np.asarray(leaf, np.float64)
       assert 0.7 * bound < np.abs(leaf).max() <= bound, path
       # Of U(-a, a); the smallest leaf has 16 values.
       error = 0.05 if leaf.size > 500 else 0.4
@@ -297,22 +266,27 @@ def test_initial_values():
 
 def test_forget_bias_is_set():
   config = base.get_config().model
-  x = np.zeros((1, 1, 3), np.float32)
+  zeros = lambda _, shape, dtype=np.float32: jnp.zeros(shape, dtype)
   for name in MAKE:
     config.update(cell=name, forget_bias=2.5)
     cell = cells.make(config, hidden_size=4)
-    init = functools.partial(cell.init, method="inputs")
-    params = jax.tree.map(np.array, init(jax.random.key(3), x)["params"])
-    parts = np.split(params["bias"], cell.gate_count)
-    if cell.forget_place is not None:
-      forget = parts.pop(cell.forget_place)
-      assert np.array_equal(np.abs(forget), np.full(4, 2.5)), name
-      # With this sign, the cell remembers; f may be 1 - i.
-      carry = cell.initial_carry(1)
-      assert np.all(remembered(name, params, carry) > 0.5), name
-      forget *= -1  # In `params`, too.
-      assert np.all(remembered(name, params, carry) < 0.5), name
-    assert all(0 < np.abs(part).max() <= 0.5 for part in parts), name
+    if cell.forget_place is None:
+      continue
+    params = normal(
+      np.random.default_rng(3), shapes_of(cell, np.zeros((1, 1, 3))), 0.1
+    )
+    shape = params["bias"].shape
+    params["bias"] = np.array(cell.initial_bias(zeros)(None, shape))
+    forget, *others = np.split(
+      np.roll(params["bias"], -4 * cell.forget_place), cell.gate_count
+    )
+    assert np.array_equal(np.abs(forget), np.full(4, 2.5)), name
+    assert not np.any(others), name
+    # With this sign, the cell remembers; f may be 1 - i.
+    carry = jax.tree.map(np.array, cell.initial_carry(1))
+    assert np.all(remembered(name, params, carry) > 0.5), name
+    params["bias"] *= -1
+    assert np.all(remembered(name, params, carry) < 0.5), name
 
 
 def remembered(name, params, carry):
@@ -331,34 +305,37 @@ def test_slstm_keeps_in_range_what_exp_does_not():
   T, H = 30, 4
   z_T4H = np.random.default_rng(12).uniform(-250, 250, (T, 1, 4 * H))
   cell = MAKE["slstm"](H)
-  params = {
-    "recurrent_kernel": np.zeros((H, 4 * H), np.float32),
-    "bias": np.zeros(4 * H, np.float32),
-  }
-  params = {**initial(cell, np.zeros((1, 1, 3), np.float32)), **params}
+  params = {"recurrent_kernel": np.zeros((H, 4 * H)), "bias": np.zeros(4 * H)}
+  params = jax.tree.map(np.float32, params)
 
   def run(z_T4H):
     step = lambda carry, z: [cell.apply({"params": params}, carry, z)] * 2
     return jax.lax.scan(step, cell.initial_carry(1), z_T4H)[1][1]
 
+  @quick_jit
+  def both(z_T4H):
+    h_T1H, back = jax.vjp(run, z_T4H)
+    return h_T1H, back(jnp.ones_like(h_T1H))[0]
+
   z_T4H = z_T4H.astype(np.float32)
   z_T4H[0, :, :H] = -200  # exp of it is 0.
-  h_T1H, back = jax.vjp(run, z_T4H)
+  h_T1H, gradient = both(z_T4H)
   c = n = 0
   for z, h in zip(z_T4H.astype(np.float64), h_T1H, strict=True):
     i, f, g, o = np.split(z, 4, axis=-1)
     c = sigmoid(f) * c + np.exp(i) * np.tanh(g)
     n = sigmoid(f) * n + np.exp(i)
     close(h, sigmoid(o) * c / n, 1e-5)
-  assert np.isfinite(back(np.ones_like(h_T1H))[0]).all()
+  assert np.isfinite(gradient).all()
 
 
 def test_shares_of_gates_that_vanish():
   cell = MAKE["min_lstm"](1)
   f, i = [-200.0, -200.0, -201.0, 90.0], [-200.0, -201.0, -200.0, -90.0]
   z_43 = np.stack([f, i, np.ones(4)], axis=1, dtype=np.float32)
+  terms = functools.partial(cell.apply, method="terms")
   params = {"bias": np.zeros(3, np.float32)}
-  forget, write = cell.apply({"params": params}, z_43, method="terms")
+  forget, write = quick_jit(terms)({"params": params}, z_43)
   close(forget[:, 0], [0.5, *(1 / (1 + np.exp([-1.0, 1.0, -90.0])))], 1e-6)
   close(write[:, 0], [0.5, *(1 / (1 + np.exp([1.0, -1.0, 90.0])))], 1e-6)
 

@@ -14,7 +14,8 @@ from seqrnn import experiments
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.models import network
+from seqrnn.experiments import parts
+from seqrnn.models import layers, network
 from seqrnn.models.products import Lookup, rows
 from seqrnn.runtime import sharding
 from seqrnn.training.probe import probe
@@ -25,7 +26,7 @@ from tests.models.test_layers import before, check_gradients, stack, two
 
 SYMBOLS = {"symbols": Vocabulary("char", tuple("abcde"))}
 V = 9
-B, T = 4, 6
+B, T = 4, 5
 
 
 def build(tmp_path, **fields):
@@ -92,25 +93,15 @@ def language_model(cell, depth=1, pooled=False):
   return logits
 
 
-def gap_model(cell, depth):
-  def logits(p, ids):
-    start = zeros(cell, len(ids), depth)
-    _, y = two(
-      before, EQUATIONS[cell], p["body"], ids, ids != PAD, (start, start)
-    )
-    return head(p, y)
-
-  return logits
-
-
 MODELS = {
-  "embedding": (
-    {"model__cell": "gru", "model__embedding_size": 4, "model__layers": 2},
-    language_model("gru", 2),
-  ),
   "tied": (
-    {"model__cell": "gru", "model__embedding_size": 3, "model__tied": True},
-    language_model("gru"),
+    {
+      "model__cell": "gru",
+      "model__layers": 2,
+      "model__embedding_size": 3,
+      "model__tied": True,
+    },
+    language_model("gru", 2),
   ),
   "pooled": (
     {
@@ -119,10 +110,6 @@ MODELS = {
       "model__bidirectional": True,
     },
     language_model("lstm", pooled=True),
-  ),
-  "gap": (
-    {"task": "gap_model", "model__cell": "lstm", "model__layers": 2},
-    gap_model("lstm", 2),
   ),
 }
 
@@ -135,7 +122,7 @@ def test_logits_loss_and_gradients_equal_equations(tmp_path, name):
   params = draw(experiment, np.float64)
   rng = np.random.default_rng(1)
   ids = rng.integers(BEGIN, V, (B, T))
-  ids[0, 4:] = ids[1, :2] = ids[2, 5:] = PAD
+  ids[0, 4:] = ids[1, :2] = ids[2, 3:] = PAD
   N = 1 if name == "pooled" else T
   targets = rng.integers(BEGIN, V, (B, N))
   weights = (rng.random((B, N)) < 0.8) * rng.uniform(0.5, 2, (B, N))
@@ -146,124 +133,106 @@ def test_logits_loss_and_gradients_equal_equations(tmp_path, name):
   def run(params):
     loss = lambda params: experiment.loss(params, (), batch, None)[0]
     _, logits_BNV = experiment.predict(params, (), batch)
-    _, nll_BN = experiment.score(params, (), batch)
-    return logits_BNV, nll_BN, *jax.value_and_grad(loss)(params)
+    return logits_BNV, *jax.value_and_grad(loss)(params)
 
-  logits_BNV, nll_BN, loss, grads = run(params)
+  logits_BNV, loss, grads = run(params)
   expected = equations(params, ids)
   valid = np.ones((B, 1), bool) if name == "pooled" else ids != PAD
   assert logits_BNV.dtype == jnp.float64
   close(logits_BNV[valid], expected[valid])
   close(float(loss), softmax_loss(expected, targets, weights))
-  close(float(nll_BN.sum() / weights.sum()), float(loss))
   check_gradients(
     grads, lambda p: softmax_loss(equations(p, ids), targets, weights), params
   )
 
 
-@pytest.mark.parametrize(
-  ("fields", "inputs", "targets", "weights"),
-  [
-    ({}, "^abcd$", "abcd$", [1, 1, 1, 1, 1]),
+def test_no_target_is_an_input_that_may_be_read(tmp_path):
+  gap, every = {"task": "gap_model"}, [1, 1, 1, 1, 1]
+  for fields, inputs, targets, weights in (
+    ({}, "^abcd$", "abcd$", every),
     # The last symbol is asked for, so it is no input.
     ({"data__mapping": "many_to_one"}, "^abcd", "$", [1]),
-    ({"task": "gap_model"}, "^abcd$", "^abcd$", [0, 1, 1, 1, 1, 0]),
-    (
-      {"task": "gap_model", "model__heads": "all"},
-      "^abcd$",
-      "^abcd$",
-      [0, 1, 1, 1, 1, 1],
-    ),
-  ],
-)
-def test_no_target_is_an_input_that_may_be_read(
-  tmp_path, fields, inputs, targets, weights
-):
-  experiment = build(tmp_path, **fields)
-  ids = lambda text: ["_^$?abcde".index(letter) for letter in text]
-  batches = experiment.batches(from_text("abcd", "char"), 0)
-  assert len(batches) == 1
-  batch = batches[0]
-  rows = {"inputs": ids(inputs), "targets": ids(targets), "weights": weights}
-  for name, row in rows.items():
-    length = batch[name].shape[1]
-    assert length == (1 if len(weights) == 1 and name != "inputs" else T)
-    row = row + [0] * (length - len(row))
-    assert batch[name][0].tolist() == row, name
-    assert not batch[name][1:].any()  # Rows of padding.
+    (gap, "^abcd$", "^abcd$", [0, 1, 1, 1, 1, 0]),
+    ({**gap, "model__heads": "all"}, "^abcd$", "^abcd$", [0, *every]),
+  ):
+    experiment = build(tmp_path, data__window=6, **fields)
+    ids = lambda text: ["_^$?abcde".index(letter) for letter in text]
+    [batch] = experiment.batches(from_text("abcd", "char"), 0)
+    rows = {"inputs": ids(inputs), "targets": ids(targets), "weights": weights}
+    for name, row in rows.items():
+      length = batch[name].shape[1]
+      assert length == (1 if len(weights) == 1 and name != "inputs" else 6)
+      row = row + [0] * (length - len(row))
+      assert batch[name][0].tolist() == row, (fields, name)
+      assert not batch[name][1:].any()  # Rows of padding.
 
 
-def dependencies(experiment, head=None):
-  """bool_ST: whether changing input s changes the logits at t in any bit.
-
-  Those of a head by its name; None: those that the task predicts.
-  """
-  params = draw(experiment)
+def dependencies(predict, params):
+  """bool_ST: whether changing input s changes the logits at t in any bit."""
   rng = np.random.default_rng(3)
   ids = rng.integers(UNKNOWN, V, (1, T)).repeat(T, axis=0)
   changed = ids + np.eye(T, dtype=int)  # Row s: input s is another symbol.
   changed[changed == V] = BEGIN
-  by = experiment.heads[head] if head else experiment.predict
-  predict = jax.jit(lambda *args: by(*args)[1])
-
-  def logits(ids):
-    batch = batch_of(ids, ids, np.ones(ids.shape, np.float32))
-    return np.asarray(predict(params, experiment.carry(T), batch))
-
-  return (logits(ids) != logits(changed)).any(axis=-1)
+  one, other = (np.asarray(predict(params, ids)) for ids in (ids, changed))
+  return (one != other).any(axis=-1)
 
 
-@pytest.mark.parametrize(
-  "fields",
-  [
-    {"model__cell": "gru", "model__layers": 2, "model__embedding_size": 4},
-    {"model__cell": "lstm", "data__stateful": True},
-  ],
-)
-def test_language_model_sees_the_past_and_nothing_else(tmp_path, fields):
-  experiment = build(tmp_path, **fields)
-  seen = dependencies(experiment)
+def predictor(predict, carry=()):
+  """A function of params and ids_BT, with the logits of all symbols."""
+  return jax.jit(lambda params, ids: predict(params, carry, rows_of(ids))[1])
+
+
+def rows_of(ids):
+  return batch_of(ids, ids, np.ones(ids.shape, np.float32))
+
+
+def test_language_model_sees_the_past_and_nothing_else(tmp_path):
+  fields = {"model__cell": "gru", "model__layers": 2, "data__stateful": True}
+  experiment = build(tmp_path, **fields, model__embedding_size=4)
+  predict = predictor(experiment.predict, experiment.carry(T))
+  seen = dependencies(predict, draw(experiment))
   s, t = np.indices((T, T))
   assert np.array_equal(seen, s <= t)
   assert np.array_equal(experiment.forbidden(T), seen.T == 0)
 
 
-@pytest.mark.parametrize(
-  "fields",
-  [
-    {"model__cell": "lstm", "model__layers": 2, "model__merge": "sum"},
-    {"model__cell": "gru", "model__embedding_size": 4},
-  ],
-)
-def test_gap_model_sees_both_sides_and_never_the_gap(tmp_path, fields):
+def test_gap_model_sees_both_sides_and_never_the_gap(tmp_path):
+  fields = {"model__cell": "lstm", "model__layers": 2, "model__merge": "sum"}
   experiment = build(tmp_path, task="gap_model", **fields)
-  seen = dependencies(experiment)
+  seen = dependencies(predictor(experiment.predict), draw(experiment))
   s, t = np.indices((T, T))
   assert np.array_equal(seen, s != t)
   assert np.array_equal(experiment.forbidden(T), seen.T == 0)
 
 
-ALL = {"task": "gap_model", "model__heads": "all"}
+ALL = {"task": "gap_model", "model__heads": "all", "model__layers": 2}
 
 
-def test_each_head_sees_its_side_and_never_the_gap(tmp_path):
-  fields = {"model__merge": "sum", "model__embedding_size": 4}
-  experiment = build(tmp_path, **ALL, **fields, model__layers=2)
+def test_each_head_sees_its_side_and_the_forward_head_decodes(tmp_path):
+  fields = {"model__cell": "gru", "model__embedding_size": 4}
+  experiment = build(tmp_path, **ALL, **fields)
+  params = draw(experiment)
   s, t = np.indices((T, T))
   seen = {"joint": s != t, "forward": s < t, "backward": s > t}
   assert list(experiment.heads) == list(seen)
+  forward = predictor(experiment.heads["forward"])
   for head, sees in seen.items():
-    assert np.array_equal(dependencies(experiment, head), sees), head
-  assert np.array_equal(dependencies(experiment), seen["joint"])
+    by = predictor(experiment.heads[head]) if head != "forward" else forward
+    assert np.array_equal(dependencies(by, params), sees), head
   forbidden = np.concatenate([~sees.T for sees in seen.values()])
   assert np.array_equal(experiment.forbidden(T), forbidden)
+
+  ids_BT = np.random.default_rng(2).integers(BEGIN, V, (T, T))
+  logits_BTV = forward(params, ids_BT)
+  step, carry = jax.jit(experiment.decoder.step), experiment.decoder.start(T)
+  for t in range(T - 1):
+    carry, logits_BV = step(params, carry, ids_BT[:, t])
+    close(logits_BV, logits_BTV[:, t + 1], 1e-5)
 
 
 @pytest.mark.usefixtures("x64")
 def test_heads_and_their_loss_equal_equations(tmp_path):
-  experiment = build(
-    tmp_path, **ALL, model__cell="rnn_tanh", model__hidden_size=3
-  )
+  experiment = build(tmp_path, **ALL, model__cell="gru", model__hidden_size=3)
   params = draw(experiment, np.float64)
   rng = np.random.default_rng(1)
   ids = rng.integers(BEGIN, V, (B, T))
@@ -273,8 +242,7 @@ def test_heads_and_their_loss_equal_equations(tmp_path):
   batch = {**batch_of(ids, ids, weights), "heads": counts}
 
   def equations(p):
-    start = zeros("rnn_tanh", B, 1)
-    step, mask = EQUATIONS["rnn_tanh"], ids != PAD
+    start, step, mask = zeros("gru", B, 2), EQUATIONS["gru"], ids != PAD
     _, y = two(before, step, p["body"], ids, mask, (start, start))
     outputs = {"joint": y, "forward": y[..., :3], "backward": y[..., 3:]}
     names = {"joint": "head"}
@@ -309,76 +277,45 @@ def test_heads_and_their_loss_equal_equations(tmp_path):
   check_gradients(grads, equal_loss, params)
 
 
-def test_the_forward_head_decodes(tmp_path):
-  experiment = build(tmp_path, **ALL, model__layers=2, model__embedding_size=4)
-  params = draw(experiment)
-  ids_BT = np.random.default_rng(2).integers(BEGIN, V, (B, T))
-  batch = batch_of(ids_BT, ids_BT, np.ones((B, T)))
-  _, logits_BTV = experiment.heads["forward"](params, (), batch)
-  start, step = experiment.decoder
-  step = jax.jit(step)
-  carry = start(B)
-  for t in range(T - 1):
-    carry, logits_BV = step(params, carry, ids_BT[:, t])
-    close(logits_BV, logits_BTV[:, t + 1], 1e-5)
-
-
 def leaky(tmp_path):
-  """A gap model whose directions mix below the head: each layer has both."""
-  good = build(tmp_path, task="gap_model")
-  config = tiny(tmp_path, {"model.layers": 2, "model.cell": "rnn_tanh"})
-  mixing = network.stack(config.model, V, bidirectional=True)
-
-  class Shifted(nn.Module):
-    """The state at t-1 forward, at t+1 backward; but those have read t."""
-
-    body: nn.Module
-
-    def __call__(self, x_BT, mask_BT, carry, train=False):
-      carry, y_BTH = self.body(x_BT, mask_BT, carry, train)
-      ahead, back = jnp.split(y_BTH, 2, axis=-1)
-      ahead = jnp.pad(ahead[:, :-1], ((0, 0), (1, 0), (0, 0)))
-      back = jnp.pad(back[:, 1:], ((0, 0), (0, 1), (0, 0)))
-      return carry, jnp.concatenate([ahead, back], axis=-1)
-
-    def initial_carry(self, batch_size):
-      return self.body.initial_carry(batch_size)
-
-  model = network.sequence_model(config.model, Shifted(mixing), V, pooled=False)
-
-  def loss(params, carry, batch, key):
-    del key
-    inputs = batch["inputs"]
-    _, logits = model.apply(
-      {"params": params}, inputs, model.initial_carry(len(inputs))
-    )
-    nll = optax.softmax_cross_entropy_with_integer_labels(
-      logits, batch["targets"]
-    )
-    total, weight = (nll * batch["weights"]).sum(), batch["weights"].sum()
-    return total / weight, (carry, {"loss": (total, weight)})
-
-  def init(key):
-    ids = jnp.ones((1, 1), jnp.int32)
-    return model.init(key, ids, model.initial_carry(1))["params"]
-
-  return good._replace(init=init, loss=loss)
+  """A gap model whose directions mix below the head: layer 1 has both."""
+  config = tiny(tmp_path, {"model.cell": "rnn_tanh"})
+  both = network.stack(config.model, V, bidirectional=True)
+  tower = lambda **how: layers.Before(
+    network.stack(config.model, None, **how), **how
+  )
+  body = layers.Stack(
+    [both, layers.Bidirectional(tower(), tower(reverse=True))]
+  )
+  model = network.sequence_model(config.model, body, V, pooled=False)
+  return build(tmp_path, task="gap_model")._replace(
+    init=partial(network.init, model),
+    loss=partial(parts.loss, model, network.Objective()),
+  )
 
 
-def prepare(experiment, change=lambda step: step):
+class Prepared:
   """Step, state and batch on the 4 devices, as train.run makes them."""
-  mesh = sharding.mesh()
-  assert mesh.size == 4
-  rng = np.random.default_rng(4)
-  ids = rng.integers(BEGIN, V, (B, T)).astype(np.int32)
-  batch = batch_of(ids, ids, np.ones((B, T), np.float32))
-  if len(experiment.heads) > 1:
-    batch["heads"] = np.ones((B, len(experiment.heads)), np.float32)
-  params = draw(experiment)
-  experiment = experiment._replace(init=lambda _: params)
-  state = make_start(experiment, optax.adam, batch, mesh)(0)
-  step = change(partial(make_step(experiment, optax.adam, mesh), rate=1e-3))
-  return lambda forbidden: probe(step, state, batch, forbidden, V, mesh), state
+
+  def __init__(self, experiment):
+    self.mesh = sharding.mesh()
+    assert self.mesh.size == 4
+    ids = np.random.default_rng(4).integers(BEGIN, V, (B, T)).astype(np.int32)
+    self.batch = rows_of(ids)
+    if len(experiment.heads) > 1:
+      heads = np.ones((B, len(experiment.heads)), np.float32)
+      self.batch["heads"] = heads
+    params = draw(experiment)
+    self.experiment = experiment._replace(init=lambda _: params)
+    parts = self.experiment, optax.adam
+    self.state = make_start(*parts, self.batch, self.mesh)(0)
+    self.step = partial(make_step(*parts, self.mesh), rate=1e-3)
+
+  def probe(self, forbidden=None, step=None):
+    if forbidden is None:
+      forbidden = self.experiment.forbidden(T)
+    step = step or self.step
+    probe(step, self.state, self.batch, forbidden, V, self.mesh)
 
 
 REGULARISED = {
@@ -390,67 +327,62 @@ REGULARISED = {
 }
 
 
-@pytest.mark.parametrize(
-  "fields",
-  [
-    {"data__stateful": True, "model__cell": "gru", **REGULARISED},
-    {"task": "gap_model", "model__layers": 2, "model__dropout": 0.3},
-    {**ALL, **REGULARISED},
-  ],
-)
-def test_probe_passes_what_does_not_leak(tmp_path, fields):
+@pytest.fixture(scope="module")
+def heads(tmp_path_factory):
+  """A gap model of three heads with everything that draws random numbers."""
+  fields = {**ALL, **REGULARISED, "model__dropout": 0.3}
+  return Prepared(build(tmp_path_factory.mktemp("heads"), **fields))
+
+
+def test_probe_passes_what_does_not_leak(heads):
   # T is above B: positions of the window come in more than one turn.
   assert T > B
-  experiment = build(tmp_path, **fields)
-  check, state = prepare(experiment)
-  before_probe = jax.tree.map(np.array, jax.device_get(state))
-  check(experiment.forbidden(T))
+  before_probe = jax.tree.map(np.array, jax.device_get(heads.state))
+  heads.probe()
   # The state that will train is as it was.
-  close(jax.device_get(state), before_probe, 0)
+  close(jax.device_get(heads.state), before_probe, 0)
+
+
+def test_probe_passes_a_model_with_a_carry(tmp_path):
+  fields = {"data__stateful": True, "model__cell": "rnn_tanh"}
+  Prepared(build(tmp_path, **fields)).probe()
 
 
 def test_probe_refuses_a_model_that_leaks(tmp_path):
-  experiment = leaky(tmp_path)
-  check, _ = prepare(experiment)
   with pytest.raises(UserError, match="the model leaks"):
-    check(experiment.forbidden(T))
+    Prepared(leaky(tmp_path)).probe()
 
 
-def test_probe_knows_a_device_that_does_not_repeat(tmp_path):
+def test_probe_knows_a_device_that_does_not_repeat(heads):
   """One of its first three results has another last bit."""
-  results, wrong = itertools.count(1), 0
 
-  def noisy(step):
+  def noisy(wrong):
+    results = itertools.count(1)
+
     def changed(state, batch):
-      new, loss = step(state, batch)
+      new, loss = heads.step(state, batch)
       if next(results) == wrong:
-        leaf, *others = jax.tree.leaves(new.params)
-        leaf = jnp.nextafter(leaf, jnp.inf)
-        structure = jax.tree.structure(new.params)
-        new = new._replace(params=structure.unflatten([leaf, *others]))
+        leaves, structure = jax.tree.flatten(jax.device_get(new.params))
+        leaves[0] = np.nextafter(leaves[0], np.float32(np.inf))
+        new = new._replace(params=structure.unflatten(leaves))
       return new, loss
 
     return changed
 
-  experiment = build(tmp_path)
-  check, _ = prepare(experiment, noisy)
   for number in (1, 2, 3):
-    results, wrong = itertools.count(1), number
     with pytest.raises(UserError, match="two equal training steps"):
-      check(experiment.forbidden(T))
+      heads.probe(step=noisy(number))
 
 
-def test_probe_looks_at_every_output(tmp_path):
+def test_probe_looks_at_every_output(heads):
   """Outputs of each head in turn are forbidden an input that they read."""
-  experiment = build(tmp_path, **ALL, model__cell="rnn_tanh")
-  check, _ = prepare(experiment)
-  allowed = ~experiment.forbidden(T)
+  allowed = ~heads.experiment.forbidden(T)
   for n in (0, 1, T + 2, 2 * T + 3, 3 * T - 2):
     forbidden = np.zeros((3 * T, T), bool)
-    check(forbidden)
+    heads.probe(forbidden)
     forbidden[n] = allowed[n]
     with pytest.raises(UserError, match="the model leaks"):
-      check(forbidden)
+      heads.probe(forbidden)
 
 
 def test_initial_values_of_head_and_embedding(tmp_path):
@@ -486,44 +418,43 @@ class Echo(nn.Module):
 
 
 def test_symbol_dropout_hides_symbols_and_no_marks():
-  rng = np.random.default_rng(6)
-  ids = rng.integers(PAD, V, (100, 40))
-  params = {
-    "head": {"kernel": np.eye(V, dtype=np.float32), "bias": np.zeros(V)}
-  }
+  ids = np.random.default_rng(6).integers(PAD, V, (100, 40))
+  model = network.SequenceModel(Echo(), V, symbol_dropout=0.3)
+  params = {"head": {"kernel": np.eye(V), "bias": np.zeros(V)}}
 
-  def seen(rate, train=True, key=0):
-    model = network.SequenceModel(Echo(), V, symbol_dropout=rate)
-    _, logits = model.apply(
-      {"params": params}, ids, (), train, rngs={"dropout": jax.random.key(key)}
-    )
-    return np.asarray(logits.argmax(-1))
+  @quick_jit
+  def seen(keys):
+    rows = [network.apply(model, params, ids, (), key)[1] for key in keys]
+    return [logits_BTV.argmax(-1) for logits_BTV in rows]
 
-  noisy, marks = seen(0.3), ids <= UNKNOWN
+  keys = jax.random.split(jax.random.key(0), 2)
+  noisy, other, plain = map(np.asarray, seen([*keys, None]))
+  marks, hidden = ids <= UNKNOWN, noisy != ids
   assert {PAD, BEGIN, END} < set(ids[marks])
   assert np.array_equal(noisy[marks], ids[marks])
-  hidden = noisy != ids
   assert (noisy[hidden] == UNKNOWN).all()
   assert hidden[~marks].mean() == pytest.approx(0.3, abs=0.04)
-  assert not np.array_equal(noisy, seen(0.3, key=1))
-  assert np.array_equal(seen(0.3, train=False), ids)
+  assert not np.array_equal(noisy, other)
+  assert np.array_equal(plain, ids)
 
 
 def test_nothing_is_random_in_evaluation(tmp_path):
-  rng = np.random.default_rng(7)
-  ids = rng.integers(BEGIN, V, (B, T))
-  batch = batch_of(ids, ids, np.ones((B, T), np.float32))
+  ids = np.random.default_rng(7).integers(BEGIN, V, (B, T))
   fields = {"task": "gap_model", "model__cell": "rnn_tanh"}
   noise = {"model__dropout": 0.5, "model__symbol_dropout": 0.5}
-  experiment = build(tmp_path, **fields, **noise)
-  params = draw(experiment)
-  loss = quick_jit(lambda key: experiment.loss(params, (), batch, key)[0])
-  plain = build(tmp_path, **fields)
-  expected = quick_jit(lambda: plain.loss(params, (), batch, None)[0])()
-  assert loss(None) == expected
-  keys = jax.random.split(jax.random.key(8), 2)
-  assert len({float(expected), *(float(loss(key)) for key in keys)}) == 3
-  assert loss(keys[0]) == loss(keys[0])
+  noisy, plain = build(tmp_path, **fields, **noise), build(tmp_path, **fields)
+  params = draw(noisy)
+
+  @quick_jit
+  def losses(keys):
+    return [plain.loss(params, (), rows_of(ids), None)[0]] + [
+      noisy.loss(params, (), rows_of(ids), key)[0] for key in keys
+    ]
+
+  one, other = jax.random.split(jax.random.key(8), 2)
+  expected, quiet, *random = map(float, losses([None, one, one, other]))
+  assert quiet == expected and random[0] == random[1]
+  assert len({expected, *random}) == 3
 
 
 class Through(nn.Module):
@@ -540,10 +471,13 @@ def test_dropout_of_the_embedding():
   shapes = jax.eval_shape(model.init, jax.random.key(0), ids, ())["params"]
   params = normal(np.random.default_rng(0), shapes)
   params["head"] = {"kernel": np.eye(64, V), "bias": np.zeros(V)}
-  apply = lambda train: model.apply(
-    {"params": params}, ids, (), train, rngs={"dropout": jax.random.key(1)}
-  )[1]
-  plain, dropped = np.asarray(apply(False)), np.asarray(apply(True))
+  params = jax.tree.map(np.float32, params)
+  both = quick_jit(
+    lambda key: [
+      network.apply(model, params, ids, (), key)[1] for key in (None, key)
+    ]
+  )
+  plain, dropped = map(np.asarray, both(jax.random.key(1)))
   alive = dropped != 0
   assert alive.mean() == pytest.approx(0.75, abs=0.05)
   close(dropped[alive], plain[alive] / 0.75, 1e-6)
@@ -555,7 +489,7 @@ def test_decoder_of_many_to_one_reads_the_last_window(tmp_path):
   )
   params = draw(experiment)
   ids = np.random.default_rng(11).integers(BEGIN, V, (B, T + 3))
-  predict = quick_jit(experiment.predict)
+  predict = predictor(experiment.predict)
   carry = experiment.decoder.start(B)
   step = quick_jit(experiment.decoder.step)
   for t in range(T + 3):
@@ -563,26 +497,4 @@ def test_decoder_of_many_to_one_reads_the_last_window(tmp_path):
     window = np.full((B, T), PAD)
     last = ids[:, max(0, t + 1 - T) : t + 1]
     window[:, : last.shape[1]] = last
-    batch = batch_of(window, ids[:, :1], np.ones((B, 1)))
-    close(logits_BV, predict(params, (), batch)[1][:, 0], 1e-5)
-
-
-def test_carry_goes_from_batch_to_batch_where_it_is_kept(tmp_path):
-  experiment = build(tmp_path, data__stateful=True, model__cell="lstm")
-  params = draw(experiment)
-  rng = np.random.default_rng(12)
-  first, second = rng.integers(BEGIN, V, (2, B, T))
-  predict = quick_jit(experiment.predict)
-  one = np.ones((B, T))
-  carry, _ = predict(params, experiment.carry(B), batch_of(first, first, one))
-  batch = batch_of(second, second, one)
-  batch["reset"] = np.array([False, True] * 2)
-  _, found = predict(params, carry, batch)
-
-  both = np.concatenate([first, second], axis=1)
-  plain = build(tmp_path, model__cell="lstm")
-  logits = lambda ids: quick_jit(plain.predict)(
-    params, (), batch_of(ids, ids, np.ones(ids.shape))
-  )[1]
-  close(found[::2], logits(both)[::2, T:], 1e-5)
-  close(found[1::2], logits(second)[1::2], 1e-5)
+    close(logits_BV, predict(params, window)[:, 0], 1e-5)
