@@ -3,14 +3,15 @@
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from seqrnn.models import crf
+from tests.models.test_cells import close
+from tests.models.test_layers import check_gradients
 
 B, T, C = 40, 5, 3
-ROWS = 7  # For which a gradient is compiled.
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +21,7 @@ def case():
   chain = crf.TagScores(*(rng.normal(size=s) for s in ((C, C), C, C)))
   mask = rng.random((B, T)) < 0.7
   mask[0], mask[1:4] = False, True
+  assert {int(row.sum()) for row in mask} == {0, 1, 2, 3, 4, 5}
   edges = rng.random((B, 2)) < 0.6
   return chain, 2 * rng.normal(size=(B, T, C)), mask, edges
 
@@ -28,74 +30,67 @@ def paths(chain, logits_TC, mask_T, edges):
   """All sequences of tags at the positions of a row, and their scores."""
   places = np.flatnonzero(mask_T)
   every = np.array([*itertools.product(range(C), repeat=len(places))])
-  scores = logits_TC[places, every].sum(1)
-  scores += chain.transitions[every[:, :-1], every[:, 1:]].sum(1)
-  scores += chain.start[every[:, 0]] if edges[0] else 0
-  return every, scores + (chain.stop[every[:, -1]] if edges[1] else 0)
+  scores = [
+    logits_TC[places, every].sum(1),
+    chain.transitions[every[:, :-1], every[:, 1:]].sum(1),
+    np.where(edges[0], chain.start[every[:, 0]], 0),
+    np.where(edges[1], chain.stop[every[:, -1]], 0),
+  ]
+  return every, sum(scores)
 
 
-@pytest.mark.parametrize("forbidden", [False, True])
-def test_sums_and_maxima_are_those_over_all_sequences(case, forbidden):
+def test_sums_and_maxima_are_those_over_all_sequences(case):
   chain, logits, mask, edges = case
-  if forbidden:  # Tag 0 follows tag 1 alone, and never begins.
-    A, start = chain.transitions.copy(), chain.start.copy()
-    A[[0, 2], 0] = start[0] = -np.inf
-    chain = chain._replace(transitions=A, start=start)
-  chain = jax.tree.map(jnp.asarray, chain)
-  log_z = jax.jit(crf.forward)(chain, logits, mask, edges)[1]
-  log_p = jax.jit(crf.marginals)(chain, logits, mask, edges)
-  best = jax.jit(crf.viterbi)(chain, logits, mask, edges)
-  assert {int(row.sum()) for row in mask} == {0, 1, 2, 3, 4, 5}
-  for b in np.flatnonzero(mask.any(1)):
-    every, scores = paths(
-      jax.tree.map(np.asarray, chain), logits[b], mask[b], edges[b]
+  # Tag 0 follows tag 1 alone, and never begins.
+  A, start = chain.transitions.copy(), chain.start.copy()
+  A[[0, 2], 0] = start[0] = -np.inf
+  new = crf.TagScores(**jax.tree.map(np.float64, crf.init(C)))
+  assert not any(leaf.any() for leaf in new)
+
+  @jax.jit
+  def run(*terms):
+    return (
+      crf.forward(*terms)[1],
+      crf.marginals(*terms),
+      crf.viterbi(*terms),
     )
-    scores = np.asarray(scores, np.float64)
-    np.testing.assert_allclose(log_z[b], np.logaddexp.reduce(scores), rtol=1e-5)
-    chances = np.exp(scores - np.logaddexp.reduce(scores))
-    places = np.flatnonzero(mask[b])
-    own_PNC = every[..., None] == np.arange(C)
-    share_NC = (chances[:, None, None] * own_PNC).sum(0)
-    np.testing.assert_allclose(np.exp(log_p[b, places]), share_NC, atol=1e-5)
-    assert best[b, places].tolist() == every[scores.argmax()].tolist()
-  assert log_z[0] == 0
+
+  for scored in (chain, crf.TagScores(A, start, chain.stop), new):
+    terms = scored, logits, mask, edges
+    log_z, log_p, best = map(np.asarray, run(*terms))
+    assert log_z[0] == 0
+    for b in np.flatnonzero(mask.any(1)):
+      every, scores = paths(scored, logits[b], mask[b], edges[b])
+      close(log_z[b], np.logaddexp.reduce(scores))
+      chances = np.exp(scores - log_z[b])
+      places = np.flatnonzero(mask[b])
+      own_PNC = every[..., None] == np.arange(C)
+      share_NC = (chances[:, None, None] * own_PNC).sum(0)
+      close(np.exp(log_p[b, places]), share_NC)
+      assert best[b, places].tolist() == every[scores.argmax()].tolist()
 
 
 def test_the_loss_and_its_gradient_are_those_over_all_sequences(case):
   chain, logits, mask, edges = case
-  targets = np.random.default_rng(1).integers(-1, C, (B, T))
+  rng = np.random.default_rng(1)
+  targets, weights = rng.integers(-1, C, (B, T)), rng.uniform(0.5, 2, B)
   known = targets >= 0
-  assert (known[mask].mean() < 1) and (mask & ~known)[:ROWS].any()
+  assert known[mask].mean() < 1
 
-  def brute(chain, logits):
-    losses = [jnp.zeros(())]
-    for b in range(1, ROWS):
+  def by_paths(chain, logits):
+    total = 0
+    for b in np.flatnonzero(mask.any(1)):
       every, scores = paths(chain, logits[b], mask[b], edges[b])
       places = np.flatnonzero(mask[b])
       fits = (every == targets[b, places]) | ~known[b, places]
-      true = jax.nn.logsumexp(scores[fits.all(1)])
-      losses.append(jax.nn.logsumexp(scores) - true)
-    return jnp.stack(losses)
+      odds = np.exp(scores)
+      ratio = odds.sum() / odds[fits.all(1)].sum()
+      total += weights[b] * np.log(ratio)
+    return total
 
-  def fast(chain, logits):
-    rows = logits, targets, mask, edges
-    return crf.surprisal(chain, *(x[:ROWS] for x in rows))
+  def loss(chain, logits):
+    return (weights * crf.surprisal(chain, logits, targets, mask, edges)).sum()
 
-  given = jax.tree.map(jnp.asarray, (chain, logits))
-  np.testing.assert_allclose(fast(*given), brute(*given), rtol=1e-4, atol=1e-5)
-  grads = [
-    jax.jit(jax.grad(lambda *x, f=f: f(*x).sum(), (0, 1)))(*given)
-    for f in (fast, brute)
-  ]
-  for a, b in zip(*map(jax.tree.leaves, grads), strict=True):
-    np.testing.assert_allclose(a, b, atol=1e-5)
-    assert np.abs(b).max() > 0.1
-
-
-def test_new_parameters_make_tags_independent():
-  logits = jax.random.normal(jax.random.key(0), (4, T, C))
-  every, edges = jnp.ones((4, T), bool), jnp.ones((4, 2), bool)
-  chain = crf.TagScores(**crf.init(C))
-  log_p = crf.marginals(chain, logits, every, edges)
-  np.testing.assert_allclose(log_p, jax.nn.log_softmax(logits), atol=1e-5)
-  assert (crf.viterbi(chain, logits, every, edges) == logits.argmax(-1)).all()
+  value, grads = jax.jit(jax.value_and_grad(loss, (0, 1)))(chain, logits)
+  close(float(value), by_paths(chain, logits))
+  check_gradients(grads, lambda tree: by_paths(*tree), (chain, logits))

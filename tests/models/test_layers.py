@@ -124,7 +124,7 @@ def check_gradients(grads, function, tree):
   rng = np.random.default_rng(0)
   leaves, structure = jax.tree.flatten(tree)
   paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
-  for n, gradient in enumerate(jax.tree.leaves(grads)):
+  for n, gradient in enumerate(jax.tree.leaves(jax.device_get(grads))):
     direction = rng.normal(size=leaves[n].shape)
     stepped = list(leaves)
     stepped[n] = leaves[n] + 1e-30j * direction

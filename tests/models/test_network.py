@@ -4,7 +4,6 @@ import itertools
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -135,10 +134,10 @@ def test_logits_loss_and_gradients_equal_equations(tmp_path, name):
     _, logits_BNV = experiment.predict(params, (), batch)
     return logits_BNV, *jax.value_and_grad(loss)(params)
 
-  logits_BNV, loss, grads = run(params)
+  logits_BNV, loss, grads = jax.device_get(run(params))
   expected = equations(params, ids)
   valid = np.ones((B, 1), bool) if name == "pooled" else ids != PAD
-  assert logits_BNV.dtype == jnp.float64
+  assert logits_BNV.dtype == np.float64
   close(logits_BNV[valid], expected[valid])
   close(float(loss), softmax_loss(expected, targets, weights))
   check_gradients(
@@ -205,12 +204,11 @@ def test_gap_model_sees_both_sides_and_never_the_gap(tmp_path):
   assert np.array_equal(experiment.forbidden(T), seen.T == 0)
 
 
-ALL = {"task": "gap_model", "model__heads": "all", "model__layers": 2}
+ALL = {"task": "gap_model", "model__heads": "all"}
 
 
 def test_each_head_sees_its_side_and_the_forward_head_decodes(tmp_path):
-  fields = {"model__cell": "gru", "model__embedding_size": 4}
-  experiment = build(tmp_path, **ALL, **fields)
+  experiment = build(tmp_path, **ALL, model__layers=2, model__embedding_size=4)
   params = draw(experiment)
   s, t = np.indices((T, T))
   seen = {"joint": s != t, "forward": s < t, "backward": s > t}
@@ -242,7 +240,7 @@ def test_heads_and_their_loss_equal_equations(tmp_path):
   batch = {**batch_of(ids, ids, weights), "heads": counts}
 
   def equations(p):
-    start, step, mask = zeros("gru", B, 2), EQUATIONS["gru"], ids != PAD
+    start, step, mask = zeros("gru", B, 1), EQUATIONS["gru"], ids != PAD
     _, y = two(before, step, p["body"], ids, mask, (start, start))
     outputs = {"joint": y, "forward": y[..., :3], "backward": y[..., 3:]}
     names = {"joint": "head"}
@@ -267,7 +265,7 @@ def test_heads_and_their_loss_equal_equations(tmp_path):
     }
     return each, jax.value_and_grad(loss, has_aux=True)(params)
 
-  each, ((loss, (_, totals)), grads) = run(params)
+  each, ((loss, (_, totals)), grads) = jax.device_get(run(params))
   for n, (name, logits) in enumerate(equations(params).items()):
     close(each[name][ids != PAD], logits[ids != PAD])
     total, weight = totals["loss" if name == "joint" else f"{name}_loss"]
@@ -330,7 +328,7 @@ REGULARISED = {
 @pytest.fixture(scope="module")
 def heads(tmp_path_factory):
   """A gap model of three heads with everything that draws random numbers."""
-  fields = {**ALL, **REGULARISED, "model__dropout": 0.3}
+  fields = {**ALL, **REGULARISED, "model__cell": "gru", "model__dropout": 0.3}
   return Prepared(build(tmp_path_factory.mktemp("heads"), **fields))
 
 
@@ -440,9 +438,8 @@ def test_symbol_dropout_hides_symbols_and_no_marks():
 
 def test_nothing_is_random_in_evaluation(tmp_path):
   ids = np.random.default_rng(7).integers(BEGIN, V, (B, T))
-  fields = {"task": "gap_model", "model__cell": "rnn_tanh"}
   noise = {"model__dropout": 0.5, "model__symbol_dropout": 0.5}
-  noisy, plain = build(tmp_path, **fields, **noise), build(tmp_path, **fields)
+  noisy, plain = build(tmp_path, **noise), build(tmp_path)
   params = draw(noisy)
 
   @quick_jit
@@ -452,8 +449,8 @@ def test_nothing_is_random_in_evaluation(tmp_path):
     ]
 
   one, other = jax.random.split(jax.random.key(8), 2)
-  expected, quiet, *random = map(float, losses([None, one, one, other]))
-  assert quiet == expected and random[0] == random[1]
+  expected, quiet, *random = map(float, losses([None, one, other]))
+  assert quiet == expected
   assert len({expected, *random}) == 3
 
 
