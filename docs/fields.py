@@ -132,12 +132,11 @@ the name of the config, with the fields of the training that flags changed, as
 a training has the same name, as `runs/rnn-optimizer.name=sgd`; fields of other
 modes do not count, so `data.path` is `path`.
 
-`--help` lists modes, configs and flags, `--help=model` or `--help model` the
-fields of a group. With `--config` or `--workdir`, the values are those of the
-config that is named.
-`--mode=config` prints the resolved config, which `--config` reads, and on
-stderr the fields that differ from the defaults. `--version` prints what a bug
-report needs. Choices may be written in any case.
+`--help` lists modes, configs and flags, `--help=model` the fields of a group.
+With `--config` or `--workdir`, the values are those of the config that is
+named. `--mode=config` prints the resolved config, which `--config` reads, and
+on stderr the fields that differ from the defaults. `--version` prints what a
+bug report needs. Choices may be written in any case.
 
 A mistake of yours ends with one line on stderr and status 2: the flag or file,
 its value and the rule. A run that Ctrl-C or SIGTERM stops saves a checkpoint

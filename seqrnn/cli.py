@@ -5,7 +5,6 @@ import gc
 import importlib
 import os
 import platform
-import re
 import signal
 import sys
 import textwrap
@@ -21,16 +20,12 @@ from absl import flags
 from seqrnn.config import command, suggestions
 from seqrnn.config import read as config_lib
 from seqrnn.config.field import Field
-from seqrnn.config.read import FIELDS, Config
+from seqrnn.config.read import FIELDS, MODES, Config
 from seqrnn.config.resolve import this_machine
 from seqrnn.errors import Interrupted, UserError, visible
 from seqrnn.logs import spark
 from seqrnn.runtime import devices, launch, processes
 
-# Flags that ask for lines instead of a mode, in arguments joined by NUL.
-_ASKED = re.compile(
-  r"(?:^|\0)(?:-h|--help|--(version))(?:[=\0](?!-)([^\0]*))?(?:\0|$)"
-)
 _PREFIX = "config."
 _USAGE = """\
 Trains, evaluates and uses recurrent networks on sequences of symbols.
@@ -47,6 +42,8 @@ _WIDTH = 80
 _TEXT_FLAGS = {
   "config": "The name of a config, a .py file, or JSON.",
   "mode": "The mode. Default: train.",
+  "help": "Explain a group of settings, a setting, or all; --help alone lists"
+  " the modes, the configs and the flags.",
   "workdir": "The folder of the run. Default: runs/, the name of the config and"
   " the fields that flags changed. Without --config, its config is used. A"
   " report compares several, separated by commas, or those that 'runs/*'"
@@ -66,11 +63,11 @@ def main(argv: list[str]) -> int:
   parsed = define_flags()
   joined, index = False, 0  # Whether it is one of several processes; its index.
   try:
-    if lines := information(argv, parsed):
-      for line in lines:
+    distributed = parse_flags(parsed, argv)
+    if parsed.version or parsed.help is not None:
+      for line in information(parsed, argv[0]):
         print(line, flush=True)
       return 0
-    distributed = parse_flags(parsed, argv)
     launch.refuse_windows()
     fields = overrides_of_flags(parsed)
     machine = None if parsed.mode == "config" else this_machine(parsed.mode)
@@ -149,7 +146,7 @@ def define_flags() -> flags.FlagValues:
     flag = f"{_PREFIX}{name}"
     if field.repeated:
       flags.DEFINE_multi_string(flag, None, field.help, flag_values=values)
-    elif field.kind is bool:
+    elif field.rule.kind is bool:
       flags.DEFINE_boolean(flag, None, field.help, flag_values=values)
     else:
       flags.DEFINE(_Parser(field), flag, None, field.help, values)
@@ -174,8 +171,10 @@ def parse_flags(parsed: flags.FlagValues, argv: list[str]) -> bool:
     UserError: an argument is not a flag, or flags exclude each other.
     flags.Error: a flag has a value of another type.
   """
+  bare = {"--help": "--help=", "-h": "--help="}  # A text flag needs a value.
+  asked = [bare.get(part, part) for part in argv[1:]]
   try:
-    arguments = parsed(argv)[1:]
+    arguments = parsed([argv[0], *(asked or ["--help="])])[1:]
   except flags.UnrecognizedFlagError as error:
     names = [name for name in parsed if not name.startswith(_PREFIX)]
     _refuse_unknown(error.flagname, names)
@@ -183,17 +182,17 @@ def parse_flags(parsed: flags.FlagValues, argv: list[str]) -> bool:
     raise UserError(str(error)) from None
   if arguments:
     word = arguments[0]
-    words = {"mode": command.MODES, "config": config_lib.config_names()}
+    words = {"mode": MODES, "config": config_lib.config_names()}
     near = [f"--{flag}={word}" for flag in words if word in words[flag]]
     hint = suggestions.question(near)
     raise UserError(f"{word!r}: not a flag; flags begin with --{hint}")
   for name in ("config", "mode", "workdir"):
     if parsed[name].value == "":
       raise UserError(f"--{name}=: must not be empty")
-  if parsed.mode not in command.MODES:
-    hint = suggestions.hint(parsed.mode, command.MODES)
+  if parsed.mode not in MODES:
+    hint = suggestions.hint(parsed.mode, MODES)
     raise UserError(
-      f"--mode={parsed.mode}: must be one of {', '.join(command.MODES)}{hint}"
+      f"--mode={parsed.mode}: must be one of {', '.join(MODES)}{hint}"
     )
   distributed = launch.is_distributed(parsed)
   if parsed.follow and parsed.mode != "detect":
@@ -213,29 +212,25 @@ def _refuse_unknown(flag: str, names: list[str]) -> NoReturn:
   raise UserError(f"--{flag}: no such flag{suggestions.question(near)}")
 
 
-def information(argv: list[str], parsed: flags.FlagValues) -> Iterable[str]:
-  """Returns the lines to print instead of running a mode, if any.
+def information(parsed: flags.FlagValues, path: str) -> Iterable[str]:
+  """Returns the lines that --version or --help asks for.
 
   Args:
-    argv: the command line; without arguments, it asks for help.
     parsed: the flags.
+    path: of the program, argv[0].
 
   Raises:
     UserError: there is no such field, or no such config.
   """
-  asked = _ASKED.search("\0".join(argv[1:]))
-  if asked and asked[1]:
+  if parsed.version:
     return version()
-  if asked and asked[2] is not None:
-    parsed.set_gnu_getopt()
-    parsed(argv, known_only=True)
-    config = config_lib.defaults()
-    if parsed.config or parsed.workdir:
-      _, config = command.base_config(
-        parsed, os.path.expanduser(parsed.workdir or "")
-      )
-    return [fields_help(asked[2], config)]
-  return [overview(argv[0], parsed)] if asked or len(argv) < 2 else []
+  if not parsed.help:
+    return [overview(path, parsed)]
+  config = config_lib.defaults()
+  if parsed.config or parsed.workdir:
+    folder = os.path.expanduser(parsed.workdir or "")
+    _, config = command.base_config(parsed, folder)
+  return [fields_help(parsed.help, config)]
 
 
 def overview(path: str, parsed: flags.FlagValues) -> str:
@@ -272,7 +267,7 @@ def overview(path: str, parsed: flags.FlagValues) -> str:
 def mode_lines() -> dict[str, str]:
   """Returns the modes, each with the first line of its module."""
   folder = Path(__file__).parent / "modes"
-  lines = {mode: _first_line(folder / f"{mode}.py") for mode in command.MODES}
+  lines = {mode: _first_line(folder / f"{mode}.py") for mode in MODES}
   return {mode: text.partition(": ")[2] for mode, text in lines.items()}
 
 
@@ -343,7 +338,7 @@ def version() -> Iterator[str]:
   for name in ("seqrnn", "jax", "jaxlib", "flax", "optax"):
     try:
       yield f"{name} {metadata.version(name)}"
-    except metadata.PackageNotFoundError:
+    except metadata.PackageNotFoundError:  # A clone that is not installed.
       yield f"{name} (not installed)"
   yield f"cache {os.environ.get('JAX_COMPILATION_CACHE_DIR', 'none')}"
   try:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from seqrnn.config.command import MODES
+from seqrnn.config.read import MODES
 from seqrnn.errors import UserError
 from seqrnn.runtime import sharding
 

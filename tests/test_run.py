@@ -51,7 +51,7 @@ MISTAKES = {
   f"{LM} --workdir": "Missing value for flag --workdir",
   f"{LM} --mode=trian": "--mode=trian: must be one of train, evaluate, ",
   "'--config=no\nsuch.py'": "--config=no such.py: no such file",
-  "--config=key.py": "key.py:5: hiden_size: no such field; did you mean",
+  "--config=key.py": "key.py:5: config.hiden_size: no such field; did you mean",
   "--config=dict.py": "dict.py: get_config() must return a ConfigDict",
   "--config=broken.json": "broken.json: not a config in JSON (",
   # Values and fields that conflict.

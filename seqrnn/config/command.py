@@ -4,7 +4,6 @@ import hashlib
 import os
 import re
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,31 +12,21 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from seqrnn.config import read as config_lib
-from seqrnn.config.field import WRITTEN, Condition
+from seqrnn.config import suggestions
+from seqrnn.config.field import Condition
+from seqrnn.config.fields.conditions import TASKS
 from seqrnn.config.read import FIELDS, IDENTITY, SHAPE, Config
 from seqrnn.config.resolve import Facts, Machine
 from seqrnn.config.resolve import resolve as resolve_fields
 from seqrnn.errors import UserError, visible
 from seqrnn.runtime import devices, files
 
-# The modes; each is a module of seqrnn/modes.
-MODES = (
-  *("train", "evaluate", "predict", "sample", "embed", "describe", "search"),
-  *("detect", "review", "report", "export", "config"),
-)
 _STARTS = ("train", "describe", "search", "config")  # They need no run.
 # Fields that a flag adds to the name of the default workdir.
 NAMING = (*IDENTITY, "train.fit_to_data", "train.patience", "search.method")
 _NAMED = [name for name in FIELDS if name.startswith(NAMING)]
-_LAST = Counter(name.rpartition(".")[2] for name in _NAMED)
-# Field -> its label in a name: the last part, unless several fields have it.
-_LABELS = {
-  name: last if _LAST[last := name.rpartition(".")[2]] == 1 else name
-  for name in _NAMED
-}
-
 # Groups of fields that only some of the other modes read. Train and search read
-# or record all fields, but for those of _WRITERS.
+# or record all fields.
 _READERS = {
   "seed": ("describe", "detect", "predict", "report"),
   "optimizer": ("describe", "detect"),
@@ -47,14 +36,11 @@ _READERS = {
   "sample": ("sample", "report"),
   "search": (),
 }
-# Group -> the modes that use its fields of places to write to.
-_WRITERS = {"detect": ("detect", "review"), "search": ("search",)}
 # Field, or group of fields -> the modes that read the paths of input there. Of
-# other groups, _READERS has them.
+# other groups, the mode of that name.
 _TRAINS = ("train", "search", "describe", "detect", "review")
 _INPUTS = {
   "data": (*_TRAINS, "evaluate", "predict", "embed", "report"),
-  "search": ("search",),
   "model": _TRAINS,
   "train": _TRAINS,
   "detect.path": ("detect", "follow"),
@@ -62,13 +48,6 @@ _INPUTS = {
 }
 # Fields with which their mode reads no file of the group data.
 _WITHOUT_DATA = ("predict.text", "predict.path", "embed.path")
-# The tasks of this project. A task of the user may use any field.
-_TASKS = {
-  task
-  for field in FIELDS.values()
-  for condition in field.used
-  for task in condition.get("task", ())
-}
 
 
 def resolve(
@@ -126,7 +105,7 @@ def resolve(
     # What only flags make useless in a config is no mistake.
     vain = useless(plain, by_user - by_flags, defaults)
     for line in (
-      *unused(config, by_flags.union(vain), defaults),
+      *useless(config, by_flags.union(vain), defaults).values(),
       *unread(config, of_mode, parsed.mode),
     ):
       print("warning:", visible(line), file=sys.stderr)
@@ -176,11 +155,13 @@ def _nothing_named(mode: str) -> str:
       "--config: is missing, and so is --workdir, the folder of a run; the"
       f" configs are {names}"
     )
-  missing = f"--workdir: is missing, the folder of the run for --mode={mode}"
-  if records := sorted(Path("runs").glob("*/config.json")):
-    listed = ", ".join(str(path.parent) for path in records[:5])
-    return f"{missing}; here are {listed}{', ...' * (len(records) > 5)}"
-  return f"{missing}; train one first: --config=NAME --workdir=runs/NAME"
+  records = sorted(Path("runs").glob("*/config.json"))
+  remedy = "train one first: --config=NAME --workdir=runs/NAME"
+  if records:
+    remedy = f"here are {', '.join(str(path.parent) for path in records[:5])}"
+  return (
+    f"--workdir: is missing, the folder of the run for --mode={mode}; {remedy}"
+  )
 
 
 def program(path: str) -> str:
@@ -198,7 +179,10 @@ def run_name(name: str, old: Config, new: Config | dict[str, Any]) -> str:
   """
   parts = [name]
   for field, (_, value) in config_lib.changes(old, new, NAMING).items():
-    parts.append(f"{_LABELS[field]}={config_lib.text(value)}")
+    last = field.rpartition(".")[2]
+    several = len(suggestions.with_last_part(last, _NAMED)) > 1
+    label = field if several else last
+    parts.append(f"{label}={config_lib.text(value)}")
   # Replace path separators, and characters that Orbax reads as a pattern.
   name = re.sub(r"[/\\\[\]*?]", "_", "-".join(parts))
   if len(os.fsencode(name)) > 200:  # Most file systems allow 255 bytes.
@@ -229,13 +213,12 @@ def show_inputs(path: Path, config: Config, mode: str, by_flags: set[str]):
   others = config_lib.changes(defaults, config, _WITHOUT_DATA)
   without_data = any(name.startswith(f"{mode}.") for name in others)
   changes = config_lib.changes(defaults, config, config_lib.PLACES)
-  for name in sorted(changes.keys() - by_flags):
-    value = changes[name][1]
+  for name, (_, value) in changes.items():
     group = name.partition(".")[0]
     modes = _INPUTS.get(name) or _INPUTS.get(group) or (group,)
-    if mode in modes and not (without_data and group == "data"):
-      line = f"{path}: input {name}={value!r}"
-      print(visible(line), file=sys.stderr)
+    unused = name in by_flags or (without_data and group == "data")
+    if mode in modes and not unused:
+      print(visible(f"{path}: input {name}={value!r}"), file=sys.stderr)
 
 
 def unread(config: Config, by_flags: Iterable[str], mode: str) -> Iterator[str]:
@@ -243,8 +226,6 @@ def unread(config: Config, by_flags: Iterable[str], mode: str) -> Iterator[str]:
   for name in sorted(by_flags):
     group = name.partition(".")[0]
     modes = ("train", "search", *_READERS.get(group, (mode,)))
-    if config_lib.PLACES.get(name) == WRITTEN:
-      modes = _WRITERS[group]
     if mode in ("config", *modes):
       continue
     same = f"{mode}.{name.rpartition('.')[2]}"
@@ -255,10 +236,10 @@ def unread(config: Config, by_flags: Iterable[str], mode: str) -> Iterator[str]:
     )
 
 
-def unused(
+def useless(
   config: Config, names: Iterable[str], defaults: Config
-) -> Iterator[str]:
-  """Yields a warning for each field that was set and has no effect.
+) -> dict[str, str]:
+  """Returns the fields that were set and have no effect, each with a warning.
 
   Args:
     config: the config of the run.
@@ -266,28 +247,17 @@ def unused(
     defaults: the defaults; a field with its default value is not reported.
   """
   fields = config_lib.flat(config)
-  for name in useless(config, names, defaults):
+  lines = {}
+  for name in sorted(config_lib.changes(defaults, config).keys() & {*names}):
     conditions = FIELDS[name].used
-    others = dict.fromkeys(other for way in conditions for other in way)
-    have = ", ".join(f"{other}={fields[other]!r}" for other in others)
-    yield (
-      f"config.{name}={fields[name]!r}: has no effect with {have}; it needs"
-      f" {needs(conditions)}"
-    )
-
-
-def useless(
-  config: Config, names: Iterable[str], defaults: Config
-) -> list[str]:
-  """Returns the fields of these names that `unused` reports."""
-  fields, plain = config_lib.flat(config), config_lib.flat(defaults)
-  return [
-    name
-    for name in sorted(set(names))
-    if FIELDS[name].used
-    and fields[name] != plain[name]
-    and not any(_holds(condition, fields) for condition in FIELDS[name].used)
-  ]
+    if conditions and not any(_holds(way, fields) for way in conditions):
+      others = dict.fromkeys(other for way in conditions for other in way)
+      have = ", ".join(f"{other}={fields[other]!r}" for other in others)
+      lines[name] = (
+        f"config.{name}={fields[name]!r}: has no effect with {have}; it needs"
+        f" {needs(conditions)}"
+      )
+  return lines
 
 
 def needs(conditions: Iterable[Condition]) -> str:
@@ -305,7 +275,7 @@ def _holds(condition: Condition, fields: dict[str, Any]) -> bool:
   """Returns whether the fields have these values, or a search chooses them."""
   return all(
     fields[name] in values
-    or (name == "task" and fields[name] not in _TASKS)
+    or (name == "task" and fields[name] not in TASKS)
     or name in config_lib.searched(fields)
     for name, values in condition.items()
   )

@@ -1,9 +1,9 @@
 """Finds, reads, overrides, checks, compares and saves configs."""
 
-import importlib.util
 import json
 import os
 import re
+import runpy
 import sys
 import traceback
 from collections.abc import Iterable
@@ -13,9 +13,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from seqrnn.config import combinations, suggestions
-from seqrnn.config.field import WRITTEN
+from seqrnn.config.field import WRITTEN, nested
 from seqrnn.config.field import Config as Config
-from seqrnn.config.rules import Rule, as_float32
+from seqrnn.config.rules import as_float32
 from seqrnn.configs import base
 from seqrnn.errors import UserError, visible
 from seqrnn.runtime import files
@@ -24,13 +24,17 @@ _LIMIT = 2**20  # Bytes of a config; a run writes about 2,000 bytes.
 _FOLDER = Path(base.__file__).parent
 FIELDS = base.FIELDS
 defaults = base.get_config
-RULES: dict[str, Rule] = {name: field.rule for name, field in FIELDS.items()}
 # Fields that name a place, and READ or WRITTEN.
 PLACES = {name: field.place for name, field in FIELDS.items() if field.place}
 
+# The modes; each is a module of seqrnn/modes.
+MODES = (
+  *("train", "evaluate", "predict", "sample", "embed", "describe", "search"),
+  *("detect", "review", "report", "export", "config"),
+)
 # Prefixes of fields that affect training; a search may choose their values.
-TRAINING = ("task", "seed", "data.", "model.", "optimizer.", "schedule.") + (
-  "train.",
+TRAINING = (
+  *("task", "seed", "data.", "model.", "optimizer.", "schedule.", "train."),
 )
 # Fields that determine the shapes of parameters and the vocabulary.
 SHAPE = ("task", "model.", "data.unit", "data.mapping", "data.boundaries")
@@ -42,7 +46,7 @@ LIMITS = ("train.epochs", "train.max_steps", "train.patience")
 # the values are compared.
 IDENTITY = tuple(
   name
-  for name in RULES
+  for name in FIELDS
   if name.startswith((*TRAINING, "checkpoint."))
   and name not in (*LIMITS, *CPU, "checkpoint.step", "train.fit_to_data")
 )
@@ -105,12 +109,9 @@ def read_config(path: str | os.PathLike) -> Config:
 
 def _run_config(path: Path) -> ConfigDict:
   """Returns the config that get_config() of a .py file makes."""
-  spec = importlib.util.spec_from_file_location(path.stem, path)
-  assert spec is not None and spec.loader is not None, "the name ends in .py"
-  module = importlib.util.module_from_spec(spec)
   try:
-    spec.loader.exec_module(module)
-    config = module.get_config()
+    names = runpy.run_path(str(path), run_name=path.stem)
+    config = names.get("get_config", lambda: None)()
   except UserError:
     raise
   except (Exception, SystemExit) as error:  # It may raise anything.
@@ -123,13 +124,12 @@ def _run_config(path: Path) -> ConfigDict:
 def _located(path: Path, error: BaseException) -> str:
   """Returns the message of an error, with the line of the config it is from."""
   frames = traceback.extract_tb(error.__traceback__)
-  lines = [x.lineno for x in frames if Path(x.filename) == path.absolute()]
-  if isinstance(error, SyntaxError) and error.filename == str(path.absolute()):
+  lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+  if isinstance(error, SyntaxError) and error.filename == str(path):
     lines.append(error.lineno)
   where = f"{path}:{lines[-1]}" if lines else str(path)
   if match := re.search(r'Key "(\w+)" does not exist', str(error)):
-    hint = suggestions.question(suggestions.fields(match[1], FIELDS))
-    return f"{where}: {match[1]}: no such field{hint}"
+    return f"{where}: {no_such_field(match[1])}"
   return f"{where}: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
@@ -163,18 +163,6 @@ def flat(config: Config | dict[str, Any]) -> dict[str, Any]:
     name: tuple(value) if isinstance(value, list) else value
     for name, value in fields.items()
   }
-
-
-def nested(fields: dict[str, Any]) -> dict[str, Any]:
-  """Inverts `flat`: returns the fields as nested dicts."""
-  groups: dict[str, Any] = {}
-  for name, value in fields.items():
-    *parents, key = name.split(".")
-    group = groups
-    for parent in parents:
-      group = group.setdefault(parent, {})
-    group[key] = value
-  return groups
 
 
 def groups_of_fields() -> list[str]:
@@ -263,32 +251,31 @@ def read_run(workdir: str | os.PathLike, name: str = "config.json") -> Config:
       missing = "has no search; start one with a --config"
     raise UserError(f"--workdir={workdir}: {missing}")
   files.verify_file(path)
-  fields, usual = read_fields(path), flat(defaults())
+  fields = read_fields(path)
   number = fields.pop("format", None)
   if type(number) is not int or number != FORMAT:
     raise UserError(
       f"{path}: format={number!r}: must be {FORMAT}; another version of seqrnn"
       " wrote it, so train again in another --workdir"
     )
-  places = [name for name in fields if PLACES.get(name) == WRITTEN]
-  changed = [name for name in places if fields.pop(name) != usual[name]]
-  if changed:
-    names = ", ".join(changed)
+  written = [name for name, place in PLACES.items() if place == WRITTEN]
+  usual = flat(defaults())
+  ignored = [n for n in written if fields.pop(n, usual[n]) != usual[n]]
+  if ignored:
+    names = ", ".join(ignored)
     line = f"{path}: ignored, only flags and --config set them: {names}"
     print(visible(line), file=sys.stderr)
-  for name in PLACES.keys() & fields.keys():
-    fields[name] = _expanded(fields[name])
-  return with_fields(path, fields)
+  config = with_fields(path, fields)
+  expand(config)
+  return config
 
 
 def expand(config: Config):
   """Replaces ~ by the home folder, in all fields that name places."""
+  fields = flat(config)
   for name in PLACES:
-    set_field(config, name, _expanded(flat(config)[name]))
-
-
-def _expanded(value: Any) -> Any:
-  return os.path.expanduser(value) if isinstance(value, str) else value
+    if fields[name] is not None:
+      set_field(config, name, os.path.expanduser(fields[name]))
 
 
 def save(config: Config, path: Path):
@@ -346,18 +333,19 @@ def check(config: Config):
   """
   for name, value in flat(config).items():
     if (rule := broken(name, value)) is not None:
-      one = isinstance(value, tuple) and len(value) == 1  # One temperature.
-      raise UserError(f"config.{name}={value[0] if one else value!r}: {rule}")
+      raise UserError(f"config.{name}={value!r}: {rule}")
   combinations.check_combinations(config)
 
 
 def broken(name: str, value: Any) -> str | None:
   """Returns the rule that a value breaks, also after rounding to float32."""
-  rule = RULES[name]
-  if not rule.holds(value):
-    return rule.words + suggestions.hint(str(value), rule.names)
+  field = FIELDS[name]
+  if not field.holds(value):
+    return field.words + suggestions.hint(str(value), field.rule.names)
   near = as_float32(value)
-  return None if rule.holds(near) else f"{rule.words}; in 32 bits it is {near}"
+  return (
+    None if field.holds(near) else f"{field.words}; in 32 bits it is {near}"
+  )
 
 
 def refuse_unless(config: Config, plain: dict[str, Any], why: str):

@@ -5,31 +5,14 @@ import ctypes
 import json
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+from seqrnn.config.field import Rule
 
 _LARGEST = (2 - 2**-23) * 2.0**127  # The largest float32.
 _SMALLEST = 2.0**-126  # The smallest float32 that XLA does not flush to 0.
 SECRETS = "<secrets>"  # In detect.redact, the built-in patterns.
 _BAD_PATTERN = re.error, TypeError, OverflowError, RecursionError
-
-
-class Rule(NamedTuple):
-  """A predicate for the values of a field, and its text for errors.
-
-  Attributes:
-    holds: returns whether a value is allowed.
-    text: the rule in words; empty for a choice of names.
-    names: the values, if the field is a choice of names.
-  """
-
-  holds: Callable[[Any], bool]
-  text: str = ""
-  names: Sequence[str] = ()
-
-  @property
-  def words(self) -> str:
-    """The rule in words."""
-    return self.text or f"must be one of {', '.join(self.names)}"
 
 
 class Registered(Sequence[str]):
@@ -49,40 +32,34 @@ class Registered(Sequence[str]):
     return len(self._names())
 
 
-def choice(*names: str) -> Rule:
+def one_of(names: Sequence[str], default: str | None = None) -> Rule:
   """Returns the rule of a value that is one of these names."""
-  return one_of(names)
+  return Rule(str, lambda value: value in names, names=names, default=default)
 
 
-def one_of(names: Sequence[str]) -> Rule:
-  """Returns the rule of `choice`, for names that may be a register."""
-  return Rule(lambda value: value in names, names=names)
-
-
-def integer(low: int, high: int, words: str) -> Rule:
+def integer(low: int, high: int, words: str = "") -> Rule:
   """Returns the rule of an integer from low to high; words name the range."""
-  return Rule(
-    lambda v: type(v) is int and low <= v <= high, f"must be from {words}"
-  )
+  words = words or f"{low} to {high}"
+  return Rule(int, lambda v: low <= v <= high, f"must be from {words}")
 
 
-def number(holds: Callable[[float], bool], words: str) -> Rule:
+def number(
+  holds: Callable[[float], bool], words: str, default: float | None = None
+) -> Rule:
   """Returns the rule of a number that float32 can hold, with a condition."""
-  return Rule(
-    lambda v: type(v) in (int, float) and abs(v) <= _LARGEST and holds(v),
-    f"must be {words}",
-  )
+  in_range = lambda v: abs(v) <= _LARGEST and holds(v)
+  return Rule(float, in_range, f"must be {words}", default=default)
 
 
 def of_text(holds: Callable[[str], Any], text: str) -> Rule:
   """Returns the rule of a text with a condition, which may raise ValueError."""
 
-  def check(value: Any) -> bool:
+  def check(value: str) -> bool:
     with contextlib.suppress(ValueError, *_BAD_PATTERN):
-      return isinstance(value, str) and bool(holds(value))
+      return bool(holds(value))
     return False
 
-  return Rule(check, text)
+  return Rule(str, check, text)
 
 
 def session_cut(text: str) -> tuple[str, Any]:
@@ -141,6 +118,12 @@ def _are_keys(text: str) -> bool:
   return keys != {} and keys.keys() <= known and all(keys.values())
 
 
+def _is_temperature(value: Any) -> bool:
+  # Dividing logits by a number below 1e-30 may give infinity.
+  good = type(value) in (int, float)
+  return good and (value == 0 or 1e-30 <= value <= _LARGEST)
+
+
 def _is_fold(text: str) -> bool:
   match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
   return bool(match) and 1 <= int(match[1]) <= int(match[2]) > 1
@@ -154,13 +137,13 @@ def _are_stops(text: str) -> bool:
   )
 
 
-TEXT = Rule(lambda v: isinstance(v, str), "must be a text")
-NOT_EMPTY = Rule(lambda v: isinstance(v, str) and v != "", "must not be empty")
-SWITCH = Rule(lambda v: isinstance(v, bool), "must be true or false")
+TEXT = Rule(str, lambda _: True, "must be a text")
+NOT_EMPTY = Rule(str, bool, "must not be empty")
+SWITCH = Rule(bool, lambda _: True, "must be true or false", default=False)
 FINITE = number(lambda _: True, "a finite number")
 POSITIVE = number(lambda v: v > 0, "above 0")
 NOT_NEGATIVE = number(lambda v: v >= 0, "at least 0")
-BELOW_1 = number(lambda v: 0 <= v < 1, "from 0 to below 1")
+SHARE = number(lambda v: 0 <= v < 1, "from 0 to below 1", default=0.0)
 ABOVE_0 = number(lambda v: 0 < v <= 1, "above 0 and at most 1")
 BETWEEN_0_1 = number(lambda v: 0 < v < 1, "above 0, below 1")
 PENALTY = number(lambda v: 0.01 <= v <= 100, "from 0.01 to 100")
@@ -168,7 +151,7 @@ COUNT = integer(1, 2**31 - 1, "1 to 2**31 - 1")
 NATURAL = integer(0, 2**31 - 1, "0 to 2**31 - 1")
 SIZE = integer(1, 2**24, "1 to 2**24")
 SEED = integer(0, 2**32 - 1, "0 to 2**32 - 1")
-SPLIT = choice("train", "validation", "test")
+SPLIT = one_of(("train", "validation", "test"))
 COLUMN = of_text(
   lambda v: v.strip("-0"),
   "must be the number of a column, from 1 or -1, or its name",
@@ -207,10 +190,9 @@ PARTS = of_text(
   " separated by commas",
 )
 FOLD = of_text(_is_fold, "must be a part and the number of parts, such as 2/5")
-# Dividing logits by a number below 1e-30 may give infinity.
-_TEMPERATURE = number(lambda v: v == 0 or v >= 1e-30, "")
 TEMPERATURES = Rule(
-  lambda v: isinstance(v, tuple) and v != () and all(map(_TEMPERATURE[0], v)),
+  tuple,
+  lambda v: v != () and all(map(_is_temperature, v)),
   "must be numbers, each 0 or at least 1e-30",
 )
 STOPS = of_text(
@@ -219,10 +201,13 @@ STOPS = of_text(
   " empty",
 )
 FOLDS = Rule(
-  lambda v: type(v) is int and (v == 0 or 2 <= v <= 1000),
+  int,
+  lambda v: v == 0 or 2 <= v <= 1000,
   "must be from 2 to 1000, or 0",
 )
 SPACE = Rule(
-  lambda v: isinstance(v, tuple) and all("=" in text for text in v),
+  list,
+  lambda v: all(isinstance(text, str) and "=" in text for text in v),
   "must be FIELD=VALUES",
+  default=(),
 )

@@ -19,6 +19,7 @@ ALIASES = {
   "prompt": "sample.prime",
   "rnn_size": "model.hidden_size",
   "rnn_type": "model.cell",
+  "save_every": "checkpoint.every",
   "seq_len": "data.window",
   "sequence_length": "data.window",
   "steps": "train.max_steps",

@@ -8,6 +8,7 @@ import jinja2
 
 from seqrnn import catalogue
 from seqrnn.config import read as config_lib
+from seqrnn.config.field import nested
 from seqrnn.config.read import TRAINING, Config
 from seqrnn.data.sources.corpora import SPLITS
 from seqrnn.experiment import Experiment, shapes
@@ -72,5 +73,5 @@ def encoded_config(config: Config) -> bytes:
     for name, value in config_lib.flat(config).items()
     if name.startswith((*TRAINING, "checkpoint.step"))
   }
-  text = json.dumps(config_lib.nested(fields), indent=2) + "\n"
+  text = json.dumps(nested(fields), indent=2) + "\n"
   return text.encode()

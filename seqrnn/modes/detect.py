@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from seqrnn.config import read as config_lib
+from seqrnn.config.field import nested
 from seqrnn.config.read import Config
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.splits import Pieces
@@ -115,7 +116,7 @@ def _run(
     **metrics,
     "seconds": {**seconds, "scoring_by_the_network": findings.seconds},
     "distinct_events_per_second": len(findings.nll) / findings.seconds,
-    "config": config_lib.nested(config_lib.flat(config)),
+    "config": nested(config_lib.flat(config)),
   }
   grouped = group_incidents(findings)
   with files.results(folder, "detect", _RESULTS.__contains__) as new:

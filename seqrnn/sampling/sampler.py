@@ -14,8 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from seqrnn.config.fields.conditions import SAMPLED_TEXT
-from seqrnn.config.fields.modes import SAMPLE
-from seqrnn.config.read import Config
+from seqrnn.config.read import FIELDS, Config, flat
 from seqrnn.data.read import music
 from seqrnn.data.vocabulary import END, PAD
 from seqrnn.errors import UserError
@@ -299,8 +298,8 @@ def sample_music(
   """
   settings = config.sample
   assert experiment.decoder is not None, "checked by the caller"
-  for name, field in SAMPLE.items():
-    value = settings[name.removeprefix("sample.")]
+  for name, value in flat(config).items():
+    field = FIELDS[name]
     if field.used == SAMPLED_TEXT and value != field.default:
       raise UserError(
         f"config.{name}={value!r}: must be {str(field.default).lower()} for"

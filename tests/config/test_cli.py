@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 from seqrnn import cli
-from seqrnn.config import command
 from seqrnn.config import read as config_lib
 from seqrnn.modes import config as config_mode
 
@@ -92,7 +91,7 @@ print(*{HEAVY} & set(sys.modules), "none")
 
 def test_help_has_a_line_for_each_mode_config_and_flag(capsys):
   modes = {p.stem for p in ROOT.glob("seqrnn/modes/[!_]*.py")}
-  assert set(command.MODES) == modes
+  assert set(config_lib.MODES) == modes
   assert cli.main(["run.py"]) == 0
   out = capsys.readouterr().out
   assert max(map(len, out.splitlines())) <= 80
@@ -100,7 +99,7 @@ def test_help_has_a_line_for_each_mode_config_and_flag(capsys):
   flags = [f"--{name}" for name in cli.define_flags() if "config." not in name]
   modes, _, others = out.partition("Configs")
   for text, names in (
-    (modes, command.MODES),
+    (modes, config_lib.MODES),
     (others, config_lib.config_names() + flags),
   ):
     for name in names:
@@ -128,11 +127,14 @@ def test_help_has_the_values_of_the_config_that_is_named(tmp_path, capsys):
   workdir = f"--workdir={tmp_path}"
   for flags, value in (
     (["--config=rnn"], "288  (default: 128)"),
-    (["--config", "rnn", "--unknown"], "288  (default: 128)"),
+    (["--config", "rnn"], "288  (default: 128)"),
     ([workdir, "--mode=sample"], "7  (default: 128)"),
     ([workdir, "--config=base"], "128"),
   ):
-    for argv in ([*flags, "--help=model.hidden_size"], ["-h", "model", *flags]):
+    for argv in (
+      [*flags, "--help=model.hidden_size"],
+      ["--help=model", *flags],
+    ):
       assert cli.main(["run.py", *argv]) == 0
       line = f"--config.model.hidden_size={value}\n"
       assert line in capsys.readouterr().out, argv

@@ -37,7 +37,7 @@ def vain(fields, **others):
   """The lines about fields that were set, beside others that a config has."""
   config = base.get_config()
   config.update_from_flattened_dict({**others, **fields})
-  return list(command.unused(config, fields, base.get_config()))
+  return list(command.useless(config, fields, base.get_config()).values())
 
 
 def test_a_line_names_the_field_its_value_and_the_reason():
@@ -66,8 +66,8 @@ def test_each_field_has_an_effect_where_its_condition_holds():
   faults = []
   for name, conditions in USED.items():
     field = FIELDS[name]
-    values = others.get(field.kind, [not field.default])
-    holds = lambda v, field=field: field.rule.holds(v) and v != field.default
+    values = others.get(field.rule.kind, [not field.default])
+    holds = lambda v, field=field: field.holds(v) and v != field.default
     value = next(filter(holds, values))
     for condition in conditions:
       needed = {n: v[0] for n, v in condition.items()}
@@ -83,7 +83,7 @@ def test_a_config_of_the_project_sets_nothing_in_vain():
   for path in CONFIGS:
     config = config_lib.read_config(path)
     changes = config_lib.changes(defaults, config)
-    assert list(command.unused(config, changes, defaults)) == [], path
+    assert command.useless(config, changes, defaults) == {}, path
 
 
 def test_the_cells_with_a_forget_bias_are_these():
@@ -206,5 +206,3 @@ def test_a_name_has_the_last_parts_of_changed_fields():
     for name, value in fields.items():
       config_lib.override(config, name, value)
     assert command.run_name("rnn", base.get_config(), config) == expected
-  labels = command._LABELS
-  assert len({*labels.values()}) == len(labels)  # No two fields share one.

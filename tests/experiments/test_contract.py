@@ -10,7 +10,6 @@ import pytest
 from matplotlib import image
 
 from seqrnn import cli, experiment, experiments
-from seqrnn.config import command
 from seqrnn.config import read as config_lib
 from seqrnn.errors import UserError
 from seqrnn.modes import predict
@@ -244,6 +243,6 @@ LACKS = [
 @pytest.mark.parametrize(("fields", "lacks"), LACKS)
 def test_modes_follow_from_the_fields(tmp_path, fields, lacks):
   task = experiments.build(tiny(tmp_path, fields), None)
-  assert set(command.MODES) - set(experiment.modes(task)) == lacks
+  assert set(config_lib.MODES) - set(experiment.modes(task)) == lacks
   bare = task._replace(decoder=None, heads={})
   assert not {"sample", "detect", "review"} & set(experiment.modes(bare))

@@ -71,7 +71,7 @@ def test_an_epoch_without_the_batch_of_a_position_is_refused(tmp_path):
 def test_all_that_training_rests_on_is_fixed_and_named():
   free = {*config_lib.CPU, *config_lib.LIMITS, "train.fit_to_data"}
   unnamed = {*config_lib.CPU, "train.epochs", "train.max_steps"}
-  for name in config_lib.RULES:
+  for name in config_lib.FIELDS:
     if name.startswith(config_lib.TRAINING):
       assert name.startswith(config_lib.IDENTITY) != (name in free), name
       assert name.startswith(command.NAMING) != (name in unnamed), name

@@ -29,16 +29,19 @@ def task(*names: str) -> Condition:
   return {"task": names}
 
 
-def optimizer(*names: str) -> tuple[Condition, ...]:
-  return ({"optimizer.name": names},)
+def optimizer(*names: str) -> Condition:
+  return {"optimizer.name": names}
 
 
-def schedule(*names: str) -> tuple[Condition, ...]:
-  return ({"schedule.name": names},)
-
-
-# Conditions. Tasks other than the project's own may use any field.
-SYMBOLS = task("classification", "gap_model", "language_model", "tagging")
+# The project's tasks. Others may use any field.
+TASKS = (
+  "classification",
+  "gap_model",
+  "language_model",
+  "polyphony",
+  "tagging",
+)
+SYMBOLS = task(*(name for name in TASKS if name != "polyphony"))
 SPLITS = SYMBOLS | {
   f"data.{split}_path": (None,) for split in ("train", "validation", "test")
 }
@@ -46,19 +49,12 @@ TABLE: Condition = {"data.format": ("csv", "jsonl")}
 COLUMNS: Condition = {"data.format": ("columns", "conllu")}
 JSON: Condition = {"data.log_format": ("auto", "json")}
 CLASSIFICATION = task("classification")
-TWO_WAYS: tuple[Condition, ...] = (
-  task("gap_model"),
-  {"model.bidirectional": (True,)},
-)
-POOLED: tuple[Condition, ...] = (
-  CLASSIFICATION,
-  task("language_model") | {"data.mapping": ("many_to_one",)},
-)
+LAST_SYMBOL = task("language_model") | {"data.mapping": ("many_to_one",)}
+FACTOR: Condition = {"schedule.name": ("exponential", "step", "plateau")}
 FORGET_GATE: Condition = {"model.cell": Registered(cells_with_forget_gate)}
 BOTH_HEADS = task("gap_model") | {"model.heads": ("all",)}
 SAMPLED = (task("language_model", "polyphony"), BOTH_HEADS)
 SAMPLED_TEXT = (task("language_model"), BOTH_HEADS)
 DETECTION = task("gap_model", "language_model")
 NEXT_SYMBOL = task("language_model") | {"data.mapping": ("many_to_many",)}
-DYNAMIC = NEXT_SYMBOL | {"evaluate.dynamic": (True,)}
 STATES: Condition = {"embed.of": ("texts", "symbols")}

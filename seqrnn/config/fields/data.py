@@ -1,213 +1,157 @@
 """The data: sources, formats, splits and windows."""
 
 from seqrnn.config import rules
-from seqrnn.config.field import Field, group, input_path, optional
+from seqrnn.config.field import choice, group, input_path
 from seqrnn.config.fields import conditions as when
 
-DATA = group(
+FIELDS = group(
   "data",
-  source=Field(
-    "stdlib",
-    rules.one_of(rules.Registered(when.sources)),
+  source=rules.one_of(rules.Registered(when.sources))(
     "stdlib: Python's standard library, a document a module. opcodes: its"
     " functions' opcodes. packages: its modules, labelled by package. topics:"
-    " the topics of Python's help. names: surnames, labelled by language"
-    " (extra `names`). chords: synthetic music. formal: the formal language"
+    " the topics of Python's help. names: surnames, labelled by language (extra"
+    " `names`). chords: synthetic music. formal: the formal language"
     " data.language. files: your own, in data.path or data.train_path. Others"
     " are public sets (docs/howto/data.md), downloaded once.",
+    default="stdlib",
   ),
-  language=Field(
-    "parity",
-    rules.choice(
-      *("parity", "even_pairs", "cycle_navigation", "modular_arithmetic"),
-      *("reverse_string", "stack_manipulation", "duplicate_string"),
-      *("odds_first", "bucket_sort"),
-    ),
+  language=choice(
+    "parity even_pairs cycle_navigation modular_arithmetic reverse_string"
+    " stack_manipulation duplicate_string odds_first bucket_sort",
     "The formal language (Delétang et al. 2023). The first four have labels,"
     " for classification; the others have tags. Training strings have 1 to 40"
     " symbols, test strings 41 to 100.",
-    ({"data.source": ("formal",)},),
+    {"data.source": ("formal",)},
   ),
   path=input_path("Files, a glob or a folder; data.split splits them."),
   train_path=input_path("The training split, instead of data.path."),
   validation_path=input_path("The validation split."),
   test_path=input_path("The test split."),
-  format=Field(
-    "text",
-    rules.choice(
-      *("text", "tab", "space", "csv", "jsonl", "folders", "files", "columns"),
-      *("parallel", "conllu", "spaces"),
-    ),
+  format=choice(
+    "text tab space csv jsonl folders files columns parallel conllu spaces",
     "The labels in files. text: none. tab: label, tab, text. space: label,"
     " space, text. csv, jsonl: a table. folders: a folder a label. files: a"
     " file a label. columns: a word and its tag a line. conllu: CoNLL-U."
     " parallel: tags in data.tags_file. spaces: whether white space follows a"
     " symbol.",
   ),
-  text_column=optional(
-    str,
-    rules.COLUMN,
+  text_column=rules.COLUMN(
     "The column of the text or word, by name or number (-1: the last). Empty:"
     " text in a table, FORM in CoNLL-U, else the first.",
     when.COLUMNS,
     when.TABLE,
   ),
-  label_column=optional(
-    str,
-    rules.COLUMN,
+  label_column=rules.COLUMN(
     "The column of the label or tag, as data.text_column. Empty: label in a"
     " table, UPOS in CoNLL-U, else the last.",
     when.COLUMNS,
     when.TABLE,
   ),
   tags_file=input_path(
-    "The tags of a file of sentences. * stands for its name without suffix,"
-    " as in '*.tags'.",
+    "The tags of a file of sentences. * stands for its name without suffix, as"
+    " in '*.tags'.",
     {"data.format": ("parallel",)},
   ),
-  unit=Field(
-    "char",
-    rules.choice("char", "byte", "word", "id", "session", "log"),
-    "A symbol. word: between white space; a newline is a word. id: a line of"
-    " a file. session: an id of a line of ids, or an event of a table (csv)."
-    " log: the template of a line of a log.",
-    (when.SYMBOLS,),
-  ),
-  log_format=optional(
-    str,
-    rules.choice(
-      *("auto", "json", "access", "syslog5424", "syslog", "cri", "logcat"),
-      *("klog", "time", "level", "plain"),
-    ),
+  log_format=choice(
+    "auto json access syslog5424 syslog cri logcat klog time level plain",
     "The format of log lines. access: of nginx and Apache. cri: Kubernetes."
-    " logcat: Android. klog: glog and klog. time, level: a line begins with"
-    " it. plain: the whole line. auto: the one that fits the first lines. A"
-    " line that does not fit is joined to the line before. Empty:"
-    " data.log_header.",
+    " logcat: Android. klog: glog and klog. time, level: a line begins with it."
+    " plain: the whole line. auto: the one that fits the first lines. A line"
+    " that does not fit is joined to the line before. Empty: data.log_header.",
+    empty=True,
   ),
-  log_keys=optional(
-    str,
-    rules.KEYS,
+  log_keys=rules.KEYS(
     "The keys of message, time and level in JSON lines, as"
     " message=body.text,time=ts,level=severity.",
     when.JSON,
   ),
-  log_header=optional(
-    str,
-    rules.HEADER,
-    "The format of a log line, as '<Date> <Time> <Level> <Content>'. Empty:"
-    " the line is the content.",
+  log_header=rules.HEADER(
+    "The format of a log line, as '<Date> <Time> <Level> <Content>'. Empty: the"
+    " line is the content."
   ),
-  log_session=optional(
-    str,
-    rules.CUT,
-    r"The sessions of a log. A regular expression whose group is the session,"
+  log_session=rules.CUT(
+    "The sessions of a log. A regular expression whose group is the session,"
     r" such as (blk_-?\d+); key=request_id, a key of JSON lines; gap=60,"
-    r" seconds without a line; lines=100. Empty: a file is a session.",
+    " seconds without a line; lines=100. Empty: a file is a session."
   ),
-  errors=Field(
-    "strict",
-    rules.choice("strict", "replace", "latin-1"),
+  lowercase=rules.SWITCH(
+    "Read all texts in lower case, also those to predict.",
+    when.SYMBOLS | {"data.unit": ("char", "word")},
+  ),
+  punctuation=rules.SWITCH(
+    "Punctuation marks are words, except inside a word or number.",
+    when.SYMBOLS | {"data.unit": ("word",)},
+  ),
+  mapping=choice(
+    "many_to_many many_to_one",
+    "many_to_many: each symbol of a window predicts the next. many_to_one: the"
+    " window predicts the symbol after it.",
+  ),
+  window=rules.COUNT(
+    "T, the symbols of a window; gradients reach no further.", default=64
+  ),
+  step=rules.COUNT("Symbols between window starts. Empty: data.window."),
+  offset=rules.NATURAL(
+    "The position of the first training window in a document.", default=0
+  ),
+  random_offset=rules.SWITCH("Draw an offset for each document and epoch."),
+  buckets=rules.integer(1, 64)(
+    "The number of batch lengths; windows of similar length share a batch."
+    " Empty: all have data.window."
+  ),
+  keep=choice(
+    "all first last",
+    "The windows to classify of a text longer than data.window.",
+    when.CLASSIFICATION,
+  ),
+  stateful=rules.SWITCH(
+    "Read B streams and pass the carry on (truncated BPTT)."
+  ),
+)
+
+FIELDS |= group(
+  "data",
+  when.SYMBOLS,
+  unit=choice(
+    "char byte word id session log",
+    "A symbol. word: between white space; a newline is a word. id: a line of a"
+    " file. session: an id of a line of ids, or an event of a table (csv). log:"
+    " the template of a line of a log.",
+  ),
+  errors=choice(
+    "strict replace latin-1",
     "Bytes that are not UTF-8. strict: refuse them. replace: read U+FFFD."
     " latin-1: read all files as Latin-1.",
-    (when.SYMBOLS,),
   ),
-  split=Field(
-    "auto",
-    rules.choice(
-      *("auto", "documents", "last_documents", "shared_lines", "tails"),
-      "stream_tails",
-    ),
+  fold=rules.FOLD(
+    "A fold of cross-validation: 2/5 tests on the second of five parts of the"
+    " training split."
+  ),
+  min_length=rules.COUNT("The fewest symbols of a document in a split."),
+  max_length=rules.COUNT("The most symbols of a document in a split."),
+  boundaries=rules.SWITCH("Add begin and end to each document.", default=True),
+  min_count=rules.COUNT("Symbols that are rarer are unknown.", default=1),
+  vocabulary_size=rules.COUNT("The most frequent symbols. Empty: all."),
+  repeats=choice(
+    "each weight",
+    "Equal documents. each: read every copy. weight: read one, weighted by the"
+    " number of copies.",
+  ),
+)
+
+FIELDS |= group(
+  "data",
+  when.SPLITS,
+  split=choice(
+    "auto documents last_documents shared_lines tails stream_tails",
     "How the splits are made. documents: by a hash of names. last_documents:"
     " the last ones. shared_lines: as documents, but keep together those that"
     " share long lines. tails: the end of every document. stream_tails: the"
     " ends of B parts of one text. auto: documents if there are at least 10,"
     " else tails.",
-    (when.SPLITS,),
   ),
-  validation_fraction=Field(
-    0.05, rules.BELOW_1, "The validation share of the symbols.", (when.SPLITS,)
+  validation_fraction=rules.SHARE(
+    "The validation share of the symbols.", default=0.05
   ),
-  test_fraction=Field(
-    0.05, rules.BELOW_1, "The test share of the symbols.", (when.SPLITS,)
-  ),
-  fold=optional(
-    str,
-    rules.FOLD,
-    "A fold of cross-validation: 2/5 tests on the second of five parts of the"
-    " training split.",
-    when.SYMBOLS,
-  ),
-  lowercase=Field(
-    False,
-    rules.SWITCH,
-    "Read all texts in lower case, also those to predict.",
-    (when.SYMBOLS | {"data.unit": ("char", "word")},),
-  ),
-  punctuation=Field(
-    False,
-    rules.SWITCH,
-    "Punctuation marks are words, except inside a word or number.",
-    (when.SYMBOLS | {"data.unit": ("word",)},),
-  ),
-  min_length=optional(
-    int,
-    rules.COUNT,
-    "The fewest symbols of a document in a split.",
-    when.SYMBOLS,
-  ),
-  max_length=optional(
-    int, rules.COUNT, "The most symbols of a document in a split.", when.SYMBOLS
-  ),
-  boundaries=Field(
-    True, rules.SWITCH, "Add begin and end to each document.", (when.SYMBOLS,)
-  ),
-  min_count=Field(
-    1, rules.COUNT, "Symbols that are rarer are unknown.", (when.SYMBOLS,)
-  ),
-  vocabulary_size=optional(
-    int, rules.COUNT, "The most frequent symbols. Empty: all.", when.SYMBOLS
-  ),
-  mapping=Field(
-    "many_to_many",
-    rules.choice("many_to_many", "many_to_one"),
-    "many_to_many: each symbol of a window predicts the next. many_to_one:"
-    " the window predicts the symbol after it.",
-  ),
-  window=Field(
-    64, rules.COUNT, "T, the symbols of a window; gradients reach no further."
-  ),
-  step=optional(
-    int, rules.COUNT, "Symbols between window starts. Empty: data.window."
-  ),
-  offset=Field(
-    0, rules.NATURAL, "The position of the first training window in a document."
-  ),
-  random_offset=Field(
-    False, rules.SWITCH, "Draw an offset for each document and epoch."
-  ),
-  buckets=optional(
-    int,
-    rules.integer(1, 64, "1 to 64"),
-    "The number of batch lengths; windows of similar length share a batch."
-    " Empty: all have data.window.",
-  ),
-  repeats=Field(
-    "each",
-    rules.choice("each", "weight"),
-    "Equal documents. each: read every copy. weight: read one, weighted by"
-    " the number of copies.",
-    (when.SYMBOLS,),
-  ),
-  keep=Field(
-    "all",
-    rules.choice("all", "first", "last"),
-    "The windows to classify of a text longer than data.window.",
-    (when.CLASSIFICATION,),
-  ),
-  stateful=Field(
-    False,
-    rules.SWITCH,
-    "Read B streams and pass the carry on (truncated BPTT).",
-  ),
+  test_fraction=rules.SHARE("The test share of the symbols.", default=0.05),
 )

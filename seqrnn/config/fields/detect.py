@@ -1,130 +1,104 @@
 """Which sessions are anomalous."""
 
 from seqrnn.config import rules
-from seqrnn.config.field import WRITTEN, Field, group, input_path, optional
+from seqrnn.config.field import WRITTEN, choice, group, input_path
 from seqrnn.config.fields import conditions as when
 
-DETECT = group(
+FIELDS = group(
   "detect",
   path=input_path("The sessions to score. Empty: the test split."),
   anomalous_path=input_path(
     "Anomalous sessions; those of detect.path are then normal."
   ),
   labels=input_path("A CSV file with sessions and their labels."),
-  normal_labels=Field(
-    "0,-,false,no,normal,benign,success,ok,negative,good,pass,passed,healthy,legitimate",
-    rules.TEXT,
+  normal_labels=rules.TEXT(
     "The labels of normal sessions, in any case, separated by commas.",
+    default="0,-,false,no,normal,benign,success,ok,negative,good,pass,passed,healthy,legitimate",
   ),
-  inject=Field(
-    0.0, rules.BELOW_1, "The share of sessions with injected anomalies."
+  inject=rules.SHARE("The share of sessions with injected anomalies."),
+  head=rules.TEXT(
+    "The events that predict an event. forward: earlier ones. A gap model also"
+    " has backward (later ones) and joint (both).",
+    default="forward",
   ),
-  head=Field(
-    "forward",
-    rules.TEXT,
-    "The events that predict an event. forward: earlier ones. A gap model"
-    " also has backward (later ones) and joint (both).",
-  ),
-  idle=optional(
-    float,
-    rules.NOT_NEGATIVE,
+  idle=rules.NOT_NEGATIVE(
     "Seconds, or lines of a log without times, after which a session is"
     " complete; the end of an open one is not scored. Empty: learned. 0: all"
-    " are complete.",
+    " are complete."
   ),
-  short=Field(
-    "score",
-    rules.choice("score", "flag"),
-    "Sessions of at most data.window events. score: as longer ones. flag:"
-    " flag them all, as DeepLog's programs do.",
+  short=choice(
+    "score flag",
+    "Sessions of at most data.window events. score: as longer ones. flag: flag"
+    " them all, as DeepLog's programs do.",
   ),
-  scores=optional(
-    str,
-    rules.TEXT,
+  scores=rules.TEXT(
     "Scores to combine: max, mean, top_mean, misses, unknown, or a baseline."
     " Empty: max, mean and count_vector, unless others clearly rank injected"
-    " anomalies better.",
+    " anomalies better."
   ),
-  folds=Field(
-    4,
-    rules.FOLDS,
-    "Models trained and calibrated on folds of the training sessions; they"
-    " are the detector. 0: the run's model, calibrated on the validation"
-    " split.",
+  folds=rules.FOLDS(
+    "Models trained and calibrated on folds of the training sessions; they are"
+    " the detector. 0: the run's model, calibrated on the validation split.",
+    default=4,
   ),
-  contamination=Field(
-    0.1,
-    rules.BELOW_1,
-    "The largest share of sessions that calibration may leave out as"
-    " anomalous, if their surprisals form a second mode.",
+  contamination=rules.SHARE(
+    "The largest share of sessions that calibration may leave out as anomalous,"
+    " if their surprisals form a second mode.",
+    default=0.1,
   ),
-  rule=Field(
-    "rate",
-    rules.choice("rate", "events", "budget", "bh", "topk"),
+  rule=choice(
+    "rate events budget bh topk",
     "The sessions to flag. rate: at the false-alarm rate detect.rate. events:"
     " with a flagged event, at this rate of events. budget: the detect.budget"
     " highest. bh: a share detect.rate of the flagged is normal (Benjamini &"
     " Hochberg). topk: with an event outside the detect.top_k most likely.",
   ),
-  rate=Field(0.005, rules.BETWEEN_0_1, "The rate of detect.rule."),
-  budget=Field(
-    100,
-    rules.COUNT,
+  rate=rules.BETWEEN_0_1("The rate of detect.rule.", default=0.005),
+  budget=rules.COUNT(
     "The sessions to flag; equal ones count once.",
-    (when.DETECTION | {"detect.rule": ("budget",)},),
+    when.DETECTION | {"detect.rule": ("budget",)},
+    default=100,
   ),
-  top_k=Field(
-    9, rules.COUNT, "An event outside the k most likely ones is a miss."
+  top_k=rules.COUNT(
+    "An event outside the k most likely ones is a miss.", default=9
   ),
-  events=Field(
-    "flagged",
-    rules.choice("flagged", "all", "none"),
-    "The sessions with events in events.csv.",
+  events=choice("flagged all none", "The sessions with events in events.csv."),
+  bootstrap=rules.NATURAL(
+    "The bootstrap samples for confidence intervals.", default=200
   ),
-  bootstrap=Field(
-    200, rules.NATURAL, "The bootstrap samples for confidence intervals."
-  ),
-  engine=Field(
-    "local",
-    rules.choice("local", "spark"),
+  engine=choice(
+    "local spark",
     "spark: Apache Spark scores with the models of the last detection (extra"
     " `spark`); it also reads Parquet and table:NAME.",
   ),
-  output=optional(
-    str,
-    rules.NOT_EMPTY,
+  output=rules.NOT_EMPTY(
     "The folder of Spark's tables (empty: detect-spark in the workdir), or of"
     " the state and alarms of --follow (empty: follow in the workdir).",
     place=WRITTEN,
   ),
-  follow=Field(
-    "alarms",
-    rules.choice("alarms", "sessions", "events"),
+  follow=choice(
+    "alarms sessions events",
     "What --follow prints. alarms: flagged sessions. sessions: all sessions"
     " that end. events: also each event.",
   ),
-  quiet=Field(
-    60.0,
-    rules.NOT_NEGATIVE,
+  quiet=rules.NOT_NEGATIVE(
     "Minutes of event time in which --follow only counts similar alarms that"
     " are not more severe.",
+    default=60.0,
   ),
   input=input_path("The log that --follow reads. Empty: standard input."),
-  followed=Field(
-    100_000, rules.COUNT, "Open sessions of --follow; then the oldest end."
+  followed=rules.COUNT(
+    "Open sessions of --follow; then the oldest end.", default=100_000
   ),
-  port=optional(
-    str,
-    rules.LISTENS,
+  port=rules.LISTENS(
     "The port of --follow for /metrics and /healthz, on this machine; 0: any"
     " free one. ADDRESS:PORT opens it to others, without a password.",
     place=WRITTEN,
   ),
-  redact=Field(
-    rules.SECRETS,
-    rules.MASKED,
+  redact=rules.MASKED(
     "A regular expression of texts to mask in alarms, tables and reports;"
     " <secrets> stands for e-mail addresses, tokens and passwords. Empty:"
     " none.",
+    default=rules.SECRETS,
   ),
 )

@@ -1,48 +1,42 @@
 """The network."""
 
 from seqrnn.config import rules
-from seqrnn.config.field import Field, group, input_path, optional
+from seqrnn.config.field import choice, group, input_path
 from seqrnn.config.fields import conditions as when
 
-MODEL = group(
+FIELDS = group(
   "model",
-  cell=Field(
-    "lstm",
-    rules.one_of(rules.Registered(when.cells)),
+  cell=rules.one_of(rules.Registered(when.cells))(
     "The recurrent cell; seqrnn/models/cells.py has the equations.",
+    default="lstm",
   ),
-  hidden_size=Field(128, rules.SIZE, "The units of a layer in each direction."),
-  parameters=optional(
-    int,
-    rules.COUNT,
+  hidden_size=rules.SIZE(
+    "The units of a layer in each direction.", default=128
+  ),
+  parameters=rules.COUNT(
     "A budget instead of hidden_size: the run uses the largest hidden size"
-    " whose model has at most this many parameters.",
+    " whose model has at most this many parameters."
   ),
-  layers=Field(2, rules.integer(1, 128, "1 to 128"), "The recurrent layers."),
-  bidirectional=Field(
-    False,
-    rules.SWITCH,
+  layers=rules.integer(1, 128)("The recurrent layers.", default=2),
+  bidirectional=rules.SWITCH(
     "Read sequences in both directions.",
-    (when.task("classification", "language_model", "tagging"),),
+    when.task("classification", "language_model", "tagging"),
   ),
-  merge=Field(
-    "concat",
-    rules.choice("concat", "sum", "mean"),
+  merge=choice(
+    "concat sum mean",
     "How the outputs of both directions are merged.",
-    when.TWO_WAYS,
+    when.task("gap_model"),
+    {"model.bidirectional": (True,)},
   ),
-  heads=Field(
-    "joint",
-    rules.choice("joint", "all"),
-    "Heads of a gap model. joint: from both sides. all: also from the past"
-    " and from the future alone, so that it can sample.",
+  heads=choice(
+    "joint all",
+    "Heads of a gap model. joint: from both sides. all: also from the past and"
+    " from the future alone, so that it can sample.",
   ),
-  embedding_size=optional(
-    int, rules.SIZE, "The embedding size. Empty: cells read one-hot symbols."
+  embedding_size=rules.SIZE(
+    "The embedding size. Empty: cells read one-hot symbols."
   ),
-  embedding_scale=optional(
-    float,
-    rules.POSITIVE,
+  embedding_scale=rules.POSITIVE(
     "The standard deviation of the initial embedding. Empty: that of"
     " model.initial_scale, or 1. A small one, as 0.03, keeps rare symbols near"
     " zero.",
@@ -53,81 +47,64 @@ MODEL = group(
     " model.embedding_size numbers; may be gzipped.",
     when.SYMBOLS,
   ),
-  pooling=Field(
-    "last",
-    rules.choice("last", "mean", "max"),
+  pooling=choice(
+    "last mean max",
     "The reduction to one output. last: the final state of each direction."
     " mean, max: of the outputs over time.",
-    when.POOLED,
+    when.CLASSIFICATION,
+    when.LAST_SYMBOL,
   ),
-  letters=optional(
-    int,
-    rules.SIZE,
-    "The units, in each direction, of an LSTM over the characters of a word.",
-    when.task("tagging"),
+  crf_constraints=rules.SWITCH(
+    "Predict only sequences that BIO, BIOES or BILOU allows, if all tags follow"
+    " one of them. Use false for IOB1.",
+    when.task("tagging") | {"model.crf": (True,)},
+    default=True,
   ),
-  affixes=optional(
-    int,
-    rules.integer(1, 8, "1 to 8"),
-    "The longest prefix and suffix of a word that are features, instead of"
-    " model.letters; faster.",
-    when.task("tagging"),
+  tied=rules.SWITCH("Use the embedding's weights in the softmax, too."),
+  forget_bias=rules.FINITE(
+    "The initial bias of a forget gate.", when.FORGET_GATE, default=1.0
   ),
-  crf=Field(
-    False,
-    rules.SWITCH,
-    "A linear-chain CRF over the tags (Lample et al. 2016).",
-    (when.task("tagging"),),
-  ),
-  crf_constraints=Field(
-    True,
-    rules.SWITCH,
-    "Predict only sequences that BIO, BIOES or BILOU allows, if all tags"
-    " follow one of them. Use false for IOB1.",
-    (when.task("tagging") | {"model.crf": (True,)},),
-  ),
-  tied=Field(
-    False, rules.SWITCH, "Use the embedding's weights in the softmax, too."
-  ),
-  forget_bias=Field(
-    1.0, rules.FINITE, "The initial bias of a forget gate.", (when.FORGET_GATE,)
-  ),
-  initial_scale=optional(
-    float, rules.POSITIVE, "a of initial U(-a, a). Empty: 1/sqrt(fan in)."
-  ),
-  scan=Field(
-    "fused",
-    rules.choice("fused", "plain"),
+  initial_scale=rules.POSITIVE("a of initial U(-a, a). Empty: 1/sqrt(fan in)."),
+  scan=choice(
+    "fused plain",
     "fused: a faster scan with its own gradients. plain: nn.scan, with equal"
     " values; on a GPU its sums have no fixed order, so the last bits differ.",
   ),
-  products=Field(
-    "float32",
-    rules.choice("float32", "tf32", "bfloat16"),
-    "The rounding of factors of matrix products. float32: none. tf32: TF32 on"
-    " a GPU, three bfloat16 parts on a TPU, none on a CPU. bfloat16: to"
-    " bfloat16. Sums and parameters are float32.",
+  products=choice(
+    "float32 tf32 bfloat16",
+    "The rounding of factors of matrix products. float32: none. tf32: TF32 on a"
+    " GPU, three bfloat16 parts on a TPU, none on a CPU. bfloat16: to bfloat16."
+    " Sums and parameters are float32.",
   ),
-  dropout=Field(0.0, rules.BELOW_1, "Dropout after embedding and layers."),
-  variational_dropout=Field(
-    0.0,
-    rules.BELOW_1,
+  dropout=rules.SHARE("Dropout after embedding and layers."),
+  variational_dropout=rules.SHARE(
     "Dropout with one mask for all steps of a sequence or window (Gal &"
-    " Ghahramani 2016).",
+    " Ghahramani 2016)."
   ),
-  recurrent_dropout=Field(
-    0.0, rules.BELOW_1, "Variational dropout of the state before its product."
+  recurrent_dropout=rules.SHARE(
+    "Variational dropout of the state before its product."
   ),
-  weight_drop=Field(
-    0.0,
-    rules.BELOW_1,
+  weight_drop=rules.SHARE(
     "The share of recurrent weights that are zero for a batch (Merity et al."
-    " 2017).",
+    " 2017)."
   ),
-  symbol_dropout=Field(
-    0.0, rules.BELOW_1, "The share of training inputs that become unknown."
+  symbol_dropout=rules.SHARE(
+    "The share of training inputs that become unknown."
   ),
-  input_noise=Field(
-    0.0, rules.NOT_NEGATIVE, "The deviation of noise added to training frames."
+  input_noise=rules.NOT_NEGATIVE(
+    "The deviation of noise added to training frames.", default=0.0
   ),
+)
+
+FIELDS |= group(
+  "model",
+  when.task("tagging"),
+  letters=rules.SIZE(
+    "The units, in each direction, of an LSTM over the characters of a word."
+  ),
+  affixes=rules.integer(1, 8)(
+    "The longest prefix and suffix of a word that are features, instead of"
+    " model.letters; faster."
+  ),
+  crf=rules.SWITCH("A linear-chain CRF over the tags (Lample et al. 2016)."),
 )

@@ -1,42 +1,33 @@
 """The search for values of other fields."""
 
 from seqrnn.config import rules
-from seqrnn.config.field import WRITTEN, Field, group, optional
+from seqrnn.config.field import WRITTEN, choice, group
 
-SEARCH = group(
+FIELDS = group(
   "search",
-  method=Field(
-    "tpe",
-    rules.choice("tpe", "random", "grid", "coarse"),
+  method=choice(
+    "tpe random grid coarse",
     "tpe: Optuna's tree-structured Parzen estimator. random: random values."
-    " grid: all combinations. coarse: only the learning rate, by factors of"
-    " ten and then three (Greff et al. 2017).",
+    " grid: all combinations. coarse: only the learning rate, by factors of ten"
+    " and then three (Greff et al. 2017).",
   ),
-  trials=Field(40, rules.COUNT, "The maximum number of trials."),
-  pruning=Field(
-    "median",
-    rules.choice("median", "hyperband", "none"),
+  trials=rules.COUNT("The maximum number of trials.", default=40),
+  pruning=choice(
+    "median hyperband none",
     "Trials that end early. median: worse than the median of earlier trials."
     " hyperband: worse than two thirds, checked earlier.",
-    ({"search.method": ("tpe", "random", "grid")},),
+    {"search.method": ("tpe", "random", "grid")},
   ),
-  workers=optional(
-    int,
-    rules.integer(1, 1024, "1 to 1024"),
+  workers=rules.integer(1, 1024)(
     "Processes of a search. Empty: a process a GPU, or, for small layers, a"
-    " core; else one. coarse has one.",
+    " core; else one. coarse has one."
   ),
-  space=Field(
-    (),
-    rules.SPACE,
+  space=rules.SPACE(
     "The values of a field, as model.dropout=uniform(0, 0.5); repeat the flag"
     " for each field. Also log_uniform, integer, one_minus_log_uniform (bounds"
-    " of 1 - value), choice(a, b) and grid(a, b).",
-    repeated=True,
+    " of 1 - value), choice(a, b) and grid(a, b)."
   ),
-  storage=optional(
-    str,
-    rules.TEXT,
+  storage=rules.TEXT(
     "A database as an SQLAlchemy URL (extra `postgres`). Empty: a file in the"
     " workdir, which machines may share.",
     place=WRITTEN,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from seqrnn import catalogue
-from seqrnn.config.read import RULES, Config
+from seqrnn.config.read import FIELDS, Config
 from seqrnn.data.documents import Corpus, Document
 from seqrnn.data.logs import entries, logs
 from seqrnn.data.read import labelled, spelling, tagged
@@ -66,7 +66,7 @@ def read_corpus(data: Config, split: str | None = None) -> Corpus:
     assert split is None, "its training split would have the test split in it"
     corpus = embedded.CORPORA[data.source](data.unit)
   else:
-    raise UserError(f"{source}: {RULES['data.source'].words}")
+    raise UserError(f"{source}: {FIELDS['data.source'].words}")
   return _finished(source, corpus, data)
 
 
