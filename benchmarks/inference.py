@@ -241,7 +241,7 @@ def sessions():
   from seqrnn.data.documents import Document
   from seqrnn.data.vocabulary import Vocabulary
   from seqrnn.runtime import sharding
-  from seqrnn.scoring.scoring import ROWS, event_scorer, scorer
+  from seqrnn.scoring.scoring import ROWS, scorer, target_scores
 
   drawn = random_sessions()
   names = sorted({event for events, _ in drawn for event in events})
@@ -258,7 +258,12 @@ def sessions():
     batches = model.batches(documents, 0, batch_size=ROWS)
     model = model._replace(batches=lambda *_, batches=batches, **__: batches)
     params = model.init(jax.random.key(0))
-    by = event_scorer(model.heads["forward"]) if name == "figures" else None
+
+    def figures(params, carry, batch, head=model.heads["forward"]):
+      carry, logits_BNV = head(params, carry, batch)
+      return carry, target_scores(logits_BNV, batch["targets"])
+
+    by = figures if name == "figures" else None
     score = scorer(model, sharding.mesh(), by)
     work[name] = lambda score=score, params=params: score(params, documents)
   sizes = [len(events) + 1 for events, _ in drawn]  # The end is an event.

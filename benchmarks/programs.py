@@ -145,7 +145,7 @@ def sampling(
   ended_B = jax.ShapeDtypeStruct(symbol_B.shape, bool)
   temperature = jax.ShapeDtypeStruct((), jnp.float32)
   seed = jax.ShapeDtypeStruct((), jnp.uint32)
-  state = carry, symbol_B, ended_B, ()
+  state = (carry, symbol_B, ()), ended_B
   args = params, state, seed, ((temperature,), ()), integers(), integers()
   placed = shapes(args, sharding.replicated(mesh))
   return Program(drawer(decoder, mesh=mesh), placed)

@@ -19,26 +19,11 @@ from seqrnn.models.arrays import platform
 from seqrnn.runtime.compiled import padded_length
 
 _COMPARED = 1024  # Symbols, at most, of `_likely_by_comparing`.
-_NONE = -1  # The place of a symbol that is not drawn yet.
 _PART = "\ufffd"  # Stands for a byte that may begin a character.
 
 
-def choose_symbol(
-  noise_BV: jax.Array, logits_BV: jax.Array, temperature: jax.Array
-) -> jax.Array:
-  """Draws symbol_B from softmax(logits / temperature).
-
-  Args:
-    noise_BV: of the Gumbel distribution: the largest sum of logit and noise
-      is a draw from the softmax (the Gumbel-max trick).
-    logits_BV: of the model.
-    temperature: 0 chooses the most likely symbol.
-  """
-  return _draw_symbol(noise_BV, _scaled(logits_BV, temperature), temperature)
-
-
 class Limits(NamedTuple):
-  """Which symbols `choose_likely_symbol` may draw.
+  """Which symbols `choose_symbol` may draw.
 
   A limit that is None is not compiled. The limits hold one after another, in
   this order, which is that of Hugging Face's transformers: each one sees the
@@ -58,13 +43,24 @@ class Limits(NamedTuple):
   min_p: jax.Array | float | None = None
 
 
-def choose_likely_symbol(
+ALL = Limits()
+
+
+def choose_symbol(
   noise_BV: jax.Array,
   logits_BV: jax.Array,
   temperature: jax.Array,
-  limits: Limits,
+  limits: Limits = ALL,
 ) -> jax.Array:
-  """Draws symbol_B as `choose_symbol`, from the symbols within limits only."""
+  """Draws symbol_B from softmax(logits / temperature), within limits.
+
+  Args:
+    noise_BV: of the Gumbel distribution: the largest sum of logit and noise
+      is a draw from the softmax (the Gumbel-max trick).
+    logits_BV: of the model.
+    temperature: 0 chooses the most likely symbol.
+    limits: of the symbols that may be drawn.
+  """
   scaled_BV = _scaled(logits_BV, temperature)
   if limits.top_k is not None:
     few = platform() != "cpu" and scaled_BV.shape[-1] <= _COMPARED
@@ -75,7 +71,14 @@ def choose_likely_symbol(
     largest_B1 = jnp.max(scaled_BV, axis=-1, keepdims=True)
     least_B1 = largest_B1 + jnp.log(limits.min_p)
     scaled_BV = jnp.where(scaled_BV >= least_B1, scaled_BV, -jnp.inf)
-  return _draw_symbol(noise_BV, scaled_BV, temperature)
+  # The first maximum, on a CPU without argmax: XLA's takes as long as a layer.
+  noisy_BV = scaled_BV + jnp.where(temperature > 0, noise_BV, 0)
+  if platform() != "cpu":
+    return jnp.argmax(noisy_BV, axis=-1).astype(jnp.int32)
+  largest_B1 = jnp.max(noisy_BV, axis=-1, keepdims=True)
+  V = noisy_BV.shape[-1]
+  id_1V = jnp.arange(V)[None]
+  return jnp.min(jnp.where(noisy_BV == largest_B1, id_1V, V - 1), axis=-1)
 
 
 def _likely_by_sorting(
@@ -127,22 +130,6 @@ def never_drawn(V: int) -> jax.Array:
   return (id_1V == PAD) | (id_1V == BEGIN) | (id_1V == UNKNOWN)
 
 
-def _draw_symbol(
-  noise_BV: jax.Array, scaled_BV: jax.Array, temperature: jax.Array
-) -> jax.Array:
-  """Returns the symbol_B of the largest sum of logit and noise.
-
-  The first maximum, on a CPU without argmax: XLA's takes as long as a layer.
-  """
-  noisy_BV = scaled_BV + jnp.where(temperature > 0, noise_BV, 0)
-  if platform() != "cpu":
-    return jnp.argmax(noisy_BV, axis=-1).astype(jnp.int32)
-  largest_B1 = jnp.max(noisy_BV, axis=-1, keepdims=True)
-  V = noisy_BV.shape[-1]
-  id_1V = jnp.arange(V)[None]
-  return jnp.min(jnp.where(noisy_BV == largest_B1, id_1V, V - 1), axis=-1)
-
-
 def choose_notes(
   noise_BV: jax.Array, logits_BV: jax.Array, temperature: jax.Array
 ) -> jax.Array:
@@ -170,7 +157,6 @@ class Draw(NamedTuple):
 
 
 SYMBOL = Draw(jax.random.gumbel, choose_symbol)
-LIKELY_SYMBOL = Draw(jax.random.gumbel, choose_likely_symbol)
 NOTES = Draw(jax.random.uniform, choose_notes)
 
 
@@ -200,37 +186,6 @@ class Applied(NamedTuple):
   processor: Processor
   arrays: Any
   start: Callable[[np.ndarray], Any]
-
-
-def process_logits(
-  processors: tuple[Processor, ...],
-  arrays: tuple[Any, ...],
-  memories: tuple[Any, ...],
-  logits_BV: jax.Array,
-  t: jax.Array,
-) -> jax.Array:
-  """The logits_BV after all processors, in their order."""
-  for processor, values, memory in zip(
-    processors, arrays, memories, strict=True
-  ):
-    logits_BV = processor.apply(values, memory, logits_BV, t)
-  return logits_BV
-
-
-def advance_memories(
-  processors: tuple[Processor, ...],
-  arrays: tuple[Any, ...],
-  memories: tuple[Any, ...],
-  symbol_B: jax.Array,
-  t: jax.Array,
-) -> tuple[Any, ...]:
-  """The memories of all processors after a symbol."""
-  return tuple(
-    processor.advance(values, memory, symbol_B, t)
-    for processor, values, memory in zip(
-      processors, arrays, memories, strict=True
-    )
-  )
 
 
 def repetition_penalty(penalty: float, size: int) -> Applied:
@@ -284,20 +239,13 @@ def no_repeat(n: int, length: int) -> Applied:
     length: the most symbols that are drawn.
   """
 
-  def start(prime_BP: np.ndarray) -> tuple[np.ndarray, ...]:
-    P = prime_BP.shape[1]
-    L = padded_length(P + length)
-    history_BL = np.full((len(prime_BP), L), _NONE, np.int32)
-    common_BL = np.zeros_like(history_BL)
-    for place in range(P):
-      # NumPy's form of `_appended`, in place.
-      symbol_B1 = prime_BP[:, place : place + 1]
-      same_BP = history_BL[:, :place] == symbol_B1
-      common_BL[:, 1 : place + 1] = np.where(
-        same_BP, common_BL[:, :place] + 1, 0
-      )
-      history_BL[:, place] = np.where(symbol_B1 == PAD, _NONE, symbol_B1)[:, 0]
-    return history_BL, common_BL, np.full(len(prime_BP), P, np.int32)
+  def start(prime_BP: np.ndarray) -> Any:
+    B, P = prime_BP.shape
+    none_BL = np.zeros((B, padded_length(P + length)), np.int32)
+    memory = none_BL, none_BL, np.zeros(B, np.int32)
+    for symbol_B in prime_BP.T:
+      memory = _append(n, memory, symbol_B, 0)
+    return memory
 
   return Applied(_NO_REPEAT, np.int32(n), start)
 
@@ -307,7 +255,9 @@ def _unrepeated(n, memory, logits_BV, t):
   history_BL, common_BL, _ = memory
   V = logits_BV.shape[1]
   # A place that forbids nothing has the id V, which is dropped.
-  place_BL = jnp.where((common_BL >= n - 1) & (history_BL >= 0), history_BL, V)
+  place_BL = jnp.where(
+    (common_BL >= n - 1) & (history_BL != PAD), history_BL, V
+  )
   row_B1 = jnp.arange(len(history_BL))[:, None]
   repeats_BV = jnp.zeros(logits_BV.shape, bool)
   repeats_BV = repeats_BV.at[row_B1, place_BL].set(True, mode="drop")
@@ -328,6 +278,7 @@ def _appended(n, memory, symbol_B, t):
   return history_BL, common_BL, count_B + 1
 
 
+_append = jax.jit(_appended)  # To read a prime.
 _NO_REPEAT = Processor(_unrepeated, _appended)
 
 

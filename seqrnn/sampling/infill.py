@@ -6,9 +6,9 @@ one symbol after another from those on both sides (Gibbs sampling).
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,16 +20,11 @@ from seqrnn.data.read.spelling import spelled
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.experiment import Carry, Decoder, Experiment, Filler, Params
+from seqrnn.experiment import Carry, Experiment, Filler, Params
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS, padded_length
 from seqrnn.sampling.decoding import Draw, Processor
-from seqrnn.sampling.sampler import (
-  drawer,
-  padded_prime,
-  prime_reader,
-  replayer,
-)
+from seqrnn.sampling.sampler import drawer, prime_carry, replayer
 
 OPEN = -1  # The id of a symbol in a gap.
 _LONGEST = 1000  # Symbols of all gaps.
@@ -37,6 +32,7 @@ _CANDIDATES = 512  # Fillings that are drawn.
 _SWEEPS = 10  # Times that a gap model draws each symbol.
 _POSITIONS = 2**15  # Positions of the rows of a program, at most.
 _LOGITS = 2**22  # Logits of a step of all these rows, at most.
+_NO_TEXT = np.array([PAD])
 
 
 class Question(NamedTuple):
@@ -51,38 +47,23 @@ class Question(NamedTuple):
   gaps: list[slice]
 
 
+def _gap(experiment: Experiment, config: Config) -> str:
+  """The expression of a gap in `predict.text`; its group is the length."""
+  mark = re.escape(config.predict.gap)
+  length = r"\{([\d, ]*\d[\d, ]*)\}"
+  if experiment.filler is None:
+    return mark + length
+  if config.data.unit in ("char", "byte"):
+    return f"{mark}(?:{length})?"
+  # A mark without a length is a word.
+  edge = r"\w" if config.data.punctuation else r"\S"
+  return rf"{mark}{length}|(?<!{edge}){mark}(?!{edge})"
+
+
 def is_asked(experiment: Experiment, config: Config) -> bool:
   """Whether `predict.text` has a gap."""
   text = config.predict.text
-  if text is None or re.search(_braces(config.predict.gap), text):
-    return text is not None
-  if experiment.filler is None:
-    return False
-  documents = from_text(text, experiment.vocabularies["symbols"].unit)
-  spellings = (spelled(one.symbols, config.data) for one in documents)
-  return any(spelled_mark(config) in symbols for symbols in spellings)
-
-
-def _braces(mark: str) -> str:
-  return re.escape(mark) + r"\{([\d, ]*\d[\d, ]*)\}"
-
-
-def spelled_mark(config: Config) -> str:
-  """`predict.gap` in the spelling of the texts.
-
-  Raises:
-    UserError: it has become several words.
-  """
-  mark, data = config.predict.gap, config.data
-  if data.unit != "word":
-    return spelled(mark, data)
-  words = spelled([mark], data)
-  if len(words) > 1:
-    raise UserError(
-      f"config.predict.gap={mark!r}: data.punctuation=True separates it into"
-      f" {' '.join(words)}; it must be one word"
-    )
-  return words[0]
+  return text is not None and bool(re.search(_gap(experiment, config), text))
 
 
 def parse_gaps(
@@ -102,24 +83,19 @@ def parse_gaps(
       " the text, set another predict.gap"
     )
   symbols: Vocabulary = experiment.vocabularies["symbols"]
-  sessions = symbols.unit == "session" and len(text.strip().splitlines())
-  lengths, parts, unknown = [], [], []
-  for n, part in enumerate(re.split(_braces(mark), text)):
-    if n % 2:  # The digits in the braces.
-      lengths.append(_length(part, name))
-      continue
-    documents = from_text(part, symbols.unit)
-    if len(documents) > 1 or sessions > 1:
+  parts, unknown = [], []
+  pieces = re.split(_gap(experiment, config), text)
+  lengths = [_length(inside, name) for inside in pieces[1::2]]
+  for piece in pieces[::2]:
+    documents = from_text(piece, symbols.unit)
+    lines = symbols.unit == "session" and len(text.strip().splitlines())
+    if len(documents) > 1 or lines > 1:
       raise UserError(
         f"{name}: gaps are filled in one sequence, not in several"
       )
     tokens = spelled(documents[0].symbols if documents else "", config.data)
-    pieces = [tokens]
-    if experiment.filler:
-      pieces = _split(tokens, spelled_mark(config))
-    lengths += [1] * (len(pieces) - 1)
-    parts += [symbols.encode(piece) for piece in pieces]
-    unknown += [s for piece in pieces for s in symbols.unknown(piece)]
+    parts.append(symbols.encode(tokens))
+    unknown += symbols.unknown(tokens)
   if config.data.boundaries:
     parts[0] = np.append(np.int32(BEGIN), parts[0])
     if experiment.filler:
@@ -129,35 +105,27 @@ def parse_gaps(
       f"{name}: begins with a gap; a language model with data.boundaries=False"
       " needs a symbol before it"
     )
-  ids_T, gaps = parts[0], []
-  for n, part in zip(lengths, parts[1:], strict=True):
-    gaps.append(slice(len(ids_T), len(ids_T) + n))
-    ids_T = np.concatenate([ids_T, np.full(n, OPEN, np.int32), part])
-  if not gaps or sum(lengths) > _LONGEST:
+  if not 0 < sum(lengths) <= _LONGEST:
     raise UserError(
       f"{name}: must have gaps, such as {mark}{{5}}, of at most {_LONGEST:,}"
       " symbols together"
     )
+  ids_T, gaps = parts[0], []
+  for n, part in zip(lengths, parts[1:], strict=True):
+    gaps.append(slice(len(ids_T), len(ids_T) + n))
+    ids_T = np.concatenate([ids_T, np.full(n, OPEN, np.int32), part])
   return Question(ids_T, gaps), list(dict.fromkeys(unknown))
 
 
-def _length(inside: str, name: str) -> int:
-  digits = inside.strip()
+def _length(inside: str | None, name: str) -> int:
+  """The symbols of a gap; a mark without braces is one symbol."""
+  digits = "1" if inside is None else inside.strip()
   if not (digits.isdecimal() and 0 < int(digits) <= _LONGEST):
     raise UserError(
       f"{name}: {{{inside}}} must be the length of a gap, as {{5}}; from 1 to"
       f" {_LONGEST:,} symbols"
     )
   return int(digits)
-
-
-def _split(tokens: str | list[str], mark: str) -> list[str] | list[list[str]]:
-  """The tokens between gaps of one symbol."""
-  if isinstance(tokens, str):
-    return tokens.split(mark)
-  ends = [n for n, token in enumerate(tokens) if token == mark]
-  begins = [0, *(n + 1 for n in ends)]
-  return [tokens[a:b] for a, b in zip(begins, [*ends, None], strict=True)]
 
 
 class Filling(NamedTuple):
@@ -198,11 +166,10 @@ def fill_gaps(
   settings = config.predict
   rng = np.random.default_rng(config.seed)
   if experiment.filler:
-    rows = both_sides_reader(experiment, params)
     fixed_NT = np.tile(question.ids_T, (_CANDIDATES, 1))
-    sweeps = gibbs(rows, fixed_NT, _SWEEPS, rng)
+    sweeps = gibbs(experiment, params, fixed_NT, _SWEEPS, rng)
     ids_NT = np.unique(np.concatenate(sweeps), axis=0)
-    score_N, _ = rows.log_p(ids_NT, ids_NT)
+    score_N, _ = Reader(experiment, params).log_p(ids_NT, ids_NT)
     chance_N = [None] * len(ids_NT)
   else:
     ids_NT, score_N, log_p = forward(
@@ -246,9 +213,9 @@ def forward(
   first = gaps[0].start
   total = 0.0
   if first > 1:
-    rows = forward_reader(experiment, params, ids_T[:1])
+    rows = Reader(experiment, params, ids_T[:1])
     [total], _ = rows.log_p(ids_T[None, 1:first], ids_T[None, 1:first])
-  rows = forward_reader(experiment, params, ids_T[:first])
+  rows = Reader(experiment, params, ids_T[:first])
   ids_NT, weight_N = np.tile(ids_T[:first], (N, 1)), np.zeros(N)
   before, score_N = total, np.zeros(N)
   for stop in [*(gap.start for gap in gaps[1:]), len(ids_T)]:
@@ -289,34 +256,55 @@ _CHOICE = Draw(jax.random.gumbel, _draw_allowed)
 _IN_GAPS = Processor(_allowed, lambda *args: args[1])
 
 
-class Reader(NamedTuple):
-  """How a model reads rows.
+_starter = lru_cache(CACHED_FUNCTIONS)(sharding.jit)
 
-  Attributes:
-    model: its step draws and scores.
-    params: of the model.
-    V: the size of the vocabulary.
-    begin: ids_BT -> the carry before the symbol before the rows, that symbol_B.
+
+class Reader:
+  """How a model reads rows: a language model those that follow a text.
+
+  Args:
+    experiment: it has a filler or a decoder.
+    params: of its model.
+    left_P: for a decoder, the text, at least one symbol.
   """
 
-  model: Decoder | Filler
-  params: Params
-  V: int
-  begin: Callable[[np.ndarray], tuple[Carry, np.ndarray]]
+  def __init__(
+    self,
+    experiment: Experiment,
+    params: Params,
+    left_P: np.ndarray = _NO_TEXT,
+  ):
+    self._model: Any = experiment.filler or experiment.decoder
+    self._params = params
+    self._V = len(experiment.vocabularies["symbols"])
+    self._left_P = left_P
+    if experiment.filler is None:
+      self._carry = prime_carry(self._model, params, left_P[None])
+
+  def _begin(self, ids_BW: np.ndarray) -> tuple[Carry, np.ndarray]:
+    """The carry before the symbol before the rows, and that symbol_B."""
+    B = len(ids_BW)
+    last_B = np.full(B, self._left_P[-1], np.int32)
+    if isinstance(self._model, Filler):
+      return _starter(self._model.start)(self._params, ids_BW), last_B
+    return jax.tree.map(lambda x: np.repeat(x, B, axis=0), self._carry), last_B
 
   def _blocks(
     self, fixed_NT: np.ndarray, ids_NT: np.ndarray
-  ) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[Carry, np.ndarray]]]:
-    """Blocks of rows [B, W] of a few sizes, as each compiles a program."""
+  ) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[Any, ...]]]:
+    """Blocks of rows [B, W] of a few sizes, as each compiles a program.
+
+    And the state before each block, as `sampler.drawer` has it.
+    """
     N, T = ids_NT.shape
     W = padded_length(T)
     B = 1 << (N - 1).bit_length()
-    B = max(min(B, _LOGITS // self.V, _POSITIONS // W), 1)
+    B = max(min(B, _LOGITS // self._V, _POSITIONS // W), 1)
     for first in range(0, N, B):
       block = [x[first : first + B] for x in (fixed_NT, ids_NT)]
       missing = B - len(block[0])
       fixed_BW, ids_BW = (np.pad(x, [(0, missing), (0, W - T)]) for x in block)
-      yield fixed_BW, ids_BW, self.begin(ids_BW)
+      yield fixed_BW, ids_BW, (*self._begin(ids_BW), ((),))
 
   def draw(
     self, fixed_NT: np.ndarray, ids_NT: np.ndarray, rng: np.random.Generator
@@ -331,13 +319,12 @@ class Reader(NamedTuple):
     """
     N, T = ids_NT.shape
     drawn = []
-    for fixed_BW, ids_BW, begin in self._blocks(fixed_NT, ids_NT):
+    for fixed_BW, ids_BW, start in self._blocks(fixed_NT, ids_NT):
       B, W = ids_BW.shape
-      # Drawing and replaying need the step alone.
-      draw = drawer(cast(Decoder, self.model), _CHOICE, (_IN_GAPS,), W)
-      state = *begin, np.zeros(B, bool), ((),)
+      draw = drawer(self._model, _CHOICE, (_IN_GAPS,), W)
+      state = start, np.zeros(B, bool)
       seed = np.uint32(rng.integers(2**32))
-      _, drawn_BW = draw(self.params, state, seed, ((), (fixed_BW,)), 0, T)
+      _, drawn_BW = draw(self._params, state, seed, ((), (fixed_BW,)), 0, T)
       drawn.append(np.asarray(drawn_BW)[:, :T])
     return np.concatenate(drawn)[:N]
 
@@ -353,9 +340,9 @@ class Reader(NamedTuple):
       fixed_NT: the symbols of the text, OPEN in gaps.
       ids_NT: the filled rows.
     """
-    replay, blocks = replayer(cast(Decoder, self.model), (_IN_GAPS,)), []
-    for fixed_BW, ids_BW, begin in self._blocks(fixed_NT, ids_NT):
-      each: Any = replay(self.params, (*begin, ((),)), (fixed_BW,), ids_BW)
+    replay, blocks = replayer(self._model, (_IN_GAPS,)), []
+    for fixed_BW, ids_BW, start in self._blocks(fixed_NT, ids_NT):
+      each: Any = replay(self._params, start, (fixed_BW,), ids_BW)
       some_BW = ~np.isin(ids_BW, (PAD, BEGIN, END, UNKNOWN))
       blocks.append(
         [np.where(some_BW, x, 0).sum(1, dtype=np.float64) for x in each]
@@ -364,51 +351,19 @@ class Reader(NamedTuple):
     return model_N, drawn_N
 
 
-def forward_reader(
-  experiment: Experiment, params: Params, left_P: np.ndarray
-) -> Reader:
-  """How a language model reads rows after a text."""
-  decoder = experiment.decoder
-  assert decoder is not None, "checked by the caller"
-  carry = prime_reader(decoder)(
-    params, padded_prime(left_P[None]), len(left_P) - 1
-  )
-
-  def begin(ids_BT):
-    B = len(ids_BT)
-    tiled = jax.tree.map(lambda x: np.repeat(x, B, axis=0), carry)
-    return tiled, np.full(B, left_P[-1], np.int32)
-
-  V = len(experiment.vocabularies["symbols"])
-  return Reader(decoder, params, V, begin)
-
-
-@lru_cache(CACHED_FUNCTIONS)
-def _starter(start):
-  return sharding.jit(start)
-
-
-def both_sides_reader(experiment: Experiment, params: Params) -> Reader:
-  """How a gap model reads rows."""
-  filler = experiment.filler
-  assert filler is not None, "checked by the caller"
-  start = _starter(filler.start)
-  return Reader(
-    filler,
-    params,
-    len(experiment.vocabularies["symbols"]),
-    lambda ids_BT: (start(params, ids_BT), np.zeros(len(ids_BT), np.int32)),
-  )
-
-
 def gibbs(
-  rows: Reader, fixed_NT: np.ndarray, sweeps: int, rng: np.random.Generator
+  experiment: Experiment,
+  params: Params,
+  fixed_NT: np.ndarray,
+  sweeps: int,
+  rng: np.random.Generator,
 ) -> list[np.ndarray]:
   """The rows after each sweep, which draws the symbols from left to right.
 
   In the first sweep, symbols that are not drawn yet are unknown.
   """
-  ids_NT, states = np.where(fixed_NT == OPEN, UNKNOWN, fixed_NT), []
+  rows, states = Reader(experiment, params), []
+  ids_NT = np.where(fixed_NT == OPEN, UNKNOWN, fixed_NT)
   for _ in range(sweeps):
     ids_NT = rows.draw(fixed_NT, ids_NT, rng)
     states.append(ids_NT)

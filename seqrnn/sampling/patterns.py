@@ -15,7 +15,6 @@ the probability that the model gives to all allowed symbols at step t.
 import functools
 import re
 import warnings
-from collections.abc import Iterator
 from re import _parser  # pyright: ignore[reportAttributeAccessIssue]
 from typing import Any, NamedTuple
 
@@ -67,7 +66,8 @@ def byte_table(pattern: str) -> np.ndarray:
     # Sets within sets, which Python and outlines-core read differently.
     warnings.simplefilter("error", FutureWarning)
     try:
-      operations = {*_operations(_parser.parse(pattern))}
+      # A character is a number in the text of a parsed expression.
+      operations = {*re.findall("[A-Z_]+", repr(_parser.parse(pattern)))}
     except (re.error, FutureWarning, OverflowError, RecursionError) as error:
       raise PatternError(f"syntax error: {error}") from None
   if operations & _REFUSED:
@@ -78,14 +78,6 @@ def byte_table(pattern: str) -> np.ndarray:
     )
   rows = automaton.bounded("regex", rf" (?:{pattern})\z")
   return np.frombuffer(rows, np.int32).reshape(-1, 257)
-
-
-def _operations(tree: Any) -> Iterator[str]:
-  if isinstance(tree, _parser.SubPattern | list | tuple):
-    for part in tree:
-      yield from _operations(part)
-  else:
-    yield str(tree)
 
 
 @functools.lru_cache(4)  # Of large vocabularies, some 100 MB each.

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from seqrnn.config.fields.conditions import SAMPLED_TEXT
-from seqrnn.config.read import FIELDS, Config, flat
+from seqrnn.config import command
+from seqrnn.config import read as config_lib
+from seqrnn.config.read import FIELDS, Config
 from seqrnn.data.read import music
 from seqrnn.data.vocabulary import END, PAD
 from seqrnn.errors import UserError
@@ -33,24 +34,14 @@ def _part_size(total: int, limit: int) -> int:
   return -(-total // -(-total // limit))
 
 
-def padded_prime(prime_BP: np.ndarray) -> np.ndarray:
-  """A prime, padded to one of few lengths, as each compiles a program."""
-  size = _PRIME
-  while size < prime_BP.shape[1]:
-    size *= 4
-  padded_BP = np.zeros((len(prime_BP), size, *prime_BP.shape[2:]), np.int32)
-  padded_BP[:, : prime_BP.shape[1]] = prime_BP
-  return padded_BP
-
-
 @lru_cache(CACHED_FUNCTIONS)
 def prime_reader(
-  decoder: Decoder, mesh: Mesh | None = None, aligned: bool = False
+  decoder: Decoder, mesh: Mesh | None = None
 ) -> Callable[..., Carry]:
   """A jitted function params, prime_BP, length -> carry.
 
-  It reads the first `length` symbols of the prime. With `aligned`, it skips
-  padding at the start, so that primes of several lengths end at one place.
+  It reads the first `length` symbols of the prime. It skips padding at the
+  start, so that primes of several lengths end at one place.
   """
 
   @partial(sharding.jit, mesh=mesh)
@@ -58,7 +49,7 @@ def prime_reader(
     def step(t, carry):
       symbol_B = jax.lax.dynamic_index_in_dim(prime_BP, t, 1, keepdims=False)
       after = decoder.step(params, carry, symbol_B)[0]
-      if not aligned:
+      if prime_BP.ndim > 2:  # Frames have no padding.
         return after
 
       def skip(old, new):
@@ -76,10 +67,42 @@ def prime_carry(
   decoder: Decoder, params: Params, prime_BP: np.ndarray
 ) -> Carry:
   """The carry before the last symbol of a prime, padded at the start."""
-  aligned = prime_BP.ndim == 2 and bool((prime_BP == PAD).any())
-  return prime_reader(decoder, None, aligned)(
-    params, padded_prime(prime_BP), prime_BP.shape[1] - 1
+  P, size = prime_BP.shape[1], _PRIME
+  while size < P:  # Each length compiles a program, so there are few.
+    size *= 4
+  padding = [(0, 0), (0, size - P), (0, 0)][: prime_BP.ndim]
+  padded_BP = np.pad(prime_BP.astype(np.int32), padding)
+  return prime_reader(decoder)(params, padded_BP, P - 1)
+
+
+def _step(
+  decoder: Decoder,
+  applied: tuple[decoding.Processor, ...],
+  values: tuple[Params, tuple[Any, ...]],
+  state: tuple[Carry, jax.Array, tuple[Any, ...]],
+  t: jax.Array,
+  choose: Callable[[jax.Array], jax.Array],
+) -> tuple[Any, jax.Array, jax.Array]:
+  """The state after a symbol, the logits_BV of the model, and those processed.
+
+  Args:
+    decoder: of the model.
+    applied: the processors, in their order.
+    values: the parameters, and the arrays of the processors.
+    state: the carry before symbol_B, symbol_B, the memories of the processors.
+    t: the place of the next symbol, from 0, after the prime.
+    choose: processed logits_BV -> the next symbol_B.
+  """
+  (params, arrays), (carry, symbol_B, memories) = values, state
+  carry, model_BV = decoder.step(params, carry, symbol_B)
+  logits_BV, parts = model_BV, [*zip(applied, arrays, memories, strict=True)]
+  for one, array, memory in parts:
+    logits_BV = one.apply(array, memory, logits_BV, t)
+  symbol_B = choose(logits_BV)
+  memories = tuple(
+    one.advance(array, memory, symbol_B, t) for one, array, memory in parts
   )
+  return (carry, symbol_B, memories), model_BV, logits_BV
 
 
 @lru_cache(CACHED_FUNCTIONS)
@@ -95,14 +118,14 @@ def drawer(
 
   It maps params, state, seed, (settings of `how`, arrays of the processors),
   first, stop to the next state and symbols_BT, whose first stop - first symbols
-  are drawn. A state is the carry before symbol_B, symbol_B, ended_B, and the
-  memories of the processors. A call draws at most `chunk` symbols, and at most
-  `numbers` random numbers at once.
+  are drawn. A state is that of `_step`, and ended_B. A call draws at most
+  `chunk` symbols, and at most `numbers` random numbers at once.
   """
+  step = partial(_step, decoder, applied)
 
   @partial(sharding.jit, mesh=mesh)
   def draw(params, state, seed, values, first, stop):
-    carry, symbol_B, ended_B, memories = state
+    (carry, symbol_B, _), ended_B = state
     settings, arrays = values
     _, like = jax.eval_shape(decoder.step, params, carry, symbol_B)
     key = jax.random.key(seed)
@@ -117,34 +140,27 @@ def drawer(
       begin = first + part * many
       noise_NBV = jax.vmap(drawn)(begin + jnp.arange(many))
 
-      def step(n, loop):
-        carry, symbol_B, memories, symbols_TB = loop
-        t = begin + n
-        carry, logits_BV = decoder.step(params, carry, symbol_B)
+      def draw_one(n, loop):
+        state, symbols_TB = loop
         noise_BV = jax.lax.dynamic_index_in_dim(noise_NBV, n, keepdims=False)
-        logits_BV = decoding.process_logits(
-          applied, arrays, memories, logits_BV, t
-        )
-        symbol_B = how.choose(noise_BV, logits_BV, *settings)
-        memories = decoding.advance_memories(
-          applied, arrays, memories, symbol_B, t
-        )
+        choose = lambda logits_BV: how.choose(noise_BV, logits_BV, *settings)
+        state, *_ = step((params, arrays), state, begin + n, choose)
         symbols_TB = jax.lax.dynamic_update_index_in_dim(
-          symbols_TB, symbol_B, t - first, 0
+          symbols_TB, state[1], begin + n - first, 0
         )
-        return carry, symbol_B, memories, symbols_TB
+        return state, symbols_TB
 
-      return jax.lax.fori_loop(0, jnp.minimum(stop - begin, many), step, loop)
+      count = jnp.minimum(stop - begin, many)
+      return jax.lax.fori_loop(0, count, draw_one, loop)
 
     symbols_TB = jnp.zeros((chunk, *symbol_B.shape), jnp.int32)
     parts = (stop - first + many - 1) // many
-    loop = carry, symbol_B, memories, symbols_TB
-    carry, symbol_B, memories, symbols_TB = jax.lax.fori_loop(
-      0, parts, draw_part, loop
+    state, symbols_TB = jax.lax.fori_loop(
+      0, parts, draw_part, (state[0], symbols_TB)
     )
     # After the loop, in which this would be another kernel of a GPU.
     ended_B, shown_TB = _padded_after_end(ended_B, symbols_TB)
-    return (carry, symbol_B, ended_B, memories), shown_TB.swapaxes(0, 1)
+    return (state, ended_B), shown_TB.swapaxes(0, 1)
 
   return draw
 
@@ -195,7 +211,7 @@ def generator(
     carry = prime_carry(decoder, params, prime_BP)
     last_B = prime_BP[:, -1].astype(np.int32)
     memories = tuple(one.start(prime_BP) for one in applied)
-    state = carry, last_B, np.zeros(last_B.shape, bool), memories
+    state = (carry, last_B, memories), np.zeros(last_B.shape, bool)
     chunk = _part_size(length, _CHUNK)
     for first in range(0, length, chunk):
       stop = min(first + chunk, length)
@@ -203,7 +219,7 @@ def generator(
         params, state, np.uint32(seed), (settings, arrays), first, stop
       )
       yield np.asarray(symbols_BT)[:, : stop - first]
-      if np.asarray(state[2]).all():
+      if np.asarray(state[1]).all():
         return
 
   return generate
@@ -221,22 +237,17 @@ def replayer(
   memories), arrays of the processors, symbols_BT to log p of the model and of
   the processed logits, both [B, T].
   """
+  step = partial(_step, decoder, applied)
 
   @partial(sharding.jit, mesh=mesh)
   def replay(params, state, arrays, symbols_BT):
-    def step(state, following):
-      carry, symbol_B, memories = state
+    def score(state, following):
       t, next_B = following
-      carry, logits_BV = decoder.step(params, carry, symbol_B)
-      after_BV = decoding.process_logits(
-        applied, arrays, memories, logits_BV, t
-      )
-      memories = decoding.advance_memories(applied, arrays, memories, next_B, t)
-      log_p = _log_p(logits_BV, next_B), _log_p(after_BV, next_B)
-      return (carry, next_B, memories), log_p
+      state, *logits = step((params, arrays), state, t, lambda _: next_B)
+      return state, [_log_p(logits_BV, next_B) for logits_BV in logits]
 
     following = jnp.arange(symbols_BT.shape[1]), symbols_BT.T
-    _, (model_TB, after_TB) = jax.lax.scan(step, state, following)
+    _, (model_TB, after_TB) = jax.lax.scan(score, state, following)
     return model_TB.T, after_TB.T
 
   return replay
@@ -298,13 +309,9 @@ def sample_music(
   """
   settings = config.sample
   assert experiment.decoder is not None, "checked by the caller"
-  for name, value in flat(config).items():
-    field = FIELDS[name]
-    if field.used == SAMPLED_TEXT and value != field.default:
-      raise UserError(
-        f"config.{name}={value!r}: must be {str(field.default).lower()} for"
-        " music, whose notes are drawn independently"
-      )
+  names = [name for name in FIELDS if name.startswith("sample.")]
+  for reason in command.unused(config, names, config_lib.defaults()):
+    raise UserError(reason)
   prime_PV = prime_frames(config.data, settings.prime)
   prime_BPV = np.tile(prime_PV, (settings.streams, 1, 1))
   generate = generator(

@@ -48,10 +48,7 @@ def pattern_of(path: str) -> str:
   name = f"config.sample.schema={path!r}"
   try:
     schema = files.read_json(path, _BYTES)
-    reduced = _reduced(schema, "#")
-    for group in {"$defs", "definitions"} & schema.keys():
-      reduced[group] = _each(schema[group], f"#/{group}")
-    text = json.dumps(reduced, allow_nan=False)
+    text = json.dumps(_reduced(schema, "#"), allow_nan=False)
     return automaton.bounded("schema", text).decode()
   except OSError as error:
     raise UserError(f"{name}: cannot be read: {error.strerror}") from None
@@ -66,16 +63,9 @@ def _require(holds: Any, message: str):
     raise PatternError(message)
 
 
-def _each(schemas: dict | list, place: str) -> Any:
-  if isinstance(schemas, list):
-    return [_reduced(one, f"{place}/{n}") for n, one in enumerate(schemas)]
-  return {key: _reduced(schemas[key], f"{place}/{key}") for key in schemas}
-
-
 def _reduced(schema: Any, place: str) -> dict:
   """A schema that outlines-core reads as it is meant."""
   _require(isinstance(schema, dict), f"{place} must be an object with a type")
-  schema = {key: schema[key] for key in schema if key not in _NOTES}
   types = schema.get("type")
   kinds = [key for key in ("$ref", "anyOf", "const", "enum") if key in schema]
   kinds = kinds[:1] or (types if isinstance(types, list) else [types])
@@ -83,17 +73,21 @@ def _reduced(schema: Any, place: str) -> dict:
     kinds and all(kind in [*_KEYWORDS] for kind in kinds),
     f"{place} has type={types!r}; it must be one of {', '.join(_TYPES)}",
   )
-  known = set().union(*(_KEYWORDS[kind] for kind in kinds))
+  known = _NOTES.union(*(_KEYWORDS[kind] for kind in kinds))
   for key in schema:
     _require(key in known, f"{place} has {key}, which is not supported there")
-  ways = [_of_kind(kind, schema, place) for kind in kinds]
-  return ways[0] if len(ways) == 1 else {"anyOf": ways}
+  if len(kinds) == 1:
+    return _of_kind(kinds[0], schema, place)
+  ways = [
+    {key: schema[key] for key in schema if key in _KEYWORDS[kind]}
+    | {"type": kind}
+    for kind in kinds
+  ]
+  return {"anyOf": [_reduced(way, place) for way in ways]}
 
 
 def _of_kind(kind: str, schema: dict, place: str) -> dict:
-  schema = {key: schema[key] for key in schema if key in _KEYWORDS[kind]}
-  if "type" in schema:
-    schema["type"] = kind
+  """The schema of a single kind, which has keywords of this kind alone."""
   for limit in ("Length", "Items"):
     low = schema.get(f"min{limit}", 0)
     high = schema.get(f"max{limit}", low)
@@ -102,47 +96,46 @@ def _of_kind(kind: str, schema: dict, place: str) -> dict:
   if kind == "$ref":
     local = re.fullmatch(r"#/(\$defs|definitions)/[^/~]+", schema[kind])
     _require(local, f"{place} has a $ref, which must begin with #/$defs/")
-  elif kind == "const":
-    return {"enum": [schema[kind]]}
   elif kind in ("anyOf", "enum"):
-    values = schema[kind] if isinstance(schema[kind], list) else []
-    _require(values, f"{place} has {kind}, which must be a list of one or more")
-    schema = {kind: _each(values, place) if kind == "anyOf" else values}
-  elif kind == "string" and "pattern" in schema:
-    _require(len(schema) == 2, f"{place} has a pattern, and so no lengths")
+    some = isinstance(schema[kind], list) and schema[kind]
+    _require(some, f"{place} has {kind}, which must be a list of one or more")
+  elif "pattern" in schema:
+    lengths = {"minLength", "maxLength"} & schema.keys()
+    _require(not lengths, f"{place} has a pattern, and so no lengths")
     pattern = schema["pattern"].removeprefix("^")
     pattern = re.sub(r"(?<!\\)((?:\\\\)*)\$$", r"\1", pattern)
     escaped = np.any(byte_table(pattern)[:, _ESCAPED])
     _require(not escaped, f"{place}/pattern can match what JSON must escape")
-    schema["pattern"] = f"(?:{pattern})"
+    schema = schema | {"pattern": f"(?:{pattern})"}
   elif kind == "array":
-    key = (
-      "prefixItems" if len(schema) == 2 and "items" not in schema else "items"
-    )
+    keys = {"items", "prefixItems", "minItems", "maxItems"} & schema.keys()
     _require(
-      key in schema and (key == "prefixItems" or "prefixItems" not in schema),
+      keys == {"prefixItems"} or keys - {"minItems", "maxItems"} == {"items"},
       f"{place} is an array, and needs items, or prefixItems alone",
     )
-    each = _each if key == "prefixItems" else _reduced
-    schema[key] = each(schema[key], f"{place}/{key}")
   elif kind == "object":
-    return _object(schema, place)
-  return schema
-
-
-def _object(schema: dict, place: str) -> dict:
-  more = schema.pop("additionalProperties", None)
-  properties = schema.get("properties")
-  if properties is None:
+    names = [*schema.get("required", []), *schema.get("properties", [])]
     _require(
-      isinstance(more, dict) and "required" not in schema,
+      "properties" in schema
+      or (isinstance(schema.get("additionalProperties"), dict) and not names),
       f"{place} is an object, and needs properties",
     )
-    more = _reduced(more, f"{place}/additionalProperties")
-    return schema | {"additionalProperties": more}
-  for name in [*schema.get("required", []), *properties]:
-    plain = name in properties and not {*_ESCAPED} & {*map(ord, name)}
-    _require(
-      plain, f"{place}: {name!r} is no property, or one JSON must escape"
-    )
-  return schema | {"properties": _each(properties, f"{place}/properties")}
+    for name in names:
+      plain = not {*_ESCAPED} & {*map(ord, name)}
+      _require(
+        name in schema["properties"] and plain,
+        f"{place}: {name!r} is no property, or one JSON must escape",
+      )
+  return {key: _inner(key, schema[key], place) for key in schema}
+
+
+def _inner(key: str, value: Any, place: str) -> Any:
+  """The value of a keyword, with the schemas in it reduced."""
+  more = key == "additionalProperties" and isinstance(value, dict)
+  if key == "items" or more:
+    return _reduced(value, f"{place}/{key}")
+  if key in ("anyOf", "prefixItems"):
+    return [_reduced(one, f"{place}/{n}") for n, one in enumerate(value)]
+  if key in ("properties", "$defs", "definitions"):
+    return {n: _reduced(value[n], f"{place}/{key}/{n}") for n in value}
+  return value

@@ -152,6 +152,8 @@ class Writing(NamedTuple):
     config: of the run.
     primes: the texts to continue.
     rows: their ids.
+    shown: of each row, the ids that are a part of its text.
+    stops: the texts that end a text.
   """
 
   experiment: Experiment
@@ -159,28 +161,12 @@ class Writing(NamedTuple):
   config: Config
   primes: list[str]
   rows: list[np.ndarray]
+  shown: list[np.ndarray]
+  stops: list[str]
 
   @property
   def symbols(self) -> Vocabulary:
     return self.experiment.vocabularies["symbols"]
-
-  @property
-  def stops(self) -> list[str]:
-    stop = self.config.sample.stop
-    return [] if stop is None else parse_stops(stop)
-
-  @property
-  def patterned(self) -> bool:
-    settings = self.config.sample
-    return (settings.pattern, settings.schema) != (None, None)
-
-  def shown(self, n: int) -> np.ndarray:
-    """The ids of a prime that are a part of its text."""
-    # A random first symbol is no part of a match.
-    prime, ids = self.primes[n], self.rows[n]
-    if self.patterned and not prime:
-      return ids[:0]
-    return ids[len(start_ids(self.symbols, self.config.data, prime)) :]
 
   def generate(
     self, prime_BP: np.ndarray, seed: int, temperature: float
@@ -188,16 +174,13 @@ class Writing(NamedTuple):
     """Chunks of drawn symbols, [B, n]."""
     settings, decoder = self.config.sample, self.experiment.decoder
     assert decoder is not None, "checked by the caller"
-    how, more = decoding.SYMBOL, ()
     limits = decoding.Limits(min_p=settings.min_p)
     if (settings.top_k, settings.top_p) != (None, None):
       top_k, top_p = settings.top_k or len(self.symbols), settings.top_p or 1.0
       limits = limits._replace(top_k=top_k, top_p=top_p)
-    if limits != decoding.Limits():
-      how, more = decoding.LIKELY_SYMBOL, (limits,)
     applied = _applied(self.config, self.symbols, temperature)
-    draw = generator(decoder, length=settings.length, how=how, applied=applied)
-    return draw(self.params, prime_BP, seed, temperature, *more)
+    draw = generator(decoder, length=settings.length, applied=applied)
+    return draw(self.params, prime_BP, seed, temperature, limits)
 
 
 def _applied(
@@ -230,13 +213,17 @@ def _applied(
   return applied
 
 
+def _patterned(settings: Config) -> bool:
+  return (settings.pattern, settings.schema) != (None, None)
+
+
 def begin(experiment: Experiment, params: Params, config: Config) -> Writing:
   """The texts of `config.sample` to draw; warns of unknown symbols.
 
   Raises:
     UserError: the primes cannot be read.
   """
-  settings, rows, unknown = config.sample, [], {}
+  settings, rows, shown, unknown = config.sample, [], [], {}
   symbols = experiment.vocabularies["symbols"]
   field, primes = "sample.prime", [("config.sample.prime", settings.prime)]
   primes *= settings.streams
@@ -247,16 +234,22 @@ def begin(experiment: Experiment, params: Params, config: Config) -> Writing:
       symbols, prime, config.data, settings.seed + n, where
     )
     rows.append(ids)
+    # A random first symbol is no part of a match.
+    random = _patterned(settings) and not prime
+    start = start_ids(symbols, config.data, prime)
+    shown.append(ids[:0] if random else ids[len(start) :])
     unknown |= dict.fromkeys(strange)
   report_unknown([*unknown], field)
-  return Writing(experiment, params, config, [s for _, s in primes], rows)
+  texts = [prime for _, prime in primes]
+  stops = [] if settings.stop is None else parse_stops(settings.stop)
+  return Writing(experiment, params, config, texts, rows, shown, stops)
 
 
 def stream(writing: Writing, temperature: float) -> Iterator[str]:
   """Pieces of the first text, as they are drawn; joined they are the text."""
   seed = writing.config.sample.seed
   chunks = writing.generate(writing.rows[0][None], seed, temperature)
-  return pieces(writing.symbols, writing.shown(0), chunks, writing.stops)
+  return pieces(writing.symbols, writing.shown[0], chunks, writing.stops)
 
 
 def stream_of(
@@ -271,16 +264,12 @@ def stream_of(
   settings = config.sample
   if not experiment.writes_text:
     raise UserError(f"task={config.task!r}: writes no text, which has pieces")
-  allowed = {
-    "temperature": len(settings.temperature) == 1,
-    "streams": settings.streams == 1,
-    "prompts": settings.prompts is None,
-  }
-  for name, holds in allowed.items():
-    if not holds:
-      raise UserError(
-        f"config.sample.{name}={settings[name]!r}: a stream is one text"
-      )
+  texts = len(settings.temperature), settings.streams, settings.prompts
+  if texts != (1, 1, None):
+    raise UserError(
+      f"config.sample.temperature={settings.temperature}, streams="
+      f"{settings.streams}, prompts={settings.prompts!r}: a stream is one text"
+    )
   return stream(begin(experiment, params, config), settings.temperature[0])
 
 
@@ -292,14 +281,13 @@ def excerpts(experiment: Experiment, config: Config) -> Callable[[Params], str]:
   if not experiment.writes_text:
     return lambda _: ""
   config = copy.deepcopy(config)
-  settings = config.sample
   # A pattern may need more symbols.
-  settings.update(pattern=None, schema=None, length=_EXCERPT)
-  symbols = experiment.vocabularies["symbols"]
-  ids, _ = prime_ids(symbols, settings.prime, config.data, settings.seed)
-  writing = Writing(experiment, None, config, [settings.prime], [ids])
+  config.sample.update(pattern=None, schema=None, length=_EXCERPT)
+  config.sample.update(streams=1, prompts=None)
+  writing = begin(experiment, None, config)
+  [temperature, *_] = config.sample.temperature
   return lambda params: "".join(
-    stream(writing._replace(params=params), settings.temperature[0])
+    stream(writing._replace(params=params), temperature)
   )
 
 
@@ -337,30 +325,30 @@ def _group(
   P = max(map(len, rows))
   prime_BP = np.stack([np.pad(row, (P - len(row), 0)) for row in rows])
   chunks = writing.generate(prime_BP, seed, temperature)
-  shown = [writing.shown(n) for n in chosen]
+  shown = [writing.shown[n] for n in chosen]
   drawn_BT = collect(symbols, shown, chunks, writing.stops)
-  samples, bounded = [], writing.config.data.boundaries
-  for n, prime_P, drawn_T in zip(chosen, shown, drawn_BT, strict=True):
-    text, size, ended = ending(symbols, prime_P, drawn_T, writing.stops)
-    if ended == "end" and (writing.patterned or not bounded):
-      size -= 1  # The model gives such an end no probability, or another one.
-    prime, first_seed = writing.primes[n], writing.config.sample.seed
-    samples.append(
-      Sample(prime, text, None, size, temperature, first_seed, ended)
-    )
-  if not scored:
-    return samples
-  decoder = writing.experiment.decoder
-  assert decoder is not None, "checked by the caller"
-  size_B1 = np.array([one.symbols for one in samples])[:, None]
-  counted_BT = np.arange(drawn_BT.shape[1])[None] < size_B1
-  log_p_BT = log_probabilities(
-    decoder, writing.params, prime_BP, np.where(counted_BT, drawn_BT, PAD)
+  pairs = zip(shown, drawn_BT, strict=True)
+  texts, sizes, ends = zip(
+    *(ending(symbols, *pair, writing.stops) for pair in pairs), strict=True
   )
-  log_p_B = log_p_BT.sum(axis=1, dtype=np.float64).tolist()
+  if _patterned(writing.config.sample) or not writing.config.data.boundaries:
+    # The model gives such an end no probability, or another one.
+    sizes = [n - (end == "end") for n, end in zip(sizes, ends, strict=True)]
+  log_p = [None] * len(chosen)
+  if scored:
+    decoder = writing.experiment.decoder
+    assert decoder is not None, "checked by the caller"
+    counted_BT = np.arange(drawn_BT.shape[1])[None] < np.array(sizes)[:, None]
+    symbols_BT = np.where(counted_BT, drawn_BT, PAD)
+    log_p_BT = log_probabilities(decoder, writing.params, prime_BP, symbols_BT)
+    log_p = log_p_BT.sum(axis=1, dtype=np.float64).tolist()
+  primes, first_seed = (
+    [writing.primes[n] for n in chosen],
+    writing.config.sample.seed,
+  )
   return [
-    one._replace(log_prob=log_p)
-    for one, log_p in zip(samples, log_p_B, strict=True)
+    Sample(*parts, temperature, first_seed, end)
+    for *parts, end in zip(primes, texts, log_p, sizes, ends, strict=True)
   ]
 
 

@@ -72,10 +72,12 @@ def examiner(
   """A function params, batches, stop -> metrics, and the labels if it has any.
 
   It is compiled once per experiment. It calls `stop` before each batch; when
-  the result is true, it returns None. The windows of a text are joined: figures
-  are of whole texts, if the batches have `document` and `place`.
+  the result is true, it returns None. The windows of a text with labels are
+  joined: figures are of whole texts.
   """
-  zeros, add = adder(totals(experiment), mesh)
+  decide = None if experiment.labels is None else decider(experiment)
+  totals = totals_of(experiment.loss, decide, experiment.by_text)
+  zeros, add = adder(totals, mesh)
   start = sharding.carry_init(experiment.carry, mesh)
 
   def examine(
@@ -91,20 +93,17 @@ def examiner(
       if experiment.labels is not None:
         parts.append(_flat(rows, sharding.own_rows(answers)))
 
-    for n, rows in enumerate(batches.rows(first, end)):
+    for rows in batches.rows(first, end):
       if stop():
         return None
-      # Rows of batches without documents are texts of their own.
-      document = n * B + first + np.arange(end - first)
-      place = rows.pop("place", document * rows["inputs"].shape[1])
-      document = rows.pop("document", document)
+      columns = {name: rows[name] for name in _COLUMNS if name in rows}
+      for name in ("document", "place"):
+        columns[name] = rows.pop(name, None)
       batch = sharding.put(rows, B, mesh)
       if sums is None:
         carry = start(batch["inputs"].shape[0])
         sums = zeros(params, carry, batch)
       carry, sums, answers = add(params, carry, sums, batch)
-      columns = {name: rows[name] for name in _COLUMNS if name in rows}
-      columns |= {"document": document, "place": place}
       pending.append((columns, answers, sums))
       if len(pending) > _PENDING:
         fetch()
@@ -171,9 +170,8 @@ def _of_texts(experiment: Experiment, answers: LabelRows) -> dict[str, float]:
   """The figures that differ where texts are cut into windows."""
   figures = {}
   if experiment.spans is not None:
-    counts_3 = answers.span_counts(experiment.spans).sum(axis=1)
-    totals = jax.tree.map(np.float64, spans.ratios(counts_3))
-    figures = {n: float(a / b) if b else 0.0 for n, (a, b) in totals.items()}
+    counts_3K = answers.span_counts(experiment.spans)
+    figures = spans.figures(counts_3K.sum(axis=1, dtype=np.float64))
   if answers.joined:
     assert answers.log_p is not None, "windows of a text with one label"
     weight, known = answers.weight, answers.target > UNKNOWN
@@ -189,20 +187,16 @@ def _of_texts(experiment: Experiment, answers: LabelRows) -> dict[str, float]:
   return figures
 
 
-def totals(
-  experiment: Experiment,
+@lru_cache(CACHED_FUNCTIONS)
+def totals_of(
+  loss: Callable, decide: Callable | None, by_text: bool
 ) -> Callable[..., tuple[Carry, tuple[Any, Any]]]:
   """A function params, carry, batch -> carry, (totals, answers).
 
   Answers to labels are their best ids [B, N], or, where a text has one label,
-  the log-probabilities of all ids [B, V]; to other targets ().
+  the log-probabilities of all ids [B, V]; without `decide` ().
   """
-  decide = None if experiment.labels is None else decider(experiment)
-  return _totals(experiment.loss, decide, experiment.by_text)
 
-
-@lru_cache(CACHED_FUNCTIONS)
-def _totals(loss: Callable, decide: Callable | None, by_text: bool) -> Callable:
   def count(params, carry, batch):
     after, figures = loss(params, carry, batch, None)[1]
     if decide is None:
@@ -226,7 +220,7 @@ def adder(
   sum over all devices would make them wait for each other at each batch.
 
   Args:
-    totals: as the function of that name returns it.
+    totals: as `totals_of` returns it.
     mesh: of the devices.
   """
   by_rows = sharding.by_rows(mesh)

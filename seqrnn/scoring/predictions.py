@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any, NamedTuple
 
 import jax
@@ -76,20 +76,12 @@ class Prediction(NamedTuple):
     return [names[0] for names in self.likely]
 
   def __repr__(self) -> str:
-    """The targets, each with its truth and the most likely answers."""
-    answers = [
-      " ".join(
-        f"{name!r} {chance:.3f}" for name, chance in zip(*pair, strict=True)
-      )
-      for pair in zip(self.likely, self.probabilities, strict=True)
-    ] or [number_text(row) for row in self.numbers]
-    parts = [
-      f"{truth!r}: {answer}" if truth else answer
-      for truth, answer in zip(self.truth, answers, strict=True)
-    ]
-    more = len(parts) - _TARGETS
-    rest = [f"{more} more"] if more > 0 else []
-    return f"Prediction({'; '.join(parts[:_TARGETS] + rest)})"
+    """The first targets, each with its truth and the most likely answer."""
+    answers = self.best or [number_text(row) for row in self.numbers]
+    pairs = zip(self.truth[:_TARGETS], answers, strict=False)
+    parts = [f"{truth!r}: {answer!r}" for truth, answer in pairs]
+    parts += [f"{len(answers) - _TARGETS} more"] * (len(answers) > _TARGETS)
+    return f"Prediction({'; '.join(parts)})"
 
   def text(self, unit: str, start: int = 0, stop: int | None = None) -> str:
     """The text of inputs `start` to `stop`, with U+FFFD for a gap."""
@@ -109,11 +101,13 @@ def decider(
 ) -> Callable[..., tuple[Carry, tuple[jax.Array, jax.Array]]]:
   """A function params, carry, batch -> carry, (outputs_BNV, best ids_BN)."""
   assert experiment.predict is not None, "there are labels"
-  return experiment.decode or _each(experiment.predict)
+  return experiment.decode or best_of_each(experiment.predict)
 
 
 @lru_cache(CACHED_FUNCTIONS)
-def _each(predict: Callable[..., Any]) -> Callable[..., Any]:
+def best_of_each(predict: Callable[..., Any]) -> Callable[..., Any]:
+  """`Experiment.decode` by the most likely id of each target."""
+
   def decide(params, carry, batch):
     carry, logits_BNV = predict(params, carry, batch)
     return carry, (logits_BNV, jnp.argmax(logits_BNV, axis=-1))
@@ -121,55 +115,34 @@ def _each(predict: Callable[..., Any]) -> Callable[..., Any]:
   return decide
 
 
+_jitted = lru_cache(CACHED_FUNCTIONS)(sharding.jit)
+
+
 @lru_cache(CACHED_FUNCTIONS)
 def ranker(
-  predict: Callable[..., Any],
-  k: int,
-  mesh: Mesh | None = None,
-  decode: Callable[..., Any] | None = None,
+  decide: Callable[..., Any], k: int, mesh: Mesh | None = None
 ) -> Callable[..., Any]:
   """A jitted function params, carry, batch -> carry, (ids, p, surprisal).
 
-  These are the most likely ids and their probabilities [B, N, K], and the
-  surprisal of the targets [B, N]. With `Experiment.decode`, the first id is
-  that of the most likely sequence.
+  These are the best id of `decide`, the most likely others and their
+  probabilities [B, N, K], and the surprisal of the targets [B, N].
   """
 
   @partial(sharding.jit, mesh=mesh)
   def rank(params, carry, batch):
-    if decode is None:
-      carry, logits_BNV = predict(params, carry, batch)
-    else:
-      carry, (logits_BNV, best_BN) = decode(params, carry, batch)
+    carry, (logits_BNV, best_BN) = decide(params, carry, batch)
     logs_BNV = jax.nn.log_softmax(logits_BNV)
     V = logs_BNV.shape[-1]
-    if decode is None:
-      logs_BNK, ids_BNK = jax.lax.top_k(logs_BNV, min(k, V))
-    else:
-      first_BNV = jax.nn.one_hot(best_BN, V, dtype=bool)
-      ranks_BNV = jnp.where(first_BNV, 1, logs_BNV)  # Logs are at most 0.
-      _, ids_BNK = jax.lax.top_k(ranks_BNV, min(k, V))
-      logs_BNK = jnp.take_along_axis(logs_BNV, ids_BNK, axis=-1)
+    first_BNV = jax.nn.one_hot(best_BN, V, dtype=bool)
+    ranks_BNV = jnp.where(first_BNV, 1, logs_BNV)  # Logs are at most 0.
+    _, ids_BNK = jax.lax.top_k(ranks_BNV, min(k, V))
+    logs_BNK = jnp.take_along_axis(logs_BNV, ids_BNK, axis=-1)
     true_BN1 = jnp.take_along_axis(
       logs_BNV, batch["targets"][..., None], axis=-1
     )
     return carry, (ids_BNK, jnp.exp(logs_BNK), -true_BN1[..., 0])
 
   return rank
-
-
-@lru_cache(CACHED_FUNCTIONS)
-def calculator(
-  predict: Callable[..., Any], mesh: Mesh | None = None
-) -> Callable[..., Any]:
-  """A jitted function params, carry, batch -> carry, (outputs_BNV,)."""
-
-  @partial(sharding.jit, mesh=mesh)
-  def calculate(params, carry, batch):
-    carry, outputs_BNV = predict(params, carry, batch)
-    return carry, (outputs_BNV,)
-
-  return calculate
 
 
 def predictions(
@@ -198,21 +171,21 @@ def _joined(
   """
   start, first = rows[0]
   parts = [p for _, p in rows]
+  names = ["inputs", "read"]
+  if not experiment.by_text:
+    names += "targets", "truth", "surprisal", "ids", "probabilities", "likely"
+  columns = {name: [getattr(p, name) for p in parts] for name in names}
   joined = first._replace(
-    inputs=np.concatenate([p.inputs for p in parts]),
-    read=[symbol for p in parts for symbol in p.read],
+    **{
+      name: [*chain(*every)]
+      if isinstance(every[0], list)
+      else np.concatenate(every)
+      for name, every in columns.items()
+    }
   )
   if not experiment.by_text:
-    per_target = ("targets", "surprisal", "ids", "probabilities")
-    return joined._replace(
-      positions=np.concatenate([p.positions + at - start for at, p in rows]),
-      truth=[truth for p in parts for truth in p.truth],
-      likely=[names for p in parts for names in p.likely],
-      **{
-        name: np.concatenate([getattr(p, name) for p in parts])
-        for name in per_target
-      },
-    )
+    places = [p.positions + at - start for at, p in rows]
+    return joined._replace(positions=np.concatenate(places))
   parts = [p for p in parts if len(p.positions)]
   if len(parts) > 1:
     ids = np.sort(first.ids, axis=1)
@@ -245,21 +218,19 @@ def _rows(
   """Yields the place of each row, and its predictions; all with `by_text`."""
   names, predict = experiment.names, experiment.predict
   assert predict is not None, "checked by the caller"
-  if names is None:
-    answer = calculator(predict)
-  elif experiment.labels is not None:  # Reserved ids are not labels.
-    V = len(names.symbols)
-    most = V if experiment.by_text else min(k, V)
-    answer = ranker(predict, most, decode=experiment.decode)
-  else:
-    answer = ranker(predict, k)
+  answer: Any = _jitted(predict)
+  if names is not None:
+    if experiment.labels is not None:  # Reserved ids are not labels.
+      V = len(names.symbols)
+      k = V if experiment.by_text else min(k, V)
+    answer = ranker(decider(experiment), k)
   carry = None
   for batch in experiment.batches(split, 0, ordered=True, named=True):
     read_BT, truth_BN = batch.pop("read"), batch.pop("truth", None)
     if carry is None:
       carry = experiment.carry(len(batch["inputs"]))
     carry, ranked = answer(params, carry, batch)
-    ranked = jax.device_get(ranked)
+    ranked = jax.tree.leaves(jax.device_get(ranked))
     for row, weights_N in enumerate(batch["weights"]):
       positions = np.flatnonzero(weights_N)
       inputs = batch["inputs"][row]

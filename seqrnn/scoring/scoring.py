@@ -83,24 +83,6 @@ def target_scores(
   return scores
 
 
-@lru_cache(CACHED_FUNCTIONS)
-def event_scorer(
-  head: Callable[..., tuple[Carry, jax.Array]], top_k: int = 0
-) -> Callable[[Params, Carry, Batch], tuple[Carry, dict[str, jax.Array]]]:
-  """A function for `scorer`: the `target_scores` of each target by a head.
-
-  Args:
-    head: of `Experiment.heads`.
-    top_k: as in `target_scores`.
-  """
-
-  def score(params, carry, batch):
-    carry, logits_BNV = head(params, carry, batch)
-    return carry, target_scores(logits_BNV, batch["targets"], top_k)
-
-  return score
-
-
 def in_few_lengths(experiment: Experiment) -> Experiment:
   """The experiment, with batches of few lengths, as each compiles a program."""
   batches = experiment.batches

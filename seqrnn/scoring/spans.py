@@ -26,17 +26,10 @@ _TYPE = 16  # The code of a tag is _TYPE * type + these bits; -1 outside.
 _OUTSIDE = -1
 _WHOLE = _BEGINS + _CLOSES
 _SCHEMES = [
-  {
-    "B": _BEGINS + _OPENS + _CLOSES,
-    "I": _BEGINS + _INSIDE + _OPENS + _CLOSES,
-  },
+  {"B": _WHOLE + _OPENS, "I": _WHOLE + _OPENS + _INSIDE},
   *(
-    {
-      "B": _BEGINS + _OPENS,
-      "I": _INSIDE + _OPENS,
-      end: _INSIDE + _CLOSES,
-      single: _WHOLE,
-    }
+    {"B": _BEGINS + _OPENS, "I": _INSIDE + _OPENS}
+    | {end: _INSIDE + _CLOSES, single: _WHOLE}
     for end, single in ("ES", "LU")
   ),
 ]
@@ -152,42 +145,6 @@ def _spans(
   return ends_BT, event_BT // 2, type_BT
 
 
-def by_type(
-  types: int, code_V: np.ndarray, batch: Batch, best_BT: jax.Array
-) -> jax.Array:
-  """The numbers of true, predicted and correct spans, [3, types + 1].
-
-  Args:
-    types: their number; the last column counts all others.
-    code_V: `codes` of all ids.
-    batch: has the `codes` of the true tags, `spans`, if ids lack some of them;
-      and `first`, where texts begin, if rows have several.
-    best_BT: the predicted ids.
-  """
-  by_id_V = jnp.asarray(code_V)
-  weights_BT = batch["weights"]
-  true = batch.get("spans", by_id_V[batch["targets"]])
-  first = batch.get("first", jnp.arange(best_BT.shape[1])[None] == 0)
-  true_BT, start_BT, type_BT = _spans(true, weights_BT, first)
-  found_BT, other_BT, own_BT = _spans(by_id_V[best_BT], weights_BT, first)
-  same_BT = (start_BT == other_BT) & (type_BT == own_BT)
-  each = (
-    (true_BT, type_BT),
-    (found_BT, own_BT),
-    (true_BT & found_BT & same_BT, type_BT),
-  )
-  return jnp.stack(
-    [
-      jnp.sum(
-        jax.nn.one_hot(jnp.minimum(kind_BT, types), types + 1)
-        * is_BT[..., None],
-        axis=(0, 1),
-      )
-      for is_BT, kind_BT in each
-    ]
-  )
-
-
 def counter(
   labels: Vocabulary,
 ) -> tuple[Spans | None, Callable[[Batch, jax.Array], Totals]]:
@@ -204,7 +161,26 @@ def counter(
     code_V = codes(labels, ["O", "O", "O", "", *names])
 
     def count(batch, best_BT):
-      return by_type(len(types), code_V, batch, best_BT)
+      by_id_V, weights_BT = jnp.asarray(code_V), batch["weights"]
+      # Ids lack some of the tags; rows may have several texts.
+      code_BT = batch.get("spans", by_id_V[batch["targets"]])
+      first = batch.get("first", jnp.arange(best_BT.shape[1])[None] == 0)
+      true_BT, *true = _spans(code_BT, weights_BT, first)
+      best_BT, *best = _spans(by_id_V[best_BT], weights_BT, first)
+      same_BT = (true[0] == best[0]) & (true[1] == best[1])
+
+      def by_type(ends_BT, type_BT):
+        index_BT = jnp.minimum(type_BT, len(types))  # The last: all others.
+        type_BTK = jax.nn.one_hot(index_BT, len(types) + 1)
+        return jnp.sum(type_BTK * ends_BT[..., None], axis=(0, 1))
+
+      return jnp.stack(
+        [
+          by_type(true_BT, true[1]),
+          by_type(best_BT, best[1]),
+          by_type(true_BT & best_BT & same_BT, true[1]),
+        ]
+      )
 
     return Spans(types, count), lambda *batch: ratios(count(*batch).sum(1))
   if len(names) > 2:
@@ -229,6 +205,12 @@ def ratios(counts_3: Any) -> Totals:
   }
 
 
+def figures(counts_3: np.ndarray) -> dict[str, float]:
+  """Precision, recall and F1; 0 where there is nothing to count."""
+  pairs = ratios(counts_3).items()
+  return {name: float(a / b) if b else 0.0 for name, (a, b) in pairs}
+
+
 COLUMNS = "type", "precision", "recall", "f1", "true", "predicted", "correct"
 
 
@@ -242,7 +224,6 @@ def span_table(types: Sequence[str], counts_3K: np.ndarray) -> list[list[Any]]:
   order = np.argsort(-counts_3K[0, 1:], kind="stable") + 1
   rows = []
   for n in [0, *order[counts_3K[:, order].any(axis=0)]]:
-    terms = ratios(counts_3K[:, n]).values()
-    figures = [float(a / b) if b else 0.0 for a, b in terms]
-    rows.append([names[n], *figures, *counts_3K[:, n].tolist()])
+    counts_3 = counts_3K[:, n]
+    rows.append([names[n], *figures(counts_3).values(), *counts_3.tolist()])
   return rows

@@ -22,7 +22,13 @@ from seqrnn.models.layers import Recurrent
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
-POOLINGS = ("last", "mean", "max")
+# States [T, H] in order, and whether they are of the backward direction,
+# -> the vector of a text. It also pools the vector so far and further rows.
+POOLINGS = {
+  "last": lambda y_TH, reverse: y_TH[0 if reverse else -1],
+  "mean": lambda y_TH, _: y_TH.sum(axis=0, dtype=np.float64),
+  "max": lambda y_TH, _: y_TH.max(axis=0),
+}
 
 
 class Block(NamedTuple):
@@ -206,21 +212,15 @@ def texts(reading: Reading, pooling: str) -> Block:
     # BEGIN and END; other models read them as part of the text.
     symbols_only = reading.experiment.in_bits
     mask_BT = is_symbol(batch) if symbols_only else batch["inputs"] != PAD
+    for reverse, y_BTH in states.items():  # Sums of long texts need digits.
+      pooled.setdefault(reverse, np.zeros((documents, y_BTH.shape[2])))
     for row in np.flatnonzero(mask_BT.any(axis=1)):
       document, mask_T = batch["document"][row], mask_BT[row]
       for reverse, y_BTH in states.items():
-        y_TH = y_BTH[row, mask_T]
-        if reverse not in pooled:  # Sums of a long text need more digits.
-          pooled[reverse] = np.zeros((documents, y_TH.shape[1]))
-        every, values = pooled[reverse], y_TH
+        y_TH, vectors = y_BTH[row, mask_T], pooled[reverse]
         if counts[document]:
-          values = np.vstack([every[document], y_TH])
-        if pooling == "mean":
-          every[document] = values.sum(axis=0, dtype=np.float64)
-        elif pooling == "max":
-          every[document] = values.max(axis=0)
-        else:
-          every[document] = values[0 if reverse else -1]
+          y_TH = np.vstack([vectors[document], y_TH])
+        vectors[document] = POOLINGS[pooling](y_TH, reverse)
       counts[document] += mask_T.sum()
   vectors = np.concatenate([*pooled.values()], axis=1)
   if pooling == "mean":

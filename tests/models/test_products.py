@@ -13,7 +13,8 @@ from jax.sharding import AxisType
 
 from seqrnn import experiments
 from seqrnn.models.products import Products, rows
-from seqrnn.scoring import evaluation
+from seqrnn.scoring.evaluation import totals_of
+from seqrnn.scoring.predictions import decider
 from seqrnn.training.step import make_start, make_step, state_shapes
 from tests import stablehlo
 from tests.conftest import tiny
@@ -57,7 +58,9 @@ def programs(folder, model, platform, **more):
     for head in (experiment.predict, *experiment.heads.values()):
       results.append(head(params, carry, batch))
     if experiment.labels is not None:
-      results.append(evaluation.totals(experiment)(params, carry, batch))
+      decide = decider(experiment)
+      totals = totals_of(experiment.loss, decide, experiment.by_text)
+      results.append(totals(params, carry, batch))
     if (decoder := experiment.decoder) is not None:
       first = decoder.start(len(batch["inputs"])), batch["inputs"][:, 0]
       results.append(decoder.step(params, *first))

@@ -110,7 +110,7 @@ def test_its_chances_are_those_of_the_sampler(tmp_path, browser):
   logits_V[[PAD, BEGIN, UNKNOWN]] = -np.inf
   for (temperature, share), p_V in zip(cases, p_CV, strict=True):
     # A symbol is drawn by any noise if it is likely.
-    likely_V = decoding.choose_likely_symbol(
+    likely_V = decoding.choose_symbol(
       jnp.eye(V) * 1e6,
       jnp.tile(logits_V, (V, 1)),
       jnp.float32(temperature or 1),

@@ -55,7 +55,7 @@ def decoder(model):
   return Decoder(lambda rows: jnp.zeros((rows, 3)), step)
 
 
-STATE = jnp.zeros((B, 3)), jnp.zeros(B, jnp.int32), jnp.zeros(B, bool), ()
+STATE = jnp.zeros((B, 3)), jnp.zeros(B, jnp.int32), ()
 
 
 def totals_of(model):
@@ -78,11 +78,7 @@ MAKERS = {
     ((), BATCH),
   ),
   "ranker": lambda model, _: (
-    predictions.ranker(model, 3, ABSENT),
-    ((), BATCH),
-  ),
-  "calculator": lambda model, _: (
-    predictions.calculator(model, ABSENT),
+    predictions.ranker(predictions.best_of_each(model), 3, ABSENT),
     ((), BATCH),
   ),
   "reader": lambda _, decoder: (
@@ -91,11 +87,11 @@ MAKERS = {
   ),
   "drawer": lambda _, decoder: (
     sampler.drawer(decoder, mesh=ABSENT),
-    (STATE, np.uint32(0), ((1.0,), ()), 0, 5),
+    ((STATE, jnp.zeros(B, bool)), np.uint32(0), ((1.0,), ()), 0, 5),
   ),
   "replayer": lambda _, decoder: (
     sampler.replayer(decoder, mesh=ABSENT),
-    ((*STATE[:2], ()), (), INPUTS),
+    (STATE, (), INPUTS),
   ),
   "follow": lambda _, decoder: (
     stepping.advancer(decoder, 2, ABSENT)[1],
@@ -149,7 +145,8 @@ def test_without_a_mesh_one_device_of_the_process_is_meant(
   model, decoder, seen
 ):
   sampler.prime_reader(decoder)(jnp.ones(()), INPUTS, 5)
-  predictions.ranker(model, 3)(jnp.ones(()), (), BATCH)
+  decide = predictions.best_of_each(model)
+  predictions.ranker(decide, 3)(jnp.ones(()), (), BATCH)
   assert set(seen) == {("cpu", 1)}
 
 

@@ -25,9 +25,7 @@ def draws(logits_V, n=20000, **settings):
   else:
     settings = {"top_k": logits_BV.shape[-1], **settings}
     limits = decoding.Limits(**settings)
-    drawn = decoding.choose_likely_symbol(
-      noise_BV, logits_BV, temperature, limits
-    )
+    drawn = decoding.choose_symbol(noise_BV, logits_BV, temperature, limits)
   return np.asarray(drawn)
 
 
@@ -73,7 +71,7 @@ def likely(scaled_V, top_k, top_p, min_p=0.0):
 @pytest.mark.parametrize("platform", ["cpu", "cuda"])
 def test_every_platform_draws_from_the_same_symbols(platform):
   rng = np.random.default_rng(5)
-  choose = jax.jit(decoding.choose_likely_symbol)
+  choose = jax.jit(decoding.choose_symbol)
   for given in [
     *((40, 1.0), (7, 1.0), (40, 0.713), (9, 0.431), (1, 0.2)),
     *((40, 1.0, 0.05), (40, 0.9, 0.3), (9, 0.8, 1.0), (40, 1.0, 1e-30)),

@@ -201,9 +201,8 @@ def test_sweeps_tend_to_the_stationary_distribution(gap_model):
   expected = stationary(gap_model, 3)
   (question, _), _ = asked(gap_model, f"{LEFT}_{{3}}{RIGHT}")
   fixed_NT = np.tile(question.ids_T, (2000, 1))
-  reader = infill.both_sides_reader(*gap_model[1:])
   rng = np.random.default_rng(0)
-  *_, last_NT = infill.gibbs(reader, fixed_NT, 10, rng)
+  *_, last_NT = infill.gibbs(*gap_model[1:], fixed_NT, 10, rng)
   known_NT = fixed_NT != infill.OPEN
   np.testing.assert_array_equal(last_NT[known_NT], fixed_NT[known_NT])
   text = gap_model[1].vocabularies["symbols"].text

@@ -121,7 +121,11 @@ def test_figures_of_a_target_are_those_of_its_definitions():
 
 def test_only_what_is_asked_for_comes_back(tmp_path):
   experiment, params, documents = make(tmp_path, {})
-  by = scoring.event_scorer(experiment.heads["forward"], top_k=2)
+
+  def by(params, carry, batch):
+    carry, logits_BNV = experiment.heads["forward"](params, carry, batch)
+    return carry, scoring.target_scores(logits_BNV, batch["targets"], 2)
+
   score = scoring.scorer(experiment, sharding.mesh(), by)
   scores = score(params, "train")  # In order, though it is for training.
   names = experiment.vocabularies["symbols"]
