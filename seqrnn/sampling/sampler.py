@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from seqrnn.config import command
 from seqrnn.config import read as config_lib
+from seqrnn.config.command import useless
 from seqrnn.config.read import FIELDS, Config
 from seqrnn.data.read import music
 from seqrnn.data.vocabulary import END, PAD
@@ -310,7 +310,7 @@ def sample_music(
   settings = config.sample
   assert experiment.decoder is not None, "checked by the caller"
   names = [name for name in FIELDS if name.startswith("sample.")]
-  for reason in command.unused(config, names, config_lib.defaults()):
+  for reason in useless(config, names, config_lib.defaults()).values():
     raise UserError(reason)
   prime_PV = prime_frames(config.data, settings.prime)
   prime_BPV = np.tile(prime_PV, (settings.streams, 1, 1))

@@ -322,6 +322,7 @@ def _group(
 ) -> list[Sample]:
   """The text of each of the chosen primes."""
   symbols, rows = writing.symbols, [writing.rows[n] for n in chosen]
+  first_seed = writing.config.sample.seed
   P = max(map(len, rows))
   prime_BP = np.stack([np.pad(row, (P - len(row), 0)) for row in rows])
   chunks = writing.generate(prime_BP, seed, temperature)
@@ -342,13 +343,12 @@ def _group(
     symbols_BT = np.where(counted_BT, drawn_BT, PAD)
     log_p_BT = log_probabilities(decoder, writing.params, prime_BP, symbols_BT)
     log_p = log_p_BT.sum(axis=1, dtype=np.float64).tolist()
-  primes, first_seed = (
-    [writing.primes[n] for n in chosen],
-    writing.config.sample.seed,
-  )
+  primes = [writing.primes[n] for n in chosen]
   return [
-    Sample(*parts, temperature, first_seed, end)
-    for *parts, end in zip(primes, texts, log_p, sizes, ends, strict=True)
+    Sample(prime, text, p, size, temperature, first_seed, end)
+    for prime, text, p, size, end in zip(
+      primes, texts, log_p, sizes, ends, strict=True
+    )
   ]
 
 
