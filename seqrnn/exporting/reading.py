@@ -14,9 +14,8 @@ from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.exporting import torch_names
 from seqrnn.exporting.network import STACK, TOWERS
 from seqrnn.runtime import files
-from seqrnn.training.checkpoint import Checkpoints
-from seqrnn.training.position import Position
-from seqrnn.training.setup import locked, write_record
+from seqrnn.training.checkpoint import Position, open_checkpoints
+from seqrnn.training.setup import write_record
 
 _STEP = 1  # Of the checkpoint.
 # Fields of the exported run that would be untrue of the new one.
@@ -49,10 +48,7 @@ def make_run(build: Callable[..., Experiment], folder: Path, workdir: Path):
   path = folder / torch_names.FILE
   params = _params(path, _load_tensors(path), shapes(experiment))
   files.make_workdir(workdir)
-  with (
-    locked(workdir) as check,
-    Checkpoints(workdir / "checkpoints", check=check) as checkpoints,
-  ):
+  with open_checkpoints(workdir) as checkpoints:
     position = Position(step=_STEP, best_step=_STEP)
     optimizer = {"leaves": [jnp.zeros((), jnp.int32)]}
     checkpoints.save(params, optimizer, position)

@@ -5,18 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-import optax
 from rich.console import Console
 from rich.table import Table
 
 from seqrnn.config.read import Config
-from seqrnn.experiment import Batch, Experiment, require
+from seqrnn.experiment import Experiment, require
 from seqrnn.models import diagram
 from seqrnn.models.diagram import ModelPart
-from seqrnn.runtime import devices, files, sharding
-from seqrnn.training import optimizers, setup
-from seqrnn.training.step import make_start, make_step
+from seqrnn.runtime import devices, files
+from seqrnn.training import optimizers
+from seqrnn.training.setup import Training, make_training
+from seqrnn.training.step import state_shapes
 
 
 def advice(parameters: int, symbols: int, unit: str) -> str:
@@ -49,22 +48,22 @@ def run(
   Raises:
     UserError: the config is invalid for its task, or the data are missing.
   """
-  start = setup.settle(build, config, workdir)
-  config, experiment = start.config, start.experiment
+  training = make_training(build, config, workdir)
+  config, experiment = training.config, training.experiment
   require(experiment, "describe", config.task)
   batches = experiment.batches("train", 0)
-  shares = optimizers.shares(experiment, config, start.record)
+  shares = optimizers.shares(experiment, config, training.record)
   parts = diagram.parts(experiment, config)
   size = sum(part.parameters for part in parts)
   console = Console(highlight=False)
   console.print(_parts_table(parts, size))
-  if start.record is not None:
-    print("\n".join(start.record.lines()))
+  if training.record is not None:
+    print("\n".join(training.record.lines()))
   if shares is not None and (frozen := shares.count_frozen(experiment)):
     print(f"{frozen:,} of them are frozen (train.freeze={config.train.freeze})")
   symbols = experiment.facts("train")["symbols"]
   console.print(advice(size, symbols, experiment.reads))
-  _print_cost(experiment, config, batches[0])
+  _print_cost(training)
   console.print(f"An epoch has {len(batches):,} steps.")
 
   files.make_workdir(workdir)
@@ -87,26 +86,17 @@ def _parts_table(parts: list[ModelPart], size: int) -> Table:
   return table
 
 
-def _print_cost(experiment: Experiment, config: Config, batch: Batch):
+def _print_cost(training: Training):
   """Compiles a training step, and prints the memory that XLA plans for it.
 
   XLA's analysis of operations counts the body of a loop once, whatever the
   number of steps, so it is no measure of a recurrent network.
   """
-  mesh = sharding.mesh()
-  optimizer = lambda rate: optimizers.optimizer(
-    config, optax.constant_schedule(rate)
-  )
-  average = config.train.ema is not None
-  start = make_start(experiment, optimizer, batch, mesh, average)
-  state = jax.eval_shape(start, np.uint32(config.seed))
-  rows = sharding.put(batch, len(batch["inputs"]), mesh)
-  step: Any = make_step(experiment, optimizer, mesh, config.train.ema or 1.0)
-  rate = config.optimizer.learning_rate
-  memory = step.lower(state, rows, rate).compile().memory_analysis()
-  size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+  memory: Any = training.lower_step().compile().memory_analysis()
+  state = jax.tree.leaves(state_shapes(training.start, training.mesh))
+  size = sum(x.size * x.dtype.itemsize for x in state)
   print(
     f"A training step needs {size / 1e6:,.1f} MB for its state and"
     f" {memory.temp_size_in_bytes / 1e6:,.1f} MB within it, on each device:"
-    f" {devices.words(mesh)}"
+    f" {devices.words(training.mesh)}"
   )

@@ -19,7 +19,7 @@ from seqrnn.reporting import page, summary
 from seqrnn.runtime import files
 from seqrnn.training import checkpoint
 from seqrnn.training.history import read_rows
-from seqrnn.training.position import limits_reached
+from seqrnn.training.train import limits_reached
 
 _DERIVED = ("bits_per_symbol", "perplexity")  # They follow from the loss.
 _LONG = 24  # Characters of a name; longer ones are shortened.

@@ -24,8 +24,8 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, fields
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +37,6 @@ from seqrnn.errors import MachineError, UserError, visible
 from seqrnn.experiment import Params
 from seqrnn.runtime import files, processes, sharding
 from seqrnn.runtime.files import SUMS
-from seqrnn.training.position import Position
 
 _JSON_LIMIT = 2**23  # Bytes of a position, or of the checksums.
 _ZARR = {  # The metadata of an Orbax array, without shape, dtype and chunks.
@@ -52,6 +51,44 @@ _COPIES = 4  # The maximum copies of an array; Orbax writes two.
 _OVERHEAD = 2**16  # The maximum bytes of metadata of an array.
 _METADATA_BYTES = 500_000  # The size of all files but the arrays, rounded up.
 _REPLACED = ".replaced"  # The suffix of a checkpoint that is written again.
+
+
+@dataclass
+class Position:
+  """The numbers that a checkpoint holds beside its arrays.
+
+  Attributes:
+    step: the number of updates so far.
+    epoch: the current epoch, from 0.
+    batch: the number of batches done in this epoch.
+    evaluated: the step of the last evaluation.
+    best: the lowest validation loss.
+    best_step: the step of the lowest validation loss.
+    waited: the number of evaluations since best_step.
+    stalled: like `waited`, but reset where the plateau schedule lowers the
+      learning rate.
+    crc32: the checksum of the training data; None: the parameters are those of
+      an export, without the state of an optimizer.
+  """
+
+  step: int = 0
+  epoch: int = 0
+  batch: int = 0
+  evaluated: int = 0
+  best: float = math.inf
+  best_step: int = 0
+  waited: int = 0
+  stalled: int = 0
+  crc32: int | None = None
+
+  def advance(self, batches: int) -> bool:
+    """Counts a step; returns whether it ends an epoch of `batches` batches."""
+    self.step += 1
+    self.batch += 1
+    if self.batch < batches:
+      return False
+    self.epoch, self.batch = self.epoch + 1, 0
+    return True
 
 
 def read_position(folder: Path) -> Position:
@@ -299,6 +336,22 @@ def _first_line(error: Exception) -> str:
   return full if full in text else text.split("\n")[0][:200]
 
 
+@contextmanager
+def open_checkpoints(workdir: Path, keep: int = 1) -> Iterator["Checkpoints"]:
+  """Locks a workdir, and yields its checkpoints for writing.
+
+  Raises:
+    MachineError: another training has the workdir.
+  """
+  lock = nullcontext()
+  if sharding.is_first():
+    lock = files.locked(workdir / "lock", "trained")
+  with lock as held:
+    check = (lambda: None) if held is None else held.check
+    with Checkpoints(workdir / "checkpoints", keep, check) as checkpoints:
+      yield checkpoints
+
+
 class Checkpoints:
   """Writes the checkpoints of a run, and keeps the latest and the best.
 
@@ -330,7 +383,7 @@ class Checkpoints:
         f"{self.directory}: must have no backslash, *, ? or [...] in its path,"
         " which Orbax reads as a pattern; name another --workdir"
       )
-    self._keep, self._check = keep, check
+    self._keep, self.check = keep, check
     self._step = self._best = 0  # Of the checkpoint that is being written.
     if jax.process_index() == 0:
       self.directory.mkdir(parents=True, exist_ok=True)
@@ -377,7 +430,7 @@ class Checkpoints:
         written, or another process owns the folder.
     """
     self.wait()
-    self._check()
+    self.check()
     folder = self.directory / str(position.step)
     # The checkpoint may exist without the evaluation of its step, if a signal
     # discarded that evaluation. The first process decides for all.
@@ -410,7 +463,7 @@ class Checkpoints:
   def _commit(self):
     """Writes the checksums; Orbax renames the folder after it."""
     if jax.process_index() == 0:
-      self._check()
+      self.check()
       [folder] = self.directory.glob(f"{self._step}.orbax-checkpoint-tmp*")
       write_sums(folder)
 

@@ -44,46 +44,34 @@ def read_rows(path: Path, *columns: str) -> list[dict[str, str]]:
 
   Args:
     path: the file; if it is missing, there are no rows.
-    *columns: the columns that a table with rows must have.
+    *columns: the columns that the table must have; step is the first of all.
 
   Raises:
     UserError: the file is no table of numbers, or lacks a column.
   """
-  names, *rows = [line.split(",") for line in _lines(path)] or [[]]
-  for name in columns:
-    if rows and name not in names:
-      raise UserError(f"{path}: has no column {name}; move it away")
-  return [dict(zip(names, row, strict=True)) for row in rows]
-
-
-def _lines(path: Path) -> list[str]:
-  """Returns the header and the complete rows of a table, if it exists.
-
-  Raises:
-    UserError: the file is no table of numbers.
-  """
   if not path.exists():
     return []
   content = files.read_bytes(path, _LIMIT).decode("utf-8", "replace")
-  lines = content.split("\n")[:-1]  # No value in these tables is quoted.
-  names = lines[0].split(",") if lines else ["step"]
-  if names[0] != "step":
-    raise UserError(f"{path}: its first column must be step; move it away")
-  if not all(name.isprintable() and '"' not in name for name in names):
-    raise UserError(f"{path}: row 1 must be names of columns; move it away")
-  for number, line in enumerate(lines[1:], 2):
-    try:
-      step, *values = line.split(",")
-      valid = len(values) == len(names) - 1 and int(step) >= 0
-      valid = valid and all(math.isfinite(float(value)) for value in values)
-    except ValueError:
-      valid = False
-    if not valid:
+  # No value in these tables is quoted.
+  lines = content.split("\n")[:-1] or [",".join(("step", *columns))]
+  names, *rows = [line.split(",") for line in lines]
+  if names[0] != "step" or not {*columns} <= {*names}:
+    wanted = ", ".join(["step", *columns])
+    raise UserError(f"{path}: must have the columns {wanted}; move it away")
+  for number, row in enumerate(rows, 2):
+    if len(row) != len(names) or not _are_numbers(*row):
       raise UserError(
         f"{path}: row {number} must be {len(names)} numbers, the step first;"
         " move it away"
       )
-  return lines
+  return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def _are_numbers(step: str, *values: str) -> bool:
+  try:
+    return int(step) >= 0 and all(math.isfinite(float(x)) for x in values)
+  except ValueError:
+    return False
 
 
 def cut_tables(workdir: Path, step: int):
@@ -93,11 +81,11 @@ def cut_tables(workdir: Path, step: int):
     UserError: as `read_rows`.
     MachineError: a table cannot be written.
   """
-  for name in ("metrics.csv", "timing.csv"):
-    path = workdir / name
-    head, *rows = _lines(path) or [""]
-    rows = [row for row in rows if int(row.split(",")[0]) <= step]
-    content = "".join(f"{line}\n" for line in [head, *rows]) if rows else ""
+  for path in (workdir / "metrics.csv", workdir / "timing.csv"):
+    rows = [row for row in read_rows(path) if int(row["step"]) <= step]
+    lines = [",".join(row.values()) for row in rows]
+    head = [",".join(rows[0])] if rows else []
+    content = "".join(f"{line}\n" for line in (*head, *lines))
     if path.exists() and path.read_bytes() != content.encode():
       with files.atomic_write(path) as file:
         file.write(content)
@@ -115,45 +103,25 @@ def draw_history(workdir: Path, measure: str):
   Raises:
     UserError: as `read_rows`, or the picture cannot be written.
   """
-  names = [f"{split}_loss" for split in _SPLITS]
-  rows = read_rows(workdir / "metrics.csv", *names)
+  rows = read_rows(workdir / "metrics.csv", "train_loss", "validation_loss")
   if not rows:
     return
   panels = {"loss": f"loss in {measure}"}
-  if all(f"{split}_accuracy" in rows[0] for split in _SPLITS):
+  if "validation_accuracy" in rows[0]:
     panels["accuracy"] = "accuracy"
-
   figure = figures.create(9, 3.5, workdir.name)
   steps = [int(row["step"]) for row in rows]
+  marker = "." if len(rows) < 40 else ""
   for place, (name, label) in enumerate(panels.items(), 1):
     axes = figure.add_subplot(1, len(panels), place)
     for split in _SPLITS:
       values = [float(row[f"{split}_{name}"]) for row in rows]
-      axes.plot(
-        steps, values, label=split, marker="." if len(rows) < 40 else ""
-      )
+      axes.plot(steps, values, label=split, marker=marker)
     axes.set_xlabel("step")
     axes.set_ylabel(label)
     axes.legend()
     figures.grid(axes)
   figures.save(figure, workdir / "history.png")
-
-
-def metrics_row(
-  position: Position,
-  learning_rate: float,
-  training: dict[str, float],
-  validation: dict[str, float],
-) -> dict[str, Any]:
-  """Returns a row of metrics.csv."""
-  return {
-    "step": position.step,
-    "epoch": position.epoch,
-    "learning_rate": learning_rate,
-    "gradient_norm": training.pop("gradient_norm"),
-    **{f"train_{name}": value for name, value in training.items()},
-    **{f"validation_{name}": value for name, value in validation.items()},
-  }
 
 
 def metrics_line(

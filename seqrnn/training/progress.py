@@ -1,10 +1,15 @@
-"""The progress of a training: a bar on a terminal, or lines in a file."""
+"""The display of a training: a bar on a terminal or lines; TensorBoard."""
 
 import math
+import os
+import re
+import textwrap
 import time
 from collections import deque
+from typing import Any
 
 import jax
+import numpy as np
 from rich.progress import (
   BarColumn,
   MofNCompleteColumn,
@@ -13,7 +18,12 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
+from seqrnn.errors import UserError
+from seqrnn.experiment import Params
+from seqrnn.runtime import sharding
 from seqrnn.runtime.console import console
+from seqrnn.training.checkpoint import Position
+from seqrnn.training.setup import Training
 
 _LINE_SECONDS = 30.0  # Between two lines where the output is not a terminal.
 _BAR_SECONDS = 0.2  # The minimum time between two updates of the bar.
@@ -26,20 +36,12 @@ class Progress:
   It reads the loss of the step two before the newest, so the device always has
   another step queued while the host waits. At most two steps are pending, so a
   signal is handled within two steps.
+
+  Attributes:
+    best: the lowest validation loss; infinite before the first.
   """
 
-  def __init__(
-    self, total_steps: int, done: int, unit: str, in_bits: bool, best: float
-  ):
-    """Begins.
-
-    Args:
-      total_steps: of the training.
-      done: number of steps that are done.
-      unit: the noun for a target.
-      in_bits: whether the loss has bits.
-      best: the lowest validation loss.
-    """
+  def __init__(self, training: Training, position: Position):
     self._console = console(soft_wrap=True)
     self._bar = Bar(
       BarColumn(),
@@ -48,26 +50,39 @@ class Progress:
       TextColumn("left  {task.fields[figures]}"),
       console=self._console,
     )
-    self.best = best  # The lowest validation loss; infinite before the first.
+    self._total, self._done = training.total_steps, position.step
     self._task = self._bar.add_task(
-      "training", total=total_steps, completed=done, figures=""
+      "training", total=self._total, completed=self._done, figures=""
     )
-    self._total = total_steps
-    self._unit, self._in_bits = unit, in_bits
-    self._done = done
-    self._pending: deque[tuple[jax.Array, float | None]] = deque()
-    self._targets = 0.0
+    self._unit, self._in_bits = training.unit, training.experiment.in_bits
+    self.best = position.best
+    self._pending: deque[tuple[jax.Array, float]] = deque()
+    self._targets = self._finished = 0.0  # Of this lap: dispatched, finished.
     self._rate = ""  # The rate of the last steps, as text.
-    self._finished, self._seconds = 0.0, 0.0  # Of the steps of the next rate.
-    self._finish_time: float | None = None  # None: the next step is not timed.
+    # Time and finished targets where the next rate begins; None: this lap has
+    # no finished step.
+    self._rate_start: tuple[float, float] | None = None
     self._lap_time = self._line_time = time.monotonic()
     self._bar_time = 0.0
-    self._shapes: list[list[tuple[int, ...]]] = []  # Of all batches so far.
+    self._writer = None
+    if training.config.train.tensorboard and sharding.is_first():
+      self._writer = summary_writer()(
+        str(training.workdir / "tensorboard"),
+        # TensorBoard hides earlier records of the steps that are repeated.
+        purge_step=position.evaluated + 1,
+        # Otherwise two writers of the same second would share a file.
+        filename_suffix=f".{os.getpid()}.{position.step}",
+      )
 
   @property
   def live(self) -> bool:
     """Whether stdout is a terminal, which shows the bar."""
     return self._console.is_terminal
+
+  @property
+  def shows_samples(self) -> bool:
+    """Whether this process shows samples."""
+    return sharding.is_first() and (self.live or self._writer is not None)
 
   def __enter__(self) -> "Progress":
     if self.live:
@@ -75,17 +90,11 @@ class Progress:
     return self
 
   def __exit__(self, *_):
+    if self._writer is not None:
+      self._writer.close()
     if self.live:
       self._bar.update(self._task, completed=self._done)
       self._bar.stop()
-
-  def shapes(self, shapes: list[tuple[int, ...]]):
-    """Receives the shapes of the next batch; the step compiles if new."""
-    if shapes in self._shapes:
-      return
-    self._shapes.append(shapes)
-    # The pending steps may end while the host compiles.
-    self._pending = deque((loss, None) for loss, _ in self._pending)
 
   def step(self, loss: jax.Array, targets: float) -> float | None:
     """Counts a step that was just dispatched.
@@ -98,32 +107,27 @@ class Progress:
     self._pending.append((loss, targets))
     if len(self._pending) < 3:
       return None
-    oldest, timed = self._pending.popleft()
-    finished = float(oldest)
-    now = time.monotonic()
-    if timed is not None and self._finish_time is not None:
-      self._measure(timed, now - self._finish_time)
-    self._finish_time = now
-    self._show(finished, now)
-    return finished
+    oldest, count = self._pending.popleft()
+    finished_loss = float(oldest)
+    self._finished += count
+    self._show(finished_loss, time.monotonic())
+    return finished_loss
 
-  def _measure(self, targets: float, seconds: float):
-    """Adds a step to the next rate, which replaces the last one when due."""
-    self._finished += targets
-    self._seconds += seconds
-    if self._seconds >= _RATE_SECONDS:
-      rate = self._finished / self._seconds
+  def _show(self, loss: float, now: float):
+    """Shows a loss, and the rate since the last one, where they are due."""
+    start, finished = self._rate_start or (now, self._finished)
+    if now - start >= _RATE_SECONDS:
+      rate = (self._finished - finished) / (now - start)
       self._rate = f"  {rate:,.0f} {self._unit}s/s"
-      self._finished = self._seconds = 0.0
-
-  def _show(self, finished: float, now: float):
+      start, finished = now, self._finished
+    self._rate_start = start, finished
     if now - self._bar_time < _BAR_SECONDS:
       return
     self._bar_time = now
     bits = ""
     if self._in_bits:
-      bits = f"  {finished / math.log(2):.3f} bits/{self._unit}"
-    figures = f"loss {finished:.4f}{bits}{self._rate}"
+      bits = f"  {loss / math.log(2):.3f} bits/{self._unit}"
+    figures = f"loss {loss:.4f}{bits}{self._rate}"
     if self.live:
       best = "" if self.best == math.inf else f"  best {self.best:.4f}"
       figures = f"{figures}{best}"
@@ -137,10 +141,42 @@ class Progress:
     now = time.monotonic()
     result = now - self._lap_time, self._targets
     self._lap_time, self._targets = now, 0.0
-    self._finish_time = None
+    self._rate_start = None
     self._pending.clear()
     return result
 
   def line(self, text: str):
     """Prints a line; on a terminal, above the bar."""
     self._console.print(text, markup=False)
+
+  def write_tensorboard(self, row: dict[str, Any], params: Params, sample: str):
+    """Writes a row of metrics.csv, parameters and a sample, if it is asked."""
+    writer, step = self._writer, row["step"]
+    if writer is None:
+      return
+    for name, value in row.items():
+      if name != "step":
+        tag = re.sub("^(train|validation)_", r"\1/", name)
+        writer.add_scalar(tag, value, step)
+    if sample:  # Indented, so that Markdown keeps it as code.
+      writer.add_text("sample", textwrap.indent(sample, " " * 4), step)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+      tag = jax.tree_util.keystr(path, simple=True, separator="/")
+      writer.add_histogram(f"parameters/{tag}", np.asarray(leaf), step)
+    writer.flush()
+
+
+def summary_writer() -> Any:
+  """Returns the class that writes files of TensorBoard.
+
+  Raises:
+    UserError: its package is missing.
+  """
+  try:
+    from tensorboardX import SummaryWriter
+  except ImportError:
+    raise UserError(
+      "train.tensorboard=True: needs the package tensorboardX: pip install"
+      " tensorboardX"
+    ) from None
+  return SummaryWriter

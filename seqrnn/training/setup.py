@@ -1,9 +1,6 @@
 """The parts of a training, made for a new run or restored for an old one."""
 
-import signal
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,21 +10,19 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from seqrnn.config import command
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.config.resolve import ADAPTED, Facts, resolve, total_steps
 from seqrnn.data import vocabulary
+from seqrnn.data.batches.windows import Batches
 from seqrnn.data.documents import nouns
 from seqrnn.data.read import vectors
 from seqrnn.data.sources import corpora
-from seqrnn.errors import Interrupted, MachineError, UserError
+from seqrnn.errors import MachineError, UserError
 from seqrnn.experiment import Batch, Experiment, Params, shapes
 from seqrnn.runtime import files, sharding
-from seqrnn.runtime.signals import catch_signals
 from seqrnn.training import checkpoint, optimizers, transfer
-from seqrnn.training.checkpoint import Checkpoints
-from seqrnn.training.position import Position
+from seqrnn.training.checkpoint import Position
 from seqrnn.training.step import (
   TrainState,
   all_finite,
@@ -43,79 +38,43 @@ class Training(NamedTuple):
   """The parts of a training that stay the same from step to step.
 
   Attributes:
+    config: the settings of the run, as `resolve` returns them.
     experiment: the task.
-    config: the settings of the run.
     workdir: the folder of the run.
+    record: of the run that it has started from; None: from nothing.
+    values: a function that replaces new parameters, as trees of NumPy arrays,
+      by those of that run; None: there is none, or a checkpoint has them.
     mesh: the devices.
+    validation: the batches of the validation split.
     step: a function state, batch -> next state, mean loss.
     start: a jitted function of the seed: the state before the first step.
     lower_step: traces the step; the result can be compiled.
     learning_rate: a function of the step; the state's scale multiplies it.
     total_steps: the number of steps in all epochs.
-    checkpoints: the checkpoints of the run.
-    check: raises MachineError once another process owns the workdir.
+    checkpoints: the Checkpoints of the run, while it is trained.
     should_stop: called with each row of metrics.csv; True ends training.
-    tensorboard: opens the TensorBoard writer, given the last valid step.
-    values: as in Start.
-    origin: the run that it has started from; None: from nothing.
   """
 
-  experiment: Experiment
   config: Config
+  experiment: Experiment
   workdir: Path
+  record: transfer.Record | None
+  values: Callable[[Params], Params] | None
   mesh: Mesh
+  validation: Batches
   step: Callable[[TrainState, Batch], tuple[TrainState, jax.Array]]
   start: Any
   lower_step: Callable[[], jax.stages.Lowered]
   learning_rate: optax.Schedule
   total_steps: int
-  checkpoints: Checkpoints
-  check: Callable[[], None]
+  checkpoints: Any = None
   should_stop: Callable[[dict[str, Any]], bool] = lambda _: False
-  tensorboard: Callable[[int], AbstractContextManager[Callable[..., None]]] = (
-    lambda _: nullcontext(lambda *_: None)
-  )
-  values: tuple[Callable[[Params], Params], ...] = ()
-  origin: transfer.Record | None = None
 
   @property
   def unit(self) -> str:
     """The noun for a target in messages."""
     unit = self.experiment.unit
     return nouns(self.config.data.unit)[0] if unit == "symbol" else unit
-
-  def initial(self) -> TrainState:
-    """Compiles the programs, and returns the state before the first step.
-
-    Raises:
-      Interrupted: a signal was received; there is nothing to save.
-    """
-    seed = np.uint32(self.config.seed)
-    lowered = self.start.lower(seed), self.lower_step
-    if jax.process_count() > 1:  # One must not end without the others.
-      compile_programs(*lowered)
-    else:
-      with catch_signals() as caught:
-        caught.at_once = True
-        try:
-          compile_programs(*lowered)
-        except KeyboardInterrupt:
-          name = signal.Signals(caught[-1]).name
-          raise Interrupted(  # The workdir may have no config.json yet.
-            f"stopped by {name} before the first step",
-            128 + caught[-1],
-            "repeat the command",
-          ) from None
-    state = self.start(seed)
-    if not self.values:
-      return state
-    params = jax.tree.map(lambda x: np.array(x), state.params)
-    for replaced in self.values:
-      params = replaced(params)
-    state = state._replace(params=sharding.put_all(params, self.mesh))
-    if state.average:  # With arrays of its own: the step donates all.
-      state = state.with_eval_params(sharding.put_all(params, self.mesh))
-    return state
 
   def diverged(self, state: TrainState, step: int) -> UserError:
     """Returns the error for a value that is not finite at a step."""
@@ -125,18 +84,6 @@ class Training(NamedTuple):
       f" at step {step}, with a learning rate of {rate:.3g}, a loss, gradient"
       " or parameter is not finite, and was not saved; train in another"
       " --workdir with a lower optimizer.learning_rate or optimizer.clip_norm"
-    )
-
-  def interrupted(self, position: Position, number: int) -> Interrupted:
-    """Returns the exception for a signal; the position is on disk."""
-    where, program = "before the first step", command.program(sys.argv[0])
-    if position.step:
-      where = f"and saved at step {position.step}"
-    return Interrupted(
-      f"stopped by {signal.Signals(number).name} {where}",
-      128 + number,
-      f"repeat the command, or run `{program} --workdir={self.workdir}`, to"
-      " resume",
     )
 
 
@@ -166,48 +113,55 @@ def check_owner(config: Config, workdir: Path) -> Config:
   return config
 
 
-class Start(NamedTuple):
-  """How a run starts.
-
-  Attributes:
-    config: of the run, as `resolve` returns it.
-    experiment: of the run.
-    record: of the run that it has started from; None: from nothing.
-    values: functions that replace new parameters, as trees of NumPy arrays,
-      before the first step, one after the other; a checkpoint needs none.
-  """
-
-  config: Config
-  experiment: Experiment
-  record: transfer.Record | None
-  values: tuple[Callable[[Params], Params], ...]
-
-
-def settle(
+def make_training(
   build: Callable[..., Experiment], config: Config, workdir: Path
-) -> Start:
-  """Resolves the config of a run, and how it starts.
+) -> Training:
+  """Resolves the config of a run, and makes its jitted step and its schedule.
 
   Raises:
-    UserError: `train.start_from` names no run of which a part fits, or the
-      workdir has a run that started from nothing.
+    UserError: `train.start_from` names no run of which a part fits, the workdir
+      has a run that started from nothing, or a split is empty.
   """
   source = transfer.open_source(build, config, workdir)
   build = transfer.widened(build, source)
-  config, experiment = resolved(build, config, workdir)
+  config, experiment = _resolved(build, config, workdir)
+  record, values = transfer.read_record(workdir), None
   if source is not None:
     record, values = transfer.transfer(source, experiment, config)
-    return Start(config, experiment, record, (values,))
-  record, asked = transfer.read_record(workdir), config.train.start_from
-  if record is None and asked is not None:
+  elif record is None and config.train.start_from is not None:
     raise UserError(
-      f"config.train.start_from={asked!r}: {workdir} has a run that started"
-      " from nothing; name another --workdir"
+      f"config.train.start_from={config.train.start_from!r}: {workdir} has a"
+      " run that started from nothing; name another --workdir"
     )
-  return Start(config, experiment, record, ())
+  mesh = sharding.mesh()
+  batches = experiment.batches("train", 0)
+  total = total_steps(config, len(batches))
+  rate = config.optimizer.learning_rate
+  schedule = partial(optimizers.schedule, config, len(batches), total)
+  step, start = programs(experiment, config, schedule, mesh, record)
+
+  def lower_step():
+    rows = batches.rows(*sharding.local_rows(batches.batch_size, mesh))[0]
+    batch = sharding.put(rows, batches.batch_size, mesh)
+    return step.lower(state_shapes(start, mesh), batch, rate=rate)
+
+  return Training(
+    config=config,
+    experiment=experiment,
+    workdir=workdir,
+    record=record,
+    values=values,
+    mesh=mesh,
+    validation=experiment.batches("validation", 0),
+    step=partial(step, rate=rate),
+    start=start,
+    lower_step=lower_step,
+    learning_rate=schedule(rate),
+    total_steps=total,
+  )
 
 
-def resolved(
+def _resolved(
   build: Callable[..., Experiment], config: Config, workdir: Path
 ) -> tuple[Config, Experiment]:
   """Returns the config and the experiment of a run, and prints what changed.
@@ -243,77 +197,6 @@ def resolved(
   return config, experiment_of(config)
 
 
-def word_vectors(
-  experiment: Experiment, config: Config, workdir: Path
-) -> tuple[Callable[[Params], Params], ...]:
-  """How a new run gets the vectors of `model.embedding_path`."""
-  if config.model.embedding_path is None:
-    return ()
-  if checkpoint.steps(workdir / "checkpoints"):
-    return ()  # A checkpoint has them.
-  names = experiment.vocabularies["symbols"]
-  first = workdir if sharding.is_first() else None
-  table_VD = vectors.initial_embedding(config, names, first)
-  return (lambda params: {**params, "embedding": {"embedding": table_VD}},)
-
-
-@contextmanager
-def locked(workdir: Path) -> Iterator[Callable[[], None]]:
-  """Locks the workdir; yields a function that checks the lock.
-
-  Raises:
-    MachineError: another training has the workdir.
-  """
-  if not sharding.is_first():
-    yield lambda: None
-    return
-  with files.locked(workdir / "lock", "trained") as lock:
-    yield lock.check
-
-
-def make_training(
-  start: Start,
-  workdir: Path,
-  checkpoints: Checkpoints,
-  check: Callable[[], None],
-) -> Training:
-  """Makes the jitted step, the schedule and the initial state.
-
-  Args:
-    start: the config and the experiment of the run.
-    workdir: the folder of the run.
-    checkpoints: the checkpoints of the run.
-    check: raises MachineError once another process owns the workdir.
-  """
-  config, experiment = start.config, start.experiment
-  mesh = sharding.mesh()
-  batches = experiment.batches("train", 0)
-  total = total_steps(config, len(batches))
-  rate = config.optimizer.learning_rate
-  schedule = partial(optimizers.schedule, config, len(batches), total)
-  step, initial = programs(experiment, config, schedule, mesh, start.record)
-
-  def lower_step():
-    rows = batches.rows(*sharding.local_rows(batches.batch_size, mesh))[0]
-    batch = sharding.put(rows, batches.batch_size, mesh)
-    return step.lower(state_shapes(initial, mesh), batch, rate=rate)
-
-  return Training(
-    experiment=experiment,
-    config=config,
-    workdir=workdir,
-    mesh=mesh,
-    step=partial(step, rate=rate),
-    start=initial,
-    lower_step=lower_step,
-    learning_rate=schedule(rate),
-    total_steps=total,
-    checkpoints=checkpoints,
-    check=check,
-    origin=start.record,
-  )
-
-
 def restore(training: Training) -> tuple[TrainState, Position]:
   """Restores the newest intact checkpoint, or begins.
 
@@ -328,12 +211,11 @@ def restore(training: Training) -> tuple[TrainState, Position]:
   workdir, mesh = training.workdir, training.mesh
   crc32 = training.experiment.facts("train")["crc32"]
   directory = workdir / "checkpoints"
-  step = 0  # No checkpoint has step 0.
-  if sharding.is_first():
-    step = checkpoint.newest(directory)
+  # No checkpoint has step 0.
+  step = checkpoint.newest(directory) if sharding.is_first() else 0
   step = sharding.broadcast(step)
   if not step:
-    return training.initial(), Position(crc32=crc32)
+    return _initial_state(training), Position(crc32=crc32)
   folder = directory / str(step)
   position = checkpoint.read_position(folder)
   if position.crc32 is None:
@@ -353,16 +235,32 @@ def restore(training: Training) -> tuple[TrainState, Position]:
     )
   training.checkpoints.delete_after(step)
   size = training.config.train.batch_size
-  parts = zip(
-    ("params", "state"),
-    jax.eval_shape(lambda state: pack(state, size, mesh), state),
-    strict=True,
-  )
-  place = sharding.replicated(mesh)
+  parts = jax.eval_shape(lambda state: pack(state, size, mesh), state)
   params, others = (
-    checkpoint.restore(folder / name, part, place) for name, part in parts
+    checkpoint.restore(folder / name, part, sharding.replicated(mesh))
+    for name, part in zip(("params", "state"), parts, strict=True)
   )
   return unpack(params, others, state, mesh), position
+
+
+def _initial_state(training: Training) -> TrainState:
+  """Compiles the programs, and returns the state before the first step."""
+  config, replaced = training.config, training.values
+  if replaced is None and config.model.embedding_path is not None:
+    names = training.experiment.vocabularies["symbols"]
+    workdir = training.workdir if sharding.is_first() else None
+    table_VD = vectors.initial_embedding(config, names, workdir)
+    replaced = lambda p: {**p, "embedding": {"embedding": table_VD}}
+  seed = np.uint32(config.seed)
+  compile_programs(training.start.lower(seed), training.lower_step)
+  state = training.start(seed)
+  if replaced is None:
+    return state
+  params = replaced(jax.tree.map(np.array, state.params))
+  state = state._replace(params=sharding.put_all(params, training.mesh))
+  if state.average:  # With arrays of its own: the step donates all.
+    state = state.with_eval_params(sharding.put_all(params, training.mesh))
+  return state
 
 
 def save(training: Training, state: TrainState, position: Position):
@@ -381,7 +279,7 @@ def write_record(
   config: Config,
   experiment: Experiment,
   workdir: Path,
-  origin: transfer.Record | None = None,
+  record: transfer.Record | None = None,
 ):
   """Writes config.json, start.json, and vocabulary.json if it is missing.
 
@@ -393,6 +291,6 @@ def write_record(
   if path.exists():  # A run keeps its vocabulary.
     content = path.read_bytes()
   contents = {path.name: content, "config.json": config_lib.encoded(config)}
-  if origin is not None:
-    contents = {transfer.RECORD: origin.encoded()} | contents
+  if record is not None:
+    contents = {transfer.RECORD: record.encoded()} | contents
   files.write_checked(workdir, contents)

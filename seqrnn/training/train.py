@@ -9,56 +9,48 @@ run.py turns flags into a config and calls modes/train.py, which calls `fit`:
 6. models/losses.py computes the cross-entropy of models/network.py.
 7. models/layers.py scans a cell over time, with models/scan.py.
 8. models/cells.py computes the gates.
-After a step, training/position.py decides whether the loop evaluates the model
+After a step, the loop evaluates the model where this is due
 (scoring/evaluation.py), writes a row of metrics.csv, and saves a checkpoint.
 """
 
 import math
+import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from seqrnn.config import command
 from seqrnn.config.read import Config
 from seqrnn.data.batches.windows import Batches
 from seqrnn.data.documents import nouns
-from seqrnn.errors import UserError, counted, escaped
+from seqrnn.errors import Interrupted, UserError, counted, escaped
 from seqrnn.experiment import Experiment, Params
 from seqrnn.runtime import devices, files, sharding
 from seqrnn.runtime.signals import Signals, catch_signals
 from seqrnn.sampling.texts import excerpts
 from seqrnn.scoring import metrics
 from seqrnn.scoring.evaluation import evaluator
-from seqrnn.training.checkpoint import Checkpoints
+from seqrnn.training.checkpoint import Position, open_checkpoints
 from seqrnn.training.history import (
   add_row,
   cut_tables,
   draw_history,
   metrics_line,
-  metrics_row,
-)
-from seqrnn.training.position import (
-  Position,
-  evaluation_due,
-  limits_reached,
-  save_due,
 )
 from seqrnn.training.probe import probe
-from seqrnn.training.progress import Progress
+from seqrnn.training.progress import Progress, summary_writer
 from seqrnn.training.setup import (
   Training,
   check_owner,
-  locked,
   make_training,
   restore,
   save,
-  settle,
-  word_vectors,
   write_record,
 )
 from seqrnn.training.step import TrainState
@@ -89,32 +81,20 @@ def fit(
       changed, the model leaks, or its loss is not finite.
     Interrupted: SIGINT or SIGTERM was received.
   """
-  optional: dict[str, Any] = {"should_stop": should_stop}
-  if config.train.tensorboard and sharding.is_first():
-    from seqrnn.training import tensorboard
-
-    optional["tensorboard"] = partial(tensorboard.open_writer, workdir)
+  if config.train.tensorboard:
+    summary_writer()  # Refuses a missing package.
   config = check_owner(config, workdir)
-  start = settle(build, config, workdir)
-  config, experiment = start.config, start.experiment
-  for split in ("train", "validation"):
-    experiment.batches(split, 0)  # Refuses an empty split.
+  training = make_training(build, config, workdir)
   files.make_workdir(workdir)
-  with (
-    locked(workdir) as check,
-    Checkpoints(
-      workdir / "checkpoints", config.checkpoint.keep, check
-    ) as checkpoints,
-  ):
-    print(f"devices: {devices.words(sharding.mesh())}")
-    # Before labels and tags are read, whose faults are reported.
-    values = start.values or word_vectors(experiment, config, workdir)
-    training = make_training(start, workdir, checkpoints, check)
-    training = training._replace(values=values, **optional)
-    position = resume(training)
+  keep = training.config.checkpoint.keep
+  with open_checkpoints(workdir, keep) as checkpoints:
+    print(f"devices: {devices.words(training.mesh)}")
+    position = resume(
+      training._replace(checkpoints=checkpoints, should_stop=should_stop)
+    )
   print(
     f"{workdir}: finished at step {position.step}; best validation loss"
-    f" {position.best:.4f} {experiment.loss_unit} at step"
+    f" {position.best:.4f} {training.experiment.loss_unit} at step"
     f" {position.best_step}"
   )
   return asdict(position)
@@ -129,8 +109,25 @@ def resume(training: Training) -> Position:
   Raises:
     UserError, Interrupted: as `fit`.
   """
+  position = Position()
+  with catch_signals() as caught:
+    # The programs may compile for minutes. Until the first step is done there
+    # is nothing to save, so a signal ends a single process at once.
+    caught.at_once = jax.process_count() == 1
+    try:
+      state, position = restore(training)
+      if _begin(training, state, position):
+        loop(training, state, position, caught)
+    except KeyboardInterrupt:
+      if not (caught and caught.at_once):
+        raise
+      raise _interrupted(training, position, caught[-1]) from None
+  return position
+
+
+def _begin(training: Training, state: TrainState, position: Position) -> bool:
+  """Checks and describes a training; returns whether it has more to do."""
   config, workdir = training.config, training.workdir
-  state, position = restore(training)
   limits = limits_reached(config, position)
   finished = bool(limits) and not evaluation_due(config, position)
   if not finished:
@@ -138,22 +135,15 @@ def resume(training: Training) -> Position:
   if sharding.is_first():
     cut_tables(workdir, position.evaluated)
     if not finished:
-      write_record(config, training.experiment, workdir, training.origin)
+      write_record(config, training.experiment, workdir, training.record)
   print_summary(training.experiment, config, state.params)
-  if training.origin is not None:
-    print("\n".join(training.origin.lines()))
+  if training.record is not None:
+    print("\n".join(training.record.lines()))
   if finished:
     print(f"the training has ended by {' and '.join(limits)}")
   elif position.step:
     print(f"resuming from step {position.step}")
-  with catch_signals() as caught:
-    try:
-      loop(training, state, position, caught)
-    except KeyboardInterrupt:
-      if not caught.at_once:
-        raise
-      raise training.interrupted(position, caught[-1]) from None
-  return position
+  return not finished
 
 
 def _refuse_leak(training: Training, state: TrainState):
@@ -198,22 +188,27 @@ def print_summary(experiment: Experiment, config: Config, params: Params):
   print(f"{config.task}: {count:,} parameters{names}")
 
 
-class Reporting(NamedTuple):
-  """Functions that an evaluation calls; the loop makes them once.
+def limits_reached(config: Config, position: Position) -> list[str]:
+  """Returns the fields whose limits the position has reached."""
+  train = config.train
+  patience = math.inf if train.patience is None else train.patience
+  limits = {
+    "train.epochs": position.epoch >= train.epochs,
+    "train.max_steps": position.step >= (train.max_steps or math.inf),
+    "train.patience": position.waited >= patience,
+  }
+  return [name for name, reached in limits.items() if reached]
 
-  Attributes:
-    evaluate: a function params -> validation metrics; None after a signal.
-    progress: the progress bar.
-    excerpt: a function params -> the beginning of a sample.
-    write_tensorboard: a function row, params, excerpt.
-    draw: draws history.png, at most once in _DRAW_SECONDS.
-  """
 
-  evaluate: Callable[[Any], dict[str, float] | None]
-  progress: Progress
-  excerpt: Callable[[Any], str]
-  write_tensorboard: Callable[..., None]
-  draw: Callable[[], None]
+def evaluation_due(config: Config, position: Position) -> bool:
+  """Returns whether this step is to be evaluated and has not been yet."""
+  if position.evaluated == position.step:
+    return False
+  if {*limits_reached(config, position)} - {"train.patience"}:
+    return True
+  if config.train.eval_every is None:
+    return position.batch == 0
+  return position.step % config.train.eval_every == 0
 
 
 def loop(
@@ -229,45 +224,29 @@ def loop(
     KeyboardInterrupt: a signal was received while the first step compiled.
     UserError: a value is not finite; it was not saved.
   """
-  config, experiment, mesh = training.config, training.experiment, training.mesh
+  config, mesh = training.config, training.mesh
   B, batches = epoch_batches(training, position)
-  first_step = position.step
+  save_every = config.checkpoint.every or math.inf
   agree = sharding.Agreement(mesh)
   # The number of the signal that all processes act on, or 0.
   stop = lambda: agree(caught[0] if caught else 0)
-  with (
-    Progress(
-      training.total_steps,
-      position.step,
-      training.unit,
-      experiment.in_bits,
-      position.best,
-    ) as progress,
-    training.tensorboard(position.evaluated) as write_tensorboard,
-  ):
-    evaluate = evaluator(experiment, mesh)
-    validation = experiment.batches("validation", 0)
-    reporting = Reporting(
-      lambda params: evaluate(params, validation, stop),
-      progress,
-      excerpts(experiment, config),
-      write_tensorboard,
-      _drawer(training),
-    )
-    ended = new_epoch = False
+  drawn = time.monotonic()
+  ended = new_epoch = False
+  with Progress(training, position) as progress:
     while True:
       if evaluation_due(config, position):
-        state, ended = evaluate_and_save(training, reporting, state, position)
+        state, ended = evaluate_and_save(
+          training, progress, state, position, stop
+        )
+        if time.monotonic() - drawn > _DRAW_SECONDS:
+          _draw(training)
+          drawn = time.monotonic()
       stopped = stop()
       if stopped or ended or limits_reached(config, position):
         break
       if new_epoch:  # The previous epoch has been evaluated and saved.
         B, batches = epoch_batches(training, position)
-      # The first step may compile for minutes. There is nothing to save before
-      # it, so a signal ends the process at once.
-      caught.at_once = position.step == first_step and jax.process_count() == 1
       rows: Any = batches[position.batch]
-      progress.shapes([array.shape for array in rows.values()])
       state, loss = training.step(state, sharding.put(rows, B, mesh))
       caught.at_once = False
       symbols = float(rows["weights"].sum()) * jax.process_count()
@@ -275,16 +254,29 @@ def loop(
       if finished_loss is not None and not math.isfinite(finished_loss):
         raise training.diverged(state, position.step - 1)
       new_epoch = position.advance(len(batches))
-      if save_due(config, position):
+      # An evaluation saves, too.
+      due = position.step % save_every == 0
+      if due and not evaluation_due(config, position):
         save(training, state, position)
   if stopped and position.step:
     save(training, state, position)
   training.checkpoints.wait()
-  if sharding.is_first():
-    training.check()
-    draw_history(training.workdir, experiment.measure)
+  _draw(training)
   if stopped:
-    raise training.interrupted(position, stopped)
+    raise _interrupted(training, position, stopped)
+
+
+def _interrupted(
+  training: Training, position: Position, number: int
+) -> Interrupted:
+  """Returns the exception for a signal; the position is on disk."""
+  event, resuming = "before the first step", "repeat the command"
+  if position.step:
+    event = f"and saved at step {position.step}"
+    program = command.program(sys.argv[0])
+    resuming += f", or run `{program} --workdir={training.workdir}`, to resume"
+  event = f"stopped by {signal.Signals(number).name} {event}"
+  return Interrupted(event, 128 + number, resuming)
 
 
 def epoch_batches(
@@ -305,25 +297,18 @@ def epoch_batches(
   return B, batches.rows(*sharding.local_rows(B, training.mesh))
 
 
-def _drawer(training: Training) -> Callable[[], None]:
-  """Returns a function that draws history.png if _DRAW_SECONDS have passed."""
-  drawn = time.monotonic()
-
-  def draw():
-    nonlocal drawn
-    if sharding.is_first() and time.monotonic() - drawn > _DRAW_SECONDS:
-      training.check()
-      draw_history(training.workdir, training.experiment.measure)
-      drawn = time.monotonic()
-
-  return draw
+def _draw(training: Training):
+  if sharding.is_first():
+    training.checkpoints.check()
+    draw_history(training.workdir, training.experiment.measure)
 
 
 def evaluate_and_save(
   training: Training,
-  reporting: Reporting,
+  progress: Progress,
   state: TrainState,
   position: Position,
+  stop: Callable[[], int],
 ) -> tuple[TrainState, bool]:
   """Evaluates the model, writes a row of metrics.csv, and saves a checkpoint.
 
@@ -332,27 +317,34 @@ def evaluate_and_save(
   Returns:
     the state after the evaluation, and whether `should_stop` ends training.
   """
-  config, experiment = training.config, training.experiment
-  progress = reporting.progress
+  experiment = training.experiment
   seconds, symbols = progress.lap()
-  figures = reporting.evaluate(state.eval_params)
+  evaluate = evaluator(experiment, training.mesh)
+  figures = evaluate(state.eval_params, training.validation, stop)
   if figures is None:
     return state, False
-  rate = float(training.learning_rate(position.step - 1) * state.scale)
   trained = metrics.finish(state.sums, experiment.in_bits)
-  row = metrics_row(position, rate, trained, figures)
+  rate = training.learning_rate(position.step - 1) * state.scale
+  row = {
+    "step": position.step,
+    "epoch": position.epoch,
+    "learning_rate": float(rate),
+    "gradient_norm": trained.pop("gradient_norm"),
+    **{f"train_{name}": value for name, value in trained.items()},
+    **{f"validation_{name}": value for name, value in figures.items()},
+  }
   if not all(math.isfinite(figure) for figure in row.values()):
     raise training.diverged(state, position.step)
   sample = ""
-  if sharding.is_first() and (progress.live or config.train.tensorboard):
+  if progress.shows_samples:
     # Parameters are replicated, so the first process needs no other process.
     params = jax.tree.map(lambda x: x.addressable_data(0), state.eval_params)
-    sample = reporting.excerpt(params)
-    reporting.write_tensorboard(row, params, sample)
+    sample = excerpts(experiment, training.config)(params)
+    progress.write_tensorboard(row, params, sample)
   evaluation_seconds, _ = progress.lap()
-  state = record_evaluation(config, state, position, figures["loss"])
+  state = record_evaluation(training.config, state, position, figures["loss"])
   if sharding.is_first():
-    training.check()
+    training.checkpoints.check()
     add_row(training.workdir / "metrics.csv", row)
     timing = {
       "step": row["step"],
@@ -364,11 +356,11 @@ def evaluate_and_save(
     add_row(training.workdir / "timing.csv", timing)
   save(training, state, position)
   progress.best = position.best
-  line = metrics_line(row, position, experiment.loss_unit, training.unit)
-  progress.line(line)
+  progress.line(
+    metrics_line(row, position, experiment.loss_unit, training.unit)
+  )
   if sample and progress.live:
     progress.line(f"  sample: {escaped(sample)}")
-  reporting.draw()
   return state, training.should_stop(row)
 
 

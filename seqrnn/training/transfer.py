@@ -32,6 +32,8 @@ _NOISE = 0.1  # Of a new row, in standard deviations of the known rows.
 # Fields of which one differs where nothing fits.
 _SIZES = ("data.unit", "model.embedding_size", "model.hidden_size")
 
+Rows = dict[str, np.ndarray | None]  # As `_rows` returns them.
+
 
 class Record(NamedTuple):
   """What a run has started from: the content of start.json.
@@ -39,29 +41,27 @@ class Record(NamedTuple):
   Attributes:
     workdir: of the trained run, as `train.start_from` had it.
     step: of its checkpoint.
-    sha256: of the checksums of the checkpoint.
-    taken: the parts of the model that were taken.
+    taken: the parts of the model that were taken; of a part with new rows, the
+      share that was taken, as "1 of 2 labels".
     new: its other parts.
     left: the parts of the trained run that were not taken.
-    partly: of each part of `taken` with new rows, the share that was taken, as
-      "1 of 2 labels".
-    new_rows: the new rows of these parts, by their kind, such as symbols.
+    new_rows: the new rows of taken parts, by their kind, such as symbols.
   """
 
   workdir: str
   step: int
-  sha256: str
-  taken: list[str]
+  taken: Mapping[str, str]
   new: list[str]
   left: list[str]
-  partly: Mapping[str, str]
   new_rows: Mapping[str, list[int]]
 
   @property
   def parts(self) -> list[str]:
-    """The parts that were taken, with the shares of those of `partly`."""
-    shares = {name: f" ({share})" for name, share in self.partly.items()}
-    return [name + shares.get(name, "") for name in self.taken]
+    """The parts that were taken, with the shares of those with new rows."""
+    return [
+      f"{part} ({share})" if share else part
+      for part, share in self.taken.items()
+    ]
 
   def lines(self) -> Iterator[str]:
     """Returns lines for the console."""
@@ -119,6 +119,11 @@ class Place:
     return self.part in _INPUTS
 
   @property
+  def is_output(self) -> bool:
+    """Whether it reads layers."""
+    return not self.depth and not self.is_input
+
+  @property
   def names(self) -> tuple[str, ...]:
     """The names that its part has in `train.freeze`."""
     if self.depth:
@@ -155,14 +160,37 @@ def _place_of(path: tuple[Any, ...]) -> Place:
   return Place("layer", depth, direction, "/".join(keys[at + 1 :]))
 
 
-def _places(params: Params) -> Any:
-  """Returns a tree like `params` of the places of its arrays."""
-  return jax.tree_util.tree_map_with_path(
+def named_places(experiment: Experiment, params: Params) -> Any:
+  """Returns a tree like `params` of the places of its arrays.
+
+  Heads of symbols are named by their inputs.
+  """
+  tree = jax.tree_util.tree_map_with_path(
     lambda path, _: _place_of(path), params
+  )
+  if experiment.unit != "symbol":
+    return tree
+  backward = any(p.direction == "backward" for p in jax.tree.leaves(tree))
+  single = "window head" if backward else "forward head"
+  names = {
+    "head": "joint head" if experiment.fills_gaps else single,
+    "forward_head": "forward head",
+    "backward_head": "backward head",
+  }
+  return jax.tree.map(
+    lambda p: dataclasses.replace(p, part=names.get(p.part, p.part)), tree
   )
 
 
 Arrays = dict[Place, dict[str, Any]]  # Of each part, by their names.
+
+
+def _arrays(experiment: Experiment, params: Params) -> Arrays:
+  arrays: Arrays = {}
+  named = jax.tree.leaves(named_places(experiment, params))
+  for place, array in zip(named, jax.tree.leaves(params), strict=True):
+    arrays.setdefault(place.whole, {})[place.array] = array
+  return arrays
 
 
 class TrainedRun(NamedTuple):
@@ -171,7 +199,6 @@ class TrainedRun(NamedTuple):
   Attributes:
     workdir: its folder, as `train.start_from` has it.
     step: of its checkpoint.
-    sha256: of the checksums of the checkpoint.
     config: of the run.
     experiment: of the run.
     params: of the checkpoint.
@@ -179,7 +206,6 @@ class TrainedRun(NamedTuple):
 
   workdir: str
   step: int
-  sha256: str
   config: Config
   experiment: Experiment
   params: Params
@@ -202,8 +228,6 @@ def open_source(
   field, folder = f"config.train.start_from={start!r}", Path(start)
   if not (folder / "config.json").exists():
     raise UserError(f"{field}: has no run; train it first")
-  if not checkpoint.steps(folder / "checkpoints"):
-    raise UserError(f"{field}: has no checkpoint; train this run first")
   files.check_links(folder)
   old = config_lib.read_run(folder)
   if old.model.cell != config.model.cell:
@@ -218,10 +242,7 @@ def open_source(
     params, _ = checkpoint.restore_params(folder, step, shapes(experiment))
   except MachineError:
     raise UserError(f"{field}: no checkpoint is intact") from None
-  sums = folder / "checkpoints" / str(step) / files.SUMS
-  sha256 = files.checksum_of(sums).split(" ")[1]
-  params = jax.device_get(params)
-  return TrainedRun(start, step, sha256, old, experiment, params)
+  return TrainedRun(start, step, old, experiment, jax.device_get(params))
 
 
 def widened(
@@ -236,25 +257,26 @@ def widened(
     return build
   old = source.experiment.vocabularies.get("symbols")
 
-  def made(config: Config, known: dict[str, Vocabulary] | None) -> Experiment:
+  def build_widened(
+    config: Config, known: dict[str, Vocabulary] | None
+  ) -> Experiment:
     experiment = build(config, known)
     names = experiment.vocabularies.get("symbols")
     if known is not None or not (names and old) or names.unit != old.unit:
       return experiment
     more = names.unknown(old.symbols)
     size, common = len(names.symbols), len(old.symbols) - len(more)
-    line = (
+    print(
       f"{source.workdir} knows {common:,} of the {size:,} symbols of the"
       f" training split, {common / size:.1%}"
     )
     if experiment.unit == "symbol" or not more:
-      print(line)
       return experiment
-    print(f"{line}; its {len(more):,} others are added to the vocabulary")
+    print(f"its {len(more):,} other symbols are added to the vocabulary")
     wider = dataclasses.replace(names, symbols=(*names.symbols, *more))
     return build(config, {**experiment.vocabularies, "symbols": wider})
 
-  return made
+  return build_widened
 
 
 def transfer(
@@ -273,15 +295,21 @@ def transfer(
   same_task = source.config.task == config.task
   taken: list[Place] = []
   for part in sorted(new, key=_from_the_input):
+    # Inputs, layers and heads of symbols have the same meaning in every task.
+    common = not part.is_output or part.part.endswith(" head")
     if (
       part in old
-      and (same_task or _is_common(part))
+      and (same_task or common)
       and _below(part, new, old) <= {*taken}
       and _part_fits(part, old[part], new, rows)
     ):
       taken.append(part)
   if not taken:
-    raise UserError(_no_part(source, config))
+    differ = config_lib.differences(source.config, config, _SIZES)
+    raise UserError(
+      f"config.train.start_from={source.workdir!r}: no part fits:"
+      f" {'; '.join(differ) or 'it reads other symbols'}"
+    )
 
   def values(params: Params) -> Params:
     initial = _arrays(experiment, params)
@@ -293,33 +321,21 @@ def transfer(
     named = named_places(experiment, params)
     return jax.tree.map(lambda p: initial[p.whole][p.array], named)
 
-  record = Record(
-    source.workdir,
-    source.step,
-    source.sha256,
-    [str(part) for part in taken],
-    [str(part) for part in sorted({*new} - {*taken}, key=_from_the_input)],
-    [str(part) for part in sorted({*old} - {*taken}, key=_from_the_input)],
-    *_new_rows(taken, new, rows),
-  )
-  return record, values
-
-
-def _new_rows(
-  taken: list[Place], new: Arrays, rows: dict[str, Any]
-) -> tuple[dict[str, str], dict[str, list[int]]]:
-  """The fields `partly` and `new_rows` of a Record."""
-  partly, indices = {}, {}
+  shares, new_rows = dict.fromkeys(map(str, taken), ""), {}
   for part in taken:
     for name in new[part]:
       kind, _ = _named_axis(dataclasses.replace(part, array=name))
       if kind not in rows or not (fresh := rows[kind] < 0).any():
         continue
-      indices[kind] = np.flatnonzero(fresh).tolist()
+      new_rows[kind] = np.flatnonzero(fresh).tolist()
       count = len(fresh) - len(RESERVED) * (kind != "labels")
-      known = count - len(indices[kind])
-      partly[str(part)] = f"{known:,} of {count:,} {kind}"
-  return partly, indices
+      known = count - len(new_rows[kind])
+      shares[str(part)] = f"{known:,} of {count:,} {kind}"
+  others = (
+    [str(part) for part in sorted({*parts} - {*taken}, key=_from_the_input)]
+    for parts in (new, old)
+  )
+  return Record(source.workdir, source.step, shares, *others, new_rows), values
 
 
 def rows_to_learn(
@@ -336,42 +352,8 @@ def rows_to_learn(
   return np.moveaxis(fresh.reshape(-1, *[1] * (len(shape) - 1)), 0, axis)
 
 
-def named_places(experiment: Experiment, params: Params) -> Any:
-  """The places of arrays; heads of symbols are named by their inputs."""
-  tree = _places(params)
-  if experiment.unit != "symbol":
-    return tree
-  backward = any(p.direction == "backward" for p in jax.tree.leaves(tree))
-  single = "window head" if backward else "forward head"
-  names = {
-    "head": "joint head" if experiment.fills_gaps else single,
-    "forward_head": "forward head",
-    "backward_head": "backward head",
-  }
-  return jax.tree.map(
-    lambda p: dataclasses.replace(p, part=names.get(p.part, p.part)), tree
-  )
-
-
-def _arrays(experiment: Experiment, params: Params) -> Arrays:
-  arrays: Arrays = {}
-  named = jax.tree.leaves(named_places(experiment, params))
-  for place, array in zip(named, jax.tree.leaves(params), strict=True):
-    arrays.setdefault(place.whole, {})[place.array] = array
-  return arrays
-
-
 def _from_the_input(part: Place) -> tuple[Any, ...]:
-  return _is_output(part), part.depth, part.direction == "backward", part.part
-
-
-def _is_output(part: Place) -> bool:
-  return not part.depth and not part.is_input
-
-
-def _is_common(part: Place) -> bool:
-  """Whether a part has the same meaning in every task."""
-  return not _is_output(part) or part.part.endswith(" head")
+  return part.is_output, part.depth, part.direction == "backward", part.part
 
 
 def _below(part: Place, parts: Arrays, old: Arrays) -> set[Place]:
@@ -386,9 +368,7 @@ def _below(part: Place, parts: Arrays, old: Arrays) -> set[Place]:
   return {p for p in parts if p.depth and (not ways or p.direction in ways)}
 
 
-def _rows(
-  source: TrainedRun, experiment: Experiment, config: Config
-) -> dict[str, np.ndarray | None]:
+def _rows(source: TrainedRun, experiment: Experiment, config: Config) -> Rows:
   """The row in the source of each symbol, character, affix and label.
 
   -1: it is new. None: the source has none of them. A task without such names
@@ -403,7 +383,7 @@ def _rows(
     if None not in sizes:
       new, old = map(affix_vocabulary, (new.symbols, old.symbols), sizes)
       pairs["affixes"] = new, old
-  by_name: dict[str, np.ndarray | None] = dict.fromkeys(pairs)
+  by_name: Rows = dict.fromkeys(pairs)
   for name, (new, old) in pairs.items():
     if old is not None and old.unit == new.unit:
       rows = old.ids_of(new)
@@ -448,11 +428,10 @@ def _part_fits(
       )
     return shape == source_shape
 
-  wanted = new[part]
   if part.part == "crf":
     return rows["labels"] is not None
-  return old.keys() == wanted.keys() and all(
-    fits(*item) for item in wanted.items()
+  return old.keys() == new[part].keys() and all(
+    fits(*item) for item in new[part].items()
   )
 
 
@@ -485,14 +464,3 @@ def _moved(
   last = place.depth > 1 and place.direction == "backward"
   moved[slice(-len(old), None) if last else slice(len(old))] = old
   return moved
-
-
-def _no_part(source: TrainedRun, config: Config) -> str:
-  fields, old = map(config_lib.flat, (config, source.config))
-  differ = [
-    f"{name}={old[name]!r}, not {fields[name]!r}"
-    for name in _SIZES
-    if old[name] != fields[name]
-  ]
-  why = f"it has {'; '.join(differ)}" if differ else "it reads other symbols"
-  return f"config.train.start_from={source.workdir!r}: no part fits: {why}"

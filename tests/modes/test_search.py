@@ -571,9 +571,7 @@ def test_trials_that_differ_in_the_rate_share_programs(tmp_path, monkeypatch):
   for rate, size in ((0.1, 4), (0.2, 4), (0.2, 5), (0.2, 5)):
     config = tiny(tmp_path, {"optimizer.learning_rate": rate})
     config.model.hidden_size = size
-    start = setup.Start(config, share(config, None), None, ())
-    training: Any = setup.make_training
-    training = training(start, tmp_path, None, None)
+    training: Any = setup.make_training(share, config, tmp_path)
     assert training.step.keywords == {"rate": rate}
     assert float(training.learning_rate(0)) == pytest.approx(rate)
     steps.append(training.step.func)

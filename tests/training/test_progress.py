@@ -5,8 +5,10 @@ import io
 import re
 import struct
 from types import SimpleNamespace
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,34 +16,37 @@ from seqrnn import experiments
 from seqrnn.errors import escaped
 from seqrnn.sampling import texts
 from seqrnn.training import progress, train
+from seqrnn.training.checkpoint import Position
 from seqrnn.training.progress import Progress
 from tests.conftest import tiny
-from tests.modes.test_train import Crash, assert_same_run, crash_at, rows
+from tests.modes.test_train import Crash, assert_same_run, build, crash_at, rows
 
-CHANGES = {"train.max_steps": 9, "train.eval_every": 3, "model.dropout": 0.2}
+CHANGES = {"train.max_steps": 9, "train.eval_every": 3}
 
 
-def test_the_rate_is_of_two_seconds_of_steps_without_compilation(
-  monkeypatch, capsys
-):
+def test_the_rate_is_of_two_seconds_of_steps(tmp_path, monkeypatch, capsys):
   now = 0.0
   monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now))
   monkeypatch.setattr(progress, "_LINE_SECONDS", 0.0)
-  shown = Progress(99, 0, "event", False, float("inf"))
+  training: Any = SimpleNamespace(
+    total_steps=99,
+    unit="event",
+    experiment=SimpleNamespace(in_bits=False),
+    config=tiny(tmp_path),
+  )
+  shown = Progress(training, Position())
   rates = []
   for step in range(40):
-    # Every fourth batch is longer, and a program is compiled for each length;
-    # an evaluation follows step 24.
-    shown.shapes([(2, 9 if step % 4 == 3 else 5)])
-    now += 0.5 + 600 * (step in (0, 3, 25))
-    loss = shown.step(np.float32(1.5), 400.0)
+    # The first step compiles, and an evaluation follows step 24.
+    now += 0.5 + 600 * (step in (0, 25))
+    loss = shown.step(jnp.float32(1.5), 400.0)
     assert (loss is None) == (step in (0, 1, 25, 26))
     if step == 24:
       shown.lap()
     line = capsys.readouterr().out.strip()
     rates += [line.partition("loss 1.5000")[2].strip()] if line else []
-  # Four steps of half a second each, after the program of step 3.
-  assert rates[:6] == [""] * 6 and {*rates[6:]} == {"800 events/s"}
+  # Four steps of half a second each.
+  assert rates[:4] == [""] * 4 and {*rates[4:]} == {"800 events/s"}
 
 
 @pytest.fixture(scope="module")
@@ -62,16 +67,16 @@ def shown(tmp_path_factory):
       crash.setattr(train, "save", lambda *x: x[2].step > 3 or save(*x))
       crash_at(crash, 8)
       with contextlib.suppress(Crash):
-        train.fit(experiments.build, config, folder / "run")
+        train.fit(build, config, folder / "run")
     assert [row["step"] for row in rows(folder / "run")] == ["3", "6"]
-    train.fit(experiments.build, config, folder / "run")
+    train.fit(build, config, folder / "run")
   text = re.sub("\x1b[^a-zA-Z]*[a-zA-Z]", "", printed.getvalue())
   run = experiments.load(folder / "run", 9)
   return run, text, run.sample(length=texts._EXCERPT)[0]
 
 
 def test_showing_changes_nothing(shown, tmp_path, capsys):
-  train.fit(experiments.build, tiny(tmp_path, CHANGES), tmp_path / "run")
+  train.fit(build, tiny(tmp_path, CHANGES), tmp_path / "run")
   assert_same_run(tmp_path / "run", shown[0].workdir, 9)
   assert not (tmp_path / "run" / "tensorboard").exists()
   plain = capsys.readouterr().out

@@ -16,9 +16,8 @@ from seqrnn.training import optimizers
 from seqrnn.training.transfer import Record
 from tests.conftest import tiny
 
-RECORD = Record(
-  "runs/lm", 1, "", ["embedding", "layer 1 forward"], [], [], {}, {}
-)
+TAKEN = {"embedding": "", "layer 1 forward": ""}
+RECORD = Record("runs/lm", 1, TAKEN, [], [], {})
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +89,8 @@ def test_a_run_in_which_nothing_learns_is_refused(model):
   config, experiment = model
   config = config.copy_and_resolve_references()
   config.train.start_from, config.train.freeze = "runs/lm", "taken"
-  every = [*RECORD.taken, "layer 2 forward", "forward head"]
-  record = RECORD._replace(taken=every)
+  every = [*TAKEN, "layer 2 forward", "forward head"]
+  record = RECORD._replace(taken=dict.fromkeys(every, ""))
   named = r"freeze='taken': runs/lm has all parts of this model, so none learns"
   with pytest.raises(UserError, match=named):
     optimizers.shares(experiment, config, record)

@@ -12,7 +12,7 @@ from seqrnn.config import command
 from seqrnn.config import read as config_lib
 from seqrnn.errors import UserError
 from seqrnn.training import train
-from seqrnn.training.position import Position
+from seqrnn.training.checkpoint import Position
 from tests.conftest import tiny
 
 SMALL = {"train.batches_per_epoch": 4, "train.epochs": 2, "checkpoint.keep": 9}
