@@ -15,6 +15,7 @@ memory of each tenth, and whether the counts are right.
 """
 
 import argparse
+import contextlib
 import datetime
 import heapq
 import os
@@ -105,17 +106,16 @@ class Following:
     from seqrnn.logs.detect import deployed
     from seqrnn.logs.follow import follow
     from seqrnn.logs.follow.lines import report
-    from seqrnn.logs.follow.state import State
+    from seqrnn.logs.follow.state import open_state
 
     run = experiments.load(workdir)
     restored = deployed.restore(experiments.build, run.config, workdir)
     for name, value in changes.items():
       restored.config.detect[name] = value
     self.folder, self.models = Path(folder), len(restored.detector.steps)
-    self.state = State(self.folder, report)
-    self.service = follow.Service(
-      lambda: restored, workdir, self.state, self._count
-    )
+    self._open = contextlib.ExitStack()
+    state = self._open.enter_context(open_state(self.folder, report))
+    self.service = follow.Service(lambda: restored, workdir, state, self._count)
     self.rows = 0
     self.service.recover()
 
@@ -129,7 +129,7 @@ class Following:
     return np.diff([*source.asked, time.perf_counter()])
 
   def close(self):
-    self.state.close()
+    self._open.close()
 
 
 def latency(workdir: Path, count: int):

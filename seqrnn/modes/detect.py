@@ -88,13 +88,13 @@ def _run(
   which = examined(config, read, len(sessions.names))
   console.print(f"examined: {console_text(which)}", soft_wrap=True)
   reviewed = answers.load_answers(workdir, names, read, config)
-  examples = feedback.load_examples(config, workdir, reviewed.by_kind)
+  kinds_of_alarms = feedback.load_kinds(config, workdir)
   times.append(time.perf_counter())
   detector, arrays = calibrate(build, config, workdir, read, experiment.facts)
-  changes = feedback.collect(examples, reviewed, detector, arrays)
+  changes = feedback.collect(kinds_of_alarms, reviewed, detector, arrays)
   normal = normal_scores(arrays, settings, changes.answers, changes.rows)
-  if changes.kinds:
-    console.print(changes.text())
+  if changes.text:
+    console.print(changes.text)
   printing.print_calibration(console, normal, settings)
   printing.print_rates(console, normal, settings)
   times.append(time.perf_counter())

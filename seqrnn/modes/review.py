@@ -21,7 +21,6 @@ from seqrnn.logs.detect.calibration import (
   sessions_of,
 )
 from seqrnn.logs.detect.findings import LOCK
-from seqrnn.logs.detect.selection import UNANSWERED
 from seqrnn.logs.follow import feedback
 from seqrnn.modes import detect
 from seqrnn.runtime import files
@@ -53,29 +52,30 @@ def run(
       names = experiment.vocabularies["symbols"]
       load = lambda: answers.load_answers(workdir, names, read, config)
       reviewed = load()
-      examples = feedback.load_examples(config, workdir, reviewed.by_kind)
+      kinds = feedback.load_kinds(config, workdir)
       detector, arrays = calibrate(
         build, config, workdir, read, experiment.facts
       )
     sessions, settings = sessions_of(detector), config.detect
     normal = normal_scores(arrays, settings, reviewed.of(sessions))
     worst = answers.most_anomalous(normal, arrays, sessions, _ASKED)
-    alarms = [one.row for one in examples if one.answer == UNANSWERED]
+    rows = [feedback.review_row(kind, reviewed.by_kind) for kind in kinds]
+    alarms = [row for row in rows if not row["answer"]]
     questions = [
       *alarms[:_ASKED],
       *answers.session_questions(detector, normal, arrays, sessions, worst),
     ]
-    rows = [*(one.row for one in examples), *reviewed.rows]
-    rows = [*questions, *(row for row in rows if row["answer"])]
+    answered = [row for row in (*rows, *reviewed.rows) if row["answer"]]
+    rows = [*questions, *answered]
     save = lambda: answers.write_rows(workdir, rows)
     if questions and on_terminal:
       ask(questions, save)
     elif questions:
       save()
-    changes = feedback.collect(examples, load(), detector, arrays)
+    changes = feedback.collect(kinds, load(), detector, arrays)
     after = normal_scores(arrays, settings, changes.answers, changes.rows)
-    if changes.kinds:
-      print(changes.text())
+    if changes.text:
+      print(changes.text)
     before = normal_scores(arrays, settings)
     for line in answers.changes(arrays, before, after, settings.rate):
       print(line)

@@ -12,7 +12,7 @@ from benchmarks import shop_log
 from seqrnn import experiments
 from seqrnn.logs.detect import deployed
 from seqrnn.logs.follow import follow, state
-from seqrnn.logs.follow.state import ALARMS, NAME, State
+from seqrnn.logs.follow.state import ALARMS, NAME, open_state
 from tests.data.logs.test_tail import Log
 from tests.faults.conftest import call
 
@@ -79,7 +79,7 @@ def expected(shop, tmp_path_factory):
   folder = tmp_path_factory.mktemp("whole")
   run = experiments.load(workdir)
   detection = deployed.restore(experiments.build, run.config, workdir)
-  with State(folder, print) as stored:
+  with open_state(folder, print) as stored:
     service = follow.Service(lambda: detection, folder, stored, lambda _: None)
     service.recover()
     service.follow(Input(lines), lambda: False, lambda: False)

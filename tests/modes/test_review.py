@@ -15,6 +15,7 @@ from seqrnn import experiments
 from seqrnn.configs import base
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.logs import sessions as data
+from seqrnn.data.logs.secrets import Redaction
 from seqrnn.errors import MachineError, UserError
 from seqrnn.logs.detect import (
   answers,
@@ -390,7 +391,7 @@ STRANGE = ["e", "b", "e", "b", "e", "b"]  # In no session that a model has seen.
 
 def raise_alarms(workdir):
   """A follower's state: of 12 sessions 3 of a kind, and one that is RARE."""
-  alerts = alarms.Alarms(0)
+  alerts = alarms.Alarms(0, Redaction("<secrets>"))
   for n in range(3):
     alerts.take(verdict(f"strange{n or ''}", STRANGE))
   alerts.take(verdict("rare", RARE.split(), event="rare"))

@@ -97,7 +97,7 @@ MAKERS = {
     stepping.advancer(decoder, 2, ABSENT)[1],
     (
       stepping.advancer(decoder, 2, ABSENT)[0][None],
-      np.zeros((1, 1), np.int32),
+      np.zeros((1, 2), np.int32),
       np.ones(1, np.int32),
     ),
   ),
@@ -172,6 +172,6 @@ def test_events_are_followed_on_the_cpu(decoder, seen, monkeypatch):
     models = jax.tree.map(jnp.asarray, MODELS)
     assert models.params.devices() == {other}
     stepper = stepping.Stepper(decoder, models)
-    stepper.read([(stepper.begin_S, [4])])
+    stepper.read([(stepper.begin_S, [1, 4])])
   assert set(seen) == {("cpu", 1)}
   assert places == [{jax.local_devices(backend="cpu")[0]}]

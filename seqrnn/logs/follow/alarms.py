@@ -1,55 +1,74 @@
 """Alarms of a follower: kinds of flagged sessions, counted and not repeated."""
 
-import dataclasses
 import math
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from seqrnn.data.logs.secrets import Redaction
 from seqrnn.logs.detect import decision
+from seqrnn.logs.detect.answers import ByKind
 from seqrnn.logs.detect.findings import belongs_to_incident
-from seqrnn.logs.detect.selection import NORMAL, UNANSWERED
 from seqrnn.logs.follow.state import Change
 from seqrnn.logs.follow.verdicts import Verdict
 
 _KINDS = 1000  # Kinds that are known; then the longest unseen is forgotten.
 _SYMBOLS = 1000  # Events of an example that are kept.
 _SESSIONS = 1000  # Sessions of a kind whose alarms may still be raised.
+# Attributes that are stored, besides kinds.
+_STORED = ("count", "sessions", "turn", "numbers", "incomplete")
+# Fields of a row; severity, reason, p and time are converted.
+_FIELDS = ("session", "ended", "severity", "reason", "p_value", "line", "time")
+_FIELDS += ("event", "before", "after", "events", "unknown_events")
+_FIELDS += ("flagged_events",)
 
 
-@dataclasses.dataclass
+@dataclass
 class Kind:
   """A kind of alarms: sessions with like surprising events.
 
   Attributes:
     number: from 1, in the order of first alarms.
-    event: the most surprising event of the example, its first session.
     surprising: the names of the surprising events of the example.
+    example: the row of the example, its first session.
+    symbols: the events of the example as read.
+    whole: whether these are all, because the example has ended.
     turn: orders kinds by their last alarm.
     count: number of sessions with an alarm.
     numbers: of the alarms of its last sessions.
     severity: of the last row that was written.
     written: the event time of this row; None: unknown.
-    answer: NORMAL, ANOMALOUS or UNANSWERED.
-    example: the row of the example.
-    session: the name of the example.
-    symbols: the events of the example as read.
-    whole: whether these are all, because the example has ended.
+    answer: `normal`, `anomalous`, or empty.
+    share: of all sessions of the follower, those of this kind, in a review.
   """
 
   number: int
-  event: str
   surprising: frozenset[str]
-  session: str
+  example: dict[str, Any]
   symbols: list[str]
   whole: bool
   turn: int = 0
   count: int = 0
-  numbers: dict[str, int] = dataclasses.field(default_factory=dict)
+  numbers: dict[str, int] = field(default_factory=dict)
   severity: int = 0
   written: float | None = None
-  answer: int = UNANSWERED
-  example: dict[str, Any] = dataclasses.field(default_factory=dict)
+  answer: str = ""
+  share: float = 0.0
+
+  @property
+  def key(self) -> tuple[int, str]:
+    """Number and session, which identify the row of review.csv."""
+    return self.number, self.example["session"]
+
+  def to_json(self) -> dict[str, Any]:
+    """All attributes, for JSON."""
+    return {**vars(self), "surprising": sorted(self.surprising)}
+
+  @classmethod
+  def from_json(cls, fields: dict[str, Any]) -> "Kind":
+    """The kind that `to_json` has written."""
+    return cls(**{**fields, "surprising": frozenset(fields["surprising"])})
 
 
 class Alarms:
@@ -61,90 +80,88 @@ class Alarms:
   row has the same number.
 
   Attributes:
-    kinds: by number; the one with the oldest alarm first.
+    kinds: by number.
     count: number of alarms.
     sessions: number of sessions that have ended.
+    turn: of the last alarm.
+    numbers: number of kinds so far.
+    incomplete: examples that have not ended -> the number of their kind.
   """
 
-  def __init__(self, quiet: float):
+  def __init__(self, quiet: float, masks: Redaction):
     self.kinds: dict[int, Kind] = {}
-    self.count = self.sessions = 0
-    self._quiet, self._turn = quiet, 0
-    self._changed: dict[int, None] = {}  # Kinds whose fields are not stored.
-    self._numbers = 0  # Of kinds.
-    self._incomplete: dict[str, int] = {}  # Examples that have not ended.
+    self.count = self.sessions = self.turn = self.numbers = 0
+    self.incomplete: dict[str, int] = {}
+    self._quiet, self._masks = quiet, masks
+    self._changed: set[int] = set()  # Kinds whose fields are not stored.
 
   def take(self, verdict: Verdict) -> dict[str, Any] | None:
     """The row of an alarm; None: the verdict is none, or is not repeated."""
     if verdict.ended:
       self.sessions += 1
-      number = self._incomplete.pop(verdict.session, 0)
+      number = self.incomplete.pop(verdict.session, 0)
       if kind := self.kinds.get(number):
         kind.symbols, kind.whole = _events(verdict)
-        self._changed[number] = None
+        self._changed.add(number)
     if not verdict.flag or not verdict.raised or _is_cut(verdict):
       return None
     kind = self._find(verdict)
-    self._turn += 1
-    kind.turn = self._turn
+    self.turn += 1
+    kind.turn = self.turn
     # With an alarm before, the session was counted.
     kind.count += not (verdict.again and kind.count)
-    self.kinds.pop(kind.number, None)
-    self.kinds[kind.number] = kind
-    self._changed[kind.number] = None
-    if len(self.kinds) > _KINDS:
-      self._forget()
-    if kind.answer == NORMAL or not self._is_due(kind, verdict):
+    self._changed.add(kind.number)
+    if kind.answer == "normal" or not self._is_due(kind, verdict):
       return None
     number = kind.numbers.get(verdict.session, 0) if verdict.again else 0
     self.count += not number
-    row = {
-      "type": "alarm",
-      "number": number or self.count,
-      **_row(verdict),
-      "kind": kind.number,
-      "of_kind": kind.count,
-    }
-    kind.example = kind.example or row
     kind.severity, kind.written = verdict.severity, verdict.now
-    kind.numbers[verdict.session] = row["number"]
+    kind.numbers[verdict.session] = number = number or self.count
     if len(kind.numbers) > _SESSIONS:
       del kind.numbers[next(iter(kind.numbers))]
-    return row
+    row = {"type": "alarm", "number": number, **self._row(verdict)}
+    return {**row, "kind": kind.number, "of_kind": kind.count}
 
-  def answer(self, number: int, answer: int):
-    """Notes a person's answer on a kind: NORMAL makes it quiet."""
-    if kind := self.kinds.get(number):
-      kind.answer = answer
-      self._changed[number] = None
+  def answer(self, answers: ByKind) -> list[Kind]:
+    """Notes a person's answers; the kinds that become quiet by them."""
+    quiet = []
+    for kind in self.kinds.values():
+      # A follower that has begun anew has other kinds of these numbers.
+      word = answers.get(kind.key, kind.answer)
+      if word != kind.answer:
+        quiet += [kind] * (word == "normal")
+        kind.answer = word
+        self._changed.add(kind.number)
+    return quiet
 
   def _find(self, verdict: Verdict) -> Kind:
     """The first kind to which a session belongs, or a new one."""
-    for number in sorted(self.kinds):
-      kind = self.kinds[number]
-      if belongs_to_incident(verdict.surprising, kind.event, kind.surprising):
+    for kind in self.kinds.values():
+      event = kind.example["event"]
+      if belongs_to_incident(verdict.surprising, event, kind.surprising):
         return kind
-    self._numbers += 1
+    self.numbers += 1
     if not verdict.ended:
-      self._incomplete[verdict.session] = self._numbers
-    symbols, whole = _events(verdict)
-    return Kind(
-      number=self._numbers,
-      event=verdict.event,
-      surprising=verdict.surprising,
-      session=verdict.session,
-      symbols=symbols,
-      whole=whole,
+      self.incomplete[verdict.session] = self.numbers
+    if len(self.kinds) >= _KINDS:
+      self._forget()
+    kind = Kind(
+      self.numbers, verdict.surprising, self._row(verdict), *_events(verdict)
     )
+    self.kinds[kind.number] = kind
+    return kind
 
   def _forget(self):
     """Forgets the kind that is unseen for longest, if any without an answer."""
-    open_kinds = (n for n, kind in self.kinds.items() if not kind.answer)
-    number = next(open_kinds, next(iter(self.kinds)))
-    kind = self.kinds.pop(number)
-    self._changed[number] = None
-    if self._incomplete.get(kind.session) == number:
-      del self._incomplete[kind.session]
+    kinds = self.kinds.values()
+    kind = min(kinds, key=lambda kind: (kind.answer != "", kind.turn))
+    del self.kinds[kind.number]
+    self._changed.add(kind.number)
+    self.incomplete = {
+      session: number
+      for session, number in self.incomplete.items()
+      if number != kind.number
+    }
 
   def _is_due(self, kind: Kind, verdict: Verdict) -> bool:
     now = verdict.now
@@ -152,38 +169,41 @@ class Alarms:
       return True
     return not 0 <= now - kind.written < self._quiet
 
+  def _row(self, verdict: Verdict) -> dict[str, Any]:
+    """The fields of a verdict in a row of JSON, if they are known."""
+    values = {
+      **verdict._asdict(),
+      "session": self._masks.name(verdict.session),
+      "severity": decision.NAMES[verdict.severity] or None,
+      "reason": decision.WORDS.get(verdict.reason),
+      "p_value": None if math.isnan(verdict.p) else float(f"{verdict.p:.6g}"),
+      "time": None if verdict.time is None else isoformat(verdict.time),
+    }
+    return {x: values[x] for x in _FIELDS if values[x] is not None}
+
+  def session_row(self, verdict: Verdict) -> dict[str, Any]:
+    """The row of a final verdict, for `detect.follow=sessions`."""
+    return {"type": "session", "flag": verdict.flag, **self._row(verdict)}
+
   def facts(self) -> dict[str, Any]:
     """All that `restore` needs besides kinds, as JSON."""
-    return {
-      "count": self.count,
-      "sessions": self.sessions,
-      "numbers": self._numbers,
-      "incomplete": self._incomplete,
-    }
+    return {name: getattr(self, name) for name in _STORED}
 
   def changes(self) -> Iterator[Change]:
-    """Changes of kinds since `saved`."""
+    """Changes of kinds since the last call."""
     for number in self._changed:
       kind = self.kinds.get(number)
-      fields = kind and {**vars(kind), "surprising": sorted(kind.surprising)}
-      yield "kinds", number, 0, fields
-
-  def saved(self):
-    """Notes that the changes are stored."""
+      yield "kinds", number, 0, kind and kind.to_json()
     self._changed.clear()
 
   def restore(
     self, facts: dict[str, Any], rows: Iterable[tuple[int, int, Any]]
   ):
     """Sets kinds and counts as they were."""
-    self.count, self._numbers = facts["count"], facts["numbers"]
-    self.sessions = facts["sessions"]
-    self._incomplete = dict(facts["incomplete"])
-    kinds = [Kind(**fields) for _, _, fields in rows]
-    for kind in sorted(kinds, key=lambda kind: kind.turn):
-      kind.surprising = frozenset(kind.surprising)
-      self.kinds[kind.number] = kind
-      self._turn = kind.turn
+    for name in _STORED:
+      setattr(self, name, facts[name])
+    for number, _, fields in rows:
+      self.kinds[number] = Kind.from_json(fields)
 
 
 def _events(verdict: Verdict) -> tuple[list[str], bool]:
@@ -195,32 +215,6 @@ def _events(verdict: Verdict) -> tuple[list[str], bool]:
 def _is_cut(verdict: Verdict) -> bool:
   """Whether a session may seem anomalous because its begin was not read."""
   return not verdict.begins and not verdict.unknown_events
-
-
-def _row(verdict: Verdict) -> dict[str, Any]:
-  """The fields of a verdict in a row of JSON, if they are known."""
-  p = verdict.p
-  row = {
-    "session": verdict.session,
-    "ended": verdict.ended,
-    "severity": decision.NAMES[verdict.severity] or None,
-    "reason": decision.WORDS.get(verdict.reason),
-    "p_value": None if math.isnan(p) else float(f"{p:.6g}"),
-    "line": verdict.line,
-    "time": None if verdict.time is None else isoformat(verdict.time),
-    "event": verdict.event,
-    "before": verdict.before,
-    "after": verdict.after,
-    "events": verdict.events,
-    "unknown_events": verdict.unknown_events,
-    "flagged_events": verdict.flagged_events,
-  }
-  return {name: value for name, value in row.items() if value is not None}
-
-
-def session_row(verdict: Verdict) -> dict[str, Any]:
-  """The row of a final verdict, for `detect.follow=sessions`."""
-  return {"type": "session", "flag": verdict.flag, **_row(verdict)}
 
 
 def isoformat(seconds: float) -> str:

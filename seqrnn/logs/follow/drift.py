@@ -20,7 +20,7 @@ if a share TOLERATED of the sessions has any p-values.
 
 import math
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -93,19 +93,14 @@ class Drift:
       np.add.at(row, _cells(scores), np.asarray(counts, np.int64))
     sizes = self._counts.sum(axis=1)
     self._shares = np.cumsum(sizes) / sizes.sum()
-    # Cells whose counts are not stored; whether others of another calibration
-    # are.
-    self._changed: dict[tuple[int, int], None] = {}
-    self._is_new = True
+    self._new = np.zeros_like(self._counts)  # Of new sessions alone.
+    self._stored = -1  # Number of sessions of the state that is stored.
     self._seed = seed
     self.key = zlib.crc32(self._counts.tobytes(), seed)
     self.sessions, self.change = 0, None
-    self._capital = np.zeros(len(_BETS))
-    # The capital of each bet since the begin, as a logarithm, and its minimum.
-    self._log, self._least = np.zeros((2, len(_BETS)))
-    self._began = [0] * len(_BETS)
-    self._times: list[float | None] = [None] * len(_BETS)
-    self._fresh = np.ones(len(_BETS), bool)
+    # Of each bet: its capital; its capital since the begin, as a logarithm, and
+    # the minimum of that; the sessions before the minimum, and their time.
+    self._bets = np.zeros((5, len(_BETS)))
 
   def take(
     self, scores_K: np.ndarray, number: int, time: float | None = None
@@ -119,30 +114,30 @@ class Drift:
     """
     if self.change is not None:
       return None
+    capital, log, least, began, times = self._bets
     p = self.p_value(scores_K, number)
     # At the session after a minimum a change may have begun.
-    for n in np.flatnonzero(self._fresh).tolist():
-      self._began[n], self._times[n] = self.sessions, time
+    fresh = log == least
+    began[fresh] = self.sessions
+    times[fresh] = math.nan if time is None else time
     saved = _saved(self.sessions)
     self.sessions += 1
-    self._capital += (saved - _saved(self.sessions)) / len(_BETS)
+    capital += (saved - _saved(self.sessions)) / len(_BETS)
     pays = payoffs(p)
-    self._capital *= pays
-    self._log += np.log(pays)
-    self._fresh = self._log <= self._least
-    self._least = np.minimum(self._least, self._log)
-    if self.capital < 1 / ALPHA:
-      return None
-    best = int(np.argmax(self._capital))
-    self.change = Change(
-      self._began[best], self._times[best], self.sessions, bool(_BETS[best] > 0)
-    )
+    capital *= pays
+    log += np.log(pays)
+    np.minimum(least, log, out=least)
+    if self.capital >= 1 / ALPHA:
+      best = int(np.argmax(capital))
+      since = None if math.isnan(times[best]) else float(times[best])
+      higher = bool(_BETS[best] > 0)
+      self.change = Change(int(began[best]), since, self.sessions, higher)
     return self.change
 
   @property
   def capital(self) -> float:
     """The martingale: 1 at first, large if the p-values are not uniform."""
-    return float(_saved(self.sessions) + self._capital.sum())
+    return float(_saved(self.sessions) + self._bets[0].sum())
 
   def p_value(self, scores_K: np.ndarray, number: int) -> float:
     """The smoothed p-value of a new session, whose score it takes."""
@@ -152,50 +147,34 @@ class Drift:
     )
     row, cell = self._counts[k], int(_cells(scores_K[k]))
     row[cell] += 1
-    self._changed[k, cell] = None
+    self._new[k, cell] += 1
     return float((row[cell + 1 :].sum() + tie * row[cell]) / row.sum())
 
   def changes(self) -> Iterator[Stored]:
-    """Changes of the counts since `saved`; a part is a cell of a model."""
-    if self._is_new:
-      yield "drift", None, 0, None
-    for k, cell in self._changed:
-      yield "drift", k, cell, int(self._counts[k, cell])
+    """The state for `restore`, if it has changed since the last call."""
+    if self._stored != self.sessions:
+      k, cells = np.nonzero(self._new)
+      counts = k, cells, self._new[k, cells]
+      state = {
+        "key": self.key,
+        "sessions": self.sessions,
+        "counts": [column.tolist() for column in counts],
+        "bets": self._bets.tolist(),
+        "change": self.change,
+      }
+      yield "meta", "drift", 0, state
+    self._stored = self.sessions
 
-  def saved(self):
-    """Notes that the changes are stored."""
-    self._changed.clear()
-    self._is_new = False
-
-  def facts(self) -> dict[str, Any]:
-    """All that `restore` needs besides counts, as JSON."""
-    return {
-      "key": self.key,
-      "sessions": self.sessions,
-      "bets": [
-        self._capital.tolist(),
-        self._log.tolist(),
-        self._least.tolist(),
-      ],
-      "began": [[*self._began], [*self._times], self._fresh.tolist()],
-      "change": None if self.change is None else list(self.change),
-    }
-
-  def restore(
-    self, state: dict[str, Any], rows: Iterable[tuple[int, int, int]]
-  ) -> bool:
-    """Resumes from facts and counts; False: they are of another calibration."""
+  def restore(self, state: dict[str, Any]) -> bool:
+    """Resumes from a state; False: it is of another calibration."""
     if state["key"] != self.key:
       return False
-    self._is_new = False
-    for k, cell, count in rows:
-      self._counts[k, cell] = count
-    self.sessions = state["sessions"]
-    self._capital, self._log, self._least = np.array(state["bets"])
-    self._began, self._times = map(list, state["began"][:2])
-    self._fresh = np.array(state["began"][2])
-    change = state["change"]
-    self.change = None if change is None else Change(*change)
+    self._stored = self.sessions = state["sessions"]
+    k, cells, counts = state["counts"]
+    self._new[k, cells] = counts
+    self._counts += self._new
+    self._bets = np.array(state["bets"])
+    self.change = Change(*state["change"]) if state["change"] else None
     return True
 
 

@@ -11,32 +11,49 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from seqrnn.config.read import Config
-from seqrnn.data.logs.secrets import redaction
+from seqrnn.data.logs.secrets import Redaction, redaction
 from seqrnn.data.logs.tail import Chunk, FileTail, LogPosition, StreamTail
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
-from seqrnn.logs.detect import deployed
-from seqrnn.logs.detect.deployed import Deployed
-from seqrnn.logs.detect.selection import NORMAL
+from seqrnn.logs.detect import answers, deployed
+from seqrnn.logs.detect.deployed import DEPLOYED, Deployed
 from seqrnn.logs.follow import feedback, health
-from seqrnn.logs.follow.alarms import Alarms, session_row
+from seqrnn.logs.follow.alarms import Alarms
 from seqrnn.logs.follow.drift import Drift
 from seqrnn.logs.follow.follower import Event, Follower
 from seqrnn.logs.follow.lines import Parser, report
-from seqrnn.logs.follow.state import NAME, State, damage
+from seqrnn.logs.follow.state import NAME, State, damage, open_state
 from seqrnn.logs.follow.verdicts import Verdict
 from seqrnn.runtime import signals
 
 _WAIT = 0.2  # Seconds without input, after which answers and figures are read.
 _LOOK = 1.0  # Seconds between two looks for answers and a new detection.
+
+
+class Watched:
+  """A file that other processes replace."""
+
+  def __init__(self, path: Path):
+    self._path, self._stamp = path, None
+
+  def is_new(self) -> bool:
+    """Whether the file has changed since the last call, and is there."""
+    try:
+      status = self._path.stat()
+    except OSError:
+      return False
+    before = self._stamp
+    self._stamp = status.st_ino, status.st_size, status.st_mtime_ns
+    return self._stamp != before
 
 
 class Service:
@@ -70,32 +87,29 @@ class Service:
     """
     self._restore, self._workdir = restore, workdir
     self._state, self._write = state, write
-    self._record = workdir / "detect" / "deployed.npz"
-    self._version, self._looked = self._stamp(), time.monotonic()
+    self._detection = Watched(workdir / "detect" / DEPLOYED)
+    self._answers = Watched(workdir / answers.NAME)
+    self._detection.is_new()
+    self._looked = time.monotonic()
     self.health = health.Health()
     self._take_model(restore())
     settings = self.config.detect
-    self._masks = redaction(settings.redact)
     self._input = settings.input or "standard input"
     self._parser = Parser(self.config.data, self._input)
-    self._alarms = Alarms(60 * settings.quiet)
+    masks = redaction(settings.redact) or Redaction("(?!)")
+    self._alarms = Alarms(60 * settings.quiet, masks)
     self.position, self.ended = LogPosition(), 0
-    self._inbox = feedback.Inbox(workdir, self.config.data.errors)
     gc.freeze()  # The models are never garbage.
 
   def _take_model(self, model: Deployed):
     """Compiles the models of a detection, and begins with no session."""
-    follower, normal = Follower(model), model.normal
-    groups = [(g.scores, -np.diff(g.above)) for g in normal.as_new.groups]
-    self.config, self.follower, self._drift = (
-      model.config,
-      follower,
-      Drift(groups),
-    )
+    groups = [(g.scores, -np.diff(g.above)) for g in model.normal.as_new.groups]
+    self.follower, self._drift = Follower(model), Drift(groups)
+    self.config = model.config
     info = {
       "steps": ",".join(map(str, model.detector.steps)),
       "rate": f"{self.config.detect.rate:g}",
-      "calibration": str(normal.events.n),
+      "calibration": str(model.normal.events.n),
     }
     self.health.model.info(info)
 
@@ -126,16 +140,15 @@ class Service:
         f" {facts['input']!r}; set config.detect.output to another folder, or"
         " remove the state"
       )
-    rows = self._state.rows
-    self.position = LogPosition(*facts["position"])
+    self.position, self.ended = LogPosition(*facts["position"]), facts["ended"]
     self._parser.restore(facts["parser"])
-    self._alarms.restore(facts["alarms"], rows("kinds"))
-    self.follower.restore(facts["follower"], rows("sessions"))
-    self._drift.restore(facts["drift"], rows("drift"))
-    self.ended = facts["ended"]
+    self._alarms.restore(facts["alarms"], self._state.rows("kinds"))
+    self.follower.restore(facts["follower"], self._state.rows("sessions"))
+    if drift := self._state.value("drift"):
+      self._drift.restore(drift)
 
   def save(self, alarms: Sequence[dict[str, Any]] = (), at_once: bool = False):
-    """Stores what has changed, and alarms; arguments as of `State.save`."""
+    """Stores what has changed, and alarms; `at_once` as of `State.save`."""
     parts = self._alarms, self.follower, self._drift
     facts = {
       "input": self._input,
@@ -143,14 +156,11 @@ class Service:
       "parser": self._parser.state(),
       "alarms": self._alarms.facts(),
       "follower": self.follower.facts(),
-      "drift": self._drift.facts(),
       "ended": self.ended,
     }
-    changes = (change for part in parts for change in part.changes())
-    lines = [json.dumps(row) for row in alarms]
-    if self._state.save(changes, facts, lines, at_once):
-      for part in parts:
-        part.saved()
+    changes = [change for part in parts for change in part.changes()]
+    changes.append(("meta", "facts", 0, facts))
+    self._state.save(changes, list(map(json.dumps, alarms)), at_once)
 
   def source(self) -> FileTail | StreamTail:
     """The input, from the position of the state on.
@@ -188,7 +198,7 @@ class Service:
       if is_time:
         self._looked = time.monotonic()
         self._read_answers()
-      if reload() or (is_time and self._stamp() not in (None, self._version)):
+      if reload() or (is_time and self._detection.is_new()):
         self.reload()
       if chunk := source.read(_WAIT):
         self._look(source.behind + sum(map(len, chunk.lines)))
@@ -203,7 +213,6 @@ class Service:
     """Judges the events of lines that have arrived."""
     begin, skipped = time.perf_counter(), self._parser.skipped
     events = self._parser.events(chunk)
-    self._skip_ends(events)
     self.position = chunk.position
     if events:
       self._judge(events)
@@ -214,32 +223,25 @@ class Service:
       skipped_lines=self._parser.skipped - skipped,
     )
 
-  def _skip_ends(self, events: list[Event]):
-    """Reports ends of sessions that are not open."""
-    is_open: dict[str, bool] = {}
-    for session, symbol, _, line in events:
-      ends = symbol is None and session != ""
-      if ends and not is_open.get(session, session in self.follower):
-        fault = f"ends session {session!r}, which is not open"
-        self._parser.skip(line or 0, fault)
-      is_open[session] = not ends
-
   def _judge(self, events: list[Event]):
     """Judges events, and stores and writes the rows and alarms."""
     wanted, alarms = self.config.detect.follow, []
     outcome = self.follower.feed_many(events, rows=wanted == "events")
+    for event in outcome.not_open:
+      fault = f"ends session {event.session!r}, which is not open"
+      self._parser.skip(event.line or 0, fault)
     self.health.take(unknown_events=outcome.unknown)
     rows = [{"type": "event", **row} for row in outcome.rows]
     for verdict in outcome.verdicts:
       if verdict.ended:
         self._note_end(verdict)
         if wanted == "sessions":
-          rows.append(session_row(verdict))
+          rows.append(self._alarms.session_row(verdict))
       if row := self._alarms.take(verdict):
         self.health.alarm(row)
-        alarms.append(self._masked(row))
+        alarms.append(row)
     self.save(alarms)
-    self._show([*map(self._masked, rows), *alarms])
+    self._show([*rows, *alarms])
 
   def _note_end(self, verdict: Verdict):
     """Takes a final verdict for the figures, and for the drift."""
@@ -251,20 +253,9 @@ class Service:
       if change := self._drift.take(scores_K, self.ended, verdict.time):
         report(change.text(str(self._workdir)))
 
-  def _masked(self, row: dict[str, Any]) -> dict[str, Any]:
-    """A row to show, in which secrets are masked."""
-    if self._masks is None:
-      return row
-    mask, row = self._masks.text, {**row}
-    row["session"] = self._masks.name(row["session"])
-    for name in {"event", "before", "after"} & row.keys():
-      text = row[name]
-      row[name] = mask(text) if isinstance(text, str) else [*map(mask, text)]
-    return row
-
-  def _show(self, rows: list[dict[str, Any]]):
-    if rows:
-      self._write("".join(f"{json.dumps(row)}\n" for row in rows))
+  def _show(self, rows: Iterable[dict[str, Any]]):
+    if text := "".join(f"{json.dumps(row)}\n" for row in rows):
+      self._write(text)
 
   def _look(self, behind: int):
     """Notes the figures of the moment, of which so many bytes wait."""
@@ -280,30 +271,26 @@ class Service:
 
   def _read_answers(self):
     """Takes answers to alarms, if there are new ones."""
+    if not self._answers.is_new():
+      return
     try:
-      answers = self._inbox.poll()
+      rows = answers.load_rows(self._workdir, self.config.data.errors)
     except (UserError, OSError) as error:
       report(f"the answers before stay: {error}")
       return
-    if answers is None:
-      return
-    for kind in feedback.apply(self._alarms, answers, self._masks):
-      report(feedback.quiet_message(kind, self._masks))
-    quiet = [kind.answer == NORMAL for kind in self._alarms.kinds.values()]
-    self.health.figures["quiet_kinds"] = sum(quiet)
+    for kind in self._alarms.answer(answers.alarm_answers(rows)):
+      report(
+        f"alarms of kind {kind.number} ({kind.example['event']}) are normal by"
+        f" {answers.NAME}: {kind.count:,} so far, and none is written from now"
+        " on"
+      )
+    answered = [kind.answer for kind in self._alarms.kinds.values()]
+    self.health.figures["quiet_kinds"] = answered.count("normal")
     self.save()
-
-  def _stamp(self) -> tuple[int, int] | None:
-    """The version of the detection; None: it is being replaced."""
-    try:
-      status = self._record.stat()
-    except OSError:
-      return None
-    return status.st_ino, status.st_mtime_ns
 
   def reload(self):
     """Takes up a new detection; an invalid one is reported."""
-    self._version = self._stamp()
+    self._detection.is_new()
     before, drift = self.follower, self._drift
     try:
       self._take_model(self._restore())
@@ -333,20 +320,17 @@ def run(build: Callable[..., Experiment], config: Config, workdir: Path):
       " different formats; --config.data.log_format names that of the input"
     )
 
-  def write(text: str):
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-  def restore() -> Deployed:
-    return deployed.restore(build, config, workdir)
-
   with ExitStack() as stack:
     received = stack.enter_context(signals.catch_signals())
     hangup = stack.enter_context(signals.catch_hangups())
     folder = feedback.state_folder(config, workdir)
-    state = stack.enter_context(State(folder, report))
+    state = stack.enter_context(open_state(folder, report))
+    restore = partial(deployed.restore, build, config, workdir)
+    write = partial(print, end="", flush=True)
     service = Service(restore, workdir, state, write)
-    if server := health.serve(service.health, service.config):
+    where = service.config.detect.port
+    if where is not None:
+      server = health.serve(service.health, where)
       stack.callback(server.server_close)
       stack.callback(server.shutdown)
     service.follower.warm()

@@ -11,14 +11,13 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import prometheus_client as prometheus
 from prometheus_client import core
 
-from seqrnn.config.read import Config
 from seqrnn.errors import UserError
 
 _MINUTE = 60.0
@@ -42,28 +41,27 @@ class Health:
   """
 
   def __init__(self, clock: Callable[[], float] = time.monotonic):
-    self.registry = by = prometheus.CollectorRegistry()
-    add = lambda kind, name, *more, **how: kind(
-      f"seqrnn_{name}", name.replace("_", " "), *more, registry=by, **how
+    self.registry = prometheus.CollectorRegistry()
+    add = lambda kind, name, *labels, **how: kind(
+      f"seqrnn_{name}", name, *labels, registry=self.registry, **how
     )
     self.p_values = add(prometheus.Histogram, "session_p_value", buckets=_P)
     self.seconds = add(prometheus.Histogram, "chunk_seconds")
     self.model = add(prometheus.Info, "model")
     self._alarms = add(prometheus.Counter, "alarms", ("kind", "severity"))
-    by.register(self)
+    self.registry.register(self)
     self.figures: dict[str, Any] = dict.fromkeys((*_COUNTERS, *_GAUGES), 0)
     self.figures |= {"alarms": 0, "lag_seconds": math.nan}
     self.fault = self.drift = ""
     self._clock, self._follows, self._before = clock, False, 0
     self._moved = self._reported = clock()
 
-  def collect(self) -> Iterator[core.Metric]:
+  def collect(self) -> list[core.Metric]:
     """The figures, as prometheus_client asks for them."""
-    for name in _COUNTERS:
-      yield core.CounterMetricFamily(f"seqrnn_{name}", name, self.figures[name])
-    for name in _GAUGES:
-      yield core.GaugeMetricFamily(f"seqrnn_{name}", name, self.figures[name])
-    yield core.GaugeMetricFamily("seqrnn_drift", "drift", bool(self.drift))
+    kinds = dict.fromkeys(_COUNTERS, core.CounterMetricFamily)
+    kinds |= dict.fromkeys((*_GAUGES, "drift"), core.GaugeMetricFamily)
+    figures = {**self.figures, "drift": bool(self.drift)}
+    return [kinds[x](f"seqrnn_{x}", x, value=figures[x]) for x in kinds]
 
   def take(self, **counts: int):
     """Adds to counters of lines that were read."""
@@ -125,16 +123,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
   def do_GET(self):
     status, content = 404, b"/metrics and /healthz\n"
+    kind = prometheus.CONTENT_TYPE_LATEST
     match self.path.partition("?")[0]:
       case "/metrics":
         status, content = 200, prometheus.generate_latest(self.health.registry)
       case "/healthz":
-        state = self.health.state()
+        state, kind = self.health.state(), "application/json"
         status = 200 if state["status"] == "ok" else 503
         content = json.dumps(state).encode() + b"\n"
     self.send_response(status)
-    is_json = content.startswith(b"{")
-    kind = "application/json" if is_json else prometheus.CONTENT_TYPE_LATEST
     self.send_header("Content-Type", kind)
     self.end_headers()
     self.wfile.write(content)
@@ -143,17 +140,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     """Requests are not logged."""
 
 
-def serve(
-  health: Health, config: Config
-) -> http.server.ThreadingHTTPServer | None:
-  """Serves the figures at `detect.port`, if it is set.
+def serve(health: Health, where: str) -> http.server.ThreadingHTTPServer:
+  """Serves the figures from a thread.
+
+  Args:
+    health: the figures.
+    where: as `detect.port`.
 
   Raises:
     UserError: the address or the port cannot be used.
   """
-  where = config.detect.port
-  if where is None:
-    return None
   address, _, port = where.rpartition(":")
   address = address or "127.0.0.1"
   handler = type("Handler", (_Handler,), {"health": health})

@@ -1,5 +1,6 @@
 """Lines that arrive, as events of sessions."""
 
+import codecs
 import json
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,8 @@ from seqrnn.logs.follow.follower import Event
 
 _REPORTED = 10  # Skipped lines that are reported; all are counted.
 _TRIED = 1000  # Lines without an event, after which this is reported.
-_MARK = b"\xef\xbb\xbf"  # Some programs begin a file with these bytes.
+# Attributes of `Seen` that are stored, besides the last time.
+_STORED = ("fits", "partial", "session", "time", "cut")
 _FORM = (
   "must be a session and an event: two words, or two fields with a tab between,"
   ' or {"session": ..., "event": ...}, or {"session": ..., "end": true}'
@@ -92,18 +94,17 @@ class Parser:
   def _decode(self, number: int, line: bytes) -> str:
     """The text of a line; empty if the line is skipped."""
     if number == 1:
-      line = line.removeprefix(_MARK)
-    text = ""
-    try:
-      if len(line) <= LONGEST:
+      line = line.removeprefix(codecs.BOM_UTF8)
+    fault = f"has more than {LINE:,} characters"
+    if len(line) <= LONGEST:
+      try:
         text = line.removesuffix(b"\r").decode(*self._codec)
-    except UnicodeDecodeError:
-      self.skip(number, NOT_UTF8)
-      return ""
-    if len(line) > LONGEST or len(text) > LINE:
-      self.skip(number, f"has more than {LINE:,} characters")
-      return ""
-    return text
+        if len(text) <= LINE:
+          return text
+      except UnicodeDecodeError:
+        fault = NOT_UTF8
+    self.skip(number, fault)
+    return ""
 
   def _log_events(self, texts: Iterator[str], chunk: Chunk) -> Iterator[Event]:
     # Sessions that lines or times cut are named by their first line.
@@ -126,27 +127,15 @@ class Parser:
 
   def state(self) -> dict[str, Any]:
     """The state that `restore` takes, as JSON."""
-    seen, last = self._seen, self._seen.last
-    return {
-      "fits": seen.fits,
-      "last": [last.timestamp, last.times],
-      "partial": seen.partial,
-      "cut": [seen.session, seen.time, seen.cut],
-    }
+    last = self._seen.last
+    stored = {name: getattr(self._seen, name) for name in _STORED}
+    return {**stored, "last": [last.timestamp, last.times]}
 
   def restore(self, state: dict[str, Any]):
     """Resumes after the lines of a state, which had events."""
-    self._has_events = True
     timestamp, times = state["last"]
-    session, time, cut = state["cut"]
-    self._seen = Seen(
-      fits=state["fits"],
-      last=Parts("", timestamp, tuple(times)),
-      partial={name: (n, text) for name, (n, text) in state["partial"].items()},
-      session=session,
-      time=time,
-      cut=cut,
-    )
+    last = Parts("", timestamp, tuple(times))
+    self._seen, self._has_events = Seen(**{**state, "last": last}), True
 
 
 def parse_pair(text: str, number: int) -> list[Event]:
@@ -165,11 +154,10 @@ def parse_pair(text: str, number: int) -> list[Event]:
   except (ValueError, RecursionError):
     return []
   session, event = fields.get("session"), fields.get("event")
-  ends = fields.get("end", False)
-  # bool is a subclass of int, but names neither a session nor an event.
-  if not isinstance(ends, bool) or type(session) not in (str, int):
-    return []
-  if type(event) not in (str, int) and (event is not None or not ends):
+  ends, words = fields.get("end", False), (str, int)
+  # A bool is an int, but names neither a session nor an event.
+  is_event = type(event) in words or (event is None and ends)
+  if type(session) not in words or type(ends) is not bool or not is_event:
     return []
   if session == "" or event == "":
     return []

@@ -24,9 +24,9 @@ NAME, ALARMS = "state.db", "alarms.jsonl"
 _FORMAT = 1
 # The end of a journal of several databases, with the path of another file.
 _SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")
-# A row is a part of the value of a key, as JSON; `meta` has one key for all
-# that changes with each line, and `alarms` the lines of alarms.jsonl.
-_TABLES = ("meta", "sessions", "kinds", "drift", "alarms")
+# A row is a part of the value of a key, as JSON; `meta` has `facts`, all that
+# changes with each line, and `alarms` the lines of alarms.jsonl.
+_TABLES = ("meta", "sessions", "kinds", "alarms")
 _SCHEMA = "".join(
   f"CREATE TABLE {table} (key, part INTEGER, value TEXT, sum INTEGER,"
   " PRIMARY KEY (key, part)) WITHOUT ROWID;"
@@ -37,13 +37,45 @@ _END = 2**24  # Bytes of the end of alarms.jsonl that are compared.
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
-# Table, key, part, value. Without a value, all parts of the key are deleted,
-# without a key all rows of the table.
-Change = tuple[str, int | str | None, int, Any]
+# Table, key, part, value. Without a value, all parts of the key are deleted.
+Change = tuple[str, int | str, int, Any]
+
+
+@contextmanager
+def open_state(
+  folder: Path, report: Callable[[str], None]
+) -> Iterator["State"]:
+  """Locks a folder, and creates it and the database if they are missing.
+
+  Args:
+    folder: of the state.
+    report: called with messages for a person.
+
+  Raises:
+    MachineError: another process follows with this state, or the folder cannot
+      be written.
+    UserError: the database is damaged or of another version.
+  """
+  path = folder / NAME
+  with files.write_errors(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+  with ExitStack() as stack:
+    lock = stack.enter_context(files.locked(folder / ".lock", "followed"))
+    with damage(path):
+      database = stack.enter_context(_opened(path, "rwc"))
+      if not _size(database):
+        database.executescript(
+          f"BEGIN IMMEDIATE; {_SCHEMA} CREATE INDEX lines ON alarms (value);"
+          f" PRAGMA user_version = {_FORMAT}; COMMIT"
+        )
+      for setting in ("journal_mode = WAL", "synchronous = FULL"):
+        database.execute(f"PRAGMA {setting}")
+      state = State(folder, report, lock, database)
+    yield state
 
 
 class State:
-  """Writes and recovers the state in a folder, which it locks.
+  """Writes and recovers the state in a folder; `open_state` opens it.
 
   If nothing can be written, as on a full disk, changes and alarms stay in
   memory: this is reported once, and the next transaction has them. If the
@@ -54,43 +86,21 @@ class State:
     fault: why nothing can be written; empty: it can.
   """
 
-  def __init__(self, folder: Path, report: Callable[[str], None]):
-    """Locks the folder, and creates it and the database if they are missing.
-
-    Raises:
-      MachineError: another process follows with this state, or the folder
-        cannot be written.
-      UserError: the database is damaged or of another version.
-    """
+  def __init__(
+    self,
+    folder: Path,
+    report: Callable[[str], None],
+    lock: files.Lock,
+    database: sqlite3.Connection,
+  ):
     self.folder, self.fault = folder, ""
-    self._report, self._again = report, 0.0
-    self._unsaved: list[str] = []  # Lines of alarms.
+    self._report, self._lock, self._database = report, lock, database
+    self._again = 0.0
+    # Changes that are not written: table and key -> part -> value.
+    self._unsaved: dict[tuple[str, Any], dict[int, Any]] = {}
+    query = "SELECT max(key) FROM alarms"
+    self._alarms = database.execute(query).fetchone()[0] or 0
     self._exported: int | None = None  # The last alarm in alarms.jsonl.
-    with files.write_errors(folder):
-      folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-      lock = files.locked(folder / ".lock", "followed")
-      self._lock = stack.enter_context(lock)
-      self._database = stack.enter_context(_opened(folder / NAME, "rwc"))
-      with damage(folder / NAME):
-        if not _size(self._database):
-          self._database.executescript(
-            f"BEGIN IMMEDIATE; {_SCHEMA} CREATE INDEX lines ON alarms (value);"
-            f" PRAGMA user_version = {_FORMAT}; COMMIT"
-          )
-        for setting in ("journal_mode = WAL", "synchronous = FULL"):
-          self._database.execute(f"PRAGMA {setting}")
-      self._open = stack.pop_all()
-
-  def __enter__(self) -> "State":
-    return self
-
-  def __exit__(self, *_):
-    self.close()
-
-  def close(self):
-    """Releases the folder; writes nothing."""
-    self._open.close()
 
   def recover(self) -> tuple[dict[str, Any] | None, list[str]]:
     """The facts of the last transaction, and the lines of alarms to show.
@@ -106,64 +116,61 @@ class State:
       if fault != "ok":
         raise sqlite3.DatabaseError(" ".join(fault.split()))
       list(_rows(self._database, "alarms"))  # Compares their checksums.
-    facts = self._meta().get("facts")
     with files.write_errors(self.folder / ALARMS):
-      return facts, self._export()
+      return self.value("facts"), self._export()
 
-  def rows(self, table: str) -> Iterator[tuple[Any, int, Any]]:
+  def value(self, name: str) -> Any:
+    """The value of a row of the table `meta`; None: there is none.
+
+    Raises:
+      UserError: a row is damaged.
+    """
+    return {key: value for key, _, value in self.rows("meta")}.get(name)
+
+  def rows(self, table: str) -> list[tuple[Any, int, Any]]:
     """Key, part and value of each row, ordered.
 
     Raises:
       UserError: a row is damaged.
     """
     with damage(self.folder / NAME):
-      yield from _rows(self._database, table)
-
-  def _meta(self) -> dict[str, Any]:
-    return {key: value for key, _, value in self.rows("meta")}
+      return list(_rows(self._database, table))
 
   def save(
     self,
     changes: Iterable[Change],
-    facts: Any,
     lines: Sequence[str] = (),
     at_once: bool = False,
-  ) -> bool:
-    """Writes changes, facts and lines of alarms, in one transaction.
+  ):
+    """Writes changes and lines of alarms, in one transaction.
 
     Args:
-      changes: since the last transaction.
-      facts: all of them.
+      changes: since the last call.
       lines: of new alarms.
       at_once: also if nothing could be written a moment ago.
-
-    Returns:
-      whether they are on the disk; if not, the caller repeats the changes, but
-      not the lines.
 
     Raises:
       MachineError: the folder was removed or replaced.
     """
-    self._unsaved += lines
+    for table, key, part, value in changes:
+      parts = self._unsaved.setdefault((table, key), {})
+      if value is None:
+        parts.clear()
+      parts[part] = value
+    for line in lines:
+      self._alarms += 1
+      self._unsaved["alarms", self._alarms] = {0: line}
     if self.fault and not at_once and time.monotonic() < self._again:
-      return False
+      return
     self._lock.check()
-    is_saved, fault = False, ""
+    fault = ""
     try:
       with self._database:
         self._database.execute("BEGIN IMMEDIATE")
-        for table, key, part, value in changes:
-          if key is None:
-            self._database.execute(f"DELETE FROM {table}")
-          elif value is None:
-            self._database.execute(f"DELETE FROM {table} WHERE key = ?", (key,))
-          else:
+        for (table, key), parts in self._unsaved.items():
+          for part, value in parts.items():
             self._put(table, key, part, value)
-        self._put("meta", "facts", 0, facts)
-        last = self._database.execute("SELECT max(key) FROM alarms").fetchone()
-        for key, line in enumerate(self._unsaved, (last[0] or 0) + 1):
-          self._put("alarms", key, 0, line)
-      self._unsaved, is_saved = [], True
+      self._unsaved = {}
       self._export()
     except (sqlite3.Error, OSError) as error:
       fault = str(getattr(error, "strerror", None) or error)
@@ -176,9 +183,11 @@ class State:
     elif self.fault and not fault:
       self._report(f"{self.folder}: the state is written again")
     self.fault = fault
-    return is_saved
 
   def _put(self, table: str, key: Any, part: int, value: Any):
+    if value is None:
+      self._database.execute(f"DELETE FROM {table} WHERE key = ?", (key,))
+      return
     text = _encode(value)
     row = key, part, text, _sum(table, key, part, text)
     self._database.execute(f"REPLACE INTO {table} VALUES (?, ?, ?, ?)", row)
@@ -215,7 +224,7 @@ class State:
     """
     path = self.folder / ALARMS
     if not path.exists():
-      return self._meta().get("exported", 0)
+      return self.value("exported") or 0
     with path.open("r+b") as file:
       size = file.seek(0, os.SEEK_END)
       file.seek(max(size - _END, 0))
@@ -242,7 +251,7 @@ def read_kinds(
   path = folder / NAME
   if not path.exists():
     return None
-  with _opened(path, "ro") as database, damage(path):
+  with damage(path), _opened(path, "ro") as database:
     if not _size(database):  # A follower is creating it.
       return None
     database.execute("BEGIN")  # Both are of the same transaction.
@@ -261,14 +270,13 @@ def _opened(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
       " delete; remove the journal"
     )
   uri = f"{path.absolute().as_uri()}?mode={mode}"
-  with ExitStack() as stack:
-    with damage(path):
-      database = sqlite3.connect(uri, uri=True, isolation_level=None)
-      stack.enter_context(closing(database))
-      database.execute("PRAGMA trusted_schema = OFF")
-      [version] = database.execute("PRAGMA user_version").fetchone()
-      if version != _FORMAT and _size(database):
-        raise sqlite3.DatabaseError(f"format {version}, not {_FORMAT}")
+  with closing(
+    sqlite3.connect(uri, uri=True, isolation_level=None)
+  ) as database:
+    database.execute("PRAGMA trusted_schema = OFF")
+    [version] = database.execute("PRAGMA user_version").fetchone()
+    if version != _FORMAT and _size(database):
+      raise sqlite3.DatabaseError(f"format {version}, not {_FORMAT}")
     yield database
 
 

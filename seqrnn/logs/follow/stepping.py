@@ -1,7 +1,7 @@
 """The models' step over events that arrive, of one session or of many.
 
-A state is one vector: the carries of K models, and the last event, which the
-models have not read yet. A float32 holds ids and ranks up to 2**24.
+A state is one vector: the carries of K models, each of which has read all
+events but the last.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh
 
-from seqrnn.data.vocabulary import BEGIN, UNKNOWN
+from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.experiment import Decoder
 from seqrnn.logs.detect import detector
 from seqrnn.logs.detect.detector import Ensemble
@@ -26,19 +26,28 @@ _ROWS = (8, 64)  # Sessions that are advanced together, at most.
 _STEPS = 512  # Events of a session that are read together, at most.
 _LOGITS = 2**22  # Of a compiled call, at most.
 
+# A state, and the event before and the events to read.
+Unread = tuple[np.ndarray, Sequence[int]]
 
-class Read(NamedTuple):
-  """The scores of N events of a session.
+
+class Scored(NamedTuple):
+  """The scores of an event, and those of its session up to it.
 
   Attributes:
-    nll: surprisal in nats by the mean prediction of the models [N].
-    rank: 1 plus the number of likelier events [N].
-    member_nll: surprisal in nats by each model [N, K].
+    nats: surprisal by the mean prediction of the models.
+    rank: 1 plus the number of likelier events.
+    unknown: the number of events so far that are not in the vocabulary.
+    nats_K: surprisal by each model.
+    highest_K: the highest surprisal by each model so far.
+    unknown_K: the number of events so far that each model has not seen.
   """
 
-  nll: np.ndarray
-  rank: np.ndarray
-  member_nll: np.ndarray
+  nats: float
+  rank: int
+  unknown: int
+  nats_K: list[float]
+  highest_K: list[float]
+  unknown_K: list[float]
 
 
 @lru_cache(CACHED_FUNCTIONS)
@@ -47,30 +56,32 @@ def advancer(
 ) -> tuple[np.ndarray, Callable[..., tuple[jax.Array, tuple[jax.Array, ...]]]]:
   """The state at the begin of a session, and a jitted function.
 
-  The function is models, states_BS, events_BT, sizes_B -> states_BS, scores;
-  the scores are those of `Read`, [B, T, ...]. Row b reads the first sizes_B[b]
-  of its events. The models compute one after the other, each for all rows.
+  The function is models, states_BS, ids_BT, sizes_B -> states_BS, scores; the
+  scores are those of `Scored`, [B, T - 1, ...]. Row b reads the first
+  sizes_B[b] of the events after its first one, which is the event before. The
+  models compute one after the other, each for all rows.
 
   Args:
     decoder: of the models.
     count: K.
     mesh: of one device.
   """
-  start = jax.tree.map(lambda x: jnp.stack([x] * count), decoder.start(1))
-  start_S, unravel = ravel_pytree((start, jnp.full(1, BEGIN, jnp.float32)))
+  start = jax.tree.map(lambda x: jnp.stack([x[0]] * count), decoder.start(1))
+  none_K = jnp.zeros(count, jnp.float32)
+  start_S, unravel = ravel_pytree((start, none_K, none_K, none_K[:1]))
 
   @partial(sharding.jit, mesh=mesh)
-  def advance(models, states_BS, events_BT, sizes_B):
-    B, T = events_BT.shape
-    carries, last_B1 = jax.vmap(unravel)(states_BS)
-    carries = jax.tree.map(lambda x: jnp.moveaxis(x[:, :, 0], 1, 0), carries)
-    last_B1 = last_B1.astype(jnp.int32)
-    inputs_BT = jnp.concatenate([last_B1, events_BT[:, :-1]], axis=1)
-    read_TB = jnp.arange(T)[:, None] < sizes_B[None]
+  def advance(models, states_BS, ids_BT, sizes_B):
+    inputs_TB, events_TB = ids_BT[:, :-1].T, ids_BT[:, 1:].T
+    read_TB = jnp.arange(len(events_TB))[:, None] < sizes_B[None]
+
+    def unknown_so_far(before_B, ids_TB):
+      unknown_TB = (ids_TB == UNKNOWN) & read_TB
+      return before_B[None] + jnp.cumsum(unknown_TB, axis=0)
 
     def one(total_TBV, member):
-      params, seen_V, carry = member
-      known = lambda ids: jnp.where(seen_V[ids], ids, UNKNOWN).T
+      params, seen_V, carry, highest_B, unknown_B = member
+      known = lambda ids: jnp.where(seen_V[ids], ids, UNKNOWN)
 
       def step(carry, row):
         input_B, read_B = row
@@ -80,26 +91,37 @@ def advancer(
         )
         return jax.tree.map(select, new, carry), logits_BV
 
-      rows = known(inputs_BT), read_TB
+      rows = known(inputs_TB), read_TB
       carry, logits_TBV = jax.lax.scan(step, carry, rows)
-      scores = scoring.target_scores(logits_TBV, known(events_BT))
+      nats_TB, _ = _event_scores(logits_TBV, known(events_TB))
+      highest_TB = jax.lax.cummax(jnp.where(read_TB, nats_TB, 0))
+      highest_TB = jnp.maximum(highest_TB, highest_B[None])
+      unknown_TB = unknown_so_far(unknown_B, known(events_TB))
+      state = carry, highest_TB[-1], unknown_TB[-1]
       total_TBV = total_TBV + jax.nn.softmax(logits_TBV)
-      return total_TBV, (carry, scores["nll"].T)
+      return total_TBV, (state, (nats_TB, highest_TB, unknown_TB))
 
-    nothing_TBV = jnp.zeros((T, B, models.seen.shape[1]))
-    members = models.params, models.seen, carries
-    total_TBV, (carries, nll_KBT) = jax.lax.scan(one, nothing_TBV, members)
+    nothing_TBV = jnp.zeros((*events_TB.shape, models.seen.shape[1]))
+    *states, unknown_1B = jax.vmap(unravel, out_axes=1)(states_BS)
+    members = models.params, models.seen, *states
+    total_TBV, (states, by_member) = jax.lax.scan(one, nothing_TBV, members)
     mean_TBV = detector.mean_logits(total_TBV, count)
-    scores = scoring.target_scores(mean_TBV, events_BT.T)
-    scores = scores["nll"].T, scores["rank"].T, jnp.moveaxis(nll_KBT, 0, -1)
-    place_B1 = jnp.maximum(sizes_B - 1, 0)[:, None]
-    end_B1 = jnp.take_along_axis(events_BT, place_B1, axis=1)
-    end_B1 = jnp.where(sizes_B[:, None] > 0, end_B1, last_B1)
-    carries = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1)[:, :, None], carries)
-    states = carries, end_B1.astype(jnp.float32)
-    return jax.vmap(lambda x: ravel_pytree(x)[0])(states), scores
+    unknown_TB = unknown_so_far(unknown_1B[0], events_TB)
+    states = *states, unknown_TB[-1:]
+    states_BS = jax.vmap(lambda x: ravel_pytree(x)[0], in_axes=1)(states)
+    of_mean = *_event_scores(mean_TBV, events_TB), unknown_TB.astype(int)
+    return states_BS, tuple(x.T for x in (*of_mean, *by_member))
 
   return np.array(start_S), advance
+
+
+def _event_scores(
+  logits_TBV: jax.Array, ids_TB: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Surprisals, those of unknown events at least UNKNOWN_NATS, and ranks."""
+  scores = scoring.target_scores(logits_TBV, ids_TB)
+  least_TB = jnp.where(ids_TB == UNKNOWN, detector.UNKNOWN_NATS, -jnp.inf)
+  return jnp.maximum(scores["nll"], least_TB), scores["rank"]
 
 
 class Stepper:
@@ -122,31 +144,26 @@ class Stepper:
     most = max(_LOGITS // (_ROWS[-1] * symbols), 1)
     self._steps = min(1 << (most.bit_length() - 1), _STEPS)
 
-  def cut_S(self, event: int) -> np.ndarray:
-    """The state after the first event of a session without its begin."""
-    state_S = self.begin_S.copy()
-    state_S[-1] = event
-    return state_S
-
   def warm(self):
     """Compiles the programs for most numbers of sessions and events."""
     for count in _ROWS:
       for width in (1, 8, 64):
-        self.read([(self.begin_S, [UNKNOWN] * width)] * count)
+        self.read([(self.begin_S, [UNKNOWN] * (width + 1))] * count)
 
   def read(
-    self, sessions: Sequence[tuple[np.ndarray, Sequence[int]]]
-  ) -> list[tuple[np.ndarray, Read]]:
+    self, sessions: Sequence[Unread]
+  ) -> list[tuple[np.ndarray, list[Scored]]]:
     """Reads events of several sessions.
 
     Args:
-      sessions: of each the state, and its events, at least one.
+      sessions: of each the state, and the event before its events, of which
+        there is at least one.
 
     Returns:
       of each the state after its events, and the scores of these.
     """
     order = sorted(range(len(sessions)), key=lambda n: len(sessions[n][1]))
-    results: dict[int, tuple[np.ndarray, Read]] = {}
+    results: dict[int, tuple[np.ndarray, list[Scored]]] = {}
     for first in range(0, len(order), _ROWS[-1]):
       some = order[first : first + _ROWS[-1]]
       rows = self._read([sessions[n] for n in some])
@@ -154,11 +171,11 @@ class Stepper:
     return [results[n] for n in range(len(sessions))]
 
   def _read(
-    self, sessions: Sequence[tuple[np.ndarray, Sequence[int]]]
-  ) -> list[tuple[np.ndarray, Read]]:
+    self, sessions: Sequence[Unread]
+  ) -> list[tuple[np.ndarray, list[Scored]]]:
     """Reads events of at most 64 sessions; few shapes are compiled."""
     rows = min(rows for rows in _ROWS if rows >= len(sessions))
-    longest = max(len(events) for _, events in sessions)
+    longest = max(len(ids) for _, ids in sessions) - 1
     parts: list[list[np.ndarray]] = []
     states: Any = np.zeros((rows, len(self.begin_S)), np.float32)
     states[: len(sessions)] = [state_S for state_S, _ in sessions]
@@ -168,18 +185,18 @@ class Stepper:
       while width < longest - begin:
         width *= 8
       width = min(width, self._steps)
-      ids = np.zeros((rows, width), np.int32)
+      ids = np.zeros((rows, width + 1), np.int32)
       sizes = np.zeros(rows, np.int32)
       for b, (_, events) in enumerate(sessions):
-        some = events[begin : begin + width]
-        ids[b, : len(some)], sizes[b] = some, len(some)
+        some = events[begin : begin + width + 1]
+        ids[b, : len(some)], sizes[b] = some, max(len(some) - 1, 0)
       states, scores = self._advance(self._models, states, ids, sizes)
       parts.append([np.asarray(x) for x in scores])
       begin += width
-    whole = [np.concatenate(xs, axis=1) for xs in zip(*parts, strict=True)]
-    # Copies, so that a state in use does not keep all others in memory.
-    copies = np.asarray(states)
-    return [
-      (copies[b].copy(), Read(*(x[b, : len(events)] for x in whole)))
-      for b, (_, events) in enumerate(sessions)
-    ]
+    scores = [np.concatenate(xs, axis=1) for xs in zip(*parts, strict=True)]
+    states, results = np.asarray(states), []
+    for state_S, (_, ids), *columns in zip(states, sessions, *scores):  # noqa: B905
+      events = [column[: len(ids) - 1].tolist() for column in columns]
+      # A copy, so that a state in use does not keep all others in memory.
+      results.append((state_S.copy(), list(map(Scored, *events))))
+    return results

@@ -1,12 +1,13 @@
 """Drift: p-values that need no fixed calibration, and bets against them."""
 
+import json
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from seqrnn.logs.follow import drift
 from seqrnn.logs.follow.drift import Drift
-from tests.logs.follow.test_state import Table
 
 
 def calibration(rng, ties=False):
@@ -102,15 +103,18 @@ def test_restored_drift_goes_on_as_if_it_had_not_stopped():
   scores[200:] += 3
   whole, first = Drift(groups, 0), Drift(groups, 0)
   expected = [whole.take(x, n, float(n)) for n, x in enumerate(scores)]
-  drifting, stored = [], Table()
+  drifting, stored = [], []
   for n, scores_K in enumerate(scores):
     if n % 70 == 0:
       second = Drift(groups, 0)
-      assert stored.move(first, second)
+      states = [json.dumps(value) for *_, value in first.changes()]
+      assert second.restore(json.loads((stored := [*stored, *states])[-1]))
+      assert not [*first.changes()]
       first = second
     drifting.append(first.take(scores_K, n, float(n)))
   assert drifting == expected and any(drifting)
-  assert first.facts() == whole.facts() and first.change == whole.change
+  assert first.change == whole.change
+  np.testing.assert_array_equal(first._bets, whole._bets)
   # A new model begins anew.
   other = Drift([groups[0], groups[1], groups[0]], 0)
-  assert not stored.move(first, other) and other.sessions == 0
+  assert not other.restore(json.loads(stored[-1])) and other.sessions == 0

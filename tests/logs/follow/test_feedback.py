@@ -8,14 +8,14 @@ import pytest
 from seqrnn.config.read import Config
 from seqrnn.configs import base
 from seqrnn.data.logs.secrets import Redaction
-from seqrnn.errors import UserError
 from seqrnn.logs.detect import answers
-from seqrnn.logs.detect.selection import NORMAL, UNANSWERED
 from seqrnn.logs.follow import alarms, feedback
 from seqrnn.logs.follow.alarms import Alarms
-from seqrnn.logs.follow.state import State
+from seqrnn.logs.follow.state import NAME, open_state
 from seqrnn.logs.follow.verdicts import Verdict
 from tests.logs.follow.test_state import Table
+
+MASKS = Redaction("<secrets>")
 
 
 def verdict(session, symbols, ended=True, event=None, **fields):
@@ -24,7 +24,6 @@ def verdict(session, symbols, ended=True, event=None, **fields):
   fields = {
     **{"p": 0.001, "flag": True, "severity": 2, "reason": "max", "now": None},
     **{
-      "models": 4,
       "unknown_events": 0,
       "flagged_events": 1,
       "scores_K": (),
@@ -53,9 +52,10 @@ def config() -> Config:
 
 def save(workdir, alerts: Alarms):
   """A follower's state with these alarms."""
-  with State(workdir / "follow", print) as state:
-    changes = [("kinds", None, 0, None), *alerts.changes()]
-    assert state.save(changes, {"alarms": alerts.facts()})
+  (workdir / "follow" / NAME).unlink(missing_ok=True)
+  with open_state(workdir / "follow", print) as state:
+    facts = {"alarms": alerts.facts()}
+    state.save([*alerts.changes(), ("meta", "facts", 0, facts)])
 
 
 def table(workdir):
@@ -66,14 +66,15 @@ def table(workdir):
 def test_kinds_with_most_alarms_come_first_and_secrets_are_masked(
   tmp_path, config
 ):
-  alerts = Alarms(0)
-  alerts.take(verdict("s1", ["a", "b", "lost of x@y.zz"]))
+  alerts = Alarms(0, MASKS)
+  alerts.take(verdict("s1", ["a", "b", "lost of <masked>"]))
   for n in range(3):
     alerts.take(verdict(f"u{n}@y.zz", ["a", "rare"], line=None))
   alerts.take(verdict("n", ["a"], flag=False))
   save(tmp_path, alerts)
-  examples = feedback.load_examples(config, tmp_path, {})
-  answers.write_rows(tmp_path, [one.row for one in examples])
+  examples = feedback.load_kinds(config, tmp_path)
+  rows = [feedback.review_row(kind, {}) for kind in examples]
+  answers.write_rows(tmp_path, rows)
   rows = table(tmp_path)
   assert [*rows[0]] == [
     *("kind", "session", "count", "severity", "line", "timestamp", "event"),
@@ -86,54 +87,33 @@ def test_kinds_with_most_alarms_come_first_and_secrets_are_masked(
   assert rows[1]["event"] == "lost of <masked>" and rows[1]["line"] == "7"
   assert rows[1]["context"] == "a | b | lost of <masked>"
   assert rows[1]["timestamp"] == "2027-01-15T08:00:00"
-  assert [one.symbols[-1] for one in examples] == ["rare", "lost of x@y.zz"]
+  assert [one.symbols[-1] for one in examples] == ["rare", "lost of <masked>"]
   assert [one.share for one in examples] == [3 / 5, 1 / 5]
 
 
 def test_answers_are_kept_when_the_follower_has_forgotten_the_kind(
   tmp_path, config
 ):
-  alerts = Alarms(0)
+  alerts = Alarms(0, MASKS)
   alerts.take(verdict("s1", ["a", "rare"]))
   save(tmp_path, alerts)
-  known: answers.ByKind = {(1, "s1"): "anomalous"}
-  feedback.load_examples(config, tmp_path, known)
-  begun_anew = Alarms(0)
+  feedback.load_kinds(config, tmp_path)
+  begun_anew = Alarms(0, MASKS)
   begun_anew.take(verdict("s9", ["a", "new"]))
   save(tmp_path, begun_anew)
-  by_key = {
-    one.key: one for one in feedback.load_examples(config, tmp_path, known)
-  }
-  assert {key: one.row["answer"] for key, one in by_key.items()} == {
-    (1, "s9"): "",
-    **known,
-  }
-  assert by_key[1, "s1"].symbols == ["a", "rare"]
+  kinds = feedback.load_kinds(config, tmp_path)
+  symbols = {kind.key: kind.symbols for kind in kinds}
+  assert symbols == {(1, "s1"): ["a", "rare"], (1, "s9"): ["a", "new"]}
   # The answer is not for the new kind of this number.
-  assert not feedback.apply(begun_anew, {(1, "s1"): "normal"}, None)
-  assert begun_anew.kinds[1].answer == UNANSWERED
-
-
-def test_an_inbox_gives_answers_when_the_file_changes(tmp_path):
-  inbox = feedback.Inbox(tmp_path, "strict")
-  path = tmp_path / "review.csv"
-  assert inbox.poll() is None
-  path.write_text("kind,session,answer\n,a,normal\n1,s,normal\n2,t,\n")
-  assert inbox.poll() == {(1, "s"): "normal", (2, "t"): ""}
-  assert inbox.poll() is None
-  path.write_text("kind,session,answer\n1,s,maybe\n")
-  with pytest.raises(UserError, match="answer='maybe'"):
-    inbox.poll()
-  assert inbox.poll() is None  # It is reported once.
-  path.write_text("session,kind,answer,note\ns,1,NORMAL ,x\n")
-  assert inbox.poll() == {(1, "s"): "normal"}
+  assert not begun_anew.answer({(1, "s1"): "normal"})
+  assert begun_anew.kinds[1].answer == ""
 
 
 def test_the_events_of_an_example_are_whole_when_it_has_ended():
-  alerts = Alarms(math.inf)
+  alerts = Alarms(math.inf, MASKS)
   alerts.take(verdict("s1", ["a", "rare"], ended=False))
   assert alerts.kinds[1].symbols == ["a", "rare"] and not alerts.kinds[1].whole
-  again = Alarms(math.inf)
+  again = Alarms(math.inf, MASKS)
   Table().move(alerts, again)
   for one in (alerts, again):
     one.take(verdict("s2", ["b"], flag=False))
@@ -151,10 +131,10 @@ def test_the_events_of_an_example_are_whole_when_it_has_ended():
 
 def test_kinds_with_answers_are_forgotten_last(monkeypatch):
   monkeypatch.setattr(alarms, "_KINDS", 3)
-  alerts = Alarms(0)
+  alerts = Alarms(0, MASKS)
   for n in range(3):
     alerts.take(verdict(f"s{n}", ["a", f"rare {n}"], ended=False))
-  alerts.answer(1, NORMAL)
+  alerts.answer({(1, "s0"): "normal"})
   for n in range(3, 9):
     alerts.take(verdict(f"s{n}", ["a", f"rare {n}"]))
   assert [*alerts.kinds] == [1, 8, 9]
@@ -162,7 +142,7 @@ def test_kinds_with_answers_are_forgotten_last(monkeypatch):
 
 
 def test_an_alarm_whose_severity_rises_is_one_alarm():
-  alerts = Alarms(0.0)
+  alerts = Alarms(0, MASKS)
   rows = [
     alerts.take(verdict("x", ["a", "rare"], ended=False, severity=1)),
     alerts.take(verdict("x", ["a", "rare"], severity=3, again=True)),

@@ -11,7 +11,7 @@ import pytest
 from seqrnn.data.logs.tail import Chunk, FileTail, LogPosition, StreamTail
 from seqrnn.errors import UserError
 from seqrnn.logs.follow import follow
-from seqrnn.logs.follow.state import ALARMS, State
+from seqrnn.logs.follow.state import ALARMS, open_state
 from tests.data.logs.test_tail import Log
 from tests.logs.follow.test_follower import make
 from tests.logs.follow.test_state import Killed, Kills
@@ -26,9 +26,10 @@ def model(tmp_path_factory):
 
 def service(model, folder, write, report=print):
   """A service that follows with a state in a folder."""
-  return follow.Service(
-    lambda: model, folder, State(folder / "state", report), write
-  )
+  opened = open_state(folder / "state", report)
+  running = follow.Service(lambda: model, folder, opened.__enter__(), write)
+  running.close = lambda: opened.__exit__(None, None, None)
+  return running
 
 
 def followed(model, lines, wanted="events"):
@@ -42,7 +43,7 @@ def followed(model, lines, wanted="events"):
       running.recover()
       source = StreamTail(file.fileno())
       running.follow(source, lambda: False, lambda: False)
-      running._state.close()
+      running.close()
   rows = map(json.loads, "".join(written).splitlines())
   return [row for row in rows if row["type"] == wanted.removesuffix("s")]
 
@@ -118,7 +119,7 @@ def run_on(model, folder, path, stopped, written):
     finally:
       source.close()
   finally:
-    running._state.close()
+    running.close()
 
 
 @pytest.fixture
@@ -185,7 +186,7 @@ def judged(running, source, written):
   """The ended sessions that are written, with the number of their events."""
   running.recover()
   running.follow(source, lambda: False, lambda: False)
-  running._state.close()
+  running.close()
   rows = map(json.loads, "".join(written).splitlines())
   return [(r["session"], r["events"]) for r in rows if r["type"] == "session"]
 
@@ -213,8 +214,8 @@ def test_a_new_detection_takes_up_the_open_sessions(
     record.unlink()
     record.write_text("22")
 
-  state = State(tmp_path / "state", print)
-  running = follow.Service(restore, tmp_path, state, written.append)
+  running = service(model, tmp_path, written.append)
+  running._restore, restored = restore, [model]
   first = running.follower
   source = Lines(b"x a", b"x b", change, b"x c", END, END)
   assert judged(running, source, written) == [("x", 3)]
@@ -235,7 +236,7 @@ def test_a_restart_goes_on_with_open_sessions_and_lines(
   again = service(model, tmp_path, written.append)
   again.recover()
   assert again.position.line == 3
-  again._state.close()
+  again.close()
   again = service(model, tmp_path, written.append)
   assert judged(again, Lines(b"x c", END), written) == [("x", 3)]
   model.config.detect.input = "other.log"
@@ -243,7 +244,7 @@ def test_a_restart_goes_on_with_open_sessions_and_lines(
   model.config.detect.input = None
   with pytest.raises(UserError) as caught:
     other.recover()
-  other._state.close()
+  other.close()
   message = "config.detect.input='other.log': the state is of 'standard input';"
   assert str(caught.value).startswith(message)
   resumed, *others = capsys.readouterr().err.splitlines()

@@ -10,7 +10,7 @@ import pytest
 
 from seqrnn.errors import MachineError, UserError
 from seqrnn.logs.follow import state
-from seqrnn.logs.follow.state import ALARMS, NAME, State
+from seqrnn.logs.follow.state import ALARMS, NAME, open_state
 
 
 class Killed(BaseException):
@@ -74,13 +74,12 @@ class Table:
   def move(self, before, after):
     """Stores the changes of a part, and restores another one from them."""
     for _, key, part, value in before.changes():
-      if key is None or value is None:
+      if value is None:
         self._rows = {
-          row: old for row, old in self._rows.items() if row[0] != key and key
+          row: old for row, old in self._rows.items() if row[0] != key
         }
       else:
         self._rows[key, part] = json.dumps(value)
-    before.saved()
     rows = [(*row, json.loads(x)) for row, x in sorted(self._rows.items())]
     return after.restore(json.loads(json.dumps(before.facts())), rows)
 
@@ -102,7 +101,9 @@ class Sum:
         lines.append(json.dumps({"number": len(self.read)}))
     rows = enumerate(numbers, begin)
     changes = [("sessions", place, 0, number) for place, number in rows]
-    return self._state.save(changes, len(self.read), lines)
+    changes.append(("meta", "facts", 0, len(self.read)))
+    self._state.save(changes, lines)
+    return not self._state._unsaved
 
 
 def expected(numbers):
@@ -118,7 +119,7 @@ def alarms_in(folder):
 
 def resume(folder, numbers, size=3, report=pytest.fail):
   """Follows to the end; the alarms that are shown at the start."""
-  with State(folder, report) as opened:
+  with open_state(folder, report) as opened:
     follower = Sum(opened)
     assert follower.read == numbers[: len(follower.read)]
     for place in range(len(follower.read), len(numbers), size):
@@ -177,7 +178,7 @@ def test_a_flipped_byte_is_reported_in_a_line(written):
     damaged[place] ^= 1 << place % 8
     path.write_bytes(damaged)
     try:
-      with State(written, pytest.fail) as opened:
+      with open_state(written, pytest.fail) as opened:
         if Sum(opened).read != NUMBERS[:90]:
           missed.append(place)
     except UserError as error:
@@ -187,7 +188,7 @@ def test_a_flipped_byte_is_reported_in_a_line(written):
   assert not missed and faults > 9
   assert b"facts90" in content  # In a value, the structure stays intact.
   path.write_bytes(content.replace(b"facts90", b"facts91"))
-  with State(written, pytest.fail) as opened:
+  with open_state(written, pytest.fail) as opened:
     message = f"^{path}: cannot be used: wrong checksum in the table meta"
     with pytest.raises(UserError, match=message):
       opened.recover()
@@ -196,7 +197,7 @@ def test_a_flipped_byte_is_reported_in_a_line(written):
 def test_a_full_disk_is_reported_once_and_loses_nothing(tmp_path, monkeypatch):
   reported, now = [], [0.0]
   monkeypatch.setattr(state.time, "monotonic", lambda: now[0])
-  with State(tmp_path, reported.append) as opened:
+  with open_state(tmp_path, reported.append) as opened:
     follower = Sum(opened)
     assert follower.feed(NUMBERS[:30])
     pages = opened._database.execute("PRAGMA page_count").fetchone()[0]
@@ -204,11 +205,14 @@ def test_a_full_disk_is_reported_once_and_loses_nothing(tmp_path, monkeypatch):
     for number in (1, 2):
       now[0] += 6
       changes = [("kinds", 1, 0, "x" * 10**5)]
-      assert not opened.save(changes, 30, [f"{number}"])
+      opened.save(changes, [f"{number}"])
+      assert opened._unsaved
     assert alarms_in(tmp_path) == expected(NUMBERS[:30]) and opened.fault
     opened._database.execute("PRAGMA max_page_count = 10000")
-    assert not opened.save([], 30)  # Too early.
-    assert opened.save([], 30, at_once=True)
+    opened.save([])  # Too early.
+    assert opened.fault
+    opened.save([], at_once=True)
+    assert not opened.fault
   assert alarms_in(tmp_path)[-2:] == ["1", "2"]
   full, again = reported
   assert "the state cannot be written: database or disk is full;" in full
@@ -222,23 +226,23 @@ def test_alarms_that_cannot_be_written_are_written_later(written, monkeypatch):
     append(path, content[:3])
     raise OSError(28, "No space left on device")
 
-  with State(written, reported.append) as opened:
+  with open_state(written, reported.append) as opened:
     follower = Sum(opened)
     monkeypatch.setattr(state, "_append", fail)
     assert follower.feed(NUMBERS[90:])  # The transaction is on the disk.
     monkeypatch.setattr(state, "_append", append)
     opened._again = 0.0
-    assert opened.save([], len(NUMBERS))
+    opened.save([])
   assert alarms_in(written) == expected(NUMBERS) and len(reported) == 2
 
 
 def test_one_process_follows_with_a_state_as_long_as_it_is_there(tmp_path):
-  with State(tmp_path / "a", print) as opened:
+  with open_state(tmp_path / "a", print) as opened:
     with pytest.raises(MachineError, match="is being followed by process"):
-      State(tmp_path / "a", print)
+      open_state(tmp_path / "a", print).__enter__()
     shutil.rmtree(tmp_path / "a")
     with pytest.raises(MachineError, match="was removed or replaced"):
-      opened.save([], 0)
+      opened.save([])
 
 
 def test_a_database_of_anybody_writes_nothing_elsewhere(written, tmp_path):
@@ -246,7 +250,7 @@ def test_a_database_of_anybody_writes_nothing_elsewhere(written, tmp_path):
   journal = written / f"{NAME}-journal"
   journal.write_bytes(b"any" + state._SUPER_JOURNAL)
   with pytest.raises(UserError, match="-journal: names a file outside"):
-    State(written, pytest.fail)
+    open_state(written, pytest.fail).__enter__()
   journal.unlink()
   mine = tmp_path / "mine"
   mine.mkdir()
@@ -255,5 +259,5 @@ def test_a_database_of_anybody_writes_nothing_elsewhere(written, tmp_path):
   database.close()
   before = (mine / NAME).read_bytes()
   with pytest.raises(UserError, match="format 0, not 1"):
-    State(mine, pytest.fail)
+    open_state(mine, pytest.fail).__enter__()
   assert (mine / NAME).read_bytes() == before
