@@ -244,7 +244,7 @@ def from_export(
   from pathlib import Path
 
   from seqrnn import experiments
-  from seqrnn.exporting.reading import make_run
+  from seqrnn.exporting.tensors import make_run
 
   source, target = (Path(os.path.expanduser(x)) for x in (folder, workdir))
   make_run(experiments.build, source, target)

@@ -13,7 +13,7 @@ import numpy as np
 
 from seqrnn.config.read import Config
 from seqrnn.errors import UserError
-from seqrnn.experiment import Experiment, Params
+from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.models import cells
 from seqrnn.models.cell import CELLS, Cell
 from seqrnn.runtime import sharding
@@ -33,7 +33,7 @@ class Operator(NamedTuple):
     recurrent_KH: the matrix of the state.
     input_bias_K: added to the product with the input.
     recurrent_bias_K: added to the product with the state.
-    activations: ONNX's names of the functions of gates, candidate and output.
+    relu: whether the activation of an RNN is relu, not tanh.
     peepholes: of i, f and o, [3, H]; None: there are none.
     reset_after: whether a GRU resets after the product with the state.
   """
@@ -43,7 +43,7 @@ class Operator(NamedTuple):
   recurrent_KH: np.ndarray
   input_bias_K: np.ndarray
   recurrent_bias_K: np.ndarray
-  activations: tuple[str, ...]
+  relu: bool = False
   peepholes: np.ndarray | None = None
   reset_after: bool = True
 
@@ -53,49 +53,51 @@ class Operator(NamedTuple):
     return self.recurrent_KH.shape[1]
 
 
-def in_torch(cell: Cell) -> bool:
-  """Whether torch.nn has a layer of this cell."""
-  peepholes = isinstance(cell, cells.Odyssey) and cell.peepholes
-  reset_before = isinstance(cell, cells.ResetBeforeGRU)
-  return in_onnx(cell) and not (peepholes or reset_before)
+_KINDS = {
+  cells.LSTM: "LSTM",
+  cells.GRU: "GRU",
+  cells.ResetBeforeGRU: "GRU",
+  cells.RNN: "RNN",
+}
+
+
+def kind_of(cell: Cell) -> str | None:
+  """LSTM, GRU or RNN; None: no operator of ONNX computes this cell."""
+  if type(cell) is not cells.Odyssey:
+    return _KINDS.get(type(cell))
+  activated = cell.input_activation and cell.output_activation
+  whole = cell.names == "ifgo" and activated and not cell.gate_recurrence
+  return "LSTM" if whole else None
 
 
 def in_onnx(cell: Cell) -> bool:
   """Whether an operator of ONNX computes this cell."""
-  if type(cell) is cells.Odyssey:
-    activated = cell.input_activation and cell.output_activation
-    return cell.names == "ifgo" and activated and not cell.gate_recurrence
-  lstm_gru_rnn = (cells.LSTM, cells.GRU, cells.RNN)
-  return type(cell) in (*lstm_gru_rnn, cells.ResetBeforeGRU)
+  return kind_of(cell) is not None
 
 
-def exportable_cells(has: Any) -> list[str]:
-  """The names of the cells for which `in_torch` or `in_onnx` is true."""
-  return [name for name in sorted(CELLS) if has(CELLS[name](hidden_size=1))]
+def in_torch(cell: Cell) -> bool:
+  """Whether torch.nn has a layer of this cell."""
+  peepholes = isinstance(cell, cells.Odyssey) and cell.peepholes
+  other = peepholes or isinstance(cell, cells.ResetBeforeGRU)
+  return in_onnx(cell) and not other
 
 
 def operator(cell: Cell, params: Any) -> Operator:
   """A layer from its cell and the cell's parameters, for which `in_onnx`."""
   [kernel] = jax.tree.leaves(params["input_kernel"])
   bias = np.asarray(params["bias"])
-  kind, activations = "LSTM", ("Sigmoid", "Tanh", "Tanh")
-  if isinstance(cell, cells.GRU | cells.ResetBeforeGRU):
-    kind, activations = "GRU", activations[:2]
-  elif isinstance(cell, cells.RNN):
-    kind = "RNN"
-    activations = ("Relu" if cell.activation is jax.nn.relu else "Tanh",)
   recurrent_bias, peepholes = np.zeros_like(bias), None
   if "reset_bias" in params:
     recurrent_bias[2 * cell.hidden_size :] = params["reset_bias"]
   if "peephole_i" in params:
     peepholes = np.stack([params[f"peephole_{name}"] for name in "ifo"])
   return Operator(
-    kind,
+    str(kind_of(cell)),
     np.asarray(kernel).T,
     np.asarray(params["recurrent_kernel"]).T,
     bias,
     recurrent_bias,
-    activations,
+    isinstance(cell, cells.RNN) and cell.activation is jax.nn.relu,
     peepholes,
     reset_after=not isinstance(cell, cells.ResetBeforeGRU),
   )
@@ -163,8 +165,14 @@ def parts(
   Raises:
     UserError: the format has no place for a part; names the field.
   """
-  model = config.model
-  _refuse(config, has)
+  model, name = config.model, config.export.format
+  cell = cells.make(model, hidden_size=model.hidden_size)
+  if not has(cell):
+    names = [one for one in sorted(CELLS) if has(CELLS[one](hidden_size=1))]
+    raise UserError(
+      f"config.export.format={name!r} with model.cell={model.cell!r}: must be"
+      f" one of {', '.join(names)}"
+    )
   left = dict(params)
   embedding = left.pop("embedding", {}).get("embedding")
   bias = left.pop("head_bias", None)
@@ -178,23 +186,29 @@ def parts(
     heads = {"head": (np.asarray(embedding), np.asarray(bias))}
   body = left.pop("body", {})
   if left or not heads:
-    names = ", ".join(sorted(left)) or "no head"
     raise UserError(
-      f"config.task={config.task!r}: its model has {names}, and an exported"
-      " file has an embedding, recurrent layers and heads"
+      f"config.export.format={name!r}: the model has"
+      f" {', '.join(sorted(left)) or 'no head'}, and an exported file has an"
+      " embedding, recurrent layers and heads"
     )
+  bodies = {STACK: body}
   if "forward" in body:
     bodies = {TOWERS[way]: body[way]["tower"] for way in TOWERS}
-  else:
-    bodies = {STACK: body}
-  cell = cells.make(model, hidden_size=model.hidden_size)
   stacks = {
-    name: _layers(cell, layers, model) for name, layers in bodies.items()
+    name: [
+      [operator(cell, way["cell"]) for way in _ways(stack[f"layers_{depth}"])]
+      for depth in range(model.layers)
+    ]
+    for name, stack in bodies.items()
   }
-  first = next(iter(stacks.values()))[0][0]
   frames = experiment.reads != "symbol"
-  features = [first.input_KD.shape[1]] if frames else []
-  pooled = _pooled(experiment, params, features)
+  length = 4
+  size = (stacks[STACK][0][0].input_KD.shape[1],) if frames else ()
+  inputs = np.ones((1, length, *size), np.int32)
+  batch = {"inputs": inputs, "reset": np.ones(1, bool)}
+  predict: Any = experiment.predict
+  outputs = sharding.jit(lambda params: predict(params, (), batch)[1])
+  pooled = jax.eval_shape(outputs, shapes(experiment)).shape[1] != length
   return Network(
     embedding_VD=None if embedding is None else np.asarray(embedding),
     stacks=stacks,
@@ -208,43 +222,8 @@ def parts(
   )
 
 
-def _refuse(config: Config, has: Callable[[Cell], bool]):
-  """Refuses fields whose part no format has."""
-  model, name = config.model, config.export.format
-  where = f"config.export.format={name!r} with"
-  if not has(cells.make(model, hidden_size=1)):
-    raise UserError(
-      f"{where} model.cell={model.cell!r}: must be one of"
-      f" {', '.join(exportable_cells(has))}"
-    )
-  for field in ("crf", "letters", "affixes"):
-    if model[field]:
-      raise UserError(
-        f"{where} model.{field}={model[field]}: cannot be exported; no format"
-        " has an operator for it"
-      )
-
-
-def _layers(cell: Cell, stack: Params, model: Config) -> list[list[Operator]]:
-  """The directions of each layer of a stack."""
-  layers = [stack[f"layers_{depth}"] for depth in range(model.layers)]
-  both = ("forward", "backward")
-  return [
-    [operator(cell, layer[way]["cell"]) for way in both]
-    if "forward" in layer
-    else [operator(cell, layer["cell"])]
-    for layer in layers
-  ]
-
-
-def _pooled(
-  experiment: Experiment, params: Params, features: list[int]
-) -> bool:
-  """Whether a sequence has one output, by the shape that `predict` gives."""
-  length = 4
-  inputs = np.ones((1, length, *features), np.int32)
-  batch = {"inputs": inputs, "reset": np.ones(1, bool)}
-  predict = experiment.predict
-  assert predict is not None, "every task that has a head predicts"
-  outputs = sharding.jit(lambda params: predict(params, (), batch)[1])
-  return jax.eval_shape(outputs, params).shape[1] != length
+def _ways(layer: Params) -> list[Params]:
+  """The directions of a layer."""
+  if "forward" in layer:
+    return [layer["forward"], layer["backward"]]
+  return [layer]

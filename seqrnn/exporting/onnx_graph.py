@@ -104,20 +104,17 @@ def _inputs(network: Network) -> list[tuple[str, Any, list[Any]]]:
   read: tuple[str, Any, list[Any]] = ("ids", np.int64, ["batch", "length"])
   if network.frames:
     read = ("frames", np.float32, ["batch", "length", network.inputs])
-  shape = _carry_shape(network)
-  return [read, *((name, np.float32, shape) for name in _carries(network))]
+  carry = _carry(network)
+  return [read, *((name, np.float32, carry[name]) for name in carry)]
 
 
-def _carries(network: Network) -> tuple[str, ...]:
-  """The names of the inputs of the carry."""
+def _carry(network: Network) -> dict[str, list[Any]]:
+  """The shape of each input of the carry by its name."""
   if not network.carries:
-    return ()
-  return ("h", "c") if network.first.kind == "LSTM" else ("h",)
-
-
-def _carry_shape(network: Network) -> list[Any]:
+    return {}
   layers = next(iter(network.stacks.values()))
-  return [len(layers), "batch", network.first.hidden_size]
+  shape = [len(layers), "batch", network.first.hidden_size]
+  return dict.fromkeys("hc" if network.first.kind == "LSTM" else "h", shape)
 
 
 def build(graph: Graph, network: Network) -> dict[str, list[Any]]:
@@ -152,8 +149,8 @@ def build(graph: Graph, network: Network) -> dict[str, list[Any]]:
     _head(graph, network, name, features[name]): [*shape, len(bias)]
     for name, (_, bias) in network.heads.items()
   }
-  carry = {f"next_{name}": _carry_shape(network) for name in _carries(network)}
-  return outputs | carry
+  carry = _carry(network)
+  return outputs | {f"next_{name}": carry[name] for name in carry}
 
 
 def _read(graph: Graph, network: Network) -> tuple[str, str]:
@@ -188,7 +185,7 @@ def _stack(
     lengths_B: of the rows; "": all are whole.
     reverse: whether the only direction is the backward one.
   """
-  last = {name: [] for name in _carries(network)}
+  last = {name: [] for name in _carry(network)}
   state = ""
   for depth, ways in enumerate(layers):
     starts = [
@@ -245,7 +242,8 @@ def _recurrent(
   options["direction"] = "reverse" if reverse else "forward"
   if len(ways) > 1:
     options["direction"] = "bidirectional"
-  options["activations"] = [name for way in ways for name in way.activations]
+  if first.relu:
+    options["activations"] = ["Relu"] * len(ways)
   if first.kind == "GRU":
     options["linear_before_reset"] = int(first.reset_after)
   sides = [way.peepholes for way in ways if way.peepholes is not None]
@@ -261,22 +259,19 @@ def _joined(
   graph: Graph, network: Network, y: str, ways: int, axis: int
 ) -> str:
   """An array without its axis of directions, which are merged."""
-  if ways == 1:
-    return graph.add("Squeeze", y, graph.constant([axis]))
-  if network.merge == "sum":
-    return graph.add("ReduceSum", y, graph.constant([axis]), keepdims=0)
-  if network.merge == "mean":
-    return graph.add("ReduceMean", y, axes=[axis], keepdims=0)
-  order = [0, 2, 1, 3] if axis else [1, 0, 2]
-  shape = graph.constant([*[0] * (axis + 1), -1])
-  return graph.add("Reshape", graph.add("Transpose", y, perm=order), shape)
+  parts = graph.add("Split", y, axis=axis, outputs=ways) if ways > 1 else [y]
+  squeezed = graph.constant([axis])
+  parts = [graph.add("Squeeze", part, squeezed) for part in parts]
+  return _merge(graph, network, parts)
 
 
-def _merge(graph: Graph, network: Network, both: list[str]) -> str:
-  """The outputs of two towers, merged."""
+def _merge(graph: Graph, network: Network, parts: list[str]) -> str:
+  """The outputs of directions or towers, merged."""
+  if len(parts) == 1:
+    return parts[0]
   if network.merge == "concat":
-    return graph.add("Concat", *both, axis=-1)
-  return graph.add("Sum" if network.merge == "sum" else "Mean", *both)
+    return graph.add("Concat", *parts, axis=-1)
+  return graph.add("Sum" if network.merge == "sum" else "Mean", *parts)
 
 
 def _before(graph: Graph, y_TBH: str, reverse: bool) -> str:

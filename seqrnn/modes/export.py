@@ -6,19 +6,14 @@ from pathlib import Path
 from seqrnn.config.read import Config
 from seqrnn.data import vocabulary
 from seqrnn.experiment import Experiment, shapes
-from seqrnn.exporting import (
-  card,
-  network,
-  onnx_graph,
-  torch_names,
-)
+from seqrnn.exporting import card, network, onnx_graph, tensors
 from seqrnn.runtime import files
 from seqrnn.training.checkpoint import restore_params
 
 _CARD = "MODEL_CARD.md"
 # Format -> its module, and whether it has a cell.
 FORMATS = {
-  "safetensors": (torch_names, network.in_torch),
+  "safetensors": (tensors, network.in_torch),
   "onnx": (onnx_graph, network.in_onnx),
 }
 

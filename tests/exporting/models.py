@@ -15,38 +15,22 @@ from seqrnn.training.setup import write_record
 SYMBOLS = Vocabulary("char", tuple("abcde \n"))
 LABELS = Vocabulary("id", ("x", "y", "z"))
 LABELLED = ("classification", "tagging")
-BOTH = {"model.bidirectional": True}
-DEEP = {"model.layers": 2}
+BOTH, DEEP = {"model.bidirectional": True}, {"model.layers": 2}
+GRU, GAPS = {"model.cell": "gru"}, {"task": "gap_model"}
+TIED = {"model.embedding_size": 5, "model.tied": True}
 MODELS = {
   "lstm": DEEP,
-  "gru": {"model.cell": "gru", "model.embedding_size": 3},
-  "tied": {"model.embedding_size": 5, "model.tied": True},
-  "relu": {"model.cell": "rnn_relu"},
-  "heads": {
-    "task": "gap_model",
-    "model.heads": "all",
-    **DEEP,
-  },
-  "tied gap": {
-    "task": "gap_model",
-    "model.cell": "gru",
-    "model.embedding_size": 10,
-    "model.tied": True,
-  },
+  "gru": GRU | TIED,
+  "heads": GAPS | DEEP | {"model.heads": "all"},
+  "tied gap": GAPS | GRU | TIED | {"model.embedding_size": 10},
   "classifier": {"task": "classification", **BOTH, **DEEP},
-  "mean": {
+  "mean": {"task": "classification", "model.pooling": "mean", **BOTH},
+  "max": {
     "task": "classification",
-    "model.pooling": "mean",
-    **BOTH,
+    "model.pooling": "max",
+    "model.cell": "rnn_relu",
   },
-  "max": {"task": "classification", "model.pooling": "max"},
-  "tagger": {
-    "task": "tagging",
-    "model.cell": "gru",
-    **BOTH,
-    **DEEP,
-  },
-  "many to one": {"data.mapping": "many_to_one", **BOTH},
+  "tagger": {"task": "tagging", **GRU, **BOTH, **DEEP},
   "music": {"task": "polyphony"},
 }
 
@@ -56,11 +40,9 @@ def new_model(name, **more):
   """The experiment, the config and the parameters of a model."""
   config = base.get_config()
   config.model.hidden_size, config.model.layers = 5, 1
-  fields = {
-    **MODELS[name],
-    **{k.replace("__", "."): v for k, v in more.items()},
-  }
-  config.update_from_flattened_dict(fields)
+  config.update_from_flattened_dict(MODELS[name])
+  more = {key.replace("__", "."): value for key, value in more.items()}
+  config.update_from_flattened_dict(more)
   vocabularies = {"symbols": SYMBOLS}
   if config.task in LABELLED:
     vocabularies["labels"] = LABELS

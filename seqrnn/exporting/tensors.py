@@ -1,0 +1,185 @@
+"""A model as a file of tensors with the names of torch.nn, and back."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from seqrnn.config import read as config_lib
+from seqrnn.config.read import Config
+from seqrnn.data import vocabulary
+from seqrnn.errors import UserError
+from seqrnn.experiment import Experiment, Params, shapes
+from seqrnn.exporting import network as network_lib
+from seqrnn.exporting.network import Network
+from seqrnn.runtime import files
+from seqrnn.training.checkpoint import Position, open_checkpoints
+from seqrnn.training.setup import write_record
+
+FILE = "model.safetensors"
+_STEP = 1  # Of the checkpoint.
+# Fields of the exported run that would be untrue of the new one.
+_UNTRUE = (
+  *("checkpoint.step", "model.embedding_path", "model.parameters"),
+  *("train.start_from", "train.freeze"),
+)
+
+
+def encoded(network: Network, about: dict[str, str]) -> bytes:
+  """The content of a file with the tensors of a network.
+
+  Args:
+    network: the parts.
+    about: more entries of the file's metadata.
+
+  Raises:
+    UserError: safetensors is missing, or the layers have no equal in torch.nn.
+  """
+  try:
+    from safetensors.numpy import save
+  except ImportError:
+    raise UserError(
+      "config.export.format='safetensors': needs the package safetensors; pip"
+      " install 'seqrnn[export]'"
+    ) from None
+  tensors = {
+    name: np.ascontiguousarray(tensor, np.float32)
+    for name, tensor in state(network).items()
+  }
+  return save(tensors, {**metadata(network), **about})
+
+
+def metadata(network: Network) -> dict[str, str]:
+  """The arguments of the layers, which the tensors lack, as strings."""
+  first = network.first
+  arguments = {
+    "format": "pt",
+    "layer": first.kind,
+    "hidden_size": str(first.hidden_size),
+    "num_layers": str(len(next(iter(network.stacks.values())))),
+    "bidirectional": str(network.two_ways).lower(),
+    "tied": str(network.tied).lower(),
+    "pooling": network.pooling,
+  }
+  if first.kind == "RNN":
+    arguments["nonlinearity"] = "relu" if first.relu else "tanh"
+  return arguments
+
+
+def state(network: Network) -> dict[str, np.ndarray]:
+  """The tensors by the names that modules of torch.nn give them.
+
+  A head of tied weights has no weight of its own.
+
+  Raises:
+    UserError: two directions are merged in a way that torch.nn lacks.
+  """
+  if network.two_ways and network.merge != "concat":
+    raise UserError(
+      f"config.export.format='safetensors' with model.merge={network.merge!r}:"
+      " must be 'concat', as in torch.nn; onnx has sum and mean"
+    )
+  tensors = {}
+  if network.embedding_VD is not None:
+    tensors["embedding.weight"] = network.embedding_VD
+  for stack, layers in network.stacks.items():
+    for depth, ways in enumerate(layers):
+      for way, suffix in zip(ways, ("", "_reverse"), strict=False):
+        place = f"l{depth}{suffix}"
+        tensors |= {
+          f"{stack}.weight_ih_{place}": way.input_KD,
+          f"{stack}.weight_hh_{place}": way.recurrent_KH,
+          f"{stack}.bias_ih_{place}": way.input_bias_K,
+          f"{stack}.bias_hh_{place}": way.recurrent_bias_K,
+        }
+  for name, (weight, bias) in network.heads.items():
+    if not network.tied:
+      tensors[f"{name}.weight"] = weight
+    tensors[f"{name}.bias"] = bias
+  return tensors
+
+
+def make_run(build: Callable[..., Experiment], folder: Path, workdir: Path):
+  """Writes a run with the parameters of an export in safetensors.
+
+  Args:
+    build: makes the experiment.
+    folder: has model.safetensors, config.json and vocabulary.json.
+    workdir: of the new run.
+
+  Raises:
+    UserError: a file cannot be read, or the tensors are not those of the model
+      of config.json.
+  """
+  if (workdir / "config.json").exists():
+    raise UserError(f"workdir={str(workdir)!r}: holds a run; name another")
+  defaults = config_lib.defaults()
+  config = config_lib.read_config(folder / "config.json")
+  flat = config_lib.flat(defaults)
+  config.update_from_flattened_dict({name: flat[name] for name in _UNTRUE})
+  config_lib.check(config)
+  experiment = build(config, vocabulary.load(folder / "vocabulary.json"))
+  params = _params(folder / FILE, experiment, config)
+  files.make_workdir(workdir)
+  with open_checkpoints(workdir) as checkpoints:
+    position = Position(step=_STEP, best_step=_STEP)
+    optimizer = {"leaves": [jnp.zeros((), jnp.int32)]}
+    checkpoints.save(params, optimizer, position)
+    checkpoints.wait()
+    write_record(config, experiment, workdir)
+
+
+def _load_tensors(path: Path) -> dict[str, np.ndarray]:
+  try:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+  except ImportError:
+    raise UserError(
+      f"{path}: needs the package safetensors; pip install 'seqrnn[export]'"
+    ) from None
+  # An AttributeError is of a type that NumPy lacks.
+  errors = OSError, SafetensorError, AttributeError, KeyError, TypeError
+  try:
+    return load_file(path)
+  except errors as error:
+    raise UserError(f"{path}: cannot be read: {error}") from None
+
+
+def _params(path: Path, experiment: Experiment, config: Config) -> Params:
+  """The parameters of a model from its tensors.
+
+  The places of the parameters, 1, 2, ..., are exported in place of them. So
+  each number of a tensor has a place; 0 is that of a bias that is always 0.
+  """
+  leaves, tree = jax.tree.flatten(shapes(experiment))
+  starts = np.cumsum([1, *(leaf.size for leaf in leaves)])
+  places = tree.unflatten(
+    [
+      np.arange(start, start + leaf.size).reshape(leaf.shape)
+      for start, leaf in zip(starts, leaves, strict=False)
+    ]
+  )
+  in_torch = network_lib.in_torch
+  wanted = state(network_lib.parts(experiment, config, places, in_torch))
+  tensors, values = _load_tensors(path), np.zeros(starts[-1], np.float32)
+  for name, place in wanted.items():
+    if name not in tensors:
+      raise UserError(f"{path}: has no tensor {name!r}, which the model needs")
+    tensor = tensors[name]
+    if tensor.shape != place.shape or not np.isfinite(tensor).all():
+      raise UserError(
+        f"{path}: {name} has the shape {tensor.shape}; it must have"
+        f" {place.shape} and finite values"
+      )
+    if "bias_hh" in name:  # PyTorch adds it to the other bias.
+      other = wanted[name.replace("bias_hh", "bias_ih")]
+      place = np.where(place == 0, other, place)
+    values[place] += tensor
+  if unread := tensors.keys() - wanted.keys():
+    raise UserError(
+      f"{path}: {', '.join(sorted(unread))}: the model of config.json has no"
+      " such tensor"
+    )
+  return jax.tree.map(lambda place: jnp.asarray(values[place]), places)
