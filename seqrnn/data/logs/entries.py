@@ -1,84 +1,266 @@
-"""Entries of logs: the parts of lines, and which lines are entries at all."""
+"""Lines of logs as events of sessions."""
 
 import dataclasses
-import functools
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from seqrnn.data.logs import formats
-from seqrnn.data.logs.formats import Form, Parts
+from seqrnn.data.logs.formats import Entry, Form
 from seqrnn.data.logs.secrets import SECRETS, excerpt
-from seqrnn.data.logs.templates import masker, without_names
+from seqrnn.data.logs.templates import mask, without_names
 from seqrnn.data.read import reading
 from seqrnn.data.read.reading import Source
 from seqrnn.errors import UserError
 
-Report = Callable[[str], None]
+_TEXT = 60  # Characters of a line in a message.
+# Kinds of lines that are counted, as messages name them.
+_STRAY = "do not fit the format"
+_JOINED = "were joined to the line before"
+_ALONE = "belong to no session"
+_LONG = f"have more than {reading.LINE:,} characters and are left out"
+_NO_TIME = (
+  "is no time that data.log_session=gap knows: ISO 8601, syslog's, seconds"
+  " since 1970 and others; data.log_header says where the time is"
+)
 
 
-_TEXT = 60  # Characters of a line in an error.
-_NO_PARTS = Parts("", "", ())
+class LogEvent(NamedTuple):
+  """A line of a log, or a row of a table.
 
+  Attributes:
+    sessions: the names of its sessions; none: the event is left out.
+    symbol: the event; of a line, its masked content.
+    line: in the file, from 1.
+    timestamp: as written; empty: none.
+    label: as written; empty: none.
+    times: what may be the whole time, the most likely first.
+    file: its name.
+  """
 
-class Entry(NamedTuple):
-  """An entry of a log: a line, or a record in it, and its parts."""
-
-  number: int
-  text: str
-  parts: Parts
+  sessions: list[str]
+  symbol: str
+  line: int
+  timestamp: str
+  label: str
+  times: tuple[str, ...]
+  file: str
 
 
 @dataclasses.dataclass
-class Seen:
-  """The counts and the state of a log, or of its parts that were read.
+class State:
+  """How the lines of a log depend on the lines before.
 
   Attributes:
-    number: of the last line.
-    fits: whether a line fits the format.
-    count: number of lines with entries.
-    joined: number of lines that belong to the line before.
-    strays: number of lines that do not fit.
-    first_stray: the first of them; 0: there is none.
-    unfit: the first entries before a line that fits.
-    last: the last parts with a time.
-    first: the first entry.
-    entries: number of entries.
-    alone: number of entries that belong to no session.
-    first_alone: the first of them.
+    fits: number of lines that fit the format.
+    timestamp: of the last entry with a time.
+    times: the same, as of an entry.
     partial: as of `formats.join_parts`.
     session: the name of the last session that times or lines cut.
-    time: of the last line of such a session, in seconds.
-    cut: number of lines of sessions that lines cut.
-    long: number of lines that are left out, as they are longer than LINE.
-    first_long: the first of them; 0: there is none.
+    position: of its last line: seconds, or the number of lines.
   """
 
-  number: int = 0
-  fits: bool = False
-  count: int = 0
-  joined: int = 0
-  strays: int = 0
-  first_stray: int = 0
-  unfit: list[Entry] = dataclasses.field(default_factory=list)
-  last: Parts = _NO_PARTS
-  first: Entry | None = None
-  entries: int = 0
-  alone: int = 0
-  first_alone: Entry | None = None
-  partial: dict[str, tuple[int, str]] | None = None
+  fits: int = 0
+  timestamp: str = ""
+  times: tuple[str, ...] = ()
+  partial: dict[str, tuple[int, str]] = dataclasses.field(default_factory=dict)
   session: str = ""
-  time: float = 0.0
-  cut: int = 0
-  long: int = 0
-  first_long: int = 0
+  position: float = 0.0
+
+  def __post_init__(self):
+    self.times = tuple(self.times)  # JSON makes a list of it.
 
 
-def lines(source: Source, form: Form) -> Iterator[str]:
+class LogReader:
+  """Makes events of the lines of a log, one for each line that is not blank.
+
+  With `data.log_format`, a line that does not fit belongs to the line before,
+  and is no event.
+
+  Attributes:
+    source: the name of the file.
+    number: of the last line.
+    state: after this line.
+  """
+
+  def __init__(
+    self,
+    source: str,
+    form: Form,
+    log: str = "",
+    leave_out: Callable[[int, str], Any] | None = None,
+  ):
+    """Begins before the first line.
+
+    Args:
+      source: the name of the file.
+      form: how it is read.
+      log: its name, which precedes those of its sessions; empty: none does.
+      leave_out: called with the number and the fault of a line without the time
+        that a gap needs; None: such a line is refused.
+    """
+    self.source, self.number, self.state = source, 0, State()
+    self._form, self._log, self._leave_out = form, log, leave_out
+    self._names = re.compile(form.value if form.cut == "pattern" else "()")
+    self._has_sessions = False
+    # Of each kind: how many lines, the first one's number and its text.
+    self._counts: dict[str, tuple[int, int, str]] = {}
+
+  def read(
+    self, source: Source, report: Callable[[str], None] | None
+  ) -> Iterator[LogEvent]:
+    """The events of a file.
+
+    Args:
+      source: the file.
+      report: called with messages about its lines; None: they are not checked.
+
+    Raises:
+      UserError: as `check`, or a time is missing that a gap needs.
+    """
+    yield from self.events(_lines(source, self._form))
+    if report is None:
+      return
+    self.check()
+    for kind, (count, number, text) in self._counts.items():
+      report(
+        f"{self.source}: {count:,} of {self.number:,} lines {kind}; the first"
+        f" is line {number}: {excerpt(text, _TEXT)!r}"
+      )
+
+  def check(self):
+    """Refuses a log of which no line fits its form, or is of a session.
+
+    Raises:
+      UserError: so.
+    """
+    form = self._form
+    if _STRAY in self._counts and not self.state.fits:
+      kind, field = _STRAY, _described(form)
+    elif _ALONE in self._counts and not self._has_sessions:
+      key = "key=" * (form.cut == "key")
+      kind, field = _ALONE, f"data.log_session={key + form.value!r}"
+    else:
+      return
+    _, number, text = self._counts[kind]
+    raise UserError(
+      f"{field}: fits no line of {self.source}; line {number} is"
+      f" {excerpt(text, _TEXT)!r}"
+    )
+
+  def events(
+    self, texts: Iterable[str], ends: bool = True
+  ) -> Iterator[LogEvent]:
+    """The events of the next lines.
+
+    Args:
+      texts: the lines.
+      ends: whether none follows.
+    """
+    form, state = self._form, self.state
+    numbered = self.numbered(texts)
+    if form.log_format == "auto":  # One of several files of different formats.
+      if sample := list(islice(numbered, formats.SAMPLE)):
+        form = formats.detected(form, sample, self.source)
+      numbered = chain(sample, numbered)
+    if form.log_format == "cri":
+      numbered = formats.join_parts(numbered, state.partial, ends)
+    parse = formats.parser(form)
+    for number, line in numbered:
+      entries = parse(line)
+      if entries:
+        state.fits += 1
+      elif state.fits and form.log_format is not None:
+        self._count(_JOINED, number, line)
+      else:
+        self._count(_STRAY, number, line)
+        entries = (formats.stray(line),)
+      for entry in entries:
+        if entry.times:
+          state.timestamp, state.times = entry.timestamp, entry.times
+        else:  # It has the time of the entry before.
+          entry = entry._replace(timestamp=state.timestamp, times=state.times)
+        if entry.content and not entry.content.isspace():
+          event = self._event(number, entry)
+          if event is not None:
+            yield event
+
+  def numbered(self, texts: Iterable[str]) -> Iterator[tuple[int, str]]:
+    """The lines that are not blank, with their numbers, without colours."""
+    for number, line in enumerate(texts, self.number + 1):
+      self.number = number
+      if len(line) > reading.LINE:
+        self._count(_LONG, number, line)
+      elif line.strip():
+        if self._form.log_format is not None:
+          line = formats.without_colours(line)
+        yield number, line
+
+  def _count(self, kind: str, number: int, text: str):
+    """Counts a line of a kind."""
+    count, first, shown = self._counts.get(kind, (0, number, text))
+    self._counts[kind] = count + 1, first, shown
+
+  def _event(self, number: int, entry: Entry) -> LogEvent | None:
+    """The event of an entry; None: it is left out."""
+    form, state, content = self._form, self.state, entry.content
+    if form.cut == "pattern":
+      sessions, content = self._named(entry)
+    elif form.cut == "key":
+      sessions = [entry.session] if entry.session else []
+    elif form.cut == "file":
+      sessions = [self.source]
+    else:
+      if form.cut == "lines":
+        begins = state.position % form.value == 0
+        state.position += 1
+      else:
+        now = formats.seconds(entry.times)
+        if now is None:
+          fault = f"{entry.timestamp!r}: {_NO_TIME}"
+          if self._leave_out is None:
+            raise UserError(f"{self.source}:{number}: {fault}")
+          self._leave_out(number, fault)
+          return None
+        begins, state.position = now - state.position > form.value, now
+      if begins or not state.session:
+        state.session = f"{self.source}:{number}"
+      sessions = [state.session]
+    if sessions:
+      self._has_sessions = True
+    else:
+      self._count(_ALONE, number, entry.text)
+    if self._log:
+      sessions = [f"{self._log}:{name}" for name in sessions]
+    return LogEvent(
+      *(sessions, mask(content), number, entry.timestamp, entry.label),
+      *(entry.times, self.source),
+    )
+
+  def _named(self, entry: Entry) -> tuple[list[str], str]:
+    """The sessions that an entry names, and its content with masked names."""
+    text, places = entry.text, entry.places
+    spans = [match.span(1) for match in self._names.finditer(text)]
+    sessions = [text[start:stop] for start, stop in spans if start < stop]
+    if not places:  # Of JSON, which writes the content in another way.
+      text, places = entry.content, ((0, len(entry.content)),)
+      spans = [match.span(1) for match in self._names.finditer(text)]
+    content = " ".join(without_names(text, spans, place) for place in places)
+    return list(dict.fromkeys(sessions)), content
+
+
+def _lines(source: Source, form: Form) -> Iterator[str]:
   """The lines of a log, which may grow."""
   return reading.lines(source, form.errors, may_grow=True)
+
+
+def _described(form: Form) -> str:
+  """The field that describes the lines."""
+  if form.header is not None:
+    return f"data.log_header={form.header!r}"
+  return f"data.log_format={form.log_format!r}"
 
 
 def settled(
@@ -94,16 +276,15 @@ def settled(
   """
   if form.log_format != "auto":
     return form
-  names: dict[str, None] = {}
+  forms: list[Form] = []
   for source in sources:
-    if sample := _sample(source, form):
-      name = formats.detected(form, [line for _, line in sample], source.name)
-      if name not in names:
-        describe(source, form._replace(log_format=name), redact)
-      names[name] = None
-  return (
-    form._replace(log_format=next(iter(names))) if len(names) == 1 else form
-  )
+    numbered = LogReader(source.name, form).numbered(_lines(source, form))
+    if sample := list(islice(numbered, formats.SAMPLE)):
+      known = formats.detected(form, sample, source.name)
+      if known not in forms:
+        describe(source, known, redact)
+        forms.append(known)
+  return forms[0] if len(forms) == 1 else form
 
 
 def describe(source: Source, form: Form, redact: str):
@@ -111,184 +292,28 @@ def describe(source: Source, form: Form, redact: str):
 
   A format may fit by chance, and take another part of a line for the time.
   """
-  sample, parse = _sample(source, form), formats.parser(form)
-  fits = [
-    (number, line, parts[0])
-    for number, line in sample
-    if (parts := parse(line))
-  ]
-  if not fits:
+  reader = LogReader(source.name, form, leave_out=lambda *_: None)
+  sample = islice(_lines(source, form), formats.SAMPLE)
+  events = [event for event in reader.events(sample) if reader.state.fits]
+  if not events:
     return
-  number, line, parts = fits[0]
-  sessions, event = reader(form)(Entry(number, parts.record or line, parts))
-  if not form.names_sessions:
-    cuts = form.consecutive
-    sessions = [f"{source.name}:{number}" if cuts else source.name]
   fields = {
-    "time": parts.timestamp,
-    "content": parts.content,
-    "session": ", ".join(sessions),
-    "template": event,
+    "time": events[0].timestamp,
+    "session": ", ".join(events[0].sessions),
+    "template": events[0].symbol,
   }
   words = (f"{k} {excerpt(v, _TEXT, redact)!r}" for k, v in fields.items())
-  unknown = sum(formats.seconds(p.times) is None for *_, p in fits if p.times)
-  field = "log_header" if form.log_header is not None else "log_format"
+  unknown = sum(formats.seconds(e.times) is None for e in events if e.times)
   formats.report(
-    f"{source.name}: data.{field}={getattr(form, field)!r}: fits {len(fits)} of"
-    f" the first {len(sample)} lines; line {number}: {', '.join(words)}"
+    f"{source.name}: {_described(form)}: fits {reader.state.fits} of the first"
+    f" {reader.number} lines; line {events[0].line}: {', '.join(words)}"
     + (f"; in {unknown} of these lines the time is no time" if unknown else "")
   )
 
 
-def _numbered(
-  texts: Iterable[str], form: Form, seen: Seen
-) -> Iterator[tuple[int, str]]:
-  """The lines that are not blank, with their numbers."""
-  for number, line in enumerate(texts, seen.number + 1):
-    seen.number = number
-    if len(line) > reading.LINE:
-      seen.first_long, seen.long = seen.first_long or number, seen.long + 1
-    elif line.strip():
-      if form.log_format is not None:
-        line = formats.without_colours(line)
-      yield number, line
-
-
-def _sample(source: Source, form: Form) -> list[tuple[int, str]]:
-  numbered = _numbered(lines(source, form), form, Seen())
-  return list(islice(numbered, formats.SAMPLE))
-
-
-def read_entries(
-  texts: Iterable[str],
-  source: str,
-  form: Form,
-  seen: Seen,
-) -> Iterator[Entry]:
-  """The entries of a log, without lines that belong to the line before.
-
-  A line without content is no entry either.
-
-  Args:
-    texts: its lines.
-    source: its name.
-    form: how it is read.
-    seen: of the parts of the log before, to which this one is added entry by
-      entry.
-  """
-  numbered = _numbered(texts, form, seen)
-  if form.log_format == "auto":  # One of several files of different formats.
-    if sample := list(islice(numbered, formats.SAMPLE)):
-      name = formats.detected(form, [line for _, line in sample], source)
-      form = form._replace(log_format=name)
-    numbered = chain(sample, numbered)
-  if form.log_format == "cri":
-    numbered = formats.join_parts(numbered, seen.partial)
-  parse = formats.parser(form)
-  joins = form.log_format is not None  # A line to the line before.
-  for number, line in numbered:
-    records = parse(line)
-    if not records and seen.fits and joins:
-      seen.joined += 1
-      continue
-    seen.count += 1
-    if not records:
-      seen.first_stray, seen.strays = (
-        seen.first_stray or number,
-        seen.strays + 1,
-      )
-    seen.fits = seen.fits or bool(records)
-    for parts in records or (formats.stray(line),):
-      # An entry without a time has the time of the entry before.
-      if parts.times:
-        seen.last = parts
-      else:
-        last = seen.last
-        parts = parts._replace(timestamp=last.timestamp, times=last.times)
-      if not parts.content or parts.content.isspace():
-        continue
-      entry = Entry(number, parts.record or line, parts)
-      if not seen.fits and len(seen.unfit) < 2:
-        seen.unfit.append(entry)
-      yield entry
-
-
-@functools.lru_cache(maxsize=2)  # Its masker keeps words that come again.
-def reader(form: Form) -> Callable[[Entry], tuple[list[str], str]]:
-  """A function from an entry to the sessions that it names, and its event.
-
-  In the event, a name is masked where it stands in the line.
-  """
-  names = re.compile(form.log_session) if form.log_session is not None else None
-  mask = masker()
-
-  def read(entry: Entry) -> tuple[list[str], str]:
-    text, parts = entry.text, entry.parts
-    if names is None:
-      return [parts.session] if parts.session else [], mask(parts.content)
-    spans = [match.span(1) for match in names.finditer(text)]
-    sessions = [text[start:stop] for start, stop in spans if start < stop]
-    content = parts.content
-    if parts.places:
-      masked = (without_names(text, spans, place) for place in parts.places)
-      content = " ".join(masked)
-    else:  # Of JSON, whose places are not those of the content.
-      spans = [match.span(1) for match in names.finditer(content)]
-      content = without_names(content, spans, (0, len(content)))
-    return list(dict.fromkeys(sessions)), mask(content)
-
-  return read
-
-
-def check(seen: Seen, source: str, form: Form):
-  """Refuses a log of which no line fits its form, or is of a session.
-
-  Raises:
-    UserError: so.
-  """
-  field, value, entries = "", None, []
-  if seen.unfit and not seen.fits:
-    field = "log_header" if form.log_header is not None else "log_format"
-    value, entries = getattr(form, field), seen.unfit
-  elif form.names_sessions and seen.first and seen.alone == seen.entries:
-    field, entries = "log_session", [seen.first]
-    value = form.log_session or f"key={form.log_session_key}"
-  lines = (f"line {x.number} is {excerpt(x.text, _TEXT)!r}" for x in entries)
-  if field:
-    raise UserError(
-      f"data.{field}={value!r}: fits no line of {source}; {', '.join(lines)}"
-    )
-
-
-def summarize(seen: Seen, source: str, form: Form, report: Report):
-  """Reports the lines of a log that are not as the others are."""
-  if seen.strays and form.log_header is not None:
-    report(
-      f"{source}: {seen.strays:,} of {seen.count:,} lines do not fit"
-      f" data.log_header and have no time, the first is line {seen.first_stray}"
-    )
-  if seen.long:
-    report(
-      f"{source}: {seen.long:,} lines have more than {reading.LINE:,}"
-      f" characters and are left out, the first is line {seen.first_long}"
-    )
-  if seen.joined:
-    report(f"{source}: {seen.joined:,} lines were joined to the line before")
-  if seen.alone:
-    assert seen.first_alone is not None
-    number, text, _ = seen.first_alone
-    report(
-      f"{source}: {seen.alone:,} of {seen.entries:,} lines belong to no"
-      f" session; the first is line {number}: {excerpt(text, _TEXT)!r}"
-    )
-
-
 def first_time(source: Source, form: Form) -> float:
   """The first time in a log, in seconds; infinite: it has none at its begin."""
-  sample = islice(lines(source, form), formats.SAMPLE)
-  times = (
-    entry.parts.times
-    for entry in read_entries(sample, source.name, form, Seen())
-  )
-  seconds = map(formats.seconds, times)
-  return next((time for time in seconds if time is not None), math.inf)
+  reader = LogReader(source.name, form, leave_out=lambda *_: None)
+  events = reader.events(islice(_lines(source, form), formats.SAMPLE))
+  times = (formats.seconds(event.times) for event in events)
+  return next((time for time in times if time is not None), math.inf)

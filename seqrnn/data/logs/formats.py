@@ -30,16 +30,12 @@ _DATES = (
   r"\d\d[01]\d[0-3]\d [ 0-2]\d:?[0-5]\d:?[0-5]\d(?!\d)",
 )
 _TIME = rf"(?P<Time>{'|'.join(_DATES)})"
-# The time at the start of a line, where no format names it.
-_START = re.compile(
-  r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?"
-  r"|(?:[A-Z][a-z]{2} )?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?: \d{4})?"
-  r"|\d{10}(?:\.\d+)?(?!\d)"
-)
-# The fields of a header that together are the time, and the one of the label.
+# A line that is all content, with the time that it begins with, if it has one.
+_LINE = rf"(?=(?P<Time>{'|'.join(_DATES[:3])})?)(?P<Content>.*)"
+# The start of a line that continues the line before, as in a stack trace.
+_TRACE = r"\s|Caused by: |\.\.\. \d+ more|Traceback \(most recent "
+# The fields of a header that together are the time.
 _TIMES = ("Year", "Month", "Day", "Date", "Time", "Timestamp")
-_LABEL = "Label"
-_BEFORE = "Before"  # Of a named format, what the content begins with.
 # Times beside ISO 8601. Each has a year in front, the year of syslog's times.
 _FORMATS = (
   "%Y %b %d %H:%M:%S",
@@ -60,7 +56,8 @@ _FORMATS = (
 )
 # The format of times of a shape, which is tried first.
 _known: dict[tuple[str, bool], str] = {}
-# The formats with names, the most special first; all take linear time.
+# The formats with names, the most special first; all take linear time. The
+# content has the group `_Before` in front.
 _NAMED = {
   # Of nginx and Apache: the request and its status are the content.
   "access": r'\S++ \S++ .*?\[(?P<Time>[^\[\]]++)\] (?P<Content>"[^"]*+" \d{3})'
@@ -79,89 +76,86 @@ _NAMED = {
   "logcat": r"(?P<Time>\d\d-\d\d \d\d:\d\d:\d\d\.\d{3,}+)"
   r"(?:(?:\s++\S++)?\s++\d++\s++\d++)?\s++(?P<Content>[VDIWEFA][ /].*)",
   # Of glog and klog, so of Kubernetes' own programs.
-  "klog": r"(?P<Before>[IWEF])(?P<Time>(?:\d{4})?\d{4} \d\d:\d\d:\d\d\.\d++)"
+  "klog": r"(?P<_Before>[IWEF])(?P<Time>(?:\d{4})?\d{4} \d\d:\d\d:\d\d\.\d++)"
   r"\s++\d++ (?P<Content>.*)",
   "time": rf"[\[(]?{_TIME}[\])]?[,:;|]?\s*+(?P<Content>.*)",
   # A level, then perhaps a thread in brackets and a time.
-  "level": r"[\[<(]?(?P<Before>TRACE|DEBUG|INFO|NOTICE|WARN(?:ING)?|ERROR|"
+  "level": r"[\[<(]?(?P<_Before>TRACE|DEBUG|INFO|NOTICE|WARN(?:ING)?|ERROR|"
   r"SEVERE|CRITICAL|FATAL)[\])>]?(?:[\s|:,-]++(?:\[[^\]]*+\][\s|:,-]++)?"
   rf"[\[(]?{_TIME}[\])]?)?[\s|:,-]++(?P<Content>.*)",
 }
-FORMATS = ("auto", "json", *_NAMED, "plain")
 _PARTIAL = re.compile(r"(\S+ (stdout|stderr) )([FP])\S*(?: |$)")
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-# The start of a line that continues the line before, as in a stack trace.
-_TRACE = re.compile(r"\s|Caused by: |\.\.\. \d+ more|Traceback \(most recent ")
 # The keys of JSON lines that programs use, where no field names the key.
 _KEYS = {
-  "log_message": ("message", "msg", "MESSAGE", "log", "body", "Body", "event"),
-  "log_time": (
+  "message": ("message", "msg", "MESSAGE", "log", "body", "Body", "event"),
+  "time": (
     *("time", "timestamp", "@timestamp", "ts", "__REALTIME_TIMESTAMP"),
     *("Timestamp", "date", "t", "timeUnixNano", "observedTimeUnixNano"),
   ),
 }
 _SHARED = ("resource", "scope")  # By the records of a line.
-_ATTRIBUTES = ("attributes", "Attributes", "Resource", *_SHARED)
+# Where a key that a field names may be in a record of OpenTelemetry.
+_PREFIXES = ("", "attributes.", "Attributes.", "Resource.") + tuple(
+  prefix for x in _SHARED for prefix in (f"{x}.", f"{x}.attributes.")
+)
 SAMPLE = 100  # Lines that data.log_format=auto looks at.
-# Of the years 1 to 9999, in seconds since 1970.
-_FIRST, _LAST = -62_135_596_800, 253_402_300_799
-
-
 # A part of a second, which not all formats have.
 _FRACTION = re.compile(r"(?<=\d\d[:.]\d\d[:.]\d\d)(?:[.,]\d+|:\d{3,})(?= |$)")
 
 
 class Form(NamedTuple):
-  """The fields of `data` that say how a log is read."""
+  """How a log is read, as fields of `data` say.
+
+  Attributes:
+    errors: as `data.errors`.
+    header: as `data.log_header`.
+    log_format: as `data.log_format`.
+    cut: how `data.log_session` makes sessions: pattern, key, gap or lines;
+      file: a file is a session.
+    value: the pattern, the key, seconds or the number of lines.
+    keys: those of `data.log_keys`, by message, time and level, and that of
+      the session.
+  """
 
   errors: str
-  log_header: str | None = None
-  log_session: str | None = None
-  log_gap: float | None = None
-  log_lines: int | None = None
+  header: str | None = None
   log_format: str | None = None
-  log_message: str | None = None
-  log_time: str | None = None
-  log_level: str | None = None
-  log_session_key: str | None = None
-
-  @property
-  def consecutive(self) -> bool:
-    """Whether sessions do not overlap."""
-    return self.log_gap is not None or self.log_lines is not None
+  cut: str = "file"
+  value: Any = None
+  keys: tuple[tuple[str, str], ...] = ()
 
   @property
   def names_sessions(self) -> bool:
     """Whether a line of the log names its session."""
-    return self.log_session is not None or self.log_session_key is not None
+    return self.cut in ("pattern", "key")
 
 
-class Parts(NamedTuple):
-  """What a format finds in a line.
+class Entry(NamedTuple):
+  """A line of a log, or a record in it, and its parts.
 
   Attributes:
+    text: all of it.
     content: the part that the event is made of.
     timestamp: as written.
     times: what may be the whole time, the most likely first.
     label: as written; empty: none.
     session: the value of the key of the session; empty: none.
-    record: the part of the line that these are parts of; empty: all of it.
-    places: the first character and the end of the content in the line, or of
-      two parts of it that a space joins; empty: the line is JSON.
+    places: the first character and the end of the content in the text, or of
+      two parts of it that a space joins; empty: the text is JSON.
   """
 
+  text: str
   content: str
-  timestamp: str
-  times: tuple[str, ...]
+  timestamp: str = ""
+  times: tuple[str, ...] = ()
   label: str = ""
   session: str = ""
-  record: str = ""
   places: tuple[tuple[int, int], ...] = ()
 
 
-# A function from a line to the parts of each event in it; none: it does not fit
-# the format.
-Parse = Callable[[str], Sequence[Parts]]
+# A function from a line to its entries; none: it does not fit the format.
+Parse = Callable[[str], Sequence[Entry]]
 
 
 def without_colours(line: str) -> str:
@@ -172,55 +166,51 @@ def without_colours(line: str) -> str:
 @functools.lru_cache(maxsize=2**3)  # A follower reads a line at a time.
 def parser(form: Form) -> Parse:
   """The function that reads the lines of a form."""
-  if form.log_header is not None:
-    return _by_pattern(_pattern(form.log_header))
+  if form.header is not None:
+    return _by_pattern(_pattern(form.header))
   if form.log_format == "json":
     return _by_keys(form)
   if form.log_format in _NAMED:
-    named = _by_pattern(re.compile(_NAMED[form.log_format]), _BEFORE)
-    return lambda line: named(line[:_LONGEST])
-  trace = _TRACE if form.log_format == "plain" else None
-
-  def plain(line: str) -> Sequence[Parts]:
-    if trace and trace.match(line):
-      return ()
-    begin = _START.match(line)
-    times = (begin[0],) if begin else ()
-    return (stray(line)._replace(timestamp="".join(times), times=times),)
-
-  return plain
+    return _by_pattern(re.compile(_NAMED[form.log_format]), _LONGEST)
+  trace = f"(?!{_TRACE})" if form.log_format == "plain" else ""
+  return _by_pattern(re.compile(trace + _LINE))
 
 
-def stray(line: str) -> Parts:
-  """The parts of a line that is all content."""
-  return Parts(line, "", (), places=((0, len(line)),))
+def stray(line: str) -> Entry:
+  """A line that is all content."""
+  return Entry(line, line, places=((0, len(line)),))
 
 
-def _by_pattern(pattern: re.Pattern, before: str = "") -> Parse:
-  """Reads lines by groups; the content has the group `before` in front."""
+def _by_pattern(pattern: re.Pattern, longest: int = LINE) -> Parse:
+  """Reads the parts of lines by groups, from so many characters."""
   fields = pattern.groupindex
-  named = [name for name in fields if name in _TIMES]
+  times_of = [name for name in fields if name in _TIMES]
+  contents = [name for name in ("_Before", "Content") if name in fields]
 
-  def parse(line: str) -> Sequence[Parts]:
-    match = pattern.fullmatch(line)
+  def parse(line: str) -> Sequence[Entry]:
+    match = pattern.fullmatch(line, 0, longest)
     if match is None:
       return ()
-    times = tuple(match[name] for name in named if match[name] is not None)
+    times = tuple(filter(None, map(match.group, times_of)))
     time = " ".join(times)
     if len(times) > 1:  # Together, or each alone, as it is called.
       alone = (match[name] for name in ("Timestamp", "Time") if name in fields)
       times = (time, *alone)
-    label = match[_LABEL] if _LABEL in fields else ""
-    content, places = match["Content"], (match.span("Content"),)
-    if before in fields:
-      content = f"{match[before]} {content}"
-      places = (match.span(before), *places)
-    return (Parts(content, time, times, label, places=places),)
+    return (
+      Entry(
+        line,
+        " ".join(map(match.group, contents)),
+        time,
+        times,
+        match["Label"] if "Label" in fields else "",
+        places=tuple(map(match.span, contents)),
+      ),
+    )
 
   return parse
 
 
-def json_records(line: str) -> list[dict[str, Any]]:
+def _json_records(line: str) -> list[dict[str, Any]]:
   """The object of a line, or the log records in it; none: it is no JSON.
 
   A record has its resource and its scope. OpenTelemetry writes values and
@@ -229,24 +219,17 @@ def json_records(line: str) -> list[dict[str, Any]]:
   try:
     value = json.loads(line)
     value = _plain(value) if 'Value"' in line else value
-  except (ValueError, RecursionError):
+    if "resourceLogs" not in value:
+      return [value] if isinstance(value, dict) else []
+    return [
+      record
+      | {"resource": resource.get("resource"), "scope": scope.get("scope")}
+      for resource in value["resourceLogs"]
+      for scope in resource.get("scopeLogs", ())
+      for record in scope.get("logRecords", ())
+    ]
+  except (ValueError, RecursionError, TypeError, AttributeError):
     return []
-  if not isinstance(value, dict):
-    return []
-  if "resourceLogs" not in value:
-    return [value]
-  return [
-    record | {"resource": resource.get("resource"), "scope": scope.get("scope")}
-    for resource in _objects(value["resourceLogs"])
-    for scope in _objects(resource.get("scopeLogs"))
-    for record in _objects(scope.get("logRecords"))
-  ]
-
-
-def _objects(value: Any) -> list[dict[str, Any]]:
-  return (
-    [x for x in value if isinstance(x, dict)] if type(value) is list else []
-  )
 
 
 def _plain(value: Any) -> Any:
@@ -260,17 +243,27 @@ def _plain(value: Any) -> Any:
   if len(value) == 1:
     [(kind, inner)] = value.items()
     if kind in ("arrayValue", "kvlistValue") and isinstance(inner, dict):
-      return _plain(inner.get("values"))
+      inner = inner.get("values")
     if kind.endswith("Value"):
       return _plain(inner)
   return {key: _plain(inner) for key, inner in value.items()}
 
 
-def _text(fields: dict[str, Any], key: str) -> str | None:
-  """The value of a key as text; None: there is none, or it is too deep."""
+def _text(fields: Any, key: str) -> str | None:
+  """The value of a key, or of a key of a key after a dot, as text.
+
+  None: there is none, or it is too deep.
+  """
+  if not isinstance(fields, dict):
+    return None
   value = fields.get(key)
-  if isinstance(value, str) or value is None:
+  if isinstance(value, str):
     return value
+  if value is None:
+    dots = [place for place, letter in enumerate(key) if letter == "."]
+    pairs = ((key[:dot], key[dot + 1 :]) for dot in dots if key[:dot] in fields)
+    values = (_text(fields[head], inner) for head, inner in pairs)
+    return next((text for text in values if text is not None), None)
   if key == "MESSAGE" and isinstance(value, list):  # Not UTF-8, in journald.
     with suppress(TypeError, ValueError):
       return bytes(value).decode("utf-8", "replace")
@@ -279,60 +272,37 @@ def _text(fields: dict[str, Any], key: str) -> str | None:
   return None
 
 
-def _lookup(fields: dict[str, Any], key: str) -> str | None:
-  """The value of a key, of a key of a key, or of an attribute, as text."""
-  for name in ("", *_ATTRIBUTES):
-    inner = fields.get(name) if name else fields
-    for values in (inner, _mapping(inner).get("attributes")):
-      if (value := _inside(_mapping(values), key)) is not None:
-        return value
-  return None
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-  return value if isinstance(value, dict) else {}
-
-
-def _inside(fields: dict[str, Any], key: str) -> str | None:
-  if (value := _text(fields, key)) is not None:
-    return value
-  for place, letter in enumerate(key):
-    if letter == "." and (head := key[:place]) in fields:
-      value = _inside(_mapping(fields[head]), key[place + 1 :])
-      if value is not None:
-        return value
-  return None
-
-
 def _by_keys(form: Form) -> Parse:
+  """Reads the parts of JSON lines by their keys."""
+  keys = _KEYS | {name: [x + key for x in _PREFIXES] for name, key in form.keys}
+
   def find(fields: dict, name: str) -> str:
-    if key := getattr(form, name):
-      return _lookup(fields, key) or ""
-    for key in _KEYS.get(name, ()):
+    for key in keys.get(name, ()):
       value = _text(fields, key)
-      if value is not None and not (name == "log_time" and value == "0"):
+      if value is not None and (name, value) != ("time", "0"):
         return value
     return ""
 
-  def parse(line: str) -> Sequence[Parts]:
-    records, parts = json_records(line), []
+  def parse(line: str) -> Sequence[Entry]:
+    records, entries = _json_records(line), []
     for fields in records:
-      content = find(fields, "log_message").rstrip("\n")
-      level, time = find(fields, "log_level"), find(fields, "log_time")
+      content = find(fields, "message").rstrip("\n")
+      level, time = find(fields, "level"), find(fields, "time")
       if content:
         content = f"{level} {content}" if level else content
-        session = find(fields, "log_session_key")
+        session = find(fields, "session")
         alone = {k: v for k, v in fields.items() if k not in _SHARED}
-        record = json.dumps(alone) if len(records) > 1 else ""
-        parts.append(Parts(content, time, (time,), "", session, record))
-    return parts
+        text = json.dumps(alone) if len(records) > 1 else line
+        entries.append(Entry(text, content, time, (time,), "", session))
+    return entries
 
   return parse
 
 
 def join_parts(
   numbered: Iterable[tuple[int, str]],
-  partial: dict[str, tuple[int, str]] | None = None,
+  partial: dict[str, tuple[int, str]],
+  ends: bool,
 ) -> Iterator[tuple[int, str]]:
   """The lines of the format `cri`, each with the parts that it was cut into.
 
@@ -340,11 +310,9 @@ def join_parts(
 
   Args:
     numbered: lines, with their numbers.
-    partial: the parts of each stream whose line is not complete; None:
-      no lines follow.
+    partial: the parts of each stream whose line is not complete.
+    ends: whether no lines follow.
   """
-  ends = partial is None
-  partial = {} if partial is None else partial
   for number, line in numbered:
     match = _PARTIAL.match(line)
     if match is None:
@@ -362,18 +330,19 @@ def join_parts(
     yield from sorted(partial.values())
 
 
-def detected(form: Form, lines: Sequence[str], source: str) -> str:
-  """The format that most lines of a sample fit.
+def detected(
+  form: Form, sample: Sequence[tuple[int, str]], source: str
+) -> Form:
+  """The form with the format that most lines of a sample fit.
 
   Raises:
     UserError: no format fits half of the lines.
   """
+  lines = [line for _, line in sample]
 
   def unfit(name: str) -> list[str]:
     parse = parser(form._replace(log_format=name))
-    return [
-      line for line in lines if not parse(line) and not _TRACE.match(line)
-    ]
+    return [x for x in lines if not parse(x) and not re.match(_TRACE, x)]
 
   # Of formats that fit as many lines, the most special.
   left, name = min(
@@ -387,7 +356,7 @@ def detected(form: Form, lines: Sequence[str], source: str) -> str:
       f" {shown}; data.log_header describes a line, data.log_format=plain takes"
       " it whole"
     )
-  return name
+  return form._replace(log_format=name)
 
 
 def report(text: str):
@@ -411,13 +380,12 @@ def _pattern(header: str) -> re.Pattern:
     after, literal = texts[place + 1], literals[place + 1]
     if is_word[place]:
       pattern += rf"(?P<{name}>\S++){literal}"
-    elif any(is_word[place + 1 : place + 2]) and not after[-1:].isspace():
+      continue
+    field = ".*?" if place + 1 < len(names) or after else ".*"
+    if any(is_word[place + 1 : place + 2]) and not after[-1:].isspace():
       # In a word, only the first such place can be the one.
       field = rf"(?:\S*+\s++)*?(?>\S*?(?={literal}\S))"
-      pattern += rf")(?>(?P<{name}>{field}){literal}"
-    else:
-      field = ".*?" if place + 1 < len(names) or after else ".*"
-      pattern += rf")(?>(?P<{name}>{field}){literal}"
+    pattern += rf")(?>(?P<{name}>{field}){literal}"
   return re.compile(rf"{pattern}\Z)")
 
 
@@ -428,11 +396,9 @@ def seconds(times: tuple[str, ...]) -> float | None:
 
 
 def _seconds(timestamp: str) -> float | None:
-  if re.fullmatch(r"\d{10}(\.\d+)?", timestamp):
-    return float(timestamp)
-  if re.fullmatch(r"\d{13}|\d{16}|\d{19}", timestamp):
-    return int(timestamp) / 10 ** (len(timestamp) - 10)
-  with suppress(ValueError):
+  if re.fullmatch(r"\d{10}(\.\d+|\d{3}|\d{6}|\d{9})?", timestamp):
+    return float(f"{timestamp[:10]}.{timestamp[10:].lstrip('.') or 0}")
+  with suppress(ValueError, OverflowError):
     return _since_1970(datetime.fromisoformat(timestamp))
   return _by_formats(_FRACTION.sub("", timestamp).replace(", ", " "))
 
@@ -442,9 +408,8 @@ def _by_formats(timestamp: str) -> float | None:
   letters = re.sub("[A-Za-z]", "a", re.sub(r"\d", "0", timestamp))
   # 11/06/26 begins with the month, 26/11/06 with the year.
   shape = letters, "01" <= timestamp[:2] <= "12"
-  first = _known.get(shape)
-  for form in (first, *_FORMATS) if first else _FORMATS:
-    with suppress(ValueError):
+  for form in (_known.get(shape, _FORMATS[0]), *_FORMATS):
+    with suppress(ValueError, OverflowError):
       seconds = _since_1970(datetime.strptime(f"2000 {timestamp}", form))
       _known[shape] = form
       return seconds
@@ -455,9 +420,7 @@ def _since_1970(time: datetime) -> float:
   """A time in seconds.
 
   Raises:
-    ValueError: in UTC its year has not four digits.
+    OverflowError: in UTC its year has not four digits.
   """
-  seconds = (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
-  if not _FIRST <= seconds <= _LAST:
-    raise ValueError
-  return seconds
+  time = time if time.tzinfo else time.replace(tzinfo=UTC)
+  return time.astimezone(UTC).timestamp()

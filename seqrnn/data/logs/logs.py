@@ -5,20 +5,18 @@ sessions are between them; sessions are in the order of their first events. An
 event keeps its line, its time and its label.
 """
 
-import functools
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
-from typing import Any, NamedTuple
 
 import numpy as np
 
 from seqrnn.config.read import Config
 from seqrnn.config.rules import keys_of_json, session_cut
 from seqrnn.data.documents import Corpus
-from seqrnn.data.logs import entries, formats, rotation
+from seqrnn.data.logs import entries, rotation
 from seqrnn.data.logs.cuts import Clock
-from seqrnn.data.logs.entries import Seen
+from seqrnn.data.logs.entries import LogEvent, LogReader
 from seqrnn.data.logs.formats import Form
 from seqrnn.data.read.columns import (
   Changes,
@@ -33,54 +31,19 @@ from seqrnn.data.sources import cache
 from seqrnn.data.sources.cache import Reading
 from seqrnn.errors import UserError
 
-_NO_TIME = (
-  "is no time that data.log_session=gap knows: ISO 8601, syslog's, seconds"
-  " since 1970 and others; data.log_header says where the time is"
-)
-
-
-# As `session_cut` calls the ways to cut a log -> the attribute of a form.
-_CUTS = {
-  "pattern": "log_session",
-  "key": "log_session_key",
-  "gap": "log_gap",
-  "lines": "log_lines",
-}
-
 
 def form(data: Config) -> Form:
   """The form that the fields of `data` give."""
-  values: dict[str, Any] = {
-    name: data[name] for name in ("errors", "log_header", "log_format")
-  }
+  cut, value = "file", None
   if data.log_session is not None:
-    kind, value = session_cut(data.log_session)
-    values[_CUTS[kind]] = value
-  pairs = keys_of_json(data.log_keys or "")
-  values |= {f"log_{name}": key for name, key in pairs.items()}
-  return Form(**values)
-
-
-class LogEvent(NamedTuple):
-  """A line of a log, or a row of a table.
-
-  Attributes:
-    sessions: the names of its sessions; none: the event is left out.
-    symbol: the event; of a line, its masked content.
-    line: in the file, from 1.
-    timestamp: as written; empty: none.
-    label: as written; empty: none.
-    times: what may be the whole time, the most likely first.
-    file: its name.
-  """
-
-  sessions: list[str]
-  symbol: str
-  line: int
-  timestamp: str
-  label: str
-  times: tuple[str, ...]
-  file: str
+    cut, value = session_cut(data.log_session)
+  keys = keys_of_json(data.log_keys or "")
+  if cut == "key":
+    keys["session"] = str(value)
+  return Form(
+    *(data.errors, data.log_header, data.log_format, cut, value),
+    tuple(keys.items()),
+  )
 
 
 def read_logs(sources: list[Source], form: Form) -> Corpus:
@@ -100,45 +63,39 @@ def read_logs(sources: list[Source], form: Form) -> Corpus:
 def _parse(sources: list[Source], form: Form) -> Reading:
   """The corpus of logs, and lines about them for stderr."""
   form = entries.settled(sources, form)
-  named = form.names_sessions
-  several, lines = len(sources) > 1, []
-  names = [source.name for source in sources]
-  log = dict(
-    zip(names, rotation.log_names(names) if named else names, strict=True)
-  )
-  logs = len(set(log.values()))
-  if several and (logs < len(sources) or form.log_format is not None):
-    sources = sorted(sources, key=lambda source: _age(source, form))
-  by_file = (
-    of_log(
-      log[source.name] if named and logs > 1 else "",
-      events(entries.lines(source, form), source.name, form, lines.append),
+  names, messages = [source.name for source in sources], []
+  logs = of_logs(names, form)
+  is_rotated = form.names_sessions and len(set(logs.values())) < len(sources)
+  if is_rotated or form.log_format is not None:
+    # By the first times in them, or else by their names.
+    sources = sorted(
+      sources,
+      key=lambda x: (entries.first_time(x, form), *rotation.age(x.name)),
     )
-    for source in sources
+  by_file = (
+    LogReader(x.name, form, logs[x.name]).read(x, messages.append)
+    for x in sources
   )
-  clock = _clock(sources, form)
-  return _corpus(chain.from_iterable(by_file), "log", clock, several), lines
+  several, clock = len(sources) > 1, None
+  if form.cut != "file":  # Lines of several files are no clock.
+    # The last of the sessions that lines cut is open.
+    idle = {"gap": form.value, "lines": 1.0}.get(form.cut)
+    clock = Clock(_of(sources), idle, not several, form.cut != "lines")
+  events = chain.from_iterable(by_file)
+  return _corpus(events, "log", clock, several), messages
 
 
-def _clock(sources: Sequence[Source], form: Form) -> Clock | None:
-  """What finds the sessions that a log cuts; None: sessions are whole files."""
-  # Lines of several files are no clock.
-  clock = functools.partial(Clock, _of(sources), lines=len(sources) == 1)
-  if form.log_lines is not None:  # The last of these sessions is open.
-    return clock(1.0, times=False)
-  if form.log_gap is not None:
-    return clock(form.log_gap)
-  return clock() if form.names_sessions else None
+def of_logs(names: Sequence[str], form: Form) -> dict[str, str]:
+  """The log of each file that precedes the names of its sessions, or ""."""
+  logs = rotation.log_names(names) if form.names_sessions else []
+  if len(set(logs)) < 2:
+    return dict.fromkeys(names, "")
+  return dict(zip(names, logs, strict=True))
 
 
 def _of(sources: Sequence[Source]) -> str:
   """The name of files that are read together, for messages."""
   return sources[0].name if len(sources) == 1 else f"{len(sources)} files"
-
-
-def _age(source: Source, form: Form) -> tuple[float, str, int]:
-  """What orders logs: the first time in them, or else their names."""
-  return entries.first_time(source, form), *rotation.age(source.name)
 
 
 def read_table(sources: list[Source], data: Config) -> Corpus:
@@ -179,8 +136,9 @@ def table_events(
         f"{source.name}:{number}: line={line!r}: must be a whole number"
       )
     timestamp = row.get("timestamp") or ""
+    file = f"{source.name}:" if several else ""
     yield LogEvent(
-      [_name(source.name if several else "", row["session"])],
+      [file + row["session"]],
       row["event"],
       int(line),
       timestamp,
@@ -188,94 +146,6 @@ def table_events(
       (timestamp,) if timestamp else (),
       source.name,
     )
-
-
-def events(
-  texts: Iterable[str],
-  source: str,
-  form: Form,
-  report: Callable[[str], None] | None = None,
-  leave_out: Callable[[int, str], None] | None = None,
-  seen: Seen | None = None,
-) -> Iterator[LogEvent]:
-  """The events of a log, one for each line that is not blank.
-
-  With `data.log_format`, a line that does not fit belongs to the line before,
-  and is no event.
-
-  Args:
-    texts: its lines.
-    source: its name.
-    form: how it is read.
-    report: called with what a person should know of the log; None: it is a
-      stream.
-    leave_out: called with the number and the fault of a line without the time
-      that a gap needs; None: such a line is refused.
-    seen: as of `entries.read_entries`.
-
-  Raises:
-    UserError: as `read_logs`.
-  """
-  whole, seen = seen is None, seen or Seen()
-  read = entries.reader(form)
-  cut = _cutter(source, form, seen)
-  for entry in entries.read_entries(texts, source, form, seen):
-    number, _, parts = entry
-    of, symbol = read(entry)
-    seen.first, seen.entries = seen.first or entry, seen.entries + 1
-    if form.names_sessions:
-      if not of:
-        seen.alone += 1
-        seen.first_alone = seen.first_alone or entry
-    elif (session := cut(number, parts.times)) is not None:
-      of = [session]
-    else:
-      fault = f"{parts.timestamp!r}: {_NO_TIME}"
-      if leave_out is None:
-        raise UserError(f"{source}:{number}: {fault}")
-      leave_out(number, fault)
-      continue
-    yield LogEvent(
-      *(of, symbol, number, parts.timestamp, parts.label, parts.times, source)
-    )
-  if whole:
-    entries.check(seen, source, form)
-    if report:
-      entries.summarize(seen, source, form, report)
-
-
-def of_log(log: str, events: Iterator[LogEvent]) -> Iterator[LogEvent]:
-  """The events, whose sessions are named after their log unless it is empty."""
-  if not log:
-    return events
-  return (
-    event._replace(sessions=[_name(log, name) for name in event.sessions])
-    for event in events
-  )
-
-
-def _cutter(
-  source: str, form: Form, seen: Seen
-) -> Callable[[int, tuple[str, ...]], str | None]:
-  """A function from a line's number and times to its session; None: no time."""
-
-  def cut(number: int, times: tuple[str, ...]) -> str | None:
-    if form.log_lines is not None:
-      begins = seen.cut % form.log_lines == 0
-      seen.cut += 1
-    elif form.log_gap is not None:
-      now = formats.seconds(times)
-      if now is None:
-        return None
-      begins = now - seen.time > form.log_gap
-      seen.time = now
-    else:
-      return source
-    if begins or not seen.session:
-      seen.session = f"{source}:{number}"
-    return seen.session
-
-  return cut
 
 
 def with_cuts(
@@ -306,11 +176,6 @@ def with_cuts(
     cuts = cuts.with_idle(idle)
   cuts.report()
   return corpus._replace(cuts=cuts)
-
-
-def _name(log: str, name: str) -> str:
-  """A session's name; sessions of different logs are different."""
-  return f"{log}:{name}" if log else name
 
 
 def _corpus(

@@ -1,10 +1,11 @@
 r"""Templates of log lines: the words that stay the same where values change.
 
-`masker` replaces values in a line that are known by their form, as numbers.
+`mask` replaces values in a line that are known by their form, as numbers.
 `mine` finds the templates of masked lines, and `matcher` the template of a
 line. A blank of a template is a single word.
 """
 
+import functools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -50,27 +51,12 @@ _CODE = re.compile(
 )
 _MAYBE = re.compile(r"<([1-5]\d\d)>")
 
-_WORDS, _LINES = 2**16, 2**14  # Kept by a masker, of short ones.
-_SHORT = 2**8  # Characters.
+_WORDS, _LINES = 2**16, 2**14  # Whose masks are kept.
+_SHORT = 2**10  # Characters of a line of which they are kept.
 _LONG = 2**12  # Characters of a word that is a value, whatever is in it.
 
 
-class _Cache(dict):
-  """The results of a function for short texts, as many as `size`."""
-
-  def __init__(self, function: Callable[[str], str], size: int):
-    super().__init__()
-    self._function, self._size = function, size
-
-  def __missing__(self, text: str) -> str:
-    result = self._function(text)
-    if len(text) < _SHORT:
-      if len(self) >= self._size:
-        self.clear()
-      self[text] = result
-    return result
-
-
+@functools.lru_cache(_WORDS)
 def _word(word: str) -> str:
   """A word with masks, but `<404>` where it may end in a status code."""
   if len(word) > _LONG:
@@ -82,6 +68,7 @@ def _word(word: str) -> str:
   return f"{_ADJACENT.sub(VALUE, _VALUES.sub(VALUE, before))}<{code[1]}>{after}"
 
 
+@functools.lru_cache(_LINES)
 def _line(line: str) -> str:
   """A line of masked words, with dates, lists and status codes as one."""
   line = _CODE.sub(r"\1\2", line)
@@ -89,16 +76,16 @@ def _line(line: str) -> str:
   return _LISTED.sub(r"\1", _DATE.sub("", line))
 
 
-def masker() -> Callable[[str], str]:
-  """A function that replaces the values in a line by `<value>`.
+def mask(line: str) -> str:
+  """A line with `<value>` in place of its values.
 
   A list of values becomes one; status codes stay, such as 404 after `HTTP/1.1`
   or `status:`.
   """
-  words = _Cache(_word, _WORDS)
-  lines = _Cache(_line, _LINES)
-
-  return lambda line: lines[" ".join(map(words.__getitem__, line.split()))]
+  if len(line) > _SHORT:
+    words = map(_word.__wrapped__, line.split())
+    return _line.__wrapped__(" ".join(words))
+  return _line(" ".join(map(_word, line.split())))
 
 
 def without_names(

@@ -89,7 +89,7 @@ class Follower:
     self._judge = Judge(deployed)
     self._most = deployed.config.detect.followed
     # Sessions that are cut by times or lines do not overlap.
-    self._consecutive = form(deployed.config.data).consecutive
+    self._consecutive = form(deployed.config.data).cut in ("gap", "lines")
     self._by = deployed.idle.clock
     self._clock, self._lines = EventClock(), LineClock()
     self._waiting = Waiting(deployed.idle)

@@ -1,6 +1,7 @@
 """Lines that arrive, as events of sessions."""
 
 import codecs
+import dataclasses
 import json
 import sys
 from collections.abc import Iterator
@@ -8,9 +9,8 @@ from contextlib import suppress
 from typing import Any
 
 from seqrnn.config.read import Config
-from seqrnn.data.logs import entries, formats, logs
-from seqrnn.data.logs.entries import Seen
-from seqrnn.data.logs.formats import Parts
+from seqrnn.data.logs import formats, logs
+from seqrnn.data.logs.entries import LogReader, State
 from seqrnn.data.logs.tail import LONGEST, Chunk
 from seqrnn.data.read.reading import LINE, NOT_UTF8
 from seqrnn.errors import UserError, visible
@@ -18,8 +18,6 @@ from seqrnn.logs.follow.follower import Event
 
 _REPORTED = 10  # Skipped lines that are reported; all are counted.
 _TRIED = 1000  # Lines without an event, after which this is reported.
-# Attributes of `Seen` that are stored, besides the last time.
-_STORED = ("fits", "partial", "session", "time", "cut")
 _FORM = (
   "must be a session and an event: two words, or two fields with a tab between,"
   ' or {"session": ..., "event": ...}, or {"session": ..., "end": true}'
@@ -50,11 +48,11 @@ class Parser:
       name: of the input.
     """
     self.skipped = 0
-    self._name, self._form = name, logs.form(data)
+    self._name = name
+    self._reader = LogReader(name, logs.form(data), leave_out=self.skip)
     self._is_log = data.unit == "log"
     codec = ("utf-8", data.errors)
     self._codec = ("latin-1",) if data.errors == "latin-1" else codec
-    self._seen = Seen(partial={})
     self._lines, self._has_events = 0, False  # Lines before the first event.
 
   def skip(self, number: int, fault: str):
@@ -69,7 +67,7 @@ class Parser:
     """The events of lines."""
     numbered = enumerate(chunk.lines, chunk.first)
     texts = (self._decode(number, line) for number, line in numbered)
-    self._seen.number = chunk.first - 1
+    self._reader.number = chunk.first - 1
     parse = self._log_events if self._is_log else self._pairs
     events = list(parse(texts, chunk))
     if not self._has_events:
@@ -89,7 +87,7 @@ class Parser:
       UserError: it is a log, and no line fits its form.
     """
     if not self._has_events:
-      entries.check(self._seen, self._name, self._form)
+      self._reader.check()
 
   def _decode(self, number: int, line: bytes) -> str:
     """The text of a line; empty if the line is skipped."""
@@ -108,10 +106,9 @@ class Parser:
 
   def _log_events(self, texts: Iterator[str], chunk: Chunk) -> Iterator[Event]:
     # Sessions that lines or times cut are named by their first line.
-    source = f"{self._name}+{chunk.part}" if chunk.part else self._name
-    for event in logs.events(
-      texts, source, self._form, leave_out=self.skip, seen=self._seen
-    ):
+    part = f"+{chunk.part}" if chunk.part else ""
+    self._reader.source = self._name + part
+    for event in self._reader.events(texts, ends=False):
       time = formats.seconds(event.times)
       for session in event.sessions:
         yield Event(session, event.symbol, time, event.line)
@@ -127,15 +124,12 @@ class Parser:
 
   def state(self) -> dict[str, Any]:
     """The state that `restore` takes, as JSON."""
-    last = self._seen.last
-    stored = {name: getattr(self._seen, name) for name in _STORED}
-    return {**stored, "last": [last.timestamp, last.times]}
+    return dataclasses.asdict(self._reader.state)
 
   def restore(self, state: dict[str, Any]):
     """Resumes after the lines of a state, which had events."""
-    timestamp, times = state["last"]
-    last = Parts("", timestamp, tuple(times))
-    self._seen, self._has_events = Seen(**{**state, "last": last}), True
+    self._has_events = True
+    self._reader.state = State(**state)
 
 
 def parse_pair(text: str, number: int) -> list[Event]:

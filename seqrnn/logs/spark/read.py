@@ -24,10 +24,9 @@ from pyspark.sql import DataFrame, SparkSession, functions
 from pyspark.sql.functions import col, lit
 
 from seqrnn.config.read import Config
-from seqrnn.data.logs import entries, formats, logs, rotation
-from seqrnn.data.logs.entries import Seen
-from seqrnn.data.logs.logs import LogEvent
-from seqrnn.data.logs.templates import masker
+from seqrnn.data.logs import formats, logs
+from seqrnn.data.logs.entries import LogEvent, LogReader
+from seqrnn.data.logs.templates import mask
 from seqrnn.data.read.reading import Source
 from seqrnn.errors import UserError
 
@@ -101,11 +100,9 @@ class Plan(NamedTuple):
     """The events of a file."""
     if self.data.unit != "log":
       return logs.table_events(source, self.data, self.several)
-    form, name = logs.form(self.data), source.name
-    seen = None if self.checks else Seen()
-    lines = entries.lines(source, form)
-    events = logs.events(lines, name, form, report, seen=seen)
-    return logs.of_log(self.logs.get(name, ""), events)
+    log = self.logs.get(source.name, "")
+    reader = LogReader(source.name, logs.form(self.data), log)
+    return reader.read(source, report if self.checks else None)
 
 
 def _path(uri: str) -> PurePosixPath:
@@ -135,10 +132,7 @@ def plan_files(data: Config, path: str, files: list[str] | None) -> Plan:
   root = plan.root.parent if _path(files[0]) == plan.root else plan.root
   plan = plan._replace(root=root, several=len(files) > 1, checks=True)
   names = sorted(map(plan.name, files))
-  of_files = rotation.log_names(names)
-  if logs.form(data).names_sessions and len(set(of_files)) > 1:
-    plan = plan._replace(logs=dict(zip(names, of_files, strict=True)))
-  return plan
+  return plan._replace(logs=logs.of_logs(names, logs.form(data)))
 
 
 def parse_files(frames: Iterable[Any], plan: Plan) -> Iterator[pd.DataFrame]:
@@ -192,7 +186,7 @@ def parse_table(frames: Iterable[Any], data: Config) -> Iterator[pd.DataFrame]:
   Raises:
     UserError: a row has no session or no event.
   """
-  mask = masker() if data.unit == "log" else str
+  masked = mask if data.unit == "log" else str
   place = itertools.count()
   for frame in frames:
     if not (frame["session"].astype(bool) & frame["symbol"].astype(bool)).all():
@@ -201,7 +195,7 @@ def parse_table(frames: Iterable[Any], data: Config) -> Iterator[pd.DataFrame]:
     times = np.array([formats.seconds((x,)) for x in texts], float)
     rows = pd.Series(itertools.islice(place, len(frame)), frame.index, float)
     yield frame.assign(
-      symbol=frame["symbol"].map(mask),
+      symbol=frame["symbol"].map(masked),
       timestamp=texts,
       time=times,
       # Lines order events; without them, times.
@@ -242,10 +236,9 @@ def _clocks(data: Config, several: bool) -> tuple[str, ...]:
   if data.unit != "log":
     return ("seconds",)
   form, lines = logs.form(data), () if several else ("lines",)
-  if form.log_lines is not None:
+  if form.cut == "lines":
     return lines
-  cuts = form.names_sessions or form.log_gap is not None
-  return ("seconds", *lines) if cuts else ()  # Else a session is a file.
+  return ("seconds", *lines) if form.cut != "file" else ()
 
 
 def read_lines(reader: Any, path: str) -> DataFrame:

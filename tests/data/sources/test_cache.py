@@ -262,7 +262,7 @@ def test_a_log_is_parsed_once(tmp_path, monkeypatch, capfd):
   config = settings(tmp_path, f"no session\n{text}", **fields)
   first = corpora.read_corpus(config.data)
   printed = capfd.readouterr().err
-  assert "a.log: 1 of 301 lines do not fit data.log_header" in printed
+  assert "a.log: 1 of 301 lines do not fit the format" in printed
   assert printed.endswith("the first is line 1: 'no session'\n")
   monkeypatch.setattr(logs, "_parse", None)
   cache._opened.clear()
