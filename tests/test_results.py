@@ -83,7 +83,7 @@ def test_a_row_says_what_its_model_has_learned_from_before(results, tmp_path):
   results.check_start(plain, tmp_path)
   with pytest.raises(SystemExit, match="started from nothing, but"):
     results.check_start(pretrained, tmp_path)
-  began = transfer.Record("runs/lm", 1, {"embedding": ""}, [], [], {})
+  began = transfer.Record("runs/lm", 1, {"embedding": ""}, [], [])
   (tmp_path / transfer.RECORD).write_bytes(began.encoded())
   results.check_start(pretrained, tmp_path)
   with pytest.raises(

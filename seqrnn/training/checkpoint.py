@@ -28,7 +28,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import tensorstore as ts
@@ -49,7 +49,6 @@ _ZARR = {  # The metadata of an Orbax array, without shape, dtype and chunks.
 }
 _COPIES = 4  # The maximum copies of an array; Orbax writes two.
 _OVERHEAD = 2**16  # The maximum bytes of metadata of an array.
-_METADATA_BYTES = 500_000  # The size of all files but the arrays, rounded up.
 _REPLACED = ".replaced"  # The suffix of a checkpoint that is written again.
 
 
@@ -102,15 +101,13 @@ def read_position(folder: Path) -> Position:
   names = [field.name for field in fields(Position)]
   if not isinstance(content, dict) or content.keys() != set(names):
     raise UserError(f"{path}: must be an object of {', '.join(names)}")
-  for name, value in content.items():
-    if name == "best":
-      holds = type(value) in (int, float) and not math.isnan(value)
-    elif name == "crc32" and value is None:
-      holds = True
-    else:
-      holds = type(value) is int and 0 <= value < 2**32
-    if not holds:
+  counts = {**content, "crc32": content["crc32"] or 0}
+  best = counts.pop("best")
+  for name, value in counts.items():
+    if type(value) is not int or not 0 <= value < 2**32:
       raise UserError(f"{path}: {name}={value!r} is not valid")
+  if type(best) not in (int, float) or math.isnan(best):
+    raise UserError(f"{path}: best={best!r} is not valid")
   if str(content["step"]) != folder.name:
     raise UserError(f"{path}: step={content['step']} is not the folder's name")
   return Position(**content)
@@ -231,20 +228,13 @@ def select(directory: Path, step: int | None) -> int:
   return latest
 
 
-class Restored(NamedTuple):
-  """Parameters, and the step of their checkpoint."""
-
-  params: Params
-  step: int
-
-
 def restore_params(
   workdir: Path,
   step: int | None,
   shapes: Params,
   sharding: jax.sharding.Sharding | None = None,
-) -> Restored:
-  """Returns the parameters of a checkpoint, by default of the best.
+) -> tuple[Params, int]:
+  """Returns the parameters of a checkpoint, by default of the best; its step.
 
   Args:
     workdir: the folder of the run.
@@ -260,7 +250,7 @@ def restore_params(
   if sharding is None:
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   folder = directory / str(step) / "params"
-  return Restored(restore(folder, shapes, sharding), step)
+  return restore(folder, shapes, sharding), step
 
 
 def restore(folder: Path, shapes: Any, sharding: jax.sharding.Sharding) -> Any:
@@ -440,7 +430,6 @@ class Checkpoints:
       first and read_position(folder) == position
     ):
       return
-    self._check_space(params, state)
     if exists:
       if first:
         folder.rename(folder.with_name(f"{folder.name}{_REPLACED}"))
@@ -466,17 +455,6 @@ class Checkpoints:
       self.check()
       [folder] = self.directory.glob(f"{self._step}.orbax-checkpoint-tmp*")
       write_sums(folder)
-
-  def _check_space(self, *trees: Any):
-    """Refuses a full disk, which Orbax reports late and in many lines."""
-    need = sum(leaf.nbytes for leaf in jax.tree.leaves(trees)) + _METADATA_BYTES
-    free = shutil.disk_usage(self.directory).free
-    if free < need:
-      raise MachineError(
-        f"{self.directory}: no room for a checkpoint: {need / 1e6:.1f} MB are"
-        f" needed, {free / 1e6:.1f} MB are free; free some space and repeat the"
-        " command to resume"
-      )
 
   def delete_after(self, step: int):
     """Removes the checkpoints after a step, before any is written."""

@@ -5,24 +5,18 @@ not learn, and with `optimizer.layer_decay` each layer learns at a share of the
 rate of the one above it (ULMFiT: Howard & Ruder 2018).
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.typing import ArrayLike
 
 from seqrnn.config.read import Config
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params, shapes
-from seqrnn.training.transfer import (
-  Place,
-  Record,
-  named_places,
-  rows_to_learn,
-)
+from seqrnn.training.transfer import Record, named_places
 
 
 def schedule(
@@ -115,116 +109,60 @@ def optimizer(
   return optax.chain(*parts, rules[fields.name]())
 
 
-class Shares(NamedTuple):
-  """How each array of a model learns, as trees like its parameters.
-
-  Attributes:
-    factor: of the updates.
-    learns: whether an array learns. An array of bools, broadcast, where only
-      new rows of a frozen part learn.
-  """
-
-  factor: Any
-  learns: Any
-
-  def count_frozen(self, experiment: Experiment) -> int:
-    """Returns the number of parameters that do not learn."""
-    sizes = jax.tree.map(
-      lambda learns, x: (
-        x.size - np.count_nonzero(np.broadcast_to(learns, x.shape))
-      ),
-      self.learns,
-      shapes(experiment),
-    )
-    return sum(jax.tree.leaves(sizes))
-
-  def frozen(self, experiment: Experiment) -> Experiment:
-    """Returns the experiment; arrays that do not learn get no gradients."""
-
-    def stopped(learns, x):
-      if not np.any(learns):
-        return jax.lax.stop_gradient(x)
-      if np.all(learns):
-        return x
-      return jnp.where(learns, x, jax.lax.stop_gradient(x))
-
-    def loss(params: Params, *more: Any) -> Any:
-      return experiment.loss(jax.tree.map(stopped, self.learns, params), *more)
-
-    return experiment._replace(loss=loss)
-
-  def scale(self) -> optax.GradientTransformation:
-    """Returns the last part of an optimizer, which scales the updates."""
-
-    def scaled(factor, learns, update):
-      if not np.any(learns):
-        return jnp.zeros_like(update)
-      share = factor if np.all(learns) else jnp.where(learns, factor, 0.0)
-      return share * update
-
-    return optax.stateless(
-      lambda updates, _: jax.tree.map(scaled, self.factor, self.learns, updates)
-    )
-
-
 def shares(
   experiment: Experiment, config: Config, record: Record | None
-) -> Shares | None:
-  """Returns how the parts of a run's model learn; None: all at the same rate.
+) -> Any:
+  """Returns the factor of each array's learning rate; 0: it does not learn.
 
   Args:
     experiment: of the run.
     config: of the run.
     record: of the run that it has started from; None: from nothing.
 
+  Returns:
+    a tree like the parameters; None: all learn at the same rate.
+
   Raises:
     UserError: a part to freeze does not exist, or no part learns.
   """
-  decay = config.optimizer.layer_decay
-  if config.train.freeze is None and decay == 1:
+  freeze, decay = config.train.freeze, config.optimizer.layer_decay
+  if freeze is None and decay == 1:
     return None
-  tree = named_places(experiment, shapes(experiment))
-  parts = {place.whole for place in jax.tree.leaves(tree)}
+  places = named_places(experiment, shapes(experiment))
+  parts = {place.whole for place in jax.tree.leaves(places)}
   layers = max(part.depth for part in parts)
-  named, taken = _frozen(config.train.freeze, parts, record)
-
-  def learns(place: Place, array: Any) -> Any:
-    if place.whole in named:
-      return False
-    if record is None or place.whole not in taken:
-      return True
-    fresh = rows_to_learn(place, array.shape, record)
-    return False if fresh is None else fresh
-
-  learning = jax.tree.map(learns, tree, shapes(experiment))
-  if not any(np.any(part) for part in jax.tree.leaves(learning)):
-    why = "no part is left that learns"
-    if record is not None and not (record.new or record.new_rows):
-      why = f"{record.workdir} has all parts of this model, so none learns"
-    raise UserError(
-      f"config.train.freeze={config.train.freeze!r}: {why}; freeze fewer parts"
-    )
-  return Shares(
-    factor=jax.tree.map(lambda place: decay ** place.level(layers), tree),
-    learns=learning,
-  )
-
-
-def _frozen(
-  freeze: str | None, parts: Iterable[Place], record: Record | None
-) -> tuple[set[Place], set[Place]]:
-  """The parts that `train.freeze` names, and those that it names as taken."""
-  field, frozen = f"config.train.freeze={freeze!r}", (set(), set())
+  field, frozen = f"config.train.freeze={freeze!r}", set()
   for name in freeze.split(",") if freeze else ():
-    if name == "taken":
-      of_source = record.taken if record else []
-      named = {part for part in parts if str(part) in of_source}
+    if name == "taken":  # As a whole; a part with new rows learns.
+      taken = {} if record is None else record.taken
+      frozen |= {part for part in parts if taken.get(str(part)) == ""}
+    elif named := {part for part in parts if name in part.names}:
+      frozen |= named
     else:
-      named = {part for part in parts if name in part.names}
-    if not named:
       known = sorted({name for part in parts for name in part.names})
       raise UserError(
         f"{field}: the model has no {name}; it has {', '.join(known)}"
       )
-    frozen[name == "taken"].update(named)
-  return frozen
+  if frozen == parts:
+    raise UserError(f"{field}: no part is left that learns; freeze fewer parts")
+  return jax.tree.map(
+    lambda p: 0.0 if p.whole in frozen else decay ** p.level(layers), places
+  )
+
+
+def freeze_parts(experiment: Experiment, factors: Any) -> Experiment:
+  """Returns the experiment; arrays of factor 0 get no gradients."""
+
+  def loss(params: Params, *more: Any) -> Any:
+    stopped = lambda factor, x: x if factor else jax.lax.stop_gradient(x)
+    return experiment.loss(jax.tree.map(stopped, factors, params), *more)
+
+  return experiment._replace(loss=loss)
+
+
+def scale_updates(factors: Any) -> optax.GradientTransformation:
+  """Returns the last part of an optimizer, which scales the updates."""
+  scaled = lambda factor, x: factor * x if factor else jnp.zeros_like(x)
+  return optax.stateless(
+    lambda updates, _: jax.tree.map(scaled, factors, updates)
+  )

@@ -1,6 +1,5 @@
 """The training step: one jitted function over all devices, and its state."""
 
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -22,8 +21,6 @@ from seqrnn.models import arrays
 from seqrnn.runtime import sharding
 from seqrnn.scoring import metrics
 from seqrnn.training import optimizers, transfer
-
-_PATIENCE = 5.0  # Seconds until a line on a terminal names the compiler.
 
 # A function of the base learning rate, which may be traced.
 Optimizer = Callable[[ArrayLike], optax.GradientTransformation]
@@ -298,11 +295,11 @@ def programs(
   same experiment, and trace and load their programs once.
   """
   optimizer = lambda rate: optimizers.optimizer(config, schedule(rate))
-  shares = optimizers.shares(experiment, config, record)
-  if shares is not None:
-    whole, scale = optimizer, shares.scale()
+  factors = optimizers.shares(experiment, config, record)
+  if factors is not None:
+    whole, scale = optimizer, optimizers.scale_updates(factors)
     optimizer = lambda rate: optax.chain(whole(rate), scale)
-    experiment = shares.frozen(experiment)
+    experiment = optimizers.freeze_parts(experiment, factors)
   average = config.train.ema is not None
   batch = experiment.batches("train", 0)[0]
   return (
@@ -331,7 +328,4 @@ def compile_programs(
   first = start(initial)
   step = start(lower_step())
   first.join()
-  step.join(_PATIENCE)
-  if step.is_alive() and sharding.is_first() and sys.stdout.isatty():
-    print("compiling the training step ...")
   step.join()

@@ -26,7 +26,7 @@ from seqrnn.runtime import files, sharding
 from seqrnn.training import checkpoint
 
 RECORD = "start.json"
-_LIMIT = 2**24  # Bytes of a record, which may have 10**6 new rows.
+_LIMIT = 2**20  # Bytes of a record.
 _INPUTS = ("embedding", "letters")  # Parts that layers read.
 _NOISE = 0.1  # Of a new row, in standard deviations of the known rows.
 # Fields of which one differs where nothing fits.
@@ -45,7 +45,6 @@ class Record(NamedTuple):
       share that was taken, as "1 of 2 labels".
     new: its other parts.
     left: the parts of the trained run that were not taken.
-    new_rows: the new rows of taken parts, by their kind, such as symbols.
   """
 
   workdir: str
@@ -53,7 +52,6 @@ class Record(NamedTuple):
   taken: Mapping[str, str]
   new: list[str]
   left: list[str]
-  new_rows: Mapping[str, list[int]]
 
   @property
   def parts(self) -> list[str]:
@@ -321,35 +319,19 @@ def transfer(
     named = named_places(experiment, params)
     return jax.tree.map(lambda p: initial[p.whole][p.array], named)
 
-  shares, new_rows = dict.fromkeys(map(str, taken), ""), {}
+  shares = dict.fromkeys(map(str, taken), "")
   for part in taken:
     for name in new[part]:
       kind, _ = _named_axis(dataclasses.replace(part, array=name))
-      if kind not in rows or not (fresh := rows[kind] < 0).any():
-        continue
-      new_rows[kind] = np.flatnonzero(fresh).tolist()
-      count = len(fresh) - len(RESERVED) * (kind != "labels")
-      known = count - len(new_rows[kind])
-      shares[str(part)] = f"{known:,} of {count:,} {kind}"
+      if kind in rows and (fresh := rows[kind] < 0).any():
+        count = len(fresh) - len(RESERVED) * (kind != "labels")
+        known = count - np.count_nonzero(fresh)
+        shares[str(part)] = f"{known:,} of {count:,} {kind}"
   others = (
     [str(part) for part in sorted({*parts} - {*taken}, key=_from_the_input)]
     for parts in (new, old)
   )
-  return Record(source.workdir, source.step, shares, *others, new_rows), values
-
-
-def rows_to_learn(
-  place: Place, shape: tuple[int, ...], record: Record
-) -> np.ndarray | None:
-  """Returns which values of a taken array are new, broadcast; None: none is."""
-  kind, axis = _named_axis(place)
-  if kind not in record.new_rows:
-    return None
-  fresh = np.zeros(shape[axis], bool)
-  fresh[record.new_rows[kind]] = True
-  if place.part == "crf":  # All axes are tags.
-    return np.logical_or.reduce(np.meshgrid(*[fresh] * len(shape)))
-  return np.moveaxis(fresh.reshape(-1, *[1] * (len(shape) - 1)), 0, axis)
+  return Record(source.workdir, source.step, shares, *others), values
 
 
 def _from_the_input(part: Place) -> tuple[Any, ...]:

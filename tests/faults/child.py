@@ -20,8 +20,7 @@ Places, of which the second word of FAULT names one:
   rows        metrics.csv has its row, timing.csv does not
   timing      and half of a row of timing.csv is on disk
   save        both have it, the checkpoint is not begun
-  space       the one before is in its place, room is not yet looked for
-  room        there is room for it, nothing is written
+  room        the one before is in its place, nothing is written
   orbax       Orbax has written the arrays, without checksums
   sums        half of the checksums are on disk
   rename      the checkpoint is in its place, older ones are still there
@@ -142,9 +141,14 @@ def arm(*_):
   train.add_row = torn
   wrap(train, "save", before=lambda *_: at("save"))
 
-  wrap(Checkpoints, "_check_space", before=lambda *_: at("space"))
-  wrap(Checkpoints, "_check_space", after=lambda *_: at("room"))
+  save = Checkpoints.save
 
+  def saving(checkpoints, *args):
+    checkpoints.wait()
+    at("room")
+    save(checkpoints, *args)
+
+  Checkpoints.save = saving
   wrap(Checkpoints, "_commit", before=lambda *_: at("orbax"))
 
   def listed(folder, *_):

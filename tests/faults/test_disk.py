@@ -77,26 +77,15 @@ def finish(whole, disk):
   assert_same_run(reference, disk / "run")
 
 
-def test_no_room_for_a_checkpoint(whole, disk, start):
-  # How much is left rests on whether history.png has been drawn by then.
-  line = "checkpoints: no room for a checkpoint: 0.5 MB are needed, 0."
-  fail(start, whole, disk, "space 3", 100_000, line)
-  assert steps(disk / "run") == [5, 10]
-  finish(whole, disk)
-
-
 @pytest.mark.parametrize(
   "leave",
   [
     20_000,
-    *(
-      pytest.param(n, marks=pytest.mark.faults)
-      for n in (0, 4096, 8192, 12_288, 40_000, 60_000, 80_000)
-    ),
+    *(pytest.param(n, marks=pytest.mark.faults) for n in (0, 8192, 60_000)),
   ],
 )
 def test_the_room_goes_while_a_checkpoint_is_written(whole, disk, start, leave):
-  """The check has found room, then another program took it."""
+  """Another program takes the room that there was."""
   # The next row may be what finds no room, before the checkpoint is waited for.
   line = f"{disk}/run/"
   fail(start, whole, disk, "room 3", leave, line)

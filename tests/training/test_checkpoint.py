@@ -93,22 +93,6 @@ def test_a_killed_process_loses_no_checkpoint(tmp_path):
   assert {path.name for path in tmp_path.iterdir()} == {"1", "2", "3"}
 
 
-def test_a_full_disk_is_reported_before_a_checkpoint_is_written(
-  tmp_path, monkeypatch
-):
-  save_all(tmp_path, [1.0])
-  usage = shutil.disk_usage(tmp_path)._replace(free=510_000)
-  position = Position(step=2, best_step=2)
-  with Checkpoints(tmp_path) as checkpoints:
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(UserError, match="no room for a checkpoint: 0.5 MB are"):
-      checkpoints.save(tree(2), state(2), position)
-    monkeypatch.undo()
-    assert checkpoint.steps(tmp_path) == [1]
-    checkpoints.save(tree(2), state(2), position)
-  assert checkpoint.steps(tmp_path) == [2]
-
-
 def test_a_failed_write_is_reported_by_the_next_call(tmp_path, monkeypatch):
   with Checkpoints(tmp_path) as checkpoints:
 
@@ -180,7 +164,7 @@ def test_each_bit_of_the_checksums_counts(tmp_path):
   save_all(tmp_path, [1.0])
   path = tmp_path / "1" / files.SUMS
   content = path.read_bytes()
-  for bit in range(0, 8 * len(content), 7):
+  for bit in range(0, 8 * len(content), 101):
     changed = bytearray(content)
     changed[bit // 8] ^= 1 << bit % 8
     path.write_bytes(changed)
