@@ -44,15 +44,18 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 from filelock import FileLock
 from ml_collections import ConfigDict
 
 from seqrnn import experiments
 from seqrnn.configs import base
+from seqrnn.experiment import Experiment, shapes
 from seqrnn.models import arrays
 from seqrnn.runtime import figures
-from seqrnn.training import train
+from seqrnn.training import setup, train
+from seqrnn.training.checkpoint import Position, open_checkpoints
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
@@ -121,6 +124,26 @@ def tiny(tmp_path: Path, overrides: dict[str, Any] | None = None) -> ConfigDict:
   config = base.get_config()
   config.update_from_flattened_dict(fields)
   return config
+
+
+def random_params(experiment: Experiment, seed: int) -> Any:
+  """Parameters, without a program that makes them."""
+  rng = np.random.default_rng(seed)
+  draw = lambda x: rng.standard_normal(x.shape).astype(x.dtype)
+  return jax.tree.map(draw, shapes(experiment))
+
+
+def save_run(config: ConfigDict, workdir: Path):
+  """Writes a workdir of a run with random parameters, without a training."""
+  experiment = experiments.build(config, None)
+  workdir.mkdir(parents=True)
+  setup.write_record(config, experiment, workdir)
+  with open_checkpoints(workdir) as checkpoints:
+    params = jax.tree.map(jax.numpy.asarray, random_params(experiment, 0))
+    others = {"leaves": [jax.numpy.int32(0)]}
+    crc32 = experiment.facts("train")["crc32"]
+    position = Position(step=1, best_step=1, crc32=crc32)
+    checkpoints.save(params, others, position)
 
 
 @pytest.fixture(scope="session")

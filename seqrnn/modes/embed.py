@@ -48,10 +48,7 @@ def run(
   """
   experiment, params = load_model(build, config, workdir, "embed")
   vectors = _vectors(experiment, params, config)
-  with (
-    files.locked(workdir / ".embed.lock", "written to", wait=True),
-    files.results(workdir, "embed", NAMES.__contains__) as folder,
-  ):
+  with files.locked_results(workdir, "embed", "written to") as folder:
     width = write_vectors(folder, vectors)
   for name in NAMES:
     print(visible(str(workdir / name)))

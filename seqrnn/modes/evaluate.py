@@ -1,6 +1,5 @@
 """evaluate: computes the loss and the task's other metrics of a split."""
 
-import csv
 import json
 import sys
 from collections.abc import Callable
@@ -99,15 +98,11 @@ def _write_spans(folder: Path, rows: list[list]):
   """Writes spans.csv, and prints its first rows."""
   table = Table(*spans.COLUMNS)
   table.columns[0].overflow = "fold"  # Types often differ at their ends.
-  with files.atomic_write(folder / "spans.csv") as file:
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(spans.COLUMNS)
-    for n, (name, *figures) in enumerate(rows):
-      ratios = [f"{x:.6f}" for x in figures[:3]]
-      writer.writerow([name, *ratios, *figures[3:]])
-      if n <= _TYPES:
-        cells = [f"{x:.4f}" for x in figures[:3]]
-        table.add_row(quoted(name), *cells, *(f"{x:,}" for x in figures[3:]))
+  for name, *figures in rows[: _TYPES + 1]:
+    ratios = [f"{x:.4f}" for x in figures[:3]]
+    table.add_row(quoted(name), *ratios, *(f"{x:,}" for x in figures[3:]))
+  written = ([name, *(f"{x:.6f}" for x in f[:3]), *f[3:]] for name, *f in rows)
+  files.write_csv(folder / "spans.csv", [spans.COLUMNS, *written])
   print_titled(Console(), "spans", table)
 
 
@@ -124,11 +119,11 @@ def _write_confusion(
   if counts_VV[UNKNOWN].any():
     rows = np.append(rows, UNKNOWN)
   counts = counts_VV[np.ix_(rows, columns)]
-  with files.atomic_write(folder / "confusion.csv") as file:
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["truth", *labels.names(columns)])
-    for name, row in zip(labels.names(rows), counts.tolist(), strict=True):
-      writer.writerow([name, *row])
+  named = zip(labels.names(rows), counts.tolist(), strict=True)
+  head = ["truth", *labels.names(columns)]
+  files.write_csv(
+    folder / "confusion.csv", [head, *([name, *row] for name, row in named)]
+  )
   side = min(max(4.5, 2 + 0.38 * len(rows)), 60)  # Inches.
   figure = figures_lib.create(side + 1, side, title)
   axes = figure.add_subplot()

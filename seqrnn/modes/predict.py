@@ -1,9 +1,8 @@
 """predict: the most likely symbols or labels, numbers, gaps filled."""
 
-import csv
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +97,10 @@ def _numbers_table(
   return table
 
 
-def _write(path: Path, experiment: Experiment, rows: list[Prediction]):
-  """Writes predictions.csv: a row a target, of a text or of a row of a batch.
+def _table(
+  experiment: Experiment, rows: list[Prediction]
+) -> Iterator[list[Any]]:
+  """Yields predictions.csv: a row a target, of a text or of a row of a batch.
 
   Where targets are labels or numbers, a row has the input of the target, too.
   Truth and surprisal are empty where no truth is known. A label that training
@@ -117,15 +118,13 @@ def _write(path: Path, experiment: Experiment, rows: list[Prediction]):
     head = ["truth", "surprisal_nats"]
     head += [f"{part}{k}" for k in answers for part in parts]
   source = [] if experiment.in_bits else ["input"]
-  with files.atomic_write(path) as file:
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["sequence", "position", *source, *head])
-    for number, p in enumerate(rows):
-      sequence = number if experiment.labels is None else p.document
-      for n, place in enumerate(p.positions):
-        if source:  # Readers of csv may end a text at a NUL.
-          source = [p.source(unit, n).replace("\0", r"\x00")]
-        writer.writerow([sequence, place, *source, *_cells(p, n)])
+  yield ["sequence", "position", *source, *head]
+  for number, p in enumerate(rows):
+    sequence = number if experiment.labels is None else p.document
+    for n, place in enumerate(p.positions):
+      if source:  # Readers of csv may end a text at a NUL.
+        source = [p.source(unit, n).replace("\0", r"\x00")]
+      yield [sequence, place, *source, *_cells(p, n)]
 
 
 def _cells(p: Prediction, n: int) -> list[str]:
@@ -212,11 +211,8 @@ def _fill(
   console = Console(highlight=False)
   console.print(f"filled: [bold]{console_text(fillings[0].text)}[/bold]")
   console.print(table)
-  with (
-    files.locked_results(workdir, "predict", "written to") as folder,
-    files.atomic_write(folder / "predictions.csv") as file,
-  ):
-    csv.writer(file, lineterminator="\n").writerows(rows)
+  with files.locked_results(workdir, "predict", "written to") as folder:
+    files.write_csv(folder / "predictions.csv", rows)
   return fillings
 
 
@@ -258,7 +254,7 @@ def run(
   else:
     console.print(_numbers_table(symbols.unit, rows, settings))
   with files.locked_results(workdir, "predict", "written to") as folder:
-    _write(folder / "predictions.csv", experiment, rows)
+    files.write_csv(folder / "predictions.csv", _table(experiment, rows))
     if experiment.tags_words:
       _write_columns(folder / "predictions.conll", rows)
   return rows

@@ -4,6 +4,7 @@ Several processes may write to one folder. Therefore temporary files have random
 names, and files that belong together are written under a lock.
 """
 
+import csv
 import glob
 import hashlib
 import json
@@ -14,7 +15,6 @@ import shutil
 import socket
 import stat
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -23,11 +23,9 @@ from typing import IO, Any
 
 from seqrnn.errors import MachineError, UserError, visible
 
-_UNFINISHED = re.compile(r"\..+\.[0-9a-f]{16}\.tmp", re.DOTALL)
 SUMS = "sha256"  # Lists sizes, SHA-256 and names of files.
 _SUMS_LIMIT = 2**23  # Bytes of a list of checksums.
 _LOCK_LIMIT = 2**16  # Bytes of a lock file.
-_ABANDONED_SECONDS = 3600.0  # The age at which an unfinished file is removed.
 
 
 def read_bytes(path: str | os.PathLike, limit: int) -> bytes:
@@ -159,14 +157,6 @@ def write_errors(path: Path) -> Iterator[None]:
     raise MachineError(f"{path}: cannot be written: {reason}") from None
 
 
-def unfinished(path: Path) -> Path:
-  """Returns a new name for a file in the folder of `path`, until it is whole.
-
-  The name is random, because another process may write the same file.
-  """
-  return path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
-
-
 @contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
   """Opens a temporary file, which replaces `path` when the block ends.
@@ -178,12 +168,12 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
   Raises:
     MachineError: as `write_errors`.
   """
-  temporary = unfinished(path)
+  # The name is random, because another process may write the same file.
+  temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
   mode = mode.replace("w", "x")
   encoding, newline = (None, None) if "b" in mode else ("utf-8", "")
   try:
     with write_errors(path):
-      remove_abandoned(path.parent)
       with open(temporary, mode, encoding=encoding, newline=newline) as file:
         yield file
         file.flush()
@@ -195,6 +185,16 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     raise
 
 
+def write_csv(path: Path, rows: Iterable[Iterable[Any]]):
+  """Writes rows, the first of which has the names of the columns.
+
+  Raises:
+    MachineError: as `write_errors`.
+  """
+  with atomic_write(path) as file:
+    csv.writer(file, lineterminator="\n").writerows(rows)
+
+
 def sync(path: Path):
   """Flushes a file, or the entries of a folder, to the disk."""
   descriptor = os.open(path, os.O_RDONLY)
@@ -202,17 +202,6 @@ def sync(path: Path):
     os.fsync(descriptor)
   finally:
     os.close(descriptor)
-
-
-def remove_abandoned(folder: Path):
-  """Removes old files of `unfinished` names, which killed processes left."""
-  with suppress(OSError), os.scandir(folder) as entries:
-    for entry in entries:
-      if not _UNFINISHED.fullmatch(entry.name):
-        continue
-      with suppress(OSError):
-        if time.time() - entry.stat().st_mtime > _ABANDONED_SECONDS:
-          os.unlink(entry.path)
 
 
 def checksum_of(path: Path) -> str:

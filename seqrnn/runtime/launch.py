@@ -154,12 +154,10 @@ def define_distributed(values: flags.FlagValues):
     "For processes started by hand: host:port of process 0, the same in all.",
     flag_values=values,
   )
-  for name, least, text in (
-    ("num_processes", 1, "the number of processes."),
-    ("process_id", 0, "the number of this process, from 0."),
-  ):
-    text = f"With --coordinator: {text}"
-    flags.DEFINE_integer(name, None, text, least, flag_values=values)
+  count = "With --coordinator: the number of processes."
+  flags.DEFINE_integer("num_processes", None, count, 1, flag_values=values)
+  index = "With --coordinator: the number of this process, from 0."
+  flags.DEFINE_integer("process_id", None, index, 0, flag_values=values)
 
 
 def is_distributed(parsed: flags.FlagValues) -> bool:
@@ -168,30 +166,22 @@ def is_distributed(parsed: flags.FlagValues) -> bool:
   Raises:
     UserError: a flag is missing or invalid, or the mode runs in one process.
   """
-  by_hand = {
-    name: parsed[name].value
-    for name in ("coordinator", "num_processes", "process_id")
-  }
-  missing = [name for name, value in by_hand.items() if value is None]
-  if len(missing) == len(by_hand):
-    if parsed.distributed is None:
-      return False
-  elif missing:
+  names = "coordinator", "num_processes", "process_id"
+  missing = [name for name in names if parsed[name].value is None]
+  by_hand = len(missing) < len(names)
+  if not by_hand and parsed.distributed is None:
+    return False
+  if by_hand and (missing or parsed.distributed):
     raise UserError(
-      f"--{missing[0]}: is missing; --coordinator, --num_processes and"
-      " --process_id must be given together"
+      f"--{(missing or ['distributed'])[0]}: --coordinator, --num_processes and"
+      " --process_id must be given together, and without --distributed"
     )
-  elif parsed.distributed:
-    raise UserError(
-      f"--distributed={parsed.distributed}, --coordinator={parsed.coordinator}:"
-      " give one of the two"
-    )
-  elif not _is_address(parsed.coordinator):
+  if by_hand and not _is_address(parsed.coordinator):
     raise UserError(
       f"--coordinator={parsed.coordinator}: must be host:port of process 0,"
       " with a known host and a port below 65536"
     )
-  elif parsed.process_id >= parsed.num_processes:
+  if by_hand and parsed.process_id >= parsed.num_processes:
     raise UserError(
       f"--process_id={parsed.process_id}: must be below"
       f" --num_processes={parsed.num_processes}"
@@ -207,13 +197,11 @@ def is_distributed(parsed: flags.FlagValues) -> bool:
 def _is_address(address: str) -> bool:
   """Returns whether host:port has a valid port and a host that resolves."""
   host, _, port = address.rpartition(":")
-  if not (host and re.fullmatch(r"\d{1,5}", port) and 0 < int(port) < 2**16):
-    return False
   try:
-    socket.getaddrinfo(host.strip("[]"), int(port))
-  except (OSError, UnicodeError):  # UnicodeError for a name such as a..b.
+    valid = bool(host) and 0 < int(port) < 2**16
+    return valid and bool(socket.getaddrinfo(host.strip("[]"), None))
+  except (OSError, ValueError):  # As UnicodeError of a name such as a..b.
     return False
-  return True
 
 
 def report(

@@ -11,8 +11,7 @@ from seqrnn.data.vocabulary import RESERVED
 from seqrnn.errors import UserError
 from seqrnn.modes import embed
 from seqrnn.modes.embed import Vectors
-from seqrnn.training import train
-from tests.conftest import tiny
+from tests.conftest import save_run, tiny
 
 TEXT = 'ab "c"\n\u00e9, e\nabcab'
 
@@ -32,9 +31,8 @@ def run(tmp_path_factory):
     "data.test_fraction": 0.3,
     "data.split": "documents",
     "model.embedding_size": 4,
-    "train.max_steps": 1,
   }
-  train.fit(experiments.build, tiny(folder, fields), folder / "run")
+  save_run(tiny(folder, fields), folder / "run")
   (folder / "others").write_text(TEXT)
   return experiments.load(folder / "run")
 

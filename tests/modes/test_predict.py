@@ -14,10 +14,10 @@ from tests.conftest import tiny
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
+def alphabet(tmp_path_factory):
   """A gap model that has learned `abcdefgh` repeated."""
   folder = tmp_path_factory.mktemp("gap")
-  (folder / "alphabet.txt").write_text("abcdefgh" * 300)
+  (folder / "alphabet.txt").write_text("abcdefgh" * 60)
   config = tiny(
     folder,
     {
@@ -27,22 +27,23 @@ def trained(tmp_path_factory):
       "model.symbol_dropout": 0.2,
       "model.hidden_size": 16,
       "optimizer.learning_rate": 0.02,
-      "train.epochs": 8,
+      "train.epochs": 40,
+      "train.eval_every": 80,
     },
   )
   train.fit(experiments.build, config, folder / "run")
   return experiments.load(folder / "run")
 
 
-def test_predictions_are_the_models_own(trained):
-  found = trained.predict("abcdefgh", top_k=3)
+def test_predictions_are_the_models_own(alphabet):
+  found = alphabet.predict("abcdefgh", top_k=3)
   assert len(found) == 1
   [row] = found
   assert row.positions.tolist() == list(range(1, 9))  # Begin is no question.
-  symbols = trained.experiment.vocabularies["symbols"]
+  symbols = alphabet.experiment.vocabularies["symbols"]
   assert symbols.text(row.targets) == "abcdefgh"
-  [batch] = trained.experiment.batches(from_text("abcdefgh", "char"), 0)
-  _, logits_BTV = trained.experiment.predict(trained.params, (), batch)
+  [batch] = alphabet.experiment.batches(from_text("abcdefgh", "char"), 0)
+  _, logits_BTV = alphabet.experiment.predict(alphabet.params, (), batch)
   chances = np.asarray(jax.nn.softmax(logits_BTV))[0, 1:9]
   np.testing.assert_allclose(
     row.probabilities, -np.sort(-chances, axis=1)[:, :3], rtol=1e-4
@@ -54,21 +55,21 @@ def test_predictions_are_the_models_own(trained):
     atol=1e-6,
   )
   np.testing.assert_allclose(
-    trained.score("abcdefgh"), row.surprisal, rtol=1e-5, atol=1e-6
+    alphabet.score("abcdefgh"), row.surprisal, rtol=1e-5, atol=1e-6
   )
 
 
-def test_a_wrong_symbol_is_the_most_surprising(trained):
-  scores = trained.score("abcdefghabcaefghabcdefgh")
+def test_a_wrong_symbol_is_the_most_surprising(alphabet):
+  scores = alphabet.score("abcdefghabcaefghabcdefgh")
   assert scores.argmax() == 11
   assert scores[11] > 3
 
 
-def test_a_split_is_predicted_and_written(trained, capsys):
-  config = trained.config
+def test_a_split_is_predicted_and_written(alphabet, capsys):
+  config = alphabet.config
   config.predict.sequences = 2
-  predict.run(experiments.build, config, trained.workdir)
-  with (trained.workdir / "predictions.csv").open(newline="") as file:
+  predict.run(experiments.build, config, alphabet.workdir)
+  with (alphabet.workdir / "predictions.csv").open(newline="") as file:
     found = list(csv.DictReader(file))
   assert {row["sequence"] for row in found} == {"0", "1"}
   for row in found:
@@ -77,29 +78,26 @@ def test_a_split_is_predicted_and_written(trained, capsys):
   assert "surprises" in capsys.readouterr().out
 
 
-def test_a_language_model_predicts_the_end_of_a_text(tmp_path, capsys):
-  fields = {"train.max_steps": 2, "model.products": "bfloat16"}
-  config = tiny(tmp_path, fields)
-  train.fit(experiments.build, config, tmp_path / "run")
-  capsys.readouterr()
+def test_a_language_model_predicts_the_end_of_a_text(trained, capsys):
+  workdir = trained()
+  config = experiments.load(workdir).config
   config.predict.text = "ab\u00e9"
-  predict.run(experiments.build, config, tmp_path / "run")
-  captured = capsys.readouterr()
-  assert "read as unknown: '\u00e9'" in captured.err
-  with (tmp_path / "run" / "predictions.csv").open(newline="") as file:
-    found = list(csv.DictReader(file))
+  predict.run(experiments.build, config, workdir)
+  assert "read as unknown: '\u00e9'" in capsys.readouterr().err
+  with (workdir / "predictions.csv").open(newline="") as file:
+    table = list(csv.DictReader(file))
   # After begin, a, b and the unknown symbol, whose name stays; the last answer
   # is open.
-  assert [row["truth"] for row in found] == ["a", "b", "\u00e9", ""]
+  assert [row["truth"] for row in table] == ["a", "b", "\u00e9", ""]
 
 
-def test_gaps_with_lengths_are_filled(trained, capsys):
-  config = trained.config
+def test_gaps_with_lengths_are_filled(alphabet, capsys):
+  config = alphabet.config
   config.predict.text = "abc_{3}gh_bcd"
-  found = predict.run(experiments.build, config, trained.workdir)
+  found = predict.run(experiments.build, config, alphabet.workdir)
   out = capsys.readouterr().out
   assert "filled: abcdefghabcd" in out and "pseudo log p" in out
-  with (trained.workdir / "predictions.csv").open(newline="") as file:
+  with (alphabet.workdir / "predictions.csv").open(newline="") as file:
     [first, *others] = csv.DictReader(file)
   assert first["filling"] == "0" and first["text"] == "abcdefghabcd"
   assert (first["gap_1"], first["gap_2"]) == ("def", "a")
@@ -107,7 +105,7 @@ def test_gaps_with_lengths_are_filled(trained, capsys):
   scores = [float(row["score_nats"]) for row in (first, *others)]
   np.testing.assert_allclose(scores, [one.score for one in found], rtol=1e-4)
   config.predict.text = None
-  assert trained.fill("abc_{3}gh_bcd") == found
-  [best] = trained.fill("abcd_fgh", top_k=1)
-  [_, _, _, _, target, *_] = trained.predict("abcd_fgh")[0].likely
+  assert alphabet.fill("abc_{3}gh_bcd") == found
+  [best] = alphabet.fill("abcd_fgh", top_k=1)
+  [_, _, _, _, target, *_] = alphabet.predict("abcd_fgh")[0].likely
   assert best.gaps == [target[0]] == ["e"]

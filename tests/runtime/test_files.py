@@ -4,7 +4,6 @@ import errno
 import os
 import subprocess
 import sys
-import time
 
 import filelock
 import pytest
@@ -93,18 +92,6 @@ def test_two_writers_of_a_file_do_not_meet(tmp_path):
     assert path.read_text() == "second"
   assert path.read_text() == "first"
   assert list(tmp_path.iterdir()) == [path]
-
-
-def test_what_a_killed_process_left_is_removed_in_time(tmp_path):
-  path, users = tmp_path / "file", ("thesis.tmp", ".file.1.tmp", ".a.swp.tmp")
-  old, new = (files.unfinished(path).name for _ in range(2))
-  for name, age in ((old, 4000), (new, 10), *((name, 4000) for name in users)):
-    (tmp_path / name).touch()
-    then = time.time() - age
-    os.utime(tmp_path / name, (then, then))
-  with files.atomic_write(path) as file:
-    file.write("new")
-  assert {p.name for p in tmp_path.iterdir()} == {new, "file", *users}
 
 
 def test_json_is_read_whatever_it_is(tmp_path):

@@ -1,6 +1,5 @@
 """What may change when a run resumes: its limits."""
 
-import itertools
 import re
 from types import SimpleNamespace
 from typing import Any
@@ -15,50 +14,43 @@ from seqrnn.training import train
 from seqrnn.training.checkpoint import Position
 from tests.conftest import tiny
 
-SMALL = {"train.batches_per_epoch": 4, "train.epochs": 2, "checkpoint.keep": 9}
 
+def test_only_limits_may_change(trained, capsys):
+  workdir = trained()
 
-def begin(tmp_path, **fields):
-  """A config that differs from SMALL in fields of `train`."""
-  own = {f"train.{name}": value for name, value in fields.items()}
-  return tiny(tmp_path, SMALL | {"model.hidden_size": 4} | own)
+  def fit(**fields):
+    config = config_lib.read_run(workdir)
+    with config.unlocked():
+      config.update_from_flattened_dict(
+        {name.replace("__", "."): value for name, value in fields.items()}
+      )
+    return train.fit(experiments.build, config, workdir)
 
-
-def run(config, workdir):
-  return train.fit(experiments.build, config, workdir)
-
-
-def test_only_limits_may_change(tmp_path, capsys):
-  workdir = tmp_path / "run"
-  run(begin(tmp_path, epochs=1), workdir)
   record = (workdir / "config.json").read_bytes()
   for name, value, differs in (
     ("train.label_smoothing", 0.4, "train.label_smoothing: 0.0 -> 0.4"),
-    ("train.samples_per_epoch", 8, "train.samples_per_epoch: None -> 8"),
     ("train.tensorboard", True, "train.tensorboard: False -> True"),
     ("optimizer.learning_rate", 0.1, "optimizer.learning_rate: 0.002 -> 0.1"),
     ("schedule.warmup_steps", 3, "schedule.warmup_steps: 0 -> 3"),
     ("checkpoint.every", 2, "checkpoint.every: None -> 2"),
   ):
-    config = begin(tmp_path, epochs=2)
-    config.update_from_flattened_dict({name: value})
     with pytest.raises(UserError) as caught:
-      run(config, workdir)
+      fit(**{name: value})
     assert str(caught.value) == (
       f"{workdir}: holds another run, {differs}; name another --workdir,"
       " because only train.epochs, train.max_steps, train.patience may change"
     )
   # A limit that is lower, or raised where another one has ended the training.
-  for limits in ({"epochs": 1, "max_steps": 2}, {"epochs": 3, "max_steps": 4}):
+  for limits in ({"train.max_steps": 2}, {"train.epochs": 3}):
     capsys.readouterr()
-    assert run(begin(tmp_path, **limits), workdir)["step"] == 4
+    assert fit(**limits)["step"] == 4
     out = capsys.readouterr().out
     assert re.search(r"^the training has ended by .*max_steps$", out, re.M)
     assert "finished at step 4;" in out
     assert (workdir / "config.json").read_bytes() == record
-  run(begin(tmp_path, epochs=2, patience=9), workdir)
-  trained = experiments.load(workdir).config.train
-  assert (trained.epochs, trained.patience) == (2, 9)
+  fit(**{"train.max_steps": 5, "train.patience": 9})
+  settings = experiments.load(workdir).config.train
+  assert (settings.max_steps, settings.patience) == (5, 9)
 
 
 def test_an_epoch_without_the_batch_of_a_position_is_refused(tmp_path):
@@ -78,18 +70,16 @@ def test_all_that_training_rests_on_is_fixed_and_named():
 
 
 def test_a_sweep_has_a_workdir_for_each_value(tmp_path):
-  config = begin(tmp_path)
   values = {
-    "train.label_smoothing": (0.2, 0.4),
     "train.class_weights": ("balanced",),
     "train.patience": (2, 3),
-    "train.samples_per_epoch": (5, 6),
     "train.eval_every": (5, 6),
   }
-  names = {command.run_name("c", config, config)}
+  config = tiny(tmp_path)
+  names = [command.run_name("c", config, config)]
   for name, some in values.items():
     for value in some:
-      other = begin(tmp_path, **{name.removeprefix("train."): value})
-      names.add(command.run_name("c", config, other))
-  assert len(names) == 1 + len(list(itertools.chain(*values.values())))
+      other = tiny(tmp_path, {name: value})
+      names.append(command.run_name("c", config, other))
+  assert len({*names}) == len(names) == 6
   assert all(re.fullmatch(r"c(-[\w.]+=[\w.]+)?", name) for name in names)

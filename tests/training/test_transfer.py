@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -15,13 +14,11 @@ from seqrnn import experiments
 from seqrnn.data.read.affixes import affix_vocabulary
 from seqrnn.data.vocabulary import RESERVED
 from seqrnn.errors import UserError
-from seqrnn.experiment import shapes
 from seqrnn.models import network
 from seqrnn.runtime import sharding
 from seqrnn.training import optimizers, setup, train, transfer
-from seqrnn.training.checkpoint import Position, open_checkpoints
 from seqrnn.training.transfer import Place
-from tests.conftest import tiny
+from tests.conftest import random_params, save_run, tiny
 from tests.modes.test_train import Crash, assert_same_run, build, crash_at
 
 WORDS = ["ab", "ba", "cab", "abba", "bad", "dab", "ace", "dace", "fade", "deaf"]
@@ -49,24 +46,6 @@ def config_of(folder, task, words=WORDS, **fields) -> Any:
     "model.bidirectional": task == "classification",
   }
   return tiny(folder, COMMON | chosen | fields)
-
-
-def random_params(experiment, seed) -> Any:
-  """Parameters, without a program that makes them."""
-  rng = np.random.default_rng(seed)
-  draw = lambda x: rng.standard_normal(x.shape).astype(x.dtype)
-  return jax.tree.map(draw, shapes(experiment))
-
-
-def save_run(config, workdir):
-  """A workdir of a run with random parameters."""
-  experiment = build(config, None)
-  workdir.mkdir(parents=True)
-  setup.write_record(config, experiment, workdir)
-  with open_checkpoints(workdir) as checkpoints:
-    params = jax.tree.map(jnp.asarray, random_params(experiment, 0))
-    leaves = {"leaves": [jnp.zeros((), jnp.int32)]}
-    checkpoints.save(params, leaves, Position(step=1, best_step=1))
 
 
 def params_of(workdir):
