@@ -32,7 +32,7 @@ _NOISE = 0.1  # Of a new row, in standard deviations of the known rows.
 # Fields of which one differs where nothing fits.
 _SIZES = ("data.unit", "model.embedding_size", "model.hidden_size")
 
-Rows = dict[str, np.ndarray | None]  # As `_rows` returns them.
+Rows = dict[str, Any]  # As `_rows` returns them.
 
 
 class Record(NamedTuple):
