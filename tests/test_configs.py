@@ -7,25 +7,31 @@ import shutil
 import sysconfig
 from pathlib import Path
 
+import jax
 import pytest
 
-from seqrnn import catalogue, cli
+from seqrnn import catalogue, cli, experiments
+from seqrnn.config import command
 from seqrnn.config import read as config_lib
+from seqrnn.config.resolve import this_machine
 from seqrnn.configs import base
 from seqrnn.data.sources import embedded
+from seqrnn.experiment import shapes
+from seqrnn.runtime import sharding
 
-PATHS = sorted((Path(__file__).parents[1] / "configs").glob("*.py"))
-NAMES = [path.stem for path in PATHS]
+ROOT = Path(__file__).parents[1]
+PATHS = sorted((ROOT / "configs").glob("*.py"))
+# One of each kind of program; the others have the same parts.
+TRAINED = ("brnn", "sessions", "sentences", "ud_ewt", "odyssey")
 # What a user's own file may be.
 FORMS = {
   "tab": "".join(f"{n % 2}\t_\tone two {n}\n" for n in range(40)),
   "text": "".join(n * f"1 2 install x{n}:all {n}\n" for n in range(40)),
+  "char_rnn": "".join(random.Random(0).choices("abcde \n", k=3000)),
   "conllu": "".join(
     f"1\t{n}\t_\t{'XY'[n % 2]}{6 * chr(9)}_\n\n" for n in range(40)
   ),
 }
-
-
 SHARES = "data.validation_fraction", "data.test_fraction"
 
 
@@ -45,7 +51,7 @@ def library(tmp_path_factory):
   """A small part of the standard library."""
   folder = tmp_path_factory.mktemp("library")
   whole = Path(sysconfig.get_paths()["stdlib"])
-  for name in ("json", "html", "wsgiref", "dbm", "importlib"):
+  for name in ("json", "html", "wsgiref"):
     ignored = shutil.ignore_patterns("__pycache__", "entities.py")
     shutil.copytree(whole / name, folder / name, ignore=ignored)
   for path in sorted(whole.glob("[b-c]*.py")):
@@ -53,46 +59,72 @@ def library(tmp_path_factory):
       shutil.copy(path, folder)
   for function in (embedded.stdlib, embedded.opcodes):
     function.cache_clear()
-  yield folder
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(embedded, "_library", lambda: folder)
+    patch.setattr(embedded, "_MODULES", 2)
+    yield
   for function in (embedded.stdlib, embedded.opcodes):
     function.cache_clear()
 
 
-@pytest.mark.parametrize("path", PATHS, ids=NAMES)
-def test_it_trains_two_steps(path, library, tmp_path, monkeypatch, capfd):
-  monkeypatch.setattr(embedded, "_library", lambda: library)
-  monkeypatch.setattr(embedded, "_MODULES", 2)
+def small(path, folder):
+  """Flags that make a config small; the task, data and schedule stay."""
   config = config_lib.read_config(path)
-  if config.data.source == "names":
-    pytest.importorskip("faker")
-  # Small where it may be: the cell, the task, the schedule stay its own.
-  flags = {"train.max_steps": 2, "train.batch_size": 64, "data.window": 16}
-  flags |= dict.fromkeys(SHARES, 0.05)
+  flags = {"train.max_steps": 2, "train.batch_size": 8, "data.window": 8}
+  flags |= dict.fromkeys(SHARES, 0.1)
   if config.data.min_count > 1:  # Too few come twice.
     flags["data.min_count"] = 1
-  if config.model.tied:  # A wide vocabulary.
-    flags["train.batch_size"] = 16
   flags["model.hidden_size"] = 8
   if config.model.embedding_size is not None:
     flags["model.embedding_size"] = 8
   if config.data.source in ("files", *catalogue.sets()):  # Not here.
-    text = tmp_path / "text.txt"
-    text.write_text(FORMS[config.data.format])
+    text = folder / "text.txt"
+    text.write_text(
+      FORMS[path.stem if path.stem in FORMS else config.data.format]
+    )
     flags |= {"data.source": "files", "data.path": text}
-    flags |= {"data.validation_fraction": 0.2, "train.batch_size": 8}
-  if path.stem == "char_rnn":  # Streams of a longer text.
-    text = tmp_path / "text.txt"
-    text.write_text("".join(random.Random(0).choices("abcde \n", k=3000)))
-    flags |= {"train.batch_size": 4, "data.window": 8}
     flags |= dict.fromkeys(SHARES, 0.2)
+  return [f"--config.{name}={value}" for name, value in flags.items()]
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_it_trains_two_steps(name, library, tmp_path, capfd):
+  del library
+  path = ROOT / "configs" / f"{name}.py"
   workdir = tmp_path / "run"
-  line = [f"--config.{name}={value}" for name, value in flags.items()]
-  argv = ["run.py", f"--config={path}", f"--workdir={workdir}", *line]
-  status = cli.main(argv)
+  argv = ["run.py", f"--config={path}", f"--workdir={workdir}"]
+  status = cli.main([*argv, *small(path, tmp_path)])
   assert status == 0, capfd.readouterr().err
   with (workdir / "metrics.csv").open() as file:
     rows = list(csv.DictReader(file))
   assert [row["step"] for row in rows] == ["2"]
   # Nats a symbol, or a frame of 88 notes.
-  limit = 100 if config.task == "polyphony" else 10
+  limit = 100 if name == "odyssey" else 10
   assert 0 < float(rows[0]["validation_loss"]) < limit
+
+
+def test_each_has_batches_and_gradients(library, tmp_path):
+  """Of shapes alone: programs as those of the configs above."""
+  del library
+  for path in PATHS:
+    if path.stem in TRAINED:
+      continue
+    parsed = cli.define_flags()
+    argv = ["run.py", f"--config={path}", "--workdir=new"]
+    cli.parse_flags(parsed, [*argv, *small(path, tmp_path)])
+    overrides = cli.overrides_of_flags(parsed)
+    config, _ = command.resolve(parsed, overrides, this_machine())
+    if config.data.source == "names":
+      pytest.importorskip("faker")
+    experiment = experiments.build(config, None)
+    key, batch = jax.random.key(0), experiment.batches("train", 0)[0]
+    assert experiment.batches("validation", None)[0].keys() >= {"inputs"}
+
+    def mean(params, batch, experiment=experiment, key=key):
+      carry = experiment.carry(len(batch["inputs"]))
+      return experiment.loss(params, carry, batch, key)[0]
+
+    params = shapes(experiment)
+    with jax.set_mesh(sharding.mesh()):
+      gradients = jax.eval_shape(jax.grad(mean), params, batch)
+    assert jax.tree.structure(gradients) == jax.tree.structure(params), path

@@ -9,12 +9,10 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import struct
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
-from io import StringIO
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +21,12 @@ import tensorstore
 
 from seqrnn import cli, experiments
 from seqrnn.config import read as config_lib
-from seqrnn.configs import base
 from seqrnn.errors import UserError
 from seqrnn.runtime.files import SUMS
 from seqrnn.training import checkpoint
-from tests.conftest import TINY, write_text
 
 HUGE = 100 * 2**30  # Bytes of a file that takes none on disk.
-LAST = "checkpoints/2"
+LAST = "checkpoints/4"
 SAMPLE = "--workdir=x --mode=sample --config.sample.length=8"
 
 
@@ -38,34 +34,23 @@ def main(line: str) -> int:
   return cli.main(["run.py", *shlex.split(line)])
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-  """A folder with a corpus, a secret and a run of two steps."""
-  home = tmp_path_factory.mktemp("hostile")
-  write_text(home)
-  (home / "secret").write_text("outside of the workdir")
-  config = base.get_config()
-  config.update_from_flattened_dict(
-    {**TINY, "data.path": "corpus", "train.max_steps": 2}
-  )
-  (home / "lm.json").write_text(config.to_json())
-  with pytest.MonkeyPatch.context() as patch:
-    patch.chdir(home)
-    assert main("--config=lm.json --workdir=lm") == 0
-  return home
-
-
 @pytest.fixture
-def home(trained, monkeypatch):
-  """The same, with a copy of the run that a test may change, x.
+def home(tmp_path, trained, monkeypatch):
+  """A folder with a secret, a run lm, and a copy that a test may change, x.
 
   It has no checksums: who changes a file may leave them out.
   """
-  monkeypatch.chdir(trained)
-  shutil.copytree("lm", "x")
-  Path("x", SUMS).unlink()
-  yield trained
-  shutil.rmtree(trained / "x")
+  monkeypatch.chdir(tmp_path)
+  Path("secret").write_text("outside of the workdir")
+  trained().rename("lm")
+  renew(Path("x"))
+  return tmp_path
+
+
+def renew(workdir: Path):
+  shutil.rmtree(workdir, ignore_errors=True)
+  shutil.copytree("lm", workdir)
+  Path(workdir, SUMS).unlink()
 
 
 @contextmanager
@@ -216,19 +201,6 @@ def pipe(name: str) -> Edit:
   return edit
 
 
-def listen(workdir: Path):
-  with socket.socket(socket.AF_UNIX) as server:
-    server.bind(os.path.relpath(workdir / "s"))
-
-
-def folder(name: str) -> Edit:
-  def edit(workdir):
-    (workdir / name).unlink(missing_ok=True)
-    (workdir / name).mkdir(parents=True)
-
-  return edit
-
-
 def sparse(name: str) -> Edit:
   return lambda workdir: os.truncate(workdir / name, HUGE)
 
@@ -239,17 +211,12 @@ def large(workdir: Path):
   sign(workdir)
 
 
-def only(*edits: Edit) -> Edit:
+def changes(*edits: Edit) -> Edit:
   def edit(workdir):
     for change in edits:
       change(workdir)
 
   return edit
-
-
-def no_checkpoint(workdir: Path):
-  shutil.rmtree(workdir / "checkpoints")
-  (workdir / "checkpoints").touch()
 
 
 ESCAPE = "\x1b]0;owned\x07\x9b2J\u202e"
@@ -260,29 +227,25 @@ BOMB = BOMB.replace("k", "k" * 1000) + "}" * 400
 LINK = "is a link; a workdir must hold files and folders only"
 PIPE = "is a pipe, socket or device"
 SHAPES = "does not hold the model of config.json"
-DAMAGED = "no checkpoint is intact, checkpoint 2 is damaged"
+DAMAGED = "no checkpoint is intact, checkpoint 4 is damaged"
 POSITION = "position/metadata: "
 BOTH = (SAMPLE, "--workdir=x")
-INPUT = "x/config.json: input data.path='corpus'\n"
-TRAIN = ("--workdir=x --config.train.max_steps=3",)
+INPUT = re.compile("x/config.json: input data.path=.*\n")
+TRAIN = ("--workdir=x --config.train.max_steps=5",)
 PREDICT = ("--workdir=x --mode=predict",)
 
 
 # A name, the edit, a part of the line, and the commands (else sampling alone).
 REFUSED: list[tuple] = [
   # What leads out of the workdir, or keeps waiting.
-  ("config is link", link("config.json", "lm.json"), LINK, BOTH),
+  ("config is link", link("config.json", "lm/config.json"), LINK, BOTH),
   ("folder is link", link("checkpoints", "lm/checkpoints"), LINK, BOTH),
   ("link deep inside", link(f"{LAST}/params/d/x", "secret"), LINK, BOTH),
   ("predictions are link", link("predictions.csv", "secret"), LINK, PREDICT),
   ("lock is link", link("lock", "secret"), LINK, TRAIN),
   ("config is pipe", pipe("config.json"), PIPE, BOTH),
-  ("socket", listen, PIPE, BOTH),
-  ("config is folder", folder("config.json"), "Is a directory", BOTH),
-  ("checkpoints are file", no_checkpoint, "has no checkpoint"),
   # Files that are too large to be read.
   ("sparse config", sparse("config.json"), "larger than 1,048,576", BOTH),
-  ("sparse vocabulary", sparse("vocabulary.json"), "larger than 67,1", BOTH),
   ("sparse array", sparse(f"{LAST}/params/manifest.ocdbt"), DAMAGED, BOTH),
   (
     "large position",
@@ -301,21 +264,10 @@ REFUSED: list[tuple] = [
   ("5000 digits", text("config.json", "[%s]" % ("9" * 5000)), "JSON", BOTH),
   ("path as task", field("task", "../../os"), "must be one of class", BOTH),
   ("escapes in a value", field("data.unit", ESCAPE), r"\x1b]0;owned", BOTH),
-  ("endless value", field("data.unit", "a" * 10**6), "aaa...", BOTH),
-  ("group as value", field("model", 3), "model: no such field", BOTH),
   # Sizes that only a config claims.
   ("hidden size", field("model.hidden_size", 2**24), SHAPES, BOTH),
-  ("layers", field("model.layers", 2**31 - 1), "from 1 to 128", BOTH),
-  (
-    "window",
-    only(field("data.window", 2**31 - 1), field("data.mapping", "many_to_one")),
-    "more than 2**24 symbols",
-    BOTH,
-  ),
   # vocabulary.json.
-  ("deep vocabulary", text("vocabulary.json", DEEP), "not JSON", BOTH),
   ("symbols as text", symbols("abc"), "a list of distinct strings", BOTH),
-  ("twice", symbols(["a", "a"]), "a list of distinct strings", BOTH),
   ("other names", symbols(["a"], name=ESCAPE), "lacks symbols", BOTH),
   (
     "million symbols",
@@ -355,16 +307,12 @@ REFUSED: list[tuple] = [
     "is of batch 1000000 of an epoch, which has 23",
     TRAIN,
   ),
-  ("deep position", text(f"{LAST}/position/metadata", DEEP), POSITION),
   ("best is path", position(best_step="../../x"), "='../../x' is not", BOTH),
-  ("best is NaN", position(best=float("nan")), "best=nan is not"),
   ("another step", position(step=2**31), "step=2147483648 is not"),
   ("unknown place", position(place=1), "must be an object of step, ", TRAIN),
   # Arrays.
   ("shape", array(shape=[2**40]), f"{SHAPES}: head.bias is {{", BOTH),
   ("block", array(chunks=[2**40]), "larger than the array", BOTH),
-  ("object", array(dtype="|O"), SHAPES, BOTH),
-  ("fields", array(dtype=[["a", "<f4", [2**40]]]), SHAPES, BOTH),
   (
     "compressor",
     array(
@@ -379,29 +327,26 @@ REFUSED: list[tuple] = [
 ]
 
 
-@pytest.mark.parametrize(
-  "edit, expected, lines",
-  [
-    pytest.param(edit, expected, *(lines or [(SAMPLE,)]), id=name)
-    for name, edit, expected, *lines in REFUSED
-  ],
-)
-def test_it_is_refused_in_a_line(edit, expected, lines, home, capfd):
-  edit(Path("x"))
-  for line in lines:
-    training = "--mode" not in line
-    before = state(home, "x" if training else None)
-    with lean():
-      status = main(line)
-    _, err = capfd.readouterr()
-    err = err.removeprefix(INPUT)
-    assert (err[:7], err.count("\n")) == ("error: ", 1), err
-    assert expected in err and status == 2, err
-    assert err[:-1].isprintable() and len(err) < 2100
-    assert state(home, "x" if training else None) == before
-  if SAMPLE in lines:
-    with pytest.raises(UserError):
-      experiments.load("x")
+def test_it_is_refused_in_a_line(home, capfd):
+  faults = []
+  for name, edit, expected, *rest in REFUSED:
+    edit(Path("x"))
+    for line in rest[0] if rest else [SAMPLE]:
+      other = "x" if "--mode" not in line else None  # Training locks x.
+      before = state(home, other)
+      with lean():
+        status = main(line)
+      err = INPUT.sub("", capfd.readouterr().err)
+      good = err.startswith("error: ") and err[:-1].isprintable()
+      if not good or expected not in err or len(err) > 2100 or status != 2:
+        faults.append((name, line, status, err))
+      if state(home, other) != before:
+        faults.append((name, line, "a file was changed"))
+    if not rest or SAMPLE in rest[0]:
+      with pytest.raises(UserError):
+        experiments.load("x")
+    renew(Path("x"))
+  assert not faults
 
 
 @pytest.mark.usefixtures("home")
@@ -417,7 +362,7 @@ FLAGS = '{"use_ocdbt": false, "use_zarr3": true, "tree_metadata": {"a": 1}}'
 
 
 def code(workdir: Path):
-  for name in ("config", "configs/base", "jax", "sitecustomize", "2"):
+  for name in ("config", "configs/base", "jax", "sitecustomize", "4"):
     (workdir / name).parent.mkdir(exist_ok=True)
     (workdir / f"{name}.py").write_text(OWN)
 
@@ -434,20 +379,13 @@ def damaged(workdir: Path):
   (folder / SUMS).touch()
 
 
-def more_names(workdir: Path):
-  path = workdir / "vocabulary.json"
-  fields = json.loads(path.read_text())
-  path.write_text(json.dumps({ESCAPE: fields["symbols"], **fields}))
-
-
 # Edits that change nothing, and the warning on stderr.
 HARMLESS: list[tuple] = [
   ("code", code, ""),
   ("folders that are no steps", names, ""),
-  ("another vocabulary", more_names, ""),
   (
     "what Orbax alone reads",
-    only(
+    changes(
       text(f"{LAST}/_CHECKPOINT_METADATA", '{"a": 1}'),
       text(f"{LAST}/params/_METADATA", FLAGS),
       text(f"{LAST}/params/_sharding", b"\xff"),
@@ -459,11 +397,11 @@ HARMLESS: list[tuple] = [
     "a damaged checkpoint",
     damaged,
     r"checkpoint 9 is damaged: params/\x1b]0;owned\x07\x9b2J\u202e is not in"
-    " sha256\ncheckpoint 2 is used instead\n",
+    " sha256\ncheckpoint 4 is used instead\n",
   ),
   (
     "places outside",
-    only(
+    changes(
       field("detect.output", "output"),
       field("detect.port", "0"),
       field("search.storage", "sqlite:///trials.db"),
@@ -474,61 +412,39 @@ HARMLESS: list[tuple] = [
 ]
 
 
-@pytest.fixture(scope="module")
-def expected(trained):
-  """The sample of the unchanged run."""
-  with (
-    pytest.MonkeyPatch.context() as patch,
-    redirect_stdout(StringIO()) as out,
-  ):
-    patch.chdir(trained)
-    assert main(SAMPLE.replace("=x", "=lm")) == 0
-  return out.getvalue()
+def test_it_changes_nothing(home, capfd):
+  assert main(SAMPLE.replace("=x", "=lm")) == 0
+  expected = capfd.readouterr().out
+  for name, edit, warning in HARMLESS:
+    edit(Path("x"))
+    before = state(home)
+    with lean():
+      assert main(SAMPLE) == 0
+    assert capfd.readouterr() == (expected, warning), name
+    assert state(home) == before, name
+    renew(Path("x"))
 
 
-@pytest.mark.parametrize(
-  "edit, warning", [pytest.param(*case, id=name) for name, *case in HARMLESS]
-)
-def test_it_changes_nothing(edit, warning, expected, home, capfd):
-  edit(Path("x"))
-  before = state(home)
-  with lean():
-    assert main(SAMPLE) == 0
-  assert capfd.readouterr() == (expected, warning)
-  assert state(home) == before
-
-
-@pytest.mark.usefixtures("home")
-def test_a_symbol_that_no_terminal_knows_is_printed(capfd):
-  path = Path("x/vocabulary.json")
-  content = json.loads(path.read_text())
-  content["symbols"]["symbols"][:] = map(chr, range(0xD800, 0xD807))
-  path.write_text(json.dumps(content))
-  assert main(SAMPLE) == 0
-  out, err = capfd.readouterr()
-  assert re.fullmatch(r"(\\ud80[0-6])*\n", out) and err == ""
-
-
-@pytest.mark.usefixtures("home")
 def test_no_type_of_any_field_goes_through():
   wrong = [None, True, -1, 1.5, "x", [], ["a"], {}, 10**30]
-  for name in config_lib.FIELDS:
+  names = {field.words: name for name, field in config_lib.FIELDS.items()}
+  for name in names.values():  # One field for each rule.
     for value in wrong:
-      Path("x/config.json").write_text('{"format": 1}')
-      field(name, value)(Path("x"))
+      fields = config_lib.flat({name: value})
       try:
-        config = config_lib.read_run("x")
+        config = config_lib.with_fields(Path("config.json"), fields)
         config_lib.check(config)
       except UserError:
         continue
-      assert config_lib.FIELDS[name].holds(config_lib.flat(config)[name])
+      value = config_lib.flat(config)[name]
+      assert config_lib.FIELDS[name].holds(value)
 
 
 @pytest.mark.usefixtures("home")
 def test_a_terminal_gets_nothing_that_it_would_obey(capsys, monkeypatch):
   path = Path("x/vocabulary.json")
   content = json.loads(path.read_text())
-  content["symbols"]["symbols"][:2] = ["\x1b", "\x9b"]
+  content["symbols"]["symbols"][:3] = ["\x1b", "\x9b", "\ud800"]
   path.write_text(json.dumps(content))
   sample = "--workdir=x --mode=sample --config.sample.prime=\x1b\x9b"
   predict = "--workdir=x --mode=predict --config.predict.text=\x1b\x9bab"

@@ -8,18 +8,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
 
 from seqrnn import __main__, cli
 from seqrnn.config import command
-from seqrnn.config import read as config_lib
 from seqrnn.config.resolve import Facts, Machine, resolve
 from seqrnn.configs import base
 from seqrnn.errors import Interrupted, UserError
 from seqrnn.runtime import files
-from tests.conftest import TINY, write_text
 
 ROOT = Path(__file__).parents[1]
 BASE = (
@@ -29,10 +28,8 @@ BASE = (
 
 # The user's files, beside a corpus and two trained runs.
 FILES = {
-  "empty.txt": b"",
   "one.txt": b"a",
   "text.txt": b"a text of the user's, which has no gap in it\n" * 4,
-  "latin.txt": "caf\xe9".encode("latin-1"),
   "hidden/.txt": b"a hidden file is no part of a corpus",
   "key.py": (BASE + "  c.model.hiden_size = 3\n  return c\n").encode(),
   "dict.py": b"def get_config():\n  return {'seed': 3}\n",
@@ -67,15 +64,9 @@ MISTAKES = {
   f"{LM} --config.model.bidirectional": "use task='gap_model'",
   f"{GAP} --config.data.stateful": "the backward tower has no carry",
   # The corpus.
-  f"{LM} --config.data.path=no.txt": "data.path='no.txt': no such file",
   f"{LM} --config.data.path=hidden": "='hidden': no file in this folder",
-  f"{LM} --config.data.path=empty.txt": "the corpus is empty",
-  f"{LM} --config.data.path=latin.txt": "latin.txt: byte 3 is not UTF-8",
-  f"{LM} --config.data.path=none": "data.source=files needs data.path",
-  f"{LM} --config.data.source=stdlib": "is read with data.source=files only",
   f"{LM} --config.data.min_count=9999": "none is left for the vocabulary",
   f"{LM} --config.data.path=one.txt": "leaves no symbol for the validation",
-  f"{LM} --config.data.split=stream_tails": "needs one document, not 3",
   f"{LM} --config.data.offset=999": "data.offset=999: no document is long",
   # The workdir.
   f"{LM} --workdir=text.txt": "--workdir=text.txt: must be a folder",
@@ -89,7 +80,7 @@ MISTAKES = {
   "--workdir=letters --mode=sample": "letters/vocabulary.json: not JSON",
   "--workdir=bare --mode=sample": "bare: has no checkpoint; train this run",
   "--workdir=lm --mode=sample --config.checkpoint.step=9": "no such checkpoint",
-  "--workdir=damaged --mode=sample": "no checkpoint is intact, checkpoint 2",
+  "--workdir=damaged --mode=sample": "no checkpoint is intact, checkpoint 4",
   # The modes.
   "--workdir=lm --mode=search": "--workdir=lm: has no search; start one",
   f"{LM} --mode=search --config.search.space=seed=3": "must be log_uniform(",
@@ -112,27 +103,16 @@ def edit(workdir: Path, group: str, **fields):
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
-  """A folder with the user's files, a corpus, and runs, sound and broken."""
+def home(tmp_path_factory, trained):
+  """A folder with the user's files, and runs, sound and broken."""
   home = tmp_path_factory.mktemp("home")
   for name, content in FILES.items():
     (home / name).parent.mkdir(exist_ok=True)
     (home / name).write_bytes(content)
-  write_text(home)
-  config = base.get_config()
-  config.update_from_flattened_dict(
-    {**TINY, "data.path": "corpus", "train.max_steps": 2}
-  )
-  with pytest.MonkeyPatch.context() as patch:
-    patch.chdir(home)
-    (home / "lm.json").write_text(config.to_json())
-    assert main(f"{LM} --workdir=lm") == 0
-    config.task = "gap_model"
-    (home / "gap.json").write_text(config.to_json())
-  copies = ["gap", "paths", "changed", "broken", "letters", "bare", "damaged"]
-  for name in copies:
-    shutil.copytree(home / "lm", home / name)
-    if name not in ("bare", "damaged"):  # Whose other files are as they were.
+  names = ["lm", "gap", "paths", "changed", "broken", "letters", "bare"]
+  for name in [*names, "damaged"]:
+    shutil.copytree(trained(), home / name)
+    if name not in ("lm", "bare", "damaged"):  # Others are as they were.
       (home / name / files.SUMS).unlink()
   edit(home / "gap", "", task="gap_model")
   edit(home / "changed", "data", path="text.txt")
@@ -140,9 +120,11 @@ def home(tmp_path_factory):
   (home / "broken/config.json").write_text("{")
   (home / "letters/vocabulary.json").write_text("abc")
   shutil.rmtree(home / "bare/checkpoints")
-  for file in (home / "damaged/checkpoints/2/params").rglob("*"):
+  for file in (home / "damaged/checkpoints/4/params").rglob("*"):
     if file.is_file():
       file.write_bytes(b"\0" * 8)
+  for name in ("lm", "gap"):
+    shutil.copy(home / name / "config.json", home / f"{name}.json")
   return home
 
 
@@ -173,56 +155,37 @@ def test_a_mistake_is_one_line_and_status_2(home, call, capfd):
   assert contents(home) == before
 
 
-def test_what_the_machine_lacks_is_a_mistake_too(call, capfd, monkeypatch):
-  def fail(*_):
-    raise RuntimeError("INTERNAL: Out of memory allocating 99 bytes.")
-
-  with monkeypatch.context() as patch:
-    patch.setattr("seqrnn.modes.sample.run", fail)
-    assert call("--workdir=lm --mode=sample") == 2
-  monkeypatch.setenv("JAX_PLATFORMS", "cuda")
-  monkeypatch.setattr(jax, "devices", fail)
-  assert call("--workdir=lm --mode=sample") == 2
-  memory, platform = capfd.readouterr().err.splitlines()
-  assert memory.startswith("error: out of memory: model.hidden_size")
-  assert platform.startswith(
-    "error: JAX_PLATFORMS=cuda: no such device is available"
-  )
-
-
-def test_a_bug_shows_its_traceback(call, monkeypatch):
-  def fail(*_):
-    raise RuntimeError("a bug")
-
-  monkeypatch.setattr("seqrnn.modes.sample.run", fail)
-  with pytest.raises(RuntimeError, match="a bug"):
-    call("--workdir=lm --mode=sample")
-
-
-def test_debug_prints_the_traceback_of_a_mistake_too(call, capfd, monkeypatch):
-  def fail(*_):
-    try:
-      Path("nowhere/file").read_text()
-    except OSError:
-      raise UserError("nowhere: cannot be written") from None
-
-  monkeypatch.setattr("seqrnn.modes.sample.run", fail)
+def test_how_a_mode_ends(call, capfd, monkeypatch):
+  """A full memory, a missing device, an interruption, a mistake, a bug."""
   line = "--workdir=lm --mode=sample"
+
+  def ends(error, *flags):
+    def fail(*_):
+      raise error from OSError("the cause")
+
+    monkeypatch.setattr("seqrnn.modes.sample.run", fail)
+    return call(" ".join([line, *flags])), capfd.readouterr().err
+
+  memory = RuntimeError("INTERNAL: Out of memory allocating 99 bytes.")
+  status, err = ends(memory)
+  assert status == 2 and err.startswith("error: out of memory: model.hidden")
+  assert ends(Interrupted("saved", 143)) == (143, "saved\n")
+  mistake = UserError("nowhere: cannot be written")
+  assert ends(mistake) == (2, f"error: {mistake}\n")
+  status, err = ends(mistake, "--debug")
+  assert status == 2 and err.endswith(f"\nerror: {mistake}\n")
+  assert "in fail\n" in err and "OSError: the cause" in err
+  with pytest.raises(RuntimeError, match="a bug"):
+    ends(RuntimeError("a bug"))
+
+  def no_device(*_):
+    raise memory
+
+  monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+  monkeypatch.setattr(jax, "devices", no_device)
   assert call(line) == 2
-  assert capfd.readouterr().err == "error: nowhere: cannot be written\n"
-  assert call(f"{line} --debug") == 2
   err = capfd.readouterr().err
-  assert err.endswith("\nerror: nowhere: cannot be written\n")
-  assert "in fail\n" in err and "No such file or directory" in err
-
-
-def test_an_interruption_is_one_line(call, capfd, monkeypatch):
-  def fail(*_):
-    raise Interrupted("saved", 143)
-
-  monkeypatch.setattr("seqrnn.modes.sample.run", fail)
-  assert call("--workdir=lm --mode=sample") == 143
-  assert capfd.readouterr().err == "saved\n"
+  assert err.startswith("error: JAX_PLATFORMS=cuda: no such device is avail")
 
 
 @pytest.fixture
@@ -256,7 +219,7 @@ def test_the_default_workdir_names_what_flags_changed(resolved):
 
 def test_a_workdir_alone_stands_for_its_run(resolved):
   config, workdir = resolved("--workdir=lm")
-  assert str(workdir) == "lm" and config.train.max_steps == 2
+  assert str(workdir) == "lm" and config.train.max_steps == 4
   config, _ = resolved("--workdir=lm --config.train.max_steps=none")
   assert config.train.max_steps is None
 
@@ -284,10 +247,10 @@ def without_inputs(err):
   return re.sub(r"^\S+/config.json: input .*\n", "", err, flags=re.MULTILINE)
 
 
-def start(*arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
-  return subprocess.run(
-    [sys.executable, *arguments], cwd=cwd, capture_output=True, text=True
-  )
+def start(*arguments: str, **more: Any) -> subprocess.CompletedProcess:
+  options: dict[str, Any] = {"cwd": ROOT, "stdout": subprocess.PIPE} | more
+  line = [sys.executable, *arguments]
+  return subprocess.run(line, stderr=subprocess.PIPE, text=True, **options)
 
 
 # All that the modes print.
@@ -298,8 +261,8 @@ LINES = [
 train: [\d,]+ symbols in \d+ documents
 validation: [\d,]+ symbols in \d+ documents
 language_model: [\d,]+ parameters, 7 symbols and 4 special ones
-step 2  epoch 0  train .* validation .* bits/symbol  accuracy .*%  best
-chain: finished at step 2; best validation loss .* nats at step 2
+step 4  epoch 0  train .* validation .* bits/symbol  accuracy .*%  best
+chain: finished at step 4; best validation loss .* nats at step 4
 """,
   ),
   ("--workdir=chain --mode=sample --config.sample.length=8", r"[a-e \n]*\n"),
@@ -311,64 +274,48 @@ chain: finished at step 2; best validation loss .* nats at step 2
   ),
   (
     "--workdir=chain --mode=evaluate",
-    r"""chain, step 2: test split
+    r"""chain, step 4: test split
 (?:[┏┃┡│└].*\n)+""",
   ),
 ]
 
 
-def test_modes_print_their_own_lines_and_nothing_else(home):
+def test_modes_print_their_own_lines_and_nothing_else(call, capfd):
   for line, expected in LINES:
-    done = start(str(ROOT / "run.py"), *shlex.split(line), cwd=home)
-    err = without_inputs(done.stderr)
-    assert (done.returncode, err) == (0, ""), line
-    assert re.fullmatch(expected, done.stdout), done.stdout
+    assert call(line) == 0
+    out, err = capfd.readouterr()
+    assert without_inputs(err) == "", line
+    assert re.fullmatch(expected, out), out
 
 
-def test_a_reader_that_goes_away_is_no_mistake(home):
-  # The run was trained on 4 devices, and this process has one. The streams
-  # print more than a pipe holds, whatever symbols end them.
-  command = [sys.executable, str(ROOT / "run.py"), "--workdir=lm"]
-  settings = "--config.sample.streams=20000", "--config.sample.length=4"
-  with subprocess.Popen(
-    [*command, "--mode=sample", *settings],
-    cwd=home,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-  ) as process:
-    assert process.stdout is not None and process.stderr is not None
-    process.stdout.read(1)
-    process.stdout.close()
-    assert process.stderr.read() == b""
-    assert process.wait() == 141
+def test_a_reader_that_goes_away_is_no_mistake():
+  reader, writer = os.pipe()
+  os.close(reader)
+  done = start("run.py", "--help", stdout=writer)
+  os.close(writer)
+  assert (done.returncode, done.stderr) == (141, "")
 
 
-def test_a_full_disk_behind_stdout_is_named(home):
+def test_a_full_disk_behind_stdout_is_named():
   if not Path("/dev/full").exists():
     pytest.skip("no /dev/full")
   with open("/dev/full", "w") as full:
-    done = subprocess.run(
-      [sys.executable, str(ROOT / "run.py"), "--help"],
-      stdout=full,
-      stderr=subprocess.PIPE,
-      text=True,
-      cwd=home,
-    )
+    done = start("run.py", "--help", stdout=full)
   assert done.returncode == 2
   assert done.stderr == "error: stdout: No space left on device\n"
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
-@pytest.mark.parametrize(("flag", "status"), [("--help", 0), ("--mode=x", 2)])
-def test_a_stream_may_be_closed(closed, flag, status):
-  done = subprocess.run(
-    ["sh", "-c", f'exec "$0" run.py {flag} {closed}', sys.executable],
-    capture_output=True,
-    text=True,
-    cwd=ROOT,
-  )
-  assert done.returncode == status, done
-  assert done.stderr.count("\n") == (status == 2 and "2>" not in closed), done
+def test_a_stream_may_be_closed():
+  for closed, flag, status in ((">&- 2>&-", "--help", 0), (">&-", "-x", 2)):
+    line = f'exec "$0" run.py {flag} {closed}'
+    done = subprocess.run(
+      ["sh", "-c", line, sys.executable],
+      capture_output=True,
+      text=True,
+      cwd=ROOT,
+    )
+    assert done.returncode == status, done
+    assert done.stderr.count("\n") == (status == 2), done
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a function of glibc")
@@ -383,14 +330,9 @@ launch.configure_device(1)
 launch.configure_device(1)
 import jax, numpy
 jax.jit(lambda x: jax.debug.callback(lambda: print(given)))(numpy.ones(3))
-launch._LONG = 1e9
-jax.jit(lambda x: x + 1)(numpy.ones(3))
-print(given)
 """
-  done = subprocess.run(
-    [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
-  )
-  assert done.stdout == "[0]\n[0]\n", done
+  done = start("-c", code)
+  assert done.stdout == "[0]\n", done
 
 
 def test_an_interrupt_in_a_callback_is_not_lost():
@@ -407,9 +349,7 @@ try:
 except KeyboardInterrupt:
   print("interrupted")
 """
-  done = subprocess.run(
-    [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT
-  )
+  done = start("-c", code)
   assert (done.stdout, done.stderr) == ("interrupted\n", "")
 
 
@@ -442,19 +382,16 @@ def test_cpu_devices_and_workers_by_the_rule():
     assert shared(config, 4, "search") == expected
 
 
-@pytest.mark.parametrize("mode", ["train", "evaluate"])
-def test_cpu_devices_stay_what_they_were(tmp_path, mode):
-  (tmp_path / "c.py").write_text(BASE + "  return c\n")
-  config = base.get_config()
-  config.train.cpu_devices, config.train.cpu_threads = 3, 5
-  config_lib.save(config, tmp_path / "config.json")
-  flags = [f"--config={tmp_path / 'c.py'}", f"--workdir={tmp_path}"]
-  flags.append(f"--mode={mode}")
+@pytest.mark.usefixtures("call")
+def test_cpu_devices_stay_what_they_were(home):
+  edit(home / "bare", "train", cpu_devices=3, cpu_threads=5)
+  (home / "bare" / files.SUMS).unlink()
+  flags = [LM, "--workdir=bare", "--mode=evaluate"]
 
   def resolved(overrides):
     parsed = cli.define_flags()
     parsed(["run.py", *flags])
-    machine = Machine(mode, 2)
+    machine = Machine("evaluate", 2)
     train = command.resolve(parsed, overrides, machine)[0].train
     return train.cpu_devices, train.cpu_threads
 
@@ -463,24 +400,22 @@ def test_cpu_devices_stay_what_they_were(tmp_path, mode):
   assert resolved({"train.cpu_threads": 1}) == (3, 1)
 
 
-@pytest.mark.parametrize("given", [None, "", "glibc.malloc.check=1"])
-def test_huge_pages_are_asked_for_once(monkeypatch, given):
+def test_huge_pages_are_asked_for_once(monkeypatch):
   started = []
   monkeypatch.setattr(os, "execv", lambda *args: started.append(args))
-  monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-  if given is not None:
-    monkeypatch.setenv("GLIBC_TUNABLES", given)
+  monkeypatch.setenv("GLIBC_TUNABLES", "")
+  __main__.take_huge_pages()
+  assert started == []  # The user has set it.
+  monkeypatch.delenv("GLIBC_TUNABLES")
   for _ in range(2):
     __main__.take_huge_pages()
-  expected = [] if given is not None else [(sys.executable, sys.orig_argv)]
-  assert started == (expected if sys.platform == "linux" else [])
+  assert len(started) == (sys.platform == "linux")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")
-@pytest.mark.parametrize("program", ["run.py", "seqrnn/__main__.py"])
-def test_a_program_starts_again_before_it_imports_anything(program):
+def test_a_program_starts_again_before_it_imports_anything():
   """And passes on all arguments, those of Python itself, too."""
-  code = f"""
+  code = """
 import os, runpy, sys
 def execv(path, argv):
   print(path == sys.executable, argv[1:] == sys.orig_argv[1:])
@@ -488,15 +423,10 @@ def execv(path, argv):
   sys.exit()
 os.execv = execv
 del os.environ["GLIBC_TUNABLES"]
-runpy.run_path({program!r}, run_name="__main__")
+runpy.run_path("run.py", run_name="__main__")
 """
-  done = subprocess.run(
-    [sys.executable, "-c", code, "--config=x"],
-    env={**os.environ, "GLIBC_TUNABLES": ""},
-    capture_output=True,
-    text=True,
-    cwd=ROOT,
-  )
+  environment = {**os.environ, "GLIBC_TUNABLES": ""}
+  done = start("-c", code, "--config=x", env=environment)
   assert done.stdout == "True True\nFalse glibc.malloc.hugetlb=1\n", done
 
 
