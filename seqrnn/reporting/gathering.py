@@ -161,19 +161,14 @@ def gather(
     {
       "run": name,
       **{field: config[field] for field in fields},
+      "state": None,
       "step": None,
       **figures,
     }
     for name, (config, figures) in zip(names, runs.values(), strict=True)
   ]
   columns = dict.fromkeys(name for row in rows for name in row)
-  parts = [name.partition("_") for name in columns]
-  figures = dict.fromkeys(x for split, _, x in parts if split in SPLITS)
-  order = ["run", *fields, "state", "step"]
-  for name in summary.ordered(figures):
-    order += [f"{split}_{name}" for split in SPLITS]
-  order = [name for name in order if name in columns]
-  return [{name: row.get(name) for name in order} for row in rows]
+  return [{name: row.get(name) for name in columns} for row in rows]
 
 
 def without_derived(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ from seqrnn.reporting.subject import (
 from seqrnn.runtime import sharding
 from seqrnn.sampling.sampler import generator, sample_music
 from seqrnn.sampling.texts import prime_ids
-from seqrnn.scoring.predictions import predictions
+from seqrnn.scoring.predictions import Prediction, predictions
 
 _TEMPERATURES = (0.3, 0.6, 0.9, 1.2)
 _DRAWN = 480  # Length of a sample.
@@ -117,19 +117,15 @@ def samples(subject: Subject) -> Section:
 def surprises(subject: Subject, source: ReadSplit) -> Section:
   """A text, coloured by the surprisal of its symbols."""
   symbols = subject.symbols
+  name = lambda i: named(symbols, i)
   marks: list[Mark] = []
   for ids_S, nll_T, best_TK, share_TK, _ in zip(
     source.ids, *source.reading, strict=True
   ):
-    for t, i in enumerate(ids_S):
-      if i <= BEGIN:
-        continue
-      mark = Mark(shown(symbols, i), named(symbols, i))
-      if t:
-        names = [named(symbols, best) for best in best_TK[t - 1]]
-        likely = list(zip(names, share_TK[t - 1], strict=True))
-        mark = mark._replace(bits=nll_T[t - 1] / math.log(2), likely=likely)
-      marks.append(mark)
+    answers = nll_T, best_TK, share_TK
+    place_T = np.arange(1, len(ids_S))
+    p = Prediction(0, ids_S, [], place_T, ids_S[1:], [], *answers)
+    marks += prediction_marks(symbols, p, name)
     if page.full(marks):
       break
     if marks and not marks[-1].text.endswith("\n"):

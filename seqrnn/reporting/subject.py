@@ -243,18 +243,18 @@ def prediction_marks(
     prediction: of the text.
     name: id of a target -> its name.
   """
-  places = {int(t): n for n, t in enumerate(prediction.positions)}
+  p = prediction
+  answers = zip(p.surprisal, p.ids, p.probabilities, strict=True)
+  known = dict(zip(p.positions.tolist(), answers, strict=True))
   marks = []
-  for t, i in enumerate(prediction.inputs):
+  for t, i in enumerate(p.inputs):
     if i <= BEGIN:
       continue
-    mark = Mark(shown(symbols, i), named(symbols, i))
-    n = places.get(t)
-    if n is not None:
-      names = [name(best) for best in prediction.ids[n]]
-      likely = list(zip(names, prediction.probabilities[n], strict=True))
+    bits, likely = None, []
+    if t in known:
+      nats, ids_K, chances_K = known[t]
       # JSON has no infinity.
-      bits = min(float(prediction.surprisal[n]) / math.log(2), 99)
-      mark = mark._replace(bits=bits, likely=likely)
-    marks.append(mark)
+      bits = min(float(nats) / math.log(2), 99)
+      likely = list(zip(map(name, ids_K), chances_K, strict=True))
+    marks.append(Mark(shown(symbols, i), named(symbols, i), bits, likely))
   return marks
