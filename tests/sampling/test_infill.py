@@ -113,7 +113,7 @@ def test_an_estimate_accounts_for_what_was_not_drawn(language_model):
   fillings = words(5)
   chances = softmax(exact(language_model, [f"ab{one}ca" for one in fillings]))
   chances = dict(zip(fillings, chances, strict=True))
-  drawn = filled(language_model, "ab_{5}ca", candidates=500, top_k=10_000)
+  drawn = filled(language_model, "ab_{5}ca", top_k=10_000)
   shares = {one.gaps[0]: one.probability for one in drawn}
   ratios = [shares[filling] / chances[filling] for filling in shares]
   assert sum(shares.values()) < 0.8
@@ -124,51 +124,39 @@ def test_several_gaps_of_a_language_model(language_model):
   pairs = [*itertools.product(words(2), words(1))]
   scores = exact(language_model, [f"{a}b{b}d" for a, b in pairs])
   chances = dict(zip(pairs, softmax(scores), strict=True))
-  fillings = filled(language_model, "_{2}b_{1}d", candidates=300, top_k=10_000)
+  known = dict(zip(pairs, scores, strict=True))
+  fillings = filled(language_model, "_{2}b_{1}d", top_k=10_000)
   for one in fillings:
     first, second = one.gaps
     assert one.text == f"{first}b{second}d"
-    [score] = exact(language_model, [one.text])
-    assert one.score == pytest.approx(score, abs=1e-4)
+    assert one.score == pytest.approx(known[first, second], abs=1e-4)
     assert one.probability == pytest.approx(
       chances[first, second], rel=0.4, abs=0.02
     )
   assert len(fillings) == len({tuple(one.gaps) for one in fillings})
-  again = filled(language_model, "_{2}b_{1}d", candidates=300, top_k=10_000)
+  again = filled(language_model, "_{2}b_{1}d", top_k=10_000)
   assert again == fillings
-  other = filled(language_model, "_{2}b_{1}d", candidates=300, seed=1)
+  other = filled(language_model, "_{2}b_{1}d", seed=1)
   assert other != fillings[:5]
+  # Another mark: no text of the corpus has the four characters of `_{2}`.
+  [one] = filled(language_model, "a_{2}?{2}c", gap="?", top_k=1)
+  assert one.text[:5] == "a" + 4 * "\ufffd" and len(one.gaps[0]) == 2
 
 
-@pytest.mark.parametrize(
-  "fields",
-  [
-    {},
-    {
-      "model.cell": "gru",
-      "model.layers": 2,
-      "model.embedding_size": 6,
-      "model.merge": "sum",
-      "model.heads": "all",
-      "data.boundaries": False,
-    },
-  ],
-)
-def test_the_pseudo_log_likelihood_is_that_of_the_model(tmp_path, fields):
+def test_the_pseudo_log_likelihood_is_that_of_the_model(tmp_path):
+  fields = {"model.layers": 2, "model.merge": "sum", "data.boundaries": False}
   model = made(tmp_path, {"task": "gap_model", **fields})
   fillings = filled(model, "ab_{2}\u00e9ca_", candidates=8, sweeps=2)
   scores = [one.score for one in fillings]
   assert scores == sorted(scores, reverse=True)
+  texts = [one.text.replace("\ufffd", "\u00e9") for one in fillings]
+  ids_NT = rows(model, texts)[:, 1:]
+  each_NT = np.where(ids_NT > UNKNOWN, taken(log_p(model, ids_NT), ids_NT), 0)
+  np.testing.assert_allclose(scores, each_NT.sum(1), atol=1e-4)
   for one in fillings:
     assert one.probability is None
     first, second = one.gaps
     assert one.text == f"ab{first}\ufffdca{second}" and len(second) == 1
-    text = one.text.replace("\ufffd", "\u00e9")
-    ids_1T = rows(model, [text], last=[END])
-    if fields:
-      ids_1T = ids_1T[:, 1:-1]
-    each_1T = taken(log_p(model, ids_1T), ids_1T)[ids_1T > UNKNOWN]
-    assert one.score == pytest.approx(each_1T.sum(), abs=1e-4)
 
 
 def stationary(model, n):
@@ -213,32 +201,39 @@ def test_sweeps_tend_to_the_stationary_distribution(gap_model):
   assert stats.chisquare(*merged(counts, means)).pvalue > 0.01
 
 
-@pytest.mark.parametrize(
-  ("text", "settings", "message"),
-  [
-    ("a_{3,20}", {}, "{3,20} must be the length of a gap, as {5}; from 1"),
-    ("a_{0}b", {}, "{0} must be the length of a gap"),
-    ("a_{501}b_{500}", {}, "must have gaps, such as _{5}, of at most 1,000"),
-    ("ab", {}, "must have gaps, such as _{5}"),
-  ],
-)
-def test_texts_that_cannot_be_filled_are_refused(
-  language_model, text, settings, message
-):
-  with pytest.raises(UserError) as error:
-    filled(language_model, text, **settings)
-  assert message in str(error.value)
-  assert "\n" not in str(error.value)
-
-
-def test_models_that_cannot_fill_are_refused(language_model):
+def test_gaps_that_cannot_be_filled_are_refused(language_model):
   config, experiment, params = language_model
-  with pytest.raises(UserError, match="cannot fill gaps; if _{ is a part of"):
-    filled((config, experiment._replace(decoder=None), params), "a_{2}")
-  other = config.copy_and_resolve_references()
-  other.data.boundaries = False
-  with pytest.raises(UserError, match="needs a symbol before it"):
-    filled((other, experiment, params), "_{2}a")
+  bare = config.copy_and_resolve_references()
+  bare.data.boundaries = False
+  silent = experiment._replace(decoder=None)
+  for text, model, message in (
+    ("a_{3,20}", language_model, "{3,20} must be the length of a gap, as {5};"),
+    ("a_{0}b", language_model, "{0} must be the length of a gap"),
+    ("a_{501}b_{500}", language_model, "gaps, such as _{5}, of at most 1,000"),
+    ("ab", language_model, "must have gaps, such as _{5}"),
+    ("a_{2}", (config, silent, params), "cannot fill gaps; if _{ is a part of"),
+    ("_{2}a", (bare, experiment, params), "needs a symbol before it"),
+  ):
+    with pytest.raises(UserError) as error:
+      filled(model, text)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_mark_without_a_length_is_a_word(tmp_path):
+  (tmp_path / "f").write_text("a b c _d\n" * 50)
+  fields = {"task": "gap_model", "data.unit": "word"}
+  config = tiny(tmp_path, {"data.path": str(tmp_path / "f"), **fields})
+  experiment = experiments.build(config, None)
+  for punctuation, text, count in (
+    (False, "a _ c _d", 1),
+    (False, "a _, _{2}", 1),
+    (True, "a _, b _", 2),
+    (False, "a _d", 0),
+  ):
+    config.data.punctuation, config.predict.text = punctuation, text
+    assert infill.is_asked(experiment, config) == bool(count)
+    if count:
+      assert len(infill.parse_gaps(experiment, config)[0].gaps) == count
 
 
 def test_a_gap_is_filled_in_one_session(tmp_path):
@@ -256,10 +251,3 @@ def test_a_gap_is_filled_in_one_session(tmp_path):
   open = infill.OPEN
   assert question.ids_T.tolist() == [BEGIN, a, open, open, UNKNOWN, b]
   assert (question.gaps, unknown) == ([slice(2, 4)], ["z"])
-
-
-def test_another_mark_leaves_the_usual_one_to_the_text(language_model):
-  fillings = filled(language_model, "a_{2}?{2}c", gap="?", top_k=1)
-  # No text of the corpus has the four characters of `_{2}`.
-  assert fillings[0].text[:5] == "a" + 4 * "\ufffd"
-  assert len(fillings[0].gaps[0]) == 2

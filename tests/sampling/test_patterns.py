@@ -13,7 +13,7 @@ from scipy import stats
 from seqrnn import experiments
 from seqrnn.data.vocabulary import BEGIN, END, RESERVED, Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.sampling import automaton, sampler, texts
+from seqrnn.sampling import automaton, patterns, sampler, texts
 from seqrnn.sampling.automaton import PatternError
 from seqrnn.sampling.patterns import (
   ENDED,
@@ -71,7 +71,7 @@ def test_a_table_accepts_the_matches_of_python(unit, monkeypatch):
     rows = [r for r in rows if "\ufffd" not in vocabulary.text(r)]
   matched = [vocabulary.text(row) for row in rows]
   rng, tables = random.Random(4), 0
-  for _ in range(60):
+  for _ in range(25):
     pattern = expression(rng)
     true = [bool(re.fullmatch(pattern, text)) for text in matched]
     try:
@@ -88,7 +88,7 @@ def test_a_table_accepts_the_matches_of_python(unit, monkeypatch):
         len(row) for row, is_match in zip(rows, true, strict=True) if is_match
       ]
       assert table.shortest == min(lengths)
-  assert tables > 30
+  assert tables > 12
 
 
 def test_needs_and_ends():
@@ -143,13 +143,12 @@ def chances_of_texts(experiment, params, boundaries, temperature):
   return chances
 
 
-@pytest.mark.parametrize("boundaries", [True, False])
-def test_samples_follow_the_distribution(tmp_path, boundaries):
-  config = tiny(tmp_path, {"data.boundaries": boundaries})
+def test_samples_follow_the_distribution(tmp_path):
+  config = tiny(tmp_path)
   experiment = experiments.build(config, {"symbols": ABC})
   params = jax.jit(experiment.init)(jax.random.key(5))
-  params = jax.tree.map(lambda leaf: 3 * leaf, params)  # Far from uniform.
-  temperature = 1.0 if boundaries else 0.7
+  params = jax.tree.map(lambda leaf: 3 * np.asarray(leaf), params)
+  boundaries, temperature = True, 0.7
   chances = chances_of_texts(experiment, params, boundaries, temperature)
   table = compile_pattern(PATTERN, ABC)
   one = constraint(table, LENGTH, temperature, boundaries)
@@ -168,30 +167,25 @@ def test_samples_follow_the_distribution(tmp_path, boundaries):
 def test_a_likely_symbol_that_is_never_drawn_hides_no_end():
   table = compile_pattern("a", Vocabulary("char", ("a", "b")))
   one = constraint(table, 9, 0.01, boundaries=False)
-  state_B = one.processor.advance(
-    one.arrays, one.start(np.ones((1, 1))), np.array([4]), 0
-  )
+  apply, advance = map(jax.jit, one.processor)
+  start_B = one.start(np.ones((1, 1)))
+  state_B = advance(one.arrays, start_B, np.array([4]), 0)
   logits_BV = np.array([[0, 0, 0, 500, -5, -5]], np.float32)  # Unknown.
-  [after_V] = one.processor.apply(one.arrays, state_B, logits_BV, 1)
+  after_V = np.asarray(apply(one.arrays, state_B, logits_BV, 1))[0]
   assert np.flatnonzero(after_V > -np.inf).tolist() == [END]
   np.testing.assert_allclose(after_V[END], -5 + 0.01 * np.log(2), rtol=1e-6)
 
 
 VOCABULARIES = {
   "char": Vocabulary("char", ("\n", *map(chr, range(32, 127)))),
-  "byte": Vocabulary("byte", tuple("ab01-") + ("\xc3", "\xa9", "\xa8")),
   "word": Vocabulary("word", ("ab", "a", "b", "\n", "12", "1", "-")),
-  "session": Vocabulary("session", ("E1", "E22", "E3")),
 }
 NAME = "[a-z_][a-z0-9_]*"
 FORMS = [
-  ("char", r"(19|20)\d{2}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"),
-  ("char", r"[+-]?(0|[1-9]\d{0,5})(\.\d+)?([eE][+-]?\d{1,3})?"),
-  ("char", rf"def {NAME}\(({NAME}(, {NAME})*)?\)( -> {NAME})?:\n"),
-  ("char", r"\[\d\d:\d\d\] (INFO|WARN(ING)?|ERROR) [\w.]{1,50}: [^\n]+\n"),
-  ("byte", r"[aé]+-\w?"),
-  ("word", r"(ab? )*12(\n+-|1)*"),
-  ("session", r"E1( E[23]+){2,9} E1"),
+  ("char", True, r"(19|20)\d{2}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"),
+  ("char", False, r"[+-]?(0|[1-9]\d{0,5})(\.\d+)?([eE][+-]?\d{1,3})?"),
+  ("char", True, rf"def {NAME}\(({NAME}(, {NAME})*)?\)( -> {NAME})?:\n"),
+  ("word", True, r"(ab? )*12(\n+-|1)*"),
 ]
 
 
@@ -201,23 +195,23 @@ def draw(tmp_path_factory):
   folder, models = tmp_path_factory.mktemp("patterns"), {}
 
   def drawn(unit="char", boundaries=True, **settings):
-    settings = {"streams": 40, "length": 40, **settings}
+    settings = {"streams": 20, "length": 40, **settings}
     fields = {f"sample.{name}": value for name, value in settings.items()}
     units = {"data.unit": unit, "data.boundaries": boundaries}
     config = tiny(folder, {**units, **fields})
     if unit not in models:
-      symbols = {"symbols": VOCABULARIES[unit]}
-      models[unit] = experiments.build(config, symbols)
-    params = jax.jit(models[unit].init)(jax.random.key(1))
-    return texts.sample(models[unit], params, config)
+      experiment = experiments.build(config, {"symbols": VOCABULARIES[unit]})
+      params = jax.jit(experiment.init)(jax.random.key(1))
+      models[unit] = experiment, params
+    return texts.sample(*models[unit], config)
 
   return drawn
 
 
 def test_every_sample_is_a_match(draw):
-  for boundaries, (unit, pattern) in enumerate(FORMS, 1):
+  for unit, boundaries, pattern in FORMS:
     settings = {"temperature": (0.0, 1.0), "pattern": pattern}
-    drawn = draw(unit, bool(boundaries % 2), **settings)
+    drawn = draw(unit, boundaries, **settings)
     assert all(re.fullmatch(pattern, text) for text in drawn), drawn
     assert len(set(drawn)) > 5
   drawn = draw(prime="ab", pattern="[cd]{3}")
@@ -231,8 +225,7 @@ def test_patterns_that_are_refused(draw, monkeypatch):
     ("[[a]]", "syntax error: Possible nested set"),
     ("(" * 5000 + ")" * 5000, "syntax error: "),
     ("ax(é|b)[éè]", "no text of the vocabulary's symbols (char) matches"),
-    *((s, "it has an anchor") for s in ("a(?!b)", "(?=a)", r"a\b", r"(a)\1")),
-    *((s, "it has an anchor") for s in ("a++", "(?>a)", "(a)?(?(1)b|c)")),
+    *((s, "it has an anchor") for s in ("(?=a)", r"a\b", r"(a)\1", "a++")),
     ("(a|b)*a(a|b){15}|b", "its automaton needs more than 32,768 states"),
   ):
     with pytest.raises(UserError) as caught:
@@ -241,9 +234,9 @@ def test_patterns_that_are_refused(draw, monkeypatch):
     assert str(caught.value).startswith(start)
   with pytest.raises(PatternError, match="data.unit=log are templates"):
     compile_pattern("a", Vocabulary("log", ("a <*>",)))
-  words = Vocabulary("word", tuple(f"w{n}" for n in range(2000)))
-  with pytest.raises(PatternError, match="^its table of .* more than 128 MB"):
-    compile_pattern("(w[0-9]+ ){2800}w1", words)
+  monkeypatch.setattr(patterns, "_BYTES", 10)
+  with pytest.raises(PatternError, match="^its table of . states and 3 sym"):
+    compile_pattern("a(b|c)d", ABC)
   monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
   with pytest.raises(PatternError, match=r"pip install 'seqrnn\[patterns\]'"):
     compile_pattern("a(b|c)d", ABC)

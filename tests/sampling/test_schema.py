@@ -71,11 +71,11 @@ def test_all_texts_are_valid(tmp_path, content):
   pattern = schema.pattern_of(str(tmp_path / "a.json"))
   table = compile_pattern(pattern, SYMBOLS)
   checker, rng = jsonschema.Draft202012Validator(content), random.Random(3)
-  walked = [walk(table, rng, 80) for _ in range(300)]
+  walked = [walk(table, rng, 80) for _ in range(150)]
   for text in walked:
     assert re.fullmatch(pattern, text)
     checker.validate(json.loads(text))
-  assert len(set(walked)) > 100
+  assert len(set(walked)) > 50
   if content is NESTED:
     values = [json.loads(text) for text in walked]
     for name in NESTED["properties"]:
