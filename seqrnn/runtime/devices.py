@@ -2,11 +2,8 @@
 
 import importlib.util
 import itertools
-import logging
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,11 @@ _PREALLOCATED = 0.75  # The share of a GPU's memory that JAX reserves.
 _FRACTION = "XLA_CLIENT_MEM_FRACTION"
 _OLD_FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
+_UNUSED = (
+  "warning: an NVIDIA GPU is there, but JAX computes on the CPU: pip install"
+  " 'jax[cuda13]'; if it is installed, `python -c 'import jax; jax.devices()'`"
+  " says why"
+)
 # The words of XLA's CPU, CUDA and TPU compilers and allocators.
 _EXHAUSTED = re.compile("(?i)out.of.memory|resource_exhausted|alloc_failed")
 
@@ -61,66 +63,25 @@ def start(named: bool = False) -> list[str]:
   import jax
 
   names = os.environ.get("JAX_PLATFORMS")
-  with _logs() as lines:
-    try:
-      jax.devices()
-    except (AssertionError, RuntimeError) as error:
-      if names:
-        raise UserError(
-          f"JAX_PLATFORMS={names}: no such device is available; without the"
-          f" variable, JAX chooses a device{_quoted(error)}"
-        ) from None
-      if isinstance(error, AssertionError):
-        raise
-      raise UserError(f"JAX cannot start: {error}") from None
+  try:
+    jax.devices()
+  except (AssertionError, RuntimeError) as error:
+    if names:
+      raise UserError(
+        f"JAX_PLATFORMS={names}: no such device is available; without the"
+        f" variable, JAX chooses a device; JAX says: {error}"
+      ) from None
+    if isinstance(error, AssertionError):
+      raise
+    raise UserError(f"JAX cannot start: {error}") from None
   signals.reinstall()
   if jax.default_backend() == "cpu":
+    hidden = os.environ.get(_VISIBLE) in ("", "-1")
     asked = jax.config.values["jax_platforms"]
-    return [] if asked else list(_unused(lines))
+    return [_UNUSED] if _nvidia() and not (hidden or asked) else []
   from seqrnn.runtime import sharding  # It imports JAX.
 
   return [] if named else [f"devices: {words(sharding.mesh())}"]
-
-
-@contextmanager
-def _logs() -> Iterator[list[str]]:
-  """Collects all logs of the level INFO and above instead of printing them."""
-  lines, handler, root = [], logging.Handler(), logging.getLogger()
-
-  def emit(record: logging.LogRecord):
-    cause = f": {record.exc_info[1]}" if record.exc_info else ""
-    lines.append(record.getMessage() + cause)
-
-  handler.emit = emit
-  before = root.handlers, root.level, root.manager.disable
-  root.handlers = [handler]
-  root.setLevel(logging.INFO)
-  logging.disable(logging.NOTSET)
-  try:
-    yield lines
-  finally:
-    root.handlers = before[0]
-    root.setLevel(before[1])
-    logging.disable(before[2])
-
-
-def _unused(lines: list[str]) -> Iterator[str]:
-  """Yields a warning if there is an NVIDIA GPU, which is not in use.
-
-  Args:
-    lines: the logs of JAX, which may have the reason.
-  """
-  if _nvidia() and os.environ.get(_VISIBLE) not in ("", "-1"):
-    logged = [line for line in lines if "cuda" in line.lower()]
-    reason = next((x for x in logged if "may be present" not in x), "")
-    yield (
-      "warning: an NVIDIA GPU is there, but JAX computes on the CPU: pip"
-      f" install 'jax[cuda13]'{_quoted(reason)}"
-    )
-
-
-def _quoted(reason: Any) -> str:
-  return f"; JAX says: {reason}" if str(reason) else ""
 
 
 def gpus() -> list[str]:

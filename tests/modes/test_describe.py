@@ -52,6 +52,10 @@ def model_of(fields):
   ), config
 
 
+def parts_of(fields):
+  return diagram.parts(*model_of(fields))
+
+
 def value(part):
   """Of a formula as it is printed: 4(HD + H²) is 4*(H*D + H**2)."""
   formula = part.formula.replace("²", "**2")
@@ -61,7 +65,7 @@ def value(part):
 
 def test_the_formula_of_a_cell_gives_its_parameters():
   for cell in CELLS:
-    parts = diagram.parts(*model_of({"model.cell": cell}))
+    parts = parts_of({"model.cell": cell})
     names = [part.name for part in parts]
     assert names == ["layer 1", "layer 2", "head"]
     assert [part.parameters for part in parts] == list(map(value, parts))

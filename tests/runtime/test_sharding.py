@@ -1,6 +1,5 @@
 """Functions are traced for the devices of a mesh, not of the process."""
 
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,6 @@ from seqrnn.models import arrays
 from seqrnn.runtime import sharding
 from seqrnn.sampling import sampler
 from seqrnn.scoring import evaluation, predictions, scoring
-from seqrnn.training import step
 
 B, V = 3, 9
 ABSENT = AbstractMesh(
@@ -130,15 +128,6 @@ def test_devices_do_not_wait_for_each_other_in_an_evaluation(model):
   value_V, _ = sharding.sum_devices(sums, mesh)
   counts_V = np.bincount(batch["inputs"].ravel(), minlength=V)
   np.testing.assert_array_equal(value_V, 2 * 2 * counts_V)
-
-
-def test_devices_of_older_versions_of_jax_name_no_platform(monkeypatch):
-  """The default backend is theirs."""
-  monkeypatch.setattr(arrays, "jax", jax)  # In place of conftest.OnlyMeshes.
-  mesh: Any = AbstractMesh((1,), ("data",), axis_types=(AxisType.Auto,))
-  assert step._compiler_options(mesh)
-  monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-  assert not step._compiler_options(mesh)
 
 
 def test_without_a_mesh_one_device_of_the_process_is_meant(
