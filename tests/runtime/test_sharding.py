@@ -1,6 +1,5 @@
 """Functions are traced for the devices of a mesh, not of the process."""
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np
