@@ -37,7 +37,7 @@ import numpy as np
 
 from seqrnn import catalogue
 from seqrnn.data.logs import anomalies
-from seqrnn.logs.detect.baselines import BASELINES
+from seqrnn.logs.detect.scores import BASELINES
 from seqrnn.runtime import files
 
 _ROOT = Path(__file__).resolve().parents[1]

@@ -72,8 +72,7 @@ def on_one_machine(deployed, log: Path, config) -> tuple[int, float]:
   from seqrnn.data.logs import sessions
   from seqrnn.data.sources import cache
   from seqrnn.logs.detect import tables
-  from seqrnn.logs.detect.decision import find_anomalies
-  from seqrnn.logs.detect.findings import group_incidents
+  from seqrnn.logs.detect.findings import find_anomalies, group_incidents
 
   cache.LARGE = sys.maxsize  # Nothing is kept: the log is parsed each time.
 

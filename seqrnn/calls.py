@@ -19,7 +19,7 @@ from seqrnn.config.read import FIELDS, Config
 from seqrnn.config.resolve import Facts, resolve, this_machine
 from seqrnn.errors import UserError, visible
 from seqrnn.experiment import Experiment
-from seqrnn.logs.detect import printing, tables
+from seqrnn.logs.detect import tables
 from seqrnn.logs.detect.findings import Findings
 from seqrnn.runtime import compiled, devices, files, launch
 from seqrnn.table import read_csv_frame
@@ -113,7 +113,7 @@ class Detection:
   def __repr__(self) -> str:
     summary = "no session flagged"
     if self.findings is not None:
-      summary = printing.summary(self.findings)
+      summary = tables.summary(self.findings)
     return f"Detection({self.workdir}: {summary})"
 
 

@@ -20,29 +20,21 @@ from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, require
 from seqrnn.logs import spark
-from seqrnn.logs.detect import answers, deployed, evaluation, printing, tables
-from seqrnn.logs.detect.calibration import (
-  COMBINED,
-  NormalScores,
-  calibrate,
-  normal_scores,
-)
-from seqrnn.logs.detect.decision import find_anomalies
-from seqrnn.logs.detect.detector import Detector, combined_names
+from seqrnn.logs.detect import answers, deployed, evaluation, tables
+from seqrnn.logs.detect.calibration import calibrate, normal_scores
 from seqrnn.logs.detect.findings import (
   LOCK,
   Findings,
-  Incident,
+  find_anomalies,
   group_incidents,
 )
 from seqrnn.logs.detect.inputs import examined, read_sessions
+from seqrnn.logs.detect.scores import combined_names
 from seqrnn.logs.follow import feedback
 from seqrnn.runtime import files
 from seqrnn.runtime.console import console as make_console
 from seqrnn.scoring.predictions import console_text
 
-_LIKELIER = 3  # The likelier events that are written with each event.
-_CURVES = 7  # The number of single scores whose curves are drawn.
 _TABLES = ("sessions", "events", "incidents")
 _PICTURES = ("timeline", "scores", "curves")
 # Files that each detection replaces, or removes.
@@ -85,25 +77,25 @@ def _run(
   # Read sessions first, to refuse invalid files before the folds are trained.
   names = experiment.vocabularies["symbols"]
   sessions, kinds = read_sessions(config, names, read)
-  which = examined(config, read, len(sessions.names))
+  which = examined(settings, len(sessions.names))
   console.print(f"examined: {console_text(which)}", soft_wrap=True)
   reviewed = answers.load_answers(workdir, names, read, config)
   kinds_of_alarms = feedback.load_kinds(config, workdir)
   times.append(time.perf_counter())
-  detector, arrays = calibrate(build, config, workdir, read, experiment.facts)
+  detector, arrays = calibrate(build, config, workdir, read, experiment)
   changes = feedback.collect(kinds_of_alarms, reviewed, detector, arrays)
   normal = normal_scores(arrays, settings, changes.answers, changes.rows)
-  if changes.text:
-    console.print(changes.text)
-  printing.print_calibration(console, normal, settings)
-  printing.print_rates(console, normal, settings)
+  basis = [changes.text] if changes.text else []
+  basis += tables.calibration_lines(normal, settings)
+  for line in basis:
+    console.print(line)
   times.append(time.perf_counter())
   findings = find_anomalies(detector, normal, sessions)
   times.append(time.perf_counter())
   metrics = evaluation.evaluate(findings, normal, kinds, settings)
-  seconds = dict(
-    zip(("reading", "calibration", "scoring"), np.diff(times), strict=True)
-  )
+  grouped = group_incidents(findings)
+  seconds = np.diff(times).tolist()
+  scored = findings.scored
   record = {
     "steps": detector.steps,
     "data": {
@@ -111,23 +103,29 @@ def _run(
       "validation": experiment.facts("validation"),
       "examined": {"which": which, **evaluation.summary(findings)},
     },
-    "calibration": normal.record(),
-    "thresholds": normal.thresholds(settings),
+    "basis": [f"examined: {which}", *basis],
+    **evaluation.calibration_record(normal, settings),
     **metrics,
-    "seconds": {**seconds, "scoring_by_the_network": findings.seconds},
-    "distinct_events_per_second": len(findings.nll) / findings.seconds,
+    "seconds": {
+      **dict(zip(("reading", "calibration", "scoring"), seconds, strict=True)),
+      "scoring_by_the_network": scored.seconds,
+    },
+    "distinct_events_per_second": len(scored.nll) / scored.seconds,
     "config": nested(config_lib.flat(config)),
   }
-  grouped = group_incidents(findings)
   with files.results(folder, "detect", _RESULTS.__contains__) as new:
-    _write_results(new, findings, grouped, detector, normal, record)
+    tables.write_sessions(findings, grouped, new)
+    tables.write_incidents(findings, grouped, new)
+    tables.write_events(findings, detector, new)
+    with files.atomic_write(new / "report.json") as file:
+      file.write(json.dumps(_finite(record), indent=2, allow_nan=False) + "\n")
+    evaluation.draw(findings, normal, settings.rate, new)
     path = new / deployed.DEPLOYED
     deployed.write_deployed(path, detector, normal, read("train"))
-  printing.print_incidents(console, findings, grouped)
-  printing.print_sessions(console, findings)
-  names, _ = normal.choice.combination
-  printing.print_metrics(console, metrics, names, settings.rate)
-  print(f"{folder}: {printing.summary(findings)}")
+  tables.print_findings(console, findings, grouped)
+  combined = normal.choice.combination.names
+  tables.print_metrics(console, metrics, combined, settings.rate)
+  print(f"{folder}: {tables.summary(findings)}")
   return findings
 
 
@@ -149,25 +147,6 @@ def prepare(
   return experiment, read
 
 
-def _write_results(
-  new: Path,
-  findings: Findings,
-  grouped: list[Incident],
-  detector: Detector,
-  normal: NormalScores,
-  record: dict[str, Any],
-):
-  """Writes the results of a detection to a folder."""
-  settings, start = detector.config.detect, time.perf_counter()
-  tables.write_sessions(findings, grouped, new)
-  tables.write_incidents(findings, grouped, new)
-  write_events(findings, detector, new)
-  record["seconds"]["writing"] = time.perf_counter() - start
-  with files.atomic_write(new / "report.json") as file:
-    file.write(json.dumps(_finite(record), indent=2, allow_nan=False) + "\n")
-  draw_pictures(findings, normal, record["figures"], settings, new)
-
-
 def _finite(value: Any) -> Any:
   """A value for JSON, which has no infinite numbers: they become strings."""
   if isinstance(value, dict):
@@ -175,47 +154,6 @@ def _finite(value: Any) -> Any:
   if isinstance(value, float) and not math.isfinite(value):
     return str(value)
   return value
-
-
-def write_events(findings: Findings, detector: Detector, folder: Path):
-  """Writes the events of the sessions that `detect.events` selects."""
-  settings = detector.config.detect
-  selected = np.diff(findings.bounds) > 0
-  if settings.events == "flagged":
-    selected &= findings.flags
-  which = np.flatnonzero(selected)
-  if settings.events == "none" or not len(which):
-    return
-  sessions = findings.sessions.take(findings.distinct.first[which])
-  details = detector.score_events(sessions, _LIKELIER)
-  tables.write_events(findings, which, details, folder, settings)
-
-
-def draw_pictures(
-  findings: Findings,
-  normal: NormalScores,
-  table: dict[str, dict[str, Any]],
-  settings: Config,
-  folder: Path,
-):
-  """Draws the findings, with curves of the scores of highest precision."""
-  from seqrnn.logs.detect import (
-    pictures,  # Importing Matplotlib takes a second.
-  )
-
-  if not len(findings.nll):
-    return
-  best = sorted(
-    (name for name in findings.scores if name != COMBINED),
-    key=lambda name: -table[name].get("average_precision", 0),
-  )
-  pictures.draw(
-    findings,
-    normal.leave_one_out,
-    -math.log(settings.rate),
-    {name: findings.scores[name] for name in (COMBINED, *best[:_CURVES])},
-    folder,
-  )
 
 
 def refuse_cut_sessions(pieces: Pieces, settings: Config):

@@ -64,7 +64,7 @@ def run(
   _, figures = gathering.best_evaluation(workdir)
   top = summary.lead(subject, figures)
   sections = [
-    *alarms.sections(workdir, subject.step),
+    *alarms.sections(workdir),
     *learned(subject),
     summary.curves({workdir.name: workdir}, subject.experiment.loss_unit),
     summary.metrics(subject, figures),

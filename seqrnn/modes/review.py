@@ -12,7 +12,7 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.errors import visible
 from seqrnn.experiment import Experiment
-from seqrnn.logs.detect import answers, printing, records
+from seqrnn.logs.detect import answers, inputs
 from seqrnn.logs.detect.calibration import (
   SETTINGS,
   NormalScores,
@@ -21,6 +21,7 @@ from seqrnn.logs.detect.calibration import (
   sessions_of,
 )
 from seqrnn.logs.detect.findings import LOCK
+from seqrnn.logs.detect.tables import print_row
 from seqrnn.logs.follow import feedback
 from seqrnn.modes import detect
 from seqrnn.runtime import files
@@ -53,17 +54,14 @@ def run(
       load = lambda: answers.load_answers(workdir, names, read, config)
       reviewed = load()
       kinds = feedback.load_kinds(config, workdir)
-      detector, arrays = calibrate(
-        build, config, workdir, read, experiment.facts
-      )
+      detector, arrays = calibrate(build, config, workdir, read, experiment)
     sessions, settings = sessions_of(detector), config.detect
     normal = normal_scores(arrays, settings, reviewed.of(sessions))
-    worst = answers.most_anomalous(normal, arrays, sessions, _ASKED)
     rows = [feedback.review_row(kind, reviewed.by_kind) for kind in kinds]
     alarms = [row for row in rows if not row["answer"]]
     questions = [
       *alarms[:_ASKED],
-      *answers.session_questions(detector, normal, arrays, sessions, worst),
+      *answers.session_questions(detector, normal, arrays, sessions, _ASKED),
     ]
     answered = [row for row in (*rows, *reviewed.rows) if row["answer"]]
     rows = [*questions, *answered]
@@ -92,8 +90,8 @@ def _as_detected(config: Config, workdir: Path) -> Config:
   path = workdir / "detect" / "report.json"
   if not path.exists():
     return config
-  config, record = copy.deepcopy(config), records.read_object(path)
-  with records.reading(path):
+  config, record = copy.deepcopy(config), inputs.read_object(path)
+  with inputs.reading(path):
     for name in (*SETTINGS, *_CHANGES):
       config.detect[name] = record["config"]["detect"][name]
     config_lib.check(config)
@@ -123,7 +121,7 @@ def ask(questions: list[dict[str, Any]], save: Callable[[], None]):
     while d < len(questions):
       row = questions[d]
       console.print(f"\n[bold]{d + 1} of {len(questions)}[/bold]")
-      printing.print_question(console, row)
+      print_row(console, row, row["context"].split(" | "))
       if row["answer"]:
         console.print(f"answered: {row['answer']}")
       match _key():

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from seqrnn.logs.detect import records
+from seqrnn.logs.detect import inputs
 from seqrnn.logs.detect.tables import read_csv_table
 from seqrnn.reporting import page
 from seqrnn.reporting.page import Mark, Section, section
@@ -28,58 +28,19 @@ _FIGURES = (
 _LONGEST = 2000  # Events of a session in memory, more than the page has.
 
 _PICTURES = {
-  "scores": "The scores of sessions: a histogram, and the share of sessions"
-  " above each score, with the threshold",
+  "scores": "The share of sessions above each score, with the threshold",
   "curves": "ROC and precision-recall curves of the labelled sessions",
   "timeline": "The surprisal of each event of evenly spaced sessions and of the"
   " most anomalous sessions, on a linear and on a logarithmic axis",
 }
 
 
-def _basis(record: dict[str, Any], step: int | None) -> list[str]:
-  """The basis of the flags, from report.json: calibration and scores."""
-  sentences = []
-  if step is not None and record.get("step", step) != step:
-    words = f"Detection was run with the checkpoint of step {record['step']}"
-    sentences.append(f"{words}, not with that of step {step:,}.")
-  examined = record.get("data", {}).get("examined", {})
-  if which := examined.get("which"):
-    sentences.append(f"Examined: {which}.")
-  return sentences + _calibration(record["calibration"])
-
-
-def _calibration(record: dict[str, Any]) -> list[str]:
-  """The sessions left out of the calibration, and the combined scores."""
-  scores = record["scores"]
-  names = " and ".join(scores["names"])
-  if len(scores["names"]) > 1:
-    how = {"min": "least", "fisher": "product"}[scores["combine"]]
-    names = f"the {how} of the p-values of {names}"
-  injected = scores["injected"]
-  words = f"The score of a session is {names}"
-  if isinstance(injected["average_precision"], float):
-    words += (
-      ". On anomalies injected into normal sessions its average precision is"
-      f" {injected['average_precision']:.3f}, that of the standard combination"
-      f" {injected['standard']:.3f}"
-    )
-  sentences = [f"{words}."]
-  if record["left_out"]:
-    sentences.append(
-      f"{record['left_out']:,} training sessions are left out of the"
-      " calibration, because their highest surprisals form a second mode, far"
-      " above those of the other sessions."
-    )
-  return sentences
-
-
-def _report(folder: Path, step: int | None) -> dict[str, Any]:
+def _report(folder: Path) -> dict[str, Any]:
   """The basis of the flags and, with labels, the metrics of each score."""
   path = folder / "report.json"
   if not path.exists():
     return {"basis": [], "names": [], "figures": []}
-  record = records.read_object(path)
-  basis = _basis(record, step)
+  record = inputs.read_object(path)
   table = {name: dict(row) for name, row in record["figures"].items()}
   names = [n for n in _FIGURES if any(n in row for row in table.values())]
   rows = [
@@ -87,7 +48,7 @@ def _report(folder: Path, step: int | None) -> dict[str, Any]:
     for score, row in table.items()
   ]
   return {
-    "basis": basis,
+    "basis": record["basis"],
     "names": ["score", *(name.replace("_", " ") for name in names)],
     "figures": [] if names in ([], ["flagged"]) else rows,
   }
@@ -224,12 +185,8 @@ def _incident(row: dict[str, str]) -> dict[str, Any]:
   }
 
 
-def sections(workdir: Path, step: int | None = None) -> list[Section]:
+def sections(workdir: Path) -> list[Section]:
   """The results of `--mode=detect` in a workdir; [] if it has none.
-
-  Args:
-    workdir: of the run.
-    step: of the checkpoint of the page; None if unknown.
 
   Raises:
     UserError: a file of the results is damaged.
@@ -237,7 +194,7 @@ def sections(workdir: Path, step: int | None = None) -> list[Section]:
   folder = workdir / "detect"
   if not folder.is_dir():
     return []
-  with records.reading(folder):
-    parts = {**_incidents(folder), **_report(folder, step), **_sessions(folder)}
+  with inputs.reading(folder):
+    parts = {**_incidents(folder), **_report(folder), **_sessions(folder)}
   pictures = page.pictures(folder, _PICTURES)
   return [section("Anomalies", "alarms", **parts, pictures=pictures)]

@@ -28,14 +28,14 @@ from seqrnn.errors import MachineError, UserError
 from seqrnn.experiments import language_model
 from seqrnn.logs.detect import (
   calibration,
-  decision,
   detector,
   evaluation,
-  folds,
   inputs,
 )
 from seqrnn.logs.detect.conformal import Calibration, CrossCalibration
 from seqrnn.logs.detect.detector import UNKNOWN_NATS
+from seqrnn.logs.detect.findings import decide, find_anomalies
+from seqrnn.logs.detect.scores import WORDS
 from seqrnn.modes import detect
 from seqrnn.reporting import alarms
 from seqrnn.scoring.scoring import UNRANKED
@@ -192,7 +192,7 @@ def test_events_are_told_with_their_place_and_what_is_likelier(home):
   folder, config, findings = home
   rows = table(folder / "first/events.csv")
   names = findings.sessions.names
-  flagged = findings.flags[findings.distinct.which]
+  flagged = findings.decision.flags[findings.distinct.which]
   assert {row["session"] for row in rows} == {
     name for name, flag in zip(names, flagged, strict=True) if flag
   }
@@ -269,10 +269,10 @@ def test_sessions_whose_logits_fill_the_memory_are_scored_whole(
   # A batch has one to 8 rows, by the length of its sessions.
   monkeypatch.setattr(detector, "_LOGITS", 9 * 32)
   few = again(events="none")
-  np.testing.assert_array_equal(few.bounds, findings.bounds)
-  np.testing.assert_array_equal(few.targets, findings.targets)
-  np.testing.assert_allclose(few.nll, findings.nll, 1e-4, 1e-5)
-  np.testing.assert_array_equal(few.flags, findings.flags)
+  np.testing.assert_array_equal(few.scored.bounds, findings.scored.bounds)
+  np.testing.assert_array_equal(few.scored.targets, findings.scored.targets)
+  np.testing.assert_allclose(few.scored.nll, findings.scored.nll, 1e-4, 1e-5)
+  np.testing.assert_array_equal(few.decision.flags, findings.decision.flags)
 
 
 def test_labels_change_nothing_but_figures(home, again, tmp_path):
@@ -282,13 +282,14 @@ def test_labels_change_nothing_but_figures(home, again, tmp_path):
   report = json.loads((folder / "first/report.json").read_text())
   assert "f1" in report["figures"]["combined"]
   bare = again(path=str(tmp_path / "all.txt"), anomalous_path=None)
-  for name in findings.scores:
+  for name in findings.decision.scores:
     np.testing.assert_array_equal(
-      findings.scores[name][findings.distinct.which],
-      bare.scores[name][bare.distinct.which],
+      findings.decision.scores[name][findings.distinct.which],
+      bare.decision.scores[name][bare.distinct.which],
     )
   np.testing.assert_array_equal(
-    findings.flags[findings.distinct.which], bare.flags[bare.distinct.which]
+    findings.decision.flags[findings.distinct.which],
+    bare.decision.flags[bare.distinct.which],
   )
   report = json.loads((folder / "run/detect/report.json").read_text())
   assert "f1" not in report["figures"]["combined"]
@@ -297,9 +298,7 @@ def test_labels_change_nothing_but_figures(home, again, tmp_path):
 @pytest.fixture
 def again(home, monkeypatch):
   """A function to the findings of the same run with other settings."""
-  monkeypatch.setattr(
-    detect, "draw_pictures", lambda *_: None
-  )  # They take long.
+  monkeypatch.setattr(evaluation, "draw", lambda *_: None)  # They take long.
   return lambda **changes: repeat(home, changes)
 
 
@@ -336,12 +335,12 @@ def test_severity_follows_from_the_columns_of_a_session(home, again):
     assert row["severity"] == ("low", "medium", "high", "high")[signs]
     scores = {name: float(row[name]) for name in combined}
     assert scores[row["score"]] == max(scores.values())
-    assert row["reason"] == decision.WORDS[row["score"]]
+    assert row["reason"] == WORDS[row["score"]]
     told.add(row["severity"])
   assert told == {"low", "medium", "high"}
   total = np.load(folder / "run/calibration.npz")["counts"].sum()
-  lowest = np.isclose(findings.p, 1 / (total + 1), rtol=0.05)
-  assert ((findings.models == 2) == lowest).all() and lowest.any()
+  lowest = np.isclose(findings.decision.p, 1 / (total + 1), rtol=0.05)
+  assert ((findings.decision.models == 2) == lowest).all() and lowest.any()
 
 
 def test_what_a_log_cuts_of_a_session_is_not_scored(home, again, monkeypatch):
@@ -369,9 +368,9 @@ def test_what_a_log_cuts_of_a_session_is_not_scored(home, again, monkeypatch):
     )
     nlls = [surprisal(texts[j], begins[j], ends[j]) for surprisal in by_model]
     nll = -np.log(np.mean([np.exp(-nll) for nll in nlls], axis=0))
-    scored = findings.nll[slice(*findings.bounds[d : d + 2])]
+    scored = findings.scored.nll[slice(*findings.scored.bounds[d : d + 2])]
     np.testing.assert_allclose(scored, nll, rtol=1e-3, atol=1e-3)
-    assert findings.offsets[d] == (not begins[j]) or not len(nll)
+    assert findings.scored.offset(d) == (not begins[j]) or not len(nll)
   shown = " ".join(stdout.getvalue().split())
   shown = shown.partition("most anomalous sessions")[2]
   for name, is_open in re.findall(r"(good.txt:\d+), line \d+(, open)?", shown):
@@ -418,7 +417,7 @@ def test_an_event_never_seen_is_flagged_whatever_its_surprisal():
   scored = scores_of(nll, rank, [0, 2, 3], np.zeros(2))
   # Calibration met unknown events itself: no surprisal is above the threshold.
   normal = normal_of(np.zeros(9), np.full(2000, 20.0), settings)
-  anomalous = decision.decide(scored, normal, settings).event_flags
+  anomalous = decide(scored, normal, settings).event_flags
   assert anomalous.tolist() == [False, True, False]
 
 
@@ -436,12 +435,12 @@ def test_rules(rule):
   scored = scores_of(nll, rank, bounds, combined, counts, short)
   own, own_nll = rng.exponential(1, 200), rng.exponential(1, 1000)
   normal = normal_of(own, own_nll, settings)
-  findings = decision.decide(scored, normal, settings)
-  flags, anomalous = findings.flags, findings.event_flags
+  findings = decide(scored, normal, settings)
+  flags, anomalous = findings.decision.flags, findings.decision.event_flags
   p = (1 + (own >= combined[:, None]).sum(axis=1)) / 201
   # Beyond all normal ones p is that of the highest, or the next.
-  assert (np.abs(findings.p - p)[~short] < 1.01 / 201).all()
-  p = np.where(short, p, findings.p)
+  assert (np.abs(findings.decision.p - p)[~short] < 1.01 / 201).all()
+  p = np.where(short, p, findings.decision.p)
   event_p = (1 + (own_nll.round(4) >= nll.round(4)[:, None]).sum(axis=1)) / 1001
   expected = event_p <= (0.1 if rule == "events" else 0.001)
   assert (
@@ -512,12 +511,12 @@ def test_a_detection_that_fails_leaves_the_older_result(
   def full(*_):
     raise MachineError("detect: cannot be written: No space left on device")
 
-  monkeypatch.setattr(detect, "draw_pictures", full)
+  monkeypatch.setattr(evaluation, "draw", full)
   with pytest.raises(MachineError, match="No space left on device"):
     again(events="none", short="flag")
   assert results(folder) == before
-  monkeypatch.setattr(detect, "draw_pictures", lambda *_: None)
-  monkeypatch.setattr(calibration, "_score", None)
+  monkeypatch.setattr(evaluation, "draw", lambda *_: None)
+  monkeypatch.setattr(calibration, "score_held_out", None)
   again(events="none", short="flag")
   # Files of the older detection go, those of others stay.
   assert before.keys() - results(folder).keys() == {"events.csv"}
@@ -545,7 +544,7 @@ def test_a_benchmark_reads_figures_at_any_rate(home, again, monkeypatch):
 
 def test_an_unattainable_rate_is_reported(again, capsys):
   findings = again(rate=1e-4, events="none")
-  assert not findings.flags.any()
+  assert not findings.decision.flags.any()
   out, error = capsys.readouterr()
   assert "95% interval" not in out  # No session is flagged at all.
   rule = "detect.rate=0.0001: below 0.0031, so this rate flags no session;"
@@ -610,14 +609,17 @@ def test_a_detection_from_python(home, capsys):
   one = seqrnn.detect(workdir=folder / "run", verbose=False, **settings)
   assert capsys.readouterr().out == ""
   which = findings.distinct.which
-  assert f"{findings.flags[which].sum()} of {len(which)} sessions" in repr(one)
+  assert (
+    f"{findings.decision.flags[which].sum()} of {len(which)} sessions"
+    in repr(one)
+  )
   for name in ("sessions", "incidents", "events"):
     rows, frame = table(folder / f"first/{name}.csv"), getattr(one, name)
     assert frame.columns.tolist() == [*rows[0]] and len(frame) == len(rows)
   assert one.sessions["severity"].dropna().isin(["low", "medium", "high"]).all()
   pandas.testing.assert_series_equal(
     one.sessions["p_value"],
-    pandas.Series(findings.p[which], name="p_value"),
+    pandas.Series(findings.decision.p[which], name="p_value"),
     rtol=1e-5,
   )
   assert one.report["config"]["detect"]["rate"] == config.detect.rate
@@ -659,14 +661,14 @@ def test_the_protocol_of_deeplog(tmp_path):
       }
       logits_V = np.asarray(predict(run.params, (), batch)[1])[0, 0]
       anomalous |= ids[place] not in np.argsort(-logits_V)[:2]
-    assert findings.flags[d] == anomalous
+    assert findings.decision.flags[d] == anomalous
     if len(ids) > 3:
-      assert findings.offsets[d] == 3
+      assert findings.scored.offset(d) == 3
   # All that is flagged is too short for an event to be scored.
   (tmp_path / "new.txt").write_text("a b c d e\na")
   config.detect.update({"rule": "rate", "rate": 1e-4})
   findings = detect.run(experiments.build, config, tmp_path / "run")
-  assert findings.flags.tolist() == [False, True]
+  assert findings.decision.flags.tolist() == [False, True]
   report = json.loads((tmp_path / "run/detect/report.json").read_text())
   assert report["figures"]["combined"]["flagged"] == 1
   assert report["data"]["examined"]["flagged_for_their_length"] == 1
@@ -711,13 +713,15 @@ def test_a_gap_model_is_asked_for_events_and_ends(tmp_path):
   [as_new] = normal.as_new.groups
   assert set(as_new.scores) == set(normal.combined(scored.scores)[0])
   assert as_new.n == len(texts)
-  findings = decision.find_anomalies(one, normal, sessions)
+  findings = find_anomalies(one, normal, sessions)
   for text, d in zip(texts, findings.distinct.which, strict=True):
-    said = findings.targets[slice(*findings.bounds[d : d + 2])]
+    said = findings.scored.targets[slice(*findings.scored.bounds[d : d + 2])]
     assert one.names.names(said) == [*text.split(), "<end>"]
   assert not findings.offsets.any()
   # Each against the others and itself: the most anomalous is one of all.
-  assert findings.p.min() == pytest.approx(2 / (len(texts) + 1), abs=0.03)
+  assert findings.decision.p.min() == pytest.approx(
+    2 / (len(texts) + 1), abs=0.03
+  )
 
 
 def test_figures_are_of_the_sessions_that_have_a_label():
@@ -757,9 +761,9 @@ def test_figures_are_of_the_sessions_that_have_a_label():
 
 def test_a_fold_that_was_trained_with_other_settings_is_not_used(tmp_path):
   config = tiny(tmp_path, FIELDS)
-  assert not folds._trained_otherwise(tmp_path, config)
+  assert not calibration._trained_otherwise(tmp_path, config)
   config_lib.save(config, tmp_path / "config.json")
   config.train.epochs += 1  # A limit: training resumes.
-  assert not folds._trained_otherwise(tmp_path, config)
+  assert not calibration._trained_otherwise(tmp_path, config)
   config.train.label_smoothing = 0.1
-  assert folds._trained_otherwise(tmp_path, config)
+  assert calibration._trained_otherwise(tmp_path, config)

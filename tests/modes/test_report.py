@@ -164,9 +164,7 @@ def test_a_page_without_data_says_why(runs, tmp_path):
   for name in ("metrics.csv", "timing.csv"):
     (workdir / name).unlink()
   (workdir / "detect").mkdir()
-  record = {"step": 3, "figures": {"combined": {"flagged": 1}}}
-  scores = {"names": ["max"], "injected": {"average_precision": None}}
-  record["calibration"] = {"scores": scores, "left_out": 0}
+  record = {"basis": ["by max"], "figures": {"combined": {"flagged": 1}}}
   (workdir / "detect/report.json").write_text(json.dumps(record))
   page = read(report.run(experiments.build, config, workdir))
   assert page.titles[-4:] == ["Samples", *COMMON]
@@ -174,7 +172,7 @@ def test_a_page_without_data_says_why(runs, tmp_path):
     "no such file",
     "cannot be read here, so this page shows none",
     "has no evaluation yet",
-    "run with the checkpoint of step 3, not with that of step 7",
+    "by max",
   ):
     assert text in page.text, text
 

@@ -20,10 +20,11 @@ from seqrnn.errors import MachineError, UserError
 from seqrnn.logs.detect import (
   answers,
   calibration,
-  decision,
   deployed,
+  evaluation,
   selection,
 )
+from seqrnn.logs.detect.findings import find_anomalies
 from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL, UNANSWERED
 from seqrnn.logs.follow import alarms
 from seqrnn.modes import detect, review
@@ -66,9 +67,9 @@ def run(trained, tmp_path, monkeypatch):
   """The workdir of a copy of the run, its config, and its training texts."""
   # Models are trained, and sessions scored, once.
   monkeypatch.setattr("seqrnn.training.train.fit", None)
-  monkeypatch.setattr(calibration, "_score", None)
+  monkeypatch.setattr(calibration, "score_held_out", None)
   monkeypatch.setattr(review, "_ASKED", 30)
-  monkeypatch.setattr(detect, "draw_pictures", lambda *_: None)
+  monkeypatch.setattr(evaluation, "draw", lambda *_: None)
   shutil.copytree(trained[0] / "run", tmp_path / "run")
   config = trained[1].copy_and_resolve_references()
   train = splits.reader(config)("train")
@@ -433,22 +434,20 @@ def test_answers_to_alarms_change_the_calibration(run, capsys):
     np.array([0, len(STRANGE)]),
     ["new"],
   )
-  findings = decision.find_anomalies(
-    restored.detector, restored.normal, strange
-  )
+  findings = find_anomalies(restored.detector, restored.normal, strange)
   # The session is as unlikely as a sixth of the calibration at most.
-  assert again.n == count and findings.p[0] >= (joined + 1) / (count + 1)
-  assert not usual.flags.all() and not findings.flags.any()
+  assert again.n == count and findings.decision.p[0] >= (joined + 1) / (
+    count + 1
+  )
+  assert not usual.decision.flags.all() and not findings.decision.flags.any()
   # Without the answers it is flagged again.
   path.unlink()
   (workdir / "alarms.json").unlink()
   shutil.rmtree(workdir / "follow")
   detect.run(experiments.build, config, workdir)
   restored = deployed.restore(experiments.build, config, workdir)
-  findings = decision.find_anomalies(
-    restored.detector, restored.normal, strange
-  )
-  assert findings.flags.all()
+  findings = find_anomalies(restored.detector, restored.normal, strange)
+  assert findings.decision.flags.all()
 
 
 def test_a_review_has_the_settings_of_the_last_detection(run):

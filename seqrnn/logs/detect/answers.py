@@ -14,20 +14,21 @@ import numpy as np
 from seqrnn.config.read import Config
 from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.secrets import Redaction, redaction
-from seqrnn.data.logs.sessions import Distinct, Key, Sessions
+from seqrnn.data.logs.sessions import Key, Sessions
 from seqrnn.data.read import reading
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.logs.detect import findings, tables
-from seqrnn.logs.detect.calibration import COMBINED, NormalScores
+from seqrnn.logs.detect.calibration import NormalScores
 from seqrnn.logs.detect.conformal import combine, is_flagged
 from seqrnn.logs.detect.detector import Detector
-from seqrnn.logs.detect.findings import Findings, event_context
+from seqrnn.logs.detect.findings import find_anomalies
+from seqrnn.logs.detect.scores import COMBINED
 from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL, UNANSWERED
+from seqrnn.logs.detect.tables import describe, write_csv_table
 
 
-def _scores_of_rows(
+def _row_scores(
   normal: NormalScores, arrays: dict[str, np.ndarray], name: str
 ) -> tuple[np.ndarray, np.ndarray]:
   """-log p, extrapolated, and p of each row of calibration.npz, [R] each.
@@ -41,96 +42,18 @@ def _scores_of_rows(
     arrays: of calibration.npz.
     name: of the score, or COMBINED.
   """
-  names, how = normal.choice.combination
-  rows = len(arrays["model"])
-  neg_log_p, p = np.zeros((2, rows))
-  for k, group in enumerate(normal.scores[name].groups):
-    for calibrates in (True, False):
-      some = (arrays["model"] == k) & (normal.calibrates[:rows] == calibrates)
-      if name == COMBINED:
-        groups = {n: normal.scores[n].groups[k] for n in names}
-        each = [
-          g.neg_log_p(arrays[f"score {n}"][some], calibrates)
-          for n, g in groups.items()
-        ]
-        scores = combine(each, how)
-      else:
-        scores = arrays[f"score {name}"][some]
-      neg_log_p[some] = group.neg_log_p(scores, calibrates)
-      p_values = group.leave_one_out_p_values if calibrates else group.p_values
-      p[some] = p_values(scores)
-  return neg_log_p, p
-
-
-def most_anomalous(
-  normal: NormalScores,
-  arrays: dict[str, np.ndarray],
-  sessions: Sessions,
-  most: int,
-) -> np.ndarray:
-  """The rows of the most anomalous sessions without an answer, worst first.
-
-  Equal sessions are one, in the row of the model for which it is most
-  anomalous. Sessions are ranked by their highest surprisal: it depends on no
-  choice of scores, which anomalies in the calibration can mislead.
-
-  Args:
-    normal: the calibration.
-    arrays: of calibration.npz.
-    sessions: of its rows.
-    most: the number of sessions, at most.
-  """
-  neg_log_p, _ = _scores_of_rows(normal, arrays, "max")
-  order = np.argsort(-neg_log_p, kind="stable")
-  open_R = (normal.selection.answers == UNANSWERED) & (arrays["sizes"] > 0)
-  order = order[open_R[order]]
-  which = sessions.distinct().which[order]
-  _, first = np.unique(which, return_index=True)
-  return order[np.sort(first)[:most]]
-
-
-def _findings(
-  detector: Detector,
-  normal: NormalScores,
-  arrays: dict[str, np.ndarray],
-  sessions: Sessions,
-  rows: np.ndarray,
-) -> Findings:
-  """The sessions of some rows, each scored by the model of its row.
-
-  Nothing in them suggests an answer: no session or event is flagged.
-  """
-  combined, p = _scores_of_rows(normal, arrays, COMBINED)
-  which = sessions.distinct().which
-  counts = np.bincount(which, arrays["counts"]).astype(np.int64)[which[rows]]
-  once = sessions.take(rows)
-  scored = detector.score(once, counts)
-  model_N = np.repeat(arrays["model"][rows], np.diff(scored.bounds))
-  nll = scored.member_nll[model_N, np.arange(len(model_N))]
-  every, none = np.arange(len(rows)), np.zeros(len(rows), int)
-  return Findings(
-    sessions=findings.masked_sessions(once, detector.config.detect.redact),
-    distinct=Distinct(every, every, counts),
-    names=detector.names,
-    nll=nll,
-    rank=scored.rank,
-    targets=scored.targets,
-    bounds=scored.bounds,
-    offsets=scored.offsets,
-    event_p=np.ones(len(nll)),
-    event_flags=np.zeros(len(nll), bool),
-    scores={COMBINED: combined[rows]},
-    combined_KD=combined[None, rows],
-    p=p[rows],
-    flags=none > 0,
-    short=scored.short,
-    flagged_events=none,
-    unknown_events=none,
-    models=none,
-    severity=none,
-    reasons=[""] * len(rows),
-    seconds=scored.seconds,
+  model, (names, how) = arrays["model"], normal.choice.combination
+  calibrates, scores = normal.calibrates[: len(model)], normal.scores
+  neg_log_p = lambda name, values: scores[name].rows_neg_log_p(
+    values, model, calibrates
   )
+  if name == COMBINED:
+    each = [neg_log_p(n, arrays[f"score {n}"]) for n in names]
+    neg_log_p_R = neg_log_p(COMBINED, combine(each, how))
+  else:
+    neg_log_p_R = neg_log_p(name, arrays[f"score {name}"])
+  n_R = np.array([group.n for group in scores[name].groups])[model]
+  return neg_log_p_R, np.maximum(np.exp(-neg_log_p_R), 1 / (n_R + ~calibrates))
 
 
 def session_questions(
@@ -138,32 +61,50 @@ def session_questions(
   normal: NormalScores,
   arrays: dict[str, np.ndarray],
   sessions: Sessions,
-  rows: np.ndarray,
+  most: int,
 ) -> list[dict[str, Any]]:
-  """A row of review.csv, without an answer, for each of some sessions.
+  """A row of review.csv for each of the most anomalous unanswered sessions.
+
+  Equal sessions are one, by the model for which it is most anomalous. Sessions
+  are ranked by their highest surprisal: it depends on no choice of scores,
+  which anomalies in the calibration can mislead.
 
   Args:
     detector: of the run.
     normal: its calibration.
     arrays: of calibration.npz.
     sessions: of its rows.
-    rows: of distinct sessions.
+    most: the number of sessions, at most.
   """
+  neg_log_p, _ = _row_scores(normal, arrays, "max")
+  order = np.argsort(-neg_log_p, kind="stable")
+  open_R = (normal.selection.answers == UNANSWERED) & (arrays["sizes"] > 0)
+  order, which = order[open_R[order]], sessions.distinct().which
+  _, first = np.unique(which[order], return_index=True)
+  rows = order[np.sort(first)[:most]]
   if not len(rows):
     return []
-  scored = _findings(detector, normal, arrays, sessions, rows)
-  columns, questions = tables.places_of(scored), []
-  for d, position in enumerate(scored.worst_events().tolist()):
-    event, before, after = event_context(scored, d, d)
+  findings = find_anomalies(detector, normal, sessions.take(rows))
+  # The worst event is that of the model of the row.
+  scored, model = findings.scored, arrays["model"][rows]
+  model_N = np.repeat(model, np.diff(scored.bounds))
+  nll = scored.member_nll[model_N, np.arange(len(model_N))]
+  findings = findings._replace(scored=scored._replace(nll=nll))
+  counts = np.bincount(which, arrays["counts"]).astype(int)[which[rows]]
+  _, p = _row_scores(normal, arrays, COMBINED)
+  questions = []
+  for d, row in enumerate(rows.tolist()):
+    one = describe(findings, d)
+    context = [*one["before"], one["event"], *one["after"]]
     questions.append(
       {
         "kind": "",
-        "session": scored.sessions.names[d],
-        "count": int(scored.distinct.counts[d]),
-        "p_value": float(f"{scored.p[d]:.6g}"),
-        **{name: value(d, position) for name, value in columns.items()},
-        "event": event,
-        "context": " | ".join([*before, event, *after]),
+        "session": one["session"],
+        "count": int(counts[d]),
+        "p_value": float(f"{p[row]:.6g}"),
+        **{name: one[name] for name in findings.places},
+        "event": one["event"],
+        "context": " | ".join(context),
         "answer": "",
       }
     )
@@ -186,31 +127,27 @@ def changes(
   """
   new, old = after.selection, before.selection
   counts_R = arrays["counts"]
-  answers_R = new.answers[: len(counts_R)]
+  normals, anomalies = new.answered(NORMAL), new.answered(ANOMALOUS)
   lines = [
-    f"answers: {new.answered(NORMAL):,} sessions are normal and"
-    f" {new.answered(ANOMALOUS):,} anomalous, equal sessions included",
-    f"left out of the calibration: {new.answered(ANOMALOUS):,} of"
-    f" {int(counts_R.sum()):,} sessions by their answers, {new.cleaned:,} by"
-    f" cleaning; without answers {old.cleaned:,} by cleaning",
+    f"answers: {normals:,} sessions are normal and {anomalies:,} anomalous,"
+    " equal sessions included",
+    f"left out of the calibration: {anomalies:,} of {int(counts_R.sum()):,}"
+    f" sessions by their answers, {new.cleaned:,} by cleaning; without answers"
+    f" {old.cleaned:,} by cleaning",
   ]
-  flags = [
-    is_flagged(_scores_of_rows(scores, arrays, COMBINED)[1], rate)
+  now, then = (
+    counts_R * is_flagged(_row_scores(scores, arrays, COMBINED)[1], rate)
     for scores in (after, before)
-  ]
-  for answer, name in (
-    (ANOMALOUS, "anomalous"),
-    (NORMAL, "normal"),
-    (UNANSWERED, "not answered"),
-  ):
-    counts = counts_R * (answers_R == answer)
-    if not counts.any():
-      continue
-    now, then = (int(counts[flag].sum()) for flag in flags)
-    lines.append(
-      f"detect.rate={rate:g} flags {now:,} of {int(counts.sum()):,} calibration"
-      f" sessions that are {name}; without answers {then:,}"
-    )
+  )
+  words = {ANOMALOUS: "anomalous", NORMAL: "normal", UNANSWERED: "not answered"}
+  for answer, name in words.items():
+    some = new.answers[: len(counts_R)] == answer
+    if some.any():
+      lines.append(
+        f"detect.rate={rate:g} flags {now[some].sum():,} of"
+        f" {counts_R[some].sum():,} calibration sessions that are {name};"
+        f" without answers {then[some].sum():,}"
+      )
   return lines
 
 
@@ -342,18 +279,15 @@ def _keys(
   pieces: Callable[[str], Pieces],
   masks: Redaction | None,
 ) -> dict[str, Key]:
-  """The keys of sessions, by their names as they are wanted."""
-  keys_by_name: dict[str, Key] = {}
+  """The keys of sessions, by their names, with masks or without."""
+  keys: dict[str, Key] = {}
   for split in ("train", "validation"):
     sessions = data.of_pieces(pieces(split), names)
-    some = {j: n for j, n in enumerate(sessions.names) if n in wanted}
-    if masks is not None:
-      masked = {j: masks.name(n) for j, n in enumerate(sessions.names)}
-      some |= {j: n for j, n in masked.items() if n in wanted}
-    keys = sessions.take(np.array(list(some), np.int64)).session_keys()
-    for name, key in zip(some.values(), keys, strict=True):
-      keys_by_name.setdefault(name, key)
-  return keys_by_name
+    for name, key in zip(sessions.names, sessions.session_keys(), strict=True):
+      for shown in (name, masks.name(name)) if masks else (name,):
+        if shown in wanted:
+          keys.setdefault(shown, key)
+  return keys
 
 
 def write_rows(workdir: Path, rows: list[dict[str, Any]]):
@@ -362,4 +296,4 @@ def write_rows(workdir: Path, rows: list[dict[str, Any]]):
   columns = [name for name in _COLUMNS if name in names]
   columns += [name for name in names if name not in _COLUMNS]
   cells = ([row.get(name) for name in columns] for row in rows)
-  tables.write_csv_table(workdir / NAME, columns, cells)
+  write_csv_table(workdir / NAME, columns, cells)

@@ -1,9 +1,18 @@
-"""Scores of normal sessions, each by a model that has not seen it."""
+"""Scores of normal sessions, each by a model that has not seen it.
 
+The models are the run's own, or one for each fold. A fold is a part of the
+training sessions, and the model that is trained without it.
+"""
+
+import copy
+import io
 import json
+import math
+import shutil
+import sys
 import zlib
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,41 +21,51 @@ import numpy as np
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data import splits
+from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.sessions import Sessions
+from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
-from seqrnn.logs.detect import folds, inputs, records
-from seqrnn.logs.detect.baselines import BASELINES
+from seqrnn.logs.detect import inputs
 from seqrnn.logs.detect.conformal import (
   Calibration,
   CrossCalibration,
-  beta_interval,
   combine,
-  event_rate,
 )
 from seqrnn.logs.detect.detector import (
+  VOCABULARY,
   Detector,
+  Member,
   SessionScores,
-  combined_names,
   load_detector,
+)
+from seqrnn.logs.detect.scores import (
+  BASELINES,
+  COMBINED,
+  Combination,
+  combined_names,
   round_scores,
 )
 from seqrnn.logs.detect.selection import (
   UNANSWERED,
   Choice,
-  Combination,
   Judged,
   Selection,
   choose,
   select,
 )
 from seqrnn.runtime import files
+from seqrnn.runtime.console import console as make_console
+from seqrnn.training import train
 
-COMBINED = "combined"
 CALIBRATION = "calibration.npz"
 # Settings that invalidate a cached calibration, in addition to training's.
 SETTINGS = ("head", "idle", "short", "top_k", "folds")
 _INJECTED = 100  # Sessions of a model with each kind of anomaly.
+# Arrays of a calibration with a number for each event, and for each session,
+# beside scores.
+_EVENTS = ("nll", "event_counts")
+_SESSIONS = ("counts", "choosing", "model", "sizes")
 
 
 class NormalScores(NamedTuple):
@@ -73,37 +92,6 @@ class NormalScores(NamedTuple):
   calibrates: np.ndarray
   arrays: dict[str, np.ndarray]
 
-  def record(self) -> dict[str, Any]:
-    """The part of report.json: sessions left out, and the chosen scores."""
-    names, how = self.choice.combination
-    chosen = {
-      "names": list(names),
-      "combine": how,
-      "injected": {
-        "average_precision": self.choice.precision,
-        "standard": self.choice.standard,
-        "alone": self.choice.alone,
-      },
-    }
-    return {**self.selection.record(), "scores": chosen}
-
-  def thresholds(self, settings: Config) -> dict[str, Any]:
-    """The rates of sessions and events in report.json."""
-    sessions, events = self.scores[COMBINED], self.events
-    return {
-      "sessions": {
-        "rate": settings.rate,
-        "calibration": sessions.n,
-        "resolution": sessions.resolution,
-        "rate_95": beta_interval(settings.rate, sessions.n),
-      },
-      "events": {
-        "rate": event_rate(settings),
-        "calibration": events.n,
-        "resolution": events.resolution,
-      },
-    }
-
   def combined(self, scores: dict[str, np.ndarray]) -> np.ndarray:
     """The combined score of sessions by each model [K, D].
 
@@ -125,8 +113,8 @@ def calibrate(
   build: Callable[..., Experiment],
   config: Config,
   workdir: Path,
-  read: Callable[[str], splits.Pieces],
-  facts: Callable[[str], dict[str, Any]],
+  read: Callable[[str], Pieces],
+  experiment: Experiment,
 ) -> tuple[Detector, dict[str, np.ndarray]]:
   """The detector of a run, and the arrays of calibration.npz in its workdir.
 
@@ -138,30 +126,133 @@ def calibrate(
     config: of the run.
     workdir: of the run.
     read: split -> its pieces.
-    facts: of the run's experiment.
+    experiment: of the run.
 
   Raises:
     UserError: there are no normal sessions to score, or training fails.
   """
-  path, key = workdir / CALIBRATION, _key(config, workdir, facts)
+  path, key = workdir / CALIBRATION, _key(config, workdir, experiment)
   arrays = None
   if path.exists():
     with suppress(UserError):  # A damaged file is written again.
-      arrays = records.read_arrays(path)
+      arrays = inputs.load_arrays(path)
       if str(arrays.pop("rests_on", "")) != key:
         arrays = None
   steps = None if arrays is None else arrays["steps"].tolist()
-  members = folds.members_of(build, config, workdir, read, steps)
-  detector = load_detector(build, config, workdir, members)
+  members = train_members(build, config, workdir, read, steps)
+  names = experiment.vocabularies["symbols"]
+  detector = load_detector(
+    build,
+    config,
+    workdir,
+    [(member.folder, member.step) for member in members],
+    [data.of_pieces(member.train, names) for member in members],
+  )._replace(members=members)
   if arrays is None or detector.steps != steps:
-    arrays = _score(detector)
+    arrays = score_held_out(detector)
     with files.atomic_write(path, "wb") as file:
       arrays_and_text: dict[str, Any] = {**arrays, "rests_on": key}
       np.savez_compressed(file, **arrays_and_text)
   return detector, arrays
 
 
-def _score(detector: Detector) -> dict[str, np.ndarray]:
+def _key(config: Config, workdir: Path, experiment: Experiment) -> str:
+  """The settings and data of the scores of normal sessions, as a text."""
+  settings, fields = config.detect, config_lib.flat(config)
+  splits_used = ("train", "validation")
+  return json.dumps(
+    {
+      "version": 3,  # Of the arrays.
+      "scores": sorted(BASELINES),
+      "vocabulary": zlib.crc32((workdir / VOCABULARY).read_bytes()),
+      **{split: experiment.facts(split)["crc32"] for split in splits_used},
+      **{n: v for n, v in fields.items() if n.startswith(config_lib.TRAINING)},
+      **{f"detect.{name}": settings[name] for name in SETTINGS},
+    }
+  )
+
+
+def train_members(
+  build: Callable[..., Experiment],
+  config: Config,
+  workdir: Path,
+  read: Callable[[str], Pieces],
+  steps: list[int] | None,
+) -> list[Member]:
+  """The models of a detector; trains the folds that are not trained.
+
+  The training split has `detect.folds` parts. A model is trained, in folds/ of
+  the workdir, on all but one part. Without folds, the run's own model is the
+  detector, and the validation split is held out.
+
+  Args:
+    build: config, vocabularies or None -> Experiment.
+    config: of the run.
+    workdir: of the run.
+    read: split -> its pieces.
+    steps: of the checkpoints of folds that are trained; None: not known.
+
+  Raises:
+    UserError: training fails.
+  """
+  folds = config.detect.folds
+  if not folds:
+    step = config.checkpoint.step
+    return [Member(workdir, step, read("train"), read("validation"))]
+  folders = [workdir / "folds" / f"{k}-of-{folds}" for k in range(1, folds + 1)]
+  chosen = steps or [None] * folds  # None: the best one.
+  if not all(
+    (folder / "checkpoints" / str(step)).is_dir()
+    for folder, step in zip(folders, chosen, strict=True)
+  ):
+    print(
+      f"detect.folds={folds}: trains {folds} models, each without one of"
+      f" {folds} parts of the training sessions"
+    )
+    chosen = [None] * folds
+    for folder in folders:
+      _train(build, config, folder)
+  members = []
+  for k, (folder, step) in enumerate(zip(folders, chosen, strict=True), 1):
+    seen, held_out = (
+      splits.fold(read("train"), f"{k}/{folds}", out) for out in (False, True)
+    )
+    members.append(Member(folder, step, seen, held_out))
+  return members
+
+
+def _train(build: Callable[..., Experiment], config: Config, folder: Path):
+  """Trains the model of a fold, if it is not trained.
+
+  It has the vocabulary of the run, and as many epochs, of fewer batches.
+  """
+  k, folds = folder.name.split("-of-")
+  config = copy.deepcopy(config)
+  config.data.fold = f"{k}/{folds}"
+  config.checkpoint.step = config.train.fit_to_data = None
+  for name in ("batches_per_epoch", "samples_per_epoch"):
+    if (count := config.train[name]) is not None:
+      config.train[name] = math.ceil(count * (1 - 1 / int(folds)))
+  folder.mkdir(parents=True, exist_ok=True)
+  shutil.copyfile(folder.parents[1] / VOCABULARY, folder / VOCABULARY)
+  name = f"fold {k} of {folds}"
+  console = make_console(file=sys.stdout)  # Not that of the training.
+
+  def evaluated(row: dict[str, Any]) -> bool:
+    loss = f"validation loss {row['validation_loss']:.4f}"
+    console.print(f"{name}: epoch {row['epoch']}, {loss}", soft_wrap=True)
+    return False
+
+  with redirect_stdout(io.StringIO()):
+    result = train.fit(build, config, folder, evaluated)
+  console.print(
+    f"{name}: a model of the other training sessions, validation loss"
+    f" {result['best']:.4f} at step {result['best_step']} of {result['step']}",
+    soft_wrap=True,
+  )
+
+
+def score_held_out(detector: Detector) -> dict[str, np.ndarray]:
   """The arrays of calibration.npz, from the models' held-out sessions."""
   rng = np.random.default_rng(0)
   held_out, injected, kinds, choosing = [], [], [], []
@@ -176,57 +267,15 @@ def _score(detector: Detector) -> dict[str, np.ndarray]:
     choosing.append(choosing_D[~held_out[k].short])
     mixed, kind = inputs.inject_each(rng, sessions.take(half), _INJECTED)
     injected.append(alone.score(mixed, np.ones(len(kind), np.int64)))
-    kinds.append(kind)
+    kinds.append(kind[~injected[k].short])
   arrays = calibration_arrays(held_out)
-  arrays["choosing"] = np.concatenate(choosing)  # Of the sessions in counts.
   for name, column in calibration_arrays(injected).items():
     if name.startswith("score ") or name == "model":
       arrays[f"injected {name}"] = column
-  long = [~part.short for part in injected]
-  pairs = zip(kinds, long, strict=True)
-  arrays["injected kind"] = np.concatenate([k[some] for k, some in pairs])
+  arrays["choosing"] = np.concatenate(choosing)  # Of the sessions in counts.
+  arrays["injected kind"] = np.concatenate(kinds)
   arrays["steps"] = np.array(detector.steps)
-  arrays["seen"] = np.asarray(detector.models.seen).astype(np.uint8).ravel()
   return arrays
-
-
-def _key(
-  config: Config, workdir: Path, facts: Callable[[str], dict[str, Any]]
-) -> str:
-  """The settings and data of the scores of normal sessions, as a text."""
-  settings, fields = config.detect, config_lib.flat(config)
-  return json.dumps(
-    {
-      "version": 2,  # Of the arrays.
-      "scores": sorted(BASELINES),
-      "vocabulary": zlib.crc32((workdir / folds.VOCABULARY).read_bytes()),
-      **{split: facts(split)["crc32"] for split in ("train", "validation")},
-      **{n: v for n, v in fields.items() if n.startswith(config_lib.TRAINING)},
-      **{f"detect.{name}": settings[name] for name in SETTINGS},
-    }
-  )
-
-
-def _by_model(
-  scores: np.ndarray, counts: np.ndarray, model: np.ndarray, models: int
-) -> CrossCalibration:
-  """The calibration of scores, each by the model of a number from 0."""
-  some = (model == k for k in range(models))
-  return CrossCalibration([Calibration(scores[s], counts[s]) for s in some])
-
-
-def sessions_of(detector: Detector) -> Sessions:
-  """The sessions of the rows of calibration.npz.
-
-  They are distinct among those of a model; sessions of different models may be
-  equal.
-  """
-  parts = []
-  for k in range(len(detector.members)):
-    sessions = detector.held_out(k)
-    once = sessions.take(sessions.distinct().first)
-    parts.append(once.take(np.flatnonzero(~detector.short(once))))
-  return inputs.concatenate(parts)
 
 
 def calibration_arrays(parts: list[SessionScores]) -> dict[str, np.ndarray]:
@@ -254,6 +303,42 @@ def calibration_arrays(parts: list[SessionScores]) -> dict[str, np.ndarray]:
   return {name: np.concatenate(columns) for name, columns in arrays.items()}
 
 
+def sessions_of(detector: Detector) -> Sessions:
+  """The sessions of the rows of calibration.npz.
+
+  They are distinct among those of a model; sessions of different models may be
+  equal.
+  """
+  parts = []
+  for k in range(len(detector.members)):
+    sessions = detector.held_out(k)
+    once = sessions.take(sessions.distinct().first)
+    parts.append(once.take(np.flatnonzero(~detector.short(once))))
+  return inputs.concatenate(parts)
+
+
+def _rows(
+  arrays: dict[str, np.ndarray], which: np.ndarray
+) -> dict[str, np.ndarray]:
+  """The arrays of some of the sessions and their events."""
+  events, selected = np.repeat(which, arrays["sizes"]), dict(arrays)
+  for name, array in arrays.items():
+    if name in _EVENTS:
+      selected[name] = array[events]
+    elif name in _SESSIONS or name.startswith("score "):
+      selected[name] = array[which]
+  return selected
+
+
+def named(arrays: dict[str, np.ndarray], start: str) -> dict[str, np.ndarray]:
+  """The arrays whose names start so, by the other part of their names."""
+  return {
+    name.removeprefix(start): array
+    for name, array in arrays.items()
+    if name.startswith(start)
+  }
+
+
 def normal_scores(
   arrays: dict[str, np.ndarray],
   settings: Config,
@@ -266,7 +351,7 @@ def normal_scores(
     arrays: of calibration.npz.
     settings: of `config.detect`.
     answers: NORMAL, ANOMALOUS or UNANSWERED for each row; None: no answers.
-    further: arrays of sessions that are normal; None: there are none.
+    further: arrays of sessions that calibrate, too; None: there are none.
 
   Raises:
     UserError: there are no sessions, or none of a model is selected.
@@ -278,35 +363,26 @@ def normal_scores(
     )
   selection = select(arrays, settings.contamination, answers)
   if further:
-    arrays, selection = joined(arrays, further, selection)
+    count = len(further["counts"])
+    further = {**further, "choosing": np.zeros(count, np.int64)}
+    together = {
+      name: np.concatenate([arrays[name], column])
+      for name, column in further.items()
+      if name in arrays
+    }
+    arrays = {**arrays, **together}
+    selection = selection._replace(
+      calibrates=np.append(selection.calibrates, np.ones(count, bool)),
+      counts=arrays["counts"],
+      answers=np.append(selection.answers, np.full(count, UNANSWERED)),
+    )
   if settings.scores is None:
     chooses = selection.calibrates & (arrays["choosing"] > 0)
-    half = records.without({**arrays, "counts": arrays["choosing"]}, ~chooses)
-    choice = choose(_judged(half, *_by_name(half)))
+    half = {**arrays, "counts": arrays["choosing"]}
+    choice = choose(_judged(_rows(half, chooses)))
   else:
-    names = tuple(combined_names(settings))
-    choice = Choice(Combination(names, "fisher"))
+    choice = Choice(Combination(combined_names(settings), "fisher"))
   return of_choice(arrays, selection, choice)
-
-
-def joined(
-  arrays: dict[str, np.ndarray],
-  further: dict[str, np.ndarray],
-  selection: Selection,
-) -> tuple[dict[str, np.ndarray], Selection]:
-  """The arrays and the selection with further sessions, which calibrate."""
-  count = len(further["counts"])
-  further = {**further, "choosing": np.zeros(count, np.int64)}
-  together = {
-    name: np.concatenate([arrays[name], column])
-    for name, column in further.items()
-    if name in arrays
-  }
-  return {**arrays, **together}, selection._replace(
-    calibrates=np.append(selection.calibrates, np.ones(count, bool)),
-    counts=together["counts"],
-    answers=np.append(selection.answers, np.full(count, UNANSWERED)),
-  )
 
 
 def of_choice(
@@ -319,38 +395,37 @@ def of_choice(
     selection: which rows calibrate.
     choice: the scores that are combined.
   """
-  selected = records.without(arrays, ~selection.calibrates)
-  events = _by_model(
+  selected, models = _rows(arrays, selection.calibrates), len(arrays["steps"])
+  events = CrossCalibration.by_model(
     round_scores(selected["nll"]),
     selected["event_counts"],
     np.repeat(selected["model"], selected["sizes"]),
-    len(selected["steps"]),
+    models,
   )
   if choice.replaced:
     arrays = {**arrays, "counts": arrays["counts"] - arrays["choosing"]}
   calibrates = selection.calibrates & (arrays["counts"] > 0)
-  arrays = records.without(arrays, ~calibrates)
+  arrays = _rows(arrays, calibrates)
   counts, model = arrays["counts"], arrays["model"]
-  scores, by_name = _by_name(arrays)
-  names, how = choice.combination
-  count = len(arrays["steps"])
-  combined, leave_one_out, as_new = np.zeros((3, len(counts)))
-  for k in range(count):
-    some = model == k
-    groups = [(by_name[name].groups[k], scores[name][some]) for name in names]
-    for column, is_normal in ((combined, True), (as_new, False)):
-      column[some] = combine(
-        [g.neg_log_p(s, is_normal) for g, s in groups], how
-      )
-  by_name[COMBINED] = _by_model(combined, counts, model, count)
-  for k, group in enumerate(by_name[COMBINED].groups):
-    some = model == k
-    leave_one_out[some] = group.neg_log_p(combined[some], leave_one_out=True)
+  by_name, (names, how) = _by_name(arrays), choice.combination
+
+  combined, as_new = (
+    combine(
+      [
+        by_name[name].rows_neg_log_p(arrays[f"score {name}"], model, is_normal)
+        for name in names
+      ],
+      how,
+    )
+    for is_normal in (True, False)
+  )
+  by_name[COMBINED] = CrossCalibration.by_model(combined, counts, model, models)
+  leave_one_out = by_name[COMBINED].rows_neg_log_p(combined, model, True)
   return NormalScores(
     by_name,
     events,
     Calibration(leave_one_out, counts),
-    _by_model(as_new, counts, model, count),
+    CrossCalibration.by_model(as_new, counts, model, models),
     choice,
     selection,
     calibrates,
@@ -358,37 +433,35 @@ def of_choice(
   )
 
 
-def _by_name(
-  arrays: dict[str, np.ndarray],
-) -> tuple[dict[str, np.ndarray], dict[str, CrossCalibration]]:
-  """The scores of sessions by name, and their calibrations."""
-  scores = records.named(arrays, "score ")
-  counts, model, count = arrays["counts"], arrays["model"], len(arrays["steps"])
-  return scores, {
-    name: _by_model(array, counts, model, count)
-    for name, array in scores.items()
+def _by_name(arrays: dict[str, np.ndarray]) -> dict[str, CrossCalibration]:
+  """The calibration of each score."""
+  counts, model, models = arrays["counts"], arrays["model"], arrays["steps"]
+  return {
+    name: CrossCalibration.by_model(scores, counts, model, len(models))
+    for name, scores in named(arrays, "score ").items()
   }
 
 
-def _judged(
-  arrays: dict[str, np.ndarray],
-  scores: dict[str, np.ndarray],
-  by_name: dict[str, CrossCalibration],
-) -> list[Judged]:
+def _judged(arrays: dict[str, np.ndarray]) -> list[Judged]:
   """-log p of the normal and of the injected sessions by each model."""
-  injected = records.named(arrays, "injected score ")
+  by_name = _by_name(arrays)
+  normal, injected = (
+    {
+      name: calibration.rows_neg_log_p(
+        arrays[f"{start}score {name}"], arrays[f"{start}model"], not start
+      )
+      for name, calibration in by_name.items()
+    }
+    for start in ("", "injected ")
+  )
   judged = []
-  for k in range(len(by_name["max"].groups)):
-    normal, other = arrays["model"] == k, arrays["injected model"] == k
-    groups = {name: by_name[name].groups[k] for name in scores}
+  for k in range(len(arrays["steps"])):
+    some, other = arrays["model"] == k, arrays["injected model"] == k
     judged.append(
       Judged(
-        {
-          n: g.neg_log_p(scores[n][normal], leave_one_out=True)
-          for n, g in groups.items()
-        },
-        arrays["counts"][normal],
-        {n: g.neg_log_p(injected[n][other]) for n, g in groups.items()},
+        {name: scores[some] for name, scores in normal.items()},
+        arrays["counts"][some],
+        {name: scores[other] for name, scores in injected.items()},
         arrays["injected kind"][other],
       )
     )

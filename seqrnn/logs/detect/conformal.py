@@ -45,10 +45,6 @@ class Calibration:
     """(1 + #{normal >= s}) / (n + 1) for each score s."""
     return (1 + self.count_at_least(scores)) / (self.n + 1)
 
-  def leave_one_out_p_values(self, scores: np.ndarray) -> np.ndarray:
-    """p-values of the normal scores, each against all other normal scores."""
-    return self.count_at_least(scores) / self.n
-
   def count_at_least(self, scores: np.ndarray) -> np.ndarray:
     """#{normal >= s} for each score s."""
     return self.above[np.searchsorted(self.scores, scores)]
@@ -69,10 +65,9 @@ class Calibration:
     """
     if not leave_one_out:
       return self.excess(scores) - np.log(self.p_values(scores))
-    neg_log_p = -np.log(self.leave_one_out_p_values(scores))
-    if (
-      len(self.scores) and self.above[-2] == 1
-    ):  # The highest score is above all others.
+    neg_log_p = -np.log(self.count_at_least(scores) / self.n)
+    # Whether the highest score is above all others.
+    if len(self.scores) and self.above[-2] == 1:
       counts = -np.diff(self.above)
       others = Calibration(self.scores[:-1], counts[:-1])
       highest = scores == self.scores[-1]
@@ -113,6 +108,14 @@ class CrossCalibration:
     self.groups = groups
     self.n = sum(group.n for group in groups)
 
+  @classmethod
+  def by_model(
+    cls, scores: np.ndarray, counts: np.ndarray, model: np.ndarray, models: int
+  ) -> "CrossCalibration":
+    """The calibration of scores, each by the model of a number from 0."""
+    some = (model == k for k in range(models))
+    return cls([Calibration(scores[s], counts[s]) for s in some])
+
   @property
   def resolution(self) -> float:
     """The smallest p-value, hence the smallest attainable rate."""
@@ -124,6 +127,27 @@ class CrossCalibration:
     for group, scores_D in zip(self.groups, scores_KD, strict=True):
       count_D = count_D + group.count_at_least(scores_D)
     return np.asarray(count_D) / (self.n + 1)
+
+  def rows_neg_log_p(
+    self,
+    scores_R: np.ndarray,
+    model_R: np.ndarray,
+    is_normal: np.ndarray | bool,
+  ) -> np.ndarray:
+    """-log p of scores by one model each, by its normal scores alone [R].
+
+    Args:
+      scores_R: to convert.
+      model_R: the number of the model of each.
+      is_normal: whether each, or every one, is among the normal scores of its
+        model, of which it is then left out.
+    """
+    neg_log_p = np.zeros(len(scores_R))
+    for k, group in enumerate(self.groups):
+      for leave_one_out in (True, False):
+        some = (model_R == k) & (is_normal == leave_one_out)
+        neg_log_p[some] = group.neg_log_p(scores_R[some], leave_one_out)
+    return neg_log_p
 
   def beyond(self, scores_KD: np.ndarray) -> np.ndarray:
     """The number of models whose score is above all their normal scores [D]."""

@@ -11,46 +11,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
-from seqrnn.data import vocabulary
 from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.cuts import Cuts
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
-from seqrnn.logs.detect import (
-  baselines,
-  calibration,
-  inputs,
-  records,
-)
+from seqrnn.logs.detect import calibration, inputs
 from seqrnn.logs.detect.calibration import NormalScores
-from seqrnn.logs.detect.detector import (
-  Detector,
-  Ensemble,
-  combined_names,
-  restore_models,
-  whole_sessions,
-)
-from seqrnn.logs.detect.selection import (
-  UNANSWERED,
-  Choice,
-  Combination,
-  Selection,
-)
-from seqrnn.runtime import files, sharding
+from seqrnn.logs.detect.detector import Detector, load_detector
+from seqrnn.logs.detect.scores import BASELINES, Combination, combined_names
+from seqrnn.logs.detect.selection import UNANSWERED, Choice, Selection
+from seqrnn.runtime import files
 
 DEPLOYED = "deployed.npz"
-# Settings of `detect` that decide verdicts.
-_SETTINGS = (
-  *("head", "rule", "rate", "budget", "top_k"),
-  *("short", "idle", "scores"),
-)
+# Settings of `detect` that decide verdicts, beside the scores.
+_SETTINGS = ("head", "rule", "rate", "budget", "top_k", "short", "idle")
 
 
 class IdleTimes(NamedTuple):
@@ -108,36 +88,33 @@ def write_deployed(
     normal: its calibration.
     trained: the training split, whose log has the idle times.
   """
-  trains = [member.train for member in detector.members]
+  members, settings = detector.members, detector.config.detect
   sessions = inputs.concatenate(
-    [data.of_pieces(train, detector.names) for train in trains]
+    [data.of_pieces(member.train, detector.names) for member in members]
   )
-  sizes = list(map(len, trains))
-  member = np.repeat(np.arange(len(sizes)), sizes)
   distinct = sessions.distinct()
+  counts_KD = np.zeros((len(members), len(distinct.first)), np.int64)
+  model = np.repeat(np.arange(len(members)), [len(m.train) for m in members])
+  np.add.at(counts_KD, (model, distinct.which), 1)
   once = sessions.take(distinct.first)
   begins, ends = once.whole
-  counts_KD = np.zeros((len(sizes), len(distinct.first)), np.int64)
-  np.add.at(counts_KD, (member, distinct.which), 1)
   cuts = trained.corpus.cuts
   idle = cut = IdleTimes()
   if cuts is not None:
     idle = _idle_times(cuts, trained, cuts.patience, cuts.patience_V)
     cut = _idle_times(cuts, trained, cuts.idle, cuts.last_V)
-  settings, (names, how) = detector.config.detect, normal.choice.combination
+  names, how = normal.choice.combination
   record = {
-    "settings": {
-      **{name: settings[name] for name in _SETTINGS},
-      "scores": ",".join(names),
-    },
+    "settings": {name: settings[name] for name in _SETTINGS},
+    "scores": ",".join(names),
     "combine": how,
     "replaced": normal.choice.replaced,
     # A fold is a folder of the workdir; without folds, its own model decides.
     "members": [
-      ("folds/" + member.folder.name if len(trains) > 1 else ".", step)
-      for member, step in zip(detector.members, detector.steps, strict=True)
+      ("folds/" + member.folder.name if settings.folds else ".", step)
+      for member, step in zip(members, detector.steps, strict=True)
     ],
-    "idle": [idle._asdict(), cut._asdict()],
+    "idle": [idle, cut],
   }
   arrays: dict[str, Any] = {
     f"calibration {n}": x for n, x in normal.arrays.items()
@@ -186,37 +163,30 @@ def restore(
   path = workdir / "detect" / DEPLOYED
   if not path.exists():
     raise UserError(f"{path}: no such file; --mode=detect writes it")
-  arrays, config = records.load_arrays(path), copy.deepcopy(config)
+  arrays, config = inputs.load_arrays(path), copy.deepcopy(config)
   idle_seconds = config.detect.idle
-  with records.reading(path):
+  with inputs.reading(path):
     record = json.loads(str(arrays["record"]))
     for name in _SETTINGS:
       config.detect[name] = record["settings"][name]
+    config.detect.scores = record["scores"]
     if idle_seconds is not None:
       config.detect.idle = idle_seconds
     config_lib.check(config)
-    members = [
+    checkpoints = [
       (_inside(workdir, folder), int(step))
       for folder, step in record["members"]
     ]
-    names = tuple(combined_names(config.detect))
+    names = combined_names(config.detect)
     combination = Combination(names, str(record["combine"]))
     choice = Choice(combination, replaced=bool(record["replaced"]))
     normal = _normal_scores(arrays, choice)
-    trained = _trained(arrays, len(members))
-    idle, cut = (IdleTimes(**fields) for fields in record["idle"])
-    seen = normal.arrays["seen"].astype(bool).reshape(len(members), -1)
-  vocabularies = vocabulary.load(workdir / "vocabulary.json")
-  experiment = build(whole_sessions(config, vocabularies), vocabularies)
-  params, steps = restore_models(experiment, members)
-  wanted = set(combined_names(config.detect)) & set(baselines.BASELINES)
-  fitted = [
-    {name: baselines.BASELINES[name](sessions) for name in sorted(wanted)}
-    for sessions in trained
-  ]
-  replicated = sharding.replicated(sharding.mesh())
-  models = jax.device_put(Ensemble(params, seen), replicated)
-  detector = Detector(config, experiment, [], steps, models, fitted)
+    trained = _trained(arrays, len(checkpoints))
+    idle, cut = (IdleTimes(*fields) for fields in record["idle"])
+  baselines = [name for name in names if name in BASELINES]
+  detector = load_detector(
+    build, config, workdir, checkpoints, trained, baselines
+  )
   if idle_seconds is not None:
     clock = idle.clock or "seconds"
     first = {s: min(time, idle_seconds) for s, time in cut.first.items()}
@@ -236,27 +206,24 @@ def _inside(workdir: Path, folder: str) -> Path:
 def _normal_scores(
   arrays: dict[str, np.ndarray], choice: Choice
 ) -> NormalScores:
-  arrays = records.named(arrays, "calibration ")
-  records.check_lengths(arrays)
+  """The normal scores of the sessions that calibrated the last detection."""
+  arrays = calibration.named(arrays, "calibration ")
   every = np.ones(len(arrays["counts"]), bool)
-  return calibration.of_choice(
-    arrays,
-    Selection(every, arrays["counts"], np.full(len(every), UNANSWERED), None),
-    choice,
-  )
+  answers = np.full(len(every), UNANSWERED)
+  selection = Selection(every, arrays["counts"], answers, None)
+  return calibration.of_choice(arrays, selection, choice)
 
 
 def _trained(arrays: dict[str, np.ndarray], models: int) -> list[Sessions]:
   """The sessions to which the baselines of each model are fitted."""
   ids, sizes = arrays["ids"].astype(np.int32), arrays["lengths"]
   bounds = np.concatenate([[0], np.cumsum(sizes)])
-  counts_KD = arrays["counts"].reshape(models, len(sizes))
   begins, ends = (arrays[name].astype(bool) for name in ("begins", "ends"))
   names = [""] * len(sizes)
   once = Sessions(ids, bounds, names, begins=begins, ends=ends)
   return [
     once.take(np.repeat(np.arange(len(sizes)), counts_D))
-    for counts_D in counts_KD
+    for counts_D in arrays["counts"].reshape(models, len(sizes))
   ]
 
 
@@ -273,11 +240,6 @@ def refuse_unfollowed(deployed: Deployed):
     raise UserError(
       f"--follow: task={config.task!r} does not predict the next event{unless}"
     )
-  if settings.head != "forward":
-    raise UserError(
-      f"--follow: config.detect.head={settings.head!r}: must be forward,"
-      " because later events are not known; run --mode=detect with forward"
-    )
   if settings.rule in ("budget", "bh"):
     raise UserError(
       f"--follow: config.detect.rule={settings.rule!r}: compares all sessions;"
@@ -285,6 +247,10 @@ def refuse_unfollowed(deployed: Deployed):
     )
   config_lib.refuse_unless(
     config,
-    {"data.boundaries": True, "data.mapping": "many_to_many"},
-    "--follow scores every event of a session, including the first event",
+    {
+      "data.boundaries": True,
+      "data.mapping": "many_to_many",
+      "detect.head": "forward",
+    },
+    "--follow scores each event of a session before the next one is known",
   )

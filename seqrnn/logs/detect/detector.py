@@ -1,8 +1,8 @@
-"""A detector: trained models and fitted baselines that score sessions."""
+"""A detector: trained networks and fitted baselines that score sessions."""
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,14 +17,18 @@ from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import END, RESERVED, UNKNOWN, Vocabulary
-from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Carry, Experiment, Params, shapes
-from seqrnn.logs.detect import baselines, selection
+from seqrnn.logs.detect.scores import BASELINES, Score, network_scores
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 from seqrnn.scoring import scoring
-from seqrnn.scoring.scoring import Scores
+from seqrnn.scoring.scoring import UNRANKED, Scores
 from seqrnn.training.checkpoint import restore_params
+
+VOCABULARY = "vocabulary.json"
+UNKNOWN_NATS = 20.0  # The least surprisal of an event unseen in training.
+_LOGITS = 2**25  # Logits of a batch, at most.
+_BUCKETS = 8  # Number of lengths to which sessions are padded.
 
 
 class Ensemble(NamedTuple):
@@ -40,16 +44,31 @@ class Ensemble(NamedTuple):
   seen: Any
 
 
-def restore_models(
-  experiment: Experiment, members: Sequence[tuple[Path, int | None]]
-) -> tuple[Params, list[int]]:
-  """The parameters of models, a tree of arrays [K, ...], and their steps."""
+def restore_ensemble(
+  experiment: Experiment,
+  checkpoints: Sequence[tuple[Path, int | None]],
+  trained: Sequence[Sessions],
+) -> tuple[Ensemble, list[int]]:
+  """The models of a task, and the steps of their checkpoints.
+
+  Args:
+    experiment: the task.
+    checkpoints: their folders and steps; None: the best one.
+    trained: the training sessions of each.
+  """
   restored = [
-    restore_params(folder, step, shapes(experiment)) for folder, step in members
+    restore_params(folder, step, shapes(experiment))
+    for folder, step in checkpoints
   ]
   stack = lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves])
   params = jax.tree.map(stack, *(params for params, _ in restored))
-  return params, [step for _, step in restored]
+  seen = np.zeros((len(trained), len(experiment.vocabularies["symbols"])), bool)
+  seen[:, : len(RESERVED)] = True
+  for seen_V, sessions in zip(seen, trained, strict=True):
+    seen_V[sessions.ids] = True
+  replicated = sharding.replicated(sharding.mesh())
+  models = jax.device_put(Ensemble(params, seen), replicated)
+  return models, [step for _, step in restored]
 
 
 @lru_cache(CACHED_FUNCTIONS)
@@ -123,12 +142,20 @@ def event_scorer(
   return score
 
 
-TOP = 5  # The surprisals of the score top_mean.
-UNKNOWN_NATS = 20.0  # The least surprisal of an event unseen in training.
-# Names of the network's scores; all other scores are of baselines.
-SCORES = ("max", "mean", "top_mean", "misses", "unknown")
-_LOGITS = 2**25  # Logits of a batch, at most.
-_BUCKETS = 8  # Number of lengths to which sessions are padded.
+class Member(NamedTuple):
+  """A trained model of a detector, and its sessions.
+
+  Attributes:
+    folder: of its checkpoints.
+    step: of the checkpoint; None: the best one.
+    train: the sessions that it was trained on.
+    held_out: normal sessions that it has not seen.
+  """
+
+  folder: Path
+  step: int | None
+  train: Pieces
+  held_out: Pieces
 
 
 class SessionScores(NamedTuple):
@@ -160,30 +187,18 @@ class SessionScores(NamedTuple):
   lengths: np.ndarray
   seconds: float
 
-  @property
-  def offsets(self) -> np.ndarray:
-    """The position in each session of its first scored event [D]."""
-    sizes = np.diff(self.bounds)
-    ends = np.zeros(len(sizes), bool)
-    ends[sizes > 0] = self.targets[self.bounds[1:][sizes > 0] - 1] == END
-    # The scored events are the last events of a session.
-    return self.lengths + ends - sizes
+  def events(self, d: int) -> slice:
+    """The events of a session."""
+    return slice(*self.bounds[d : d + 2].tolist())
 
+  def offset(self, d: int) -> int:
+    """The position in a session of its first scored event.
 
-class Member(NamedTuple):
-  """A trained model of a detector, and its sessions.
-
-  Attributes:
-    folder: of its checkpoints.
-    step: of the checkpoint; None: the best one.
-    train: the sessions that it was trained on.
-    held_out: normal sessions that it has not seen.
-  """
-
-  folder: Path
-  step: int | None
-  train: Pieces
-  held_out: Pieces
+    The scored events are its last ones, and perhaps its end.
+    """
+    targets = self.targets[self.events(d)]
+    has_end = len(targets) > 0 and targets[-1] == END
+    return int(self.lengths[d]) + int(has_end) - len(targets)
 
 
 class Detector(NamedTuple):
@@ -192,7 +207,7 @@ class Detector(NamedTuple):
   Attributes:
     config: of the run.
     experiment: its task.
-    members: where the models come from.
+    members: where the models come from; empty: restored from deployed.npz.
     steps: of their checkpoints.
     models: the models.
     fitted: for each model, name of a baseline -> function sessions -> scores.
@@ -203,7 +218,7 @@ class Detector(NamedTuple):
   members: list[Member]
   steps: list[int]
   models: Ensemble
-  fitted: list[dict[str, Callable[[Sessions], np.ndarray]]]
+  fitted: list[dict[str, Score]]
 
   @property
   def names(self) -> Vocabulary:
@@ -211,22 +226,17 @@ class Detector(NamedTuple):
     return self.experiment.vocabularies["symbols"]
 
   def score_events(self, sessions: Sessions, top_k: int) -> Scores:
-    """The values of `event_scorer` for each event."""
-    head = self.experiment.heads[self.config.detect.head]
-    experiment, count = self.experiment, len(self.steps)
-    batches = experiment.batches
-    whole = experiment._replace(
-      carry=carry_of(experiment.carry, count),
-      # Few lengths, hence few programs to compile.
-      batches=lambda *split, **how: batches(*split, **how).map(
-        scoring.pad_time
-      ),
+    """The values of `event_scorer` for each event of distinct sessions."""
+    # Few lengths, hence few programs to compile.
+    whole = scoring.in_few_lengths(self.experiment)._replace(
+      carry=carry_of(self.experiment.carry, len(self.steps))
     )
+    head = self.experiment.heads[self.config.detect.head]
     score = event_scorer(head, top_k)
     begins, ends = sessions.whole
     sizes = np.diff(sessions.bounds) + begins + ends - 1
     if not sizes.any():  # No batch can be made of them.
-      return _nothing(len(sizes), count)
+      return _nothing(len(sizes), len(self.steps))
     rows_J = _rows(sessions, len(self.names))
     rows_J[sizes == 0] = rows_J[sizes > 0].min()
     parts = []
@@ -235,7 +245,20 @@ class Detector(NamedTuple):
       some = np.flatnonzero(rows_J == rows)
       pieces = sessions.take(some).pieces(self.names)
       parts.append((some, run(self.models, pieces)))
-    return parts[0][1] if len(parts) == 1 else _joined(parts)
+    if len(parts) == 1:
+      return parts[0][1]
+    # In the order of all sessions.
+    session_N = np.concatenate(
+      [np.repeat(some, np.diff(scores.bounds)) for some, scores in parts]
+    )
+    order = np.argsort(session_N, kind="stable")
+    values = jax.tree.map(
+      lambda *columns: np.concatenate(columns)[order],
+      *(scores.values for _, scores in parts),
+    )
+    every = np.arange(len(sizes))
+    bounds = np.searchsorted(session_N[order], np.arange(len(sizes) + 1))
+    return Scores(values, bounds, every)
 
   def held_out(self, k: int) -> Sessions:
     """The held-out sessions of a member."""
@@ -264,32 +287,23 @@ class Detector(NamedTuple):
       sessions: to score.
       counts: number of sessions equal to each of them.
     """
-    settings = self.config.detect
     began = time.perf_counter()
-    events = self.score_events(sessions, 0)
+    bounds, values = self.score_events(sessions, 0)[1::-1]
     seconds = time.perf_counter() - began
-    bounds, values = events.bounds, events.values
-    nll = _with_floor(values["nll"], values["rank"], UNKNOWN_NATS)
-    ranks_KN = values["member_rank"].T
-    nlls_KN = _with_floor(values["member_nll"].T, ranks_KN, UNKNOWN_NATS)
-    by_member = [
-      {
-        **_surprisal_scores(nll_N, bounds),
-        "misses": _sums(rank_N > settings.top_k, bounds),
-        "unknown": _sums(rank_N == scoring.UNRANKED, bounds),
-      }
-      for nll_N, rank_N in zip(nlls_KN, ranks_KN, strict=True)
-    ]
-    short = self.short(sessions)
-    if short.any():
-      by_member = [
-        {name: np.where(short, np.inf, s) for name, s in scores.items()}
-        for scores in by_member
-      ]
-    for scores, fitted in zip(by_member, self.fitted, strict=True):
-      scores |= {name: score(sessions) for name, score in fitted.items()}
+    short, ranks_KN = self.short(sessions), values["member_rank"].T
+    nlls_KN = _with_floor(values["member_nll"].T, ranks_KN)
+    by_member = []
+    for nll_N, rank_N, fitted in zip(
+      nlls_KN, ranks_KN, self.fitted, strict=True
+    ):
+      top_k = self.config.detect.top_k
+      scores = network_scores(nll_N, rank_N, bounds, top_k)
+      scores = {name: np.where(short, np.inf, x) for name, x in scores.items()}
+      by_member.append(
+        scores | {name: score(sessions) for name, score in fitted.items()}
+      )
     return SessionScores(
-      nll=nll,
+      nll=_with_floor(values["nll"], values["rank"]),
       rank=values["rank"],
       member_nll=nlls_KN,
       targets=values["targets"],
@@ -327,106 +341,37 @@ def _rows(sessions: Sessions, symbols: int) -> np.ndarray:
   return np.minimum(2 ** np.floor(np.log2(most)), scoring.ROWS).astype(int)
 
 
-def _joined(parts: list[tuple[np.ndarray, Scores]]) -> Scores:
-  """The scores of several parts of the sessions, in the order of all.
-
-  Args:
-    parts: indices of sessions, and their scores; each session is distinct.
-  """
-  sizes = np.zeros(sum(len(some) for some, _ in parts), np.int64)
-  for some, scores in parts:
-    sizes[some] = np.diff(scores.bounds)
-  bounds = np.concatenate([[0], np.cumsum(sizes)])
-  indices = [
-    data.ranges(bounds[some], bounds[some + 1])[0] for some, _ in parts
-  ]
-  order = np.argsort(np.concatenate(indices))
-  values = jax.tree.map(
-    lambda *columns: np.concatenate(columns)[order],
-    *(scores.values for _, scores in parts),
-  )
-  return Scores(values, bounds, np.arange(len(sizes)))
-
-
-def _with_floor(nll: np.ndarray, rank: np.ndarray, floor: float) -> np.ndarray:
+def _with_floor(nll: np.ndarray, rank: np.ndarray) -> np.ndarray:
   """Surprisals, those of unknown events at least UNKNOWN_NATS."""
-  return np.where(rank == scoring.UNRANKED, np.maximum(nll, floor), nll)
-
-
-def round_scores(scores: np.ndarray) -> np.ndarray:
-  """Removes the last digits, which depend on a session's place in a batch.
-
-  Equal sessions must have equal scores, because the score of one is often the
-  threshold of another.
-  """
-  return np.round(scores.astype(np.float64), 4)
-
-
-def _sums(values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-  """The sum over the events of each session [D]; 0 without events."""
-  session_N = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
-  return np.bincount(session_N, values, minlength=len(bounds) - 1)
-
-
-def _surprisal_scores(
-  nll: np.ndarray, bounds: np.ndarray
-) -> dict[str, np.ndarray]:
-  """Maximum, mean, and mean of the TOP largest surprisals of each session.
-
-  All are 0 for a session without events.
-  """
-  sizes = np.diff(bounds)
-  session_N = np.repeat(np.arange(len(sizes)), sizes)
-  sorted_nll = nll[np.lexsort((-nll, session_N))]  # Falls in each session.
-  position = np.arange(len(nll)) - np.repeat(bounds[:-1], sizes)
-  largest = lambda count: _sums(
-    np.where(position < count, sorted_nll, 0), bounds
-  )
-  return {
-    "max": round_scores(largest(1)),
-    "mean": round_scores(_sums(nll, bounds) / np.maximum(sizes, 1)),
-    "top_mean": round_scores(largest(TOP) / np.clip(sizes, 1, TOP)),
-  }
+  return np.where(rank == UNRANKED, np.maximum(nll, UNKNOWN_NATS), nll)
 
 
 def load_detector(
   build: Callable[..., Experiment],
   config: Config,
   workdir: Path,
-  members: list[Member],
+  checkpoints: Sequence[tuple[Path, int | None]],
+  trained: Sequence[Sessions],
+  wanted: Iterable[str] = BASELINES,
 ) -> Detector:
-  """Restores the models and fits baselines to the sessions of each.
+  """Restores models and fits baselines to the sessions of each.
 
   Args:
     build: config, vocabularies or None -> Experiment.
     config: of the run.
-    workdir: of the run, whose vocabulary the members have, too.
-    members: of the
+    workdir: of the run, whose vocabulary the models have, too.
+    checkpoints: the folder and the step of each model; None: the best one.
+    trained: the training sessions of each model.
+    wanted: the names of the baselines.
   """
-  vocabularies = vocabulary.load(workdir / "vocabulary.json")
-  experiment = build(whole_sessions(config, vocabularies), vocabularies)
-  names = experiment.vocabularies["symbols"]
-  seen, fitted = [], []
-  for member in members:
-    sessions = data.of_pieces(member.train, names)
-    seen.append(seen_symbols(sessions, names))
-    fitted.append(
-      {name: fit(sessions) for name, fit in baselines.BASELINES.items()}
-    )
-  params, steps = restore_models(
-    experiment, [(member.folder, member.step) for member in members]
-  )
-  replicated = sharding.replicated(sharding.mesh())
-  models = jax.device_put(Ensemble(params, np.stack(seen)), replicated)
-  return Detector(config, experiment, members, steps, models, fitted)
-
-
-def seen_symbols(sessions: Sessions, names: Vocabulary) -> np.ndarray:
-  """Whether each id is in the sessions or is reserved, bool [V]."""
-  seen = np.zeros(len(names), bool)
-  seen[: len(RESERVED)] = True
-  seen[sessions.ids] = True
-  return seen
+  vocabularies = vocabulary.load(workdir / VOCABULARY)
+  whole = whole_sessions(config, vocabularies)
+  experiment = build(whole, vocabularies)
+  models, steps = restore_ensemble(experiment, checkpoints, trained)
+  fitted = [
+    {name: BASELINES[name](sessions) for name in wanted} for sessions in trained
+  ]
+  return Detector(config, experiment, [], steps, models, fitted)
 
 
 def whole_sessions(
@@ -445,22 +390,3 @@ def whole_sessions(
     settings.stateful, settings.buckets = False, _BUCKETS
     settings.window = max(settings.window, longest)
   return config
-
-
-def combined_names(settings: Config) -> list[str]:
-  """The names in `detect.scores`, or those among which it is chosen.
-
-  Raises:
-    UserError: a name is unknown or occurs twice.
-  """
-  if settings.scores is None:
-    return list(selection.CANDIDATES)
-  names = [name.strip() for name in settings.scores.split(",")]
-  known = (*SCORES, *baselines.BASELINES)
-  for name in names:
-    if name not in known or names.count(name) > 1:
-      raise UserError(
-        f"config.detect.scores={settings.scores!r}: must be some of"
-        f" {', '.join(known)}, separated by commas, each once"
-      )
-  return names

@@ -1,16 +1,32 @@
-"""Metrics of a detection against labels: the content of report.json."""
+"""Metrics of a detection against labels, and its pictures."""
 
-import zlib
-from typing import Any, NamedTuple
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from seqrnn.config.read import Config
 from seqrnn.data.logs import anomalies
 from seqrnn.data.logs import sessions as data
-from seqrnn.logs.detect.calibration import COMBINED, NormalScores
-from seqrnn.logs.detect.conformal import is_flagged
+from seqrnn.logs.detect.calibration import NormalScores
+from seqrnn.logs.detect.conformal import (
+  Calibration,
+  beta_interval,
+  event_rate,
+  is_flagged,
+)
 from seqrnn.logs.detect.findings import Findings
+from seqrnn.logs.detect.scores import COMBINED
+from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL
+from seqrnn.runtime import figures
+
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
+
+_EVENTS = 2000  # Of a timeline.
+_WORST = 5  # Most anomalous sessions, which each timeline has.
+_FAR = 4  # The axis of scores ends at so many times the highest normal score.
 
 
 class Tally(NamedTuple):
@@ -43,28 +59,13 @@ def tally(scores: np.ndarray, flags: np.ndarray, labels: np.ndarray) -> Tally:
   )
 
 
-class Curve(NamedTuple):
-  """Counts of flagged items for each possible threshold.
+def curve(counts: Tally) -> tuple[np.ndarray, np.ndarray]:
+  """For each score, the anomalous and the normal items of at least this score.
 
-  Attributes:
-    scores: the distinct scores, in falling order.
-    true: number of anomalous items with at least this score.
-    false: number of normal items with at least this score.
+  The distinct scores fall; their counts give ROC and precision-recall curves.
   """
-
-  scores: np.ndarray
-  true: np.ndarray
-  false: np.ndarray
-
-
-def curve(counts: Tally) -> Curve:
-  """The cumulative counts for ROC and precision-recall curves."""
   last = np.append(counts.scores[1:] != counts.scores[:-1], True)
-  return Curve(
-    counts.scores[last],
-    np.cumsum(counts.anomalous)[last],
-    np.cumsum(counts.normal)[last],
-  )
+  return np.cumsum(counts.anomalous)[last], np.cumsum(counts.normal)[last]
 
 
 def metrics(counts: Tally) -> dict[str, float]:
@@ -78,7 +79,7 @@ def metrics(counts: Tally) -> dict[str, float]:
   tp, fp = counts.anomalous[flags].sum(), counts.normal[flags].sum()
   fn, tn = counts.anomalous[~flags].sum(), counts.normal[~flags].sum()
   root = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
-  _, true, false = curve(counts)
+  true, false = curve(counts)
   anomalous, normal = tp + fn, tn + fp
   recall, fallout = _ratio(true, anomalous), _ratio(false, normal)
   precision = _ratio(true, true + false)
@@ -123,13 +124,11 @@ def intervals(
   """
   both = np.concatenate([counts.anomalous, counts.normal])
   total = int(both.sum())
-  resampled = []
-  for _ in range(draws):
-    drawn = rng.multinomial(total, both / total).astype(np.float64)
-    anomalous, normal = np.split(drawn, 2)
-    resampled.append(
-      metrics(counts._replace(anomalous=anomalous, normal=normal))
-    )
+  drawn = (rng.multinomial(total, both / total) for _ in range(draws))
+  resampled = [
+    metrics(counts._replace(anomalous=anomalous, normal=normal))
+    for anomalous, normal in (np.split(both.astype(float), 2) for both in drawn)
+  ]
   return {
     name: tuple(
       np.quantile([m[name] for m in resampled], [0.025, 0.975]).tolist()
@@ -161,18 +160,47 @@ def evaluate(
   }
 
 
+def calibration_record(
+  normal: NormalScores, settings: Config
+) -> dict[str, Any]:
+  """The sessions left out, the chosen scores, and the rates in report.json."""
+  selection, choice = normal.selection, normal.choice
+  calibration = {
+    "left_out": selection.left_out,
+    "answered_normal": selection.answered(NORMAL),
+    "answered_anomalous": selection.answered(ANOMALOUS),
+    "log_p_of_one_mode": selection.log_p,
+    "scores": {
+      "names": choice.combination.names,
+      "combine": choice.combination.how,
+      "average_precision_on_injected": choice.precision,
+      "standard": choice.standard,
+    },
+  }
+  rates = {"sessions": settings.rate, "events": event_rate(settings)}
+  by_item = {"sessions": normal.scores[COMBINED], "events": normal.events}
+  thresholds: dict[str, dict[str, Any]] = {
+    item: {
+      "rate": rates[item],
+      "calibration": scores.n,
+      "resolution": scores.resolution,
+    }
+    for item, scores in by_item.items()
+  }
+  interval = beta_interval(settings.rate, by_item["sessions"].n)
+  thresholds["sessions"]["rate_95"] = interval
+  return {"calibration": calibration, "thresholds": thresholds}
+
+
 def summary(findings: Findings) -> dict[str, int]:
-  """Numbers of the examined sessions and events, and their checksum."""
-  sessions, distinct = findings.sessions, findings.distinct
+  """Numbers of the examined sessions and events."""
+  distinct, scored = findings.distinct, findings.scored
   return {
     "sessions": len(distinct.which),
-    "distinct_sessions": len(findings.p),
-    "events_scored": int(np.diff(findings.bounds) @ distinct.counts),
-    "distinct_events_scored": len(findings.nll),
-    "flagged_for_their_length": int(findings.short[distinct.which].sum()),
-    "crc32": zlib.crc32(
-      sessions.bounds.tobytes(), zlib.crc32(sessions.ids.tobytes())
-    ),
+    "distinct_sessions": len(distinct.first),
+    "events_scored": int(np.diff(scored.bounds) @ distinct.counts),
+    "distinct_events_scored": len(scored.nll),
+    "flagged_for_their_length": int(scored.short[distinct.which].sum()),
   }
 
 
@@ -181,25 +209,31 @@ def metrics_by_score(
 ) -> dict[str, dict[str, Any]]:
   """Metrics of each score at `detect.rate`, and of another `detect.rule`.
 
-  They are computed from the labelled sessions, and only if both labels occur.
+  They are computed from the labelled sessions, and only if both labels occur;
+  over all sessions, and over `distinct` ones.
   """
-  which, labels = findings.distinct.which, findings.sessions.labels
-  labelled = findings.sessions.with_label()
+  decision, which = findings.decision, findings.distinct.which
+  labels, which_L = _labelled(findings)
+  _, first = np.unique(2 * which_L + labels, return_index=True)
 
   def row(scores: np.ndarray, flags: np.ndarray) -> dict[str, Any]:
-    metrics = {}
-    if labels is not None and 0 < labels[labelled].sum() < len(labelled):
-      metrics = _session_metrics(
-        scores, flags, labels[labelled], which[labelled], settings
-      )
-    return {"flagged": int(flags[which].sum()), **metrics}
+    flagged = {"flagged": int(flags[which].sum())}
+    if not 0 < labels.sum() < len(labels):
+      return flagged
+    scores, flags = scores[which_L], flags[which_L]
+    counts, rng = tally(scores, flags, labels), np.random.default_rng(0)
+    return {
+      **flagged,
+      **metrics(counts),
+      "intervals": intervals(counts, settings.bootstrap, rng),
+      "distinct": metrics(tally(scores[first], flags[first], labels[first])),
+    }
 
   table = {}
   if settings.rule != "rate":
-    table[f"rule {settings.rule}"] = row(
-      findings.scores[COMBINED], findings.flags
-    )
-  for name, scores in findings.scores.items():
+    name = f"rule {settings.rule}"
+    table[name] = row(decision.scores[COMBINED], decision.flags)
+  for name, scores in decision.scores.items():
     # The score is -log p, beyond the resolution of the p-values if it is the
     # highest; of sessions that are flagged for their length it is infinity.
     p = np.maximum(np.exp(-scores), normal.scores[name].resolution)
@@ -208,31 +242,12 @@ def metrics_by_score(
   return table
 
 
-def _session_metrics(
-  scores: np.ndarray,
-  flags: np.ndarray,
-  labels: np.ndarray,
-  which: np.ndarray,
-  settings: Config,
-) -> dict[str, Any]:
-  """Metrics over all sessions, and over distinct sessions.
-
-  Args:
-    scores: of the distinct sessions [D].
-    flags: of the distinct sessions [D].
-    labels: of the sessions.
-    which: index of the distinct session that each session equals.
-    settings: of `config.detect`.
-  """
-  counts = tally(scores[which], flags[which], labels)
-  _, first = np.unique(2 * which + labels, return_index=True)
-  once = which[first]
-  rng = np.random.default_rng(0)
-  return {
-    **metrics(counts),
-    "intervals": intervals(counts, settings.bootstrap, rng),
-    "distinct": metrics(tally(scores[once], flags[once], labels[first])),
-  }
+def _labelled(findings: Findings) -> tuple[np.ndarray, np.ndarray]:
+  """The labels that are known, and the distinct session of each."""
+  some = findings.sessions.with_label()
+  labels = findings.sessions.labels
+  known = np.zeros(0, bool) if labels is None else labels[some]
+  return known, findings.distinct.which[some]
 
 
 def precision_by_kind(
@@ -242,16 +257,15 @@ def precision_by_kind(
 
   The sessions of one kind are compared with the normal sessions alone.
   """
-  which = findings.distinct.which
   table = {}
-  for name, scores in findings.scores.items():
+  for name, scores in findings.decision.scores.items():
     table[name] = {}
     # With few sessions, some kinds may not occur.
     for kind in (kind for kind in anomalies.KINDS if kind in kinds):
       some = (kinds == kind) | (kinds == "")
       anomalous = kinds[some] != ""
-      flags = np.zeros(len(anomalous), bool)
-      counts = tally(scores[which][some], flags, anomalous)
+      scores_L = scores[findings.distinct.which][some]
+      counts = tally(scores_L, np.zeros(len(scores_L), bool), anomalous)
       table[name][kind] = metrics(counts)["average_precision"]
   return table
 
@@ -266,9 +280,11 @@ def event_metrics(
     labels: of all events [events of the sessions].
   """
   which, sessions = findings.distinct.which, findings.sessions
-  starts, stops = findings.bounds[which], findings.bounds[which + 1]
+  scored = findings.scored
+  starts, stops = scored.bounds[which], scored.bounds[which + 1]
   index, _ = data.ranges(starts, stops)
-  first = sessions.bounds[:-1] + findings.offsets[which]
+  offsets = np.array([scored.offset(d) for d in range(len(scored.short))])
+  first = sessions.bounds[:-1] + offsets[which]
   place, _ = data.ranges(first, first + stops - starts)
   # The end symbol is not an event of a file, so it has no label.
   known = place < np.repeat(sessions.bounds[1:], stops - starts)
@@ -277,5 +293,143 @@ def event_metrics(
   index, labels = index[known], labels[place[known]]
   if labels.all() or not labels.any():
     return None
-  counts = tally(findings.nll[index], findings.event_flags[index], labels)
-  return metrics(counts)
+  flags = findings.decision.event_flags
+  return metrics(tally(scored.nll[index], flags[index], labels))
+
+
+def draw(findings: Findings, normal: NormalScores, rate: float, folder: Path):
+  """Draws the findings; curves, of the combined scores, only with both labels.
+
+  Args:
+    findings: of the detection.
+    normal: scores of normal sessions.
+    rate: as `detect.rate`.
+    folder: of the pictures.
+  """
+  if not len(findings.scored.nll):
+    return
+  pictures = {
+    "timeline": _timeline(findings),
+    "scores": _scores(findings, normal.leave_one_out, -math.log(rate)),
+  }
+  labels, which = _labelled(findings)
+  if 0 < labels.sum() < len(labels):
+    names = (COMBINED, *normal.choice.combination.names)
+    curves = {name: findings.decision.scores[name][which] for name in names}
+    pictures["curves"] = _curves(labels, curves)
+  for name, figure in pictures.items():
+    figures.save(figure, folder / f"{name}.png")
+
+
+def _timeline(findings: Findings) -> "Figure":
+  """Surprisal of event after event, on a linear and a logarithmic axis.
+
+  Of many sessions it has an even selection, and the most anomalous ones.
+  """
+  which, scored = findings.distinct.which, findings.scored
+  ends = np.cumsum(np.diff(scored.bounds)[which])
+  count = min(len(which), _EVENTS * len(which) // ends[-1] + 1)
+  chosen = np.linspace(0, len(which) - 1, count).astype(int)
+  worst = findings.distinct.first[findings.most_anomalous()[:_WORST]]
+  chosen = np.union1d(chosen, worst)
+  shown = which[chosen]
+  places, bounds = data.ranges(scored.bounds[shown], scored.bounds[shown + 1])
+  bits = scored.nll[places] / math.log(2)
+  flagged = np.repeat(findings.decision.flags[shown], np.diff(bounds))
+  events = findings.decision.event_flags[places]
+  figure = figures.create(12, 6)
+  for number, scale in enumerate(("linear", "log"), 1):
+    axes = figure.add_subplot(2, 1, number)
+    labels = findings.sessions.labels
+    if labels is not None:
+      for j in np.flatnonzero(labels[chosen]).tolist():
+        axes.axvspan(*bounds[j : j + 2], color="C3", alpha=0.15, linewidth=0)
+    for some, marker, colour, name in (
+      (~flagged & ~events, ".", "C0", "event"),
+      (flagged & ~events, ".", "C1", "event of a flagged session"),
+      (events, "x", "C3", "flagged event"),
+    ):
+      style = {"marker": marker, "ls": "", "color": colour, "ms": 4}
+      if some.any():
+        axes.plot(np.flatnonzero(some), bits[some], label=name, **style)
+    axes.set_yscale(scale)
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.set_ylabel("surprisal, bits")
+    axes.margins(x=0.005)
+    figures.grid(axes, "y")
+  # Above the axes, where it covers no event.
+  figure.axes[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
+  red = "; red: labelled" if findings.sessions.labels is not None else ""
+  figure.axes[-1].set_xlabel(f"event, of {len(chosen):,} sessions{red}")
+  return figure
+
+
+def _scores(
+  findings: Findings, calibration: Calibration, threshold: float
+) -> "Figure":
+  """The share of sessions with a higher combined score, over the score."""
+  combined = findings.decision.scores[COMBINED]
+  groups = {"sessions": ("C0", combined[findings.distinct.which])}
+  if findings.sessions.labels is not None:
+    labels, which = _labelled(findings)
+    groups = {
+      "normal": ("C0", combined[which[~labels]]),
+      "labelled anomalous": ("C3", combined[which[labels]]),
+    }
+  figure = figures.create(12, 4)
+  axes = figure.add_subplot()
+  # Without a limit, an unknown event could stretch the axis over all others.
+  near = np.append(calibration.scores, threshold)
+  end = _FAR * near[np.isfinite(near)].max(initial=1e-9)
+  curves = [("calibration", "black", calibration)]
+  curves += [
+    (name, colour, Calibration(scores))
+    for name, (colour, scores) in groups.items()
+    if len(scores)
+  ]
+  for name, colour, group in curves:
+    xs = np.append(0, np.minimum(group.scores, end))
+    shares = np.append(1, group.above[1:] / group.n)
+    axes.step(xs, shares, where="post", color=colour, label=name)
+  axes.axvline(threshold, color="C2", label="threshold")
+  # The axis begins a little below the share of one session.
+  least = 0.5 / max(group.n for *_, group in curves)
+  axes.set(xlim=(0, end * 1.01), ylim=(least, 1.5), yscale="log")
+  axes.set(
+    xlabel="combined score, or more at the right end",
+    ylabel="share of sessions with a higher score",
+  )
+  figures.grid(axes)
+  axes.legend()
+  return figure
+
+
+def _curves(labels: np.ndarray, curves: dict[str, np.ndarray]) -> "Figure":
+  """The ROC curve, on a logarithmic axis, and precision by recall.
+
+  Args:
+    labels: of sessions.
+    curves: name -> score of these sessions.
+  """
+  figure = figures.create(12, 5)
+  roc, precision = figure.subplots(1, 2)
+  lowest = 1 / (2 * (~labels).sum())
+  for number, (name, scores) in enumerate(curves.items()):
+    true, false = curve(tally(scores, np.zeros(len(scores), bool), labels))
+    right = true / (true + false)
+    width = 1.0 if number else 2.2
+    style = {"label": name, "lw": width, "color": f"C{number}"}
+    recall = np.append(0, true / true[-1])
+    alarms = np.append(lowest, np.maximum(false / false[-1], lowest))
+    roc.step(alarms, recall, where="post", zorder=-number, **style)
+    # As average precision counts it.
+    precisions = np.append(right[0], right)
+    precision.step(recall, precisions, where="pre", zorder=-number, **style)
+  roc.set(xlabel="false-alarm rate", xlim=(lowest, 1), xscale="log")
+  roc.set_ylabel("recall")
+  precision.set(xlabel="recall", xlim=(-0.02, 1.02), ylabel="precision")
+  for axes in (roc, precision):
+    axes.set_ylim(-0.02, 1.02)
+    figures.grid(axes)
+  figure.legend(*roc.get_legend_handles_labels(), loc="outside right upper")
+  return figure

@@ -1,15 +1,46 @@
-"""Findings: scores and flags of the examined sessions, and their incidents."""
+"""Findings: which sessions and events are anomalous, how severe, and why.
+
+`decide` is a function of arrays. A detection calls it with all sessions, a
+worker of Spark with its part of them, a follower with one open session.
+
+A flagged session has up to three signs, with these columns in sessions.csv:
+
+- `p_value` is at most half of `detect.rate`, and at least half of the models
+  give the session a higher score than all their normal sessions (`models`); the
+  other models may have anomalous sessions among these;
+- it has an unknown event (`unknown_events`);
+- at least a quarter of its `events` are flagged (`flagged_events`).
+
+An alarm without a sign is low, with one sign medium, with more high. An alarm
+for a session's length alone (`detect.short`) is low.
+"""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from seqrnn.config.read import Config
 from seqrnn.data.logs.secrets import Redaction, redaction
 from seqrnn.data.logs.sessions import Distinct, Sessions
-from seqrnn.data.read.columns import Texts
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
+from seqrnn.logs.detect.calibration import NormalScores
+from seqrnn.logs.detect.conformal import (
+  benjamini_hochberg,
+  event_rate,
+  is_flagged,
+)
+from seqrnn.logs.detect.detector import Detector, SessionScores
+from seqrnn.logs.detect.scores import (
+  COMBINED,
+  EVENT,
+  SHORT,
+  round_scores,
+)
+from seqrnn.scoring.scoring import UNRANKED
+
+SEVERITIES = ("", "low", "medium", "high")  # The first: no alarm.
+LOCK = ".detect.lock"  # In the workdir, held while a detection runs.
 
 _BEFORE, _AFTER = 3, 2  # Events around the most surprising one.
 # The kinds of events with at least this share of a session's highest surprisal
@@ -18,74 +49,25 @@ _SURPRISING = 0.5
 _COMMON = 0.5  # Sessions are alike if they have this share of kinds in common.
 
 
-def masked_vocabulary(names: Vocabulary, pattern: str) -> Vocabulary:
-  """The vocabulary, whose templates of a log are shown with masks."""
-  masks = redaction(pattern)
-  if masks is None or names.unit != "log":
-    return names
-  return dataclasses.replace(names, mask=masks.text)
-
-
-def masked_sessions(sessions: Sessions, pattern: str) -> Sessions:
-  """Sessions to show: names and events as they were read have masks."""
-  masks = redaction(pattern)
-  if masks is None:
-    return sessions
-  as_read = sessions.as_read
-  if as_read is not None:
-    symbols: Any = _Masked(as_read.symbols, masks)
-    as_read = Texts(symbols, as_read.ids)
-  names = [masks.name(name) for name in sessions.names]
-  return sessions._replace(names=names, as_read=as_read)
-
-
-class _Masked(Sequence):
-  """Texts that are masked when they are read, as few of many are."""
-
-  def __init__(self, texts: Sequence[str], masks: Redaction):
-    self._texts, self._masks = texts, masks
-
-  def __len__(self) -> int:
-    return len(self._texts)
-
-  def __getitem__(self, index: Any) -> Any:
-    text: Any = self._texts[index]
-    return self._masks.text(text)
-
-
-LOCK = ".detect.lock"  # In the workdir, held while a detection runs.
-
-
-class Findings(NamedTuple):
-  """Scores and flags of sessions; equal sessions are scored once.
-
-  There are D distinct sessions with N scored events, including end symbols.
+class Decision(NamedTuple):
+  """Flags of D distinct sessions and their N events, and what explains them.
 
   Attributes:
-    sessions: all examined sessions.
-    distinct: the distinct sessions among them.
-    names: vocabulary of the events.
-    nll: surprisal in nats [N].
-    rank: 1 plus the number of likelier events [N]; UNRANKED for unknown events.
-    targets: ids of the events [N].
-    bounds: int64 [D + 1]; session d has the events bounds[d] : bounds[d + 1].
-    offsets: position in a session of its first scored event [D].
-    short: whether a session is flagged for its length alone [D].
-    seconds: run time of the network.
-
-  The other attributes are those of `decision.Decision`.
+    scores: name -> -log p of the sessions [D], as `neg_log_p`.
+    combined_KD: the combined score of the sessions by each model [K, D].
+    p: p-values of the sessions [D]; NaN for short sessions.
+    flags: whether a session is flagged [D].
+    event_p: p-values of the events [N].
+    event_flags: whether an event is flagged [N].
+    flagged_events: number of flagged events [D].
+    unknown_events: number of unknown events [D].
+    models: number of models that give a session a higher combined score than
+      all their normal sessions [D].
+    severity: an index of `SEVERITIES` for each session [D].
+    reasons: a key of `WORDS` for each session: of the combined scores, the one
+      with the smallest p-value; "": it is not flagged.
   """
 
-  sessions: Sessions
-  distinct: Distinct
-  names: Vocabulary
-  nll: np.ndarray
-  rank: np.ndarray
-  targets: np.ndarray
-  bounds: np.ndarray
-  offsets: np.ndarray
-  short: np.ndarray
-  seconds: float
   scores: dict[str, np.ndarray]
   combined_KD: np.ndarray
   p: np.ndarray
@@ -98,33 +80,131 @@ class Findings(NamedTuple):
   severity: np.ndarray
   reasons: list[str]
 
+
+def decide(
+  scored: SessionScores, normal: NormalScores, settings: Config
+) -> Decision:
+  """Compares sessions and events with normal ones, and flags some of them.
+
+  The rule is applied to the sessions that are not flagged for their length, as
+  if there were no other sessions.
+
+  Args:
+    scored: the sessions' scores by each model; of its events those by each
+      model, their ranks and their bounds.
+    normal: scores of normal sessions.
+    settings: of `config.detect`.
+  """
+  short, combined_KD = scored.short, normal.combined(scored.scores)
+  scores = {
+    name: normal.scores[name].neg_log_p(x)
+    for name, x in {COMBINED: combined_KD, **scored.scores}.items()
+  }
+  scores[COMBINED][short] = np.inf
+  calibration = normal.scores[COMBINED]
+  p = calibration.p_values(combined_KD)
+  event_p = normal.events.p_values(map(round_scores, scored.member_nll))
+  event_flags = flag_events(event_p, scored.rank, settings)
+  sizes = np.diff(scored.bounds)
+  session_N = np.repeat(np.arange(len(sizes)), sizes)
+  count = lambda values_N: np.bincount(session_N, values_N, len(p)).astype(int)
+  flagged, unknown = count(event_flags), count(scored.rank == UNRANKED)
+  match settings.rule:
+    case "rate":
+      flags = is_flagged(p, settings.rate)
+    case "budget":
+      flags = np.zeros(len(p), bool)
+      order = np.argsort(-scores[COMBINED], kind="stable")
+      flags[order[~short[order]][: settings.budget]] = True
+    case "bh":
+      tested = np.repeat(p[~short], scored.counts[~short])
+      rejected = tested[benjamini_hochberg(tested, settings.rate)]
+      flags = p <= rejected.max(initial=0)
+    case _:  # events, topk
+      flags = flagged > 0
+  flags = flags | short
+  models = np.where(short, 0, calibration.beyond(combined_KD))
+  p = np.where(short, np.nan, p)
+  groups = sum(group.n > 0 for group in calibration.groups)
+  signs = (
+    (is_flagged(2 * p, settings.rate) & (2 * models >= groups)).astype(int)
+    + (unknown > 0)
+    + ((flagged > 0) & (4 * flagged >= scored.lengths))
+  )
+  signs[short] = 0
+  names, _ = normal.choice.combination
+  reasons = np.array(names)[np.argmax([scores[n] for n in names], axis=0)]
+  if settings.rule in ("events", "topk"):
+    reasons = np.full(len(p), EVENT)
+  reasons = np.where(short, SHORT, reasons)
+  return Decision(
+    scores,
+    combined_KD,
+    p,
+    flags,
+    event_p,
+    event_flags,
+    flagged,
+    unknown,
+    models,
+    np.where(flags, np.minimum(1 + signs, 3), 0),
+    np.where(flags, reasons, "").tolist(),
+  )
+
+
+def flag_events(p: Any, rank: Any, settings: Config) -> Any:
+  """Whether events, or one event, are flagged.
+
+  Args:
+    p: p-values [N].
+    rank: 1 plus the number of likelier events; UNRANKED for unknown events [N].
+    settings: of `config.detect`.
+  """
+  flags = is_flagged(p, event_rate(settings))
+  if settings.rule == "topk":
+    flags = rank > settings.top_k
+  return flags | (rank == UNRANKED)
+
+
+class Findings(NamedTuple):
+  """The scores of sessions and the decision; equal sessions are scored once.
+
+  Attributes:
+    sessions: all examined sessions, whose names have masks.
+    distinct: the distinct sessions among them.
+    names: vocabulary of the events.
+    masks: of events as they were read; None: there are none.
+    scored: scores of the distinct sessions and of their events.
+    decision: on the distinct sessions and on their events.
+  """
+
+  sessions: Sessions
+  distinct: Distinct
+  names: Vocabulary
+  masks: Redaction | None
+  scored: SessionScores
+  decision: Decision
+
   def most_anomalous(self) -> np.ndarray:
     """The distinct sessions by falling score; short sessions come last."""
-    return np.lexsort((-self.scores["combined"], self.short))
+    scores = self.decision.scores[COMBINED]
+    return np.lexsort((-scores, self.scored.short))
 
-  def first_alarms(self) -> np.ndarray:
-    """The position of the first flagged event of each session [D]; -1: none."""
-    session_N = np.repeat(np.arange(len(self.p)), np.diff(self.bounds))
-    flagged = np.flatnonzero(self.event_flags)
-    d, first = np.unique(session_N[flagged], return_index=True)
-    alarms = np.full(len(self.p), -1)
-    alarms[d] = self.offsets[d] + flagged[first] - self.bounds[d]
-    return alarms
+  def first_alarm(self, d: int) -> int | None:
+    """The position of the first flagged event of a session, if there is one."""
+    flagged = np.flatnonzero(self.decision.event_flags[self.scored.events(d)])
+    return self.scored.offset(d) + int(flagged[0]) if len(flagged) else None
 
-  def worst_events(self) -> np.ndarray:
-    """The position of the most surprising event of each session [D].
+  def worst_position(self, d: int) -> int:
+    """The position of the most surprising event of a session.
 
     It is the last event where the end of the session is the most surprising,
     the first where no event is scored, and -1 in a session without events.
     """
-    sizes = np.diff(self.bounds)
-    session_N = np.repeat(np.arange(len(sizes)), sizes)
-    order = np.lexsort((-self.nll, session_N))  # Equal ones: the first.
-    places = np.zeros(len(sizes), int)
-    d = np.flatnonzero(sizes)
-    places[d] = self.offsets[d] + order[self.bounds[d]] - self.bounds[d]
-    lengths = np.diff(self.sessions.bounds)[self.distinct.first]
-    return np.minimum(places, lengths - 1)
+    nll, position = self.scored.nll[self.scored.events(d)], 0
+    if len(nll):
+      position = self.scored.offset(d) + int(nll.argmax())
+    return min(position, int(self.scored.lengths[d]) - 1)
 
   def events(self, j: int, d: int, first: int, stop: int) -> list[str]:
     """Names of scored events of session j for display.
@@ -138,70 +218,83 @@ class Findings(NamedTuple):
       first: index of the first event among the scored events.
       stop: index after the last event.
     """
-    start = int(self.bounds[d])
-    targets = self.targets[start + first : start + stop].tolist()
+    targets = self.scored.targets[self.scored.events(d)][first:stop].tolist()
     names = self.names.names(targets)
+    position = self.scored.offset(d) + first
     for n, target in enumerate(targets):
-      symbol = self.as_read(j, int(self.offsets[d]) + first + n)
+      symbol = self.as_read(j, position + n)
       if target == UNKNOWN and symbol is not None:
         names[n] = f"? {symbol}"
     return names
 
-  def _index(self, j: int, place: int) -> int | None:
-    """The index of an event in `sessions`; None for an end symbol."""
-    start, stop = self.sessions.bounds[j : j + 2].tolist()
-    return start + place if 0 <= place < stop - start else None
-
-  def line(self, j: int, place: int) -> int | None:
-    """The line of the event at a position of session j, if known."""
-    index, lines = self._index(j, place), self.sessions.lines
-    return None if index is None or lines is None else int(lines[index])
-
-  def file(self, j: int, place: int) -> str | None:
-    """The file of the event at a position of session j, if several are read."""
-    index, files = self._index(j, place), self.sessions.files
-    return None if index is None or files is None else files[index]
-
-  def as_read(self, j: int, place: int) -> str | None:
+  def as_read(self, j: int, position: int) -> str | None:
     """The event at a position of session j, as in the file, if known."""
-    index, events = self._index(j, place), self.sessions.as_read
-    return None if index is None or events is None else events[index]
+    symbol = self._of_event(self.sessions.as_read, j, position)
+    return (
+      symbol if symbol is None or not self.masks else self.masks.text(symbol)
+    )
 
-  def timestamp(self, j: int, place: int) -> str | None:
-    """The time of the event at a position of session j, if known."""
-    index, times = self._index(j, place), self.sessions.timestamps
-    return None if index is None or times is None else times[index]
+  @property
+  def places(self) -> dict[str, Any]:
+    """File, line and timestamp of all events, as far as the input has these."""
+    sessions = self.sessions
+    columns = {
+      "file": sessions.files,
+      "line": sessions.lines,
+      "timestamp": sessions.timestamps,
+    }
+    return {name: x for name, x in columns.items() if x is not None}
+
+  def place(self, j: int, position: int) -> dict[str, Any]:
+    """The `places` of an event of session j; None for the session's end."""
+    return {
+      name: self._of_event(values, j, position)
+      for name, values in self.places.items()
+    }
+
+  def _of_event(self, values: Any, j: int, position: int) -> Any:
+    """The value of an event of session j; None: there is none."""
+    start, stop = self.sessions.bounds[j : j + 2].tolist()
+    if values is None or not 0 <= position < stop - start:
+      return None
+    value = values[start + position]
+    return value if isinstance(value, str) else int(value)
+
+
+def find_anomalies(
+  detector: Detector, normal: NormalScores, sessions: Sessions
+) -> Findings:
+  """Scores sessions and flags the anomalous ones."""
+  settings, distinct = detector.config.detect, sessions.distinct()
+  scored = detector.score(sessions.take(distinct.first), distinct.counts)
+  masks = redaction(settings.redact)
+  if masks is not None:
+    names = [masks.name(name) for name in sessions.names]
+    sessions = sessions._replace(names=names)
+  decision = decide(scored, normal, settings)
+  return Findings(sessions, distinct, detector.names, masks, scored, decision)
+
+
+def masked_vocabulary(names: Vocabulary, pattern: str) -> Vocabulary:
+  """The vocabulary, whose templates of a log are shown with masks."""
+  masks = redaction(pattern)
+  if masks is None or names.unit != "log":
+    return names
+  return dataclasses.replace(names, mask=masks.text)
 
 
 class Incident(NamedTuple):
   """Flagged sessions with like surprising events.
 
-  The other attributes are those of the example: of the sessions of the highest
-  severity, the one with the highest score.
-
   Attributes:
-    event: the most surprising event; "<short>" if the sessions are flagged for
-      their length, "<empty>" if they have no event.
-    count: the number of flagged sessions, equal ones included.
-    severity: an index of `decision.NAMES`.
-    reason: a key of `decision.WORDS`.
-    p: the p-value; NaN for short sessions.
-    session: its index among the sessions.
-    position: of the event in the session; -1 if there is none.
-    before: the names of the events just before it.
-    after: the names of the events just after it.
-    members: the distinct sessions, the example first.
+    event: the most surprising one of the example.
+    kinds: the names of the surprising events of the example.
+    members: the distinct sessions. The first is the example: of those of the
+      highest severity, the one with the highest score.
   """
 
   event: str
-  count: int
-  severity: int
-  reason: str
-  p: float
-  session: int
-  position: int
-  before: list[str]
-  after: list[str]
+  kinds: frozenset[str]
   members: list[int]
 
 
@@ -212,23 +305,25 @@ def group_incidents(findings: Findings) -> list[Incident]:
   all their surprising events, and its own most surprising one, in common with
   it.
   """
-  order = findings.most_anomalous()
-  order = order[np.argsort(-findings.severity[order], kind="stable")]
-  groups: list[tuple[str, frozenset[str], list[int]]] = []
-  for d in order[findings.flags[order]].tolist():
+  decision, order = findings.decision, findings.most_anomalous()
+  order = order[np.argsort(-decision.severity[order], kind="stable")]
+  incidents: list[Incident] = []
+  for d in order[decision.flags[order]].tolist():
     kinds = surprising_events(findings, d)
-    for event, first, members in groups:
-      if belongs_to_incident(kinds, event, first):
-        members.append(d)
+    for one in incidents:
+      if belongs_to_incident(kinds, one.event, one.kinds):
+        one.members.append(d)
         break
     else:
       event, _, _ = event_context(findings, d, int(findings.distinct.first[d]))
-      groups.append((event, kinds, [d]))
-  worst = findings.worst_events()
-  return sorted(
-    (_incident(findings, members, worst) for *_, members in groups),
-    key=lambda one: (-one.severity, np.nan_to_num(one.p, nan=1), -one.count),
-  )
+      incidents.append(Incident(event, kinds, [d]))
+
+  def rank(one: Incident) -> tuple[int, float, int]:
+    d, count = one.members[0], findings.distinct.counts[one.members].sum()
+    p = np.nan_to_num(decision.p[d], nan=1)
+    return -int(decision.severity[d]), float(p), -int(count)
+
+  return sorted(incidents, key=rank)
 
 
 def belongs_to_incident(
@@ -247,14 +342,11 @@ def belongs_to_incident(
 
 def surprising_events(findings: Findings, d: int) -> frozenset[str]:
   """The names of the surprising events of a session."""
-  if findings.short[d]:
-    return frozenset(["<short>"])
-  start, stop = findings.bounds[d : d + 2].tolist()
-  if start == stop:
-    return frozenset(["<empty>"])
-  names = findings.events(int(findings.distinct.first[d]), d, 0, stop - start)
-  positions = surprising_positions(findings.nll[start:stop])
-  return frozenset(names[n] for n in positions)
+  nll = findings.scored.nll[findings.scored.events(d)]
+  if findings.scored.short[d] or not len(nll):
+    return frozenset(["<short>" if findings.scored.short[d] else "<empty>"])
+  names = findings.events(int(findings.distinct.first[d]), d, 0, len(nll))
+  return frozenset(names[n] for n in surprising_positions(nll))
 
 
 def surprising_positions(nll: np.ndarray) -> list[int]:
@@ -268,37 +360,20 @@ def positions_around(worst: int, size: int) -> range:
   return range(max(worst - _BEFORE, 0), min(worst + _AFTER + 1, size))
 
 
-def _incident(
-  findings: Findings, members: list[int], worst: np.ndarray
-) -> Incident:
-  """The incident of sessions, of which the first is the example."""
-  d = members[0]
-  j = int(findings.distinct.first[d])
-  event, before, after = event_context(findings, d, j)
-  return Incident(
-    event,
-    int(findings.distinct.counts[members].sum()),
-    int(findings.severity[d]),
-    findings.reasons[d],
-    float(findings.p[d]),
-    j,
-    int(worst[d]),
-    before,
-    after,
-    members,
-  )
-
-
 def event_context(
   findings: Findings, d: int, j: int
 ) -> tuple[str, list[str], list[str]]:
-  """The most surprising event of a session, and the events around it."""
-  start, stop = findings.bounds[d : d + 2].tolist()
-  if start == stop:
-    return "<short>" if findings.short[d] else "<empty>", [], []
-  worst = int(np.argmax(findings.nll[start:stop]))
-  shown = positions_around(worst, stop - start)
-  first = shown.start
-  names = findings.events(j, d, first, shown.stop)
-  event = "<short>" if findings.short[d] else names[worst - first]
-  return event, names[: worst - first], names[worst - first + 1 :]
+  """The most surprising event of a session, and the events around it.
+
+  The event is "<short>" if the session is flagged for its length, "<empty>" if
+  it has no event.
+  """
+  short = bool(findings.scored.short[d])
+  nll = findings.scored.nll[findings.scored.events(d)]
+  if not len(nll):
+    return "<short>" if short else "<empty>", [], []
+  worst = int(np.argmax(nll))
+  shown = positions_around(worst, len(nll))
+  names = findings.events(j, d, shown.start, shown.stop)
+  at = worst - shown.start
+  return "<short>" if short else names[at], names[:at], names[at + 1 :]

@@ -1,6 +1,13 @@
-"""Reads the sessions to examine, labels them, and injects anomalies."""
+"""Reads the sessions to examine, labels them, and injects anomalies.
 
-from collections.abc import Callable
+And reads files that a detection wrote, which may be damaged or edited.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +21,14 @@ from seqrnn.data.sources import corpora
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError, counted
+from seqrnn.runtime import files
+
+_LIMIT = 2**24  # Bytes of a JSON file, at most.
+_REMEDY = "run --mode=detect again"
+_FAULTS = (
+  *(OSError, EOFError, csv.Error, RecursionError),
+  *(ValueError, TypeError, LookupError, AttributeError, OverflowError),
+)
 
 
 def read_sessions(
@@ -69,35 +84,20 @@ def read_sessions(
   return inject(sessions, settings.inject, np.random.default_rng(0))
 
 
-def examined(config: Config, read: Callable[[str], Pieces], count: int) -> str:
+def examined(settings: Config, count: int) -> str:
   """Which sessions are examined, in words.
 
   Args:
-    config: of the run.
-    read: split -> its pieces.
+    settings: of `config.detect`.
     count: number of the sessions.
   """
-  data, settings = config.data, config.detect
-  if settings.path is not None:
-    paths = [f"detect.path={settings.path}"]
-    if settings.anomalous_path is not None:
-      paths.append(f"detect.anomalous_path={settings.anomalous_path}")
-    return f"all {counted(count, 'session')} of {' and '.join(paths)}"
-  if "test" in corpora.separate(data):
-    field = "source" if data.test_path is None else "test_path"
-    words = f"the {counted(count, 'session')} of the test split (data.{field}"
-    return f"{words}={data[field]}); detect.path examines others"
-  pieces = read("test")
-  total, field = len(pieces.corpus.names), "test_fraction"
-  if data.fold is not None:
-    field = "fold"
-    total = len(pieces) + len(read("train"))
-  last = data.split == "last_documents" and data.fold is None
-  which = "the last " if last else ""
-  return (
-    f"{which}{len(pieces):,} of {counted(total, 'session')}"
-    f" (data.{field}={data[field]}); detect.path examines others"
-  )
+  if settings.path is None:
+    words = f"the {counted(count, 'session')} of the test split"
+    return f"{words}; detect.path examines others"
+  paths = [f"detect.path={settings.path}"]
+  if settings.anomalous_path is not None:
+    paths.append(f"detect.anomalous_path={settings.anomalous_path}")
+  return f"all {counted(count, 'session')} of {' and '.join(paths)}"
 
 
 def set_label(sessions: Sessions, label: bool) -> Sessions:
@@ -169,3 +169,48 @@ def inject_each(
     parts.append(anomalies.inject(rng, sessions.take(some), kind))
   sizes = [len(part.names) for part in parts]
   return concatenate(parts), np.repeat(np.arange(len(parts)), sizes)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+  """Turns an error of a damaged file into one with the file and the remedy.
+
+  Raises:
+    UserError: in place of any error that a damaged file causes.
+  """
+  try:
+    yield
+  except UserError as error:
+    raise UserError(f"{error}; {_REMEDY}") from None
+  except _FAULTS as error:
+    reason = getattr(error, "strerror", None) or error or type(error).__name__
+    raise UserError(
+      f"{path}: must be as --mode=detect writes it ({reason}); {_REMEDY}"
+    ) from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+  """The object in a JSON file.
+
+  Raises:
+    UserError: the file cannot be read, or has no JSON object.
+  """
+  with reading(path):
+    content = json.loads(files.read_bytes(path, _LIMIT))
+    if not isinstance(content, dict):
+      raise ValueError("is not a JSON object")
+  return content
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+  """The arrays of an archive.
+
+  Raises:
+    UserError: the file is damaged.
+  """
+  with reading(path), path.open("rb") as file:
+    try:
+      with np.load(file, allow_pickle=False) as archive:
+        return dict(archive)
+    except Exception as error:  # A damaged archive may raise any exception.
+      raise ValueError(str(error)) from None

@@ -21,13 +21,14 @@ the sessions select it, and the other half must confirm that it is better.
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from seqrnn.errors import UserError
 from seqrnn.logs.detect.conformal import Calibration, combine
+from seqrnn.logs.detect.scores import CANDIDATES, STANDARD, Combination
 
 UNANSWERED, NORMAL, ANOMALOUS = 0, 1, 2
 
@@ -39,7 +40,7 @@ class Selection(NamedTuple):
     calibrates: bool [R], whether a session calibrates.
     counts: number of sessions equal to each [R].
     answers: NORMAL, ANOMALOUS or UNANSWERED [R].
-    log_p: of `Cleaning`.
+    log_p: of `clean`.
   """
 
   calibrates: np.ndarray
@@ -61,15 +62,6 @@ class Selection(NamedTuple):
     """The number of sessions that cleaning leaves out."""
     return self.left_out - self.answered(ANOMALOUS)
 
-  def record(self) -> dict[str, Any]:
-    """The part of report.json on the sessions that are left out."""
-    return {
-      "left_out": self.left_out,
-      "answered_normal": self.answered(NORMAL),
-      "answered_anomalous": self.answered(ANOMALOUS),
-      "log_p_of_one_mode": self.log_p,
-    }
-
 
 def select(
   arrays: dict[str, np.ndarray],
@@ -89,7 +81,7 @@ def select(
   counts, model = arrays["counts"], arrays["model"]
   if answers is None:
     answers = np.full(len(counts), UNANSWERED)
-  cleaned = clean(
+  cleaned, log_p = clean(
     arrays["score max"],
     counts,
     model,
@@ -97,13 +89,13 @@ def select(
     arrays["score unknown"] == 0,
     contamination,
   )
-  left_out = cleaned.left_out & (answers != NORMAL) | (answers == ANOMALOUS)
+  left_out = cleaned & (answers != NORMAL) | (answers == ANOMALOUS)
   if len(np.unique(model[~left_out])) < len(np.unique(model)):
     raise UserError(
       f"review.csv, detect.contamination={contamination:g}: leave no session of"
       " a fold for its calibration"
     )
-  return Selection(~left_out, counts, answers, cleaned.log_p)
+  return Selection(~left_out, counts, answers, log_p)
 
 
 # The evidence for a second mode: at least twenty distinct sessions above an
@@ -115,25 +107,13 @@ _DEPTH = 0.2  # Sessions in a valley, at most, per session above it.
 _EDGES = 300  # Candidates for each edge of a valley.
 
 
-class Cleaning(NamedTuple):
-  """The sessions that are left out.
-
-  Attributes:
-    left_out: bool [D], of the distinct sessions.
-    log_p: logarithm of the p-value of one mode; None: no valley was found.
-  """
-
-  left_out: np.ndarray
-  log_p: float | None
-
-
 def clean(
   scores: np.ndarray,
   counts: np.ndarray,
   model: np.ndarray,
   usable: np.ndarray,
   contamination: float,
-) -> Cleaning:
+) -> tuple[np.ndarray, float | None]:
   """Finds the second mode of the scores, if there is a clear one.
 
   Scores of different models are aligned by a quantile that is in the first mode
@@ -151,10 +131,14 @@ def clean(
     model: number of the model of each, from 0 [D].
     usable: whether a session has a score of the same kind as the others [D].
     contamination: the largest share of the sessions above the valley.
+
+  Returns:
+    whether each session is left out [D]; the logarithm of the p-value of one
+    mode, None if no valley was found.
   """
   none = np.zeros(len(scores), bool)
   if not contamination or not usable.any():
-    return Cleaning(none, None)
+    return none, None
   aligned = np.full(len(scores), -np.inf)
   for k in range(model.max() + 1):
     some = usable & (model == k)
@@ -171,9 +155,9 @@ def clean(
     contamination * counts.sum(),
   )
   if valley is None:
-    return Cleaning(none, None)
+    return none, None
   low, log_p = valley
-  return Cleaning((aligned > low) & (log_p < _LOG_P), log_p)
+  return (aligned > low) & (log_p < _LOG_P), log_p
 
 
 def _quantile(scores: np.ndarray, counts: np.ndarray, share: float) -> float:
@@ -220,10 +204,6 @@ def _some(indices: np.ndarray) -> np.ndarray:
   return indices[np.linspace(0, len(indices) - 1, _EDGES).astype(int)]
 
 
-CANDIDATES = (
-  *("max", "mean", "top_mean", "count_vector"),
-  *("markov_2", "markov_3", "markov_5", "stide"),
-)
 _MOST = 3  # Scores of a combination.
 # By which a combination must be better than the standard one: real anomalies
 # differ from injected ones.
@@ -237,16 +217,6 @@ _ERRORS = 2.0  # Standard errors by which a combination must be better.
 _DRAWS = 100  # Of the bootstrap, for a standard error.
 
 
-class Combination(NamedTuple):
-  """Scores, and the method that combines them."""
-
-  names: tuple[str, ...]
-  how: str
-
-
-STANDARD = Combination(("max", "mean", "count_vector"), "fisher")
-
-
 class Choice(NamedTuple):
   """A combination, and the average precision for which it was chosen.
 
@@ -255,7 +225,6 @@ class Choice(NamedTuple):
     precision: its mean average precision over the kinds of injected anomalies,
       of the sessions that confirm; NaN if nothing was judged.
     standard: that of STANDARD.
-    alone: that of each score alone, of the sessions that select.
     replaced: whether it replaces STANDARD. The sessions that chose it must not
       calibrate it.
   """
@@ -263,7 +232,6 @@ class Choice(NamedTuple):
   combination: Combination
   precision: float = np.nan
   standard: float = np.nan
-  alone: dict[str, float] = {}
   replaced: bool = False
 
 
@@ -301,7 +269,6 @@ def choose(models: list[Judged]) -> Choice:
   select, confirm = zip(*(_halves(m, rng) for m in models), strict=True)
   precisions = {c: _mean_precision(select, c) for c in _combinations()}
   best = max(precisions, key=lambda combination: precisions[combination])
-  alone = {c.names[0]: x for c, x in precisions.items() if len(c.names) == 1}
   precision, standard = (_mean_precision(confirm, c) for c in (best, STANDARD))
   chance = float(np.mean([_chance(int(m.counts.sum())) for m in confirm]))
 
@@ -313,8 +280,8 @@ def choose(models: list[Judged]) -> Choice:
     [gain([_resample(m, rng) for m in confirm]) for _ in range(_DRAWS)]
   )
   if gain(confirm) <= _ERRORS * error:
-    return Choice(STANDARD, standard, standard, alone)
-  return Choice(best, precision, standard, alone, replaced=True)
+    return Choice(STANDARD, standard, standard)
+  return Choice(best, precision, standard, replaced=True)
 
 
 def _halves(model: Judged, rng: np.random.Generator) -> tuple[Judged, Judged]:

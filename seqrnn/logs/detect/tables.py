@@ -1,28 +1,57 @@
-"""Tables of a detection: a row per session, a row per event."""
+"""Tables and lines of a detection: sessions, incidents, events, metrics."""
 
 import csv
 import functools
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
 
 from seqrnn.config.read import Config
 from seqrnn.data.vocabulary import UNKNOWN
-from seqrnn.errors import escaped
-from seqrnn.logs.detect import decision, records
-from seqrnn.logs.detect.findings import Findings, Incident
+from seqrnn.errors import counted, escaped
+from seqrnn.logs.detect import inputs
+from seqrnn.logs.detect.calibration import NormalScores
+from seqrnn.logs.detect.conformal import beta_interval, event_rate
+from seqrnn.logs.detect.detector import Detector
+from seqrnn.logs.detect.findings import (
+  SEVERITIES,
+  Findings,
+  Incident,
+  event_context,
+)
+from seqrnn.logs.detect.scores import COMBINED, WORDS
+from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL
 from seqrnn.runtime import files
-from seqrnn.scoring.scoring import UNRANKED, Scores
+from seqrnn.runtime.console import print_titled
+from seqrnn.scoring.predictions import console_text, quoted
+from seqrnn.scoring.scoring import UNRANKED
 
 _LONGEST = 2**24  # Characters of a cell, at most.
+_LIKELIER = 3  # The likelier events that are written with each event.
+_INCIDENTS, _SESSIONS = 10, 5  # That are printed; the tables have all.
 # Columns of text, whatever it looks like; `event_1` and so on are text, too.
 _TEXT = {
   *("session", "severity", "reason", "score", "file", "timestamp", "event"),
   *("example", "before", "after"),
+}
+# Metrics and their columns; oracle F1 is the best F1 of any threshold.
+_METRICS = {
+  "precision": "P",
+  "recall": "R",
+  "f1": "F1",
+  "false_alarm_rate": "FPR",
+  "auroc": "AUROC",
+  "average_precision": "AP",
+  "oracle_f1": "oracle F1",
 }
 
 
@@ -39,7 +68,7 @@ def read_csv_table(path: Path) -> Iterator[dict[str, str]]:
   """
   csv.field_size_limit(_LONGEST)
   with (
-    records.reading(path),
+    inputs.reading(path),
     path.open(encoding="utf-8", errors="surrogateescape", newline="") as file,
   ):
     yield from csv.DictReader(file, strict=True)
@@ -63,155 +92,159 @@ def _cells(values: np.ndarray) -> list[float | None]:
   ]
 
 
+def session_columns(findings: Findings) -> dict[str, list[Any]]:
+  """The columns of sessions.csv that are the same for equal sessions.
+
+  The values are those of the distinct sessions. The incidents are not known
+  yet.
+  """
+  decision, distinct = findings.decision, findings.distinct
+  begins, ends = findings.sessions.whole
+  cuts = {}
+  if findings.sessions.ends is not None:
+    cuts = {"open": ~ends[distinct.first], "cut": ~begins[distinct.first]}
+  return {
+    "events": findings.scored.lengths.tolist(),
+    **{name: cut.astype(int).tolist() for name, cut in cuts.items()},
+    "p_value": decision.p.tolist(),
+    "flag": decision.flags.astype(int).tolist(),
+    "severity": [SEVERITIES[n] or None for n in decision.severity.tolist()],
+    "incident": [None] * len(decision.p),
+    "reason": [WORDS.get(name) for name in decision.reasons],
+    "score": [name or None for name in decision.reasons],
+    "models": decision.models.tolist(),
+    "unknown_events": decision.unknown_events.tolist(),
+    "flagged_events": decision.flagged_events.tolist(),
+    "first_alarm": [findings.first_alarm(d) for d in range(len(decision.p))],
+  }
+
+
 def write_sessions(findings: Findings, grouped: list[Incident], folder: Path):
   """Writes sessions.csv: a row per session of the input.
 
   Line and timestamp are those of the session's most surprising event. The
-  columns severity, reason and score, of alarms alone, are as in `decision`, the
+  columns severity, reason and score, of alarms alone, are as in `Decision`, the
   reason in words; incident is a row of incidents.csv, from 1. In a log, 1 in
   the column open or cut is a session that its end or its begin cuts.
   """
-  sessions, worst = findings.sessions, findings.worst_events().tolist()
-  distinct = verdict_columns(findings) | {"p_value": _cells(findings.p)}
-  distinct["incident"] = _numbers(findings, grouped)
-  scores = {name: _cells(values) for name, values in findings.scores.items()}
-  places = places_of(findings)
-  columns = ["session", *distinct, *places, *scores]
-  columns += ["label"] * (sessions.labels is not None)
+  sessions, decision = findings.sessions, findings.decision
+  distinct = session_columns(findings) | {"p_value": _cells(decision.p)}
+  for number, one in enumerate(grouped, 1):
+    for d in one.members:
+      distinct["incident"][d] = number
+  scores = {name: _cells(values) for name, values in decision.scores.items()}
   rows = list(zip(*distinct.values(), strict=True))
   score_rows = list(zip(*scores.values(), strict=True))
+  worst = [findings.worst_position(d) for d in range(len(rows))]
 
   def lines() -> Iterator[list[Any]]:
     for j, d in enumerate(findings.distinct.which.tolist()):
-      where = [value(j, worst[d]) for value in places.values()]
+      where = findings.place(j, worst[d]).values()
       row = [sessions.names[j], *rows[d], *where, *score_rows[d]]
       if sessions.labels is not None:
         known = sessions.labelled is None or sessions.labelled[j]
         row.append(int(sessions.labels[j]) if known else None)
       yield row
 
+  columns = ["session", *distinct, *findings.places, *scores]
+  columns += ["label"] * (sessions.labels is not None)
   write_csv_table(folder / "sessions.csv", columns, lines())
 
 
-def verdict_columns(findings: Findings) -> dict[str, list[Any]]:
-  """The columns of sessions.csv that are the same for equal sessions.
+def describe(findings: Findings, d: int) -> dict[str, Any]:
+  """An example of a distinct session: its alarm, and its worst event in place.
 
-  The values are those of the distinct sessions. The incidents are not known
-  yet.
+  The columns are named as in incidents.csv and review.csv.
   """
-  sessions = findings.sessions
-  first = findings.distinct.first
+  decision, j = findings.decision, int(findings.distinct.first[d])
+  event, before, after = event_context(findings, d, j)
+  begins, ends = findings.sessions.whole
+  nll = findings.scored.nll[findings.scored.events(d)]
+  [p] = _cells(decision.p[d : d + 1])
   return {
-    "events": np.diff(sessions.bounds)[first].tolist(),
-    **{
-      name: (1 - whole[first]).tolist()
-      for name, whole in (("open", sessions.ends), ("cut", sessions.begins))
-      if whole is not None
-    },
-    "p_value": findings.p.tolist(),
-    "flag": findings.flags.astype(int).tolist(),
-    "severity": [decision.NAMES[n] or None for n in findings.severity.tolist()],
-    "incident": [None] * len(findings.p),
-    "reason": [decision.WORDS.get(name) for name in findings.reasons],
-    "score": [name or None for name in findings.reasons],
-    "models": findings.models.tolist(),
-    "unknown_events": findings.unknown_events.tolist(),
-    "flagged_events": findings.flagged_events.tolist(),
-    "first_alarm": [
-      None if n < 0 else n for n in findings.first_alarms().tolist()
-    ],
+    "session": findings.sessions.names[j],
+    "count": int(findings.distinct.counts[d]),
+    "severity": SEVERITIES[decision.severity[d]],
+    "reason": WORDS.get(decision.reasons[d]),
+    "score": decision.reasons[d],
+    "p_value": p,
+    "bits": float(nll.max(initial=0)) / math.log(2),
+    **findings.place(j, findings.worst_position(d)),
+    "open": not ends[j],
+    "cut": not begins[j],
+    "event": event,
+    "before": before,
+    "after": after,
   }
 
 
-def _numbers(findings: Findings, grouped: list[Incident]) -> list[int | None]:
-  """The number of the incident of each distinct session, from 1."""
-  numbers: list[int | None] = [None] * len(findings.p)
-  for number, one in enumerate(grouped, 1):
-    for d in one.members:
-      numbers[d] = number
-  return numbers
-
-
-def write_incidents(findings: Findings, grouped: list[Incident], folder: Path):
-  """Writes incidents.csv: a row per incident."""
-  columns, rows = incident_rows(findings, grouped)
-  write_csv_table(folder / "incidents.csv", columns, rows)
+def describe_incident(findings: Findings, incident: Incident) -> dict[str, Any]:
+  """The example of an incident, with the number of the incident's sessions."""
+  count = int(findings.distinct.counts[incident.members].sum())
+  return describe(findings, incident.members[0]) | {"count": count}
 
 
 def incident_rows(
   findings: Findings, grouped: list[Incident]
-) -> tuple[list[str], list[list[Any]]]:
-  """The columns and the rows of incidents.csv."""
-  places = places_of(findings)
-  columns = ["incident", "severity", "sessions", "p_value", "reason", "score"]
-  columns += ["event", "example", *places, "before", "after"]
+) -> list[dict[str, Any]]:
+  """The rows of incidents.csv."""
   rows = []
-  for number, one in enumerate(grouped, 1):
-    j = one.session
-    where = [value(j, one.position) for value in places.values()]
-    [p] = _cells(np.array([one.p]))
-    example = findings.sessions.names[j]
-    context = [" | ".join(names) for names in (one.before, one.after)]
-    name = decision.NAMES[one.severity]
-    reason = decision.WORDS[one.reason]
-    row = [number, name, one.count, p, reason, one.reason, one.event]
-    rows.append([*row, example, *where, *context])
-  return columns, rows
+  for number, incident in enumerate(grouped, 1):
+    row = describe_incident(findings, incident)
+    same = ("severity", "p_value", "reason", "score", "event", *findings.places)
+    rows.append(
+      {
+        "incident": number,
+        "sessions": row["count"],
+        "example": row["session"],
+        "before": " | ".join(row["before"]),
+        "after": " | ".join(row["after"]),
+        **{name: row[name] for name in same},
+      }
+    )
+  return rows
 
 
-def places_of(findings: Findings) -> dict[str, Callable[[int, int], Any]]:
-  """The columns of the place of an event, each as a function of j, place."""
-  places: dict[str, Callable[[int, int], Any]] = {}
-  if findings.sessions.files is not None:
-    places["file"] = findings.file
-  if findings.sessions.lines is not None:
-    places["line"] = findings.line
-  if findings.sessions.timestamps is not None:
-    places["timestamp"] = findings.timestamp
-  return places
+def write_incidents(findings: Findings, grouped: list[Incident], folder: Path):
+  """Writes incidents.csv: a row per incident."""
+  columns = ["incident", "severity", "sessions", "p_value", "reason", "score"]
+  columns += ["event", "example", *findings.places, "before", "after"]
+  rows = incident_rows(findings, grouped)
+  cells = ([row[name] for name in columns] for row in rows)
+  write_csv_table(folder / "incidents.csv", columns, cells)
 
 
-def write_events(
-  findings: Findings,
-  which: np.ndarray,
-  details: Scores,
-  folder: Path,
-  settings: Config,
-):
-  """Writes events.csv: a row per event.
-
-  Args:
-    findings: all findings.
-    which: the distinct sessions whose events are written, at least one.
-    details: entropy and likelier events of these sessions.
-    folder: of the table.
-    settings: of `config.detect`.
-  """
-  sessions = findings.sessions
-  document = {d: n for n, d in enumerate(which.tolist())}
+def write_events(findings: Findings, detector: Detector, folder: Path):
+  """Writes events.csv: the events of sessions that `detect.events` selects."""
+  settings, scored = detector.config.detect, findings.scored
+  selected = np.diff(scored.bounds) > 0
+  if settings.events == "flagged":
+    selected &= findings.decision.flags
+  which = np.flatnonzero(selected).tolist()
+  if settings.events == "none" or not which:
+    return
+  sessions = findings.sessions.take(findings.distinct.first[which])
+  details = detector.score_events(sessions, _LIKELIER)
+  document = {d: n for n, d in enumerate(which)}
 
   @functools.lru_cache(maxsize=2**12)  # Most sessions equal others.
   def columns(d: int) -> dict[str, list[Any]]:
-    return _event_columns(
-      findings, d, details.document(document[d]), settings.top_k
-    )
-
-  places = places_of(findings)
+    values = details.document(document[d])
+    return _event_columns(findings, d, values, settings.top_k)
 
   def rows() -> Iterator[list[Any]]:
     for j, d in enumerate(findings.distinct.which.tolist()):
       if d not in document:
         continue
-      first = int(findings.offsets[d])
-      targets = findings.targets[slice(*findings.bounds[d : d + 2])].tolist()
+      first, targets = scored.offset(d), scored.targets[scored.events(d)]
       events = zip(*columns(d).values(), strict=True)
-      for place, (event, *row) in enumerate(events, first):
-        where = [value(j, place) for value in places.values()]
-        if targets[place - first] == UNKNOWN:  # Equal sessions may differ here.
-          event = escaped(findings.as_read(j, place) or event)
-        yield [sessions.names[j], place, *where, event, *row]
+      for position, (event, *row) in enumerate(events, first):
+        where = findings.place(j, position).values()
+        if targets[position - first] == UNKNOWN:  # Equal sessions may differ.
+          event = escaped(findings.as_read(j, position) or event)
+        yield [findings.sessions.names[j], position, *where, event, *row]
 
-  header = ["session", "position", *places, *columns(int(which[0]))]
+  header = ["session", "position", *findings.places, *columns(which[0])]
   write_csv_table(folder / "events.csv", header, rows())
 
 
@@ -219,28 +252,181 @@ def _event_columns(
   findings: Findings, d: int, details: dict[str, np.ndarray], top_k: int
 ) -> dict[str, list[Any]]:
   """The columns of events that are the same in all equal sessions."""
-  part = slice(*findings.bounds[d : d + 2])
-  nll, targets = findings.nll[part], findings.targets[part]
-  probability = np.exp(-nll)
-  in_top_k = findings.rank[part] <= top_k
+  scored, part = findings.scored, findings.scored.events(d)
+  nll, rank, targets = scored.nll[part], scored.rank[part], scored.targets[part]
+  probability, in_top_k = np.exp(-nll), rank <= top_k
   columns = {
     "event": findings.names.names(targets),
     "nats": _cells(nll),
     "bits": _cells(nll / math.log(2)),
     "probability": _cells(probability),
-    "rank": [
-      r if r != UNRANKED else None for r in findings.rank[part].tolist()
-    ],
+    "rank": [r if r != UNRANKED else None for r in rank.tolist()],
     "in_top_k": in_top_k.astype(int).tolist(),
     "lifted_probability": _cells(np.where(in_top_k, 1.0, probability)),
     "entropy": _cells(details["entropy"]),
     "unknown": (targets == UNKNOWN).astype(int).tolist(),
-    "p_value": _cells(findings.event_p[part]),
-    "flag": findings.event_flags[part].astype(int).tolist(),
+    "p_value": _cells(findings.decision.event_p[part]),
+    "flag": findings.decision.event_flags[part].astype(int).tolist(),
   }
-  if "ids" in details:
-    alternatives = zip(details["ids"].T, details["chances"].T, strict=True)
-    for k, (ids, chances) in enumerate(alternatives, 1):
-      columns[f"event_{k}"] = findings.names.names(ids)
-      columns[f"probability_{k}"] = _cells(chances)
+  alternatives = zip(details["ids"].T, details["chances"].T, strict=True)
+  for k, (ids, chances) in enumerate(alternatives, 1):
+    columns[f"event_{k}"] = findings.names.names(ids)
+    columns[f"probability_{k}"] = _cells(chances)
   return columns
+
+
+def calibration_lines(normal: NormalScores, settings: Config) -> list[str]:
+  """The sessions left out of the calibration, the scores, and the rates."""
+  selection, lines = normal.selection, []
+  total = int(selection.counts.sum())
+  normals, anomalies = map(selection.answered, (NORMAL, ANOMALOUS))
+  if normals or anomalies:
+    lines.append(
+      f"calibration: of {total:,} sessions, {anomalies:,} are left out, because"
+      f" answers call them anomalous, and {normals:,} stay as normal"
+    )
+  if cleaned := selection.cleaned:
+    lines.append(
+      f"calibration: {cleaned:,} of {total:,} sessions ({cleaned / total:.1%})"
+      " are left out, because their highest surprisals form a second mode;"
+      " detect.contamination=0 keeps them"
+    )
+  choice, (names, how) = normal.choice, normal.choice.combination
+  words = " and ".join(names)
+  if len(names) > 1:
+    words += {"min": ", the least p-value", "fisher": ", their product"}[how]
+  why = "set by detect.scores"
+  if settings.scores is None:
+    why = (
+      f"average precision {choice.precision:.3f} on injected anomalies, the"
+      f" standard combination {choice.standard:.3f}; the other half of the"
+      " sessions calibrates"
+      if choice.replaced
+      else "the standard combination; on injected anomalies none is clearly"
+      " better"
+    )
+  lines.append(f"combined score: {words} ({why})")
+  for name, calibration, rate, item in (
+    ("rate", normal.scores[COMBINED], settings.rate, "session"),
+    ("event_rate", normal.events, event_rate(settings), "event"),
+  ):
+    line = (
+      f"detect.{name}={rate:g}: {calibration.n:,} normal {item}s resolve rates"
+      f" from {calibration.resolution:.2g}"
+    )
+    # Events of one session are not independent.
+    if item == "session" and rate >= calibration.resolution:
+      low, high = beta_interval(rate, calibration.n)
+      line += f"; 95% interval of the true rate: {low:.2g} to {high:.2g}"
+    if rate < calibration.resolution:
+      print(
+        f"detect.{name}={rate:g}: below {calibration.resolution:.2g}, so this"
+        f" rate flags no {item}; it needs more normal {item}s",
+        file=sys.stderr,
+      )
+    lines.append(line)
+  return lines
+
+
+def print_findings(
+  console: Console, findings: Findings, grouped: list[Incident]
+):
+  """Prints incidents, and the most anomalous sessions that have events."""
+  if grouped:
+    console.print("\n[bold]incidents: sessions that are flagged[/bold]\n")
+  for incident in grouped[:_INCIDENTS]:
+    row = describe_incident(findings, incident)
+    print_row(console, row, [row["event"]])
+  if len(grouped) > _INCIDENTS:
+    count = len(grouped) - _INCIDENTS
+    console.print(f"{count:,} further incidents: incidents.csv")
+  console.print("\n[bold]most anomalous sessions[/bold]\n")
+  for d in findings.most_anomalous()[:_SESSIONS].tolist():
+    row = describe(findings, d)
+    if findings.scored.bounds[d] < findings.scored.bounds[d + 1]:
+      print_row(console, row, [*row["before"], row["event"], *row["after"]])
+
+
+def print_row(console: Console, row: dict[str, Any], events: Iterable[str]):
+  """Prints the columns of `describe`, as far as a row has them.
+
+  Each of the events has a line, which is cut at the width of the terminal; the
+  event of the row is in reverse.
+  """
+  p, line, file = map(row.get, ("p_value", "line", "file"))
+  alarm = [
+    f"[bold]{row['severity']}[/bold]" if row.get("severity") else "",
+    row.get("reason"),
+    "" if p is None else f"p {p:.2g}",
+    f"{row['bits']:.1f} bits" if "bits" in row else "",
+    counted(row["count"], "alarm" if row.get("kind") else "session"),
+  ]
+  place = [
+    row["session"],
+    f"line {file}:{line}" if file else f"line {line}" if line else "",
+    row.get("timestamp"),
+    "open" if row.get("open") else "",
+    "cut at its begin" if row.get("cut") else "",
+  ]
+  console.print(", ".join(filter(None, alarm)))
+  indented = functools.partial(Padding, pad=(0, 0, 0, 2), expand=False)
+  console.print(indented(console_text(", ".join(filter(None, place)))))
+  for event in events:
+    text = quoted(event)
+    text = f"[reverse]{text}[/reverse]" if event == row["event"] else text
+    console.print(indented(text), no_wrap=True, overflow="ellipsis")
+
+
+def print_metrics(
+  console: Console, metrics: dict[str, Any], names: Sequence[str], rate: float
+):
+  """Prints metrics, if there are labels.
+
+  Args:
+    console: to print on.
+    metrics: as `evaluation.evaluate` returns them.
+    names: the scores that are combined; all scores are in report.json.
+    rate: false-alarm rate of the thresholds.
+  """
+  table = metrics["figures"]
+  keys = [key for key in _METRICS if key in table[COMBINED]]
+  if not keys:
+    return
+  names = [n for n in table if n in (COMBINED, *names) or n.startswith("rule ")]
+  title = f"metrics with the threshold for a false-alarm rate of {rate:g}"
+  # With a blank on one side only, all columns fit in 80 characters.
+  printed = Table(box=box.SIMPLE, padding=(0, 0, 0, 1))
+  printed.add_column("score", no_wrap=True)
+  for name in ("flagged", *(_METRICS[key] for key in keys)):
+    printed.add_column(name, justify="right", no_wrap=True)
+  for name in names:
+    values = (f"{table[name][key]:.3f}" for key in keys)
+    printed.add_row(name, f"{table[name]['flagged']:,}", *values)
+  print_titled(console, title, printed)
+  console.print("The metrics of all scores are in report.json.")
+
+
+def summary(findings: Findings) -> str:
+  """How many sessions are flagged, of each severity."""
+  which = findings.distinct.which
+  counts = np.bincount(findings.decision.severity[which], minlength=4).tolist()
+  return summary_of(counts, int(findings.scored.short[which].sum()))
+
+
+def summary_of(counts: list[int], short: int) -> str:
+  """How many sessions are flagged.
+
+  Args:
+    counts: number of sessions of each severity.
+    short: number of sessions that are flagged for their length alone.
+  """
+  total = sum(counts)
+  text = f"{total - counts[0]:,} of {counted(total, 'session')} flagged"
+  parts = [
+    f"{count:,} {name}"
+    for name, count in zip(SEVERITIES, counts, strict=True)
+    if name and count
+  ]
+  if short:
+    parts.append(f"{short:,} by detect.short=flag")
+  return text + f" ({', '.join(parts)})" * bool(parts)

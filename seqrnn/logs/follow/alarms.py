@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from seqrnn.data.logs.secrets import Redaction
-from seqrnn.logs.detect import decision
 from seqrnn.logs.detect.answers import ByKind
-from seqrnn.logs.detect.findings import belongs_to_incident
+from seqrnn.logs.detect.findings import SEVERITIES, belongs_to_incident
+from seqrnn.logs.detect.scores import WORDS
 from seqrnn.logs.follow.state import Change
 from seqrnn.logs.follow.verdicts import Verdict
 
@@ -174,8 +174,8 @@ class Alarms:
     values = {
       **verdict._asdict(),
       "session": self._masks.name(verdict.session),
-      "severity": decision.NAMES[verdict.severity] or None,
-      "reason": decision.WORDS.get(verdict.reason),
+      "severity": SEVERITIES[verdict.severity] or None,
+      "reason": WORDS.get(verdict.reason),
       "p_value": None if math.isnan(verdict.p) else float(f"{verdict.p:.6g}"),
       "time": None if verdict.time is None else isoformat(verdict.time),
     }

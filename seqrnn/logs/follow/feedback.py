@@ -20,7 +20,7 @@ from seqrnn.config.read import Config
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.logs.detect import calibration, records
+from seqrnn.logs.detect import calibration, inputs
 from seqrnn.logs.detect.answers import NAME, WORDS, Answers, ByKind
 from seqrnn.logs.detect.detector import Detector
 from seqrnn.logs.follow import state
@@ -47,8 +47,8 @@ def load_kinds(config: Config, workdir: Path) -> list[Kind]:
   path = workdir / EXAMPLES
   kinds: dict[tuple[int, str], Kind] = {}
   if path.exists():
-    with records.reading(path):
-      for fields in records.read_object(path)["kinds"]:
+    with inputs.reading(path):
+      for fields in inputs.read_object(path)["kinds"]:
         kind = Kind.from_json(fields)
         kinds[kind.key] = kind
   if stored := state.read_kinds(state_folder(config, workdir)):

@@ -14,14 +14,16 @@ import numpy as np
 from seqrnn.data.logs.secrets import Redaction, redaction
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.vocabulary import END, RESERVED, UNKNOWN
-from seqrnn.logs.detect.decision import Decision, decide, flag_events
 from seqrnn.logs.detect.deployed import Deployed
-from seqrnn.logs.detect.detector import (
-  TOP,
-  SessionScores,
-  round_scores,
+from seqrnn.logs.detect.detector import SessionScores
+from seqrnn.logs.detect.findings import (
+  Decision,
+  decide,
+  flag_events,
+  positions_around,
+  surprising_positions,
 )
-from seqrnn.logs.detect.findings import positions_around, surprising_positions
+from seqrnn.logs.detect.scores import TOP, round_scores
 from seqrnn.logs.follow.open_sessions import OpenSession, Step
 from seqrnn.logs.follow.stepping import Scored
 from seqrnn.scoring.scoring import UNRANKED
@@ -38,8 +40,8 @@ class Verdict(NamedTuple):
   Attributes:
     session: its name.
     ended: whether this is the final verdict.
-    severity: an index of `decision.NAMES`; 0: it is not flagged.
-    reason: a key of `decision.WORDS`; empty: it is not flagged.
+    severity: an index of `SEVERITIES`; 0: it is not flagged.
+    reason: a key of `scores.WORDS`; empty: it is not flagged.
     p: its p-value; NaN if it is flagged for its length alone. Of a running
       verdict, the largest one that the final verdict can have.
     line, time: of its most surprising event, if known.
@@ -229,7 +231,7 @@ class Judge:
     scored = detector.score(sessions, np.ones(len(ended), int))
     decision, verdicts = decide(scored, normal, self._settings), []
     for d, step in enumerate(ended):
-      nll = scored.nll[slice(*scored.bounds[d : d + 2])]
+      nll = scored.nll[scored.events(d)]
       names = self._names_of(step)[-len(nll) :]
       one = self._verdict(step, decision, d, nll, names)
       if scored.short[d]:

@@ -19,11 +19,11 @@ from seqrnn.config.read import Config
 from seqrnn.data.logs import formats
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
-from seqrnn.logs.detect import decision, printing, tables
 from seqrnn.logs.detect import deployed as deployment
-from seqrnn.logs.detect.calibration import COMBINED
+from seqrnn.logs.detect import tables
 from seqrnn.logs.detect.deployed import Deployed
-from seqrnn.logs.detect.findings import Findings, group_incidents
+from seqrnn.logs.detect.findings import SEVERITIES, Findings, group_incidents
+from seqrnn.logs.detect.scores import COMBINED, SHORT
 from seqrnn.logs.spark.read import of_table, read_events
 from seqrnn.logs.spark.score import examine, score_events
 from seqrnn.logs.spark.session import open_session, reporting, whole_files
@@ -74,11 +74,9 @@ def run(
       number = {d: n for n, one in enumerate(grouped, 1) for d in one.members}
       which = [number[d] for d in flagged.distinct.which.tolist()]
       numbers = list(zip(names, which, strict=True))
-      columns, cells = tables.incident_rows(flagged, grouped)
-      rows = [dict(zip(columns, row, strict=True)) for row in cells]
+      rows = tables.incident_rows(flagged, grouped)
       console = Console(highlight=False)
-      printing.print_incidents(console, flagged, grouped)
-      printing.print_sessions(console, flagged)
+      tables.print_findings(console, flagged, grouped)
     known = session.createDataFrame(numbers, "key string, incident int")
     joined = scored.drop("incident").join(broadcast(known), "key", "left")
     sessions = joined.select(*scored.columns).drop("key")
@@ -87,7 +85,7 @@ def run(
     one_file.write.mode("overwrite").parquet(f"{output}/incidents")
     for frame in (events.rows, scored):
       frame.unpersist()
-  print(f"{output}: {printing.summary_of(counts, short)}")
+  print(f"{output}: {tables.summary_of(counts, short)}")
   return flagged
 
 
@@ -153,10 +151,10 @@ def default_output(workdir: Path) -> str:
 def _counts(scored: DataFrame) -> tuple[list[int], int]:
   """The number of sessions of each severity, and of short ones."""
   rows = scored.groupBy("severity", "score").count().collect()
-  counts, short = [0] * len(decision.NAMES), 0
+  counts, short = [0] * len(SEVERITIES), 0
   for row in rows:
-    counts[decision.NAMES.index(row["severity"] or "")] += row["count"]
-    short += row["count"] * (row["score"] == decision.SHORT)
+    counts[SEVERITIES.index(row["severity"] or "")] += row["count"]
+    short += row["count"] * (row["score"] == SHORT)
   return counts, short
 
 

@@ -25,11 +25,10 @@ from seqrnn.data.logs import rotation
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.read.columns import Texts
 from seqrnn.logs.detect import tables
-from seqrnn.logs.detect.calibration import COMBINED
-from seqrnn.logs.detect.decision import find_anomalies
 from seqrnn.logs.detect.deployed import Deployed, IdleTimes
-from seqrnn.logs.detect.detector import SCORES, whole_sessions
-from seqrnn.logs.detect.findings import Findings
+from seqrnn.logs.detect.detector import whole_sessions
+from seqrnn.logs.detect.findings import Findings, find_anomalies
+from seqrnn.logs.detect.scores import COMBINED, NETWORK
 from seqrnn.logs.spark.read import Events, Span
 from seqrnn.runtime import compiled, sharding
 
@@ -68,7 +67,7 @@ def ship(session: SparkSession, deployed: Deployed) -> Shipped:
       detector.experiment.vocabularies,
     )
   )
-  scores = dict.fromkeys((COMBINED, *SCORES, *detector.fitted[0]))
+  scores = dict.fromkeys((COMBINED, *NETWORK, *detector.fitted[0]))
   columns = [*_VERDICT.split(", "), *(f"{name} double" for name in scores)]
   return Shipped(session.sparkContext.broadcast(content), columns)
 
@@ -111,16 +110,17 @@ def _score(events: Any, shipped: Shipped, span: Span) -> pd.DataFrame:
   deployed = _restore(shipped.content.value)
   findings, names = examine(deployed, events, span)
   sessions, which = findings.sessions, findings.distinct.which
-  places = list(enumerate(findings.worst_events()[which].tolist()))
-  columns: dict[str, Any] = {**tables.verdict_columns(findings)}
-  distinct = pd.DataFrame({**columns, **findings.scores}).iloc[which]
+  places = [
+    findings.place(j, findings.worst_position(d))
+    for j, d in enumerate(which.tolist())
+  ]
+  columns: dict[str, Any] = {**tables.session_columns(findings)}
+  columns |= findings.decision.scores
+  distinct = pd.DataFrame(columns).iloc[which]
   verdicts = distinct.reset_index(drop=True).assign(
     key=names,
     session=sessions.names,
-    **{
-      name: [value(*place) for place in places]
-      for name, value in tables.places_of(findings).items()
-    },
+    **{name: [place[name] for place in places] for name in findings.places},
   )
   # Spark refuses numbers, as NaN, for a column of texts.
   names = [column.split()[0] for column in shipped.columns]

@@ -8,7 +8,7 @@ import pytest
 
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.vocabulary import UNKNOWN
-from seqrnn.logs.detect.baselines import BASELINES, Chain
+from seqrnn.logs.detect.scores import BASELINES, Chain
 
 
 def made(rng, count, symbols):

@@ -5,8 +5,7 @@ import pytest
 
 from seqrnn.configs import base
 from seqrnn.logs.detect import calibration, deployed
-from seqrnn.logs.detect.calibration import COMBINED
-from seqrnn.logs.detect.selection import CANDIDATES, STANDARD
+from seqrnn.logs.detect.scores import CANDIDATES, COMBINED, STANDARD
 
 NAMES = (*CANDIDATES, "unknown")
 
@@ -39,7 +38,6 @@ def arrays_of(rng, sizes=(80, 90), gain=4.0):
     "nll": rng.exponential(size=count).astype(np.float32),
     "event_counts": counts,
     "steps": np.arange(len(sizes)),
-    "seen": np.ones(len(sizes), np.uint8),
     **rows(rng, [60] * len(sizes), "injected ", gain),
     "injected kind": np.tile([0, 1], 30 * len(sizes)),
   }

@@ -40,7 +40,9 @@ def test_p_values_count_what_scores_as_high(seed):
     (1 + sum(c >= s for c in np.delete(every, np.argmax(every == s)))) / n
     for s in normal
   ]
-  np.testing.assert_allclose(calibration.leave_one_out_p_values(normal), own)
+  np.testing.assert_allclose(
+    np.exp(-calibration.neg_log_p(normal, leave_one_out=True)), own
+  )
   for rate in (1e-4, 1 / (n + 1), 3 / (n + 1), 0.05, 0.3, n / (n + 1), 0.9999):
     flags = is_flagged(calibration.p_values(scores), rate)
     exact = [1 + sum(c >= s for c in every) for s in scores]

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from seqrnn.configs import base
-from seqrnn.logs.detect import decision
-from seqrnn.logs.detect.baselines import BASELINES
+from seqrnn.logs.detect import findings
 from seqrnn.logs.detect.conformal import Calibration, CrossCalibration
-from seqrnn.logs.detect.detector import SCORES, SessionScores
+from seqrnn.logs.detect.detector import SessionScores
+from seqrnn.logs.detect.scores import BASELINES, EVENT, NETWORK, SHORT, WORDS
 from seqrnn.scoring.scoring import UNRANKED
 
 
@@ -54,8 +54,8 @@ def test_severity_counts_signs():
     lengths=np.full(D, 8),
     seconds=0.0,
   )
-  decided = decision.decide(scored, normal, settings)
-  assert [decision.NAMES[n] for n in decided.severity] == list(columns[3])
+  decided = findings.decide(scored, normal, settings)
+  assert [findings.SEVERITIES[n] for n in decided.severity] == list(columns[3])
   assert decided.flags.tolist() == [*[True] * 7, False, True]
   assert decided.models.tolist() == [2, 0, 1, 0, 0, 4, 4, 0, 0]
   assert decided.flagged_events.tolist() == flagged.tolist()
@@ -64,7 +64,7 @@ def test_severity_counts_signs():
   expected = ["max", "mean", "mean", "mean", "mean", "max", "max"]
   assert decided.reasons == [*expected, "", "short"]
   settings.rule = "events"
-  by_event = decision.decide(scored, normal, settings)
+  by_event = findings.decide(scored, normal, settings)
   assert by_event.reasons == [*["event"] * 8, "short"]
 
 
@@ -75,6 +75,4 @@ def test_a_model_without_normal_sessions_does_not_agree():
 
 
 def test_every_score_has_words():
-  assert decision.WORDS.keys() == {
-    *(*SCORES, *BASELINES, decision.SHORT, decision.EVENT)
-  }
+  assert WORDS.keys() == {*(*NETWORK, *BASELINES, SHORT, EVENT)}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import hypothesis
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from seqrnn import experiments
 from seqrnn.config import read as config_lib
 from seqrnn.configs import base
-from seqrnn.data.logs.secrets import Redaction, excerpt
+from seqrnn.data.logs.secrets import Redaction, excerpt, redaction
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.read.columns import Texts
 from seqrnn.data.sources import corpora
@@ -181,18 +182,17 @@ def test_templates_are_shown_with_masks_and_known_without():
     assert built.vocabularies["symbols"].names([4]) == shown.names([4])
 
 
-def test_names_and_lines_of_sessions_are_masked_but_not_changed():
+def test_lines_of_sessions_are_masked_but_not_changed():
   as_read = Texts(["login a@b.cd", "x"], np.array([0, 1, 0]))
   sessions = Sessions(
-    np.array([3, 4, 3]), np.array([0, 1, 3]), ["a@b.cd", "s"], as_read=as_read
+    np.array([3, 4, 3]), np.array([0, 1, 3]), ["s", "t"], as_read=as_read
   )
-  found = findings.masked_sessions(sessions, "<secrets>")
-  assert found.as_read is not None
-  assert [*found.as_read] == ["login <masked>", "x", "login <masked>"]
-  assert [*found.as_read[np.array([0])]] == ["login <masked>"]
-  assert found.names[0].startswith("<masked-") and found.names[1] == "s"
+  none: Any = None
+  for pattern, shown in (("<secrets>", "login <masked>"), ("", "login a@b.cd")):
+    masks = redaction(pattern)
+    found = findings.Findings(sessions, none, none, masks, none, none)
+    assert [found.as_read(1, n) for n in range(3)] == ["x", shown, None]
   assert [*sessions.as_read] == ["login a@b.cd", "x", "login a@b.cd"]
-  assert findings.masked_sessions(sessions, "") is sessions
 
 
 @pytest.mark.parametrize(

@@ -14,19 +14,21 @@ from seqrnn.data.read.columns import Texts
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import shapes
-from seqrnn.logs.detect import baselines
 from seqrnn.logs.detect.calibration import NormalScores
 from seqrnn.logs.detect.conformal import Calibration, CrossCalibration
-from seqrnn.logs.detect.decision import find_anomalies
 from seqrnn.logs.detect.deployed import Deployed, IdleTimes, refuse_unfollowed
 from seqrnn.logs.detect.detector import (
   Detector,
   Ensemble,
-  round_scores,
   whole_sessions,
 )
-from seqrnn.logs.detect.findings import event_context, surprising_events
-from seqrnn.logs.detect.selection import Choice, Combination, Selection
+from seqrnn.logs.detect.findings import (
+  event_context,
+  find_anomalies,
+  surprising_events,
+)
+from seqrnn.logs.detect.scores import BASELINES, Combination, round_scores
+from seqrnn.logs.detect.selection import Choice, Selection
 from seqrnn.logs.follow import alarms, stepping
 from seqrnn.logs.follow.follower import Event, Follower
 from tests.conftest import tiny
@@ -67,7 +69,7 @@ def make(tmp_path, fields, combination=NAMES):
   train, normal = (
     sessions_of(random_texts(rng, 200, "abcdef")) for _ in range(2)
   )
-  fitted = [{"count_vector": baselines.BASELINES["count_vector"](train)}] * 2
+  fitted = [{"count_vector": BASELINES["count_vector"](train)}] * 2
   detector = Detector(
     config, experiment, [], [1, 2], Ensemble(params, seen), fitted
   )
@@ -169,30 +171,30 @@ def test_final_verdicts_are_those_of_a_detection(tmp_path, fields):
   events = interleaved(rng, list(enumerate(texts)))
   verdicts = fed(Follower(model), events, rng)
   final = {verdict.session: verdict for verdict in verdicts if verdict.ended}
-  assert 0 < results.flags.sum() < len(results.flags)
+  assert 0 < results.decision.flags.sum() < len(results.decision.flags)
   for j, d in enumerate(results.distinct.which.tolist()):
     verdict = final[f"s{j}"]
     event, before, after = event_context(results, d, j)
-    place = int(results.worst_events()[d])
+    place = results.worst_position(d)
     lines = [event.line for event in events if event.session == f"s{j}"]
     # NaN, of a short session, equals itself here.
-    np.testing.assert_array_equal(verdict.p, results.p[d])
+    np.testing.assert_array_equal(verdict.p, results.decision.p[d])
     assert [*verdict[2:4], *verdict[5:16]] == [
-      results.severity[d],
-      results.reasons[d],
+      results.decision.severity[d],
+      results.decision.reasons[d],
       lines[place],
       None,
       event,
       before,
       after,
       len(texts[j]),
-      results.unknown_events[d],
-      results.flagged_events[d],
-      results.flags[d],
+      results.decision.unknown_events[d],
+      results.decision.flagged_events[d],
+      results.decision.flags[d],
       place,
       surprising_events(results, d),
     ]
-    assert verdict.scores_K == tuple(results.combined_KD[:, d])
+    assert verdict.scores_K == tuple(results.decision.combined_KD[:, d])
   # A running verdict is below the final one, and comes before it.
   running = [verdict for verdict in verdicts if not verdict.ended]
   assert running or not decisive
@@ -225,7 +227,7 @@ def test_p_values_are_equal_also_at_the_edges_of_rounding(tmp_path):
   )
   model = model._replace(normal=normal)
   results = find_anomalies(model.detector, normal, sessions_of(texts))
-  p = results.p[results.distinct.which]
+  p = results.decision.p[results.distinct.which]
   for seed in range(3):
     rng = np.random.default_rng(seed)
     some = rng.permutation(200)[: rng.integers(50, 200)]
@@ -318,7 +320,9 @@ def test_more_sessions_than_are_followed_end_open(model):
   batch = find_anomalies(
     model.detector, model.normal, sessions_of(["b", "ac", "g"], [False] * 3)
   )
-  assert [v.p for v in results] == batch.p[batch.distinct.which].tolist()
+  assert [v.p for v in results] == batch.decision.p[
+    batch.distinct.which
+  ].tolist()
 
 
 def test_a_session_that_the_begin_of_the_log_cuts_is_read_so(model):
@@ -333,7 +337,9 @@ def test_a_session_that_the_begin_of_the_log_cuts_is_read_so(model):
     model.normal,
     sessions_of(["bc", "c", "b"], begins=[False, True, True]),
   )
-  assert [v.p for v in results] == batch.p[batch.distinct.which].tolist()
+  assert [v.p for v in results] == batch.decision.p[
+    batch.distinct.which
+  ].tolist()
   # An event out of order has the earliest time of the log.
   follower.feed("w", "c", 99.9)
   [verdict] = follower.end("w")
@@ -346,11 +352,14 @@ def test_a_session_of_which_nothing_is_scored_has_a_verdict(model):
   cut = sessions_of(["b", "b", "cd"], [False] * 3, [False] * 3)
   batch = find_anomalies(model.detector, model.normal, cut)
   alone = cut.take(np.array([0]))
-  assert find_anomalies(model.detector, model.normal, alone).p == batch.p[:1]
+  assert (
+    find_anomalies(model.detector, model.normal, alone).decision.p
+    == batch.decision.p[:1]
+  )
   follower = Follower(model)
   assert follower.feed("x", "b", 100.0) == []
   [verdict] = follower.feed("y", "b", 101.0)
-  assert (verdict.p, verdict.event) == (batch.p[0], "<empty>")
+  assert (verdict.p, verdict.event) == (batch.decision.p[0], "<empty>")
 
 
 def test_one_wrong_time_ends_no_session(model):
@@ -447,9 +456,9 @@ def test_many_sessions_are_read_as_each_alone(tmp_path, monkeypatch):
 def test_what_cannot_be_followed_is_refused(tmp_path):
   for fields, rule in (
     ({"task": "gap_model"}, "next event unless model.heads='all'"),
-    ({"detect.head": "joint"}, "detect.head='joint': must be forward"),
+    ({"detect.head": "joint"}, "detect.head='joint' with task="),
     ({"detect.rule": "bh"}, "detect.rule='bh': compares all sessions"),
-    ({"data.boundaries": False}, "the first event, it must be True"),
+    ({"data.boundaries": False}, "is known, it must be True"),
   ):
     config = tiny(tmp_path, {"data.unit": "session", **fields})
     experiment = experiments.build(config, {"symbols": SYMBOLS})

@@ -13,7 +13,7 @@ from seqrnn import experiments
 from seqrnn.data.sources import corpora
 from seqrnn.errors import UserError
 from seqrnn.logs.detect import deployed as deployment
-from seqrnn.logs.detect import printing
+from seqrnn.logs.detect.tables import summary
 from seqrnn.modes import detect
 from seqrnn.training import train
 from tests.conftest import tiny
@@ -199,12 +199,12 @@ def compare(workdir, output):
 @pytest.mark.usefixtures("session")
 def test_verdicts_and_incidents_of_a_log(trained, capsys):
   config, workdir, one = trained
-  assert 0 < one.flags[one.distinct.which].sum() < 60
+  assert 0 < one.decision.flags[one.distinct.which].sum() < 60
   assert not all(np.concatenate(one.sessions.whole))
   config.detect.engine = "spark"
   found = detect.run(experiments.build, config, workdir)
   said = capsys.readouterr().out.splitlines()[-1]
-  assert said.endswith(printing.summary(one)) and found.flags.all()
+  assert said.endswith(summary(one)) and found.decision.flags.all()
   compare(workdir, workdir / "detect-spark")
 
 
@@ -270,7 +270,11 @@ def test_verdicts_of_a_frame(session, tables):
   } == dict(
     zip(
       one.sessions.names,
-      zip(one.flags[which].tolist(), one.p[which].tolist(), strict=True),
+      zip(
+        one.decision.flags[which].tolist(),
+        one.decision.p[which].tolist(),
+        strict=True,
+      ),
       strict=True,
     )
   )
@@ -309,8 +313,11 @@ def equal_verdicts(rows, one):
     if row["events"] == sizes[j] and one.sessions.whole[1][j]:
       same += 1
       assert row["cut"] == (not begins[j]), row
-      assert (row["flag"], row["p_value"]) == (one.flags[d], one.p[d]), row
-      for score, values in one.scores.items():
+      assert (row["flag"], row["p_value"]) == (
+        one.decision.flags[d],
+        one.decision.p[d],
+      ), row
+      for score, values in one.decision.scores.items():
         if score in row:
           assert row[score] == pytest.approx(values[d], abs=1e-5)
   return same

@@ -1,23 +1,121 @@
-"""Baselines of detection: each learns from normal sessions and scores others.
+"""Scores of sessions: their names, their reasons in words, and baselines.
 
-`fit = BASELINES[name]`, `score = fit(train)`, and `score(test)` is float64
-[sessions], higher for more anomalous sessions; equal sessions are scored once.
-No session may be empty. Events absent from training have no special treatment.
-A session that its log cuts is scored by the events that the log has of it.
+The networks give the scores `NETWORK`. Each baseline learns from normal
+sessions: `score = BASELINES[name](train)`, and `score(test)` is float64
+[sessions]. A higher score is more anomalous. No session may be empty. Events
+absent from training have no special treatment. A session that its log cuts is
+scored by the events that the log has of it.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from seqrnn.config.read import Config
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.vocabulary import BEGIN, END
+from seqrnn.errors import UserError
+from seqrnn.scoring.scoring import UNRANKED
+
+COMBINED = "combined"
+SHORT, EVENT = "short", "event"  # Reasons that are no scores.
+NETWORK = ("max", "mean", "top_mean", "misses", "unknown")
+
+# The reasons for alarms in words.
+WORDS = {
+  "max": "one improbable event",
+  "mean": "improbable events overall",
+  "top_mean": "several improbable events",
+  "misses": "many improbable events",
+  "unknown": "unknown events",
+  **{f"markov_{order}": "unusual order of events" for order in range(1, 6)},
+  "naive_bayes": "unusual events",
+  "stide": "new sequences of events",
+  "unseen": "unknown events",
+  "length": "unusual length",
+  "count_vector": "unusual counts of events",
+  "union": "unknown events, unusual length or counts",
+  SHORT: "few events",
+  EVENT: "a flagged event",
+}
+
+
+class Combination(NamedTuple):
+  """Scores, and the method that combines them."""
+
+  names: tuple[str, ...]
+  how: str
+
+
+STANDARD = Combination(("max", "mean", "count_vector"), "fisher")
+# The scores of which a combination is chosen.
+CANDIDATES = (
+  *("max", "mean", "top_mean", "count_vector"),
+  *("markov_2", "markov_3", "markov_5", "stide"),
+)
+
+TOP = 5  # The surprisals of the score top_mean.
+_BLOCK = 2**22  # Distances in memory at once.
+_STIDE = 6  # Length of the n-grams (Forrest et al. 1996).
 
 Score = Callable[[Sessions], np.ndarray]
 
-_BLOCK = 2**22  # Distances in memory at once.
-_STIDE = 6  # Length of the n-grams (Forrest et al. 1996).
+
+def combined_names(settings: Config) -> tuple[str, ...]:
+  """The names in `detect.scores`, or those of which some are chosen.
+
+  Raises:
+    UserError: a name is unknown or occurs twice.
+  """
+  if settings.scores is None:
+    return CANDIDATES
+  names = [name.strip() for name in settings.scores.split(",")]
+  known = (*NETWORK, *BASELINES)
+  for name in names:
+    if name not in known or names.count(name) > 1:
+      raise UserError(
+        f"config.detect.scores={settings.scores!r}: must be some of"
+        f" {', '.join(known)}, separated by commas, each once"
+      )
+  return tuple(names)
+
+
+def round_scores(scores: np.ndarray) -> np.ndarray:
+  """Removes the last digits, which depend on a session's place in a batch.
+
+  Equal sessions must have equal scores, because the score of one is often the
+  threshold of another.
+  """
+  return np.round(scores.astype(np.float64), 4)
+
+
+def network_scores(
+  nll: np.ndarray, rank: np.ndarray, bounds: np.ndarray, top_k: int
+) -> dict[str, np.ndarray]:
+  """The scores `NETWORK` of each session [D]; 0 for one without events.
+
+  Args:
+    nll: surprisal of the sessions' events in nats [N].
+    rank: 1 plus the number of likelier events; UNRANKED for unknown events.
+    bounds: session d has the events bounds[d] : bounds[d + 1].
+    top_k: events of a higher rank are misses.
+  """
+  sizes = np.diff(bounds)
+  session_N = np.repeat(np.arange(len(sizes)), sizes)
+  sums = lambda values_N: np.bincount(session_N, values_N, len(sizes))
+  sorted_nll = nll[np.lexsort((-nll, session_N))]  # Falls in each session.
+  position = np.arange(len(nll)) - np.repeat(bounds[:-1], sizes)
+  largest = lambda count: sums(np.where(position < count, sorted_nll, 0))
+  return {
+    "max": round_scores(largest(1)),
+    "mean": round_scores(sums(nll) / np.maximum(sizes, 1)),
+    "top_mean": round_scores(largest(TOP) / np.clip(sizes, 1, TOP)),
+    "misses": sums(rank > top_k),
+    "unknown": sums(rank == UNRANKED),
+  }
 
 
 class Chain:
@@ -107,40 +205,25 @@ def _index(values: np.ndarray, known: np.ndarray) -> np.ndarray:
   return np.where(present, indices, len(known))
 
 
-def _chain_mean(
-  order: int, value: Callable[[Chain, Sessions], np.ndarray]
-) -> Callable[[Sessions], Score]:
-  """A baseline: the mean of a chain's values over a session and its end.
-
-  It is 0 for a session of which nothing is scored.
-  """
-
-  def fit(train: Sessions) -> Score:
-    chain = Chain(train, order)
-
-    def score(test: Sessions) -> np.ndarray:
-      begins, ends = test.whole
-      sizes = np.diff(test.bounds) + begins + ends - 1
-      number = np.repeat(np.arange(len(sizes)), sizes)
-      sums = np.bincount(number, value(chain, test), minlength=len(sizes))
-      return sums / np.maximum(sizes, 1)
-
-    return score
-
-  return fit
+def _mean(values: np.ndarray, sessions: Sessions) -> np.ndarray:
+  """The mean of a chain's values over each session; 0 where it has none."""
+  begins, ends = sessions.whole
+  sizes = np.diff(sessions.bounds) + begins + ends - 1
+  number = np.repeat(np.arange(len(sizes)), sizes)
+  sums = np.bincount(number, values, minlength=len(sizes))
+  return sums / np.maximum(sizes, 1)
 
 
-def markov(order: int) -> Callable[[Sessions], Score]:
+def markov(order: int, train: Sessions) -> Score:
   """Mean surprisal in nats under a chain; order 0 is naive Bayes."""
-  return _chain_mean(
-    order, lambda chain, test: -np.log(chain.probabilities(test))
-  )
+  chain = Chain(train, order)
+  return lambda test: _mean(-np.log(chain.probabilities(test)), test)
 
 
 def stide(train: Sessions) -> Score:
   """The share of new n-grams, including those with begin or end symbols."""
-  novel = lambda chain, test: chain.novel(test).astype(float)
-  return _chain_mean(_STIDE - 1, novel)(train)
+  chain = Chain(train, _STIDE - 1)
+  return lambda test: _mean(chain.novel(test).astype(float), test)
 
 
 def unseen(train: Sessions) -> Score:
@@ -178,41 +261,29 @@ def count_vector(train: Sessions) -> Score:
   """
   known = np.unique(train.ids)
 
-  def vectors(sessions):
+  def vectors(sessions: Sessions) -> np.ndarray:
     count, kinds = len(sessions.bounds) - 1, len(known) + 1
     number = np.repeat(np.arange(count), np.diff(sessions.bounds))
     cell = number * kinds + _index(sessions.ids, known)
     counts = np.bincount(cell, minlength=count * kinds)
-    return np.unique(counts.reshape(count, kinds), axis=0, return_inverse=True)
+    return counts.reshape(count, kinds)
 
-  normal, _ = vectors(train.take(train.distinct().first))
-  sizes = normal.sum(axis=1)
+  normal = np.unique(vectors(train.take(train.distinct().first)), axis=0)
+  sizes, rows = normal.sum(axis=1), max(_BLOCK // len(normal), 1)
 
-  def nearest(sessions, distance):
-    if not len(sessions.names):
-      return np.zeros(0)
-    distinct, which = vectors(sessions)
-    rows = max(_BLOCK // len(normal), 1)
-    nearest_rows = [
-      distance(distinct[i : i + rows]).min(axis=1)
-      for i in range(0, len(distinct), rows)
-    ]
-    return np.concatenate(nearest_rows)[which]
-
-  def to_whole(counts):
-    return cdist(counts, normal, "braycurtis")
-
-  def to_part(counts):
-    size = counts.sum(axis=1, keepdims=True)
-    common = (size + sizes - cdist(counts, normal, "cityblock")) / 2
-    return (size - common) / (size + common)
-
-  def score(test):
-    whole = _is_whole(test)
-    distances = np.empty(len(whole))
-    for some, distance in ((whole, to_whole), (~whole, to_part)):
-      distances[some] = nearest(test.take(np.flatnonzero(some)), distance)
-    return distances
+  def score(test: Sessions) -> np.ndarray:
+    marked = np.column_stack([vectors(test), _is_whole(test)])
+    distinct, which = np.unique(marked, axis=0, return_inverse=True)
+    nearest = np.zeros(len(distinct))
+    for i in range(0, len(distinct), rows):
+      counts, is_whole = np.split(distinct[i : i + rows], [-1], axis=1)
+      size = counts.sum(axis=1, keepdims=True)
+      apart = cdist(counts, normal, "cityblock")
+      common = (size + sizes - apart) / 2
+      to_part = (size - common) / (size + common)
+      distances = np.where(is_whole, apart / (size + sizes), to_part)
+      nearest[i : i + rows] = distances.min(axis=1)
+    return nearest[which]
 
   return score
 
@@ -237,28 +308,12 @@ def union(train: Sessions) -> Score:
   return score
 
 
-def _once(fit: Callable[[Sessions], Score]) -> Callable[[Sessions], Score]:
-  """The same baseline, but it scores equal sessions once."""
-
-  def fit_once(train: Sessions) -> Score:
-    score = fit(train)
-
-    def score_once(test: Sessions) -> np.ndarray:
-      distinct = test.distinct()
-      return score(test.take(distinct.first))[distinct.which]
-
-    return score_once
-
-  return fit_once
-
-
-_FITS: dict[str, Callable[[Sessions], Score]] = {
-  **{f"markov_{order}": markov(order) for order in range(1, 6)},
-  "naive_bayes": markov(0),
+BASELINES: dict[str, Callable[[Sessions], Score]] = {
+  **{f"markov_{order}": partial(markov, order) for order in range(1, 6)},
+  "naive_bayes": partial(markov, 0),
   "stide": stide,
   "unseen": unseen,
   "length": length,
   "count_vector": count_vector,
   "union": union,
 }
-BASELINES = {name: _once(fit) for name, fit in _FITS.items()}
