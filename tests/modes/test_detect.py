@@ -1,7 +1,6 @@
 """detect: against one session after another; labels change no flag."""
 
 import contextlib
-import copy
 import csv
 import io
 import json
@@ -435,12 +434,12 @@ def test_rules(rule):
   scored = scores_of(nll, rank, bounds, combined, counts, short)
   own, own_nll = rng.exponential(1, 200), rng.exponential(1, 1000)
   normal = normal_of(own, own_nll, settings)
-  findings = decide(scored, normal, settings)
-  flags, anomalous = findings.decision.flags, findings.decision.event_flags
+  decided = decide(scored, normal, settings)
+  flags, anomalous = decided.flags, decided.event_flags
   p = (1 + (own >= combined[:, None]).sum(axis=1)) / 201
   # Beyond all normal ones p is that of the highest, or the next.
-  assert (np.abs(findings.decision.p - p)[~short] < 1.01 / 201).all()
-  p = np.where(short, p, findings.decision.p)
+  assert (np.abs(decided.p - p)[~short] < 1.01 / 201).all()
+  p = np.where(short, p, decided.p)
   event_p = (1 + (own_nll.round(4) >= nll.round(4)[:, None]).sum(axis=1)) / 1001
   expected = event_p <= (0.1 if rule == "events" else 0.001)
   assert (
@@ -560,24 +559,10 @@ def test_the_examined_sessions_are_named(home, again, capsys):
   words = f"all 310 sessions of {paths.replace(',', ' and')}"
   assert capsys.readouterr().out.splitlines()[0] == f"examined: {words}"
   [page] = alarms.sections(folder / "run")
-  assert f"Examined: {words}." in page["basis"]
-  config = copy.deepcopy(config)
-  config.detect.path = config.detect.anomalous_path = None
-  config.data.test_fraction = 0.1
-  told = {}
-  for split, fold in (("last_documents", None), ("documents", "1/2")):
-    config.data.split, config.data.fold = split, fold
-    read = splits.reader(config)
-    told[split] = inputs.examined(config, read, 0), len(read("test"))
-  count = told["last_documents"][1]
-  assert told["last_documents"][0] == (
-    f"the last {count} of 400 sessions (data.test_fraction=0.1); detect.path"
-    " examines others"
-  )
-  train = len(splits.reader(config)("train"))
-  count = told["documents"][1]
-  assert told["documents"][0].startswith(
-    f"{count} of {train + count} sessions (data.fold=1/2);"
+  assert f"examined: {words}" in page["basis"]
+  settings = base.get_config().detect
+  assert inputs.examined(settings, 1) == (
+    "the 1 session of the test split; detect.path examines others"
   )
 
 
@@ -717,7 +702,8 @@ def test_a_gap_model_is_asked_for_events_and_ends(tmp_path):
   for text, d in zip(texts, findings.distinct.which, strict=True):
     said = findings.scored.targets[slice(*findings.scored.bounds[d : d + 2])]
     assert one.names.names(said) == [*text.split(), "<end>"]
-  assert not findings.offsets.any()
+  offsets = [findings.scored.offset(d) for d in range(len(same.first))]
+  assert not any(offsets)
   # Each against the others and itself: the most anomalous is one of all.
   assert findings.decision.p.min() == pytest.approx(
     2 / (len(texts) + 1), abs=0.03
@@ -738,8 +724,10 @@ def test_figures_are_of_the_sessions_that_have_a_label():
     number = int(some.sum())
     empty = np.zeros(0, np.int32)
     findings = SimpleNamespace(
-      scores={"combined": scores["combined"][some]},
-      flags=scores["combined"][some] > 2,
+      decision=SimpleNamespace(
+        scores={"combined": scores["combined"][some]},
+        flags=scores["combined"][some] > 2,
+      ),
       distinct=SimpleNamespace(which=np.arange(number)),
       sessions=data.Sessions(
         empty,
@@ -759,11 +747,9 @@ def test_figures_are_of_the_sessions_that_have_a_label():
   assert 0 < alone["average_precision"] < 1
 
 
-def test_a_fold_that_was_trained_with_other_settings_is_not_used(tmp_path):
-  config = tiny(tmp_path, FIELDS)
-  assert not calibration._trained_otherwise(tmp_path, config)
-  config_lib.save(config, tmp_path / "config.json")
-  config.train.epochs += 1  # A limit: training resumes.
-  assert not calibration._trained_otherwise(tmp_path, config)
+def test_a_fold_that_was_trained_with_other_settings_is_refused(home):
+  folder, config, _ = home
+  config = config.copy_and_resolve_references()
   config.train.label_smoothing = 0.1
-  assert calibration._trained_otherwise(tmp_path, config)
+  with pytest.raises(UserError, match="1-of-2: holds another run, .*smoothing"):
+    detect.run(experiments.build, config, folder / "run")
