@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from seqrnn.config.read import Config
 from seqrnn.data import vocabulary
@@ -10,9 +11,13 @@ from seqrnn.training.checkpoint import restore_params
 
 
 def load_model(
-  build: Callable[..., Experiment], config: Config, workdir: Path, mode: str
-) -> tuple[Experiment, Params]:
-  """The experiment of a run, and the parameters of its checkpoint.
+  build: Callable[..., Experiment],
+  config: Config,
+  workdir: Path,
+  mode: str,
+  sharding: Any = None,
+) -> tuple[Experiment, Params, int]:
+  """The experiment of a run; the parameters of its checkpoint, and its step.
 
   Raises:
     UserError: the task lacks the mode, or there is no such checkpoint.
@@ -20,4 +25,6 @@ def load_model(
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   require(experiment, mode, config.task)
   step = config.checkpoint.step
-  return experiment, restore_params(workdir, step, shapes(experiment))[0]
+  return experiment, *restore_params(
+    workdir, step, shapes(experiment), sharding
+  )

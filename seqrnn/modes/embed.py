@@ -46,7 +46,7 @@ def run(
     UserError: the task has no states, the model no such layer, or the data
       cannot be read.
   """
-  experiment, params = load_model(build, config, workdir, "embed")
+  experiment, params, _ = load_model(build, config, workdir, "embed")
   vectors = _vectors(experiment, params, config)
   with files.locked_results(workdir, "embed", "written to") as folder:
     width = write_vectors(folder, vectors)

@@ -13,17 +13,17 @@ from rich.table import Table
 
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
-from seqrnn.data import vocabulary
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.errors import UserError, visible
-from seqrnn.experiment import Experiment, shapes
+from seqrnn.experiment import Experiment
+from seqrnn.modes import load_model
 from seqrnn.runtime import figures as figures_lib
 from seqrnn.runtime import files, sharding
 from seqrnn.runtime.console import print_titled
 from seqrnn.scoring import dynamic, spans
 from seqrnn.scoring.evaluation import LabelRows, examiner
 from seqrnn.scoring.predictions import quoted
-from seqrnn.training.checkpoint import read_position, restore_params
+from seqrnn.training.checkpoint import read_position
 
 _TYPES = 20  # Types of spans, at most, that are printed.
 _NUMBERS = 30  # Labels, at most, of a picture with numbers.
@@ -37,15 +37,12 @@ def run(
   If the task has labels, also writes their confusion matrix, confusion.csv and
   confusion.png. If the labels mark spans, also writes spans.csv.
   """
-  experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
-  dynamic.require(experiment, config)
   mesh = sharding.mesh()
-  params, step = restore_params(
-    workdir,
-    config.checkpoint.step,
-    shapes(experiment),
-    sharding.replicated(mesh),
+  replicated = sharding.replicated(mesh)
+  experiment, params, step = load_model(
+    build, config, workdir, "evaluate", replicated
   )
+  dynamic.require(experiment, config)
   split, console = config.evaluate.split, Console()
   batches = experiment.batches(split, None)
   result = examiner(experiment, mesh)(params, batches)

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from seqrnn.config.read import Config
 from seqrnn.data import vocabulary
-from seqrnn.experiment import Experiment, shapes
+from seqrnn.experiment import Experiment
 from seqrnn.exporting import card, network, onnx_graph, tensors
+from seqrnn.modes import load_model
 from seqrnn.runtime import files
-from seqrnn.training.checkpoint import restore_params
 
 _CARD = "MODEL_CARD.md"
 # Format -> its module, and whether it has a cell.
@@ -32,9 +32,8 @@ def run(
     UserError: the format has no place for a part of the model, or its package
       is missing.
   """
-  experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
-  params, config.checkpoint.step = restore_params(
-    workdir, config.checkpoint.step, shapes(experiment)
+  experiment, params, config.checkpoint.step = load_model(
+    build, config, workdir, "export"
   )
   config.train.cpu_devices = config.train.cpu_threads = None  # Of this machine.
   module, has = FORMATS[config.export.format]

@@ -228,7 +228,7 @@ def run(
       empty; or it cannot fill the gaps.
   """
   settings = config.predict
-  experiment, params = load_model(build, config, workdir, "predict")
+  experiment, params, _ = load_model(build, config, workdir, "predict")
   symbols = experiment.vocabularies["symbols"]
   console = Console(highlight=False)
   if settings.text is not None and settings.path is not None:

@@ -94,7 +94,7 @@ def run(
   Raises:
     UserError: the task has no decoder.
   """
-  experiment, params = load_model(build, config, workdir, "sample")
+  experiment, params, _ = load_model(build, config, workdir, "sample")
   if not experiment.writes_text:
     return write_music(experiment, params, config, workdir)
 

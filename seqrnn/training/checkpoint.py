@@ -200,16 +200,14 @@ def select(directory: Path, step: int | None) -> int:
   """
   saved = steps(directory)
   if step is not None:
-    reason = "no such checkpoint"
-    if step in saved:
-      reason = find_damage(directory / str(step))
-      if reason is None:
-        return step
-    listed = ", ".join(map(str, saved)) or "none"
-    raise UserError(
-      f"config.checkpoint.step={step}: {reason}; {directory.parent} has"
-      f" checkpoints at the steps {listed}"
-    )
+    missing = None if step in saved else "no such checkpoint"
+    if reason := missing or find_damage(directory / str(step)):
+      listed = ", ".join(map(str, saved)) or "none"
+      raise UserError(
+        f"config.checkpoint.step={step}: {reason}; {directory.parent} has"
+        f" checkpoints at the steps {listed}"
+      )
+    return step
   latest = newest(directory)
   if not latest:
     raise UserError(
