@@ -6,7 +6,6 @@ import random
 import re
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -15,102 +14,60 @@ from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.errors import UserError
 from seqrnn.modes import evaluate, predict
-from seqrnn.runtime import sharding
 from seqrnn.training import train
 from tests.conftest import tiny
 from tests.scoring.test_spans import bio as spans
 
 
-@pytest.fixture(scope="module")
-def spaced(tmp_path_factory):
-  """Has learned that a space follows each `.`, and nothing else."""
-  folder = tmp_path_factory.mktemp("spaces")
-  rng = random.Random(1)
+def predicted(run, **settings):
+  """The rows of predictions.csv, sequence by sequence."""
+  config = run.config.copy_and_resolve_references()
+  config.predict.update(settings)
+  predict.run(experiments.build, config, run.workdir)
+  with (run.workdir / "predictions.csv").open() as file:
+    rows = csv.DictReader(file)
+    groups = itertools.groupby(rows, lambda row: row["sequence"])
+    return [list(group) for _, group in groups]
+
+
+def column(rows, name):
+  return [[row[name] for row in sequence] for sequence in rows]
+
+
+def test_spaces_are_restored(tmp_path, capsys):
+  """It learns that a space follows each `.`, and nothing else."""
+  rng, folder = random.Random(1), tmp_path / "texts"
+  folder.mkdir()
   for n in range(8):
     words = [
-      "".join(rng.choices("abc", k=rng.randint(1, 5))) for _ in range(60)
+      "".join(rng.choices("abc", k=rng.randint(1, 5))) for _ in range(40)
     ]
     (folder / f"{n}.txt").write_text(". \n".join(words))
   fields = {
     "task": "tagging",
     "data.format": "spaces",
     "data.path": str(folder / "*.txt"),
-    "model.bidirectional": True,
+    "model.cell": "rnn_tanh",
     "optimizer.learning_rate": 0.05,
-    "train.batch_size": 16,
     "train.epochs": 2,
   }
-  config = tiny(folder, fields)
-  train.fit(experiments.build, config, folder / "run")
-  return experiments.load(folder / "run")
-
-
-def test_spaces_are_restored(spaced, capsys):
-  config = spaced.config
-  path = spaced.workdir.parent / "unspaced"
-  path.write_text("ab.c. cabba.cab.b")
-  config.predict.path = str(path)
-  predict.run(experiments.build, config, spaced.workdir)
-  config.predict.path = None
-  config.predict.text = "ab.c. cabba.cab.b"
-  predict.run(experiments.build, config, spaced.workdir)
-  config.predict.text = None
+  train.fit(experiments.build, tiny(tmp_path, fields), tmp_path / "run")
+  run = experiments.load(tmp_path / "run")
+  path, text = tmp_path / "unspaced", "ab.c. cabba.cab.b"
+  path.write_text(text)
+  capsys.readouterr()
+  predicted(run, path=str(path))
+  [row] = predicted(run, text=text)
   out, err = capsys.readouterr()
   assert out.count("restored: ab. c. cabba. cab. b\n") == 2
   assert not err  # The space is no symbol, so none that is unknown.
-  with (spaced.workdir / "predictions.csv").open() as file:
-    rows = list(csv.DictReader(file))
-  assert "".join(row["input"] for row in rows) == "ab.c.cabba.cab.b"
-  for row in rows:
-    assert row["truth"] == ""
-    assert row["label_1"] == ("space" if row["input"] == "." else "none")
-
-
-def test_the_f1_of_spaces_stands_beside_the_accuracy(spaced):
-  figures = evaluate.run(experiments.build, spaced.config, spaced.workdir)
+  assert "".join(r["input"] for r in row) == text.replace(" ", "")
+  assert {r["truth"] for r in row} == {""}
+  for r in row:
+    assert r["label_1"] == ("space" if r["input"] == "." else "none")
+  figures = evaluate.run(experiments.build, run.config, run.workdir)
   assert figures["f1"] == figures["accuracy"] == figures["macro_f1"] == 1
-  assert "validation_f1" in (spaced.workdir / "metrics.csv").read_text()
-
-
-def write(path, rng, count):
-  """Words that end in x are X, the others Y; every one is new."""
-  lines = []
-  for _ in range(count):
-    for _ in range(rng.randint(1, 12)):
-      word = "".join(rng.choices("abcdefgh", k=6)) + rng.choice("xy")
-      lines.append(f"{word} {word[-1].upper()}\n")
-    lines.append("\n")
-  path.write_text("".join(lines))
-  return str(path)
-
-
-def test_letters_predict_the_tags_of_unseen_words(tmp_path, capsys):
-  rng = random.Random(2)
-  fields = {f"data.{s}_path": None for s in ("train", "validation", "test")}
-  for name in fields:
-    fields[name] = write(tmp_path / name, rng, 60)
-  fields |= {
-    "task": "tagging",
-    "data.path": None,
-    "data.format": "columns",
-    "data.unit": "word",
-    "model.embedding_size": 4,
-    "model.letters": 6,
-    "model.symbol_dropout": 0.5,
-    "optimizer.learning_rate": 0.03,
-    "train.epochs": 3,
-  }
-  config = tiny(tmp_path, fields)
-  train.fit(experiments.build, config, tmp_path / "run")
-  with (tmp_path / "run" / "metrics.csv").open() as file:
-    rows = list(csv.DictReader(file))
-  assert float(rows[-1]["validation_accuracy"]) > 0.98
-  config.predict.text = "newx oldy"
-  predict.run(experiments.build, config, tmp_path / "run")
-  assert "tags by probability" in capsys.readouterr().out
-  with (tmp_path / "run" / "predictions.csv").open() as file:
-    rows = list(csv.DictReader(file))
-  assert [row["label_1"] for row in rows] == ["X", "Y"]
+  assert "validation_f1" in (run.workdir / "metrics.csv").read_text()
 
 
 def sentences(rng, count, kinds):
@@ -127,8 +84,11 @@ def sentences(rng, count, kinds):
 
 
 @pytest.fixture(scope="module")
-def tagger(tmp_path_factory):
-  """Has learned two kinds of spans a little; its test split has a third one."""
+def chained(tmp_path_factory):
+  """Has learned two kinds of spans a little; its test split has a third one.
+
+  It has a CRF, reads the affixes of words, and its windows cut sentences.
+  """
   folder, rng = tmp_path_factory.mktemp("spans"), random.Random(4)
   fields = {}
   for split, kinds in (("train", "PQ"), ("validation", "PQ"), ("test", "PQR")):
@@ -139,11 +99,16 @@ def tagger(tmp_path_factory):
     "data.path": None,
     "data.format": "columns",
     "data.unit": "word",
-    "optimizer.learning_rate": 0.02,
+    "data.window": 6,
+    "model.cell": "rnn_tanh",
+    "model.crf": True,
+    "model.embedding_size": 4,
+    "model.affixes": 2,
+    "model.symbol_dropout": 0.5,
+    "optimizer.learning_rate": 0.03,
     "train.epochs": 2,
   }
-  config = tiny(folder, fields)
-  train.fit(experiments.build, config, folder / "run")
+  train.fit(experiments.build, tiny(folder, fields), folder / "run")
   return experiments.load(folder / "run")
 
 
@@ -155,63 +120,37 @@ def columns(run):
   return [[line.split(" ") for line in text.split("\n")] for text in texts]
 
 
-def predicted(run, **settings):
-  """The rows of predictions.csv, sequence by sequence."""
-  config = run.config.copy_and_resolve_references()
-  config.predict.update(settings)
-  predict.run(experiments.build, config, run.workdir)
-  with (run.workdir / "predictions.csv").open() as file:
-    rows = list(csv.DictReader(file))
-  found = {}
-  for row in rows:
-    found.setdefault(row["sequence"], []).append(row)
-  return list(found.values())
-
-
-@pytest.fixture(scope="module")
-def chained(tagger, tmp_path_factory):
-  """Like `tagger`, with a CRF, and windows that cut its sentences."""
-  config = tagger.config.copy_and_resolve_references()
-  config.model.crf, config.data.window, config.train.epochs = True, 6, 1
-  folder = tmp_path_factory.mktemp("chain")
-  train.fit(experiments.build, config, folder / "run")
-  return experiments.load(folder / "run")
-
-
 def test_a_chain_predicts_sequences_that_its_scheme_allows(chained):
   rows = predicted(chained, split="test", sequences=10**6, top_k=6)
-  right = total = moved = both = all_spans = cut = 0
+  right = total = moved = both = true = guessed = cut = 0
   for sequence in rows:
-    tags = [row["label_1"] for row in sequence]
-    for row, (before, tag) in zip(
-      sequence[1:], itertools.pairwise(tags), strict=True
-    ):
-      begins = int(row["position"]) % chained.config.data.window == 0
-      assert begins or tag[0] != "I" or before[1:] == tag[1:]
-    right += sum(row["truth"] == row["label_1"] for row in sequence)
+    [truth], [tags] = (column([sequence], n) for n in ("truth", "label_1"))
+    ends = [
+      n for n, r in enumerate(sequence) if n and int(r["position"]) % 6 == 0
+    ]
+    for n, (before, tag) in enumerate(itertools.pairwise(tags), 1):
+      assert n in ends or tag[0] != "I" or before[1:] == tag[1:]
+    right += sum(map(str.__eq__, truth, tags))
     total += len(sequence)
     # Spans are those of the text, also where a window ends.
-    truth = [row["truth"] for row in sequence]
     a, b = set(spans(truth)), set(spans(tags))
-    both, all_spans = both + len(a & b), all_spans + len(a) + len(b)
-    ends = {
-      n for n, x in enumerate(sequence) if int(x["position"]) % 6 == 0 and n
-    }
+    both, true, guessed = both + len(a & b), true + len(a), guessed + len(b)
     cut += sum(first < n <= last for first, last, _ in a for n in ends)
     for row in sequence:  # Probabilities are marginals.
       shares = [float(row[f"probability_{n}"]) for n in range(1, 6)]
       assert sum(shares) == pytest.approx(1, abs=1e-4)
       moved += shares[0] < max(shares)
-  assert cut > 0 and both > 0
+      assert (row["surprisal_nats"] == "inf") == (row["truth"][2:] == "R")
+  assert cut > 0 and 0 < both < true
   test = Path(chained.config.data.test_path).read_text().strip("\n")
-  found = columns(chained)
-  lines = "\n\n".join("\n".join(f"{w} {t}" for w, t, _ in x) for x in found)
+  texts = columns(chained)
+  lines = "\n\n".join("\n".join(f"{w} {t}" for w, t, _ in x) for x in texts)
   assert lines == re.sub("\n{2,}", "\n\n", test)
-  best = [row["label_1"] for sequence in rows for row in sequence]
-  assert best == [line[-1] for text in found for line in text]
+  assert column(rows, "label_1") == [[x[-1] for x in text] for text in texts]
   figures = evaluate.run(experiments.build, chained.config, chained.workdir)
   assert figures["accuracy"] == pytest.approx(right / total, rel=1e-6)
-  assert figures["f1"] == pytest.approx(2 * both / all_spans, rel=1e-6)
+  assert figures["f1"] == pytest.approx(2 * both / (true + guessed), rel=1e-6)
+  assert figures["recall"] == pytest.approx(both / true, rel=1e-6)
   assert 0 < moved < total / 2  # The best sequence is not of the best tags.
   with (chained.workdir / "spans.csv").open() as file:
     table = {row["type"]: row for row in csv.DictReader(file)}
@@ -234,131 +173,79 @@ def test_a_chain_knows_where_its_sentences_begin_and_end(chained):
     assert lasts[-1] and not any(lasts[:-1])
 
 
-def test_a_chain_on_four_devices_has_the_loss_of_one(chained):
-  loss, params = chained.experiment.loss, jax.device_get(chained.params)
-  batch = chained.experiment.batches("train", 0)[0]
-  mesh = sharding.mesh()
-  assert mesh.size == len(batch["inputs"]) == 4
-  placed = sharding.put(batch, 4, mesh)
-  alone = jax.jit(loss)(params, (), batch, None)
-  split = sharding.jit(lambda *x: loss(*x, None), mesh)(params, (), placed)
-  for a, b in zip(*map(jax.tree.leaves, (alone, split)), strict=True):
-    np.testing.assert_allclose(a, b, rtol=1e-5)
-
-
-def test_predictions_give_the_figures_that_evaluation_gives(tagger):
-  rows = predicted(tagger, split="test", sequences=10**6)
-  both = true = guessed = right = total = 0
-  for sequence in rows:
-    a, b = (
-      set(spans([row[name] for row in sequence]))
-      for name in ("truth", "label_1")
-    )
-    both, true, guessed = both + len(a & b), true + len(a), guessed + len(b)
-    right += sum(row["truth"] == row["label_1"] for row in sequence)
-    total += len(sequence)
-    for row in sequence:
-      assert (row["surprisal_nats"] == "inf") == (row["truth"][2:] == "R")
-  tags = [row["truth"] for sequence in rows for row in sequence]
-  assert "I-R" in tags and 0 < both < true
-  figures = tagger.evaluate("test")
-  assert figures["f1"] == pytest.approx(2 * both / (true + guessed), rel=1e-6)
-  assert figures["recall"] == pytest.approx(both / true, rel=1e-6)
-  assert figures["accuracy"] == pytest.approx(right / total, rel=1e-6)
-
-
 @pytest.mark.parametrize(
   ("content", "truth"),
   [
-    ("a O\nZebra B-P\n\nthe O\n", [["O", "B-P"], ["O"]]),
-    ("a\nZebra\n\n\nthe", [["", ""], [""]]),
+    ("a O\nP9 B-P\n\nthe O\n", [["O", "B-P"], ["O"]]),
+    ("a\nP9\n\n\nthe", [["", ""], [""]]),
   ],
 )
 def test_a_file_is_tagged_as_those_of_training(
-  tagger, tmp_path, capsys, content, truth
+  chained, tmp_path, capsys, content, truth
 ):
   (tmp_path / "f").write_text(content)
-  rows = predicted(tagger, path=str(tmp_path / "f"))
-  words = [["a", "Zebra"], ["the"]]
-  assert [[row["input"] for row in sequence] for sequence in rows] == words
-  assert [[row["truth"] for row in sequence] for sequence in rows] == truth
+  rows = predicted(chained, path=str(tmp_path / "f"))
+  assert column(rows, "input") == [["a", "P9"], ["the"]]
+  assert column(rows, "truth") == truth
+  # The word is new; its prefix is known.
+  assert column(rows, "label_1") == [["O", "B-P"], ["O"]]
   out, err = capsys.readouterr()
-  assert "Zebra" in out and "<unknown>" not in out and "more" not in out
-  assert err == f"{tmp_path / 'f'}: read as unknown: 'Zebra'\n"
+  assert "P9" in out and "<unknown>" not in out and "more" not in out
+  assert err == f"{tmp_path / 'f'}: read as unknown: 'P9'\n"
   lines = [
-    [
-      [row["input"], *[row["truth"]] * (row["truth"] != ""), row["label_1"]]
-      for row in sequence
-    ]
+    [[*filter(None, (r["input"], r["truth"], r["label_1"]))] for r in sequence]
     for sequence in rows
   ]
-  assert columns(tagger) == lines
+  assert columns(chained) == lines
 
 
-def test_a_plain_text_has_a_sentence_a_line(tagger, tmp_path):
+def test_a_plain_text_has_a_sentence_a_line(chained, tmp_path):
   (tmp_path / "f").write_text("a  P1 p\n\nthe Zebra\n")
   with pytest.raises(UserError, match="f:1: has 3 .*; data.format=text reads"):
-    predicted(tagger, path=str(tmp_path / "f"))
-  config = tagger.config.copy_and_resolve_references()
+    predicted(chained, path=str(tmp_path / "f"))
+  config = chained.config.copy_and_resolve_references()
   config.data.format = "text"
-  words = [["a", "P1", "p"], ["the", "Zebra"]]
   for run, how in (
-    (tagger._replace(config=config), {"path": str(tmp_path / "f")}),
-    (tagger, {"text": "a P1 p\nthe Zebra"}),
+    (chained._replace(config=config), {"path": str(tmp_path / "f")}),
+    (chained, {"text": "a P1 p\nthe Zebra"}),
   ):
     rows = predicted(run, **how)
-    assert [[row["input"] for row in sequence] for sequence in rows] == words
-    assert {row["truth"] for sequence in rows for row in sequence} == {""}
+    assert column(rows, "input") == [["a", "P1", "p"], ["the", "Zebra"]]
+    assert column(rows, "truth") == [[""] * 3, [""] * 2]
 
 
-@pytest.fixture
-def words(tmp_path):
-  """Fields for words with tags, read by their characters, too."""
-  return {
-    "task": "tagging",
-    "data.path": write(tmp_path / "f", random.Random(3), 50),
-    "data.format": "columns",
-    "data.unit": "word",
-    "data.window": 6,
-    "model.embedding_size": 4,
-    "model.letters": 3,
-  }
-
-
-@pytest.mark.parametrize("buckets", [None, 2])
-def test_tags_and_letters_stand_where_their_symbols_do(
-  tmp_path, words, buckets
-):
-  config = tiny(tmp_path, {**words, "data.buckets": buckets})
-  experiment = experiments.build(config, None)
-  symbols, labels = (experiment.vocabularies[n] for n in ("symbols", "labels"))
-  letters = sorted({*"".join(symbols.symbols)})
-  count, widths = 0, set()
-  for batch in experiment.batches("train", 0):
-    widths.add(batch["inputs"].shape[1])
-    for place in np.argwhere(batch["weights"]):
-      [word] = symbols.names(batch["inputs"][tuple(place)][None])
-      [tag] = labels.names(batch["targets"][tuple(place)][None])
-      spelled = batch["letters"][tuple(place)]
-      spelled = "".join(letters[i - 4] for i in spelled if i)
-      assert word[-1].upper() == tag and spelled == word
-      count += 1
-  assert len(widths) == (buckets or 1)
-  facts = experiment.facts("train")
-  assert count == facts["symbols"] - 2 * facts["documents"]
+def test_tags_and_letters_stand_where_their_symbols_do(chained):
+  config = chained.config.copy_and_resolve_references()
+  config.model.update(affixes=None, letters=4)
+  for buckets in (None, 2):
+    config.data.buckets = buckets
+    experiment = experiments.build(config, None)
+    symbols, labels = experiment.vocabularies["symbols"], experiment.labels
+    letters = sorted({*"".join(symbols.symbols)})
+    tags = {"a": "O", "the": "O", "of": "O", "p": "I-P", "q": "I-Q"}
+    count, widths = 0, set()
+    for batch in experiment.batches("train", 0):
+      widths.add(batch["inputs"].shape[1])
+      for place in np.argwhere(batch["weights"]):
+        [word] = symbols.names(batch["inputs"][tuple(place)][None])
+        [tag] = labels.names(batch["targets"][tuple(place)][None])
+        spelled = batch["letters"][tuple(place)]
+        assert "".join(letters[i - 4] for i in spelled if i) == word
+        assert tag == tags.get(word, f"B-{word[0]}")
+        count += 1
+    assert len(widths) == (buckets or 1)
+    facts = experiment.facts("train")
+    assert count == facts["symbols"] - 2 * facts["documents"]
   [batch] = experiment.batches(from_text("ax b", "word"), 0)
   assert (batch["targets"][batch["weights"] > 0] == UNKNOWN).all()
 
 
-@pytest.mark.parametrize(
-  ("changes", "rule"),
-  [
+def test_settings_that_are_refused(tmp_path):
+  for changes, rule in (
     ({"data.format": "files"}, "data.format='files' has no tags; it needs"),
     ({"data.stateful": True}, "data.stateful=True with task='tagging'"),
     ({"model.letters": 4}, "model.letters=4: needs data.unit=word"),
-  ],
-)
-def test_settings_that_are_refused(tmp_path, changes, rule):
-  fields = {"task": "tagging", "data.format": "spaces", **changes}
-  with pytest.raises(UserError, match=rule):
-    experiments.build(tiny(tmp_path, fields), None)
+  ):
+    fields = {"task": "tagging", "data.format": "spaces", **changes}
+    with pytest.raises(UserError, match=rule):
+      experiments.build(tiny(tmp_path, fields), None)

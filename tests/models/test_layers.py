@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from seqrnn.data.vocabulary import PAD
 from seqrnn.models import layers
 from tests.models.test_cells import EQUATIONS, MAKE, close, normal, quick_jit
 
@@ -212,6 +213,42 @@ def test_padding_at_either_end_changes_nothing():
     close(padded_y[:, front : front + T], y_BTH, 1e-12)
     close(padded_new, new, 1e-12)
     close(padded_grads, grads, 1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+def test_letters_are_the_last_states_over_the_characters_of_a_word():
+  module, rng = (
+    layers.Letters(bidirectional("gru"), V, D),
+    np.random.default_rng(5),
+  )
+  ids_BTL = rng.integers(1, V, (B, 2, T)) * (
+    np.arange(T) < 3 + np.arange(B)[:, None, None]
+  )
+  init = jax.eval_shape(module.init, jax.random.key(0), ids_BTL)
+  params, ids_NL = normal(rng, init["params"]), ids_BTL.reshape(-1, T)
+  x_NLD = params["Embed_0"]["embedding"][ids_NL]
+  start = (np.zeros((len(ids_NL), H)),) * 2
+  (ahead, back), _ = two(
+    scan, EQUATIONS["gru"], params["body"], x_NLD, ids_NL != PAD, start
+  )
+  expected = np.concatenate([ahead, back], axis=-1).reshape(B, 2, 2 * H)
+  close(quick_jit(module.apply)({"params": params}, ids_BTL), expected)
+
+
+def test_pooling_is_over_the_positions_of_the_mask():
+  mask = np.append(MASK, [[False] * T], axis=0)  # The last row is padding.
+  y = np.random.default_rng(9).normal(size=(B + 1, T, H)).astype(np.float32)
+
+  def total(y):
+    pooled = {name: pool(y, mask) for name, pool in layers.POOLINGS.items()}
+    return sum(y_BH.sum() for y_BH in pooled.values()), pooled
+
+  grads, pooled = quick_jit(jax.grad(total, has_aux=True))(y)
+  assert np.isfinite(grads).all()
+  for b, row in enumerate(mask[:B]):
+    close(pooled["mean"][b], y[b, row].mean(0), 1e-6)
+    close(pooled["max"][b], y[b, row].max(0), 0)
+  assert not pooled["mean"][B].any() and not pooled["max"][B].any()
 
 
 def training(module, rows=64, steps=5):
