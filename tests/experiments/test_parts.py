@@ -1,7 +1,8 @@
 """The functions of tasks, each alone, against loops over plain lists."""
 
+from functools import partial
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,6 +14,7 @@ from seqrnn.experiments import (
 )
 from seqrnn.models import network
 from tests.conftest import tiny
+from tests.models.test_cells import normal
 
 # Documents of any length, padded at the right: one longer than the window, one
 # shorter, one of a single symbol, and a row that is padding.
@@ -54,15 +56,15 @@ def test_many_to_one_asks_for_the_last_symbol_alone():
     assert batch["weights"][n] == (n + 1 if row else 0)
 
 
-@pytest.mark.parametrize("apart", [False, True])
-def test_a_gap_model_asks_for_every_symbol_of_a_segment(apart):
-  batch = gap_model.targets(segments(), apart=apart)
-  least = BEGIN if apart else END
-  for n, row in enumerate(ROWS):
-    assert batch["inputs"][n].tolist() == batch["targets"][n].tolist()
-    expected = [(n + 1) * (i > least) for i in row] + [0] * (5 - len(row))
-    assert batch["weights"][n].tolist() == expected
-  assert ("heads" in batch) == apart
+def test_a_gap_model_asks_for_every_symbol_of_a_segment():
+  for apart in (False, True):
+    batch = gap_model.targets(segments(), apart=apart)
+    least = BEGIN if apart else END
+    for n, row in enumerate(ROWS):
+      assert batch["inputs"][n].tolist() == batch["targets"][n].tolist()
+      expected = [(n + 1) * (i > least) for i in row] + [0] * (5 - len(row))
+      assert batch["weights"][n].tolist() == expected
+    assert ("heads" in batch) == apart
 
 
 def test_inputs_that_a_head_must_not_see():
@@ -73,54 +75,39 @@ def test_inputs_that_a_head_must_not_see():
     np.testing.assert_array_equal(gap_model.forbidden(1, T), np.eye(T))
 
 
-def test_the_loss_of_three_heads_is_their_mean():
-  rng = np.random.default_rng(0)
-  logits = {name: rng.normal(size=(2, 3, 7)) for name in gap_model.HEADS}
-  targets_BT, weights_BT = rng.integers(4, 7, (2, 3)), rng.random((2, 3))
-  heads_B3 = rng.random((2, 3))
-  loss, totals = gap_model.cross_entropies(
-    {"heads": heads_B3}, logits, targets_BT, weights_BT
-  )
-  means = []
-  for n, logits_BTV in enumerate(logits.values()):
-    p_BTV = np.exp(logits_BTV) / np.exp(logits_BTV).sum(-1, keepdims=True)
-    nll_BT = -np.log(np.take_along_axis(p_BTV, targets_BT[..., None], -1))[
-      ..., 0
-    ]
-    weight_BT = weights_BT * heads_B3[:, n, None]
-    means.append((nll_BT * weight_BT).sum() / weight_BT.sum())
-  assert float(loss) == pytest.approx(np.mean(means), rel=1e-5)
-  names = ("loss", "forward_loss", "backward_loss")
-  found = [float(totals[n][0] / totals[n][1]) for n in names]
-  assert found == pytest.approx(means, rel=1e-5)
-
-
 def test_a_carry_is_kept_where_there_is_one(tmp_path):
-  config = tiny(tmp_path)
   vocabularies = {"symbols": Vocabulary("char", tuple("abcde"))}
-  model = parts.sequence_model(config, vocabularies, pooled=False)
-  params = network.init(model, jax.random.key(0))
+  model = parts.sequence_model(tiny(tmp_path), vocabularies, pooled=False)
+  init = jax.eval_shape(partial(network.init, model), jax.random.key(0))
+  params = normal(np.random.default_rng(0), init)
+  params = jax.tree.map(np.float32, params)
+  predict = jax.jit(partial(parts.predict, model))
   ids_BT = np.random.default_rng(0).integers(4, 9, (2, 6), np.int32)
   halves = [
     {"inputs": ids_BT[:, part], "reset": np.array([n == 0, True])}
     for n, part in enumerate((slice(0, 3), slice(3, 6)))
   ]
   whole = {"inputs": ids_BT, "reset": np.ones(2, bool)}
-  after, expected = parts.predict(model, params, (), whole)
+  after, expected = predict(params, (), whole)
   assert after == ()
-  carry, outputs = model.initial_carry(2), []
+  carry, outputs = jax.tree.map(np.array, model.initial_carry(2)), []
   for batch in halves:
-    carry, logits = parts.predict(model, params, carry, batch)
+    carry, logits = predict(params, carry, batch)
     outputs.append(logits)
-  joined = jnp.concatenate(outputs, axis=1)
+  joined = np.concatenate(outputs, axis=1)
   np.testing.assert_allclose(joined[0], expected[0], atol=1e-5)
   # The second row starts anew in the middle.
-  _, alone = parts.predict(model, params, (), halves[1])
+  _, alone = predict(params, (), halves[1])
   np.testing.assert_allclose(joined[1, 3:], alone[1], atol=1e-5)
   assert abs(joined[1, 3:] - expected[1, 3:]).max() > 1e-4
   # The loss and the scores are those of the logits.
   batch = {**whole, "targets": ids_BT, "weights": np.ones((2, 6), np.float32)}
-  predict = lambda *_: ((), expected)
-  _, nll_BT = parts.score(predict, params, (), batch)
-  mean, _ = parts.loss(model, network.Objective(), params, (), batch, None)
-  assert float(mean) == pytest.approx(float(jnp.mean(nll_BT)), rel=1e-5)
+
+  @jax.jit
+  def loss_and_scores(params):
+    _, nll_BT = parts.score(lambda *_: ((), expected), params, (), batch)
+    objective = network.Objective()
+    return parts.loss(model, objective, params, (), batch, None)[0], nll_BT
+
+  mean, nll_BT = map(np.asarray, loss_and_scores(params))
+  assert float(mean) == pytest.approx(nll_BT.mean(), rel=1e-5)
