@@ -245,7 +245,7 @@ def sessions():
 
   drawn = random_sessions()
   names = sorted({event for events, _ in drawn for event in events})
-  documents = [Document("", events, "") for events, _ in drawn]
+  documents = [Document("", events) for events, _ in drawn]
   work = {}
   for name, buckets in (("plain", None), ("buckets", 8), ("figures", 8)):
     config = base.get_config()

@@ -131,8 +131,8 @@ MUTANTS = (
   # Splits and the vocabulary.
   Mutant(
     "splits: a rounding error moves one more document to validation",
-    "missing = fraction * len(corpus.ids) - _ROUNDING",
-    "missing = fraction * len(corpus.ids)",
+    "fraction * len(corpus.ids) - _ROUNDING",
+    "fraction * len(corpus.ids)",
     "test_a_rounding_error_holds_no_further_document_out",
   ),
   Mutant(

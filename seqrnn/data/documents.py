@@ -1,18 +1,14 @@
 """Documents: sequences of symbols, as objects or as a corpus of ids."""
 
 import bisect
-import functools
 import hashlib
-import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from seqrnn.config.read import Config
 from seqrnn.data.logs.cuts import Cuts
 from seqrnn.data.read.columns import Texts, Tokens
-from seqrnn.errors import UserError, counted
 
 
 class Document(NamedTuple):
@@ -21,14 +17,12 @@ class Document(NamedTuple):
   Attributes:
     name: for messages and tables.
     symbols: a str is a sequence of characters, a list holds tokens.
-    group: documents of one group stay on one side of a split.
     begins: False for a piece without the document's first symbol.
     ends: False for a piece without the document's last symbol.
   """
 
   name: str
   symbols: str | list[str]
-  group: str
   begins: bool = True
   ends: bool = True
 
@@ -45,9 +39,8 @@ class Corpus(NamedTuple):
     ids: of all documents, uint8, uint16 or uint32: indices into `symbols`.
     bounds: int64 [documents + 1]; j is `ids[bounds[j] : bounds[j + 1]]`.
     names: of the documents.
-    group: of each document, whole numbers [documents]: indices into `groups`.
-    groups: their names, or the `digest` of each; documents of one group stay on
-      one side of a split.
+    groups: uint64 [documents], a `digest` that documents of one group share,
+      which stay on one side of a split; None: each has that of its name.
     labels: the label of each document; None: none.
     tags: a tag for each symbol, as documents of the same lengths; None: none.
     lines: int64, the line of each of `ids` in its file; None: unknown.
@@ -62,8 +55,7 @@ class Corpus(NamedTuple):
   ids: np.ndarray
   bounds: np.ndarray
   names: Sequence[str]
-  group: np.ndarray
-  groups: Sequence[str] | np.ndarray
+  groups: np.ndarray | None = None
   labels: Texts | None = None
   tags: "Corpus | None" = None
   lines: np.ndarray | None = None
@@ -111,21 +103,14 @@ class Names(Sequence):
 
 def collect(documents: Sequence[Document], unit: str) -> Corpus:
   """The corpus of documents that are Python objects already, so of few."""
-  symbols, groups = Tokens(), Tokens()
+  tokens = Tokens()
   for document in documents:
-    groups.append(document.group)
     for symbol in document.symbols:
-      symbols.append(symbol)
-  symbol, group = symbols.texts(), groups.texts()
-  return Corpus(
-    unit,
-    symbol.symbols,
-    symbol.narrow(),
-    np.cumsum([0, *(len(d.symbols) for d in documents)], dtype=np.int64),
-    [document.name for document in documents],
-    group.ids,
-    group.symbols,
-  )
+      tokens.append(symbol)
+  texts = tokens.texts()
+  bounds = np.cumsum([0, *(len(d.symbols) for d in documents)], dtype=np.int64)
+  names = [document.name for document in documents]
+  return Corpus(unit, texts.symbols, texts.ids, bounds, names)
 
 
 def digest(group: bytes) -> int:
@@ -136,42 +121,3 @@ def digest(group: bytes) -> int:
 def nouns(unit: str) -> tuple[str, str]:
   """What messages call a symbol and a document of a corpus of this unit."""
   return ("event", "session") if unit == "log" else ("symbol", "document")
-
-
-def has_allowed_length(
-  sizes: np.ndarray, data: Config, split: str
-) -> np.ndarray:
-  """Which documents have from `data.min_length` to `data.max_length` symbols.
-
-  How many have not is reported on stderr, once for a split.
-
-  Args:
-    sizes: the number of symbols of each document.
-    data: the fields.
-    split: its name.
-
-  Raises:
-    UserError: there are documents, but all are left out.
-  """
-  low, high = data.min_length, data.max_length
-  allowed = np.ones(len(sizes), bool)
-  if low is not None:
-    allowed &= sizes >= low
-  if high is not None:
-    allowed &= sizes <= high
-  if (low, high) != (None, None):
-    documents = counted(len(sizes), nouns(data.unit)[1])
-    line = (
-      f"{split} split: data.min_length={low}, data.max_length={high} leave out"
-      f" {np.sum(~allowed):,} of {documents}"
-    )
-    if len(sizes) and not allowed.any():
-      raise UserError(line)
-    _report(line)
-  return allowed
-
-
-@functools.cache
-def _report(line: str):
-  """Reports a line on stderr, once: a run reads a split several times."""
-  print(line, file=sys.stderr)

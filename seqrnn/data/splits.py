@@ -1,24 +1,17 @@
 """Splits: training, validation and test, made before windows are cut."""
 
-import copy
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from seqrnn.config.read import Config
-from seqrnn.data.documents import (
-  Corpus,
-  Document,
-  collect,
-  digest,
-  has_allowed_length,
-  nouns,
-)
+from seqrnn.data.documents import Corpus, Document, collect, digest, nouns
 from seqrnn.data.logs import logs
 from seqrnn.data.sources import corpora
 from seqrnn.data.sources.corpora import SPLITS
@@ -72,14 +65,9 @@ class Pieces:
     """The pieces one by one, as Python objects."""
     corpus = self.corpus
     for n in range(len(self)):
-      j = int(self.document[n])
-      yield Document(
-        corpus.names[j],
-        corpus.text(int(self.starts[n]), int(self.stops[n])),
-        str(corpus.groups[int(corpus.group[j])]),
-        bool(self.begins[n]),
-        bool(self.ends[n]),
-      )
+      name = corpus.names[int(self.document[n])]
+      symbols = corpus.text(int(self.starts[n]), int(self.stops[n]))
+      yield Document(name, symbols, bool(self.begins[n]), bool(self.ends[n]))
 
   def chunks(self) -> Iterator[np.ndarray]:
     """The ids of all pieces, in order, a chunk at a time."""
@@ -147,48 +135,45 @@ def _some(pieces: Pieces, which: np.ndarray) -> Pieces:
   return Pieces(pieces.corpus, *(getattr(pieces, n)[which] for n in names))
 
 
-def digests(corpus: Corpus) -> np.ndarray:
-  """The digest of each group's name, uint64."""
-  if isinstance(corpus.groups, np.ndarray):
+def _groups(corpus: Corpus) -> np.ndarray:
+  """The digest of each document's group, uint64 [documents]."""
+  if corpus.groups is not None:
     return corpus.groups
   # A file's name that is not UTF-8 has lone surrogates.
-  names = (name.encode("utf-8", "surrogateescape") for name in corpus.groups)
-  return np.fromiter(map(digest, names), np.uint64, len(corpus.groups))
+  names = (name.encode("utf-8", "surrogateescape") for name in corpus.names)
+  return np.fromiter(map(digest, names), np.uint64, len(corpus.names))
 
 
-def joined(corpus: Corpus) -> Corpus:
-  """The corpus with groups joined whose documents have a long line in common.
+def _joined(corpus: Corpus) -> np.ndarray:
+  """The groups, joined where documents have a long line in common.
 
   A group has the digest of the first that it consists of.
   """
-  index: dict[str, int] = {}
+  groups, count = _groups(corpus), len(corpus.names)
+  index: dict[str | int, int] = {}
   pairs = []
-  for document, group in enumerate(corpus.group.tolist()):
+  for document, group in enumerate(groups.tolist()):
     text = corpus.text(*corpus.bounds[document : document + 2].tolist())
     text = text if isinstance(text, str) else " ".join(text)
     lines = {" ".join(line.split()) for line in text.split("\n")}
     pairs += [
-      (group, len(corpus.groups) + index.setdefault(line, len(index)))
-      for line in lines
-      if len(line) >= _LONG_LINE
+      (document, count + index.setdefault(key, len(index)))
+      for key in (group, *(line for line in lines if len(line) >= _LONG_LINE))
     ]
-  # A graph of groups and lines, with an edge for a line of a group.
-  size = len(corpus.groups) + len(index)
-  ends = np.array(pairs, np.int64).reshape(-1, 2).T
-  graph = coo_array((np.ones(ends.shape[1]), tuple(ends)), (size, size))
+  # A graph of documents, groups and lines; an edge leads to what one has.
+  ends = tuple(np.array(pairs, np.int64).T)
+  graph = coo_array((np.ones(len(pairs)), ends), 2 * (count + len(index),))
   _, component = connected_components(graph, directed=False)
-  _, firsts, group = np.unique(
-    component[: len(corpus.groups)], return_index=True, return_inverse=True
+  _, firsts, joined = np.unique(
+    component[:count], return_index=True, return_inverse=True
   )
-  return corpus._replace(
-    group=group[corpus.group], groups=digests(corpus)[firsts]
-  )
+  return groups[firsts][joined]
 
 
 def fold(pieces: Pieces, which: str, held_out: bool) -> Pieces:
   """One of several equal parts of a split, or all other parts.
 
-  Groups of documents are assigned to parts by a hash of their names.
+  Groups of documents are assigned to parts in the order of their digests.
 
   Args:
     pieces: of the split.
@@ -199,86 +184,71 @@ def fold(pieces: Pieces, which: str, held_out: bool) -> Pieces:
     UserError: there are fewer groups than parts.
   """
   number, parts = map(int, which.split("/"))
-  corpus = pieces.corpus
-  group = corpus.group[pieces.document]
-  some, group = np.unique(group, return_inverse=True)
-  if len(some) < parts:
+  groups = _groups(pieces.corpus)[pieces.document]
+  distinct, group = np.unique(groups, return_inverse=True)
+  if len(distinct) < parts:
+    documents = counted(len(distinct), nouns(pieces.corpus.unit)[1])
     raise UserError(
-      f"data.fold={which!r}: {counted(len(some), nouns(corpus.unit)[1])}: too"
-      f" few for {parts} parts of the training split"
+      f"data.fold={which!r}: {documents}: too few for {parts} parts of the"
+      " training split"
     )
-  order = np.argsort(digests(corpus)[some], kind="stable")
-  part = np.empty(len(some), np.int64)
-  part[order] = np.arange(len(some)) % parts
-  return _some(pieces, (part[group] == number - 1) == held_out)
+  return _some(pieces, (group % parts == number - 1) == held_out)
 
 
-def split(corpus: Corpus, data: Config, batch_size: int) -> Split:
+def split(
+  corpus: Corpus, data: Config, batch_size: int, has_test: bool = False
+) -> Split:
   """Documents, or pieces of documents, by the name of their split.
 
-  Only `data.split=stream_tails` uses `batch_size`. A fraction of 0 gives an
-  empty split; the training split is never empty.
+  Only `data.split=stream_tails` uses `batch_size`. With `has_test` the test
+  split has files of its own. A fraction of 0 gives an empty split; the training
+  split is never empty.
 
   Raises:
     UserError: a corpus too small for the split.
   """
-  way = data.split
-  if way == "auto":
-    way = "documents" if len(corpus.groups) >= 10 else "tails"
-  if way == "tails":
-    return _tails(corpus, data)
-  if way == "stream_tails":
-    return _stream_tails(corpus, data, batch_size)
-  if way == "shared_lines":
-    corpus = joined(corpus)
-  # By a hash: a new document moves no other document.
-  order = np.argsort(digests(corpus), kind="stable")
-  if way == "last_documents":
-    order = np.arange(len(corpus.groups))[::-1]
-  if way == "shared_lines":
-    # The largest group comes last, so that it trains.
-    sizes = np.bincount(corpus.group, np.diff(corpus.bounds))
-    order = sorted(order, key=sizes.argmax().__eq__)
-  return _whole(corpus, order, data)
-
-
-def _whole(corpus: Corpus, order: Iterable[int], data: Config) -> Split:
-  """Fills test, then validation, with groups; training has the rest."""
-  # Sums of whole numbers, which float64 holds exactly below 2**53.
-  sizes = np.bincount(corpus.group, np.diff(corpus.bounds))
-  queue = iter(order)
-  place = np.full(len(sizes), SPLITS.index("train"), np.uint8)
-  fractions = {
-    "test": data.test_fraction,
-    "validation": data.validation_fraction,
-  }
-  for name, fraction in fractions.items():
-    missing = fraction * len(corpus.ids) - _ROUNDING
-    while missing > 0 and (group := next(queue, None)) is not None:
-      place[group] = SPLITS.index(name)
-      missing -= sizes[group]
-  if not np.any(place == SPLITS.index("train")):
+  fractions = data.validation_fraction, 0 if has_test else data.test_fraction
+  if data.split == "tails":
+    return _tails(corpus, fractions)
+  if data.split == "stream_tails":
+    return _stream_tails(corpus, *fractions, batch_size, data.window)
+  groups = (_joined if data.split == "shared_lines" else _groups)(corpus)
+  # In the order of a hash: a new document moves no other document.
+  _, firsts, group = np.unique(groups, return_index=True, return_inverse=True)
+  if data.split == "auto" and len(firsts) < 10:
+    return _tails(corpus, fractions)
+  sizes = np.bincount(group, np.diff(corpus.bounds))
+  order = np.arange(len(firsts))
+  if data.split == "last_documents":
+    order = np.argsort(-firsts)
+  if data.split == "shared_lines":  # The largest group comes last: it trains.
+    largest = np.lexsort((-firsts, sizes))[-1]
+    order = np.append(np.delete(order, largest), largest)
+  # Test has the first groups, validation the next, and training all others.
+  ends, edges = np.append(0, np.cumsum(sizes[order])), [0]
+  for fraction in reversed(fractions):
+    goal = ends[edges[-1]] + fraction * len(corpus.ids) - _ROUNDING
+    edges.append(max(int(np.searchsorted(ends[:-1], goal)), edges[-1]))
+  if edges[-1] == len(order):
     rule = "data.split=tails holds out the end of each"
     if corpus.unit == "log":
       rule = "data.log_session cuts a log"
-    documents = counted(len(sizes), nouns(corpus.unit)[1])
+    documents = counted(len(order), nouns(corpus.unit)[1])
     raise UserError(
       f"data.split={data.split!r}: {documents}: too few to hold whole ones out;"
       f" {rule}"
     )
-  places = place[corpus.group]
+  parts = np.split(order, edges[1:])[::-1]
   return {
-    name: _select(corpus, np.flatnonzero(places == number))
-    for number, name in enumerate(SPLITS)
+    name: _select(corpus, np.flatnonzero(np.isin(group, part)))
+    for name, part in zip(SPLITS, parts, strict=True)
   }
 
 
-def _tails(corpus: Corpus, data: Config) -> Split:
+def _tails(corpus: Corpus, fractions: tuple[float, float]) -> Split:
   n = np.diff(corpus.bounds)
-  validation, test = (
-    np.floor(fraction * n + _ROUNDING).astype(np.int64)
-    for fraction in (data.validation_fraction, data.test_fraction)
-  )
+  held_out = np.floor(np.outer(fractions, n) + _ROUNDING)
+  validation, test = held_out.astype(np.int64)
   edges = np.stack([0 * n, n - validation - test, n - test, n])
   return _between(corpus, np.arange(len(n)), edges + corpus.bounds[:-1])
 
@@ -292,7 +262,9 @@ def _between(corpus: Corpus, document: np.ndarray, edges: np.ndarray) -> Split:
   return parts
 
 
-def _stream_tails(corpus: Corpus, data: Config, batch_size: int) -> Split:
+def _stream_tails(
+  corpus: Corpus, validation: float, test: float, batch_size: int, T: int
+) -> Split:
   """The split of char-rnn's loader, for results that compare with its own.
 
   The text is cut to whole batches of B streams of T symbols, and the ends of
@@ -303,9 +275,8 @@ def _stream_tails(corpus: Corpus, data: Config, batch_size: int) -> Split:
     raise UserError(
       f"data.split='stream_tails': needs one document, not {len(corpus.names)}"
     )
-  T, n = data.window, len(corpus.ids)
+  n = len(corpus.ids)
   batches = n // (batch_size * T)
-  validation, test = data.validation_fraction, data.test_fraction
   train = math.floor(batches * (1 - validation - test) + _ROUNDING)
   held_out = math.floor(batches * validation + _ROUNDING)
   if test == 0:
@@ -324,6 +295,33 @@ def _stream_tails(corpus: Corpus, data: Config, batch_size: int) -> Split:
     )
     for name, part in parts.items()
   }
+
+
+def _has_allowed_length(pieces: Pieces, data: Config, split: str) -> np.ndarray:
+  """Which are of documents of `data.min_length` to `data.max_length` symbols.
+
+  Raises:
+    UserError: there are documents, but all are left out.
+  """
+  sizes = np.diff(pieces.corpus.bounds)[pieces.document]
+  low, high = data.min_length, data.max_length
+  allowed = (sizes >= (low or 0)) & (sizes <= (high or np.inf))
+  if not allowed.all():
+    documents = counted(len(sizes), nouns(data.unit)[1])
+    line = (
+      f"{split} split: data.min_length={low}, data.max_length={high} leave out"
+      f" {np.sum(~allowed):,} of {documents}"
+    )
+    if not allowed.any():
+      raise UserError(line)
+    _report(line)
+  return allowed
+
+
+@functools.cache
+def _report(line: str):
+  """Reports a line on stderr, once: a run reads a split several times."""
+  print(line, file=sys.stderr)
 
 
 def reader(
@@ -346,10 +344,7 @@ def reader(
 
   @functools.cache
   def parts() -> Split:
-    fields = copy.deepcopy(data)
-    if "test" in separate:
-      fields.test_fraction = 0.0
-    return split(corpus(), fields, config.train.batch_size)
+    return split(corpus(), data, config.train.batch_size, "test" in separate)
 
   @functools.cache
   def read(name: str) -> Pieces:
@@ -362,8 +357,7 @@ def reader(
   @functools.cache
   def unfolded(name: str) -> Pieces:
     pieces = whole(corpus(name)) if name in separate else parts()[name]
-    sizes = np.diff(pieces.corpus.bounds)[pieces.document]
-    pieces = _some(pieces, has_allowed_length(sizes, data, name))
+    pieces = _some(pieces, _has_allowed_length(pieces, data, name))
     if not len(pieces):
       field = f"{name}_fraction"
       symbol, document = nouns(data.unit)

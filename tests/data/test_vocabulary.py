@@ -31,7 +31,7 @@ tokens = st.lists(st.text("abé0", min_size=1, max_size=3), min_size=1)
 
 
 def document(symbols):
-  return Document("d", symbols, "d")
+  return Document("d", symbols)
 
 
 def make(documents, unit, min_count, size):

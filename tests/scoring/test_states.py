@@ -158,7 +158,7 @@ def pooled(run, pieces, pooling):
 def test_batches_and_padding_change_nothing(folder, task, pooling):
   """Documents of several windows, and one that is empty."""
   sizes = [3, 0, 30, 1, 17, 8]
-  documents = [Document(str(n), TEXT[:n], str(n)) for n in sizes]
+  documents = [Document(str(n), TEXT[:n]) for n in sizes]
   # Begin and 8 symbols: the last one would be a target alone.
   documents[-1] = documents[-1]._replace(ends=task == "gap_model")
   pieces = splits.from_documents(documents, "char")

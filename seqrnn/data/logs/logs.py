@@ -206,7 +206,7 @@ def _corpus(
   session, symbol, label = session.texts(), symbol.texts(), label.texts()
   time, file = time.texts(), file.texts()
   order, bounds = grouped(session.ids, len(session.symbols))
-  ids = taken(symbol.narrow(), order)
+  ids = taken(symbol.ids, order)
   lines = taken(line.numbers().view(np.int64), order)
   corpus = Corpus(
     unit,
@@ -214,15 +214,13 @@ def _corpus(
     ids,
     bounds,
     session.symbols,
-    np.arange(len(session.symbols)),
-    session.symbols,
     lines=lines,
     timestamps=time and Texts(time.symbols, taken(time.ids, order)),
     cuts=clock and clock.cuts(order, lines, ids, bounds, len(symbol.symbols)),
-    files=Texts(file.symbols, taken(file.narrow(), order)) if several else None,
+    files=Texts(file.symbols, taken(file.ids, order)) if several else None,
   )
   if label.symbols == [""]:
     return corpus
-  ids = taken(label.narrow(), order)
+  ids = taken(label.ids, order)
   tags = corpus._replace(unit="id", symbols=label.symbols, ids=ids)
   return corpus._replace(tags=tags)

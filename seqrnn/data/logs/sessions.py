@@ -122,14 +122,11 @@ class Sessions(NamedTuple):
 
   def pieces(self, vocabulary: Vocabulary) -> Pieces:
     """The sessions as `experiment.batches` takes them."""
-    group = np.arange(len(self.names))
     corpus = Corpus(
       vocabulary.unit,
       [_NO_SYMBOL, *vocabulary.symbols],
       (self.ids - UNKNOWN).astype(np.uint32),
       self.bounds,
-      self.names,
-      group,
       self.names,
     )
     begins, ends = self.whole

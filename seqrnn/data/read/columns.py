@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import mmap
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,20 +22,20 @@ _SORTED = 2**20  # Numbers that are sorted together.
 
 
 class Column:
-  """Numbers of one type.
+  """Numbers of one type: a given one, or the smallest that holds all.
 
   Attributes:
     kind: their type.
   """
 
-  def __init__(self, kind: str | np.dtype = "<u4"):
-    self.kind = np.dtype(kind)
+  def __init__(self, kind: str | np.dtype | None = None):
+    self._widens = kind is None  # Whole numbers from 0.
     self._block: list[float] = []
-    self._start_file()
+    self._start_file(np.dtype(kind or np.uint8))
 
-  def _start_file(self):
+  def _start_file(self, kind: np.dtype):
+    self.kind, self._count = kind, 0
     self._file = tempfile.SpooledTemporaryFile(_SMALL)  # noqa: SIM115
-    self._count = 0
 
   def __del__(self):
     self._file.close()  # An error may have ended the collecting.
@@ -56,6 +56,11 @@ class Column:
       MachineError: the folder of temporary files is full.
     """
     self._flush()
+    if self._widens and numbers.max(initial=0) > np.iinfo(self.kind).max:
+      narrow = self.numbers()
+      self._start_file(np.min_scalar_type(numbers.max()))
+      for start in range(0, len(narrow), _BLOCK):
+        self.extend(narrow[start : start + _BLOCK])
     with files.write_errors(Path(tempfile.gettempdir())):
       self._file.write(numbers.astype(self.kind, copy=False).data)
     self._count += len(numbers)
@@ -63,15 +68,7 @@ class Column:
   def _flush(self):
     block, self._block = self._block, []
     if block:
-      self.extend(np.array(block, self.kind))
-
-  def widen(self, kind: np.dtype):
-    """Changes the type of all numbers to a larger one."""
-    narrow = self.numbers()
-    self.kind = kind
-    self._start_file()
-    for start in range(0, len(narrow), _BLOCK):
-      self.extend(narrow[start : start + _BLOCK])
+      self.extend(np.array(block, None if self._widens else self.kind))
 
   def numbers(self) -> np.ndarray:
     """All numbers; none can be added any more."""
@@ -106,17 +103,14 @@ class Texts(Sequence):
     ids = self.ids[index]
     return Texts(self.symbols, ids) if ids.ndim else self.symbols[int(ids)]
 
-  def narrow(self) -> np.ndarray:
-    """The ids in the smallest type that holds them."""
-    return self.ids.astype(kind_for(len(self.symbols)))
-
 
 def concatenate(parts: Sequence[Texts]) -> Texts:
   """The texts of several parts; a text of two parts has two ids."""
   symbols = [symbol for part in parts for symbol in part.symbols]
   shifts = np.cumsum([0, *(len(part.symbols) for part in parts)])
+  kind = np.min_scalar_type(len(symbols))
   ids = [
-    np.add(part.ids, shift, dtype=kind_for(len(symbols)), casting="unsafe")
+    np.add(part.ids, shift, dtype=kind, casting="unsafe")
     for part, shift in zip(parts, shifts, strict=False)
   ]
   return Texts(symbols, np.concatenate(ids))
@@ -184,32 +178,17 @@ class Changes:
     """Adds a text."""
     if text != self._last:
       self._last = text
-      self.append_change(text)
+      encoded = text.encode("utf-8", "surrogatepass")
+      self._content.extend(np.frombuffer(encoded, np.uint8))
+      self._ends.append(len(self._content))
     self._ids.append(len(self._ends) - 2)
-
-  def append_change(self, text: str):
-    """Adds a text to the distinct ones alone."""
-    encoded = text.encode("utf-8", "surrogatepass")
-    self._content.extend(np.frombuffer(encoded, np.uint8))
-    self._ends.append(len(self._content))
-
-  def stored(self) -> Stored:
-    """The distinct texts; none can be added any more."""
-    return Stored(self._content.numbers(), self._ends.numbers())
 
   def texts(self) -> Texts | None:
     """All texts, None if all are empty; none can be added any more."""
     if not len(self._content):
       return None
-    return Texts(cast("list[str]", self.stored()), self._ids.numbers())
-
-
-def stored(texts: Iterable[str]) -> Stored:
-  """Texts as bytes."""
-  changes = Changes()
-  for text in texts:
-    changes.append_change(text)
-  return changes.stored()
+    symbols = Stored(self._content.numbers(), self._ends.numbers())
+    return Texts(cast("list[str]", symbols), self._ids.numbers())
 
 
 def grouped(
@@ -251,32 +230,3 @@ def taken(numbers: np.ndarray, order: np.ndarray | slice) -> np.ndarray:
   for start in range(0, len(order), _BLOCK):
     column.extend(numbers[order[start : start + _BLOCK]])
   return column.numbers()
-
-
-def kind_for(count: int) -> np.dtype:
-  """The smallest type that holds the numbers below `count`."""
-  return np.min_scalar_type(max(count - 1, 0)).newbyteorder("<")
-
-
-def in_order(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """The distinct keys in the order of their first places, and each key's index.
-
-  np.unique with its indices takes some 90 bytes a key, this 13 to 30.
-  """
-  order = np.argsort(keys, kind="stable")
-  # Of equal keys, which stand together in `order`, the first.
-  is_new = np.ones(len(keys), bool)
-  for start in range(1, len(keys), _BLOCK):
-    some = keys[order[start - 1 : start + _BLOCK]]
-    is_new[start : start + _BLOCK] = some[1:] != some[:-1]
-  firsts = order[is_new]
-  is_first = np.zeros(len(keys), bool)
-  is_first[firsts] = True
-  rank = np.cumsum(is_first, dtype=np.uint32)[firsts] - 1
-  which = np.empty(len(keys), kind_for(len(firsts)))
-  count = 0
-  for start in range(0, len(keys), _BLOCK):
-    number = count + np.cumsum(is_new[start : start + _BLOCK])
-    which[order[start : start + _BLOCK]] = rank[number - 1]
-    count = number[-1]
-  return keys[is_first], which

@@ -10,7 +10,7 @@ import numpy as np
 
 from seqrnn.data.documents import Corpus, Names
 from seqrnn.data.read import reading
-from seqrnn.data.read.columns import Column, kind_for
+from seqrnn.data.read.columns import Column
 from seqrnn.data.read.reading import Source
 from seqrnn.errors import UserError
 
@@ -35,12 +35,13 @@ def encode(sources: Iterable[Source], unit: str, errors: str) -> Corpus:
     elif unit in ("id", "session"):
       lines = reading.lines(source, errors, reading.LONGEST)
       for number, line in enumerate(lines, 1):
-        encoder.add(f"{line} ")
+        tokens = line.split()
+        encoder.add_tokens(tokens)
         if unit == "session":
           encoder.end(number)
-        elif len(ids := line.split()) > 1:
+        elif len(tokens) > 1:
           raise UserError(
-            f"{source.name}: line {number}: {' '.join(ids[:2])[:40]!r}:"
+            f"{source.name}: line {number}: {' '.join(tokens[:2])[:40]!r}:"
             " data.unit=id reads one id a line; data.unit=session reads several"
           )
     else:
@@ -61,22 +62,18 @@ class Encoder:
       known = ", ".join(UNITS[:-1])
       raise UserError(f"data.unit={unit!r}: must be one of {known}")
     self._unit = unit
-    self._has_tokens = unit not in ("char", "byte")
     self._files: list[str] = []
     self._firsts: list[int] = []  # The first document of each.
-    self._bounds, self._lines = Column("<i8"), Column()
+    self._bounds, self._lines, self._ids = Column("<i8"), Column(), Column()
     self._bounds.append(0)
-    self._last = 0  # Where the last document ended.
-    self._ids = Column("u1")
+    self._last = self._count = 0  # Symbols of ended documents, and of all.
     self._parts: list[str] = []  # Characters that have no ids yet.
-    self._waiting = self._count = 0  # Their number, and that of all symbols.
-    self._symbols: list[str] = []
     codes = {"char": 0x110000, "byte": 0x100}.get(unit, 0)
     self._table = np.full(codes, -1, np.int32)  # The id of a code point.
-    self._index: dict[str, int] = defaultdict()  # The id of a token.
+    self._index: dict[str, int] = defaultdict()  # The id of a symbol.
     self._index.default_factory = self._index.__len__
     self._tokens: list[int] = []  # Ids that are not in `_ids` yet.
-    self._held = ""  # A token at the end of a part may continue in the next.
+    self._held = ""  # A word at the end of a part may continue in the next.
 
   def begin_file(self, name: str):
     """Names the file of the documents that follow."""
@@ -85,16 +82,15 @@ class Encoder:
 
   def add(self, text: str):
     """Adds a part of a document's text; bytes are characters below 256."""
-    if self._has_tokens:
-      self._add_tokens(text)
+    if self._unit == "word":
+      self._add_words(text)
       return
     self._parts.append(text)
     self._count += len(text)
-    self._waiting += len(text)
-    if self._waiting >= reading.CHUNK:
+    if self._count - len(self._ids) >= reading.CHUNK:
       self._flush()
 
-  def _add_tokens(self, text: str):
+  def _add_words(self, text: str):
     text = self._held + text
     self._held = ""
     if text and not text[-1].isspace():
@@ -103,14 +99,18 @@ class Encoder:
     if len(self._held) > _LONGEST:
       raise UserError(
         f"{self._files[-1]}: {self._held[:20]!r}... has more than {_LONGEST}"
-        f" characters without white space, which data.unit={self._unit}"
-        " separates by; data.unit=char reads them one by one"
+        " characters without white space, which data.unit=word separates by;"
+        " data.unit=char reads them one by one"
       )
     # Not splitlines(): it also breaks lines at U+0085, U+2028 and form feeds.
     for number, line in enumerate(text.split("\n")):
-      if number and self._unit == "word":
+      if number:
         self._tokens.append(self._index["\n"])
-      self._tokens += map(self._index.__getitem__, line.split())
+      self.add_tokens(line.split())
+
+  def add_tokens(self, tokens: Iterable[str]):
+    """Adds symbols that are no characters."""
+    self._tokens += map(self._index.__getitem__, tokens)
     self._count = len(self._ids) + len(self._tokens)
     if len(self._tokens) >= reading.CHUNK:
       self._flush()
@@ -118,7 +118,7 @@ class Encoder:
   def end(self, line: int = 0):
     """Ends a document, if it has symbols; 0 is the line of a whole file."""
     if self._held:
-      self._add_tokens(" ")
+      self._add_words(" ")
     if self._count > self._last:
       self._bounds.append(self._count)
       self._lines.append(line)
@@ -126,34 +126,23 @@ class Encoder:
 
   def _flush(self):
     """Writes the ids of all symbols that have none."""
-    if self._has_tokens:
-      ids, self._tokens = np.array(self._tokens, np.int64), []
-      count = len(self._index)
-    else:
-      content = "".join(self._parts).encode("utf-32-le")
-      self._parts, self._waiting = [], 0
-      codes = np.frombuffer(content, "<u4")
-      symbols, places = np.unique(
-        codes[self._table[codes] < 0], return_index=True
-      )
-      symbols = symbols[np.argsort(places)]
-      self._table[symbols] = np.arange(len(symbols)) + len(self._symbols)
-      self._symbols += map(chr, symbols.tolist())
-      ids, count = self._table[codes], len(self._symbols)
-    if (kind := kind_for(count)).itemsize > self._ids.kind.itemsize:
-      self._ids.widen(kind)
+    ids, self._tokens = np.array(self._tokens, np.int64), []
+    if self._parts:
+      codes = np.frombuffer("".join(self._parts).encode("utf-32-le"), "<u4")
+      self._parts = []
+      new, places = np.unique(codes[self._table[codes] < 0], return_index=True)
+      for code in new[np.argsort(places)].tolist():
+        self._table[code] = self._index[chr(code)]
+      ids = self._table[codes]
     self._ids.extend(ids)
 
   def corpus(self) -> Corpus:
     """The corpus of all documents, each a group of its own."""
     self._flush()
-    names = Names(self._files, self._firsts, self._lines.numbers())
     return Corpus(
       self._unit,
-      [*self._index] if self._has_tokens else self._symbols,
+      [*self._index],
       self._ids.numbers(),
       self._bounds.numbers(),
-      names,
-      np.arange(len(names), dtype=kind_for(len(names))),
-      names,
+      Names(self._files, self._firsts, self._lines.numbers()),
     )

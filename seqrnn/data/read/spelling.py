@@ -14,7 +14,6 @@ import numpy as np
 
 from seqrnn.config.read import Config
 from seqrnn.data.documents import Corpus, digest
-from seqrnn.data.read.columns import in_order, kind_for
 
 _CHUNK = 2**20  # Symbols that are handled together.
 
@@ -35,7 +34,7 @@ def spell(corpus: Corpus, data: Config) -> Corpus:
   ]
   sizes_V = np.array([*map(len, spelled_V)], np.int64)
   firsts_V = np.cumsum(sizes_V) - sizes_V
-  flat = np.array(table, kind_for(len(index)))
+  flat = np.array(table, np.min_scalar_type(len(index)))
   bounds = np.zeros_like(corpus.bounds)
   parts, count = [flat[:0]], 0
   for start in range(0, len(corpus.ids), _CHUNK):
@@ -52,12 +51,12 @@ def spell(corpus: Corpus, data: Config) -> Corpus:
     count += int(ends_N[-1])
   ids = np.concatenate(parts)
   corpus = corpus._replace(symbols=[*index], ids=ids, bounds=bounds)
-  if isinstance(corpus.groups, np.ndarray):  # Digests of texts.
+  if corpus.groups is not None:  # Digests of texts.
     places = zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
     texts = ("\0".join(corpus.text(*place)) for place in places)
     keys = (digest(text.encode("utf-8", "surrogatepass")) for text in texts)
-    groups, group = in_order(np.fromiter(keys, np.uint64, len(corpus.group)))
-    corpus = corpus._replace(groups=groups, group=group)
+    groups = np.fromiter(keys, np.uint64, len(corpus.groups))
+    corpus = corpus._replace(groups=groups)
   return corpus
 
 

@@ -1,13 +1,15 @@
 """Large corpora on disk: read once, then memory-mapped by every run.
 
-A folder of the user's cache has a corpus: a .npy file for each column, and
-corpus.json, which names them. The folder's name is a hash of the files, of the
-settings and of the code that reads them.
+A folder of the user's cache has a corpus: a .npy file for each array, and a
+pickle of all else. The folder's name is a hash of the files, of the settings
+and of the code that reads them.
 """
 
 import functools
 import hashlib
+import itertools
 import json
+import pickle
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,10 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from seqrnn.data.documents import Corpus, Names
-from seqrnn.data.logs.cuts import Cuts
+from seqrnn.data.documents import Corpus
 from seqrnn.data.logs.formats import report
-from seqrnn.data.read.columns import Stored, Texts, stored
 from seqrnn.data.read.reading import PACKED, Source
 from seqrnn.errors import MachineError
 from seqrnn.runtime import files
@@ -29,13 +29,10 @@ LARGE = 32 * 2**20  # Bytes of the smallest corpus that is written to disk.
 _UNPACKED = 10  # Bytes of a text that are packed to one.
 _OPEN = 2  # Corpora that a process keeps: a run reads the same several times.
 _opened: dict[str, Corpus] = {}  # By their keys.
-# Classes whose attributes have names in corpus.json.
-_CLASSES = {
-  Corpus: Corpus._fields,
-  Stored: ("content", "ends"),
-  Texts: ("symbols", "ids"),
-  Names: ("files", "firsts", "lines"),
-  Cuts: Cuts._fields,
+# Of classes that a corpus consists of, and of what NumPy makes arrays with.
+_NAMES = {
+  *("Corpus", "Cuts", "Names", "Texts", "Stored"),
+  *("ndarray", "dtype", "scalar", "_frombuffer", "_reconstruct"),
 }
 
 # A corpus, and the lines about it for stderr.
@@ -141,70 +138,42 @@ def _wait():
 
 def _save(folder: Path, reading: Reading):
   """Writes a corpus and its lines to a folder, completely or not at all."""
-  corpus, lines = reading
   temporary = folder.with_suffix(".tmp")
   shutil.rmtree(temporary, ignore_errors=True)  # Of a process that was killed.
   temporary.mkdir()
+  columns: list[pickle.PickleBuffer] = []  # Each array once.
   try:
-    content = [_save_value(corpus, "corpus", temporary, {}), lines]
-    (temporary / "corpus.json").write_text(json.dumps(content))
+    content = pickle.dumps(reading, 5, buffer_callback=columns.append)
+    for number, column in enumerate(columns):
+      np.save(temporary / f"{number}.npy", np.frombuffer(column.raw(), np.uint8))
+    (temporary / "corpus.pickle").write_bytes(content)
     shutil.rmtree(folder, ignore_errors=True)  # A damaged one.
     temporary.rename(folder)
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _save_value(value: Any, name: str, folder: Path, saved: dict) -> Any:
-  """Writes the columns of a value; returns its entry of corpus.json.
+class _Unpickler(pickle.Unpickler):
+  """Reads a corpus; any other object is refused, so that no file runs code."""
 
-  Args:
-    value: a field of a corpus.
-    name: of its column, or the first part of the names of several.
-    folder: of the columns.
-    saved: by id(), the values with an entry, and the entries: a column of
-      several fields is written once.
-  """
-  if value is None or isinstance(value, str | float):
-    return value
-  if id(value) in saved:
-    return saved[id(value)][1]
-  if isinstance(value, np.ndarray):
-    np.save(folder / f"{name}.npy", value, allow_pickle=False)
-    entry = {"column": f"{name}.npy"}
-  else:
-    if type(value) not in _CLASSES:
-      value = stored(value)
-    entry = {"class": type(value).__name__} | {
-      field: _save_value(
-        getattr(value, field), f"{name}.{field}", folder, saved
-      )
-      for field in _CLASSES[type(value)]
-    }
-  saved[id(value)] = value, entry
-  return entry
+  def find_class(self, module: str, name: str) -> Any:
+    """The class or the function of NumPy of this name."""
+    if name not in _NAMES:
+      raise pickle.UnpicklingError(f"{module}.{name}")
+    return super().find_class(module, name)
 
 
 def _load(folder: Path) -> Reading | None:
   """The corpus in a folder; None if there is none, or it is damaged."""
   if not folder.exists():
     return None
+  columns = (
+    np.load(folder / f"{number}.npy", mmap_mode="r")
+    for number in itertools.count()
+  )
   try:
-    corpus, lines = json.loads((folder / "corpus.json").read_bytes())
-    return _load_value(corpus, folder), lines
-  except (OSError, ValueError, EOFError):
+    with (folder / "corpus.pickle").open("rb") as file:
+      return _Unpickler(file, buffers=columns).load()
+  except Exception:  # A damaged pickle raises any type.
     report(f"{folder}: damaged, made again")
     return None
-
-
-def _load_value(entry: Any, folder: Path) -> Any:
-  """The value of an entry of corpus.json."""
-  if not isinstance(entry, dict):
-    return entry
-  if "column" in entry:
-    column = np.load(folder / entry["column"], mmap_mode="r")
-    return np.asarray(column)  # Not np.memmap, whose slices are slow.
-  [cls] = (cls for cls in _CLASSES if cls.__name__ == entry["class"])
-  fields = {name: _load_value(entry[name], folder) for name in _CLASSES[cls]}
-  if cls is Corpus:
-    fields["symbols"] = list(fields["symbols"])
-  return cls(**fields)

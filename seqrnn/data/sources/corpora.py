@@ -13,9 +13,9 @@ from seqrnn import catalogue
 from seqrnn.config.read import FIELDS, Config
 from seqrnn.data.documents import Corpus, Document
 from seqrnn.data.logs import entries, logs
-from seqrnn.data.read import labelled, spelling, tagged
+from seqrnn.data.read import forms, spelling
 from seqrnn.data.read.encoding import encode
-from seqrnn.data.read.labelled import Known
+from seqrnn.data.read.forms import Known
 from seqrnn.data.read.reading import Source, files
 from seqrnn.data.sources import cache, embedded, formal
 from seqrnn.errors import MachineError, UserError
@@ -141,19 +141,17 @@ def _of_form(sources: list[Source], data: Config, known: Known) -> Corpus:
     return logs.read_table(sources, data)
 
   def read() -> Corpus:
-    if data.format in tagged.FORMS:
-      return tagged.read_tagged(sources, data, known is not None)
     if data.format not in ("text", "spaces"):
-      return labelled.read_labelled(sources, data, known)
+      return forms.read_form(sources, data, known)
     # A labelled text is a line, except the whole files of `packages`.
     of_lines = known is not None and data.source != "packages"
     if of_lines and data.format == "text":
-      return labelled.read_lines(sources, data.unit, data.errors)
+      return forms.read_lines(sources, data.unit, data.errors)
     return encode(sources, data.unit, data.errors)
 
   fields = ("unit", "errors", "format", "text_column", "label_column", "source")
   settings = [*(data[name] for name in fields), known and sorted(known)]
-  every = [*sources, *tagged.tags_files(sources, data)]
+  every = [*sources, *forms.tags_files(sources, data)]
   return cache.open_corpus(every, settings, lambda: (read(), []))
 
 
@@ -165,7 +163,7 @@ def _finished(value: str, corpus: Corpus, data: Config) -> Corpus:
   """
   corpus = spelling.spell(corpus, data)
   if data.format == "spaces":
-    corpus = tagged.spaces(corpus)
+    corpus = forms.spaces(corpus)
   if not len(corpus.ids):
     empty = "the corpus is empty, it has no symbols"
     if corpus.unit == "log":
@@ -244,15 +242,15 @@ def from_text(
   elif data is not None and (
     data.format in _LINES or data.source in ("names", "formal")
   ):
-    corpus = labelled.read_lines(sources, unit, "strict")
+    corpus = forms.read_lines(sources, unit, "strict")
   else:
     corpus = encode(sources, unit, "strict")
   if data is not None:
     corpus = spelling.spell(corpus, data)
     if data.format == "spaces":
-      corpus = tagged.spaces(corpus)
+      corpus = forms.spaces(corpus)
   return [
-    Document(name, corpus.text(*corpus.bounds[j : j + 2].tolist()), name)
+    Document(name, corpus.text(*corpus.bounds[j : j + 2].tolist()))
     for j, name in enumerate(corpus.names)
   ]
 

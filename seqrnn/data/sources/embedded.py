@@ -14,9 +14,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from seqrnn.data.documents import Corpus, Document, collect
+import numpy as np
+
+from seqrnn.data.documents import Corpus, Document, collect, digest
 from seqrnn.data.read.encoding import encode
-from seqrnn.data.read.labelled import Row, with_labels
+from seqrnn.data.read.forms import Row, with_labels
 from seqrnn.data.read.reading import Source
 from seqrnn.errors import UserError
 
@@ -130,7 +132,7 @@ def opcodes(unit: str) -> Corpus:
     raise UserError(
       f"data.unit={unit!r}: data.source=opcodes has unit session or id"
     )
-  documents = []
+  documents, groups = [], []
   for module in _modules():
     with warnings.catch_warnings():
       warnings.simplefilter("ignore")  # Of the library's code.
@@ -140,8 +142,9 @@ def opcodes(unit: str) -> Corpus:
     for part in _code_objects(code):
       name = f"{module.stem}:{part.co_qualname}:{part.co_firstlineno}"
       opcodes = [step.opname for step in dis.get_instructions(part)]
-      documents.append(Document(name, opcodes, module.stem))
-  return collect(documents, unit)
+      documents.append(Document(name, opcodes))
+      groups.append(digest(module.stem.encode()))
+  return collect(documents, unit)._replace(groups=np.array(groups, np.uint64))
 
 
 def _code_objects(code: types.CodeType) -> Iterator[types.CodeType]:

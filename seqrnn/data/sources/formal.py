@@ -148,7 +148,7 @@ def _corpus(name: str, split: str) -> Corpus:
     answer = "".join(map(str, language.answers(string)))
     blanks = language.blanks(len(text)) if language.tagged else 0
     place = f"{name}-{split}:{number}"
-    texts.append(Document(place, text + BLANK * blanks, place))
+    texts.append(Document(place, text + BLANK * blanks))
     answers.append([""] * len(text) + [*answer] + [""] * (blanks - len(answer)))
   corpus = collect(texts, "char")
   if language.tagged:

@@ -125,7 +125,7 @@ def test_a_batch_has_no_more_rows_than_there_are_windows(tmp_path):
   assert rows == 30 and frames < 100  # Pieces, and frames of the longest.
   segmented, _ = segments(tmp_path, {"train.batch_size": 16})
   for count, rows in ((1, 1), (3, 8), (8, 8), (9, 16), (40, 16)):
-    texts = [Document("x", "ab" * 3, "x")] * count
+    texts = [Document("x", "ab" * 3)] * count
     assert segmented.batches(texts, 0, ordered=True).batch_size == rows
 
 

@@ -23,7 +23,7 @@ KNOWN = {"a": 4, "b": 5, "c": UNKNOWN}
 
 def make_documents(texts, tokens=False):
   return [
-    Document("d", list(text) if tokens else text, "d", begins, ends)
+    Document("d", list(text) if tokens else text, begins, ends)
     for text, begins, ends in texts
   ]
 

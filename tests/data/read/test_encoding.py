@@ -13,7 +13,7 @@ from seqrnn.data.read.reading import Source
 from seqrnn.data.splits import whole
 from seqrnn.errors import UserError
 
-examples = settings(deadline=None, database=None, max_examples=40)
+examples = settings(deadline=None, database=None, max_examples=25)
 
 
 def encoded(contents, unit, errors="strict", chunk=reading.CHUNK):
@@ -36,8 +36,6 @@ def plain(corpus):
     corpus.ids.tolist(),
     corpus.bounds.tolist(),
     list(corpus.names),
-    corpus.group.tolist(),
-    list(corpus.groups),
   )
 
 
@@ -129,7 +127,7 @@ def test_tokens_that_are_refused(monkeypatch):
     assert error.startswith("f0: ") and "has more than 30 characters" in error
 
 
-@pytest.mark.parametrize("count", [256, 257, 65_536, 65_537])
+@pytest.mark.parametrize("count", [256, 257, 65_537])
 def test_ids_are_as_wide_as_they_must(count, monkeypatch):
   monkeypatch.setattr(columns, "_BLOCK", 1000)
   codes = np.arange(0x100, 0x100 + count + 0x800)
@@ -137,9 +135,7 @@ def test_ids_are_as_wide_as_they_must(count, monkeypatch):
   text = "".join(map(chr, codes)) * 2
   monkeypatch.setattr(reading, "CHUNK", 10_007)
   corpus = encode([Source("f", text.encode())], "char", "strict")
-  assert corpus.ids.dtype.itemsize == (
-    1 if count <= 256 else 2 if count <= 65_536 else 4
-  )
+  assert corpus.ids.dtype.itemsize == {256: 1, 257: 2, 65_537: 4}[count]
   assert np.array_equal(corpus.ids, np.tile(np.arange(count), 2))
   assert corpus.symbols == list(text[:count])
 
@@ -149,7 +145,6 @@ def test_documents_are_named_by_file_and_line():
   sources = [Source(name, content) for name, content in contents.items()]
   corpus = encode(sources, "session", "strict")
   assert list(corpus.names) == ["a:2", "a:4", "b:1"]
-  assert corpus.groups is corpus.names
   assert list(encode(sources, "char", "strict").names) == ["a", "void", "b"]
 
 
@@ -165,11 +160,8 @@ def test_a_file_that_changes_is_refused(tmp_path):
     with path.open("a") as file:
       file.write("more")
 
-  changes = (
-    *(grow, lambda: os.truncate(path, 1)),
-    lambda: os.utime(path, ns=(0, 0)),
-  )
-  for change in changes:
+  times = lambda: os.utime(path, ns=(0, 0))
+  for change in (grow, lambda: os.truncate(path, 1), times):
     path.write_text("text")
     with pytest.raises(UserError, match=r"/log: changed while it was read$"):
       read(path, change)
@@ -181,9 +173,8 @@ def test_files_that_cannot_be_read(tmp_path):
   for path in (tmp_path / "pipe", tmp_path, reading.Path("/dev/zero")):
     with pytest.raises(UserError, match=rf"^{path}: not a regular file$"):
       read(path)
-  for name in ("f.gz", "f.xz"):
-    (tmp_path / name).touch()
-    with pytest.raises(UserError, match=rf"/{name}: cannot be read: it is emp"):
-      read(tmp_path / name)
+  (tmp_path / "f.gz").touch()
+  with pytest.raises(UserError, match=r"/f\.gz: cannot be read: it is empty"):
+    read(tmp_path / "f.gz")
   with pytest.raises(UserError, match=r"/none: cannot be read: No such file"):
     read(tmp_path / "none")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from seqrnn.configs import base
-from seqrnn.data import documents, splits
+from seqrnn.data import splits
 from seqrnn.data.read import spelling
 from seqrnn.data.sources import corpora
 from seqrnn.data.sources.corpora import from_text
@@ -20,27 +20,24 @@ def config_of(**fields):
   return config
 
 
-@pytest.mark.parametrize(
-  "text, words",
-  [
-    ("Hello, world!", "hello , world !"),
-    ("don't rock\u2019n\u2019roll 'tis", "don't rock\u2019n\u2019roll ' tis"),
-    ("well-known -- so... -5", "well-known -- so ... - 5"),
-    ("3.14 1,000 12:30. a.b", "3.14 1,000 12:30 . a . b"),
-    ('("Yes") $5 50% ?!', '( " yes " ) $ 5 50 % ? !'),
-    (
-      "a_b \u0938\u0941\u0928\u094b \u2014",
-      "a _ b \u0938\u0941\u0928\u094b \u2014",
-    ),
-    ("One\nTwo.", "one \n two ."),
-  ],
-)
-def test_punctuation_is_apart(text, words):
+SPELLED = {
+  "Hello, world!": "hello , world !",
+  "don't rock\u2019n\u2019roll 'tis": "don't rock\u2019n\u2019roll ' tis",
+  "well-known -- so... -5": "well-known -- so ... - 5",
+  "3.14 1,000 12:30. a.b": "3.14 1,000 12:30 . a . b",
+  '("Yes") $5 50% ?!': '( " yes " ) $ 5 50 % ? !',
+  "a_b \u0938\u0941 \u2014": "a _ b \u0938\u0941 \u2014",
+  "One\nTwo.": "one \n two .",
+}
+
+
+def test_punctuation_is_apart():
   data = config_of(unit="word", lowercase=True, punctuation=True).data
-  [document] = from_text(text, "word", data)
-  assert document.symbols == words.split(" ")
-  again = spelling.spelled(document.symbols, data)
-  assert again == document.symbols
+  for text, words in SPELLED.items():
+    [document] = from_text(text, "word", data)
+    assert document.symbols == words.split(" ")
+    again = spelling.spelled(document.symbols, data)
+    assert again == document.symbols
 
 
 def test_lower_case_of_characters():
@@ -64,21 +61,21 @@ def test_a_corpus_is_spelled_as_its_documents(tmp_path, monkeypatch):
     config.data.punctuation = apart
     plain = copy.deepcopy(config.data)
     plain.update(lowercase=False, punctuation=False)
-    lower = [*splits.whole(corpora.read_corpus(config.data)).documents()]
+    corpus = corpora.read_corpus(config.data)
+    lower = [*splits.whole(corpus).documents()]
     read = [*splits.whole(corpora.read_corpus(plain)).documents()]
     expected = [spelling.spelled(d.symbols, config.data) for d in read]
     assert [d.symbols for d in lower] == expected
     assert [d.name for d in lower] == [d.name for d in read]
     # Texts that are equal afterwards stay together in a split.
-    groups = {}
-    for document in lower:
-      key = tuple(document.symbols)
-      assert groups.setdefault(key, document.group) == document.group
-    assert len(set(groups.values())) == len(groups) < len(lower)
+    keys = [tuple(document.symbols) for document in lower]
+    pairs = {*zip(keys, corpus.groups.tolist(), strict=True)}
+    assert len(pairs) == len({*keys}) == len({*corpus.groups.tolist()})
+    assert len(pairs) < len(lower)
 
 
 def test_documents_have_a_length_in_the_splits_only(tmp_path, capsys):
-  documents._report.cache_clear()
+  splits._report.cache_clear()
   sentences = ["a", "b b", "c c c", "d d d d", "e e e e e"]
   for split in corpora.SPLITS:
     (tmp_path / split).write_text("\n".join(f"x\t{s}" for s in sentences))
