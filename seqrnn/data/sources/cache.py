@@ -145,7 +145,8 @@ def _save(folder: Path, reading: Reading):
   try:
     content = pickle.dumps(reading, 5, buffer_callback=columns.append)
     for number, column in enumerate(columns):
-      np.save(temporary / f"{number}.npy", np.frombuffer(column.raw(), np.uint8))
+      content_N = np.frombuffer(column.raw(), np.uint8)
+      np.save(temporary / f"{number}.npy", content_N)
     (temporary / "corpus.pickle").write_bytes(content)
     shutil.rmtree(folder, ignore_errors=True)  # A damaged one.
     temporary.rename(folder)
