@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import (
-  STATEFUL,
   assert_same_run,
   call,
   contents,
@@ -24,7 +23,6 @@ def trained(tmp_path_factory):
   """A config, and a run of it that has four checkpoints."""
   folder = tmp_path_factory.mktemp("damage")
   fields = {
-    **STATEFUL,
     "train.max_steps": 8,
     "train.eval_every": 4,
     "checkpoint.every": 2,

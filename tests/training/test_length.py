@@ -10,7 +10,7 @@ from seqrnn.modes.train import advice
 from seqrnn.training import train
 from seqrnn.training.checkpoint import Position
 from tests.conftest import tiny
-from tests.modes.test_train import build, rows
+from tests.modes.test_train import LONG, build, rows
 
 
 def limited(config, steps_per_epoch, total_steps):
@@ -69,22 +69,17 @@ def test_a_short_training_ends_with_advice():
 
 
 def test_a_run_records_the_fields_that_it_limits(tmp_path, capsys):
-  fields = {
-    "train.adapt_to_length": True,
-    "train.batches_per_epoch": 1,
-    "train.eval_every": 100,
-    "train.epochs": 2,
-  }
+  fields = LONG | {"train.adapt_to_length": True, "train.eval_every": 100}
   config: Any = tiny(tmp_path, fields)
   train.fit(build, config, tmp_path / "run")
-  assert [row["step"] for row in rows(tmp_path / "run")] == ["1", "2"]
+  assert [row["step"] for row in rows(tmp_path / "run")] == ["5", "10"]
   out = capsys.readouterr().out
   assert (
-    "for only 2 steps, the model is evaluated every 1 steps, not 100"
+    "for only 10 steps, the model is evaluated every 5 steps, not 100"
     " (train.eval_every; train.adapt_to_length)\n"
   ) in out
   config.train.epochs = 3
   train.fit(build, config, tmp_path / "run")
-  assert [row["step"] for row in rows(tmp_path / "run")] == ["1", "2", "3"]
+  assert [row["step"] for row in rows(tmp_path / "run")] == ["5", "10", "15"]
   recorded = config_lib.read_fields(tmp_path / "run" / "config.json")
-  assert recorded["train.eval_every"] == 1
+  assert recorded["train.eval_every"] == 5

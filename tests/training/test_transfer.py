@@ -75,7 +75,6 @@ CLASSIFIER = {
   "train.freeze": "taken",
   "optimizer.layer_decay": 0.5,
   "checkpoint.keep": 9,
-  "model.dropout": 0.2,
   "model.layers": 1,
 }
 
