@@ -67,32 +67,32 @@ def crash_at(monkeypatch, step):
   monkeypatch.setattr(Progress, "step", dying)
 
 
-STATEFUL = {
-  "data.stateful": True,
-  "model.dropout": 0.3,
-  "model.weight_drop": 0.2,
-  "train.ema": 0.9,
-  "data.split": "stream_tails",
-  "data.boundaries": False,
-  "data.validation_fraction": 0.2,
-}
-WINDOWS = {
-  "data.random_offset": True,
-  "data.step": 5,
-  "model.symbol_dropout": 0.1,
+KINDS = {
+  "stateful": {
+    "data.stateful": True,
+    "model.dropout": 0.3,
+    "train.ema": 0.9,
+    "data.split": "stream_tails",
+    "data.boundaries": False,
+    "data.validation_fraction": 0.2,
+  },
+  "windows": {
+    "data.random_offset": True,
+    "data.step": 5,
+    "model.symbol_dropout": 0.1,
+    "train.batch_size": 6,  # Four devices do not divide it.
+  },
 }
 
 
-@pytest.mark.parametrize(
-  ("kind", "at"), [(STATEFUL, 9), (WINDOWS, 4)], ids=["stateful", "windows"]
-)
-def test_going_on_repeats_an_uninterrupted_run_to_the_bit(
-  tmp_path, monkeypatch, kind, at
-):
+@pytest.fixture(scope="module", params=KINDS)
+def whole(request, tmp_path_factory):
+  """A config, and a run of it that nothing interrupts."""
+  folder = tmp_path_factory.mktemp("whole")
   config = tiny(
-    tmp_path,
+    folder,
     {
-      **kind,
+      **KINDS[request.param],
       "train.epochs": 2,
       "train.batches_per_epoch": 6,
       "checkpoint.every": 2,
@@ -102,14 +102,33 @@ def test_going_on_repeats_an_uninterrupted_run_to_the_bit(
   )
   if config.data.stateful:  # Stream tails are of one document.
     config.data.path += "/0.txt"
-  whole = train.fit(build, config, tmp_path / "whole")
+  return config, folder / "run", train.fit(build, config, folder / "run")
+
+
+def test_going_on_repeats_an_uninterrupted_run_to_the_bit(
+  whole, tmp_path, monkeypatch
+):
+  config, workdir, result = whole
   with monkeypatch.context() as patch:
-    crash_at(patch, at)
+    crash_at(patch, 9 if config.data.stateful else 4)
     with pytest.raises(Crash):
-      train.fit(build, config, tmp_path / "parts")
-  again = train.fit(build, config, tmp_path / "parts")
-  assert again == whole
-  assert_same_run(tmp_path / "whole", tmp_path / "parts", 12)
+      train.fit(build, config, tmp_path)
+  again = train.fit(build, config, tmp_path)
+  assert again == result
+  assert_same_run(workdir, tmp_path, 12)
+
+
+@pytest.mark.parametrize("whole", ["windows"], indirect=True)
+def test_devices_do_not_change_the_result(whole, tmp_path, monkeypatch):
+  config, four, _ = whole
+  one = sharding.one_device()
+  monkeypatch.setattr(sharding, "mesh", lambda: one)
+  train.fit(build, config, tmp_path)
+  for a, b in zip(rows(tmp_path), rows(four), strict=True):
+    for name in a:
+      assert float(a[name]) == pytest.approx(float(b[name]), rel=1e-4), name
+  trees = parameters(tmp_path, 12), parameters(four, 12)
+  jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), *trees)
 
 
 LONG = {
@@ -294,27 +313,6 @@ def test_a_signal_saves_and_names_the_command_to_resume(
   assert signal.getsignal(signal.SIGINT) is before
   assert train.fit(build, config, workdir) == ten[1]
   assert_same_run(ten[0] / "run", workdir, 10)
-
-
-def test_devices_do_not_change_the_result(tmp_path, monkeypatch):
-  config = tiny(
-    tmp_path,
-    {
-      "model.dropout": 0.2,
-      "train.batch_size": 6,  # Four devices do not divide it.
-      "train.max_steps": 4,
-      "train.eval_every": 2,
-    },
-  )
-  train.fit(experiments.build, config, tmp_path / "four")
-  one = sharding.one_device()
-  monkeypatch.setattr(sharding, "mesh", lambda: one)
-  train.fit(experiments.build, config, tmp_path / "one")
-  for a, b in zip(rows(tmp_path / "one"), rows(tmp_path / "four"), strict=True):
-    for name in a:
-      assert float(a[name]) == pytest.approx(float(b[name]), rel=1e-4), name
-  trees = parameters(tmp_path / "one", 4), parameters(tmp_path / "four", 4)
-  jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), *trees)
 
 
 NAN_AT = 7  # The number of the update whose loss is not finite.
