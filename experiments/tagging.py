@@ -24,7 +24,7 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data import splits
 from seqrnn.data.batches.segments import Request, Segments, Split
-from seqrnn.data.batches.sequences import Sequences, as_read, encode
+from seqrnn.data.batches.sequences import Sequences, encode
 from seqrnn.data.batches.windows import Batches
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import END, PAD, UNKNOWN, Vocabulary, printable
@@ -264,7 +264,7 @@ def columns(
   arrays: dict[str, Callable[..., np.ndarray]] = {}
   if true is not None:
     names = _tags(pieces).corpus.symbols
-    arrays |= {"targets": true.gather, "truth": as_read(true, names)}
+    arrays |= {"targets": true.gather, "truth": true.reader(names)}
     if labels.unknown([*filter(None, names)]) and spans.scheme(labels.symbols):
       coded = true._replace(table=spans.codes(labels, names))
       arrays["spans"] = coded.gather

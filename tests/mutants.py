@@ -124,8 +124,8 @@ MUTANTS = (
   ),
   Mutant(
     "streams: the carry runs from one document into the next",
-    'batch["reset"][live_B] = place == starts[piece]',
-    'batch["reset"][live_B] = place == 0',
+    "~live_B | (place_B == starts[piece_B])",
+    "~live_B | (place_B == 0)",
     "test_a_row_goes_on_where_it_stopped_or_is_reset",
   ),
   # Splits and the vocabulary.

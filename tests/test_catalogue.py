@@ -515,7 +515,7 @@ def test_the_catalogue_is_sound():
       for files in found.files.values():
         assert found.url(files[0]).startswith("https://raw.githubusercontent")
     if found.read:
-      assert found.read in corpora.READERS
+      assert found.read in {"utf-8", "latin-1", *corpora.READERS}
     assert set(found.lines) <= corpora.LINES.keys()
     assert not found.lines or found.read
     assert found.files.keys() in (

@@ -98,9 +98,8 @@ def check_owner(config: Config, workdir: Path) -> Config:
     UserError: fields of `config.IDENTITY` differ; the error lists them.
   """
   if not (workdir / "config.json").exists():
-    if config.data.fold is None and sharding.is_first():
-      corpora.describe_format(config)
-    facts = Facts(log_format=corpora.log_format(config))
+    describes = config.data.fold is None and sharding.is_first()
+    facts = Facts(log_format=corpora.log_format(config, describes))
     return resolve(config, facts)[0]
   old = config_lib.read_run(workdir)
   config, _ = resolve(config, Facts(run=config_lib.flat(old)))

@@ -11,13 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seqrnn.config.read import Config
-from seqrnn.data.batches.sequences import (
-  Sequences,
-  as_read,
-  checksum,
-  encode,
-  once,
-)
+from seqrnn.data.batches.sequences import Sequences, checksum, encode, once
 from seqrnn.data.batches.streams import Rows, streams
 from seqrnn.data.batches.windows import Arrays, Batches, Epoch, Shape, windows
 from seqrnn.data.documents import Document
@@ -66,22 +60,13 @@ class Request(NamedTuple):
 class Segments:
   """The documents of a run, encoded and cut; a file is read when needed."""
 
-  def __init__(
-    self,
-    config: Config,
-    vocabulary: Vocabulary,
-    *,
-    length: int,
-    minimum: int,
-    full: bool = False,
-    keep: str = "all",
-  ):
-    """`length` counts targets, too; for the other arguments see `Shape`."""
-    self._shape = Shape(length, config.data.window, minimum, full, keep)
+  def __init__(self, config: Config, vocabulary: Vocabulary, **shape: Any):
+    """`shape` has fields of `Shape`; its `length` counts targets, too."""
+    self._shape = Shape(step=config.data.window, **shape)
     self._config = config
     self._vocabulary = vocabulary
     self._read = reader(config)
-    self._sequences: dict[tuple[Split, bool], Sequences] = {}
+    self._sequences: dict[tuple[str, bool], Sequences] = {}
     self._checksums: dict[str, int] = {}
 
   def pieces(self, split: Split) -> Pieces:
@@ -98,37 +83,30 @@ class Segments:
     Equal documents are kept once where `data.repeats` says so, but never if
     `ordered`.
     """
-    if not isinstance(split, str):
-      return self._encoded(split, ordered)
-    key = split, ordered or self._config.data.repeats == "each"
-    if key not in self._sequences:
-      self._sequences[key] = self._encoded(*key)
-    return self._sequences[key]
-
-  def _encoded(self, split: Split, ordered: bool) -> Sequences:
-    if not (ordered or self._config.data.repeats == "each"):
-      return once(self.sequences(split, ordered=True))
-    boundaries = self._config.data.boundaries
-    return encode(self.pieces(split), self._vocabulary, boundaries)
+    every = ordered or self._config.data.repeats == "each"
+    if isinstance(split, str) and (split, every) in self._sequences:
+      return self._sequences[split, every]
+    if every:
+      boundaries = self._config.data.boundaries
+      sequences = encode(self.pieces(split), self._vocabulary, boundaries)
+    else:
+      sequences = once(self.sequences(split, ordered=True))
+    if isinstance(split, str):
+      self._sequences[split, every] = sequences
+    return sequences
 
   def facts(self, split: str) -> dict[str, Any]:
     """The size and the checksum of a split, as `Experiment.facts`."""
     every = self.sequences(split, ordered=True)
     pieces = self._read(split)
     if split not in self._checksums:
-      crc32 = checksum(pieces, self._vocabulary, every)
-      self._checksums[split] = crc32
-    facts: dict[str, Any] = {
-      "documents": len(every.bounds) - 1,
-      "symbols": int(every.bounds[-1]),
-      "crc32": self._checksums[split],
-    }
+      self._checksums[split] = checksum(pieces, self._vocabulary, every)
+    facts: dict[str, Any] = every.size() | {"crc32": self._checksums[split]}
     if pieces.corpus.origin:
       facts["origin"] = pieces.corpus.origin
     if self._config.data.repeats == "weight":
-      bounds = self.sequences(split).bounds
-      facts["distinct_documents"] = len(bounds) - 1
-      facts["distinct_symbols"] = int(bounds[-1])
+      sizes = self.sequences(split).size().items()
+      facts |= {f"distinct_{name}": size for name, size in sizes}
     return facts
 
   def batches(self, split: Split, epoch: int | None, **how: Any) -> Batches:
@@ -146,7 +124,7 @@ class Segments:
     batches = cut(self._config, sequences, self._shape, request)
     if not request.named:
       return batches
-    symbols = as_read(sequences, self.pieces(split).corpus.symbols)
+    symbols = sequences.reader(self.pieces(split).corpus.symbols)
 
     def name(batch: Arrays) -> Arrays:
       segment, document = batch["segment"], batch["document"]

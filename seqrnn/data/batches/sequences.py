@@ -69,6 +69,19 @@ class Sequences(NamedTuple):
     ids_BT[~inside_BT] = PAD
     return ids_BT
 
+  def reader(self, symbols: Sequence[str]) -> Callable[..., np.ndarray]:
+    """Like `gather`, but returns the corpus's symbols as objects.
+
+    BEGIN, END and PAD are empty symbols.
+    """
+    names = np.array(["", *symbols], object)
+    numbered = self._replace(table=np.arange(len(symbols)) + UNKNOWN + 1)
+    return lambda *rows: names[np.maximum(numbered.gather(*rows) - UNKNOWN, 0)]
+
+  def size(self) -> dict[str, int]:
+    """The numbers of documents and of symbols."""
+    return {"documents": len(self.shifts), "symbols": int(self.bounds[-1])}
+
 
 def encode(
   pieces: Pieces, vocabulary: Vocabulary, boundaries: bool
@@ -86,18 +99,6 @@ def encode(
     bounds,
     np.arange(len(sizes)),
   )
-
-
-def as_read(
-  sequences: Sequences, symbols: Sequence[str]
-) -> Callable[..., np.ndarray]:
-  """Like `Sequences.gather`, but returns the corpus's symbols as objects.
-
-  BEGIN, END and PAD are empty symbols.
-  """
-  names = np.array(["", *symbols], object)
-  numbered = sequences._replace(table=np.arange(len(symbols)) + UNKNOWN + 1)
-  return lambda *rows: names[np.maximum(numbered.gather(*rows) - UNKNOWN, 0)]
 
 
 def once(sequences: Sequences) -> Sequences:

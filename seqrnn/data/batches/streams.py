@@ -9,7 +9,6 @@ import numpy as np
 
 from seqrnn.data.batches.sequences import Sequences
 from seqrnn.data.batches.windows import Arrays, Batches
-from seqrnn.data.vocabulary import PAD
 from seqrnn.errors import UserError
 
 
@@ -47,30 +46,6 @@ class Rows(NamedTuple):
     return Rows(batch_size, window, whole)
 
 
-def _pieces(bounds: np.ndarray, rows: Rows) -> tuple[np.ndarray, ...]:
-  """The parts of documents in the slices, each read from the zero carry.
-
-  Returns:
-    int64 [pieces]: the document of each, the place of its first symbol, the
-    number of its inputs; and [B + 1], where the slices begin and end.
-  """
-  slices = np.arange(rows.batch_size + 1) * bounds[-1] // rows.batch_size
-  if rows.whole:
-    slices = bounds[np.searchsorted(bounds, slices)]
-  edges = np.unique(np.concatenate([bounds, slices]))
-  starts = edges[:-1]
-  documents = np.searchsorted(bounds, starts, side="right") - 1
-  # A document's last symbol is no input, for nothing follows it.
-  inputs = np.minimum(edges[1:], bounds[documents + 1] - 1) - starts
-  some = inputs > 0
-  if not some.any():
-    raise UserError(
-      "data.stateful=True: no document has the two symbols that an input and"
-      " its target need"
-    )
-  return documents[some], starts[some], inputs[some], slices
-
-
 def streams(
   sequences: Sequences, rows: Rows, first: int = 0, count: int | None = None
 ) -> Batches:
@@ -93,8 +68,22 @@ def streams(
   Raises:
     UserError: no document has two symbols.
   """
-  documents, starts, inputs, slices = _pieces(sequences.bounds, rows)
-  window = rows.window
+  bounds, window = sequences.bounds, rows.window
+  slices = np.arange(rows.batch_size + 1) * bounds[-1] // rows.batch_size
+  if rows.whole:
+    slices = bounds[np.searchsorted(bounds, slices)]
+  edges = np.unique(np.concatenate([bounds, slices]))
+  starts = edges[:-1]
+  documents = np.searchsorted(bounds, starts, side="right") - 1
+  # A document's last symbol is no input, for nothing follows it.
+  inputs = np.minimum(edges[1:], bounds[documents + 1] - 1) - starts
+  some = inputs > 0
+  if not some.any():
+    raise UserError(
+      "data.stateful=True: no document has the two symbols that an input and"
+      " its target need"
+    )
+  documents, starts, inputs = documents[some], starts[some], inputs[some]
   # Segments are numbered through all pieces, so those of a row are a range.
   numbers = np.concatenate([[0], np.cumsum(-(-inputs // window))])
   edges = numbers[np.searchsorted(starts, slices)]
@@ -104,23 +93,17 @@ def streams(
   def make(i: int, start: int, stop: int) -> Arrays:
     number_B = begin_B[start:stop] + (first + i) % total
     live_B = number_B < end_B[start:stop]
-    number = number_B[live_B]
-    piece = np.searchsorted(numbers, number, side="right") - 1
-    place = starts[piece] + (number - numbers[piece]) * window
-    batch = {
-      "segment": np.full((stop - start, window + 1), PAD, np.int32),
-      "reset": np.ones(stop - start, bool),  # Rows that have ended, too.
-      "document": np.zeros(stop - start, np.int64),
-      "place": np.zeros(stop - start, np.int64),
+    number_B *= live_B  # Rows that have ended are empty.
+    piece_B = np.searchsorted(numbers, number_B, side="right") - 1
+    place_B = starts[piece_B] + (number_B - numbers[piece_B]) * window
+    stop_B = starts[piece_B] + inputs[piece_B] + 1  # After the last target.
+    rows = documents[piece_B], place_B, stop_B * live_B
+    return {
+      "segment": sequences.gather(*rows, window + 1),
+      "reset": ~live_B | (place_B == starts[piece_B]),
+      "document": documents[piece_B] * live_B,
+      "place": place_B * live_B,
     }
-    last_stop = starts[piece] + inputs[piece] + 1  # After the last target.
-    batch["segment"][live_B] = sequences.gather(
-      documents[piece], place, last_stop, window + 1
-    )
-    batch["reset"][live_B] = place == starts[piece]
-    batch["document"][live_B] = documents[piece]
-    batch["place"][live_B] = place
-    return batch
 
   count = total if count is None else count
   return Batches(count, rows.batch_size, make, sequences.distinct)

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 
 from seqrnn.data.batches.sequences import Sequences
-from seqrnn.data.vocabulary import PAD
 from seqrnn.errors import UserError
 
 Arrays = dict[str, np.ndarray]
@@ -197,15 +196,12 @@ def windows(
     width = table.width((end - 1) % total)
     position = np.arange(first + start, min(first + stop, end))
     document, number = table.find(position, epoch.order)
-    begin, last_stop = cuts.span(document, number)
-    segment = np.full((stop - start, width), PAD, np.int32)
-    segment[: len(begin)] = sequences.gather(document, begin, last_stop, width)
-    missing = (0, stop - start - len(begin))
-    return {
-      "segment": segment,
-      "document": np.pad(document, missing),
-      "place": np.pad(begin, missing),
-    }
+    # Missing rows are empty.
+    missing = (0, stop - start - len(position))
+    rows = (document, *cuts.span(document, number))
+    document, begin, last_stop = (np.pad(column, missing) for column in rows)
+    segment = sequences.gather(document, begin, last_stop, width)
+    return {"segment": segment, "document": document, "place": begin}
 
   number_of_batches = -(-samples // batch_size)
   return Batches(number_of_batches, batch_size, make, sequences.distinct)
@@ -219,7 +215,6 @@ class _Cuts(NamedTuple):
     bounds: of the documents, as Sequences has them.
     firsts_D: the start of each document's first window, from its beginning.
     counts_D: the number of its windows.
-    lasts_D: the symbols of its last window; the windows before are full.
     moved: whether a window that would end after its document is moved back.
   """
 
@@ -227,7 +222,6 @@ class _Cuts(NamedTuple):
   bounds: np.ndarray
   firsts_D: np.ndarray
   counts_D: np.ndarray
-  lasts_D: np.ndarray
   moved: bool
 
   def span(
@@ -255,16 +249,14 @@ def _cuts(
   else:
     firsts_D, moved = shape.draw(offset, sizes_D), shape.full
     offset = 0
-  left_D = sizes_D if moved else sizes_D - firsts_D
-  counts_D = shape.count(left_D)
+  counts_D = shape.count(sizes_D if moved else sizes_D - firsts_D)
   if not counts_D.any():
     at = f"data.window, data.offset={offset}" if offset else "data.window"
     raise UserError(
       f"{at}: no document is long enough for a window: the longest has"
       f" {sizes_D.max(initial=0)} symbols, {offset + shape.minimum} are needed"
     )
-  lasts_D = np.minimum(left_D - (counts_D - 1) * shape.step, shape.length)
-  return _Cuts(shape, bounds, firsts_D, counts_D, lasts_D, moved)
+  return _Cuts(shape, bounds, firsts_D, counts_D, moved)
 
 
 class _Table(NamedTuple):
@@ -319,7 +311,9 @@ def _table(cuts: _Cuts, buckets: int | None) -> _Table:
   short = np.zeros(0, np.int64)
   if buckets is not None:
     some = np.flatnonzero(counts_D)
-    last, full = cuts.lasts_D[some], total - len(some)
+    # All windows but the last one of a document are full.
+    begin, last_stop = cuts.span(some, counts_D[some] - 1)
+    last, full = last_stop - begin, total - len(some)
     lengths = _lengths(last, full, length, buckets)
     bucket = np.searchsorted(lengths, last)
     short = some[np.argsort(bucket, kind="stable")]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from seqrnn import catalogue
-from seqrnn.config.read import FIELDS, Config
+from seqrnn.config.read import Config
 from seqrnn.data.documents import Corpus, Document
 from seqrnn.data.logs import entries, logs
 from seqrnn.data.read import forms, spelling
@@ -38,15 +38,10 @@ def read_corpus(data: Config, split: str | None = None) -> Corpus:
   known = catalogue.sets().get(data.source)
   if data.source == "files":
     field = "path" if split is None else _path(split)
-    if "path" in paths and len(paths) > 1:
+    if field not in paths or ("path" in paths and len(paths) > 1):
       raise UserError(
-        f"data.path={data.path!r}, data.{paths[1]}={data[paths[1]]!r}: give one"
-        " path that is split here, or one for each split, not both"
-      )
-    if field not in paths:
-      raise UserError(
-        f"data.{field}=None: data.source=files needs data.path, or"
-        " data.train_path, data.validation_path and data.test_path"
+        f"data.{field}={data[field]!r}: data.source=files needs data.path"
+        " alone, or data.train_path, data.validation_path and data.test_path"
       )
     return read_files(f"data.{field}", data[field], data)
   if not known and data.format not in ("text", "spaces"):
@@ -62,11 +57,9 @@ def read_corpus(data: Config, split: str | None = None) -> Corpus:
     return formal.strings(data, split or "train")
   if known:
     corpus = _of_set(known, data, split)
-  elif data.source in embedded.CORPORA:
+  else:
     assert split is None, "its training split would have the test split in it"
     corpus = embedded.CORPORA[data.source](data.unit)
-  else:
-    raise UserError(f"{source}: {FIELDS['data.source'].words}")
   return _finished(source, corpus, data)
 
 
@@ -172,42 +165,31 @@ def _finished(value: str, corpus: Corpus, data: Config) -> Corpus:
   return corpus
 
 
-def log_format(config: Config) -> str | None:
+def log_format(config: Config, describes: bool) -> str | None:
   """The format of the training's log, instead of `auto`; None: of no log.
 
-  It is `auto` if files have different formats.
+  It is `auto` if files have different formats. With `describes` it is reported
+  on stderr how a log is read whose format is the user's own.
 
   Raises:
-    UserError: as `entries.settled`, or there is no file.
+    UserError: as `entries.settled`, or there is no file that can be read.
   """
   data = config.data
   field = "path" if data.path is not None else "train_path"
-  if data.unit != "log" or data.log_format != "auto":
+  is_auto, form = data.log_format == "auto", logs.form(data)
+  if data.unit != "log" or not (data.log_format or data.log_header):
     return None
-  if data.source in catalogue.sets():
-    sources = set_sources(data.source, "all")
-  elif data[field] is None:
-    return None
-  else:
+  if data[field] is not None:
     sources = files(f"data.{field}", data[field])
-  form = entries.settled(sources, logs.form(data), config.detect.redact)
-  return form.log_format
-
-
-def describe_format(config: Config):
-  """Reports on stderr how a log is read, if its format is the user's own.
-
-  Raises:
-    UserError: there is no file, or it cannot be read.
-  """
-  data = config.data
-  field = "path" if data.path is not None else "train_path"
-  is_set = data.log_header is not None or data.log_format is not None
-  if (
-    data.unit == "log" and is_set and data.log_format != "auto" and data[field]
-  ):
-    source, *_ = files(f"data.{field}", data[field])
-    entries.describe(source, logs.form(data), config.detect.redact)
+  elif is_auto and data.source in catalogue.sets():
+    sources = set_sources(data.source, "all")
+  else:
+    return None
+  if is_auto:
+    return entries.settled(sources, form, config.detect.redact).log_format
+  if describes:
+    entries.describe(sources[0], form, config.detect.redact)
+  return None
 
 
 def from_text(
@@ -287,16 +269,13 @@ def set_sources(name: str, split: str) -> list[Source]:
 def _lines(name: str, path: Path, part: str) -> list[str]:
   """The lines of a file, before some are held out."""
   known = catalogue.sets()[name]
-  lines = READERS[known.read](path, part)
+  if known.read in READERS:
+    lines = READERS[known.read](path, part)
+  else:  # An encoding. Only newlines end a line, as in `reading.lines`.
+    lines = path.read_bytes().decode(known.read).removesuffix("\n").split("\n")
   for step in known.lines:
     lines = list(map(LINES[step], lines))
   return lines
-
-
-def _text(encoding: str, path: Path, part: str) -> list[str]:  # noqa: ARG001
-  """The lines of a text; only newlines end a line, as in `reading.lines`."""
-  text = path.read_bytes().decode(encoding)
-  return text.removesuffix("\n").split("\n")
 
 
 def _reviews(path: Path, part: str) -> list[str]:
@@ -340,12 +319,7 @@ def _words(line: str) -> str:
 
 
 # By `read` in the catalogue: functions of a file and the name of a split.
-READERS: dict[str, Callable[[Path, str], list[str]]] = {
-  "utf-8": functools.partial(_text, "utf-8"),
-  "latin-1": functools.partial(_text, "latin-1"),
-  "reviews": _reviews,
-  "news": _news,
-}
+READERS = {"reviews": _reviews, "news": _news}
 # By the names in `lines`.
 LINES: dict[str, Callable[[str], str]] = {
   "strip": str.strip,
