@@ -10,37 +10,9 @@ from seqrnn.errors import UserError
 from seqrnn.scoring import states
 from tests.conftest import tiny
 from tests.sampling.test_repeats import untrained
+from tests.scoring.oracle import lstm, tower, towers
 
 TEXT = "abcde abcd\nabc " * 2
-
-
-def sigmoid(x):
-  return 1 / (1 + np.exp(-x))
-
-
-def lstm(cell, x_TD):
-  """The states [T, H] of an LSTM by its equations, in float64."""
-  table = cell["input_kernel"]
-  kernel = np.asarray(table.get("kernel", table.get("embedding")), np.float64)
-  recurrent = np.asarray(cell["recurrent_kernel"], np.float64)
-  h = c = np.zeros(len(recurrent))
-  found = []
-  for x in x_TD:
-    z = (kernel[x] if "embedding" in table else x @ kernel) + cell["bias"]
-    i, f, g, o = np.split(np.asarray(z + h @ recurrent, np.float64), 4)
-    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-    h = sigmoid(o) * np.tanh(c)
-    found.append(h)
-  return np.array(found)
-
-
-def tower(body, x, depth, reverse=False):
-  """The states of the first `depth` layers of one direction."""
-  for n in range(depth):
-    x = x[::-1] if reverse else x
-    x = lstm(body[f"layers_{n}"]["cell"], x)
-    x = x[::-1] if reverse else x
-  return x
 
 
 def deep(body, x, depth):
@@ -71,55 +43,33 @@ def test_a_language_model_reads_each_window_anew_or_resumes(folder, stateful):
   run = untrained(folder, {"data.stateful": stateful, "model.layers": 2})
   ids = [1, *encoded(run, TEXT)]  # Begin comes first; the end is no input.
   parts = [ids] if stateful else [ids[n : n + 8] for n in range(0, 31, 8)]
-  for layer in (1, 2):
-    expected = [tower(run.params["body"], part, layer) for part in parts]
+  for layer in (1, None):
+    expected = [tower(run.params["body"], part, layer or 2) for part in parts]
     check(run.states(TEXT, layer=layer), np.concatenate(expected)[1:])
-  check(run.states(TEXT), run.states(TEXT, layer=2))
 
 
 def test_the_last_symbol_without_boundaries_is_read_too(folder):
   run = untrained(folder, {"data.boundaries": False})
-  expected = tower(run.params["body"], encoded(run, "abcd"), 1)
+  expected = tower(run.params["body"], encoded(run, "abcd"))
   check(run.states("abcd"), expected)
   check(run.states("abcd", of="texts", pooling="last")[0], expected[-1])
   with pytest.raises(UserError, match="^text: must be a str, not list$"):
     run.states([*"abcd"])
+  with pytest.raises(UserError, match=r"vocabulary.*model\.embedding_size"):
+    run.states("", of="vocabulary")
 
 
-def test_both_towers_of_a_gap_model(folder):
-  fields = {"task": "gap_model", "model.layers": 2, "data.window": 40}
-  run = untrained(folder, fields)
-  ids = [1, *encoded(run, TEXT), 2]
-  body = run.params["body"]
-  expected = np.concatenate(
-    [
-      tower(body["forward"]["tower"], ids, 2),
-      tower(body["backward"]["tower"], ids, 2, reverse=True),
-    ],
-    axis=1,
-  )[1:-1]
-  check(run.states(TEXT), expected)
-  check(run.states(TEXT, of="texts", pooling="max")[0], expected.max(0))
-
-
-@pytest.fixture(scope="module")
-def classifier(folder):
-  return untrained(
-    folder,
-    {
-      "task": "classification",
-      "data.format": "files",
-      "data.window": 12,
-      "model.bidirectional": True,
-      "model.embedding_size": 5,
-      "model.layers": 2,
-      "model.pooling": "mean",
-    },
-  )
-
-
-def test_a_text_is_pooled_over_its_symbols_as_the_head_reads_it(classifier):
-  run, texts = classifier, ["abc", "d\u00e9", "abcdabcd"]
+def test_a_text_is_pooled_over_its_symbols_as_the_head_reads_it(folder):
+  fields = {
+    "task": "classification",
+    "data.format": "files",
+    "data.window": 12,
+    "model.bidirectional": True,
+    "model.embedding_size": 5,
+    "model.layers": 2,
+    "model.pooling": "mean",
+  }
+  run, texts = untrained(folder, fields), ["abc", "d\u00e9", "abcdabcd"]
   table = np.asarray(run.params["embedding"]["embedding"])
   each = []
   for text in texts:
@@ -140,47 +90,40 @@ def test_a_text_is_pooled_over_its_symbols_as_the_head_reads_it(classifier):
   chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
   for p, chances_V in zip(run.predict("\n".join(texts)), chances, strict=True):
     check(p.probabilities[0], -np.sort(-chances_V)[: len(p.ids[0])])
+  np.testing.assert_array_equal(run.states("", of="vocabulary"), table)
+  for text, settings, message in (
+    ("abc", {"layer": 3}, "layer=3: the model has 2 rec"),
+    ("abc", {"pooling": "sum"}, r"embed\.pooling='sum': must be one of"),
+    ("", {}, "text='': no symbol there"),
+  ):
+    with pytest.raises(UserError, match=message):
+      run.states(text, **settings)
 
 
-def pooled(run, pieces, pooling):
-  """The vectors and the lengths of all documents."""
-  pieces = states.followed(run.experiment, pieces, run.config.data.boundaries)
-  reading = states.Reading(run.experiment, run.params, pieces)
-  block = states.texts(reading, pooling)
-  assert block.document.tolist() == list(range(len(pieces)))
-  return block.vectors, block.position
-
-
-@pytest.mark.parametrize(
-  ("task", "pooling"),
-  [("language_model", "mean"), ("gap_model", "max"), ("gap_model", "last")],
-)
-def test_batches_and_padding_change_nothing(folder, task, pooling):
-  """Documents of several windows, and one that is empty."""
+def test_batches_and_padding_change_nothing(folder):
+  """Documents of several windows, and one that is empty, of a gap model."""
   sizes = [3, 0, 30, 1, 17, 8]
   documents = [Document(str(n), TEXT[:n]) for n in sizes]
-  # Begin and 8 symbols: the last one would be a target alone.
-  documents[-1] = documents[-1]._replace(ends=task == "gap_model")
-  pieces = splits.from_documents(documents, "char")
-  found = []
+  whole = splits.from_documents(documents, "char")
   for rows in (1, 4):
-    run = untrained(folder, {"task": task, "train.batch_size": rows})
-    found.append(pooled(run, pieces, pooling))
-  for vectors, counts in found:
-    check(vectors, found[0][0])
-    assert counts.tolist() == sizes and not vectors[1].any()
-  run = untrained(folder, {"task": task})
-  for n, size in enumerate(sizes):
-    if size:
-      check(run.states(TEXT[:size], "texts", pooling=pooling)[0], vectors[n])
-  if task == "gap_model":  # The backward state at the begin of the text.
-    every = run.states(TEXT)
-    expected = {
-      "mean": every.mean(0),
-      "max": every.max(0),
-      "last": np.concatenate([every[-1, :8], every[0, 8:]]),
-    }
-    check(vectors[2], expected[pooling])
+    run = untrained(folder, {"task": "gap_model", "train.batch_size": rows})
+    for pooling in states.POOLINGS:
+      pieces = states.followed(run.experiment, whole, True)
+      reading = states.Reading(run.experiment, run.params, pieces)
+      block = states.texts(reading, pooling)
+      assert block.document.tolist() == list(range(len(sizes)))
+      assert block.position.tolist() == sizes and not block.vectors[1].any()
+      for n, size in enumerate(sizes):
+        ids = [1, *encoded(run, TEXT[:size]), 2]
+        parts = [ids[k : k + 8] for k in range(0, len(ids), 8)]
+        y = [towers(run.params["body"], part) for part in parts]
+        y_TH = np.concatenate(y)[1:-1]
+        if size:
+          ends = [y_TH[-1, :8], y_TH[0, 8:]]
+          expected = np.concatenate(ends) if pooling == "last" else None
+          if expected is None:
+            expected = getattr(y_TH, pooling)(axis=0)
+          check(block.vectors[n], expected)
 
 
 def test_words_with_characters_have_states_of_the_words(tmp_path):
@@ -197,26 +140,8 @@ def test_words_with_characters_have_states_of_the_words(tmp_path):
   assert run.states("a book xyz").shape == (3, 8)
   with pytest.raises(UserError, match="layer=2: the model has 1 rec"):
     run.states("a", layer=2)  # Those of the characters are not counted.
-
-
-def test_the_vectors_of_a_vocabulary_are_its_embedding(classifier, folder):
-  np.testing.assert_array_equal(
-    classifier.states("", of="vocabulary"),
-    classifier.params["embedding"]["embedding"],
-  )
-  with pytest.raises(UserError, match=r"vocabulary.*model\.embedding_size"):
-    untrained(folder).states("", of="vocabulary")
-
-
-def test_settings_that_are_refused(classifier, folder):
-  with pytest.raises(UserError, match="layer=3: the model has 2 rec"):
-    classifier.states("abc", layer=3)
-  with pytest.raises(UserError, match=r"embed\.pooling='sum': must be one of"):
-    classifier.states("abc", "texts", pooling="sum")
-  with pytest.raises(UserError, match="text='': no symbol there"):
-    classifier.states("")
-  config = tiny(folder, {"task": "polyphony", "data.source": "chords"})
+  config = tiny(tmp_path, {"task": "polyphony", "data.source": "chords"})
   task = experiments.build(config, None)
-  music = experiments.Run(folder, config, task, {}, 0)
+  music = experiments.Run(tmp_path, config, task, {}, 0)
   with pytest.raises(UserError, match="task='polyphony' reads no text"):
     music.states("abc")
