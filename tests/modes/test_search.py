@@ -175,29 +175,18 @@ def postgres():
   pytest.importorskip("psycopg")
   if not shutil.which("initdb") or not shutil.which("postgres"):
     pytest.skip("PostgreSQL's initdb and postgres are not on the PATH")
-  owner = {}
-  if os.getuid() == 0:  # Whom PostgreSQL refuses.
-    try:
-      user = pwd.getpwnam("postgres")
-    except KeyError:
-      pytest.skip("PostgreSQL refuses root, and there is no user postgres")
-    owner = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-  # Not in tmp_path: others may not look into it, and its name is too long.
+  # PostgreSQL refuses root. Others may not look into tmp_path.
   with tempfile.TemporaryDirectory(prefix="seqrnn-", dir="/tmp") as folder:
-    if owner:
-      os.chown(folder, owner["user"], owner["group"])
-    how = {"cwd": folder, "stdout": subprocess.DEVNULL, **owner}
+    how = {"cwd": folder, "stdout": subprocess.DEVNULL}
+    if os.getuid() == 0:
+      user = pwd.getpwnam("postgres")
+      how |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+      os.chown(folder, user.pw_uid, user.pw_gid)
     data = f"{folder}/data"
-    subprocess.run(
-      ["initdb", "-D", data, "-U", "seqrnn", "-A", "trust", "-N"],
-      check=True,
-      **how,
-    )
-    server = subprocess.Popen(
-      ["postgres", "-D", data, "-k", folder, "-h", "", "-F"],
-      stderr=subprocess.DEVNULL,
-      **how,
-    )
+    command = ["initdb", "-D", data, "-U", "seqrnn", "-A", "trust", "-N"]
+    subprocess.run(command, check=True, **how)
+    command = ["postgres", "-D", data, "-k", folder, "-h", "", "-F"]
+    server = subprocess.Popen(command, stderr=subprocess.DEVNULL, **how)
     while not Path(folder, ".s.PGSQL.5432").exists():
       assert server.poll() is None
       time.sleep(0.02)
@@ -380,74 +369,6 @@ def test_a_trial_too_large_for_the_memory_fails(tmp_path, objective):
   assert error.startswith("out of memory: model.hidden_size")
 
 
-# A worker, which in its first trial waits for the other ones.
-WORKER = """
-import os, sys, time
-from pathlib import Path
-from seqrnn import experiments
-from seqrnn.configs import base
-from seqrnn.config import read as config_lib
-from seqrnn.modes import search
-from seqrnn.training import history, setup, train
-
-def run(build, config, folder, should_stop):
-  config_lib.save(config, folder / "config.json")
-  (workdir / f"{os.getpid()}.worker").touch()
-  while len(list(workdir.glob("*.worker"))) < int(sys.argv[3]):
-    time.sleep(0.02)
-  row = {"step": 1, "validation_loss": config.optimizer.learning_rate}
-  history.add_row(folder / "metrics.csv", row)
-  should_stop(row)
-  return {"best": row["validation_loss"]}
-
-train.fit, search._draw = run, lambda *_: []
-workdir = Path(sys.argv[2])
-config = config_lib.read_config(sys.argv[1])
-search.run(experiments.build, config, workdir)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("undrawn")
-def test_workers_share_a_search_by_a_database(tmp_path, objective, postgres):
-  config = small(
-    tmp_path,
-    {
-      "search.method": "random",
-      "search.trials": 6,
-      "search.storage": postgres,
-      "search.space": ("optimizer.learning_rate=log_uniform(1e-4, 1e-1)",),
-    },
-  )
-  config_lib.save(config, tmp_path / "c.json")
-
-  def work(workdir, count):
-    command = [sys.executable, "-c", WORKER, tmp_path / "c.json", workdir]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    workers = [
-      subprocess.Popen([*command, str(count)], cwd=ROOT, text=True, **pipes)
-      for _ in range(count)
-    ]
-    for worker in workers:
-      out, _ = worker.communicate(timeout=600)
-      assert worker.returncode == 0, out
-    return table(workdir)
-
-  workdir = tmp_path / "s"
-  rows = work(workdir, 2)
-  assert len(list(workdir.glob("*.worker"))) == 2
-  assert not (workdir / "trials.log").exists()
-  assert "postgres" not in (workdir / "search.json").read_text()
-  # Another search of the same name in the same database is another one.
-  assert work(tmp_path / "other" / "s", 1) == rows
-  objective(lambda c: c.optimizer.learning_rate)
-  config.search.storage = None
-  run_search(config, tmp_path / "alone")
-  assert table(tmp_path / "alone") == rows
-  with pytest.raises(UserError, match="has its trials in a database"):
-    run_search(config, workdir)
-
-
 class Crash(Exception):
   pass
 
@@ -508,7 +429,11 @@ def test_a_trial_that_falls_behind_is_pruned(tmp_path, objective, monkeypatch):
 
 
 @pytest.mark.slow
-def test_workers_share_the_trials_and_one_may_be_killed(tmp_path):
+@pytest.mark.parametrize("storage", [None, "postgres"])
+def test_workers_share_the_trials_and_one_may_be_killed(
+  tmp_path, request, storage
+):
+  url = storage and request.getfixturevalue(storage)
   config = tiny(
     tmp_path,
     {
@@ -519,17 +444,15 @@ def test_workers_share_the_trials_and_one_may_be_killed(tmp_path):
       "search.trials": 3,
       "search.space": ("optimizer.learning_rate=log_uniform(1e-4, 1e-1)",),
       "search.pruning": "none",
+      "search.storage": url,
     },
   )
   config_lib.save(config, tmp_path / "c.json")
-  workdir = tmp_path / "s"
+  workdir, pipe = tmp_path / "s", subprocess.PIPE
   process = subprocess.Popen(
     [sys.executable, "-m", "seqrnn", f"--config={tmp_path / 'c.json'}"]
     + ["--mode=search", f"--workdir={workdir}", "--config.search.workers=2"],
-    cwd=ROOT,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.PIPE,
-    text=True,
+    **{"cwd": ROOT, "stdout": pipe, "stderr": pipe, "text": True},
   )
   first = workdir / "trials" / "0000"
   while not (first / "metrics.csv").exists():
@@ -551,8 +474,24 @@ def test_workers_share_the_trials_and_one_may_be_killed(tmp_path):
     assert [row["step"] for row in rows] == ["2", "4", "6", "8", "10", "12"]
     assert (folder / "log.txt").read_text().count(": finished at") == 1
   assert len(workers) == 2
-  fields = json.loads((workdir / "search.json").read_text())
-  assert fields["search"]["workers"] is None
+  text = (workdir / "search.json").read_text()
+  assert json.loads(text)["search"]["workers"] is None
+  assert "postgres" not in text
+  assert (workdir / "trials.log").exists() == (url is None)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_database_has_the_trials_of_several_searches(tmp_path, objective):
+  config = random_rates(tmp_path, objective)
+  config.search.trials = 3
+  run_search(config, tmp_path / "alone")
+  config.search.storage = f"sqlite:///{tmp_path}/trials.db"
+  for workdir in (tmp_path / "s", tmp_path / "other" / "s"):
+    run_search(config, workdir)
+    assert table(workdir) == table(tmp_path / "alone")
+  config.search.storage = None
+  with pytest.raises(UserError, match="has its trials in a database"):
+    run_search(config, tmp_path / "s")
 
 
 def test_trials_that_differ_in_the_rate_share_programs(tmp_path, monkeypatch):
