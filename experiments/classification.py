@@ -12,31 +12,19 @@ from typing import Any
 
 import jax
 import numpy as np
-from rich.table import Table
 
-from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.batches.segments import Request, Segments, Split
 from seqrnn.data.batches.windows import Batches
 from seqrnn.data.splits import Pieces
-from seqrnn.data.vocabulary import PAD, UNKNOWN, Vocabulary
+from seqrnn.data.vocabulary import PAD, Vocabulary
 from seqrnn.errors import UserError, listed
 from seqrnn.experiment import Batch, Carry, Experiment, Report, Totals
 from seqrnn.experiments import parts
 from seqrnn.models import losses, network
-from seqrnn.scoring.predictions import (
-  Prediction,
-  console_text,
-  likely,
-  shortened,
-)
 
 VOCABULARIES = ("symbols", "labels")
-
-# Fields without a meaning for labelled texts, and the values they must have.
-PLAIN = {"data.repeats": "each", "data.stateful": False}
-WHY = "each text is read by itself and has labels of its own"
 
 
 def prepare(config: Config) -> dict[str, Vocabulary]:
@@ -100,14 +88,9 @@ def check_seen(labels: Vocabulary, names: list[str], split: str):
 
 
 def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
-  """The experiment; no corpus is read before its batches are.
-
-  Raises:
-    UserError: settings of another kind of model.
-  """
+  """The experiment; no corpus is read before its batches are."""
   data, symbols = config.data, vocabularies["symbols"]
   labels = vocabularies["labels"]
-  config_lib.refuse_unless(config, PLAIN, WHY)
   model = parts.sequence_model(config, vocabularies, pooled=True)
   # All symbols are read, unless one window of a text stands for it.
   one = data.keep != "all"
@@ -134,37 +117,36 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
       ("decisions",),
       target="text",
     ),
-    present=partial(present, config.predict, symbols.unit),
   )
 
 
-def label_ids(
-  segments: Segments, labels: Vocabulary, split: Split
-) -> np.ndarray:
-  """The id of each document's label; UNKNOWN where there is none.
+def document_labels(
+  segments: Segments, split: Split
+) -> tuple[np.ndarray, list[str]]:
+  """The label of each document, as a place in a list of names.
+
+  Documents that are no split may have none; then the name is "".
 
   Raises:
     UserError: a split has no labels.
   """
   pieces = segments.pieces(split)
   known = pieces.corpus.labels
-  if known is None:
-    if isinstance(split, str):
-      raise UserError(f"the {split} split has no labels")
-    return np.full(len(pieces), UNKNOWN, np.int32)
-  ids = known.ids[pieces.document]
+  if known is not None:
+    return known.ids[pieces.document], known.symbols
   if isinstance(split, str):
-    check_seen(labels, [known.symbols[i] for i in np.unique(ids)], split)
-  return labels.encode(known.symbols)[ids]
+    raise UserError(f"the {split} split has no labels")
+  return np.zeros(len(pieces), int), [""]
 
 
-def label_names(segments: Segments, split: Split) -> np.ndarray:
-  """The name of each document's label, objects; "" where there is none."""
-  pieces = segments.pieces(split)
-  known = pieces.corpus.labels
-  if known is None:
-    return np.full(len(pieces), "", object)
-  return np.array(known.symbols, object)[known.ids[pieces.document]]
+def label_ids(
+  segments: Segments, labels: Vocabulary, split: Split
+) -> np.ndarray:
+  """The id of each document's label; UNKNOWN where there is none."""
+  places, names = document_labels(segments, split)
+  if isinstance(split, str):
+    check_seen(labels, [names[i] for i in np.unique(places)], split)
+  return labels.encode(names)[places]
 
 
 def importance(segments: Segments, labels: Vocabulary, ids) -> np.ndarray:
@@ -203,12 +185,15 @@ def batches(
     epoch: of training.
     **how: `named` and others.
   """
-  names = label_names(segments, split) if how.get("named") else None
+  name_D = None
+  if how.get("named"):
+    places, names = document_labels(segments, split)
+    name_D = np.array(names, object)[places]
   weigh = importance if split == "train" else None
   known = cache(partial(ids, split))
   windows = segments.batches(split, epoch, placed=True, **how)
   trains = Request(split, epoch, **how).trains
-  return windows.map(lambda b: targets(known(), names, weigh, b, trains))
+  return windows.map(lambda b: targets(known(), name_D, weigh, b, trains))
 
 
 def targets(
@@ -255,21 +240,3 @@ def figures(batch: Batch, *terms: Any) -> tuple[jax.Array, Totals]:
   """`losses.label_cross_entropy` of the terms, with the labels' importance."""
   weigh = batch.get("importance")
   return losses.label_cross_entropy(*terms, importance_BN=weigh)
-
-
-def present(settings: Config, unit: str, rows: list[Prediction]) -> Table:
-  """A table of texts with their labels.
-
-  Args:
-    settings: `config.predict`.
-    unit: of the texts.
-    rows: the predictions.
-  """
-  table = Table("text", "truth", "labels by probability")
-  for p in rows[: settings.sequences]:
-    truth = console_text(p.truth[0]) or "?"
-    table.add_row(shortened(p.text(unit)), truth, likely(p, 0))
-  more = len(rows) - settings.sequences
-  if more > 0:
-    table.caption = f"... {more:,} more in predictions.csv"
-  return table

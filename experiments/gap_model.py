@@ -20,7 +20,6 @@ import numpy as np
 from seqrnn.config.read import Config
 from seqrnn.data.batches.segments import Segments
 from seqrnn.data.vocabulary import BEGIN, END, PAD, Vocabulary
-from seqrnn.errors import UserError
 from seqrnn.experiment import (
   Batch,
   Carry,
@@ -41,22 +40,8 @@ _ABOUT = "It predicts the {word} in a gap from the {word}s on both sides."
 
 
 def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
-  """The experiment; no corpus is read before its batches are.
-
-  Raises:
-    UserError: settings of another kind of model.
-  """
+  """The experiment; no corpus is read before its batches are."""
   data, symbols = config.data, vocabularies["symbols"]
-  if data.stateful:
-    raise UserError(
-      "data.stateful=True with task='gap_model': the backward tower has no"
-      " carry to hand on; use task='language_model'"
-    )
-  if data.mapping != "many_to_many":
-    raise UserError(
-      f"data.mapping={data.mapping!r} with task='gap_model': it predicts every"
-      " symbol of a window, many_to_many"
-    )
   apart = config.model.heads == "all"
   model = towers(config.model, len(symbols), apart)
   segments = Segments(config, symbols, length=data.window, minimum=1)

@@ -33,7 +33,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   """The experiment; no corpus is read before its batches are.
 
   Raises:
-    UserError: the model would see its targets, or settings exclude each other.
+    UserError: the model would see its targets.
   """
   data, symbols = config.data, vocabularies["symbols"]
   many_to_one = data.mapping == "many_to_one"
@@ -42,11 +42,6 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
       "model.bidirectional=True with data.mapping='many_to_many': the backward"
       " direction reads the very symbols that are to be predicted; use"
       " task='gap_model' (configs/brnn.py) or data.mapping='many_to_one'"
-    )
-  if data.stateful and many_to_one:
-    raise UserError(
-      "data.stateful=True with data.mapping='many_to_one': only many_to_many"
-      " hands its carry from batch to batch"
     )
   model = parts.sequence_model(config, vocabularies, pooled=many_to_one)
   segments = Segments(

@@ -17,7 +17,6 @@ from seqrnn.config.read import Config
 from seqrnn.data.batches.segments import Split
 from seqrnn.data.read.affixes import affix_vocabulary, affixes, characters
 from seqrnn.data.vocabulary import Vocabulary
-from seqrnn.errors import UserError
 from seqrnn.experiment import Carry, Totals
 from seqrnn.models import layers, losses, network
 from seqrnn.models.scan import hold
@@ -44,20 +43,10 @@ def spelling(
   """The module that reads the spelling of words, and a function words -> ids.
 
   Both are None if words are read by their ids alone.
-
-  Raises:
-    UserError: there are no words, or no embedding beside which it stands.
   """
-  model = config.model
-  names = [name for name in ("letters", "affixes") if model[name] is not None]
-  if not names:
+  model, products = config.model, network.products(config.model)
+  if model.letters is None and model.affixes is None:
     return None, None
-  if model.embedding_size is None or config.data.unit != "word":
-    raise UserError(
-      f"model.{names[0]}={model[names[0]]}: needs data.unit=word and"
-      " model.embedding_size, beside which it stands"
-    )
-  products = network.products(model)
   if model.letters is None:
     longest = model.affixes
     known = affix_vocabulary(symbols.symbols, longest)

@@ -11,7 +11,6 @@ from functools import cache, partial
 import jax
 import numpy as np
 
-from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data.batches.segments import Request, cut
 from seqrnn.data.batches.streams import Rows, streams
@@ -24,16 +23,6 @@ from seqrnn.models import losses, network
 
 VOCABULARIES = ()  # A note is its number.
 
-# Fields with a meaning for symbols alone, and the values they must have.
-_PLAIN = {
-  "data.mapping": "many_to_many",
-  "model.bidirectional": False,
-  "model.embedding_size": None,
-  "model.tied": False,
-  "model.symbol_dropout": 0,
-  "train.label_smoothing": 0,
-}
-
 
 def prepare(_: Config) -> dict:
   """There is no vocabulary."""
@@ -41,13 +30,7 @@ def prepare(_: Config) -> dict:
 
 
 def build(config: Config, vocabularies: dict) -> Experiment:
-  """The experiment; no music is read before its batches are.
-
-  Raises:
-    UserError: settings of a model of symbols.
-  """
-  why = "frames of notes go straight into a causal network"
-  config_lib.refuse_unless(config, _PLAIN, why)
+  """The experiment; no music is read before its batches are."""
   model = network.NoteModel(
     body=network.stack(config.model, None),
     notes=music.NOTES,
@@ -63,7 +46,7 @@ def build(config: Config, vocabularies: dict) -> Experiment:
     init=partial(network.init, model, inputs=example),
     carry=model.initial_carry,
     loss=partial(loss, model),
-    facts=cache(partial(facts, corpus)),
+    facts=cache(lambda split: music.facts(corpus()[split])),
     batches=partial(batches, config, corpus),
     predict=predict,
     score=partial(parts.score, predict, surprisal=losses.note_surprisal),
@@ -76,11 +59,6 @@ def build(config: Config, vocabularies: dict) -> Experiment:
       ("music",),
     ),
   )
-
-
-def facts(corpus, split: str) -> dict[str, int]:
-  """The size of a split of music, and its checksum."""
-  return music.facts(corpus()[split])
 
 
 def batches(

@@ -17,30 +17,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rich.console import Group
-from rich.table import Table
 
-from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data import splits
 from seqrnn.data.batches.segments import Request, Segments, Split
 from seqrnn.data.batches.sequences import Sequences, encode
 from seqrnn.data.batches.windows import Batches
 from seqrnn.data.splits import Pieces
-from seqrnn.data.vocabulary import END, PAD, UNKNOWN, Vocabulary, printable
+from seqrnn.data.vocabulary import END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Carry, Experiment, Params, Report, Totals
 from seqrnn.experiments import classification, parts
 from seqrnn.experiments.classification import VOCABULARIES as VOCABULARIES
 from seqrnn.models import crf, losses, network
 from seqrnn.scoring import spans
-from seqrnn.scoring.predictions import (
-  SHOWN,
-  Prediction,
-  console_text,
-  likely,
-  quoted,
-)
+from seqrnn.scoring.predictions import Prediction, console_text
 
 _NEVER = -1000.0  # The log of the probability of a tag that rules forbid.
 # Bool [C, C], [C], [C]: which tags may follow each other, begin and end a text.
@@ -71,14 +62,9 @@ def _tags(pieces: Pieces) -> Pieces:
 
 
 def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
-  """The experiment; no corpus is read before its batches are.
-
-  Raises:
-    UserError: settings of another kind of model.
-  """
+  """The experiment; no corpus is read before its batches are."""
   data, symbols = config.data, vocabularies["symbols"]
   labels = vocabularies["labels"]
-  config_lib.refuse_unless(config, classification.PLAIN, classification.WHY)
   letters, spell = parts.spelling(config, symbols)
   model = parts.sequence_model(
     config, vocabularies, pooled=False, letters=letters
@@ -110,9 +96,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     ),
     spans=marked,
     tags_words=symbols.unit == "word",
-    present=restored
-    if data.format == "spaces"
-    else partial(present, config.predict, symbols.unit),
+    present=restored if data.format == "spaces" else None,
   )
   if not config.model.crf:
     return task
@@ -347,19 +331,3 @@ def restored(rows: list[Prediction]) -> str:
       for place, best in zip(p.positions, p.best, strict=True)
     )
   return "restored: " + "\n".join(map(console_text, lines.values()))
-
-
-def present(settings: Config, unit: str, rows: list[Prediction]) -> Group:
-  """Tables of symbols with their tags; see `classification.present`."""
-  tables, left = [], sum(len(p.positions) for p in rows)
-  for p in rows[: settings.sequences]:
-    tables.append(Table("symbol", "truth", "tags by probability"))
-    for n, place in enumerate(p.positions[:SHOWN]):
-      left -= 1
-      tables[-1].add_row(
-        quoted(printable(p.read[place], unit)),
-        quoted(p.truth[n]) if p.truth[n] else "?",
-        likely(p, n),
-      )
-  more = [f"... {left:,} more in predictions.csv"] if left else []
-  return Group(*tables, *more)

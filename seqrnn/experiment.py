@@ -139,7 +139,7 @@ class Experiment(NamedTuple):
       over the rows of the document. Where there are labels, batches that are
       not of training also have `document` and `place`, which join the rows.
     present: Predictions -> a renderable for the console of --mode=predict;
-      None: the mode's own tables of symbols or of numbers.
+      None: the mode's own tables.
     report: the texts and sections of report.html.
   """
 

@@ -38,6 +38,8 @@ _PAIRS = {
   " logs have it",
   "data.log_header needs data.log_format=None,plain": "a header is itself the"
   " format of a line",
+  "model.letters model.affixes needs data.unit=word model.embedding_size": "the"
+  " spelling of a word stands beside its embedding",
   "model.letters excludes model.affixes": "words are read by their characters"
   " or by their affixes",
   "model.crf excludes train.label_smoothing": "a CRF has no loss of a single"
@@ -50,6 +52,18 @@ _PAIRS = {
   "model.embedding_path needs model.embedding_size": "vectors need a size",
   "model.embedding_scale needs model.embedding_size": "an embedding needs a"
   " size",
+  "data.stateful excludes data.mapping=many_to_one": "only many_to_many hands"
+  " its carry from batch to batch",
+  "task=gap_model excludes data.stateful": "the backward tower has no carry to"
+  " hand on; use task='language_model'",
+  "task=gap_model excludes data.mapping=many_to_one": "it predicts every symbol"
+  " of a window",
+  "task=classification,tagging excludes data.stateful"
+  " data.repeats=weight": "each text is read by itself and has labels of its"
+  " own",
+  "task=polyphony excludes data.mapping=many_to_one model.bidirectional"
+  " model.embedding_size model.symbol_dropout train.label_smoothing": "frames"
+  " of notes go straight into a causal network",
   "model.input_noise needs task=polyphony": "noise is added to frames of"
   " notes, which only task='polyphony' reads",
   "model.heads=all needs task=gap_model": "only task='gap_model' has several"

@@ -85,15 +85,22 @@ def _show_surprising(
     print_titled(console, "surprises", table)
 
 
-def _numbers_table(
+def _answers_table(
   unit: str, rows: list[Prediction], settings: Config
 ) -> Table:
-  """A table of the first numbers, each beside its input and the truth."""
-  table = Table("input", "truth", "prediction")
+  """A table of labels or numbers, each beside its input and the truth."""
+  labels = any(p.likely for p in rows)
+  title = "labels by probability" if labels else "prediction"
+  table = Table("input", "truth", title)
   for p in rows[: settings.sequences]:
     for n in range(min(SHOWN, len(p.targets))):
-      source = shortened(p.source(unit, n))
-      table.add_row(source, p.truth[n] or "?", number_text(p.numbers[n]))
+      answer = likely(p, n) if labels else number_text(p.numbers[n])
+      truth = quoted(p.truth[n]) if p.truth[n] else "?"
+      table.add_row(shortened(p.source(unit, n)), truth, answer)
+    table.add_section()
+  left = sum(len(p.targets) for p in rows) - table.row_count
+  if left:
+    table.caption = f"... {left:,} more in predictions.csv"
   return table
 
 
@@ -252,7 +259,7 @@ def run(
       _show(console, symbols, prediction, SHOWN)
     _show_surprising(console, symbols, rows, experiment.fills_gaps)
   else:
-    console.print(_numbers_table(symbols.unit, rows, settings))
+    console.print(_answers_table(symbols.unit, rows, settings))
   with files.locked_results(workdir, "predict", "written to") as folder:
     files.write_csv(folder / "predictions.csv", _table(experiment, rows))
     if experiment.tags_words:

@@ -9,6 +9,7 @@ import pytest
 from scipy.special import softmax
 
 from seqrnn import experiments
+from seqrnn.config import read as config_lib
 from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiments import classification
@@ -207,13 +208,15 @@ def test_settings_and_labels_that_are_refused(tmp_path, monkeypatch, capsys):
   tied = {"model.tied": True, "model.embedding_size": 8}
   for changes, rule in (
     ({"data.format": "spaces"}, "data.format='spaces' has no labels; it needs"),
-    ({"data.stateful": True}, "data.stateful=True with task='classification'"),
+    ({"data.stateful": True}, "stateful=True: each text is read by itself"),
     (tied, "model.tied=True: the outputs are labels"),
     ({"data.path": "one"}, "split has one label, 'one'; there"),
   ):
     fields = {"task": "classification", "data.format": "files", **changes}
     with pytest.raises(UserError, match=rule):
-      experiments.build(tiny(tmp_path, fields), None)
+      config = tiny(tmp_path, fields)
+      config_lib.check(config)
+      experiments.build(config, None)
   labels = Vocabulary("id", ("pos", "neg"))
   with pytest.raises(UserError, match="'1' '0'; those of training are 'pos'"):
     classification.check_seen(labels, ["1", "0"], "test")

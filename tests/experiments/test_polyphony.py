@@ -8,6 +8,7 @@ import pytest
 from flax import linen as nn
 
 from seqrnn import cli, experiments
+from seqrnn.config import read as config_lib
 from seqrnn.data.read.music import NOTES
 from seqrnn.errors import UserError
 from seqrnn.experiment import shapes
@@ -207,7 +208,5 @@ def test_settings_of_symbols_are_refused(folder, tmp_path, capfd):
     run.score("text")
   assert cli.main(["run.py", f"--workdir={folder}", "--mode=predict"]) == 2
   assert "its modes are train, evaluate, sample" in capfd.readouterr().err
-  with pytest.raises(UserError, match="bidirectional=True with task='polyph"):
-    experiments.build(
-      write_config(tmp_path, **{"model.bidirectional": True}), None
-    )
+  with pytest.raises(UserError, match="bidirectional=True: frames of notes"):
+    config_lib.check(write_config(tmp_path, **{"model.bidirectional": True}))

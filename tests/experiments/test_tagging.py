@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from seqrnn import experiments
+from seqrnn.config import read as config_lib
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.errors import UserError
@@ -243,9 +244,10 @@ def test_tags_and_letters_stand_where_their_symbols_do(chained):
 def test_settings_that_are_refused(tmp_path):
   for changes, rule in (
     ({"data.format": "files"}, "data.format='files' has no tags; it needs"),
-    ({"data.stateful": True}, "data.stateful=True with task='tagging'"),
-    ({"model.letters": 4}, "model.letters=4: needs data.unit=word"),
+    ({"model.letters": 4}, "model.letters=4, config.data.unit='char': the sp"),
   ):
     fields = {"task": "tagging", "data.format": "spaces", **changes}
     with pytest.raises(UserError, match=rule):
-      experiments.build(tiny(tmp_path, fields), None)
+      config = tiny(tmp_path, fields)
+      config_lib.check(config)
+      experiments.build(config, None)
