@@ -16,28 +16,25 @@ pytestmark = pytest.mark.slow
 
 TRAIN, SCAN = "tests/modes/test_train.py::", "tests/models/test_scan.py::"
 NETWORK = "tests/models/test_network.py::"
-SUBJECTS = {
-  "recorded values, known faults, memory": [
-    "tests/test_golden.py",
-    "tests/test_jax.py",
-    f"{SCAN}test_memory_of_a_stack",
-    f"{SCAN}test_rounded_factors_lie_by_rows",
-  ],
-  "equal bits": [
-    f"{TRAIN}test_going_on_repeats_an_uninterrupted_run_to_the_bit[stateful]",
-    f"{NETWORK}test_probe_passes_what_does_not_leak",
-  ],
-}
+SUBJECTS = [
+  # Recorded values, known faults, memory.
+  "tests/test_golden.py",
+  "tests/test_jax.py",
+  f"{SCAN}test_memory_of_a_stack",
+  f"{SCAN}test_rounded_factors_lie_by_rows",
+  # Equal bits.
+  f"{TRAIN}test_going_on_repeats_an_uninterrupted_run_to_the_bit[stateful]",
+  f"{NETWORK}test_probe_passes_what_does_not_leak",
+]
 # It is no worker, and has a cache of its own.
 LEFT_OUT = ("PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER", "SEQRNN_TESTS_CACHE")
 
 
-@pytest.mark.parametrize("name", SUBJECTS)
-def test_it_is_so_with_all_optimizations(name):
+def test_it_is_so_with_all_optimizations():
   environment = {k: v for k, v in os.environ.items() if k not in LEFT_OUT}
   environment["SEQRNN_TESTS_OPTIMIZED"] = "1"
   done = subprocess.run(
-    [sys.executable, "-m", "pytest", "-q", *SUBJECTS[name]],
+    [sys.executable, "-m", "pytest", "-q", *SUBJECTS],
     cwd=Path(__file__).parents[1],
     env=environment,
     capture_output=True,

@@ -1,9 +1,9 @@
 """embed: writes the states of a layer: vectors of symbols or of texts."""
 
 import csv
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -23,18 +23,8 @@ from seqrnn.scoring.states import Block, Reading
 NAMES = ("states.npy", "states.csv")
 
 Columns = dict[str, list[Any]]  # Of the table: name -> a value for each row.
-
-
-class Vectors(NamedTuple):
-  """Vectors that are computed as they are read.
-
-  Attributes:
-    count: the number of rows.
-    blocks: the rows in parts: vectors [rows, D], and the columns on each row.
-  """
-
-  count: int
-  blocks: Iterable[tuple[np.ndarray, Columns]]
+# Vectors [rows, D] and the columns on each row, computed as they are read.
+Blocks = Iterable[tuple[np.ndarray, Columns]]
 
 
 def run(
@@ -47,45 +37,47 @@ def run(
       cannot be read.
   """
   experiment, params, _ = load_model(build, config, workdir, "embed")
-  vectors = _vectors(experiment, params, config)
+  count, blocks = _vectors(experiment, params, config)
   with files.locked_results(workdir, "embed", "written to") as folder:
-    width = write_vectors(folder, vectors)
+    width = write_vectors(folder, count, blocks)
   for name in NAMES:
     print(visible(str(workdir / name)))
-  print(f"{vectors.count:,} vectors of {width} numbers")
+  print(f"{count:,} vectors of {width} numbers")
   return workdir / NAMES[0]
 
 
-def write_vectors(folder: Path, vectors: Vectors) -> int:
-  """Writes the array [rows, D] and the table; returns D."""
+def write_vectors(folder: Path, count: int, blocks: Blocks) -> int:
+  """Writes the array [count, D] and the table; returns D."""
   width, written = 0, 0
   with (
     files.atomic_write(folder / NAMES[0], "wb") as array,
     files.atomic_write(folder / NAMES[1]) as table,
   ):
     writer = csv.writer(table, lineterminator="\n")
-    for rows_ND, columns in vectors.blocks:
+    for rows_ND, columns in blocks:
       if not width:
         width = rows_ND.shape[1]
-        shape = vectors.count, width
+        shape = count, width
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(array, header)
         writer.writerow(columns)
       array.write(rows_ND.astype("<f4", order="C").tobytes())
       writer.writerows(zip(*columns.values(), strict=True))
       written += len(rows_ND)
-  assert written == vectors.count, "rows are counted before they are computed"
+  assert written == count, "rows are counted before they are computed"
   return width
 
 
-def _vectors(experiment: Experiment, params: Params, config: Config) -> Vectors:
-  """The vectors of `config.embed`."""
+def _vectors(
+  experiment: Experiment, params: Params, config: Config
+) -> tuple[int, Blocks]:
+  """The number of the vectors of `config.embed`, and their blocks."""
   settings, names = config.embed, experiment.vocabularies["symbols"]
   if settings.of == "vocabulary":
     table_VD = states.embedding(params)
     ids = [*range(len(table_VD))]
     columns: Columns = {"id": ids, "symbol": names.names(ids)}
-    return Vectors(len(ids), [(table_VD, columns)])
+    return len(ids), [(table_VD, columns)]
   boundaries = config.data.boundaries
   if settings.path is None:
     pieces = splits.reader(config)("test")
@@ -101,7 +93,7 @@ def _vectors(experiment: Experiment, params: Params, config: Config) -> Vectors:
   logs = config.data.unit in ("log", "session")
   masks = redaction(config.detect.redact) if logs else None
 
-  def blocks() -> Iterator[tuple[np.ndarray, Columns]]:
+  def blocks() -> Blocks:
     every = states.symbols(reading, boundaries)
     if settings.of == "texts":
       every = [states.texts(reading, settings.pooling)]
@@ -110,7 +102,7 @@ def _vectors(experiment: Experiment, params: Params, config: Config) -> Vectors:
 
   texts = settings.of == "texts"
   count = len(pieces) if texts else states.count_symbols(reading)
-  return Vectors(count, blocks())
+  return count, blocks()
 
 
 def _columns(

@@ -27,7 +27,6 @@ from seqrnn.training.setup import Training
 
 _LINE_SECONDS = 30.0  # Between two lines where the output is not a terminal.
 _BAR_SECONDS = 0.2  # The minimum time between two updates of the bar.
-_RATE_SECONDS = 2.0  # The minimum time of the steps that a rate is of.
 
 
 class Progress:
@@ -57,11 +56,10 @@ class Progress:
     self._unit, self._in_bits = training.unit, training.experiment.in_bits
     self.best = position.best
     self._pending: deque[tuple[jax.Array, float]] = deque()
-    self._targets = self._finished = 0.0  # Of this lap: dispatched, finished.
-    self._rate = ""  # The rate of the last steps, as text.
-    # Time and finished targets where the next rate begins; None: this lap has
-    # no finished step.
-    self._rate_start: tuple[float, float] | None = None
+    self._targets = 0.0  # Of this lap.
+    # When a first step of this lap had finished; the targets finished since.
+    self._start: float | None = None
+    self._finished = 0.0
     self._lap_time = self._line_time = time.monotonic()
     self._bar_time = 0.0
     self._writer = None
@@ -109,28 +107,27 @@ class Progress:
       return None
     oldest, count = self._pending.popleft()
     finished_loss = float(oldest)
-    self._finished += count
-    self._show(finished_loss, time.monotonic())
+    now = time.monotonic()
+    if self._start is None:  # This step may have been compiled.
+      self._start, self._finished = now, 0.0
+    else:
+      self._finished += count
+    self._show(finished_loss, now, now - self._start)
     return finished_loss
 
-  def _show(self, loss: float, now: float):
-    """Shows a loss, and the rate since the last one, where they are due."""
-    start, finished = self._rate_start or (now, self._finished)
-    if now - start >= _RATE_SECONDS:
-      rate = (self._finished - finished) / (now - start)
-      self._rate = f"  {rate:,.0f} {self._unit}s/s"
-      start, finished = now, self._finished
-    self._rate_start = start, finished
+  def _show(self, loss: float, now: float, seconds: float):
+    """Shows a loss and the rate in this lap, where they are due."""
     if now - self._bar_time < _BAR_SECONDS:
       return
     self._bar_time = now
-    bits = ""
+    figures = f"loss {loss:.4f}"
     if self._in_bits:
-      bits = f"  {loss / math.log(2):.3f} bits/{self._unit}"
-    figures = f"loss {loss:.4f}{bits}{self._rate}"
+      figures += f"  {loss / math.log(2):.3f} bits/{self._unit}"
+    if seconds:
+      figures += f"  {self._finished / seconds:,.0f} {self._unit}s/s"
     if self.live:
-      best = "" if self.best == math.inf else f"  best {self.best:.4f}"
-      figures = f"{figures}{best}"
+      if self.best < math.inf:
+        figures += f"  best {self.best:.4f}"
       self._bar.update(self._task, completed=self._done, figures=figures)
     elif now - self._line_time > _LINE_SECONDS:
       self._line_time = now
@@ -141,7 +138,7 @@ class Progress:
     now = time.monotonic()
     result = now - self._lap_time, self._targets
     self._lap_time, self._targets = now, 0.0
-    self._rate_start = None
+    self._start = None
     self._pending.clear()
     return result
 

@@ -95,28 +95,20 @@ class Process:
     self._ended: Ended | None = None
 
   @property
-  def struck(self) -> float | None:
-    """When the fault came; None: not yet."""
-    return float(self._marker.read_text()) if self._marker.exists() else None
+  def struck(self) -> bool:
+    """Whether the fault has come."""
+    return self._marker.exists()
 
   def send(self, number: int):
     self._popen.send_signal(number)
 
   def until(self, condition: Callable[[], Any]):
-    """Waits for what the process is about to do."""
+    """Waits for what the process is about to do, and may die of."""
     end = time.monotonic() + LIMIT
     while not condition():
-      if self._popen.poll() is not None or time.monotonic() > end:
+      dead = self._popen.poll() is not None
+      if (dead and not condition()) or time.monotonic() > end:
         pytest.fail(f"it did not come to this: {self.ended(1)}")
-      time.sleep(0.001)
-
-  def until_struck(self):
-    """Waits until the fault has come, in a process that may die of it."""
-    end = time.monotonic() + LIMIT
-    while self.struck is None:
-      dead = self._popen.poll() is not None and self.struck is None
-      if dead or time.monotonic() > end:
-        pytest.fail(f"the fault did not come: {self.ended(1)}")
       time.sleep(0.001)
 
   def ended(self, limit: float = LIMIT) -> Ended:
@@ -148,13 +140,9 @@ class Starter:
   ) -> Process:
     named = () if config is None else (f"--config={config}",)
     flags = (*named, f"--workdir={workdir}", *flags)
-    return self.script("child.py", *flags, **how)
-
-  def script(self, name: str, *flags: str, **how: Any) -> Process:
-    """Starts a script of this folder."""
     marker = self._folder / f"struck{len(self._started)}"
-    arguments = [str(Path(__file__).with_name(name)), *flags]
-    process = Process(arguments, marker, **how)
+    script = str(Path(__file__).with_name("child.py"))
+    process = Process([script, *flags], marker, **how)
     self._started.append(process)
     return process
 
@@ -231,12 +219,7 @@ def call(config: Path | None, workdir: Path, *flags: str) -> int:
 
 def use_devices(monkeypatch, count: int):
   """Lets the runs of this process see only so many of its devices."""
-  mesh = jax.make_mesh(
-    (count,),
-    ("data",),
-    axis_types=(jax.sharding.AxisType.Auto,),
-    devices=jax.devices()[:count],
-  )
+  mesh = sharding._mesh(jax.devices()[:count])
   monkeypatch.setattr(sharding, "mesh", lambda: mesh)
 
 

@@ -50,58 +50,40 @@ def disk(tmp_path):
   subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def fail(start, whole, disk, place, leave=0, expected=""):
-  """A run whose disk gets full at a place; its only line."""
+@pytest.mark.parametrize(
+  ("place", "leave", "words", "saved"),
+  [
+    # The next row may find no room, before the checkpoint is waited for.
+    ("room 3", 20_000, "/run/", [5, 10]),
+    # Later rows find room in the last page of the file.
+    ("add_row 1", 0, "metrics.csv: cannot be written: No space left", [5]),
+    *(
+      pytest.param(*case, marks=pytest.mark.faults)
+      for case in (
+        ("room 3", 0, "/run/", [5, 10]),
+        ("room 3", 60_000, "/run/", [5, 10]),
+        ("add_row 2", 0, "timing.csv: cannot be written: No space", [5]),
+      )
+    ),
+  ],
+)
+def test_a_full_disk_ends_a_run_that_can_be_resumed(
+  whole, disk, start, place, leave, words, saved
+):
+  (config, reference), workdir = whole, disk / "run"
+  environment = {"FILLER": str(disk / "filler"), "LEAVE": str(leave)}
   process = start(
-    whole[0],
-    disk / "run",
-    devices=4,
-    fault=f"FILL {place}",
-    environment={"FILLER": str(disk / "filler"), "LEAVE": str(leave)},
+    config, workdir, devices=4, fault=f"FILL {place}", environment=environment
   )
   done = process.ended()
   assert process.struck, place
   assert done.status == 2, done
   assert done.err.startswith("error: ") and done.err.count("\n") == 1, done.err
-  assert expected in done.err, done.err
-
-
-def finish(whole, disk):
-  """Once there is room, going on gives what never stopping gives."""
-  config, reference = whole
-  for step in steps(disk / "run"):
-    folder = disk / "run" / "checkpoints" / str(step)
+  assert words in done.err, done.err
+  assert steps(workdir) == saved
+  for step in saved:
+    folder = workdir / "checkpoints" / str(step)
     assert checkpoint.find_damage(folder) is None
   (disk / "filler").unlink(missing_ok=True)
-  assert call(config, disk / "run") == 0
-  assert_same_run(reference, disk / "run")
-
-
-@pytest.mark.parametrize(
-  "leave",
-  [
-    20_000,
-    *(pytest.param(n, marks=pytest.mark.faults) for n in (0, 8192, 60_000)),
-  ],
-)
-def test_the_room_goes_while_a_checkpoint_is_written(whole, disk, start, leave):
-  """Another program takes the room that there was."""
-  # The next row may be what finds no room, before the checkpoint is waited for.
-  line = f"{disk}/run/"
-  fail(start, whole, disk, "room 3", leave, line)
-  assert steps(disk / "run") == [5, 10]
-  finish(whole, disk)
-
-
-@pytest.mark.parametrize(
-  ("place", "name"),
-  [  # Later rows find room in the last page of the file.
-    ("add_row 1", "metrics"),
-    pytest.param("add_row 2", "timing", marks=pytest.mark.faults),
-  ],
-)
-def test_no_room_for_a_row(whole, disk, start, place, name):
-  line = f"{name}.csv: cannot be written: No space left on device"
-  fail(start, whole, disk, place, 0, line)
-  assert steps(disk / "run") == [5]
-  finish(whole, disk)
+  assert call(config, workdir) == 0
+  assert_same_run(reference, workdir)

@@ -31,31 +31,14 @@ PLAN = {
 UNFINISHED = "checkpoints/*.orbax-checkpoint-tmp"
 # Faults at exact places, each in another life of the same training. A life
 # begins at the newest checkpoint, so a small count is reached in each.
-FAULTS = [
-  "KILL restore 1",
-  "TERM restore 1",
-  "INT replace-config.json 1",
-  "KILL replace-vocabulary.json 1",
-  "KILL replace-config.json 1",
-  "KILL header 1",
-  "KILL title 1",
-  "KILL steps 7",
-  "TERM steps 1",
-  "INT evaluation 2",
-  "KILL rows 1",
-  "KILL timing 1",
-  "TERM rows 1",
-  "KILL evaluation 2",
-  "KILL row 1",
-  "KILL save 1",
-  "KILL orbax 1",
-  "TERM orbax 1",
-  "KILL replace-metrics.csv 1",
-  "KILL sums 1",
-  "INT rename 1",
-  "KILL rename 1",
-  "KILL remove 1",
-]
+FAULTS = """
+KILL restore 1, TERM restore 1, INT replace-config.json 1,
+KILL replace-vocabulary.json 1, KILL replace-config.json 1, KILL header 1,
+KILL title 1, KILL steps 7, TERM steps 1, INT evaluation 2, KILL rows 1,
+KILL timing 1, TERM rows 1, KILL evaluation 2, KILL row 1, KILL save 1,
+KILL orbax 1, TERM orbax 1, KILL replace-metrics.csv 1, KILL sums 1,
+INT rename 1, KILL rename 1, KILL remove 1
+"""
 
 
 @pytest.fixture(
@@ -123,8 +106,8 @@ def test_kills_and_a_signal_change_nothing(whole, start):
 @pytest.mark.faults
 def test_a_fault_at_every_place_of_a_training(whole, start):
   config, folder, process = whole
-  for fault in FAULTS:
-    stop_at(start, config, folder / "places", fault)
+  for fault in FAULTS.split(","):
+    stop_at(start, config, folder / "places", fault.strip())
   assert process.ended().status == 0
   finish(start, config, folder, "places")
 

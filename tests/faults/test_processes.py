@@ -77,7 +77,7 @@ def same_end(processes, status):
 def left_alone(processes, lost):
   """A peer is lost: the other one ends, with one line."""
   other = processes[1 - lost]
-  processes[lost].until_struck()
+  processes[lost].until(lambda: processes[lost].struck)
   ended = other.ended()
   assert ended.status not in (0, None), ended
   assert ended.err == LOST

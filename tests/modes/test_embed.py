@@ -10,7 +10,6 @@ from seqrnn import experiments
 from seqrnn.data.vocabulary import RESERVED
 from seqrnn.errors import UserError
 from seqrnn.modes import embed
-from seqrnn.modes.embed import Vectors
 from tests.conftest import save_run, tiny
 
 TEXT = 'ab "c"\n\u00e9, e\nabcab'
@@ -103,7 +102,7 @@ def test_memory_does_not_grow_with_the_input(tmp_path):
 
   def peak(count):
     tracemalloc.start()
-    embed.write_vectors(tmp_path, Vectors(100 * count, blocks(count)))
+    embed.write_vectors(tmp_path, 100 * count, blocks(count))
     size = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return size
