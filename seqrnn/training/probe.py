@@ -9,18 +9,11 @@ from jax.sharding import Mesh
 
 from seqrnn.data.vocabulary import PAD
 from seqrnn.errors import UserError
-from seqrnn.experiment import Batch
+from seqrnn.experiment import Batch, Experiment
 from seqrnn.runtime import sharding
 
 
-def probe(
-  step: Callable,
-  state,
-  batch: Batch,
-  forbidden_NT: np.ndarray,
-  vocabulary_size: int | None,
-  mesh: Mesh,
-):
+def probe(step: Callable, state: Any, experiment: Experiment, mesh: Mesh):
   """Trains one step twice, with and without changed forbidden inputs.
 
   In each row, one output of one head has weight, and every input that this
@@ -32,16 +25,21 @@ def probe(
   Args:
     step: state, batch -> state, loss.
     state: the training state.
-    batch: a batch of the shape that will train.
-    forbidden_NT: for each output, the inputs that it must not depend on.
-    vocabulary_size: V, or None if the inputs are frames of notes.
+    experiment: the task; without `forbidden`, nothing is probed.
     mesh: the devices of the step.
 
   Raises:
     UserError: the results differ, or are not finite, or the device does not
       repeat a step bit for bit.
   """
-  B = len(batch["inputs"])
+  if experiment.forbidden is None:
+    return
+  batch = experiment.batches("train", 0)[0]
+  B, T, *_ = batch["inputs"].shape
+  symbols = experiment.vocabularies.get("symbols")
+  pairs = _pairs(
+    batch, experiment.forbidden(T), None if symbols is None else len(symbols)
+  )
   places = jax.tree.map(lambda x: x.sharding, state)
   local = slice(*sharding.local_rows(B, mesh))
 
@@ -53,7 +51,7 @@ def probe(
     # Without the carry, which may depend on all inputs.
     return jax.device_get((new.params, new.optimizer, new.sums))
 
-  for first, second in _pairs(batch, forbidden_NT, vocabulary_size):
+  for first, second in pairs:
     one, other = after(first), after(second)
     if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(one)):
       raise UserError(

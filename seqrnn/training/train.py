@@ -131,7 +131,7 @@ def _begin(training: Training, state: TrainState, position: Position) -> bool:
   limits = limits_reached(config, position)
   finished = bool(limits) and not evaluation_due(config, position)
   if not finished:
-    _refuse_leak(training, state)
+    probe(training.step, state, training.experiment, training.mesh)
   if sharding.is_first():
     cut_tables(workdir, position.evaluated)
     if not finished:
@@ -144,23 +144,6 @@ def _begin(training: Training, state: TrainState, position: Position) -> bool:
   elif position.step:
     print(f"resuming from step {position.step}")
   return not finished
-
-
-def _refuse_leak(training: Training, state: TrainState):
-  """Refuses a model that leaks, as training/probe.py defines it."""
-  experiment = training.experiment
-  if experiment.forbidden is None:
-    return
-  batch = experiment.batches("train", 0)[0]
-  symbols = experiment.vocabularies.get("symbols")
-  probe(
-    training.step,
-    state,
-    batch,
-    experiment.forbidden(batch["inputs"].shape[1]),
-    None if symbols is None else len(symbols),
-    training.mesh,
-  )
 
 
 def print_summary(experiment: Experiment, config: Config, params: Params):

@@ -310,10 +310,10 @@ class Prepared:
     self.step = partial(make_step(*parts, self.mesh), rate=1e-3)
 
   def probe(self, forbidden=None, step=None):
-    if forbidden is None:
-      forbidden = self.experiment.forbidden(T)
-    step = step or self.step
-    probe(step, self.state, self.batch, forbidden, V, self.mesh)
+    experiment = self.experiment._replace(batches=lambda *_: [self.batch])
+    if forbidden is not None:
+      experiment = experiment._replace(forbidden=lambda _: forbidden)
+    probe(step or self.step, self.state, experiment, self.mesh)
 
 
 REGULARISED = {
