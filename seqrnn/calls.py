@@ -231,14 +231,15 @@ def _started(config: Config, mode: str) -> Iterator[Config]:
   """
   import jax
 
-  asked = config.train.cpu_devices
   config, _ = resolve(config, Facts(machine=this_machine(mode)))
-  count, threads = config.train.cpu_devices, config.train.cpu_threads
+  threads = config.train.cpu_threads
   several = mode == "search" and config.search.workers > 1
   before = os.environ.get(_THREADS)
   try:
     with suppress(RuntimeError):  # JAX has started, and keeps its devices.
-      launch.configure_device(count, None if several else threads)
+      launch.configure_device(
+        config.train.cpu_devices, None if several else threads
+      )
     compiled.enable_in_process()
     for line in devices.start(named=mode == "train"):
       print(visible(line), file=sys.stderr)
@@ -246,13 +247,6 @@ def _started(config: Config, mode: str) -> Iterator[Config]:
       os.environ.setdefault(_THREADS, str(threads))
     if jax.default_backend() == "cpu":
       config.train.cpu_devices = jax.local_device_count()
-      if asked not in (None, config.train.cpu_devices):
-        print(
-          f"warning: config.train.cpu_devices={asked}: this process has started"
-          f" JAX with {config.train.cpu_devices}; results may differ in"
-          " rounding",
-          file=sys.stderr,
-        )
     yield config
   finally:
     if before is None:

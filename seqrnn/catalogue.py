@@ -8,8 +8,7 @@ import functools
 import hashlib
 import sys
 import tomllib
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,6 +44,20 @@ class File(NamedTuple):
   def name(self) -> str:
     """Its name in the cache."""
     return self.alias or self.path.rpartition("/")[2]
+
+  @property
+  def digest(self) -> str:
+    """The algorithm, a colon and the checksum."""
+    return self.checksum if ":" in self.checksum else f"sha256:{self.checksum}"
+
+  def is_at(self, path: Path) -> bool:
+    """Whether a path has the published content."""
+    algorithm, _, checksum = self.digest.partition(":")
+    try:
+      with path.open("rb") as content:
+        return hashlib.file_digest(content, algorithm).hexdigest() == checksum
+    except OSError:
+      return False
 
 
 class DataSet(NamedTuple):
@@ -135,7 +148,7 @@ def fetch(name: str, split: str) -> list[Path]:
   folder = platformdirs.user_cache_path("seqrnn") / "sets" / data_set.folder
   paths = [folder / file.name for file in data_set.files[split]]
   for file, path in zip(data_set.files[split], paths, strict=True):
-    if _is_valid(path, file):
+    if file.is_at(path):
       continue
     if data_set.page:
       state = "is not the published file" if path.exists() else "is missing"
@@ -143,57 +156,12 @@ def fetch(name: str, split: str) -> list[Path]:
         f"data.source={name!r}: {path} {state}; it is not fetched, get it from"
         f" {data_set.page} and put it there (terms: {data_set.terms})"
       )
-    with _locked(folder):
-      if not _is_valid(path, file):
+    folder.mkdir(parents=True, exist_ok=True)
+    with files.locked(folder / "lock", "filled", wait=True):
+      if not file.is_at(path):
         _announce(name)
         _download(data_set, file, path)
   return paths
-
-
-def _by_hand(data_set: DataSet, folder: Path) -> str:
-  """Returns what a user without a network can do, for an error."""
-  every = [file for files in data_set.files.values() for file in files]
-  needed = [file for file in every if not _is_valid(folder / file.name, file)]
-  wrong = [file.name for file in needed if (folder / file.name).exists()]
-  urls = [
-    data_set.url(file) + f" (as {file.alias})" * bool(file.alias)
-    for file in needed
-  ]
-  others = f"; not the published file there: {', '.join(wrong)}" * bool(wrong)
-  return (
-    f"get {' and '.join(dict.fromkeys(urls))} on another machine and put it in"
-    f" {folder}{others}"
-  )
-
-
-def _is_valid(path: Path, file: File) -> bool:
-  """Whether a file of the cache is that of the set."""
-  algorithm, _, checksum = f"sha256:{file.checksum}".rpartition(":")
-  try:
-    with path.open("rb") as content:
-      digest = hashlib.file_digest(content, algorithm.rpartition(":")[2])
-  except OSError:
-    return False
-  return digest.hexdigest() == checksum
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-  """Holds the lock of a folder, and removes what a killed process left."""
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = files.lock(folder / "lock", wait=True)
-    assert lock is not None, "`wait` returns with the lock"
-    with lock:
-      # Named by Python's tempfile, for pooch.
-      for unfinished in folder.glob("tmp" + 8 * "[a-z0-9_]"):
-        unfinished.unlink()
-      yield
-  except OSError as error:
-    raise MachineError(
-      f"{folder}: cannot be written: {error.strerror or error}; the environment"
-      " variable XDG_CACHE_HOME names another place"
-    ) from None
 
 
 @functools.cache
@@ -209,29 +177,23 @@ def _announce(name: str):
 def _download(data_set: DataSet, file: File, path: Path):
   import pooch  # Imports requests, which only this needs.
 
-  url = data_set.url(file)
-  known = file.checksum if ":" in file.checksum else f"sha256:{file.checksum}"
   pooch.get_logger().setLevel("WARNING")
   try:
-    pooch.retrieve(url, known, path.name, path.parent)
+    url = data_set.url(file)
+    pooch.retrieve(url, file.digest, path.name, path.parent)
   except (OSError, ValueError) as error:  # ValueError: another checksum.
+    cause: BaseException = error
+    # requests and urllib3 wrap the error of the system.
+    while inner := cause.__cause__ or cause.__context__:
+      cause = inner
+    every = (file for files in data_set.files.values() for file in files)
+    needed = [
+      data_set.url(file) + f" (as {file.alias})" * bool(file.alias)
+      for file in every
+      if not file.is_at(path.with_name(file.name))
+    ]
     raise MachineError(
-      f"data.source={data_set.name!r}: {url} cannot be fetched"
-      f" ({_reason(error)}); {_by_hand(data_set, path.parent)}"
+      f"data.source={data_set.name!r}: {file.path} cannot be fetched"
+      f" ({' '.join(str(cause).split())}); get {' and '.join(needed)} on"
+      f" another machine and put it in {path.parent}"
     ) from None
-
-
-def _reason(error: BaseException) -> str:
-  """Returns why a file cannot be fetched, in a few words.
-
-  The error of the system is the last cause that requests and urllib3 wrap.
-  """
-  if isinstance(error, ValueError):
-    return "the content has another checksum"
-  response = getattr(error, "response", None)
-  if response is not None:
-    return f"{response.status_code} {response.reason}"
-  while error.__cause__ or error.__context__:
-    error = error.__cause__ or error.__context__ or error
-  reason = getattr(error, "strerror", None) or error
-  return " ".join(str(reason).split())[:80]

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 from absl import flags
 
@@ -176,16 +176,17 @@ def parse_flags(parsed: flags.FlagValues, argv: list[str]) -> bool:
   try:
     arguments = parsed([argv[0], *(asked or ["--help="])])[1:]
   except flags.UnrecognizedFlagError as error:
-    names = [name for name in parsed if not name.startswith(_PREFIX)]
-    _refuse_unknown(error.flagname, names)
+    flag = error.flagname.removeprefix(_PREFIX).replace("-", "_")
+    near = [f"--{_PREFIX}{x}" for x in suggestions.fields(flag, FIELDS)]
+    others = [name for name in parsed if not name.startswith(_PREFIX)]
+    other = suggestions.near(error.flagname, others, 0.75)
+    near = near or ([f"--{other}"] if other else [])
+    hint = suggestions.question(near)
+    raise UserError(f"--{error.flagname}: no such flag{hint}") from None
   except ValueError as error:  # As of --noconfig.seed=3.
     raise UserError(str(error)) from None
   if arguments:
-    word = arguments[0]
-    words = {"mode": MODES, "config": config_lib.config_names()}
-    near = [f"--{flag}={word}" for flag in words if word in words[flag]]
-    hint = suggestions.question(near)
-    raise UserError(f"{word!r}: not a flag; flags begin with --{hint}")
+    raise UserError(f"{arguments[0]!r}: not a flag; flags begin with --")
   for name in ("config", "mode", "workdir"):
     if parsed[name].value == "":
       raise UserError(f"--{name}=: must not be empty")
@@ -198,18 +199,6 @@ def parse_flags(parsed: flags.FlagValues, argv: list[str]) -> bool:
   if parsed.follow and parsed.mode != "detect":
     raise UserError(f"--follow: needs --mode=detect, not {parsed.mode}")
   return distributed
-
-
-def _refuse_unknown(flag: str, names: list[str]) -> NoReturn:
-  """Refuses an unknown flag; suggests one of these names, or a field."""
-  name = flag.removeprefix(_PREFIX).replace("-", "_")
-  near = suggestions.fields(name, FIELDS)
-  in_group = [field for field in FIELDS if field.startswith(f"{name}.")]
-  near = [f"--{_PREFIX}{field}" for field in in_group[:1] or near]
-  other = suggestions.near(name, names, 0.75)
-  if other and not in_group and "." not in flag:
-    near = [f"--{other}"]
-  raise UserError(f"--{flag}: no such flag{suggestions.question(near)}")
 
 
 def information(parsed: flags.FlagValues, path: str) -> Iterable[str]:
@@ -240,24 +229,22 @@ def overview(path: str, parsed: flags.FlagValues) -> str:
     path: of the program, argv[0].
     parsed: the flags.
   """
-  program = command.program(path)
   groups = ", ".join(config_lib.groups_of_fields())
-  settings = textwrap.wrap(_SETTINGS.format(groups=groups), _WIDTH - 2)
+  settings = _SETTINGS.format(groups=groups)
   described = {
-    f"--{flag.name}": str(flag.help)
-    for module in parsed.flags_by_module_dict().values()
-    for flag in module
-    if not flag.name.startswith(_PREFIX)
+    f"--{name}": str(parsed[name].help)
+    for name in parsed
+    if not name.startswith(_PREFIX)
   }
   return "\n".join(
     [
-      _USAGE.format(program=program),
+      _USAGE.format(program=command.program(path)),
       "Modes, --mode=MODE:",
       *_table(mode_lines()),
       "\nConfigs, --config=NAME:",
       *_table(config_lines()),
       "\nSettings:",
-      *textwrap.indent("\n".join(settings), "  ").splitlines(),
+      textwrap.indent(textwrap.fill(settings, _WIDTH - 2), "  "),
       "\nFlags:",
       *_table(described),
     ]
@@ -313,9 +300,10 @@ def fields_help(wanted: str, config: Config) -> str:
   if not names:
     groups = config_lib.groups_of_fields()
     near = suggestions.question(suggestions.fields(wanted, FIELDS))
+    hint = suggestions.hint(wanted, groups) or near
     raise UserError(
       f"--help={wanted}: must be all, a field such as data.window, or one of"
-      f" {', '.join(groups)}{near or suggestions.hint(wanted, groups)}"
+      f" {', '.join(groups)}{hint}"
     )
   values, lines = config_lib.flat(config), []
   for name in names:

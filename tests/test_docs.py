@@ -126,7 +126,7 @@ def begun(tmp_path_factory):
     workdir = folder / "runs" / path.stem
     workdir.mkdir(parents=True)
     config = config_lib.read_config(path)
-    config_lib.save(config, workdir / "config.json")
+    (workdir / "config.json").write_bytes(config_lib.encoded(config))
   (folder / "runs" / "mine").symlink_to(folder / "runs" / "rnn")
   for name in "app", "dpkg", "shop", "shop-2":  # Of docs/howto/detect.md.
     (folder / "runs" / name).symlink_to(folder / "runs" / "logs")

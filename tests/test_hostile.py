@@ -297,7 +297,7 @@ REFUSED: list[tuple] = [
   (
     "figures are none",
     text("metrics.csv", "what is this\n1\n"),
-    "metrics.csv: its first column must be step",
+    "metrics.csv: must have the columns step",
     TRAIN,
   ),
   # position/metadata.

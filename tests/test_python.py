@@ -130,7 +130,7 @@ def test_a_training_from_python(trained, tmp_path, monkeypatch, capsys):
   pytest.importorskip("pandas")
   monkeypatch.chdir(tmp_path)
   config = seqrnn.load(trained / "runs" / "a").config
-  config_lib.save(config, tmp_path / "mine.json")
+  (tmp_path / "mine.json").write_bytes(config_lib.encoded(config))
   handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
   environment = dict(os.environ)
   made = {"learning_rate": 0.25, "data.path": Path(config.data.path)}

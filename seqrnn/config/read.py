@@ -278,12 +278,6 @@ def expand(config: Config):
       set_field(config, name, os.path.expanduser(fields[name]))
 
 
-def save(config: Config, path: Path):
-  """Writes the config as JSON, atomically."""
-  with files.atomic_write(path, "wb") as file:
-    file.write(encoded(config, recorded=False))
-
-
 def encoded(config: Config, recorded: bool = True) -> bytes:
   """Returns the config as JSON.
 

@@ -13,6 +13,7 @@ ALIASES = {
   "hidden_dim": "model.hidden_size",
   "lr": "optimizer.learning_rate",
   "max_iters": "train.max_steps",
+  "model": "model.cell",
   "num_epochs": "train.epochs",
   "num_layers": "model.layers",
   "optim": "optimizer.name",

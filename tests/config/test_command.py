@@ -117,7 +117,9 @@ def test_settings_without_effect_are_reported_before_a_mode(here, capfd):
   command.resolve(parsed, {}, None)
   assert capfd.readouterr().err == ""  # The first of several reports it.
   # JSON has all fields.
-  config_lib.save(config_lib.read_config(here / "own.py"), here / "own.json")
+  (here / "own.json").write_bytes(
+    config_lib.encoded(config_lib.read_config(here / "own.py"))
+  )
   resolve("--config=own.json")
   assert capfd.readouterr().err == ""
 
@@ -146,7 +148,7 @@ def test_a_refusal_names_the_remedy(here, capfd):
 def test_flags_that_a_mode_does_not_read_are_reported(here, capfd):
   run = here / "runs" / "a"
   run.mkdir(parents=True)
-  config_lib.save(base.get_config(), run / "config.json")
+  (run / "config.json").write_bytes(config_lib.encoded(base.get_config()))
   flags = ["--workdir=runs/a", "--mode=sample"]
   resolve(*flags, "--config.sample.seed=1", "--config.data.path=x")
   assert capfd.readouterr().err == ""
@@ -155,7 +157,7 @@ def test_flags_that_a_mode_does_not_read_are_reported(here, capfd):
   assert line.startswith("warning: config.seed=1: has no effect with --mode=")
   assert line.endswith("; did you mean config.sample.seed?\n")
   # It names the workdir of the config.
-  config_lib.save(base.get_config(), here / "a.json")
+  (here / "a.json").write_bytes(config_lib.encoded(base.get_config()))
   resolve("--config=a.json", *flags, "--config.seed=0")
   assert capfd.readouterr().err == ""
   assert cli.main(["run.py", "--mode=evaluate"]) == 2

@@ -127,7 +127,7 @@ def test_a_config_survives_its_file(config, tmp_path):
   config.data.path = "/corpora/\u00e4lter.txt"
   config.train.max_steps = 7
   config.optimizer.learning_rate = 0.1 + 0.2
-  config_lib.save(config, tmp_path / "config.json")
+  (tmp_path / "config.json").write_bytes(config_lib.encoded(config))
   again = config_lib.read_config(tmp_path / "config.json")
   assert config_lib.flat(again) == config_lib.flat(config)
   assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
@@ -146,7 +146,7 @@ def test_a_file_may_hold_some_fields_only(config, tmp_path):
 
 def test_a_run_of_another_format_is_refused(config, tmp_path):
   path = tmp_path / "config.json"
-  config_lib.save(config, path)
+  path.write_bytes(config_lib.encoded(config))
   assert config_lib.read_run(tmp_path) == config
   for number in (None, 0, 2, True, 1.0, "1"):
     path.write_text(json.dumps({"format": number}))

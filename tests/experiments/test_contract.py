@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
   """A folder in which the task `share` is trained."""
   folder = tmp_path_factory.mktemp("share")
   fields = {"task": "share", "optimizer.learning_rate": 0.01}
-  config_lib.save(tiny(folder, fields), folder / "config.json")
+  (folder / "config.json").write_bytes(config_lib.encoded(tiny(folder, fields)))
   with pytest.MonkeyPatch.context() as patch:
     patch.setitem(experiments.TASKS, "share", share)
     yield folder

@@ -134,7 +134,7 @@ def test_parts_that_do_not_learn_and_fields_that_the_data_change(
 ):
   fields = {"train.freeze": "layer1", "train.fit_to_data": "train.epochs"}
   path = tmp_path / "config.json"
-  config_lib.save(tiny(tmp_path, fields), path)
+  path.write_bytes(config_lib.encoded(tiny(tmp_path, fields)))
   flags = ["run.py", f"--config={path}", f"--workdir={tmp_path / 'run'}"]
   flags += ["--mode=describe"]
   assert cli.main(flags) == 0

@@ -61,7 +61,7 @@ def begun(folder, fields):
   (workdir / "vocabulary.json").write_bytes(
     vocabulary.encoded(experiment.vocabularies)
   )
-  config_lib.save(config, workdir / "config.json")
+  (workdir / "config.json").write_bytes(config_lib.encoded(config))
   params = drawn(experiment, 0.3)
   crc32 = experiment.facts("train")["crc32"]
   position = Position(step=7, best_step=7, crc32=crc32)

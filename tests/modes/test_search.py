@@ -155,7 +155,7 @@ def objective(monkeypatch):
 
   def put(loss):
     def run(_, config, folder, should_stop):
-      config_lib.save(config, folder / "config.json")
+      (folder / "config.json").write_bytes(config_lib.encoded(config))
       losses = loss(config)
       for step, value in enumerate(np.atleast_1d(losses).tolist(), 1):
         row = {"step": step, "validation_loss": value}
@@ -447,7 +447,7 @@ def test_workers_share_the_trials_and_one_may_be_killed(
       "search.storage": url,
     },
   )
-  config_lib.save(config, tmp_path / "c.json")
+  (tmp_path / "c.json").write_bytes(config_lib.encoded(config))
   workdir, pipe = tmp_path / "s", subprocess.PIPE
   process = subprocess.Popen(
     [sys.executable, "-m", "seqrnn", f"--config={tmp_path / 'c.json'}"]

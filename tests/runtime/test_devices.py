@@ -182,7 +182,7 @@ def test_what_runs_on_the_cpu_alone(machine, monkeypatch, tmp_path):
     raise Enough(on_cpu, inline)
 
   monkeypatch.setattr(launch, "configure_device", configure)
-  config_lib.save(base.get_config(), tmp_path / "config.json")
+  (tmp_path / "config.json").write_bytes(config_lib.encoded(base.get_config()))
   line = [f"--config={tmp_path / 'config.json'}", f"--workdir={tmp_path}"]
   for flags, expected in (
     (["--mode=detect", "--follow"], (True, True)),

@@ -32,8 +32,7 @@ FIELDS = group(
     "The labels in files. text: none. tab: label, tab, text. space: label,"
     " space, text. csv, jsonl: a table. folders: a folder a label. files: a"
     " file a label. columns: a word and its tag a line. conllu: CoNLL-U."
-    " parallel: tags in data.tags_file. spaces: whether white space follows a"
-    " symbol.",
+    " parallel: tags in data.tags_file. spaces: if a space follows a symbol.",
   ),
   text_column=rules.COLUMN(
     "The column of the text or word, by name or number (-1: the last). Empty:"
@@ -48,8 +47,7 @@ FIELDS = group(
     when.TABLE,
   ),
   tags_file=input_path(
-    "The tags of a file of sentences. * stands for its name without suffix, as"
-    " in '*.tags'.",
+    "The tags of a file of sentences. * stands for its stem, as in '*.tags'.",
     {"data.format": ("parallel",)},
   ),
   log_format=choice(
@@ -87,13 +85,9 @@ FIELDS = group(
     "many_to_many: each symbol of a window predicts the next. many_to_one: the"
     " window predicts the symbol after it.",
   ),
-  window=rules.COUNT(
-    "T, the symbols of a window; gradients reach no further.", default=64
-  ),
+  window=rules.COUNT("T, the symbols of a window.", default=64),
   step=rules.COUNT("Symbols between window starts. Empty: data.window."),
-  offset=rules.NATURAL(
-    "The position of the first training window in a document.", default=0
-  ),
+  offset=rules.NATURAL("The first window's start in a document.", default=0),
   random_offset=rules.SWITCH("Draw an offset for each document and epoch."),
   buckets=rules.integer(1, 64)(
     "The number of batch lengths; windows of similar length share a batch."
@@ -104,9 +98,7 @@ FIELDS = group(
     "The windows to classify of a text longer than data.window.",
     when.CLASSIFICATION,
   ),
-  stateful=rules.SWITCH(
-    "Read B streams and pass the carry on (truncated BPTT)."
-  ),
+  stateful=rules.SWITCH("Read B streams and keep the carry (truncated BPTT)."),
 )
 
 FIELDS |= group(
@@ -147,11 +139,8 @@ FIELDS |= group(
     "How the splits are made. documents: by a hash of names. last_documents:"
     " the last ones. shared_lines: as documents, but keep together those that"
     " share long lines. tails: the end of every document. stream_tails: the"
-    " ends of B parts of one text. auto: documents if there are at least 10,"
-    " else tails.",
+    " ends of B parts of one text. auto: documents if 10 or more, else tails.",
   ),
-  validation_fraction=rules.SHARE(
-    "The validation share of the symbols.", default=0.05
-  ),
-  test_fraction=rules.SHARE("The test share of the symbols.", default=0.05),
+  validation_fraction=rules.SHARE("The share of validation.", default=0.05),
+  test_fraction=rules.SHARE("The share of the test split.", default=0.05),
 )

@@ -7,9 +7,7 @@ from seqrnn.config.fields import conditions as when
 FIELDS = group(
   "detect",
   path=input_path("The sessions to score. Empty: the test split."),
-  anomalous_path=input_path(
-    "Anomalous sessions; those of detect.path are then normal."
-  ),
+  anomalous_path=input_path("Anomalous sessions; detect.path has normal ones."),
   labels=input_path("A CSV file with sessions and their labels."),
   normal_labels=rules.TEXT(
     "The labels of normal sessions, in any case, separated by commas.",
@@ -23,8 +21,7 @@ FIELDS = group(
   ),
   idle=rules.NOT_NEGATIVE(
     "Seconds, or lines of a log without times, after which a session is"
-    " complete; the end of an open one is not scored. Empty: learned. 0: all"
-    " are complete."
+    " complete; the end of an open one is left out. Empty: learned. 0: all are."
   ),
   short=choice(
     "score flag",
@@ -59,13 +56,9 @@ FIELDS = group(
     when.DETECTION | {"detect.rule": ("budget",)},
     default=100,
   ),
-  top_k=rules.COUNT(
-    "An event outside the k most likely ones is a miss.", default=9
-  ),
+  top_k=rules.COUNT("An event outside the k most likely is a miss.", default=9),
   events=choice("flagged all none", "The sessions with events in events.csv."),
-  bootstrap=rules.NATURAL(
-    "The bootstrap samples for confidence intervals.", default=200
-  ),
+  bootstrap=rules.NATURAL("Samples of confidence intervals.", default=200),
   engine=choice(
     "local spark",
     "spark: Apache Spark scores with the models of the last detection (extra"
@@ -87,9 +80,7 @@ FIELDS = group(
     default=60.0,
   ),
   input=input_path("The log that --follow reads. Empty: standard input."),
-  followed=rules.COUNT(
-    "Open sessions of --follow; then the oldest end.", default=100_000
-  ),
+  followed=rules.COUNT("The most open sessions of --follow.", default=100_000),
   port=rules.LISTENS(
     "The port of --follow for /metrics and /healthz, on this machine; 0: any"
     " free one. ADDRESS:PORT opens it to others, without a password.",

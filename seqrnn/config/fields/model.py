@@ -10,9 +10,7 @@ FIELDS = group(
     "The recurrent cell; seqrnn/models/cells.py has the equations.",
     default="lstm",
   ),
-  hidden_size=rules.SIZE(
-    "The units of a layer in each direction.", default=128
-  ),
+  hidden_size=rules.SIZE("The units of a layer in a direction.", default=128),
   parameters=rules.COUNT(
     "A budget instead of hidden_size: the run uses the largest hidden size"
     " whose model has at most this many parameters."
@@ -33,13 +31,10 @@ FIELDS = group(
     "Heads of a gap model. joint: from both sides. all: also from the past and"
     " from the future alone, so that it can sample.",
   ),
-  embedding_size=rules.SIZE(
-    "The embedding size. Empty: cells read one-hot symbols."
-  ),
+  embedding_size=rules.SIZE("Empty: cells read one-hot symbols, no embedding."),
   embedding_scale=rules.POSITIVE(
     "The standard deviation of the initial embedding. Empty: that of"
-    " model.initial_scale, or 1. A small one, as 0.03, keeps rare symbols near"
-    " zero.",
+    " model.initial_scale, or 1. A small one keeps rare symbols near zero.",
     when.SYMBOLS | {"model.tied": (False,)},
   ),
   embedding_path=input_path(
@@ -81,16 +76,11 @@ FIELDS = group(
     "Dropout with one mask for all steps of a sequence or window (Gal &"
     " Ghahramani 2016)."
   ),
-  recurrent_dropout=rules.SHARE(
-    "Variational dropout of the state before its product."
-  ),
+  recurrent_dropout=rules.SHARE("Variational dropout of the state."),
   weight_drop=rules.SHARE(
-    "The share of recurrent weights that are zero for a batch (Merity et al."
-    " 2017)."
+    "The share of recurrent weights zeroed for a batch (Merity et al. 2017)."
   ),
-  symbol_dropout=rules.SHARE(
-    "The share of training inputs that become unknown."
-  ),
+  symbol_dropout=rules.SHARE("The share of training inputs made unknown."),
   input_noise=rules.NOT_NEGATIVE(
     "The deviation of noise added to training frames.", default=0.0
   ),
@@ -99,9 +89,7 @@ FIELDS = group(
 FIELDS |= group(
   "model",
   when.task("tagging"),
-  letters=rules.SIZE(
-    "The units, in each direction, of an LSTM over the characters of a word."
-  ),
+  letters=rules.SIZE("The units, each way, of an LSTM over a word's letters."),
   affixes=rules.integer(1, 8)(
     "The longest prefix and suffix of a word that are features, instead of"
     " model.letters; faster."

@@ -36,8 +36,7 @@ FIELDS |= group(
   "sample",
   *when.SAMPLED,
   temperature=rules.TEMPERATURES(
-    "One or several temperatures, which divide logits; 0 takes the most likely"
-    " symbol.",
+    "One or several temperatures, to divide logits; 0: the most likely symbol.",
     default=(1.0,),
   ),
   length=rules.COUNT("The symbols of a text.", default=500),
@@ -73,17 +72,14 @@ FIELDS |= group(
     "A file with a JSON schema that each text, without sample.prime, satisfies"
     " (extra `patterns`)."
   ),
-  min_p=rules.ABOVE_0(
-    "Draw symbols of p >= min_p * max p (Nguyen et al. 2024)."
-  ),
+  min_p=rules.ABOVE_0("Draw symbols of p >= min_p max p (Nguyen et al. 2024)."),
   repetition_penalty=rules.PENALTY(
     "Divide positive logits of repeated symbols by this, and multiply negative"
     " ones (Keskar et al. 2019)."
   ),
   no_repeat=rules.COUNT("Draw no n-gram of this length twice."),
   stop=rules.STOPS(
-    r'A text, or a JSON list of texts such as ["\n"], that ends a sample and is'
-    " no part of it."
+    r'A text, or a JSON list of texts such as ["\n"], that ends it.'
   ),
 )
 
@@ -98,8 +94,7 @@ FIELDS |= group(
   layer=rules.COUNT("The layer, from 1. Empty: the last.", when.STATES),
   pooling=choice(
     "mean last max",
-    "A text's vector. last: each direction's final state. mean, max: over the"
-    " symbols.",
+    "A text's vector. last: each direction's final state. mean, max: of all.",
     {"embed.of": ("texts",)},
   ),
 )

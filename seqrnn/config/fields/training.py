@@ -7,15 +7,11 @@ from seqrnn.config.fields import conditions as when
 FIELDS = group(
   "optimizer",
   name=choice("adam rmsprop sgd adagrad adamw", "The optimizer."),
-  learning_rate=rules.POSITIVE(
-    "The learning rate, before the schedule's factor.", default=2e-3
-  ),
+  learning_rate=rules.POSITIVE("The rate before its schedule.", default=2e-3),
   decay=rules.SHARE(
     "Decay of the mean square.", when.optimizer("rmsprop"), default=0.9
   ),
-  momentum=rules.SHARE(
-    "Momentum of updates.", when.optimizer("sgd", "rmsprop")
-  ),
+  momentum=rules.SHARE("Momentum.", when.optimizer("sgd", "rmsprop")),
   nesterov=rules.SWITCH("Use Nesterov's momentum (SGD)."),
   dampened=rules.SWITCH("Gradients times 1 - momentum.", when.optimizer("sgd")),
   epsilon=rules.POSITIVE(
@@ -24,8 +20,7 @@ FIELDS = group(
     default=1e-8,
   ),
   weight_decay=rules.NOT_NEGATIVE(
-    "AdamW: the decoupled decay, times the learning rate. Others: the L2"
-    " penalty.",
+    "AdamW: the decoupled decay, times the learning rate. Others: L2.",
     default=0.0,
   ),
   layer_decay=rules.ABOVE_0(
@@ -41,12 +36,9 @@ FIELDS |= group(
     "constant exponential step cosine linear plateau",
     "The learning rate. exponential: times `factor` each epoch from `after` on."
     " step: times `factor` every `after` epochs. cosine, linear: to 0 at the"
-    " last step. plateau: times `factor` after `after` evaluations without"
-    " improvement.",
+    " last step. plateau: times `factor` if `after` evaluations gain nothing.",
   ),
-  warmup_steps=rules.NATURAL(
-    "The steps of linear warmup before the schedule.", default=0
-  ),
+  warmup_steps=rules.NATURAL("Steps of linear warmup, at first.", default=0),
   factor=rules.ABOVE_0(
     "The factor that lowers the learning rate.",
     when.FACTOR,
@@ -61,16 +53,13 @@ FIELDS |= group(
 
 FIELDS |= group(
   "train",
-  batch_size=rules.COUNT(
-    "B, the batch size of all devices together.", default=64
-  ),
+  batch_size=rules.COUNT("B, the batch size of all devices.", default=64),
   cpu_devices=rules.integer(1, 64)(
     "CPU devices of a process. Empty: 2 for small layers, else 1."
     " JAX_NUM_CPU_DEVICES takes precedence."
   ),
   cpu_threads=rules.integer(1, 1024)(
-    "CPU threads of a process. Empty: a thread a core. PJRT_NPROC takes"
-    " precedence."
+    "CPU threads of a process. Empty: a thread a core. PJRT_NPROC wins."
   ),
   epochs=rules.COUNT("The maximum number of epochs.", default=10),
   fit_to_data=rules.FITTED(
@@ -102,16 +91,12 @@ FIELDS |= group(
   patience=rules.COUNT("Stop after this many evaluations without improvement."),
   label_smoothing=rules.SHARE("The share of a target spread over all symbols."),
   ema=rules.BETWEEN_0_1("Use averaged parameters, with this decay a step."),
-  tensorboard=rules.SWITCH(
-    "Write figures for TensorBoard (extra `tensorboard`)."
-  ),
+  tensorboard=rules.SWITCH("Write for TensorBoard (extra `tensorboard`)."),
 )
 
 FIELDS |= group(
   "checkpoint",
-  keep=rules.COUNT(
-    "The latest checkpoints to keep, besides the best.", default=2
-  ),
+  keep=rules.COUNT("The latest checkpoints to keep, and the best.", default=2),
   every=rules.COUNT("Steps between checkpoints. Empty: only at evaluations."),
   step=rules.NATURAL("The step of the checkpoint to read. Empty: the best."),
 )

@@ -352,7 +352,7 @@ def test_a_run_keeps_the_format_that_it_has_found(tmp_path, capfd):
     "a.log: data.log_format='time': fits 1 of the first 1 lines; line 1: time"
     " '2026-11-25 12:00:01', session 'a.log', template 'on'\n"
   )
-  config_lib.save(resolved, workdir / "config.json")
+  (workdir / "config.json").write_bytes(config_lib.encoded(resolved))
   # Whatever the file has become, and nobody looks at it.
   (tmp_path / "logs" / "a.log").write_text('{"msg": "on"}\n')
   assert train.check_owner(config, workdir) == resolved
