@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 
 from seqrnn.configs import base
+from seqrnn.errors import UserError
 from seqrnn.logs.detect import calibration, deployed
 from seqrnn.logs.detect.scores import CANDIDATES, COMBINED, STANDARD
+from seqrnn.logs.detect.selection import (
+  ANOMALOUS,
+  NORMAL,
+  UNANSWERED,
+  select,
+)
 
 NAMES = (*CANDIDATES, "unknown")
 
@@ -56,12 +63,12 @@ def test_half_of_the_sessions_choose_and_the_other_half_calibrates(settings):
     assert group.scores.tolist() == sorted(arrays["score max"][some])
 
 
-@pytest.mark.parametrize("given", [None, "max, markov_5"])
-def test_where_nothing_is_chosen_all_sessions_calibrate(settings, given):
-  settings.scores = given
-  arrays = arrays_of(np.random.default_rng(0), gain=4.0 if given else 0.0)
+@pytest.mark.parametrize("scores", [None, "max, markov_5"])
+def test_where_nothing_is_chosen_all_sessions_calibrate(settings, scores):
+  settings.scores = scores
+  arrays = arrays_of(np.random.default_rng(0), gain=4.0 if scores else 0.0)
   normal = calibration.normal_scores(arrays, settings)
-  names = STANDARD.names if given is None else ("max", "markov_5")
+  names = STANDARD.names if scores is None else ("max", "markov_5")
   assert normal.choice.combination.names == names
   assert normal.scores[COMBINED].n == arrays["counts"].sum()
 
@@ -85,3 +92,45 @@ def test_a_deployed_calibration_is_that_of_the_detection(settings, gain):
   new = {name: rng.exponential(size=(2, 50)) for name in NAMES}
   p = [n.scores[COMBINED].p_values(n.combined(new)) for n in (batch, normal)]
   np.testing.assert_array_equal(*p)
+
+
+@pytest.mark.parametrize("contamination", [0.0, 0.2])
+def test_anomalous_sessions_calibrate_as_if_they_were_not_there(
+  settings, contamination
+):
+  rng = np.random.default_rng(0)
+  settings.update({"contamination": contamination, "scores": "max,mean"})
+  arrays = arrays_of(rng, (150, 150))
+  # A second mode, in both models.
+  mode = np.zeros(300, bool)
+  mode[rng.permutation(300)[:40]] = True
+  arrays["score max"][mode] += 30
+  answers = np.where(rng.random(300) < 0.2, ANOMALOUS, UNANSWERED)
+  # Answers do not change what cleaning finds: the mode is left out, however
+  # many of its sessions are known.
+  answers[np.flatnonzero(mode)[:30]] = ANOMALOUS
+  answers[np.flatnonzero(mode)[30:33]] = NORMAL
+  normal = calibration.normal_scores(arrays, settings, answers)
+  cleaned = mode & (answers == UNANSWERED) & bool(contamination)
+  out, counts = (answers == ANOMALOUS) | cleaned, arrays["counts"]
+  np.testing.assert_array_equal(normal.selection.calibrates, ~out)
+  assert normal.selection.left_out == counts[out].sum()
+  assert normal.selection.cleaned == counts[cleaned].sum()
+  assert normal.selection.answered(NORMAL) == counts[answers == NORMAL].sum()
+  without = {  # Each session has one event.
+    name: array[~out] if len(array) == 300 else array
+    for name, array in arrays.items()
+  }
+  settings.contamination = 0.0
+  expected = calibration.normal_scores(without, settings)
+  pairs = [(normal.events, expected.events)]
+  pairs += [(normal.scores[n], expected.scores[n]) for n in expected.scores]
+  for one, other in pairs:
+    for group, same in zip(one.groups, other.groups, strict=True):
+      np.testing.assert_array_equal(group.scores, same.scores)
+      np.testing.assert_array_equal(group.above, same.above)
+  np.testing.assert_array_equal(
+    normal.leave_one_out.scores, expected.leave_one_out.scores
+  )
+  with pytest.raises(UserError, match=r"^review.csv, detect.contam.*=0: leave"):
+    select(arrays, 0.0, np.where(arrays["model"] == 1, ANOMALOUS, 0))

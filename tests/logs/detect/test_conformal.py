@@ -1,10 +1,13 @@
 """Conformal thresholds against counting, rankings against scikit-learn."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from seqrnn.configs import base
+from seqrnn.data.logs.sessions import Sessions
 from seqrnn.logs.detect import evaluation
 from seqrnn.logs.detect.conformal import (
   Calibration,
@@ -234,3 +237,40 @@ def test_the_bootstrap_knows_how_sure_a_share_is():
   width = 1.96 * math.sqrt(share * (1 - share) / 400)
   assert low == pytest.approx(share - width, abs=0.01)
   assert high == pytest.approx(share + width, abs=0.01)
+
+
+def test_figures_are_of_the_sessions_that_have_a_label():
+  settings = base.get_config().detect
+  settings.rate = 0.3
+  rng = np.random.default_rng(0)
+  scores = {"combined": rng.exponential(1, 60)}
+  labels = rng.random(60) < 0.3
+  labelled = rng.random(60) < 0.7
+  own = CrossCalibration([Calibration(rng.exponential(1, 200))])
+  normal = SimpleNamespace(scores={"combined": own})
+
+  def table(some, labelled):
+    number = int(some.sum())
+    empty = np.zeros(0, np.int32)
+    findings = SimpleNamespace(
+      decision=SimpleNamespace(
+        scores={"combined": scores["combined"][some]},
+        flags=scores["combined"][some] > 2,
+      ),
+      distinct=SimpleNamespace(which=np.arange(number)),
+      sessions=Sessions(
+        empty,
+        np.zeros(number + 1, int),
+        [""] * number,
+        labels=labels[some],
+        labelled=labelled,
+      ),
+    )
+    return evaluation.metrics_by_score(findings, normal, settings)["combined"]
+
+  every = np.ones(60, bool)
+  mixed, alone = table(every, labelled), table(labelled, None)
+  flagged = mixed.pop("flagged"), alone.pop("flagged")
+  assert flagged[0] > flagged[1]  # All that are flagged are counted.
+  assert mixed == alone != table(every, None)
+  assert 0 < alone["average_precision"] < 1

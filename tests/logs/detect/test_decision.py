@@ -7,16 +7,51 @@ import numpy as np
 import pytest
 
 from seqrnn.configs import base
-from seqrnn.logs.detect import findings
+from seqrnn.logs.detect import calibration
 from seqrnn.logs.detect.conformal import Calibration, CrossCalibration
 from seqrnn.logs.detect.detector import SessionScores
+from seqrnn.logs.detect.findings import SEVERITIES, decide
 from seqrnn.logs.detect.scores import BASELINES, EVENT, NETWORK, SHORT, WORDS
 from seqrnn.scoring.scoring import UNRANKED
 
 
-def test_severity_counts_signs():
+def scores_of(nll, rank, bounds, scores, counts=None, short=None):
+  """Scores by models of equal surprisals; `scores` are the highest ones."""
+  nll, rank, bounds = map(np.asarray, (nll, rank, bounds))
+  models, count = np.atleast_2d(scores).shape
+  return SessionScores(
+    nll=nll,
+    rank=rank,
+    member_nll=np.tile(nll, (models, 1)),
+    targets=rank,
+    bounds=bounds,
+    scores={
+      "max": np.atleast_2d(scores),
+      "unknown": np.zeros((models, count)),
+    },
+    counts=np.ones(count, int) if counts is None else counts,
+    short=np.zeros(count, bool) if short is None else short,
+    lengths=np.diff(bounds),
+    seconds=1.0,
+  )
+
+
+@pytest.fixture
+def settings() -> Any:
+  return base.get_config().detect
+
+
+def normal_of(scores, nll, settings):
+  """Normal sessions with one event each, the last with the others."""
+  bounds = np.append(np.arange(len(scores)), len(nll))
+  part = scores_of(nll, np.ones(len(nll), int), bounds, scores)
+  arrays = calibration.calibration_arrays([part]) | {"steps": np.array([1])}
+  settings.update({"scores": "max", "contamination": 0.0})
+  return calibration.normal_scores(arrays, settings)
+
+
+def test_severity_counts_signs(settings):
   """Of 99 normal sessions of four models each, whose scores are 1 to 99."""
-  settings: Any = base.get_config().detect
   settings.rate = 0.04
   sessions = [  # Score by each model, unknown, flagged of 8 events -> severity.
     ([100, 100, 99, 99], 0, 1, "medium"),
@@ -34,28 +69,23 @@ def test_severity_counts_signs():
   unknown, flagged = np.array(columns[1]), np.array(columns[2])
   D, short = len(sessions), np.isinf(score_KD[0])
   place = np.tile(np.arange(8), (D, 1))
-  calibration = CrossCalibration([Calibration(np.arange(1.0, 100))] * 4)
+  scored = scores_of(
+    np.where(place < flagged[:, None], 100.0, 1).ravel(),
+    np.where(place < unknown[:, None], UNRANKED, 1).ravel(),
+    8 * np.arange(D + 1),
+    score_KD,
+    short=short,
+  )
+  scored.scores["mean"] = np.where(score_KD == 100, 98, 99.5)
+  own = CrossCalibration([Calibration(np.arange(1.0, 100))] * 4)
   normal: Any = SimpleNamespace(
-    scores={"combined": calibration, "max": calibration, "mean": calibration},
+    scores=dict.fromkeys(("combined", "max", "mean", "unknown"), own),
     events=CrossCalibration([Calibration(np.arange(999) / 10)] * 4),
     combined=lambda scores: scores["max"],
     choice=SimpleNamespace(combination=(("mean", "max"), "min")),
   )
-  nll_N = np.where(place < flagged[:, None], 100.0, 1).ravel()
-  scored = SessionScores(
-    nll=nll_N,
-    rank=np.where(place < unknown[:, None], UNRANKED, 1).ravel(),
-    member_nll=np.tile(nll_N, (4, 1)),
-    targets=np.zeros(8 * D, int),
-    bounds=8 * np.arange(D + 1),
-    scores={"max": score_KD, "mean": np.where(score_KD == 100, 98, 99.5)},
-    counts=np.ones(D, int),
-    short=short,
-    lengths=np.full(D, 8),
-    seconds=0.0,
-  )
-  decided = findings.decide(scored, normal, settings)
-  assert [findings.SEVERITIES[n] for n in decided.severity] == list(columns[3])
+  decided = decide(scored, normal, settings)
+  assert [SEVERITIES[n] for n in decided.severity] == list(columns[3])
   assert decided.flags.tolist() == [*[True] * 7, False, True]
   assert decided.models.tolist() == [2, 0, 1, 0, 0, 4, 4, 0, 0]
   assert decided.flagged_events.tolist() == flagged.tolist()
@@ -64,7 +94,7 @@ def test_severity_counts_signs():
   expected = ["max", "mean", "mean", "mean", "mean", "max", "max"]
   assert decided.reasons == [*expected, "", "short"]
   settings.rule = "events"
-  by_event = findings.decide(scored, normal, settings)
+  by_event = decide(scored, normal, settings)
   assert by_event.reasons == [*["event"] * 8, "short"]
 
 
@@ -75,4 +105,66 @@ def test_a_model_without_normal_sessions_does_not_agree():
 
 
 def test_every_score_has_words():
-  assert WORDS.keys() == {*(*NETWORK, *BASELINES, SHORT, EVENT)}
+  assert WORDS.keys() == {*NETWORK, *BASELINES, SHORT, EVENT}
+
+
+def test_an_event_never_seen_is_flagged_whatever_its_surprisal(settings):
+  scored = scores_of([1.0, 20, 2], [1, UNRANKED, 3], [0, 2, 3], np.zeros(2))
+  # Calibration met unknown events itself: no surprisal is above the threshold.
+  normal = normal_of(np.zeros(9), np.full(2000, 20.0), settings)
+  flags = decide(scored, normal, settings).event_flags
+  assert flags.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("rule", ["rate", "events", "budget", "bh", "topk"])
+def test_rules(rule, settings):
+  rng = np.random.default_rng(0)
+  settings.update({"rule": rule, "budget": 7, "top_k": 3, "rate": 0.1})
+  sizes = rng.integers(0, 6, 80)
+  bounds = np.concatenate([[0], np.cumsum(sizes)])
+  nll, rank = rng.exponential(2, sizes.sum()), rng.integers(1, 5, sizes.sum())
+  combined, counts = rng.exponential(2, 80), rng.integers(1, 3, 80)
+  short = np.arange(80) == 4
+  scored = scores_of(nll, rank, bounds, combined, counts, short)
+  normal, normal_nll = rng.exponential(1, 200), rng.exponential(1, 1000)
+  decided = decide(scored, normal_of(normal, normal_nll, settings), settings)
+  flags, event_flags = decided.flags, decided.event_flags.tolist()
+  p = (1 + (normal >= combined[:, None]).sum(axis=1)) / 201
+  # Beyond all normal ones p is that of the highest, or the next.
+  assert (np.abs(decided.p - p)[~short] < 1.01 / 201).all()
+  p = np.where(short, p, decided.p)
+  higher = normal_nll.round(4) >= nll.round(4)[:, None]
+  expected = (1 + higher.sum(axis=1)) / 1001 <= (
+    0.1 if rule == "events" else 0.001
+  )
+  expected = rank > 3 if rule == "topk" else expected
+  assert event_flags == expected.tolist()
+  in_order = np.sort(np.repeat(p[~short], counts[~short]))
+  under = in_order <= 0.1 * np.arange(1, len(in_order) + 1) / len(in_order)
+  for d in range(80):
+    flagged_events = any(event_flags[bounds[d] : bounds[d + 1]])
+    expected = {
+      "rate": p[d] <= 0.1,
+      "events": flagged_events,
+      "budget": (combined[~short] > combined[d]).sum() < 7,
+      "bh": p[d] <= in_order[under].max(),
+      "topk": flagged_events,
+    }[rule]
+    assert flags[d] == (expected or d == 4)
+  assert 3 < flags.sum() < 77
+
+
+def test_short_normal_sessions_have_no_part_in_a_calibration():
+  nll, bounds = np.arange(5.0), np.array([0, 2, 3, 5])
+  short, counts = np.array([False, True, False]), np.array([2, 9, 1])
+  scores = np.array([1.0, np.inf, 4.0])
+  part = scores_of(nll, nll, bounds, scores, counts, short)
+  arrays = calibration.calibration_arrays([part, part])
+  for name, expected in (
+    ("score max", [1, 4] * 2),
+    ("counts", [2, 1] * 2),
+    ("model", [0, 0, 1, 1]),
+    ("nll", [0, 1, 3, 4] * 2),
+    ("event_counts", [2, 2, 1, 1] * 2),
+  ):
+    assert arrays[name].tolist() == expected, name
