@@ -67,14 +67,6 @@ def test_a_gap_model_asks_for_every_symbol_of_a_segment():
     assert ("heads" in batch) == apart
 
 
-def test_inputs_that_a_head_must_not_see():
-  for T in (1, 4):
-    found = gap_model.forbidden(3, T).reshape(3, T, T)
-    for t, s in np.ndindex(T, T):
-      assert found[:, t, s].tolist() == [s == t, s >= t, s <= t]
-    np.testing.assert_array_equal(gap_model.forbidden(1, T), np.eye(T))
-
-
 def test_a_carry_is_kept_where_there_is_one(tmp_path):
   vocabularies = {"symbols": Vocabulary("char", tuple("abcde"))}
   model = parts.sequence_model(tiny(tmp_path), vocabularies, pooled=False)

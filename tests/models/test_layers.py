@@ -184,38 +184,6 @@ def test_steps_one_at_a_time_equal_equations():
 
 
 @pytest.mark.usefixtures("x64")
-def test_padding_at_either_end_changes_nothing():
-  module = bidirectional("gru", ids=True)
-  params, x, carry = arrays(7, module, True)
-  by_y = np.random.default_rng(8).normal(size=(B, T, 2 * H))
-
-  @quick_jit
-  def run(params, carry, x, mask, by_y):
-    def loss(params, carry):
-      new, y_BTH = module.apply({"params": params}, x, mask, carry)
-      valid = (y_BTH * by_y * mask[..., None]).sum()
-      last = sum(jnp.sin(leaf).sum() for leaf in jax.tree.leaves(new))
-      return valid + last, (new, y_BTH)
-
-    return jax.grad(loss, argnums=(0, 1), has_aux=True)(params, carry)
-
-  plain = np.ones((B, T), bool)
-  grads, (new, y_BTH) = run(params, carry, x, plain, by_y)
-  for front in (0, 2, 4):
-
-    def widen(a, front=front, fill=0):
-      sides = [(0, 0), (front, 4 - front)] + [(0, 0)] * (a.ndim - 2)
-      return np.pad(a, sides, constant_values=fill)
-
-    # The padding is not zero, because it must not matter.
-    wide = widen(x, fill=3), widen(plain), widen(by_y, fill=9)
-    padded_grads, (padded_new, padded_y) = run(params, carry, *wide)
-    close(padded_y[:, front : front + T], y_BTH, 1e-12)
-    close(padded_new, new, 1e-12)
-    close(padded_grads, grads, 1e-12)
-
-
-@pytest.mark.usefixtures("x64")
 def test_letters_are_the_last_states_over_the_characters_of_a_word():
   module, rng = (
     layers.Letters(bidirectional("gru"), V, D),

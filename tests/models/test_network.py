@@ -10,12 +10,10 @@ import pytest
 from flax import linen as nn
 
 from seqrnn import experiments
-from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiments import parts
 from seqrnn.models import layers, network
-from seqrnn.models.products import Lookup, rows
 from seqrnn.runtime import sharding
 from seqrnn.training.probe import probe
 from seqrnn.training.step import make_start, make_step
@@ -143,27 +141,6 @@ def test_logits_loss_and_gradients_equal_equations(tmp_path, name):
   check_gradients(
     grads, lambda p: softmax_loss(equations(p, ids), targets, weights), params
   )
-
-
-def test_no_target_is_an_input_that_may_be_read(tmp_path):
-  gap, every = {"task": "gap_model"}, [1, 1, 1, 1, 1]
-  for fields, inputs, targets, weights in (
-    ({}, "^abcd$", "abcd$", every),
-    # The last symbol is asked for, so it is no input.
-    ({"data__mapping": "many_to_one"}, "^abcd", "$", [1]),
-    (gap, "^abcd$", "^abcd$", [0, 1, 1, 1, 1, 0]),
-    ({**gap, "model__heads": "all"}, "^abcd$", "^abcd$", [0, *every]),
-  ):
-    experiment = build(tmp_path, data__window=6, **fields)
-    ids = lambda text: ["_^$?abcde".index(letter) for letter in text]
-    [batch] = experiment.batches(from_text("abcd", "char"), 0)
-    rows = {"inputs": ids(inputs), "targets": ids(targets), "weights": weights}
-    for name, row in rows.items():
-      length = batch[name].shape[1]
-      assert length == (1 if len(weights) == 1 and name != "inputs" else 6)
-      row = row + [0] * (length - len(row))
-      assert batch[name][0].tolist() == row, (fields, name)
-      assert not batch[name][1:].any()  # Rows of padding.
 
 
 def dependencies(predict, params):
@@ -452,32 +429,6 @@ def test_nothing_is_random_in_evaluation(tmp_path):
   expected, quiet, *random = map(float, losses([None, one, other]))
   assert quiet == expected
   assert len({expected, *random}) == 3
-
-
-class Through(nn.Module):
-  """No layers at all."""
-
-  def __call__(self, x_BTD, mask_BT, carry, train=False):
-    del mask_BT, train
-    return carry, rows(*x_BTD) if isinstance(x_BTD, Lookup) else x_BTD
-
-
-def test_dropout_of_the_embedding():
-  model = network.SequenceModel(Through(), V, embedding_size=64, dropout=0.25)
-  ids = np.random.default_rng(9).integers(BEGIN, V, (8, 16))
-  shapes = jax.eval_shape(model.init, jax.random.key(0), ids, ())["params"]
-  params = normal(np.random.default_rng(0), shapes)
-  params["head"] = {"kernel": np.eye(64, V), "bias": np.zeros(V)}
-  params = jax.tree.map(np.float32, params)
-  both = quick_jit(
-    lambda key: [
-      network.apply(model, params, ids, (), key)[1] for key in (None, key)
-    ]
-  )
-  plain, dropped = map(np.asarray, both(jax.random.key(1)))
-  alive = dropped != 0
-  assert alive.mean() == pytest.approx(0.75, abs=0.05)
-  close(dropped[alive], plain[alive] / 0.75, 1e-6)
 
 
 def test_decoder_of_many_to_one_reads_the_last_window(tmp_path):

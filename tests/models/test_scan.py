@@ -9,7 +9,6 @@ import pytest
 
 from seqrnn.models import cells, cpu, layers, loops, products, scan
 from seqrnn.models.products import (
-  Lookup,
   Products,
   product,
   step_dot,
@@ -75,14 +74,7 @@ class Mixed(cells.MGU):
     return f * jnp.tanh(b_BH + self.products.step(f * carry, R_HH))
 
 
-class Separate(IndRNN):
-  """No recurrent product, no bias in the loop, and z and u separate."""
-
-  additive = False
-  recurrent_bias = None
-
-
-CELLS = {**MAKE, "indrnn": IndRNN, "mixed": Mixed, "separate": Separate}
+CELLS = {**MAKE, "indrnn": IndRNN, "mixed": Mixed}
 DROP, DROP_STATE = {"weight_drop": 0.4}, {"recurrent_dropout": 0.4}
 
 
@@ -101,7 +93,6 @@ DROP, DROP_STATE = {"weight_drop": 0.4}, {"recurrent_dropout": 0.4}
     ("min_lstm", True, True, {}),
     ("min_gru", False, False, {}),
     ("indrnn", False, False, {}),
-    ("separate", False, True, {}),
     ("mixed", False, False, {}),
   ],
 )
@@ -226,23 +217,6 @@ def test_memory_of_a_stack():
   assert step.memory_analysis().temp_size_in_bytes <= 32 * 4 * T * B * H
 
 
-def test_lookup_equals_features():
-  rng = np.random.default_rng(8)
-  table = rng.normal(size=(V, D)).astype(np.float32)
-  ids = rng.integers(V, size=(B, T))
-  module = layers.Recurrent(MAKE["gru"](H))
-  params, carry, (_, weights) = draw(rng, module, np.zeros((B, T, D)))
-
-  def total(params, table, look):
-    x = Lookup(table, ids) if look else jnp.take(table, ids, axis=0)
-    _, h_BTH = module.apply({"params": params}, x, MASK, carry)
-    return jnp.sum(h_BTH * weights)
-
-  gradient = jax.value_and_grad(total, (0, 1))
-  run = quick_jit(lambda *args: [gradient(*args, look) for look in (1, 0)])
-  close(*run(params, table), 1e-5)
-
-
 @pytest.mark.usefixtures("x64")
 def test_a_bias_may_be_a_row_of_the_kernel():
   rng = np.random.default_rng(3)
@@ -280,12 +254,6 @@ def test_rounded_factors_lie_by_rows(monkeypatch):
   x, kernel, d = map(rounded, (x_TBD, kernel_DK, d_TBK))
   expected = d @ kernel.T, np.einsum("tbd,tbk->dk", x, d)
   close(step(x_TBD, kernel_DK, d_TBK), expected, 1e-5)
-
-
-def test_one_row_is_not_rounded():
-  rng = np.random.default_rng(2)
-  h_1D, kernel_DK = normal(rng, (np.empty((1, 8)), np.empty((8, 32))))
-  close(step_dot(h_1D, kernel_DK, jnp.bfloat16), h_1D @ kernel_DK, 1e-5)
 
 
 @pytest.mark.usefixtures("x64")
