@@ -17,7 +17,6 @@ _OPSET, _IR = 17, 8  # Of 2022, which every runtime of today reads.
 # ONNX's order of gates, by their places in that of torch.nn.
 _ORDER = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
 _LEAST = -3.4e38
-_END = 2**31 - 1
 _OUTPUTS = {"softmax": "log_probabilities", "sigmoid": "log_odds"}
 
 
@@ -276,11 +275,8 @@ def _merge(graph: Graph, network: Network, parts: list[str]) -> str:
 
 def _before(graph: Graph, y_TBH: str, reverse: bool) -> str:
   """The outputs after the step before, zeros where there is none."""
-  pads = [0, 0, 0, 1, 0, 0] if reverse else [1, 0, 0, 0, 0, 0]
-  wide = graph.add("Pad", y_TBH, graph.constant(pads))
-  ends = (1, _END) if reverse else (0, -1)
-  cut = [graph.constant([end]) for end in (*ends, 0)]
-  return graph.add("Slice", wide, *cut)
+  pads = [-1, 0, 0, 1, 0, 0] if reverse else [1, 0, 0, -1, 0, 0]
+  return graph.add("Pad", y_TBH, graph.constant(pads))
 
 
 def _pool(

@@ -1,6 +1,5 @@
 """The trials of a search: Optuna's study, and which process trains which."""
 
-import csv
 import itertools
 import math
 import secrets
@@ -12,7 +11,6 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 import optuna
-from optuna.distributions import CategoricalDistribution, IntDistribution
 from optuna.storages import journal
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -65,16 +63,14 @@ class Search(NamedTuple):
 
   def write(self):
     """Writes trials.csv and best.json."""
-    with files.atomic_write(self.workdir / "trials.csv") as file:
-      writer = csv.writer(file, lineterminator="\n")
-      writer.writerow([*_COLUMNS, *self.space, "error"])
-      for trial in self.trials():
-        attrs, params = trial.user_attrs, trial.params
-        row = [trial.number, STATES[trial.state], trial.value]
-        row += [len(trial.intermediate_values)]
-        row += [attrs.get("symbols"), attrs.get("seconds")]
-        row += [params.get(name) for name in self.space]
-        writer.writerow([*row, attrs.get("error")])
+    rows = [[*_COLUMNS, *self.space, "error"]]
+    for trial in self.trials():
+      attrs, params = trial.user_attrs, trial.params
+      row = [trial.number, STATES[trial.state], trial.value]
+      row += [len(trial.intermediate_values)]
+      row += map(attrs.get, ("symbols", "seconds"))
+      rows.append([*row, *map(params.get, self.space), attrs.get("error")])
+    files.write_csv(self.workdir / "trials.csv", rows)
     for best in self.ranked()[:1]:
       path = self.folder(best.number) / "config.json"
       with files.atomic_write(self.workdir / "best.json", "wb") as file:
@@ -264,13 +260,8 @@ def _lock(folder: Path) -> files.Lock | None:
 
 def _draw(search: Search, trial: Trial) -> Trial:
   """The trial, with a value for each field that is searched."""
-  for name, d in search.space.items():
-    if isinstance(d, CategoricalDistribution):
-      trial.suggest_categorical(name, d.choices)
-    elif isinstance(d, IntDistribution):
-      trial.suggest_int(name, d.low, d.high, log=d.log)
-    else:
-      trial.suggest_float(name, d.low, d.high, log=d.log)
+  for name, distribution in search.space.items():
+    trial._suggest(name, distribution)
   return trial
 
 

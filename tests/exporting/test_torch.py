@@ -2,7 +2,6 @@
 
 import functools
 import json
-import struct
 import sys
 import types
 from pathlib import Path
@@ -123,17 +122,6 @@ def test_the_guide_puts_weights_of_torch_in(tmp_path, monkeypatch):
   np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_guide_loads_an_export_in_torch(tmp_path, monkeypatch, capsys):
-  pytest.importorskip("torch")
-  monkeypatch.chdir(tmp_path)
-  write_run(tmp_path / "runs" / "rnn", "gru")
-  argv = ["run.py", "--workdir=runs/rnn", "--mode=export"]
-  assert cli.main(argv) == 0
-  load, use, *_ = blocks("howto/export.md")
-  exec(load + "\n" + use, {})
-  assert capsys.readouterr().out.count("'") == 6  # Three symbols.
-
-
 def test_what_torch_lacks_is_refused():
   _, _, params = new_model("lstm")
   cells = "must be one of gru, lstm, odyssey_np, rnn_relu, rnn_tanh"
@@ -148,15 +136,17 @@ def test_what_torch_lacks_is_refused():
     assert message in str(caught.value)
 
 
-def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch):
+def test_a_package_or_a_format_that_is_missing(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
   workdir = tmp_path / "run"
   write_run(workdir, "gru")
-  with pytest.raises(UserError, match=r"pip install 'seqrnn\[export\]'"):
-    seqrnn.export(workdir)
+  for name, rule in (
+    ("safetensors", r"pip install 'seqrnn\[export\]'"),
+    ("keras", "must be one of safetensors, onnx"),
+  ):
+    with pytest.raises(UserError, match=rule):
+      seqrnn.export(workdir, name)
   assert not (workdir / "export").exists()
-  with pytest.raises(UserError, match="must be one of safetensors, onnx"):
-    seqrnn.export(workdir, "keras")
 
 
 def test_other_tensors_are_refused(exported, tmp_path):
@@ -187,10 +177,6 @@ def test_other_tensors_are_refused(exported, tmp_path):
   refused("and finite values", {"head.bias": nan})
   refused("other: the model of config.json has no", {"other": np.ones(1)})
   refused("cannot be read", content=b"no tensors at all")
-  header = {"a": {"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]}}
-  content = json.dumps(header).encode()
-  content = struct.pack("<Q", len(content)) + content + b"\0"
-  refused("cannot be read", content=content)
   (folder / path.name).unlink()
   with pytest.raises(UserError, match="cannot be read: No such file"):
     seqrnn.from_export(folder, tmp_path / "run")

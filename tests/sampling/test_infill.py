@@ -89,35 +89,20 @@ def merged(counts, means):
 
 
 def test_the_best_fillings_of_a_language_model(language_model):
-  scores = dict(
-    zip(
-      words(3),
-      exact(language_model, [f"ab{one}ca" for one in words(3)]),
-      strict=True,
-    )
-  )
-  fillings = filled(language_model, "ab_{3}ca", top_k=100)
-  assert [one.score for one in fillings] == sorted(
-    (one.score for one in fillings), reverse=True
-  )
-  chances = dict(zip(scores, softmax([*scores.values()]), strict=True))
+  scores = exact(language_model, [f"ab{one}ca" for one in words(5)])
+  chances = dict(zip(words(5), softmax(scores), strict=True))
+  scores = dict(zip(words(5), scores, strict=True))
+  fillings = filled(language_model, "ab_{5}ca", top_k=10_000)
+  every = [one.score for one in fillings]
+  assert every == sorted(every, reverse=True)
   for one in fillings:
     [gap] = one.gaps
     assert one.text == f"ab{gap}ca"
     assert one.score == pytest.approx(scores[gap], abs=1e-4)
     assert one.probability == pytest.approx(chances[gap], rel=0.2)
   assert fillings[0].gaps == [max(scores, key=scores.__getitem__)]
-
-
-def test_an_estimate_accounts_for_what_was_not_drawn(language_model):
-  fillings = words(5)
-  chances = softmax(exact(language_model, [f"ab{one}ca" for one in fillings]))
-  chances = dict(zip(fillings, chances, strict=True))
-  drawn = filled(language_model, "ab_{5}ca", top_k=10_000)
-  shares = {one.gaps[0]: one.probability for one in drawn}
-  ratios = [shares[filling] / chances[filling] for filling in shares]
-  assert sum(shares.values()) < 0.8
-  np.testing.assert_allclose(ratios, 1, rtol=0.2)
+  # The estimate accounts for the fillings that were not drawn.
+  assert sum(one.probability for one in fillings) < 0.8
 
 
 def test_several_gaps_of_a_language_model(language_model):
