@@ -266,10 +266,7 @@ class Reader:
   """
 
   def __init__(
-    self,
-    experiment: Experiment,
-    params: Params,
-    left_P: np.ndarray = _NO_TEXT,
+    self, experiment: Experiment, params: Params, left_P: np.ndarray = _NO_TEXT
   ):
     self._model: Any = experiment.filler or experiment.decoder
     self._params = params

@@ -104,9 +104,7 @@ class _Lock(journal.JournalFileOpenLock):  # Works on network file systems.
 
 
 def begin(
-  build: Callable[..., Experiment],
-  config: Config,
-  workdir: Path,
+  build: Callable[..., Experiment], config: Config, workdir: Path
 ) -> Search:
   """Opens the search of a workdir; creates its study if there is none.
 
