@@ -197,13 +197,13 @@ def replay(workdir: Path, count: int):
       )
     written = (Path(folder) / "alarms.jsonl").read_text().count("\n")
     following.close()
-  again = service.ended + opened - begun[0]
+  again = service.alarms.sessions + opened - begun[0]
   events = service.health.figures["events"]
   print(
     f"{events:,} of {count:,} events; {following.rows:,} alarms"
     f" shown, {written:,} in alarms.jsonl; {begun[0]:,} orders: {opened:,} are"
-    f" open, {service.ended:,} final verdicts, {again:,} on orders that went"
-    " on after a silence"
+    f" open, {service.alarms.sessions:,} final verdicts, {again:,} on orders"
+    " that went on after a silence"
   )
 
 

@@ -256,8 +256,8 @@ MUTANTS = (
   ),
   Mutant(
     "restart: an open session forgets that it has had an alarm",
-    "setattr(session, name, field)",
-    'setattr(session, name, 0 if name == "severity" else field)',
+    "setattr(sessions[-1], name, value)",
+    'setattr(sessions[-1], name, 0 if name == "severity" else value)',
     "test_a_state_goes_on_as_if_nothing_had_stopped",
   ),
   # Decoding.

@@ -3,14 +3,11 @@
 import re
 from pathlib import Path
 
-import pytest
-
 from seqrnn.config import read as config_lib
 from seqrnn.logs.follow.health import Health
 from tests.conftest import tiny
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
-FILES = sorted(DEPLOY.iterdir())
 
 
 def test_metrics_exist():
@@ -22,11 +19,11 @@ def test_metrics_exist():
   assert used and set(used) <= names
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_fields_and_files_exist(path):
-  text = path.read_text()
-  known = config_lib.flat(tiny(path.parent, {"data.source": "stdlib"}))
-  for name in re.findall(r"--config\.([\w.]+)=", text):
-    assert name in known
-  for name in re.findall(r"(?<=deploy/)\w[\w.]+|(?<=- \./)[\w.]+", text):
-    assert (DEPLOY / name).exists()
+def test_fields_and_files_exist(tmp_path):
+  known = config_lib.flat(tiny(tmp_path, {"data.source": "stdlib"}))
+  for path in DEPLOY.iterdir():
+    text = path.read_text()
+    fields = re.findall(r"--config\.([\w.]+)=", text)
+    assert {*fields} <= {*known}, path
+    names = re.findall(r"(?<=deploy/)\w[\w.]+|(?<=- \./)[\w.]+", text)
+    assert [name for name in names if not (DEPLOY / name).exists()] == [], path

@@ -272,7 +272,7 @@ def raise_alarms(workdir):
     alerts.take(verdict(f"strange{n or ''}", STRANGE))
   alerts.take(verdict("rare", RARE.split(), event="rare"))
   for n in range(8):
-    alerts.take(verdict(f"usual-{n}", ["a"], flag=False))
+    alerts.take(verdict(f"usual-{n}", ["a"], severity=0))
   save(workdir, alerts)
 
 

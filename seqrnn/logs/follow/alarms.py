@@ -17,7 +17,7 @@ _KINDS = 1000  # Kinds that are known; then the longest unseen is forgotten.
 _SYMBOLS = 1000  # Events of an example that are kept.
 _SESSIONS = 1000  # Sessions of a kind whose alarms may still be raised.
 # Attributes that are stored, besides kinds.
-_STORED = ("count", "sessions", "turn", "numbers", "incomplete")
+_STORED = ("count", "sessions", "turn", "numbers")
 # Fields of a row; severity, reason, p and time are converted.
 _FIELDS = ("session", "ended", "severity", "reason", "p_value", "line", "time")
 _FIELDS += ("event", "before", "after", "events", "unknown_events")
@@ -30,10 +30,12 @@ class Kind:
 
   Attributes:
     number: from 1, in the order of first alarms.
+    session: the name of the example, its first session.
     surprising: the names of the surprising events of the example.
-    example: the row of the example, its first session.
+    example: the row of the example.
     symbols: the events of the example as read.
     whole: whether these are all, because the example has ended.
+    is_open: whether the example has not ended.
     turn: orders kinds by their last alarm.
     count: number of sessions with an alarm.
     numbers: of the alarms of its last sessions.
@@ -44,10 +46,12 @@ class Kind:
   """
 
   number: int
+  session: str
   surprising: frozenset[str]
   example: dict[str, Any]
-  symbols: list[str]
-  whole: bool
+  symbols: list[str] = field(default_factory=list)
+  whole: bool = False
+  is_open: bool = False
   turn: int = 0
   count: int = 0
   numbers: dict[str, int] = field(default_factory=dict)
@@ -60,6 +64,11 @@ class Kind:
   def key(self) -> tuple[int, str]:
     """Number and session, which identify the row of review.csv."""
     return self.number, self.example["session"]
+
+  def set_example(self, verdict: Verdict):
+    """Sets the events of the example."""
+    self.symbols, self.is_open = verdict.symbols[:_SYMBOLS], not verdict.ended
+    self.whole = verdict.ended and len(verdict.symbols) <= _SYMBOLS
 
   def to_json(self) -> dict[str, Any]:
     """All attributes, for JSON."""
@@ -85,13 +94,11 @@ class Alarms:
     sessions: number of sessions that have ended.
     turn: of the last alarm.
     numbers: number of kinds so far.
-    incomplete: examples that have not ended -> the number of their kind.
   """
 
   def __init__(self, quiet: float, masks: Redaction):
     self.kinds: dict[int, Kind] = {}
     self.count = self.sessions = self.turn = self.numbers = 0
-    self.incomplete: dict[str, int] = {}
     self._quiet, self._masks = quiet, masks
     self._changed: set[int] = set()  # Kinds whose fields are not stored.
 
@@ -99,21 +106,23 @@ class Alarms:
     """The row of an alarm; None: the verdict is none, or is not repeated."""
     if verdict.ended:
       self.sessions += 1
-      number = self.incomplete.pop(verdict.session, 0)
-      if kind := self.kinds.get(number):
-        kind.symbols, kind.whole = _events(verdict)
-        self._changed.add(number)
-    if not verdict.flag or not verdict.raised or _is_cut(verdict):
+      for kind in self.kinds.values():
+        if kind.is_open and kind.session == verdict.session:
+          kind.set_example(verdict)
+          self._changed.add(kind.number)
+    # A session may seem anomalous because its begin was not read.
+    is_cut = not verdict.begins and not verdict.unknown_events
+    if verdict.severity <= verdict.earlier or is_cut:
       return None
     kind = self._find(verdict)
     self.turn += 1
     kind.turn = self.turn
     # With an alarm before, the session was counted.
-    kind.count += not (verdict.again and kind.count)
+    kind.count += not (verdict.earlier and kind.count)
     self._changed.add(kind.number)
     if kind.answer == "normal" or not self._is_due(kind, verdict):
       return None
-    number = kind.numbers.get(verdict.session, 0) if verdict.again else 0
+    number = kind.numbers.get(verdict.session, 0) if verdict.earlier else 0
     self.count += not number
     kind.severity, kind.written = verdict.severity, verdict.now
     kind.numbers[verdict.session] = number = number or self.count
@@ -140,28 +149,19 @@ class Alarms:
       event = kind.example["event"]
       if belongs_to_incident(verdict.surprising, event, kind.surprising):
         return kind
-    self.numbers += 1
-    if not verdict.ended:
-      self.incomplete[verdict.session] = self.numbers
     if len(self.kinds) >= _KINDS:
-      self._forget()
+      # The one that is unseen for longest, if any without an answer.
+      order = lambda kind: (kind.answer != "", kind.turn)
+      oldest = min(self.kinds.values(), key=order).number
+      del self.kinds[oldest]
+      self._changed.add(oldest)
+    self.numbers += 1
     kind = Kind(
-      self.numbers, verdict.surprising, self._row(verdict), *_events(verdict)
+      self.numbers, verdict.session, verdict.surprising, self._row(verdict)
     )
+    kind.set_example(verdict)
     self.kinds[kind.number] = kind
     return kind
-
-  def _forget(self):
-    """Forgets the kind that is unseen for longest, if any without an answer."""
-    kinds = self.kinds.values()
-    kind = min(kinds, key=lambda kind: (kind.answer != "", kind.turn))
-    del self.kinds[kind.number]
-    self._changed.add(kind.number)
-    self.incomplete = {
-      session: number
-      for session, number in self.incomplete.items()
-      if number != kind.number
-    }
 
   def _is_due(self, kind: Kind, verdict: Verdict) -> bool:
     now = verdict.now
@@ -204,17 +204,6 @@ class Alarms:
       setattr(self, name, facts[name])
     for number, _, fields in rows:
       self.kinds[number] = Kind.from_json(fields)
-
-
-def _events(verdict: Verdict) -> tuple[list[str], bool]:
-  """The events of an example, and whether these are all."""
-  symbols = verdict.symbols
-  return symbols[:_SYMBOLS], verdict.ended and len(symbols) <= _SYMBOLS
-
-
-def _is_cut(verdict: Verdict) -> bool:
-  """Whether a session may seem anomalous because its begin was not read."""
-  return not verdict.begins and not verdict.unknown_events
 
 
 def isoformat(seconds: float) -> str:

@@ -22,12 +22,12 @@ import math
 import zlib
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from seqrnn.logs.follow.state import Change as Stored
+from seqrnn.logs.follow.state import Change
 
 TOLERATED = 0.05  # Share of anomalous sessions that is no drift.
 ALPHA = 0.01  # The probability that there is ever a false warning.
@@ -39,43 +39,14 @@ _PATIENCE = 100
 _CELLS, _CELLS_OF_A_NAT = 4096, 200
 
 
-class Change(NamedTuple):
-  """A warning that new sessions are no longer like those of the calibration.
-
-  Attributes:
-    began: number of sessions before the change, as far as can be said.
-    time: of that session in seconds since 1970, if it is known.
-    sessions: number of sessions when the change was noticed.
-    higher: whether the scores have become higher; else lower.
-  """
-
-  began: int
-  time: float | None
-  sessions: int
-  higher: bool
-
-  def text(self, workdir: str) -> str:
-    """What has happened, and what to do."""
-    when = f"session {self.began + 1:,} since the model was taken up"
-    if self.time is not None:
-      when = f"{datetime.fromtimestamp(self.time, UTC):%Y-%m-%d %H:%M:%S}"
-    return (
-      f"drift: since {when}, sessions score"
-      f" {'higher' if self.higher else 'lower'} than those of the calibration:"
-      " the model no longer fits this log, and p-values and alarms are"
-      " unreliable; train on a log that has the new sessions: python run.py"
-      f" --config={workdir}/config.json --config.data.path=LOG --workdir=NEW,"
-      " then --workdir=NEW --mode=detect"
-    )
-
-
 class Drift:
   """The test martingale of a calibration.
 
   Attributes:
     key: tells calibrations apart.
     sessions: number of sessions taken.
-    change: the warning, once there was one.
+    warning: that new sessions are no longer like those of the calibration;
+      empty: there was none.
   """
 
   def __init__(
@@ -97,14 +68,14 @@ class Drift:
     self._stored = -1  # Number of sessions of the state that is stored.
     self._seed = seed
     self.key = zlib.crc32(self._counts.tobytes(), seed)
-    self.sessions, self.change = 0, None
+    self.sessions, self.warning = 0, ""
     # Of each bet: its capital; its capital since the begin, as a logarithm, and
     # the minimum of that; the sessions before the minimum, and their time.
     self._bets = np.zeros((5, len(_BETS)))
 
   def take(
     self, scores_K: np.ndarray, number: int, time: float | None = None
-  ) -> Change | None:
+  ) -> str:
     """Takes a new session; returns the warning, once, and then does nothing.
 
     Args:
@@ -112,8 +83,8 @@ class Drift:
       number: a number of its own, for the random choices.
       time: of the session, in seconds since 1970.
     """
-    if self.change is not None:
-      return None
+    if self.warning:
+      return ""
     capital, log, least, began, times = self._bets
     p = self.p_value(scores_K, number)
     # At the session after a minimum a change may have begun.
@@ -129,10 +100,16 @@ class Drift:
     np.minimum(least, log, out=least)
     if self.capital >= 1 / ALPHA:
       best = int(np.argmax(capital))
-      since = None if math.isnan(times[best]) else float(times[best])
-      higher = bool(_BETS[best] > 0)
-      self.change = Change(int(began[best]), since, self.sessions, higher)
-    return self.change
+      when = f"session {int(began[best]) + 1:,} since the model was taken up"
+      if not math.isnan(times[best]):
+        when = f"{datetime.fromtimestamp(times[best], UTC):%Y-%m-%d %H:%M:%S}"
+      self.warning = (
+        f"drift: since {when}, sessions score"
+        f" {'higher' if _BETS[best] > 0 else 'lower'} than those of the"
+        " calibration, so p-values and alarms are unreliable; train and detect"
+        " in a new --workdir, on a log that has the new sessions"
+      )
+    return self.warning
 
   @property
   def capital(self) -> float:
@@ -150,7 +127,7 @@ class Drift:
     self._new[k, cell] += 1
     return float((row[cell + 1 :].sum() + tie * row[cell]) / row.sum())
 
-  def changes(self) -> Iterator[Stored]:
+  def changes(self) -> Iterator[Change]:
     """The state for `restore`, if it has changed since the last call."""
     if self._stored != self.sessions:
       k, cells = np.nonzero(self._new)
@@ -160,7 +137,7 @@ class Drift:
         "sessions": self.sessions,
         "counts": [column.tolist() for column in counts],
         "bets": self._bets.tolist(),
-        "change": self.change,
+        "warning": self.warning,
       }
       yield "meta", "drift", 0, state
     self._stored = self.sessions
@@ -174,7 +151,7 @@ class Drift:
     self._new[k, cells] = counts
     self._counts += self._new
     self._bets = np.array(state["bets"])
-    self.change = Change(*state["change"]) if state["change"] else None
+    self.warning = state["warning"]
     return True
 
 

@@ -29,7 +29,7 @@ from seqrnn.logs.detect.deployed import DEPLOYED, Deployed
 from seqrnn.logs.follow import feedback, health
 from seqrnn.logs.follow.alarms import Alarms
 from seqrnn.logs.follow.drift import Drift
-from seqrnn.logs.follow.follower import Event, Follower
+from seqrnn.logs.follow.follower import Follower
 from seqrnn.logs.follow.lines import Parser, report
 from seqrnn.logs.follow.state import NAME, State, damage, open_state
 from seqrnn.logs.follow.verdicts import Verdict
@@ -64,7 +64,7 @@ class Service:
     health: the figures.
     position: in the input, after the lines that were read.
     follower: the sessions.
-    ended: number of sessions that got their final verdict.
+    alarms: the kinds of alarms.
   """
 
   def __init__(
@@ -92,19 +92,20 @@ class Service:
     self._detection.is_new()
     self._looked = time.monotonic()
     self.health = health.Health()
-    self._take_model(restore())
+    self._take_follower(Follower(restore()))
     settings = self.config.detect
     self._input = settings.input or "standard input"
     self._parser = Parser(self.config.data, self._input)
     masks = redaction(settings.redact) or Redaction("(?!)")
-    self._alarms = Alarms(60 * settings.quiet, masks)
-    self.position, self.ended = LogPosition(), 0
+    self.alarms = Alarms(60 * settings.quiet, masks)
+    self.position = LogPosition()
     gc.freeze()  # The models are never garbage.
 
-  def _take_model(self, model: Deployed):
-    """Compiles the models of a detection, and begins with no session."""
+  def _take_follower(self, follower: Follower):
+    """Takes up a detection."""
+    model = follower.deployed
     groups = [(g.scores, -np.diff(g.above)) for g in model.normal.as_new.groups]
-    self.follower, self._drift = Follower(model), Drift(groups)
+    self.follower, self._drift = follower, Drift(groups)
     self.config = model.config
     info = {
       "steps": ",".join(map(str, model.detector.steps)),
@@ -127,9 +128,7 @@ class Service:
     if self.position != LogPosition():
       report(
         f"{self._state.folder}: resumes after line {self.position.line:,} of"
-        f" {self._input}, with the open sessions and the alarms of earlier"
-        " input; to start afresh, remove this folder or name another one by"
-        " detect.output"
+        f" {self._input}; remove this folder to start afresh"
       )
     self._show(alarms)
 
@@ -140,27 +139,26 @@ class Service:
         f" {facts['input']!r}; set config.detect.output to another folder, or"
         " remove the state"
       )
-    self.position, self.ended = LogPosition(*facts["position"]), facts["ended"]
+    self.position = LogPosition(*facts["position"])
     self._parser.restore(facts["parser"])
-    self._alarms.restore(facts["alarms"], self._state.rows("kinds"))
+    self.alarms.restore(facts["alarms"], self._state.rows("kinds"))
     self.follower.restore(facts["follower"], self._state.rows("sessions"))
     if drift := self._state.value("drift"):
       self._drift.restore(drift)
 
-  def save(self, alarms: Sequence[dict[str, Any]] = (), at_once: bool = False):
-    """Stores what has changed, and alarms; `at_once` as of `State.save`."""
-    parts = self._alarms, self.follower, self._drift
+  def save(self, alarms: Sequence[dict[str, Any]] = ()):
+    """Stores all changes and alarms."""
+    parts = self.alarms, self.follower, self._drift
     facts = {
       "input": self._input,
       "position": self.position,
       "parser": self._parser.state(),
-      "alarms": self._alarms.facts(),
+      "alarms": self.alarms.facts(),
       "follower": self.follower.facts(),
-      "ended": self.ended,
     }
     changes = [change for part in parts for change in part.changes()]
     changes.append(("meta", "facts", 0, facts))
-    self._state.save(changes, list(map(json.dumps, alarms)), at_once)
+    self._state.save(changes, list(map(json.dumps, alarms)))
 
   def source(self) -> FileTail | StreamTail:
     """The input, from the position of the state on.
@@ -205,53 +203,48 @@ class Service:
         self._take(chunk)
       elif self._state.fault:
         self.save()
-    self.save(at_once=True)
+    self.save()
     if source.ended:
       self._parser.finish()
 
   def _take(self, chunk: Chunk):
-    """Judges the events of lines that have arrived."""
+    """Judges the events of lines, and stores and writes rows and alarms."""
     begin, skipped = time.perf_counter(), self._parser.skipped
+    wanted, alarms = self.config.detect.follow, []
     events = self._parser.events(chunk)
     self.position = chunk.position
-    if events:
-      self._judge(events)
-      self.health.seconds.observe(time.perf_counter() - begin)
-    self.health.take(
-      lines=len(chunk.lines),
-      events=sum(event.symbol is not None for event in events),
-      skipped_lines=self._parser.skipped - skipped,
-    )
-
-  def _judge(self, events: list[Event]):
-    """Judges events, and stores and writes the rows and alarms."""
-    wanted, alarms = self.config.detect.follow, []
     outcome = self.follower.feed_many(events, rows=wanted == "events")
     for event in outcome.not_open:
       fault = f"ends session {event.session!r}, which is not open"
       self._parser.skip(event.line or 0, fault)
-    self.health.take(unknown_events=outcome.unknown)
     rows = [{"type": "event", **row} for row in outcome.rows]
     for verdict in outcome.verdicts:
+      if row := self.alarms.take(verdict):
+        self.health.alarm(row)
+        alarms.append(row)
       if verdict.ended:
         self._note_end(verdict)
         if wanted == "sessions":
-          rows.append(self._alarms.session_row(verdict))
-      if row := self._alarms.take(verdict):
-        self.health.alarm(row)
-        alarms.append(row)
-    self.save(alarms)
+          rows.append(self.alarms.session_row(verdict))
+    if events:
+      self.save(alarms)
+      self.health.seconds.observe(time.perf_counter() - begin)
     self._show([*rows, *alarms])
+    self.health.take(
+      lines=len(chunk.lines),
+      events=sum(event.symbol is not None for event in events),
+      unknown_events=outcome.unknown,
+      skipped_lines=self._parser.skipped - skipped,
+    )
 
   def _note_end(self, verdict: Verdict):
     """Takes a final verdict for the figures, and for the drift."""
     if not math.isnan(verdict.p):
       self.health.p_values.observe(verdict.p)
-    self.ended += 1
-    if verdict.scores_K and verdict.begins:
-      scores_K = np.array(verdict.scores_K)
-      if change := self._drift.take(scores_K, self.ended, verdict.time):
-        report(change.text(str(self._workdir)))
+    if verdict.begins:
+      scores_K, number = np.array(verdict.scores_K), self.alarms.sessions
+      if warning := self._drift.take(scores_K, number, verdict.time):
+        report(warning)
 
   def _show(self, rows: Iterable[dict[str, Any]]):
     if text := "".join(f"{json.dumps(row)}\n" for row in rows):
@@ -259,9 +252,8 @@ class Service:
 
   def _look(self, behind: int):
     """Notes the figures of the moment, of which so many bytes wait."""
-    now, change = self.follower.now, self._drift.change
-    self.health.fault = self._state.fault
-    self.health.drift = change.text(str(self._workdir)) if change else ""
+    now, self.health.fault = self.follower.now, self._state.fault
+    self.health.drift = self._drift.warning
     if line := self.health.look(
       lag_seconds=math.nan if now is None else time.time() - now,
       input_lag_bytes=behind,
@@ -278,13 +270,13 @@ class Service:
     except (UserError, OSError) as error:
       report(f"the answers before stay: {error}")
       return
-    for kind in self._alarms.answer(answers.alarm_answers(rows)):
+    for kind in self.alarms.answer(answers.alarm_answers(rows)):
       report(
         f"alarms of kind {kind.number} ({kind.example['event']}) are normal by"
         f" {answers.NAME}: {kind.count:,} so far, and none is written from now"
         " on"
       )
-    answered = [kind.answer for kind in self._alarms.kinds.values()]
+    answered = [kind.answer for kind in self.alarms.kinds.values()]
     self.health.figures["quiet_kinds"] = answered.count("normal")
     self.save()
 
@@ -293,13 +285,13 @@ class Service:
     self._detection.is_new()
     before, drift = self.follower, self._drift
     try:
-      self._take_model(self._restore())
-      self.follower.warm()
+      follower = Follower(self._restore())
+      follower.warm()
     except Exception as error:  # As files that are damaged may raise any.
-      self.follower, self._drift = before, drift
       report(f"the detection before stays: {error}")
       return
-    self.follower.take_over(before)
+    follower.take_over(before)
+    self._take_follower(follower)
     if self._drift.key == drift.key:
       self._drift = drift
     self.save()
@@ -328,11 +320,8 @@ def run(build: Callable[..., Experiment], config: Config, workdir: Path):
     restore = partial(deployed.restore, build, config, workdir)
     write = partial(print, end="", flush=True)
     service = Service(restore, workdir, state, write)
-    where = service.config.detect.port
-    if where is not None:
-      server = health.serve(service.health, where)
-      stack.callback(server.server_close)
-      stack.callback(server.shutdown)
+    if port := service.config.detect.port:
+      stack.enter_context(health.serve(service.health, port))
     service.follower.warm()
     service.recover()
     source = service.source()

@@ -9,6 +9,7 @@ count as the least anomalous ones.
 """
 
 import math
+import sys
 from array import array
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -93,7 +94,9 @@ class Follower:
     self._by = deployed.idle.clock
     self._clock, self._lines = EventClock(), LineClock()
     self._waiting = Waiting(deployed.idle)
-    self._encode = lru_cache(_ENCODED)(self._new_symbol)
+    encode = deployed.detector.names.encode
+    self._id = lru_cache(_ENCODED)(lambda symbol: int(encode([symbol])[0]))
+    self._steps: list[Step] = []  # Before anything is computed.
     # What the models have computed, for the sessions of the last events: their
     # state, and the surprisals of the events that they have read.
     self._read: dict[OpenSession, tuple[np.ndarray, array]] = {}
@@ -130,9 +133,8 @@ class Follower:
 
   def tick(self, time: float) -> list[Verdict]:
     """Moves event time on without an event; returns final verdicts."""
-    steps: list[Step] = []
-    self._move_clock(time, steps)
-    return self._outcome(steps, False).verdicts
+    self._move_clock(time)
+    return self._outcome(False, []).verdicts
 
   def feed_many(self, events: Iterable[Event], rows: bool = False) -> Outcome:
     """Reads events; the outcome is the same however they are cut into calls.
@@ -142,68 +144,56 @@ class Follower:
         event time.
       rows: whether the scores of each event are returned.
     """
-    steps: list[Step] = []
     not_open = []
     for event in events:
       if self._lines.read(event.line):
         if event.time is not None and math.isfinite(event.time):
-          self._move_clock(event.time, steps)
+          self._move_clock(event.time)
         if self._by == "lines":
-          self._end_silent(self._lines.now, steps)
+          self._end_silent(self._lines.now)
       if event.symbol is not None:
-        self._append(event, event.symbol, steps)
+        self._append(event, sys.intern(event.symbol))
       elif session := self._waiting.open.get(event.session):
-        self._end(session, steps, ends=True)
+        self._end(session, ends=True)
       elif event.session:
         not_open.append(event)
-    return self._outcome(steps, rows)._replace(not_open=not_open)
+    return self._outcome(rows, not_open)
 
-  def _move_clock(self, time: float, steps: list[Step]):
+  def _move_clock(self, time: float):
     before = self._clock.now
     self._clock.read(time)
     if self._by == "seconds":
       self._waiting.move(before, self._clock.now)
-      self._end_silent(self._clock.now, steps)
+      self._end_silent(self._clock.now)
 
-  def _end_silent(self, now: float, steps: list[Step]):
+  def _end_silent(self, now: float):
     for session in self._waiting.silent(now):
-      self._end(session, steps, ends=True, dormant=True)
+      self._end(session, ends=True, dormant=True)
 
-  def _end(
-    self,
-    session: OpenSession,
-    steps: list[Step],
-    ends: bool,
-    dormant: bool = False,
-  ):
+  def _end(self, session: OpenSession, ends: bool, dormant: bool = False):
     self._waiting.close(session, dormant)
-    steps.append(Step(session, len(session.ids), self.now, ends))
+    self._steps.append(Step(session, len(session.ids), self.now, ends))
 
-  def _append(self, event: Event, symbol: str, steps: list[Step]):
+  def _append(self, event: Event, symbol: str):
     """Adds an event to its session, which may be new."""
     waiting, name = self._waiting, event.session
-    symbol, id = self._encode(symbol)
     session = waiting.open.get(name) or waiting.dormant.get(name)
     if session is None:
       if self._consecutive:
         for before in list(waiting.open.values()):
-          self._end(before, steps, ends=True)
+          self._end(before, ends=True)
       session = OpenSession(name, self._is_begin(symbol, event.time))
     time = math.nan if event.time is None else event.time
-    session.append(symbol, id, time, event.line or 0)
+    session.append(symbol, self._id(symbol), time, event.line or 0)
     clock = self._clock if self._by == "seconds" else self._lines
     waiting.touch(session, clock.now)
-    steps.append(Step(session, len(session.ids), self.now))
+    self._steps.append(Step(session, len(session.ids), self.now))
     if len(session.ids) >= _LONGEST:
-      self._end(session, steps, ends=False)
+      self._end(session, ends=False)
     while len(waiting.open) > self._most:
-      self._end(next(iter(waiting.open.values())), steps, ends=False)
+      self._end(next(iter(waiting.open.values())), ends=False)
     while len(waiting.dormant) > self._most:
       waiting.forget(next(iter(waiting.dormant.values())))
-
-  def _new_symbol(self, symbol: str) -> tuple[str, int]:
-    """A symbol, one object for equal ones, and its id."""
-    return symbol, int(self.deployed.detector.names.encode([symbol])[0])
 
   def _is_begin(self, symbol: str, time: float | None) -> bool:
     """Whether an event may be the first of its session."""
@@ -212,8 +202,9 @@ class Follower:
     after = max(time - self._clock.begin, 0.0)  # It may be out of order.
     return bool(after >= self.deployed.idle.before(symbol))
 
-  def _outcome(self, steps: list[Step], rows: bool) -> Outcome:
+  def _outcome(self, rows: bool, not_open: list[Event]) -> Outcome:
     """Computes all that the models compute, and the verdicts."""
+    steps, self._steps = self._steps, []
     # The scores of an end need the state of the models.
     wanted = (s.session for s in steps if s.ends is None or rows)
     scores = self._score(dict.fromkeys(wanted))
@@ -224,34 +215,31 @@ class Follower:
     finals = iter(self._judge.finals(ended))
     verdicts, shown, unknown = [], [], 0
     for step, event in zip(steps, events, strict=True):
-      session, size, now, ends = step
-      severity, again = session.severity, session.severity > 0
-      if ends is not None:
+      session, size, verdict = step.session, step.size, None
+      if step.ends is not None:
         verdict = next(finals)
-        raised = verdict.severity > severity
-        session.severity = max(severity, verdict.severity)
-        verdicts.append(verdict._replace(now=now, raised=raised, again=again))
-        if rows and ends and size == len(session.ids):
+        if rows and step.ends and size == len(session.ids):
           shown.append(self._end_row(session))
-        continue
-      unknown += session.ids[size - 1] == UNKNOWN
-      if event is None:  # The first event of a session without its begin.
-        continue
-      if rows:
-        shown.append(self._judge.row(session, size - 1, event))
-      bound = next(bounds)
-      if bound and bound[0].severity[bound[1]] > severity:
-        nats = np.array(self._read[session][1][:size])
-        verdict = self._judge.running(step, nats, *bound)
-        session.severity = verdict.severity
-        known = verdict._replace(unknown_events=event.unknown)
-        verdicts.append(known._replace(now=now, again=again))
+      else:
+        unknown += session.ids[size - 1] == UNKNOWN
+      if event:
+        if rows:
+          shown.append(self._judge.row(session, size - 1, event))
+        bound = next(bounds)
+        if bound and bound[0].severity[bound[1]] > session.severity:
+          nats = np.array(self._read[session][1][:size])
+          verdict = self._judge.running(step, event, nats, bound)
+      if verdict:
+        verdicts.append(
+          verdict._replace(now=step.now, earlier=session.severity)
+        )
+        session.severity = max(session.severity, verdict.severity)
     for step in ended:
       if step.session.phase != OPEN:
         self._read.pop(step.session, None)
     while len(self._read) > self._most_read:
       del self._read[next(iter(self._read))]
-    return Outcome(verdicts, shown, unknown, [])
+    return Outcome(verdicts, shown, unknown, not_open)
 
   def _score(
     self, sessions: Iterable[OpenSession]
@@ -270,7 +258,7 @@ class Follower:
     results = zip(unread, self._stepper.read(pairs), strict=True)
     for session, (state_S, scores[session]) in results:
       _, nats = self._read.pop(session)
-      nats.extend(event.nats for event in scores[session])
+      nats.extend(event.nats[0] for event in scores[session])
       self._read[session] = state_S, nats
     return scores
 
@@ -332,9 +320,8 @@ class Follower:
     self._read.clear()
     self._waiting = waiting
     for session in waiting.sessions:
-      encoded = [self._encode(symbol) for symbol in session.symbols]
-      session.symbols = [symbol for symbol, _ in encoded]
-      session.ids = array("i", (id for _, id in encoded))
+      session.symbols = [*map(sys.intern, session.symbols)]
+      session.ids = array("i", map(self._id, session.symbols))
 
 
 def _event_of(

@@ -11,8 +11,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import prometheus_client as prometheus
@@ -140,8 +140,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     """Requests are not logged."""
 
 
-def serve(health: Health, where: str) -> http.server.ThreadingHTTPServer:
-  """Serves the figures from a thread.
+@contextmanager
+def serve(health: Health, where: str) -> Iterator[str]:
+  """Serves the figures from a thread; yields the address of the server.
 
   Args:
     health: the figures.
@@ -161,6 +162,8 @@ def serve(health: Health, where: str) -> http.server.ThreadingHTTPServer:
       f"config.detect.port={where!r}: cannot be listened on: {reason}"
     ) from None
   threading.Thread(target=server.serve_forever, daemon=True).start()
-  url = f"http://{address}:{server.server_port}/metrics"
-  print(f"metrics: {url}", file=sys.stderr, flush=True)
-  return server
+  url = f"http://{address}:{server.server_port}"
+  print(f"metrics: {url}/metrics", file=sys.stderr, flush=True)
+  with server:
+    yield url
+    server.shutdown()

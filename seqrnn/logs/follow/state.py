@@ -136,18 +136,12 @@ class State:
     with damage(self.folder / NAME):
       return list(_rows(self._database, table))
 
-  def save(
-    self,
-    changes: Iterable[Change],
-    lines: Sequence[str] = (),
-    at_once: bool = False,
-  ):
+  def save(self, changes: Iterable[Change], lines: Sequence[str] = ()):
     """Writes changes and lines of alarms, in one transaction.
 
     Args:
       changes: since the last call.
       lines: of new alarms.
-      at_once: also if nothing could be written a moment ago.
 
     Raises:
       MachineError: the folder was removed or replaced.
@@ -160,7 +154,7 @@ class State:
     for line in lines:
       self._alarms += 1
       self._unsaved["alarms", self._alarms] = {0: line}
-    if self.fault and not at_once and time.monotonic() < self._again:
+    if self.fault and time.monotonic() < self._again:
       return
     self._lock.check()
     fault = ""
@@ -202,13 +196,11 @@ class State:
       self._exported = self._compare()
     rows = [*_rows(self._database, "alarms", self._exported)]
     lines = [line for *_, line in rows]
-    if lines:
+    if rows:
       content = "".join(f"{line}\n" for line in lines).encode()
-      before, self._exported = self._exported, None  # In case this fails.
+      self._exported = None  # In case this fails.
       _append(self.folder / ALARMS, content)
       files.sync(self.folder)
-      self._exported = before
-    if rows:
       self._exported = rows[-1][0]
       self._put("meta", "exported", 0, self._exported)
     return lines

@@ -16,11 +16,15 @@ from jax.sharding import Mesh
 
 from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.experiment import Decoder
-from seqrnn.logs.detect import detector
-from seqrnn.logs.detect.detector import Ensemble
+from seqrnn.logs.detect.detector import (
+  UNKNOWN_NATS,
+  Ensemble,
+  carry_of,
+  event_scorer,
+)
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
-from seqrnn.scoring import scoring
+from seqrnn.scoring.scoring import UNRANKED
 
 _ROWS = (8, 64)  # Sessions that are advanced together, at most.
 _STEPS = 512  # Events of a session that are read together, at most.
@@ -31,23 +35,20 @@ Unread = tuple[np.ndarray, Sequence[int]]
 
 
 class Scored(NamedTuple):
-  """The scores of an event, and those of its session up to it.
+  """The scores of an event, by the mean prediction and by each of K models.
 
   Attributes:
-    nats: surprisal by the mean prediction of the models.
-    rank: 1 plus the number of likelier events.
-    unknown: the number of events so far that are not in the vocabulary.
-    nats_K: surprisal by each model.
-    highest_K: the highest surprisal by each model so far.
-    unknown_K: the number of events so far that each model has not seen.
+    rank: 1 plus the number of events that are likelier by the mean.
+    nats: surprisals [1 + K].
+    highest: the highest surprisals of the session so far [1 + K].
+    unknown: the numbers of events of the session so far that are not in the
+      vocabulary, and that each model has not seen in training [1 + K].
   """
 
-  nats: float
   rank: int
-  unknown: int
-  nats_K: list[float]
-  highest_K: list[float]
-  unknown_K: list[float]
+  nats: list[float]
+  highest: list[float]
+  unknown: list[float]
 
 
 @lru_cache(CACHED_FUNCTIONS)
@@ -58,70 +59,54 @@ def advancer(
 
   The function is models, states_BS, ids_BT, sizes_B -> states_BS, scores; the
   scores are those of `Scored`, [B, T - 1, ...]. Row b reads the first
-  sizes_B[b] of the events after its first one, which is the event before. The
-  models compute one after the other, each for all rows.
+  sizes_B[b] of the events after its first one, which is the event before.
 
   Args:
     decoder: of the models.
     count: K.
     mesh: of one device.
   """
-  start = jax.tree.map(lambda x: jnp.stack([x[0]] * count), decoder.start(1))
-  none_K = jnp.zeros(count, jnp.float32)
-  start_S, unravel = ravel_pytree((start, none_K, none_K, none_K[:1]))
+
+  def head(params, carry, batch):
+    def step(carry, row):
+      input_B, read_B = row
+      new, logits_BV = decoder.step(params, carry, input_B)
+      select = lambda a, b: jnp.where(
+        jnp.expand_dims(read_B, tuple(range(1, a.ndim))), a, b
+      )
+      return jax.tree.map(select, new, carry), logits_BV
+
+    rows = batch["inputs"].T, batch["read"].T
+    carry, logits_TBV = jax.lax.scan(step, carry, rows)
+    return carry, jnp.moveaxis(logits_TBV, 0, 1)
+
+  score, none_1X = event_scorer(head, 0), jnp.zeros((1, 1 + count), jnp.float32)
+  start = carry_of(decoder.start, count)(1), none_1X, none_1X
+  start_S, unravel = ravel_pytree(jax.tree.map(lambda x: x[0], start))
 
   @partial(sharding.jit, mesh=mesh)
   def advance(models, states_BS, ids_BT, sizes_B):
-    inputs_TB, events_TB = ids_BT[:, :-1].T, ids_BT[:, 1:].T
-    read_TB = jnp.arange(len(events_TB))[:, None] < sizes_B[None]
-
-    def unknown_so_far(before_B, ids_TB):
-      unknown_TB = (ids_TB == UNKNOWN) & read_TB
-      return before_B[None] + jnp.cumsum(unknown_TB, axis=0)
-
-    def one(total_TBV, member):
-      params, seen_V, carry, highest_B, unknown_B = member
-      known = lambda ids: jnp.where(seen_V[ids], ids, UNKNOWN)
-
-      def step(carry, row):
-        input_B, read_B = row
-        new, logits_BV = decoder.step(params, carry, input_B)
-        select = lambda a, b: jnp.where(
-          jnp.expand_dims(read_B, tuple(range(1, a.ndim))), a, b
-        )
-        return jax.tree.map(select, new, carry), logits_BV
-
-      rows = known(inputs_TB), read_TB
-      carry, logits_TBV = jax.lax.scan(step, carry, rows)
-      nats_TB, _ = _event_scores(logits_TBV, known(events_TB))
-      highest_TB = jax.lax.cummax(jnp.where(read_TB, nats_TB, 0))
-      highest_TB = jnp.maximum(highest_TB, highest_B[None])
-      unknown_TB = unknown_so_far(unknown_B, known(events_TB))
-      state = carry, highest_TB[-1], unknown_TB[-1]
-      total_TBV = total_TBV + jax.nn.softmax(logits_TBV)
-      return total_TBV, (state, (nats_TB, highest_TB, unknown_TB))
-
-    nothing_TBV = jnp.zeros((*events_TB.shape, models.seen.shape[1]))
-    *states, unknown_1B = jax.vmap(unravel, out_axes=1)(states_BS)
-    members = models.params, models.seen, *states
-    total_TBV, (states, by_member) = jax.lax.scan(one, nothing_TBV, members)
-    mean_TBV = detector.mean_logits(total_TBV, count)
-    unknown_TB = unknown_so_far(unknown_1B[0], events_TB)
-    states = *states, unknown_TB[-1:]
-    states_BS = jax.vmap(lambda x: ravel_pytree(x)[0], in_axes=1)(states)
-    of_mean = *_event_scores(mean_TBV, events_TB), unknown_TB.astype(int)
-    return states_BS, tuple(x.T for x in (*of_mean, *by_member))
+    carry, highest_BX, unknown_BX = jax.vmap(unravel)(states_BS)
+    read_BT = jnp.arange(ids_BT.shape[1] - 1)[None] < sizes_B[:, None]
+    batch = {"inputs": ids_BT[:, :-1], "targets": ids_BT[:, 1:]}
+    carry, values = score(models, carry, {**batch, "read": read_BT})
+    nats_BTX, rank_BTX = (
+      jnp.append(values[name][..., None], values[f"member_{name}"], axis=-1)
+      for name in ("nll", "rank")
+    )
+    is_unknown_BTX = rank_BTX == UNRANKED
+    least_BTX = jnp.where(is_unknown_BTX, UNKNOWN_NATS, -jnp.inf)
+    nats_BTX = jnp.maximum(nats_BTX, least_BTX)
+    read_BT1 = read_BT[..., None]
+    highest_BTX = jax.lax.cummax(jnp.where(read_BT1, nats_BTX, 0), axis=1)
+    highest_BTX = jnp.maximum(highest_BTX, highest_BX[:, None])
+    unknown_BTX = jnp.cumsum(is_unknown_BTX & read_BT1, axis=1)
+    unknown_BTX = unknown_BX[:, None] + unknown_BTX
+    states = carry, highest_BTX[:, -1], unknown_BTX[:, -1]
+    states_BS = jax.vmap(lambda x: ravel_pytree(x)[0])(states)
+    return states_BS, (values["rank"], nats_BTX, highest_BTX, unknown_BTX)
 
   return np.array(start_S), advance
-
-
-def _event_scores(
-  logits_TBV: jax.Array, ids_TB: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  """Surprisals, those of unknown events at least UNKNOWN_NATS, and ranks."""
-  scores = scoring.target_scores(logits_TBV, ids_TB)
-  least_TB = jnp.where(ids_TB == UNKNOWN, detector.UNKNOWN_NATS, -jnp.inf)
-  return jnp.maximum(scores["nll"], least_TB), scores["rank"]
 
 
 class Stepper:

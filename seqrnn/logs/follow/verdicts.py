@@ -28,10 +28,12 @@ from seqrnn.logs.follow.open_sessions import OpenSession, Step
 from seqrnn.logs.follow.stepping import Scored
 from seqrnn.scoring.scoring import UNRANKED
 
-_KNOWN = 2**14  # Final verdicts on distinct sessions that are in memory.
-_LENGTH = 2**9  # Events of such a session.
+_KNOWN = 2**18  # Events of distinct sessions whose verdicts are in memory.
 _SAFE = 64  # Scores of sessions that are not flagged.
 _ROUNDING = 1e-4  # By which a running score is below the final one, at least.
+
+# A decision on several sessions, and the index of a session in it.
+Bound = tuple[Decision, int]
 
 
 class Verdict(NamedTuple):
@@ -49,7 +51,6 @@ class Verdict(NamedTuple):
     before, after: the events around it.
     events: number of its events so far.
     unknown_events, flagged_events: numbers of events.
-    flag: whether it is flagged.
     position: of the most surprising event in the session.
     surprising: the names of its surprising events, as `surprising_events`.
     symbols: all its events as read.
@@ -57,8 +58,7 @@ class Verdict(NamedTuple):
     begins: whether its first event is the begin of the session. If not, its
       scores are those of a session that began with this event.
     now: the event time when it was reached, in seconds; None: unknown.
-    raised: whether its severity is above that of the session's verdicts before.
-    again: whether a verdict before has flagged the session.
+    earlier: the severity of the session's verdicts before.
   """
 
   session: str
@@ -74,15 +74,18 @@ class Verdict(NamedTuple):
   events: int
   unknown_events: int
   flagged_events: int
-  flag: bool
   position: int
   surprising: frozenset[str]
   symbols: list[str]
   scores_K: tuple[float, ...]
   begins: bool
   now: float | None = None
-  raised: bool = True
-  again: bool = False
+  earlier: int = 0
+
+  @property
+  def flag(self) -> bool:
+    """Whether it is flagged."""
+    return self.severity > 0
 
 
 class Judge:
@@ -95,6 +98,7 @@ class Judge:
     names = deployed.detector.names
     self._names = [*map(self.masks.text, names.names(range(len(names))))]
     self._known: dict[tuple, Verdict] = {}
+    self._events = 0  # Of these sessions.
     # Highest scores, the largest ones, of open sessions that are not flagged.
     self._by_event = self._settings.rule == "events"
     models = len(deployed.detector.steps)
@@ -109,61 +113,57 @@ class Judge:
       self.finals([Step(session, size, ends=True)])
     self._known.clear()
 
-  def bounds(
-    self, events: Sequence[Scored]
-  ) -> list[tuple[Decision, int] | None]:
+  def bounds(self, events: Sequence[Scored]) -> list[Bound | None]:
     """Decisions if the final scores are the lowest possible ones.
 
-    Each is a decision and its index in it; None: the event flags no session,
-    as neither did one whose scores are all as high.
+    None: the event flags no session, as neither did one whose scores are all as
+    high.
     """
-    scores_DS = np.array([x.highest_K for x in events])
+    nats_DX, highest_DX, unknown_DX = (
+      np.array([event[n] for event in events]) for n in (1, 2, 3)
+    )
+    scores_DS = highest_DX[:, 1:]
     if self._by_event:
-      nats_DK = np.array([x.nats_K for x in events])
-      scores_DS = np.concatenate([scores_DS, nats_DK], axis=1)
-    known_D = ~np.any([x.unknown_K for x in events], axis=1)
+      scores_DS = np.hstack([scores_DS, nats_DX[:, 1:]])
+    known_D = ~np.any(unknown_DX, axis=1)
     is_above_DNS = self._safe_NS >= scores_DS[:, None]
-    safe_D = np.any(np.all(is_above_DNS, axis=2), axis=1)
-    results: list[tuple[Decision, int] | None] = [None] * len(events)
+    safe_D = is_above_DNS.all(axis=2).any(axis=1)
+    results: list[Bound | None] = [None] * len(events)
     judged = np.flatnonzero(~(safe_D & known_D))
     if len(judged):
-      decision = self._decide([events[n] for n in judged.tolist()])
-      for d, n in enumerate(judged):
+      of_judged = nats_DX[judged], highest_DX[judged], unknown_DX[judged]
+      decision = self._decide(*of_judged)
+      for d, n in enumerate(judged.tolist()):
         results[n] = decision, d
       safe = judged[known_D[judged] & ~decision.flags]
       safe_NS = np.concatenate([self._safe_NS, scores_DS[safe]])
       self._safe_NS = safe_NS[np.argsort(-safe_NS.sum(axis=1))[:_SAFE]]
     return results
 
-  def _decide(self, events: Sequence[Scored]) -> Decision:
+  def _decide(
+    self, nats_DX: np.ndarray, highest_DX: np.ndarray, unknown_DX: np.ndarray
+  ) -> Decision:
     """The decision on sessions with the lowest possible scores.
 
-    A session has the last event, an unknown one if it has any, and so many
-    others that the flagged events are no quarter of them.
+    Each counts as one event among so many that it is no quarter of them: the
+    last one, which is unknown if any is.
     """
-    nats_KD, highest_KD, unknown_KD = (
-      np.array([event[n] for event in events]).T for n in (3, 4, 5)
-    )
-    size, combination = len(events), self._deployed.normal.choice.combination
-    nll_KN = np.full((len(nats_KD), 2 * size), -np.inf)
-    if self._by_event:
-      nll_KN[:, ::2] = nats_KD - _ROUNDING
-    ranks = np.ones(2 * size, int)
-    ranks[1::2] = [UNRANKED if event.unknown else 1 for event in events]
-    highest_KD = np.round(highest_KD - _ROUNDING, 4)
+    size, names = len(nats_DX), self._deployed.normal.choice.combination.names
+    highest_KD = np.round(highest_DX[:, 1:].T - _ROUNDING, 4)
+    nothing_KD = np.full(highest_KD.shape, -np.inf)
+    nats_KD = nats_DX[:, 1:].T - _ROUNDING if self._by_event else nothing_KD
     lowest = {
       "max": round_scores(highest_KD),
       "top_mean": round_scores(highest_KD / TOP),
-      "unknown": unknown_KD.astype(float),
+      "unknown": unknown_DX[:, 1:].T,
     }
-    nothing_KD = np.full(highest_KD.shape, -np.inf)
     scored = SessionScores(
-      nll=nll_KN[0],
-      rank=ranks,
-      member_nll=nll_KN,
-      targets=np.zeros(2 * size, int),
-      bounds=np.arange(0, 2 * size + 1, 2),
-      scores={name: lowest.get(name, nothing_KD) for name in combination.names},
+      nll=nats_KD[0],
+      rank=np.where(unknown_DX[:, 0] > 0, UNRANKED, 1),
+      member_nll=nats_KD,
+      targets=np.zeros(size, int),
+      bounds=np.arange(size + 1),
+      scores={name: lowest.get(name, nothing_KD) for name in names},
       counts=np.ones(size, int),
       short=np.zeros(size, bool),
       lengths=np.full(size, 2**60),
@@ -172,19 +172,20 @@ class Judge:
     return decide(scored, self._deployed.normal, self._settings)
 
   def running(
-    self, step: Step, nats: np.ndarray, decision: Decision, d: int
+    self, step: Step, scored: Scored, nats: np.ndarray, bound: Bound
   ) -> Verdict:
-    """The verdict on the first events of an open session.
+    """The verdict on an open session up to an event.
 
     Args:
-      step: the last of these events.
-      nats: their surprisals.
-      decision: as of `bounds`.
-      d: the index in it.
+      step: the event.
+      scored: its scores.
+      nats: the surprisals of all events up to it.
+      bound: as of `bounds`.
     """
-    names = self._names_of(step)
-    verdict = self._verdict(step, decision, d, nats, names)
-    return verdict._replace(ended=False, flagged_events=0, scores_K=())
+    verdict = self._verdict(step, *bound, nats, self._names_of(step))
+    unknown = int(scored.unknown[0])
+    changes = {"unknown_events": unknown, "flagged_events": 0}
+    return verdict._replace(ended=False, scores_K=(), **changes)
 
   def _names_of(self, step: Step) -> list[str]:
     """The names of events for display, as `Findings.events`."""
@@ -197,8 +198,9 @@ class Judge:
 
   def finals(self, ended: Sequence[Step]) -> list[Verdict]:
     """The final verdicts on sessions."""
-    if len(self._known) > _KNOWN:
+    if self._events > _KNOWN:
       self._known.clear()
+      self._events = 0
     keys = [
       (tuple(step.session.symbols[: step.size]), step.session.begins, step.ends)
       for step in ended
@@ -208,13 +210,11 @@ class Judge:
     if missing:
       verdicts = self._judged([*missing.values()])
       self._known |= zip(missing, verdicts, strict=True)
+      self._events += sum(verdict.events for verdict in verdicts)
     finals = []
     for key, (session, *_) in zip(keys, ended, strict=True):
       place = _place(session, self._known[key].position)
       finals.append(self._known[key]._replace(session=session.name, **place))
-    for key in missing:
-      if len(key[0]) > _LENGTH:
-        del self._known[key]
     return finals
 
   def _judged(self, ended: Sequence[Step]) -> list[Verdict]:
@@ -275,7 +275,6 @@ class Judge:
       events=size,
       unknown_events=int(decision.unknown_events[d]),
       flagged_events=int(decision.flagged_events[d]),
-      flag=bool(decision.flags[d]),
       position=position,
       surprising=frozenset(surprising),
       symbols=session.symbols[:size],
@@ -290,7 +289,7 @@ class Judge:
     is_end = position >= len(session.ids)
     id = END if is_end else session.ids[position]
     unknown, name = id == UNKNOWN, RESERVED[END] if is_end else self._names[id]
-    nats_K1 = np.array(scored.nats_K)[:, None]
+    nats_K1 = np.array(scored.nats[1:])[:, None]
     [p] = self._deployed.normal.events.p_values(map(round_scores, nats_K1))
     rank = int(UNRANKED) if unknown else scored.rank
     return {
@@ -298,9 +297,9 @@ class Judge:
       "position": position,
       "line": None if is_end else session.lines[position] or None,
       "event": self.masks.text(session.symbols[position]) if unknown else name,
-      "nats": round(scored.nats, 6),
-      "bits": round(scored.nats / math.log(2), 6),
-      "probability": float(f"{math.exp(-scored.nats):.6g}"),
+      "nats": round(scored.nats[0], 6),
+      "bits": round(scored.nats[0] / math.log(2), 6),
+      "probability": float(f"{math.exp(-scored.nats[0]):.6g}"),
       "rank": None if unknown else rank,
       "in_top_k": rank <= self._settings.top_k,
       "unknown": unknown,

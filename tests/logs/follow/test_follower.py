@@ -1,7 +1,9 @@
 """Followed sessions: the verdicts of a detection, whatever the interleaving."""
 
-import copy
+import functools
+import json
 import math
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,7 +13,7 @@ from seqrnn import experiments
 from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.read.columns import Texts
-from seqrnn.data.vocabulary import Vocabulary
+from seqrnn.data.vocabulary import BEGIN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import shapes
 from seqrnn.logs.detect.calibration import NormalScores
@@ -32,59 +34,70 @@ from seqrnn.logs.detect.selection import Choice, Selection
 from seqrnn.logs.follow import alarms, stepping
 from seqrnn.logs.follow.follower import Event, Follower
 from tests.conftest import tiny
-from tests.logs.follow.test_state import Table
 
 SYMBOLS = Vocabulary("session", tuple("abcdefg"))
 NAMES = Combination(("max", "mean", "count_vector"), "fisher")
+MIN = Combination(("max", "top_mean", "mean"), "min")
 SECONDS = IdleTimes("seconds", 50.0, {"b": 5.0}, {"a": 0.0, "c": 20.0})
+GAP = {"task": "gap_model", "model.heads": "all", "model.cell": "gru"}
+GAP |= {"model.layers": 2, "data.window": 8, "detect.short": "flag"}
+DAY = 86400.0
 
 
 def sessions_of(texts, ends=None, begins=None):
   """Sessions of texts, whose symbols are letters."""
   events = [symbol for text in texts for symbol in text]
-  size = len(texts)
+  every = [True] * len(texts)
   return Sessions(
     SYMBOLS.encode(events),
     np.cumsum([0, *map(len, texts)]),
-    [f"s{n}" for n in range(size)],
+    [f"s{n}" for n in range(len(texts))],
     as_read=Texts(events, np.arange(len(events))),
-    begins=np.ones(size, bool) if begins is None else np.array(begins),
-    ends=np.ones(size, bool) if ends is None else np.array(ends),
+    begins=np.array(begins or every),
+    ends=np.array(ends or every),
   )
 
 
-def make(tmp_path, fields, combination=NAMES):
-  """A detector of two random models, calibrated on its own random sessions."""
-  fields = {"data.unit": "session", "data.window": 40, **fields}
-  config = tiny(tmp_path, fields)
+def config_of(fields):
+  fields = {"data.unit": "session", "data.path": "-", **fields}
+  return tiny(Path(), {"data.window": 40, **fields})
+
+
+@functools.cache
+def random_models(fields):
+  """A task and two random models, which are compiled once."""
   vocabularies = {"symbols": SYMBOLS}
-  sessions = whole_sessions(config, vocabularies)
-  experiment = experiments.build(sessions, vocabularies)
-  rng = np.random.default_rng(1)
+  config = whole_sessions(config_of(dict(fields)), vocabularies)
+  experiment, rng = (
+    experiments.build(config, vocabularies),
+    np.random.default_rng(1),
+  )
   params = jax.tree.map(
     lambda x: rng.normal(size=(2, *x.shape)).astype(x.dtype), shapes(experiment)
   )
   seen = np.ones((2, len(SYMBOLS)), bool)
   seen[1, -1] = False  # The second model has not seen the last event.
+  return experiment, Ensemble(params, seen)
+
+
+def make(fields=None, combination=NAMES):
+  """A detector of random models, calibrated on its own random sessions."""
+  fields = fields or {}
+  of_models = {k: v for k, v in fields.items() if not k.startswith("detect.")}
+  experiment, models = random_models(tuple(of_models.items()))
+  rng = np.random.default_rng(1)
   train, normal = (
     sessions_of(random_texts(rng, 200, "abcdef")) for _ in range(2)
   )
   fitted = [{"count_vector": BASELINES["count_vector"](train)}] * 2
-  detector = Detector(
-    config, experiment, [], [1, 2], Ensemble(params, seen), fitted
-  )
+  detector = Detector(config_of(fields), experiment, [], [1, 2], models, fitted)
   scored = detector.score(normal, np.ones(200, np.int64))
-  by_name = {
-    name: CrossCalibration([Calibration(row) for row in scores])
-    for name, scores in scored.scores.items()
-  }
-  events = CrossCalibration(
-    [Calibration(round_scores(row)) for row in scored.member_nll]
-  )
+  calibrated = lambda rows: CrossCalibration([*map(Calibration, rows)])
+  by_name = {name: calibrated(x) for name, x in scored.scores.items()}
   nothing = np.zeros(0)
   normal = NormalScores(
     by_name,
-    events,
+    calibrated(map(round_scores, scored.member_nll)),
     Calibration(nothing),
     CrossCalibration([]),
     Choice(combination),
@@ -92,23 +105,14 @@ def make(tmp_path, fields, combination=NAMES):
     nothing,
     {},
   )
-  combined = normal.combined(scored.scores)
-  by_name["combined"] = CrossCalibration([Calibration(row) for row in combined])
+  by_name["combined"] = calibrated(normal.combined(scored.scores))
   normal = normal._replace(as_new=by_name["combined"])
-  return Deployed(config, detector, normal, SECONDS)
+  return Deployed(detector.config, detector, normal, SECONDS)
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-  """A detector whose models are compiled once."""
-  return make(tmp_path_factory.mktemp("made"), {})
-
-
-def following(model, **settings):
-  """With other settings of the follower alone."""
-  config = copy.deepcopy(model.config)
-  config.detect.update(settings)
-  return model._replace(config=config)
+def model():
+  return make()
 
 
 def random_texts(rng, count, letters="abcdefg?"):
@@ -142,29 +146,40 @@ def fed(follower, events, rng):
 
 
 def plain(verdict):
-  """A verdict that can be compared."""
+  """A verdict that can be compared: NaN equals itself."""
   return [None if x != x else x for x in verdict]
 
 
-MIN = Combination(("max", "top_mean", "mean"), "min")
+class Table:
+  """What a database has of a follower or its alarms."""
 
+  def __init__(self):
+    self._rows = {}
 
-GAP = {"task": "gap_model", "model.heads": "all", "detect.short": "flag"}
+  def move(self, before, after):
+    """Stores the changes of a part, and restores another one from them."""
+    for _, key, part, value in before.changes():
+      if value is None:
+        self._rows = {k: x for k, x in self._rows.items() if k[0] != key}
+      else:
+        self._rows[key, part] = json.dumps(value)
+    rows = [(*row, json.loads(x)) for row, x in sorted(self._rows.items())]
+    after.restore(json.loads(json.dumps(before.facts())), rows)
 
 
 @pytest.mark.parametrize(
   "fields",
   [
     {"detect.scores": "max,top_mean,mean"},
-    {"detect.rule": "events", "detect.rate": 0.05},
-    {"detect.rule": "topk", "detect.top_k": 6, "model.cell": "gru"},
-    {**GAP, "data.window": 8, "detect.rate": 0.1},
+    {"detect.rule": "events"},
+    {"detect.rule": "topk", "detect.top_k": 6},
+    {**GAP, "detect.rate": 0.1},
   ],
 )
-def test_final_verdicts_are_those_of_a_detection(tmp_path, fields):
+def test_final_verdicts_are_those_of_a_detection(fields):
   decisive = "detect.scores" in fields
   fields = {"detect.rate": 0.05, **fields}
-  model = make(tmp_path, fields, combination=MIN if decisive else NAMES)
+  model = make(fields, combination=MIN if decisive else NAMES)
   rng = np.random.default_rng(0)
   texts = random_texts(rng, 60) + random_texts(rng, 60, "abcde")
   results = find_anomalies(model.detector, model.normal, sessions_of(texts))
@@ -174,25 +189,21 @@ def test_final_verdicts_are_those_of_a_detection(tmp_path, fields):
   assert 0 < results.decision.flags.sum() < len(results.decision.flags)
   for j, d in enumerate(results.distinct.which.tolist()):
     verdict = final[f"s{j}"]
-    event, before, after = event_context(results, d, j)
     place = results.worst_position(d)
     lines = [event.line for event in events if event.session == f"s{j}"]
-    # NaN, of a short session, equals itself here.
     np.testing.assert_array_equal(verdict.p, results.decision.p[d])
-    assert [*verdict[2:4], *verdict[5:16]] == [
+    assert [*verdict[2:4], *verdict[5:15], verdict.flag] == [
       results.decision.severity[d],
       results.decision.reasons[d],
       lines[place],
       None,
-      event,
-      before,
-      after,
+      *event_context(results, d, j),
       len(texts[j]),
       results.decision.unknown_events[d],
       results.decision.flagged_events[d],
-      results.decision.flags[d],
       place,
       surprising_events(results, d),
+      results.decision.flags[d],
     ]
     assert verdict.scores_K == tuple(results.decision.combined_KD[:, d])
   # A running verdict is below the final one, and comes before it.
@@ -203,13 +214,15 @@ def test_final_verdicts_are_those_of_a_detection(tmp_path, fields):
     assert last.flag and verdict.severity <= last.severity
     assert verdict.p >= last.p or math.isnan(last.p)
     assert verdict.events <= last.events
+    known = texts[int(verdict.session[1:])][: verdict.events]
+    assert verdict.unknown_events == known.count("?")
   again = fed(Follower(model), events, np.random.default_rng(7))
   assert list(map(plain, again)) == list(map(plain, verdicts))
 
 
-def test_p_values_are_equal_also_at_the_edges_of_rounding(tmp_path):
+def test_p_values_are_equal_also_at_the_edges_of_rounding():
   """Normal scores lie where a last digit decides on which side a score is."""
-  model = make(tmp_path, {}, combination=Combination(("max",), "fisher"))
+  model = make(combination=Combination(("max",), "fisher"))
   rng = np.random.default_rng(3)
   texts = random_texts(rng, 200, "abcdef")
   scored = model.detector.score(sessions_of(texts), np.ones(200, np.int64))
@@ -228,7 +241,7 @@ def test_p_values_are_equal_also_at_the_edges_of_rounding(tmp_path):
   model = model._replace(normal=normal)
   results = find_anomalies(model.detector, normal, sessions_of(texts))
   p = results.decision.p[results.distinct.which]
-  for seed in range(3):
+  for seed in range(2):
     rng = np.random.default_rng(seed)
     some = rng.permutation(200)[: rng.integers(50, 200)]
     events = interleaved(rng, [(int(n), texts[n]) for n in some])
@@ -238,8 +251,8 @@ def test_p_values_are_equal_also_at_the_edges_of_rounding(tmp_path):
   assert len(np.unique(p[near])) > 10
 
 
-def test_events_have_the_scores_of_whole_sessions(tmp_path):
-  model = make(tmp_path, {"model.layers": 2})
+def test_events_have_the_scores_of_whole_sessions():
+  model = make(GAP)
   rng = np.random.default_rng(0)
   texts = random_texts(rng, 9)
   scored = model.detector.score(sessions_of(texts), np.ones(9, np.int64))
@@ -250,23 +263,21 @@ def test_events_have_the_scores_of_whole_sessions(tmp_path):
       rows += follower.feed_many(events[place : place + size], True).rows
     for j, text in enumerate(texts):
       part = [row for row in rows if row["session"] == f"s{j}"]
+      column = lambda name, part=part: [row[name] for row in part]
       place = slice(*scored.bounds[j : j + 2])
-      assert [row["event"] for row in part] == [*text, "<end>"]
-      assert [row["position"] for row in part] == list(range(len(text) + 1))
-      nats = [row["nats"] for row in part]
-      np.testing.assert_allclose(nats, scored.nll[place], 1e-4, 1e-4)
+      assert column("event") == [*text, "<end>"]
+      assert column("position") == list(range(len(text) + 1))
+      np.testing.assert_allclose(column("nats"), scored.nll[place], 1e-4, 1e-4)
       unknown = [symbol == "?" for symbol in text] + [False]
-      assert [row["unknown"] for row in part] == unknown
-      ranks = [row["rank"] for row in part]
-      assert [rank is None for rank in ranks] == unknown
+      assert column("unknown") == unknown
+      assert [rank is None for rank in column("rank")] == unknown
       nlls = map(round_scores, scored.member_nll[:, place])
       p = model.normal.events.p_values(nlls)
-      p_values = [row["p_value"] for row in part]
-      np.testing.assert_allclose(p_values, p, atol=0.01)
+      np.testing.assert_allclose(column("p_value"), p, atol=0.01)
 
 
-def test_a_state_goes_on_as_if_nothing_had_stopped(tmp_path, monkeypatch):
-  model = make(tmp_path, {"detect.rate": 0.1}, combination=MIN)
+def test_a_state_goes_on_as_if_nothing_had_stopped(monkeypatch):
+  model = make({"detect.rate": 0.1}, combination=MIN)
   rng = np.random.default_rng(5)
   texts = random_texts(rng, 40)
   events = interleaved(rng, list(enumerate(texts)))
@@ -286,37 +297,40 @@ def test_a_state_goes_on_as_if_nothing_had_stopped(tmp_path, monkeypatch):
   assert any(not v.ended for v in results) and any(v.flag for v in results)
 
 
+def ended(follower, *event):
+  """The sessions that an event ends, with the number of their events."""
+  return [(v.session, v.events) for v in follower.feed(*event) if v.ended]
+
+
 def test_silence_in_event_time_ends_a_session_and_an_event_wakes_it(model):
   follower = Follower(model)
-  feed = lambda name, event, time: [
-    (v.session, v.events) for v in follower.feed(name, event, time) if v.ended
-  ]
-  assert feed("x", "c", 1000.0) == []  # 20 seconds after c.
-  assert feed("y", "b", 1010.0) == []  # 50 after b.
-  assert feed("y", "a", 1020.0) == []  # a ends it at once.
-  assert feed("x", "c", 1020.0) == []
-  assert feed("z", "b", 1020.5) == [("y", 2)]
-  assert feed("z", "b", 1041.0) == [("x", 2)]
+  assert ended(follower, "x", "c", 1000.0) == []  # 20 seconds after c.
+  assert ended(follower, "y", "b", 1010.0) == []  # 50 after b.
+  assert ended(follower, "y", "a", 1020.0) == []  # a ends it at once.
+  assert ended(follower, "x", "c", 1020.0) == []
+  assert ended(follower, "z", "b", 1020.5) == [("y", 2)]
+  assert ended(follower, "z", "b", 1041.0) == [("x", 2)]
   # It is not cut in two until twice the longest idle time is over.
-  assert feed("x", "b", 1069.0) == []
-  assert feed("x", "a", 1070.0) == []
+  assert ended(follower, "x", "b", 1069.0) == []
+  assert ended(follower, "x", "a", 1070.0) == []
   assert [v.session for v in follower.tick(1071.0)] == ["x"]
   assert follower.open_sessions == 1
-  assert feed("x", "c", 1170.5) == [("z", 2)]
+  assert ended(follower, "x", "c", 1170.5) == [("z", 2)]
   [last] = follower.end("x")
   assert (last.events, last.now) == (1, 1170.5)
   assert follower.end("x") == []
+  [end] = follower.feed_many([Event("x", None), Event("", None)]).not_open
+  assert end.session == "x"
 
 
-def test_more_sessions_than_are_followed_end_open(model):
-  model = following(model, followed=2)
-  results = []
+def test_more_sessions_than_are_followed_end_open():
+  model, results = make({"detect.followed": 2}), []
   follower = Follower(model)
   for word in ("xa", "yb", "xc", "zg", "yb", "xc"):
     results += [v for v in follower.feed(*word) if v.ended]
   # z drives out y, which came before x; y drives out x, and x drives out z.
-  ended = [(v.session, v.events) for v in results]
-  assert ended == [("y", 1), ("x", 2), ("z", 1)]
+  sizes = [(v.session, v.events) for v in results]
+  assert sizes == [("y", 1), ("x", 2), ("z", 1)]
   batch = find_anomalies(
     model.detector, model.normal, sessions_of(["b", "ac", "g"], [False] * 3)
   )
@@ -327,16 +341,17 @@ def test_more_sessions_than_are_followed_end_open(model):
 
 def test_a_session_that_the_begin_of_the_log_cuts_is_read_so(model):
   follower = Follower(model)
-  follower.feed("x", "b", 100.0)  # Others may have been before b.
-  follower.feed("x", "c", 101.0)
-  follower.feed("y", "c", 102.0)
-  follower.feed("z", "b", 106.0)
-  results = [v for name in "xyz" for v in follower.end(name)]
-  batch = find_anomalies(
-    model.detector,
-    model.normal,
-    sessions_of(["bc", "c", "b"], begins=[False, True, True]),
+  # Others may have been before b, which comes first.
+  for name, event, time in (
+    *(("x", "b", 100.0), ("x", "c", 101.0), ("y", "c", 102.0)),
+    *(("z", "b", 106.0), ("u", "b", 100.5)),
+  ):
+    assert ended(follower, name, event, time) == []
+  results = [v for name in "xyzu" for v in follower.end(name)]
+  cut = sessions_of(
+    ["bc", "c", "b", "b"], begins=[False, True, True, False], ends=[True] * 4
   )
+  batch = find_anomalies(model.detector, model.normal, cut)
   assert [v.p for v in results] == batch.decision.p[
     batch.distinct.which
   ].tolist()
@@ -344,21 +359,12 @@ def test_a_session_that_the_begin_of_the_log_cuts_is_read_so(model):
   follower.feed("w", "c", 99.9)
   [verdict] = follower.end("w")
   assert verdict.begins
-
-
-def test_a_session_of_which_nothing_is_scored_has_a_verdict(model):
-  """Its begin and its end are cut, and it has one event."""
-  model = following(model, followed=1)
-  cut = sessions_of(["b", "b", "cd"], [False] * 3, [False] * 3)
-  batch = find_anomalies(model.detector, model.normal, cut)
-  alone = cut.take(np.array([0]))
-  assert (
-    find_anomalies(model.detector, model.normal, alone).decision.p
-    == batch.decision.p[:1]
-  )
-  follower = Follower(model)
+  # Neither begin nor end, and one event: nothing is scored.
+  follower = Follower(make({"detect.followed": 1}))
   assert follower.feed("x", "b", 100.0) == []
   [verdict] = follower.feed("y", "b", 101.0)
+  nothing = sessions_of(["b"], [False], [False])
+  batch = find_anomalies(model.detector, model.normal, nothing)
   assert (verdict.p, verdict.event) == (batch.decision.p[0], "<empty>")
 
 
@@ -370,123 +376,105 @@ def test_one_wrong_time_ends_no_session(model):
     assert feed(time) == []
   assert follower.now == 1004.0
   # A true leap: the next events agree.
-  day = 86400.0
-  assert feed(1000 + day) == feed(1001 + day) == []
-  assert feed(1002 + day) == ["x"]
+  assert feed(1000 + DAY) == feed(1001 + DAY) == []
+  assert feed(1002 + DAY) == ["x"]
   # The clock is set back, and continues there.
-  follower.feed("w", "c", 1003 + day)
+  follower.feed("w", "c", 1003 + DAY)
   for time in (2000.0, 2001.0, 2002.0):
     assert feed(time) == []
   assert follower.now == 2002.0
   assert "w" in [v.session for v in follower.tick(2030.0)]
 
 
-@pytest.mark.parametrize("hours", [0.5, 2, 30])
+@pytest.mark.parametrize("hours", [0.5, 30])
 def test_sessions_of_a_sparse_log_end_whole(model, hours):
-  follower, ended = Follower(model), []
+  follower, results = Follower(model), []
   for n in range(20):
     for symbol, second in (("b", 0), ("c", 1)):
       time = 3600 * hours * n + second
-      ended += follower.feed(f"s{n}", symbol, time)
-  assert all(v.ended and v.events == 2 for v in ended)
+      results += ended(follower, f"s{n}", symbol, time)
   # A step of more than half a day is confirmed by the burst after it.
-  names = [f"s{n}" for n in range(18 if hours > 12 else 19)]
-  assert [v.session for v in ended] == names
+  assert results == [(f"s{n}", 2) for n in range(18 if hours > 12 else 19)]
 
 
-def test_without_a_clock_no_silence_ends_a_session(model):
+def test_without_times_lines_may_be_a_clock(model):
   follower = Follower(model._replace(idle=IdleTimes()))
   follower.feed("x", "a", 0.0)
   assert follower.feed("y", "a", 1e6) == follower.tick(2e6) == []
   follower = Follower(model._replace(idle=IdleTimes("lines", 3.0)))
   follower.feed("x", "b", line=1)
-  assert follower.feed("y", "b", line=4) == []
-  assert [v.session for v in follower.feed("y", "b", line=5)] == ["x"]
-  assert [v.session for v in follower.feed("z", "b", line=1)] == []  # Rotated.
+  # Several sessions in a line.
+  many = [Event(name, "b", None, 2) for name in "uvwyz"]
+  assert follower.feed_many(many).verdicts == []
+  assert ended(follower, "y", "b", None, 4) == []
+  assert ended(follower, "y", "b", None, 5) == [("x", 1)]
+  others = [(name, 1) for name in "uvwz"]  # The log was rotated:
+  assert ended(follower, "z", "b", None, 1) == others
 
 
-def test_a_line_of_several_sessions_is_one_line(model):
-  day = 86400.0
+def test_a_line_of_several_sessions_has_one_time(model):
   follower = Follower(model)
   follower.feed("x", "c", 1000.0, 1)
-  wrong = [Event(name, "b", 1000 + day, 2) for name in "uvwyz"]
+  wrong = [Event(name, "b", 1000 + DAY, 2) for name in "uvwyz"]
   assert follower.feed_many(wrong[:2]).verdicts == []
   Table().move(follower, follower)
   assert follower.feed_many(wrong[2:]).verdicts == []
   assert follower.now == 1000.0
-  follower = Follower(model._replace(idle=IdleTimes("lines", 3.0)))
-  follower.feed("x", "b", line=1)
-  many = [Event(name, "b", None, 2) for name in "uvwyz"]
-  assert follower.feed_many(many).verdicts == []
-  assert follower.feed("y", "b", line=4) == []
-  ended = follower.feed("y", "b", line=5)
-  assert [v.session for v in ended] == ["x"]
 
 
 def test_a_session_of_many_events_is_judged_in_parts(model, monkeypatch):
   monkeypatch.setattr("seqrnn.logs.follow.follower._LONGEST", 20)
   follower = Follower(model)
-  events = [Event("x", "b")] * 50
-  ended = [v for v in follower.feed_many(events).verdicts if v.ended]
-  assert [v.events for v in ended] == [20, 20]
+  verdicts = follower.feed_many([Event("x", "b")] * 50).verdicts
+  assert [v.events for v in verdicts if v.ended] == [20, 20]
   assert follower.open_sessions == 1
 
 
-def test_many_sessions_are_read_as_each_alone(tmp_path, monkeypatch):
-  model = make(tmp_path, {"model.cell": "gru"})
-  stepper = stepping.Stepper(
-    model.detector.experiment.decoder, model.detector.models
-  )
-  rng = np.random.default_rng(0)
-  some = []
+def test_many_sessions_are_read_as_each_alone(model, monkeypatch):
+  decoder = model.detector.experiment.decoder
+  stepper = stepping.Stepper(decoder, model.detector.models)
+  rng, some = np.random.default_rng(0), []
   for size in (*range(1, 12), 70, 200, 9):
-    ids = [1 if size % 2 else 5, *rng.integers(4, 11, size).tolist()]
+    ids = [BEGIN if size % 2 else 5, *rng.integers(4, 11, size).tolist()]
     some.append((stepper.begin_S, ids))
   monkeypatch.setattr(stepper, "_steps", 64)
-  for (state_S, ids), (after_S, scored) in zip(
+  for (state_S, ids), (after_S, events) in zip(
     some, stepper.read(some), strict=True
   ):
-    for n, event in enumerate(scored, 1):
+    for n, event in enumerate(events, 1):
       [(state_S, [one])] = stepper.read([(state_S, ids[n - 1 : n + 1])])
       for values, expected in zip(event, one, strict=True):
         np.testing.assert_allclose(values, expected, 1e-4, 1e-5)
     np.testing.assert_allclose(after_S, state_S, 1e-4, 1e-5)
 
 
-def test_what_cannot_be_followed_is_refused(tmp_path):
+def test_what_cannot_be_followed_is_refused():
   for fields, rule in (
     ({"task": "gap_model"}, "next event unless model.heads='all'"),
     ({"detect.head": "joint"}, "detect.head='joint' with task="),
     ({"detect.rule": "bh"}, "detect.rule='bh': compares all sessions"),
     ({"data.boundaries": False}, "is known, it must be True"),
   ):
-    config = tiny(tmp_path, {"data.unit": "session", **fields})
+    config = config_of(fields)
     experiment = experiments.build(config, {"symbols": SYMBOLS})
     detector = Detector(config, experiment, [], [], None, [])
     with pytest.raises(UserError, match=rule):
       refuse_unfollowed(Deployed(config, detector, None, IdleTimes()))
 
 
-def verdict_of(follower, name, text, time):
-  """The final verdict on a session."""
-  follower.feed_many([Event(name, symbol, time) for symbol in text])
-  [verdict] = [v for v in follower.end(name) if v.ended]
-  return verdict._replace(
-    flag=True, severity=1, now=time, raised=True, again=False
-  )
-
-
 def test_a_kind_of_alarms_is_counted_and_not_repeated(model):
-  follower = Follower(model)
-  taken = alarms.Alarms(60.0, Redaction("(?!)"))
-  one = verdict_of(follower, "x", "ab?cd", 0.0)
+  follower, masks = Follower(model), Redaction("(?!)")
+  taken = alarms.Alarms(60.0, masks)
+  follower.feed_many([Event("x", symbol, 0.0) for symbol in "ab?cd"])
+  [one] = [v for v in follower.end("x") if v.ended]
+  one = one._replace(severity=1, now=0.0, earlier=0)
   row = taken.take(one)
   assert (row["number"], row["kind"], row["of_kind"]) == (1, 1, 1)
   assert row["event"] == "? ?" and row["before"][-1] == "b"
   assert row["after"] == ["c", "d"] and row["session"] == "x"
   assert taken.take(one._replace(now=59.0)) is None
-  assert taken.take(one._replace(now=1.0, raised=False)) is None
-  assert taken.take(one._replace(flag=False)) is None
+  assert taken.take(one._replace(now=1.0, earlier=1)) is None
+  assert taken.take(one._replace(severity=0)) is None
   again = taken.take(one._replace(now=61.0, session="y"))
   assert (again["number"], again["kind"], again["of_kind"]) == (2, 1, 3)
   # More severe ones are written at once, and others have their own kind.
@@ -498,7 +486,7 @@ def test_a_kind_of_alarms_is_counted_and_not_repeated(model):
   assert taken.take(cut._replace(now=9e9, unknown_events=0)) is None
   other = one._replace(surprising=frozenset("q"), event="q", now=62.0)
   assert taken.take(other)["kind"] == 2
-  stored = alarms.Alarms(60.0, Redaction("(?!)"))
+  stored = alarms.Alarms(60.0, masks)
   Table().move(taken, stored)
   assert stored.facts() == taken.facts() and stored.kinds == taken.kinds
   stored.answer({(1, "x"): "normal"})

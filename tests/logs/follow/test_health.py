@@ -10,8 +10,6 @@ import urllib.request
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from seqrnn.config.read import Config
-from seqrnn.configs import base
 from seqrnn.errors import UserError
 from seqrnn.logs.follow import health
 from seqrnn.logs.follow.health import Health
@@ -26,21 +24,20 @@ class Clock:
     return self.now
 
 
-def config_of(port):
-  config: Config = base.get_config()
-  config.detect.port = None if port is None else str(port)
-  return config
+@pytest.fixture(scope="module")
+def server():
+  """A `Health`, its clock, and the address of its server."""
+  clock = Clock()
+  figures = Health(clock)
+  with health.serve(figures, "0") as url:
+    yield figures, clock, url
 
 
 @pytest.fixture
-def served(capfd):
-  """A `Health`, its clock, and a function that gets a path from its server."""
-  clock = Clock()
-  figures = Health(clock)
-  server = health.serve(figures, "0")
-  url = f"http://127.0.0.1:{server.server_port}"
-  # Where the port is any free one, it is named.
-  assert capfd.readouterr() == ("", f"metrics: {url}/metrics\n")
+def served(server):
+  """A function that gets a path from the server of new figures."""
+  figures, clock, url = server
+  figures.__init__(clock)
 
   def get(path):
     try:
@@ -49,9 +46,7 @@ def served(capfd):
     except urllib.error.HTTPError as error:
       return error.code, error.read().decode()
 
-  yield figures, clock, get
-  server.shutdown()
-  server.server_close()
+  return figures, clock, get
 
 
 def look(figures, lag=math.nan, waiting=0, sessions=0):
@@ -122,10 +117,9 @@ def test_the_probe_fails_where_an_operator_has_to_act(served):
   assert get("/")[0] == get("/metrics/x")[0] == get("/healthz/")[0] == 404
 
 
-def test_slow_and_broken_clients_stop_nothing(monkeypatch, capfd):
+def test_slow_and_broken_clients_stop_nothing(server, monkeypatch, capfd):
   monkeypatch.setattr(health, "_DEADLINE", 0.1)
-  server = health.serve(Health(), ":0")
-  address = "127.0.0.1", server.server_port
+  address = "127.0.0.1", int(server[-1].rpartition(":")[2])
   for content in (b"", b"GET /m", b"\xff\n\n", b"GET /metrics HTTP/1.1\n"):
     with socket.create_connection(address) as client:
       client.sendall(content)
@@ -145,9 +139,7 @@ def test_slow_and_broken_clients_stop_nothing(monkeypatch, capfd):
   connection.request("POST", "/metrics", b"x")
   assert connection.getresponse().status == 501
   connection.close()
-  server.shutdown()
-  server.server_close()
-  assert capfd.readouterr().err.count("\n") == 1
+  assert capfd.readouterr().err == ""
 
 
 def test_a_log_line_a_minute():
@@ -165,13 +157,13 @@ def test_a_log_line_a_minute():
   assert " 0.0 events a second," in (look(figures) or "")
 
 
-def test_an_address_that_cannot_be_used_is_refused_in_one_line():
-  with socket.create_server(("127.0.0.1", 0)) as other:
-    port = other.getsockname()[1]
-    with pytest.raises(UserError) as error:
-      health.serve(Health(), str(port))
+def test_an_address_that_cannot_be_used_is_refused_in_one_line(server):
+  port = server[-1].rpartition(":")[2]
   rule = "cannot be listened on: Address already in use"
-  assert str(error.value) == f"config.detect.port='{port}': {rule}"
-  for address in ("no.such.host.invalid", "a" * 70):
-    with pytest.raises(UserError, match="cannot be listened on"):
-      health.serve(Health(), f"{address}:0")
+  for where, message in (
+    (port, f"config.detect.port='{port}': {rule}"),
+    ("no.such.host.invalid:0", "cannot be listened on"),
+    (f"{'a' * 70}:0", "cannot be listened on"),
+  ):
+    with pytest.raises(UserError, match=message):
+      health.serve(Health(), where).__enter__()

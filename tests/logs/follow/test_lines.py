@@ -2,6 +2,7 @@
 
 import json
 import random
+from pathlib import Path
 
 import pytest
 
@@ -46,57 +47,50 @@ FORMS = {
 }
 
 
-def parser(config):
-  return Parser(config.data, "app.log")
+def parser(**fields):
+  fields = {"data.unit": "log", "data.path": "-", **fields}
+  return Parser(tiny(Path(), fields).data, "app.log")
 
 
-def chunk_of(lines, start, stop):
-  part = [line.encode() for line in lines[start:stop]]
-  return Chunk(part, start + 1, 0, LogPosition())
+def chunk_of(lines, first=1, part=0):
+  return Chunk(lines, first, part, LogPosition())
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_events_do_not_depend_on_chunks_and_restarts(tmp_path, capsys, name):
+def test_events_do_not_depend_on_chunks_and_restarts(capsys, name):
   fields, line = FORMS[name]
-  config = tiny(tmp_path, {"data.unit": "log", **fields})
   draw = random.Random(0)
-  lines = [line(draw, n) for n in range(300)]
-  expected = parser(config).events(chunk_of(lines, 0, 300))
+  lines = [line(draw, n).encode() for n in range(300)]
+  expected = parser(**fields).events(chunk_of(lines))
   assert len({event.session for event in expected}) > 2
-  events, place, reader = [], 0, parser(config)
+  events, place, reader = [], 0, parser(**fields)
   while place < len(lines):
     stop = place + draw.choice((1, 2, 30))
-    events += reader.events(chunk_of(lines, place, stop))
+    events += reader.events(chunk_of(lines[place:stop], place + 1))
     place = stop
     if draw.random() < 0.5 and events:
       state = json.loads(json.dumps(reader.state()))
-      reader = parser(config)
+      reader = parser(**fields)
       reader.restore(state)
   assert events == expected
   capsys.readouterr()
 
 
-def test_sessions_of_rotated_files_have_names_of_their_own(tmp_path):
-  config = tiny(tmp_path, {"data.unit": "log", "data.log_session": "lines=2"})
-  reader, names = parser(config), []
-  for part in (0, 1):
-    chunk = Chunk([b"a", b"b", b"c"], 1, part, LogPosition())
-    names += [event.session for event in reader.events(chunk)]
-  expected = ["app.log:1", "app.log:3", "app.log+1:2"]
-  assert names == [name for name in expected for _ in range(2)]
+def test_sessions_of_rotated_files_have_names_of_their_own():
+  reader, events = parser(**{"data.log_session": "lines=2"}), []
+  for part in (0, 1):  # A mark of the byte order is no part of a line.
+    lines = [b"\xef\xbb\xbfa", b"a", b"a"]
+    events += reader.events(chunk_of(lines, part=part))
+  names = ["app.log:1", "app.log:3", "app.log+1:2"]
+  assert [event.session for event in events] == [
+    name for name in names for _ in range(2)
+  ]
+  assert {event.symbol for event in events} == {"a"}
 
 
-def test_a_mark_of_the_byte_order_is_no_part_of_a_line(tmp_path):
-  config = tiny(tmp_path, {"data.unit": "session"})
-  chunk = Chunk([b"\xef\xbb\xbfx a", b"\xef\xbb\xbfx a"], 1, 0, LogPosition())
-  sessions = [event.session for event in parser(config).events(chunk)]
-  assert sessions == ["x", "\ufeffx"]
-
-
-def parsed(tmp_path, lines, **fields):
+def parsed(lines, **fields):
   """Session, symbol and line of the events of lines."""
-  reader = parser(tiny(tmp_path, {"data.unit": "session", **fields}))
-  events = reader.events(Chunk(lines, 1, 0, LogPosition()))
+  events = parser(**{"data.unit": "session", **fields}).events(chunk_of(lines))
   return [(event.session, event.symbol, event.line) for event in events]
 
 
@@ -118,34 +112,32 @@ def test_a_line_may_have_a_time():
     assert parse_pair(line, 3) == ends
 
 
-def test_lines_have_several_forms_and_others_are_skipped(tmp_path, capsys):
+def test_lines_have_several_forms_and_others_are_skipped(capsys):
   events = [b"x a", b"my session\tb", b'{"session": 3, "event": "c", "m": []}']
   events += [b"x c\r", b"", b"\x1b[31m\ta"]
   pairs = [("x", "a"), ("my session", "b"), ("3", "c"), ("x", "c")]
   pairs.append(("\x1b[31m", "a"))
   bad = [b"one", b"x b c", b"x \xff\xfe", b"x\t", b"{" * 9999, b"x" * 2**22]
   bad += [b'{"session": "x"}', b'{"session": true, "event": 1}', bytes(9)]
-  assert [event[:2] for event in parsed(tmp_path, events + bad)] == pairs
+  assert [event[:2] for event in parsed(events + bad)] == pairs
   assert numbers(capsys)[0] == [f"line {n}" for n in range(7, 16)]
   bad = [b'{"session": ' * 200_000, b'{"session": "x", "event": [[' * 999]
   bad += [b'{"session": 1' + b"0" * 9999 + b"}", b'{"session": "x", "end": 1}']
   bad += [b'{"session": "\\ud800", "end": false}', b"long " + b"a" * 200_000]
-  assert parsed(tmp_path, bad) == []
+  assert parsed(bad) == []
   lines, messages = numbers(capsys)
   assert lines == [f"line {n}" for n in range(1, 7)]
   assert all(line.isprintable() and len(line) < 2100 for line in messages)
 
 
-def test_of_many_bad_lines_few_are_reported(tmp_path, capsys):
-  assert parsed(tmp_path, [b"bad"] * 5000 + [b"x a"]) == [("x", "a", 5001)]
+def test_of_many_bad_lines_few_are_reported(capsys):
+  assert parsed([b"bad"] * 5000 + [b"x a"]) == [("x", "a", 5001)]
   messages = numbers(capsys)[1]
   assert len(messages) == 11
   assert messages[-1] == "further skipped lines are only counted"
 
 
-def test_lines_of_a_log_are_events_of_the_sessions_that_they_name(
-  tmp_path, capsys
-):
+def test_lines_of_a_log_are_events_of_the_sessions_that_they_name(capsys):
   fields = {"data.unit": "log", "data.log_session": r"(job_\d+)"}
   lines = [
     b"begin job_3",
@@ -154,7 +146,7 @@ def test_lines_of_a_log_are_events_of_the_sessions_that_they_name(
     b"begin \xff job_3",
     b"job_3 of job_14",
   ]
-  assert parsed(tmp_path, lines, **fields) == [
+  assert parsed(lines, **fields) == [
     ("job_3", "begin <session>", 1),
     ("job_3", "<session> of <session>", 5),
     ("job_14", "<session> of <session>", 5),
@@ -162,7 +154,7 @@ def test_lines_of_a_log_are_events_of_the_sessions_that_they_name(
   assert capsys.readouterr().err == f"line 4: skipped, {NOT_UTF8}\n"
 
 
-def test_a_line_whose_time_does_not_exist_is_skipped(tmp_path, capsys):
+def test_a_line_whose_time_does_not_exist_is_skipped(capsys):
   lines = [
     b"no time yet",
     b"2024-02-28 10:00:00 begin",
@@ -174,7 +166,7 @@ def test_a_line_whose_time_does_not_exist_is_skipped(tmp_path, capsys):
     b"2024-02-28 10:05:00 begin",
   ]
   fields = {"data.unit": "log", "data.log_session": "gap=60"}
-  assert parsed(tmp_path, lines, **fields) == [
+  assert parsed(lines, **fields) == [
     ("app.log:2", "<value> begin", 2),
     ("app.log:2", "<value> read", 6),
     ("app.log:8", "<value> begin", 8),
@@ -184,10 +176,9 @@ def test_a_line_whose_time_does_not_exist_is_skipped(tmp_path, capsys):
   assert "'2024-02-31 10:00:01': is no time that" in messages[1]
 
 
-def test_a_form_that_no_line_has_is_reported(tmp_path, capsys):
-  fields = {"data.unit": "log", "data.log_session": r"(job_\d+)"}
-  reader = parser(tiny(tmp_path, fields))
-  reader.events(Chunk([b"begin"] * 1200, 1, 0, LogPosition()))
+def test_a_form_that_no_line_has_is_reported(capsys):
+  reader = parser(**{"data.log_session": r"(job_\d+)"})
+  reader.events(chunk_of([b"begin"] * 1200))
   with pytest.raises(UserError) as caught:
     reader.finish()
   fault = "fits no line of app.log; line 1 is 'begin'"
