@@ -125,7 +125,7 @@ class Judge:
     scores_DS = highest_DX[:, 1:]
     if self._by_event:
       scores_DS = np.hstack([scores_DS, nats_DX[:, 1:]])
-    known_D = ~np.any(unknown_DX, axis=1)
+    known_D = unknown_DX.sum(axis=1) == 0
     is_above_DNS = self._safe_NS >= scores_DS[:, None]
     safe_D = is_above_DNS.all(axis=2).any(axis=1)
     results: list[Bound | None] = [None] * len(events)

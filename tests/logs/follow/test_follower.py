@@ -58,6 +58,12 @@ def sessions_of(texts, ends=None, begins=None):
   )
 
 
+def p_of(model, *sessions):
+  """The p-values of sessions by a detection."""
+  results = find_anomalies(model.detector, model.normal, sessions_of(*sessions))
+  return results.decision.p[results.distinct.which].tolist()
+
+
 def config_of(fields):
   fields = {"data.unit": "session", "data.path": "-", **fields}
   return tiny(Path(), {"data.window": 40, **fields})
@@ -239,8 +245,7 @@ def test_p_values_are_equal_also_at_the_edges_of_rounding():
     [Calibration(row[near]) for row in combined]
   )
   model = model._replace(normal=normal)
-  results = find_anomalies(model.detector, normal, sessions_of(texts))
-  p = results.decision.p[results.distinct.which]
+  p = p_of(model, texts)
   for seed in range(2):
     rng = np.random.default_rng(seed)
     some = rng.permutation(200)[: rng.integers(50, 200)]
@@ -248,7 +253,7 @@ def test_p_values_are_equal_also_at_the_edges_of_rounding():
     verdicts = fed(Follower(model), events, rng)
     final = {v.session: v.p for v in verdicts if v.ended}
     assert final == {f"s{n}": p[n] for n in some}
-  assert len(np.unique(p[near])) > 10
+  assert len({p[n] for n in near}) > 10
 
 
 def test_events_have_the_scores_of_whole_sessions():
@@ -348,13 +353,9 @@ def test_a_session_that_the_begin_of_the_log_cuts_is_read_so(model):
   ):
     assert ended(follower, name, event, time) == []
   results = [v for name in "xyzu" for v in follower.end(name)]
-  cut = sessions_of(
-    ["bc", "c", "b", "b"], begins=[False, True, True, False], ends=[True] * 4
-  )
-  batch = find_anomalies(model.detector, model.normal, cut)
-  assert [v.p for v in results] == batch.decision.p[
-    batch.distinct.which
-  ].tolist()
+  begins = [False, True, True, False]
+  batch = p_of(model, ["bc", "c", "b", "b"], [True] * 4, begins)
+  assert [v.p for v in results] == batch
   # An event out of order has the earliest time of the log.
   follower.feed("w", "c", 99.9)
   [verdict] = follower.end("w")
@@ -363,9 +364,8 @@ def test_a_session_that_the_begin_of_the_log_cuts_is_read_so(model):
   follower = Follower(make({"detect.followed": 1}))
   assert follower.feed("x", "b", 100.0) == []
   [verdict] = follower.feed("y", "b", 101.0)
-  nothing = sessions_of(["b"], [False], [False])
-  batch = find_anomalies(model.detector, model.normal, nothing)
-  assert (verdict.p, verdict.event) == (batch.decision.p[0], "<empty>")
+  [p] = p_of(model, ["b"], [False], [False])
+  assert (verdict.p, verdict.event) == (p, "<empty>")
 
 
 def test_one_wrong_time_ends_no_session(model):
