@@ -22,7 +22,6 @@ from seqrnn.training.history import read_rows
 from seqrnn.training.train import limits_reached
 
 _DERIVED = ("bits_per_symbol", "perplexity")  # They follow from the loss.
-_LONG = 24  # Characters of a name; longer ones are shortened.
 _LIMIT = 2**20  # Bytes of evaluation.json.
 
 
@@ -190,13 +189,9 @@ def write_comparison(workdirs: list[Path]) -> tuple[Path, list[list[str]]]:
     UserError: a workdir has no run.
   """
   rows = gather(workdirs)
-  labels = _without_shared([row["run"] for row in rows])
-  runs = dict(zip(labels, workdirs, strict=True))
+  runs = {row["run"]: path for row, path in zip(rows, workdirs, strict=True)}
   head = [n if "." in n else n.replace("_", " ") for n in rows[0]]
-  cells = [
-    [_cell(x) for x in {**row, "run": label}.values()]
-    for row, label in zip(rows, labels, strict=True)
-  ]
+  cells = [[*map(_cell, row.values())] for row in rows]
   flat = [config_lib.flat(config_lib.read_run(path)) for path in workdirs]
   incomparable = ("task", "data.unit", "data.source", "data.path")
   best = page.section(
@@ -222,12 +217,3 @@ def _cell(value: Any) -> str:
   if isinstance(value, float):
     return f"{value:.5g}"
   return "" if value is None else escaped(str(value))
-
-
-def _without_shared(names: list[str]) -> list[str]:
-  """Long names without a common beginning that ends in a hyphen or slash."""
-  shared = os.path.commonprefix(names)
-  cut = max(shared.rfind("-"), shared.rfind("/")) + 1
-  if not cut or len(set(names)) < 2 or max(map(len, names)) <= _LONG:
-    return names
-  return [f"\u2026{name[cut:]}" for name in names]

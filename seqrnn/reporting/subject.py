@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -203,10 +204,7 @@ def encoded(
     + [END] * (document.ends and boundaries)
     for document, _ in texts
   ]
-  ids_BS = np.full((len(rows), max(map(len, rows))), PAD, np.int32)
-  for ids_S, row in zip(ids_BS, rows, strict=True):
-    ids_S[: len(row)] = row
-  return ids_BS
+  return np.array([*zip_longest(*rows, fillvalue=PAD)], np.int32).T
 
 
 def shown(symbols: Vocabulary, i: int) -> str:

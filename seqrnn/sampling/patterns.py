@@ -168,18 +168,9 @@ def _over_symbols(
 
 
 class Arrays(NamedTuple):
-  """The values of a constraint.
+  """The values of a constraint, as `constraint` takes them."""
 
-  Attributes:
-    next_SV: of a table.
-    need_SV: of a table.
-    length: the most symbols of a text.
-    temperature: of the sample.
-    boundaries: whether the model has learned the end symbol.
-  """
-
-  next_SV: Any
-  need_SV: Any
+  table: Table
   length: Any
   temperature: Any
   boundaries: Any
@@ -204,13 +195,8 @@ def constraint(
       f"its shortest match has {counted(table.shortest, 'symbol')}, and a text"
       f" at most {length:,}"
     )
-  arrays = Arrays(
-    table.next_SV,
-    table.need_SV,
-    np.int32(length),
-    np.float32(temperature),
-    np.bool_(boundaries),
-  )
+  settings = np.int32(length), np.float32(temperature), np.bool_(boundaries)
+  arrays = Arrays(table, *settings)
   return Applied(
     _PROCESSOR,
     jax.device_put(arrays),  # Once, and not for each chunk.
@@ -222,7 +208,7 @@ def _apply(
   arrays: Arrays, state_B: jax.Array, logits_BV: jax.Array, t: jax.Array
 ) -> jax.Array:
   # Of states, few rows; not allowed: NEVER, also for an endless length.
-  need_BV = arrays.need_SV[state_B]
+  need_BV = arrays.table.need_SV[state_B]
   left = jnp.minimum(arrays.length - t, NEVER)
   allowed_BV = need_BV < left.astype(need_BV.dtype)
   logits_BV = _with_end(logits_BV, allowed_BV, arrays)
@@ -233,7 +219,7 @@ def _advance(
   arrays: Arrays, state_B: jax.Array, symbol_B: jax.Array, t: jax.Array
 ) -> jax.Array:
   del t
-  return arrays.next_SV[state_B, symbol_B].astype(jnp.int32)
+  return arrays.table.next_SV[state_B, symbol_B].astype(jnp.int32)
 
 
 _PROCESSOR = Processor(_apply, _advance)

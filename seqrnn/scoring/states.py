@@ -22,13 +22,7 @@ from seqrnn.models.layers import Recurrent
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
-# States [T, H] in order, and whether they are of the backward direction,
-# -> the vector of a text. It also pools the vector so far and further rows.
-POOLINGS = {
-  "last": lambda y_TH, reverse: y_TH[0 if reverse else -1],
-  "mean": lambda y_TH, _: y_TH.sum(axis=0, dtype=np.float64),
-  "max": lambda y_TH, _: y_TH.max(axis=0),
-}
+POOLINGS = ("last", "mean", "max")
 
 
 class Block(NamedTuple):
@@ -207,22 +201,29 @@ def texts(reading: Reading, pooling: str) -> Block:
   """
   documents = len(reading.pieces)
   counts, pooled = np.zeros(documents, np.int64), {}
+  start = -np.inf if pooling == "max" else 0.0
   for batch, states in _batches(reading):
     # A model of the next or a missing symbol is not trained on its states at
     # BEGIN and END; other models read them as part of the text.
     symbols_only = reading.experiment.in_bits
     mask_BT = is_symbol(batch) if symbols_only else batch["inputs"] != PAD
-    for reverse, y_BTH in states.items():  # Sums of long texts need digits.
-      pooled.setdefault(reverse, np.zeros((documents, y_BTH.shape[2])))
-    for row in np.flatnonzero(mask_BT.any(axis=1)):
-      document, mask_T = batch["document"][row], mask_BT[row]
-      for reverse, y_BTH in states.items():
-        y_TH, vectors = y_BTH[row, mask_T], pooled[reverse]
-        if counts[document]:
-          y_TH = np.vstack([vectors[document], y_TH])
-        vectors[document] = POOLINGS[pooling](y_TH, reverse)
-      counts[document] += mask_T.sum()
+    row, t = np.nonzero(mask_BT)
+    document = batch["document"][row]
+    first = np.flatnonzero(counts[document] == 0)[::-1]
+    for reverse, y_BTH in states.items():
+      y_NH, size = y_BTH[row, t], y_BTH.shape[2]
+      vectors = pooled.setdefault(reverse, np.full((documents, size), start))
+      if pooling == "mean":
+        np.add.at(vectors, document, y_NH)
+      elif pooling == "max":
+        np.maximum.at(vectors, document, y_NH)
+      elif reverse:  # Of equal indices, the last one counts.
+        vectors[document[first]] = y_NH[first]
+      else:
+        vectors[document] = y_NH
+    np.add.at(counts, document, 1)
   vectors = np.concatenate([*pooled.values()], axis=1)
+  vectors[counts == 0] = 0
   if pooling == "mean":
     vectors /= np.maximum(counts, 1)[:, None]
   return Block(vectors.astype(np.float32), np.arange(documents), counts)
