@@ -21,7 +21,7 @@ from tests.faults.conftest import (
 pytestmark = pytest.mark.slow
 
 PLAN = {
-  "train.epochs": 3,
+  "train.epochs": 6,
   "train.batches_per_epoch": 20,
   "train.eval_every": 10,
   "checkpoint.every": 4,
