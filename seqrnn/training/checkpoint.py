@@ -23,7 +23,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -101,15 +101,18 @@ def read_position(folder: Path) -> Position:
   names = [field.name for field in fields(Position)]
   if not isinstance(content, dict) or content.keys() != set(names):
     raise UserError(f"{path}: must be an object of {', '.join(names)}")
-  counts = {**content, "crc32": content["crc32"] or 0}
-  best = counts.pop("best")
-  for name, value in counts.items():
-    if type(value) is not int or not 0 <= value < 2**32:
-      raise UserError(f"{path}: {name}={value!r} is not valid")
+  numbers = {**content, "crc32": content["crc32"] or 0, "best": 0}
+  best = content["best"]
+  invalid = [
+    f"{name}={value!r}"
+    for name, value in numbers.items()
+    if type(value) is not int or not 0 <= value < 2**32
+  ]
   if type(best) not in (int, float) or math.isnan(best):
-    raise UserError(f"{path}: best={best!r} is not valid")
-  if str(content["step"]) != folder.name:
-    raise UserError(f"{path}: step={content['step']} is not the folder's name")
+    invalid.append(f"best={best!r}")
+  if invalid or str(content["step"]) != folder.name:
+    wrong = ", ".join(invalid) or f"step={content['step']}"
+    raise UserError(f"{path}: {wrong} is not valid in checkpoint {folder.name}")
   return Position(**content)
 
 
@@ -252,12 +255,7 @@ def restore_params(
 
 
 def restore(folder: Path, shapes: Any, sharding: jax.sharding.Sharding) -> Any:
-  """Returns the arrays in a folder of a checkpoint without damage.
-
-  Args:
-    folder: `params` or `state` of a checkpoint.
-    shapes: the expected shapes.
-    sharding: the sharding of the arrays.
+  """Returns the arrays in `params` or `state` of a checkpoint without damage.
 
   Raises:
     UserError: the arrays have other shapes.
@@ -334,10 +332,10 @@ def open_checkpoints(workdir: Path, keep: int = 1) -> Iterator["Checkpoints"]:
   lock = nullcontext()
   if sharding.is_first():
     lock = files.locked(workdir / "lock", "trained")
-  with lock as held:
-    check = (lambda: None) if held is None else held.check
-    with Checkpoints(workdir / "checkpoints", keep, check) as checkpoints:
-      yield checkpoints
+  with lock as held, Checkpoints(workdir / "checkpoints", keep) as checkpoints:
+    if held is not None:
+      checkpoints.check = held.check
+    yield checkpoints
 
 
 class Checkpoints:
@@ -346,21 +344,18 @@ class Checkpoints:
   Orbax writes a checkpoint under a temporary name, renames its folder, and then
   removes older checkpoints. So the last finished checkpoint survives if the
   process is killed.
+
+  Attributes:
+    check: raises MachineError if another process writes to the folder, or the
+      folder was removed.
   """
 
-  def __init__(
-    self,
-    directory: Path,
-    keep: int = 1,
-    check: Callable[[], None] = lambda: None,
-  ):
+  def __init__(self, directory: Path, keep: int = 1):
     """Restores a checkpoint that a killed process was replacing.
 
     Args:
       directory: the folder of the checkpoints.
       keep: the number of latest checkpoints to keep.
-      check: raises MachineError if another process writes to the folder, or
-        the folder was removed.
 
     Raises:
       UserError: Orbax would read the folder's name as a pattern.
@@ -371,7 +366,7 @@ class Checkpoints:
         f"{self.directory}: must have no backslash, *, ? or [...] in its path,"
         " which Orbax reads as a pattern; name another --workdir"
       )
-    self._keep, self.check = keep, check
+    self._keep, self.check = keep, lambda: None
     self._step = self._best = 0  # Of the checkpoint that is being written.
     if jax.process_index() == 0:
       self.directory.mkdir(parents=True, exist_ok=True)
