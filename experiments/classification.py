@@ -101,7 +101,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   weigh = None
   if config.train.class_weights == "balanced":
     weigh = cache(partial(importance, segments, labels, ids))
-  objective = network.Objective(config.train.label_smoothing, figures)
+  objective = parts.Objective(config.train.label_smoothing, figures)
   return Experiment(
     vocabularies=vocabularies,
     init=partial(network.init, model),

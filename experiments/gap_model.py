@@ -48,8 +48,9 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   names = HEADS if apart else HEADS[:1]
   heads = {name: partial(predict, model, name) for name in names}
   make = partial(targets, apart=apart)
-  objective = network.Objective(
-    config.train.label_smoothing, cross_entropies if apart else None
+  objective = parts.Objective(
+    config.train.label_smoothing,
+    cross_entropies if apart else parts.cross_entropy,
   )
   experiment = Experiment(
     vocabularies=vocabularies,

@@ -49,7 +49,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   )
   make = partial(targets, many_to_one=many_to_one)
   predict = partial(parts.predict, model)
-  objective = network.Objective(config.train.label_smoothing)
+  objective = parts.Objective(config.train.label_smoothing)
   decoder = Decoder(model.initial_carry, partial(network.next_symbol, model))
   if many_to_one:
     decoder = Decoder(

@@ -7,7 +7,7 @@ carry.
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -62,31 +62,51 @@ def spelling(
   return module, functools.partial(characters, characters_known)
 
 
-def _start(model, carry, batch) -> Carry:
-  """The carry before a batch: zero in rows that start anew."""
-  zero = model.initial_carry(batch["inputs"].shape[0])
-  return hold(~batch["reset"], carry, zero) if jax.tree.leaves(carry) else zero
-
-
 def predict(model, params, carry, batch, key=None) -> tuple[Carry, Any]:
   """The carry after a batch, and its logits; with a key, as in training."""
   more = {"letters_BTL": batch["letters"]} if "letters" in batch else {}
-  start = _start(model, carry, batch)
+  stateful = bool(jax.tree.leaves(carry))
+  start = model.initial_carry(len(batch["inputs"]))
+  if stateful:  # Rows that start anew have the zero carry.
+    start = hold(~batch["reset"], carry, start)
   last, logits = network.apply(
     model, params, batch["inputs"], start, key, **more
   )
-  return last if jax.tree.leaves(carry) else carry, logits
+  return last if stateful else carry, logits
+
+
+def cross_entropy(_batch, *terms: Any) -> tuple[jax.Array, Totals]:
+  """`losses.cross_entropy` as `figures` of an Objective."""
+  return losses.cross_entropy(*terms)
+
+
+class Objective(NamedTuple):
+  """The loss of a network.
+
+  Attributes:
+    smoothing: as in `losses.cross_entropy`.
+    figures: a function of the batch and of the arguments of
+      `losses.cross_entropy` with the results of the latter.
+  """
+
+  smoothing: float = 0.0
+  figures: Callable[..., tuple[jax.Array, Totals]] = cross_entropy
 
 
 def loss(
-  model, objective: network.Objective, params, carry, batch, key
+  model, objective: Objective, params, carry, batch, key
 ) -> tuple[jax.Array, tuple[Carry, Totals]]:
-  """The mean loss of a network of symbols, the carry and the totals."""
-  start = _start(model, carry, batch)
-  mean, (last, totals) = network.loss(
-    model, objective, params, batch, start, key
+  """The mean loss of a batch, the carry after it, and the totals.
+
+  With a key the model trains: dropout is drawn from the key, and the loss, but
+  not the totals, includes smoothing.
+  """
+  carry, logits = predict(model, params, carry, batch, key)
+  smoothing = 0.0 if key is None else objective.smoothing
+  mean, totals = objective.figures(
+    batch, logits, batch["targets"], batch["weights"], smoothing
   )
-  return mean, (last if jax.tree.leaves(carry) else carry, totals)
+  return mean, (carry, totals)
 
 
 def score(

@@ -17,7 +17,7 @@ from seqrnn.data.batches.streams import Rows, streams
 from seqrnn.data.batches.windows import Batches, Shape
 from seqrnn.data.read import music
 from seqrnn.data.vocabulary import PAD
-from seqrnn.experiment import Batch, Carry, Decoder, Experiment, Report, Totals
+from seqrnn.experiment import Batch, Decoder, Experiment, Report, Totals
 from seqrnn.experiments import parts
 from seqrnn.models import losses, network
 
@@ -45,7 +45,7 @@ def build(config: Config, vocabularies: dict) -> Experiment:
     vocabularies=vocabularies,
     init=partial(network.init, model, inputs=example),
     carry=model.initial_carry,
-    loss=partial(loss, model),
+    loss=partial(parts.loss, model, parts.Objective(figures=figures)),
     facts=cache(lambda split: music.facts(corpus()[split])),
     batches=partial(batches, config, corpus),
     predict=predict,
@@ -98,12 +98,6 @@ def targets(frames: np.ndarray, batch: Batch) -> Batch:
   }
 
 
-def loss(
-  model, params, carry, batch, key
-) -> tuple[jax.Array, tuple[Carry, Totals]]:
-  """The loss in nats a frame."""
-  carry, logits_BTV = parts.predict(model, params, carry, batch, key)
-  mean, totals = losses.note_cross_entropy(
-    logits_BTV, batch["targets"], batch["weights"]
-  )
-  return mean, (carry, totals)
+def figures(_batch, *terms: jax.Array) -> tuple[jax.Array, Totals]:
+  """`losses.note_cross_entropy` of the terms; there is no smoothing."""
+  return losses.note_cross_entropy(*terms[:3])

@@ -79,7 +79,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   )
   beside = partial(columns, segments, labels, tags, spell)
   marked, count = spans.counter(labels)
-  objective = network.Objective(
+  objective = parts.Objective(
     config.train.label_smoothing, partial(figures, count)
   )
   task = Experiment(
@@ -121,7 +121,7 @@ def loss(
   """Like `parts.loss`; the mean is -log p(all tags of a row) a tag."""
   params, *_ = batch
   how = partial(chain_figures, count, rules, params["crf"])
-  return parts.loss(model, network.Objective(figures=how), *batch)
+  return parts.loss(model, parts.Objective(figures=how), *batch)
 
 
 def chain_figures(

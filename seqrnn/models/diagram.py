@@ -1,11 +1,13 @@
 """The parts of a model, their numbers of parameters, and their picture."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+from flax.traverse_util import flatten_dict
 
 from seqrnn.config.read import Config
 from seqrnn.experiment import Experiment, Params, shapes
@@ -85,36 +87,31 @@ def _outside(name: str, params: Any) -> ModelPart:
 def _layers(body: Params, cell: Cell) -> list[ModelPart]:
   """The layers by depth, the forward one first."""
   layers = []
-  places = dict(_cells(body))
-  both = any("backward" in place for place in places)
-  for place, params in places.items():
-    D, K = jax.tree.leaves(params["input_kernel"])[0].shape
+  kernels: dict[tuple[str, ...], Any] = {}
+  sizes: Counter[tuple[str, ...]] = Counter()
+  leaves: Any = flatten_dict(body)
+  for path, leaf in leaves.items():
+    place = path[: path.index("cell")]
+    sizes[place] += leaf.size
+    if "input_kernel" in path:
+      kernels[place] = leaf
+  both = any("backward" in place for place in kernels)
+  for place, kernel_DK in kernels.items():
+    D, K = kernel_DK.shape
     names = [name for name in place if name.startswith("layers_")]
     # A layer outside of a stack has no number.
     depth = 1 + int(names[0].removeprefix("layers_")) if names else 1
     reverse = "backward" in place
     direction = (", backward" if reverse else ", forward") if both else ""
     values = {"D": D, "H": K // cell.gate_count}
-    name, size = f"layer {depth}{direction}", _size(params)
-    layers.append(ModelPart(name, size, cell.formula, values, depth, reverse))
+    name = f"layer {depth}{direction}"
+    shape = cell.formula, values, depth, reverse
+    layers.append(ModelPart(name, sizes[place], *shape))
   return sorted(layers, key=lambda part: (part.depth, part.reverse))
 
 
 def _size(tree: Any) -> int:
   return sum(leaf.size for leaf in jax.tree.leaves(tree))
-
-
-def _cells(
-  tree: Any, place: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], Any]]:
-  """The path of each cell in a tree of parameters, and its parameters."""
-  if not isinstance(tree, Mapping):
-    return
-  if "cell" in tree:
-    yield place, tree["cell"]
-  else:
-    for name, branch in tree.items():
-      yield from _cells(branch, (*place, name))
 
 
 def rows(

@@ -1,8 +1,7 @@
 """Models: embed -> layers -> head, their configs, outputs and losses."""
 
 from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,13 +10,16 @@ from flax import linen as nn
 from seqrnn.config.read import Config
 from seqrnn.data.vocabulary import PAD, UNKNOWN
 from seqrnn.errors import UserError
-from seqrnn.experiment import Batch, Carry, Params, Totals
-from seqrnn.models import cells, layers, losses
+from seqrnn.experiment import Carry, Params
+from seqrnn.models import cells, layers
 from seqrnn.models.cell import uniform
 from seqrnn.models.layers import Dropout
 from seqrnn.models.products import Lookup, Products
 
 _LOOP = 256  # About the number of steps in a loop of sampling/sampler.py.
+# Fields of `config.model` that SequenceModel has as they are.
+_FIELDS = "embedding_size", "tied", "initial_scale", "dropout"
+_FIELDS += "symbol_dropout", "variational_dropout", "embedding_scale"
 
 
 class SequenceModel(nn.Module):
@@ -128,11 +130,9 @@ class SequenceModel(nn.Module):
     elif self.pooling is not None:
       y_BTH = layers.POOLINGS[self.pooling](y_BTH, mask_BT)[:, None]
     if isinstance(y_BTH, dict):
-      return carry, {
-        "joint": _flat(self.head, y_BTH["joint"]),
-        "forward": _flat(self.forward_head, y_BTH["forward"]),
-        "backward": _flat(self.backward_head, y_BTH["backward"]),
-      }
+      heads = {"forward": self.forward_head, "backward": self.backward_head}
+      heads = {"joint": self.head, **heads}
+      return carry, {name: _flat(heads[name], y) for name, y in y_BTH.items()}
     return carry, self.joint(y_BTH)
 
   def embedded(self, ids_BT: jax.Array) -> jax.Array:
@@ -187,8 +187,7 @@ class NoteModel(nn.Module):
     # No mask: padding stands at the end, and the last carry is not used.
     mask_BT = jnp.ones(x_BTV.shape[:2], bool)
     carry, y_BTH = self.body(x_BTV, mask_BT, carry, train)
-    y_NH = y_BTH.reshape(-1, y_BTH.shape[-1])
-    return carry, self.head(y_NH).reshape(x_BTV.shape)
+    return carry, _flat(self.head, y_BTH)
 
   def initial_carry(self, batch_size: int) -> Carry:
     """The carry before the first frame."""
@@ -323,19 +322,13 @@ def sequence_model(
         f" tied weights need an embedding as wide as the last layer, {width}"
       )
   return SequenceModel(
-    body=body,
-    vocabulary_size=vocabulary_size,
-    embedding_size=model.embedding_size,
-    tied=model.tied,
+    body,
+    vocabulary_size,
     pooling=model.pooling if pooled else None,
-    initial_scale=model.initial_scale,
-    dropout=model.dropout,
-    symbol_dropout=model.symbol_dropout,
-    variational_dropout=model.variational_dropout,
     products=products(model),
     outputs=outputs,
     letters=letters,
-    embedding_scale=model.embedding_scale,
+    **{name: model[name] for name in _FIELDS},
   )
 
 
@@ -404,47 +397,3 @@ def next_symbol(
   """
   carry, logits_B1V = apply(model, params, symbol_B[:, None], carry)
   return carry, logits_B1V[:, 0]
-
-
-class Objective(NamedTuple):
-  """The loss of a network of symbols.
-
-  Attributes:
-    smoothing: as in `losses.cross_entropy`.
-    figures: a function of the batch and of the arguments of
-      `losses.cross_entropy` with the results of the latter; None: the latter.
-  """
-
-  smoothing: float = 0.0
-  figures: Callable[..., tuple[jax.Array, Totals]] | None = None
-
-
-def loss(
-  model: SequenceModel,
-  objective: Objective,
-  params: Params,
-  batch: Batch,
-  carry: Carry,
-  key: jax.Array | None,
-) -> tuple[jax.Array, tuple[Carry, Totals]]:
-  """The mean loss of a batch, the last carry, and the totals.
-
-  With a key the model trains: dropout is drawn from the key, and the loss, but
-  not the totals, includes smoothing.
-  """
-  figures = losses.cross_entropy
-  if objective.figures is not None:
-    figures = partial(objective.figures, batch)
-  carry, logits_BNV = apply(
-    model,
-    params,
-    batch["inputs"],
-    carry,
-    key,
-    letters_BTL=batch.get("letters"),
-  )
-  smoothing = 0.0 if key is None else objective.smoothing
-  mean, totals = figures(
-    logits_BNV, batch["targets"], batch["weights"], smoothing
-  )
-  return mean, (carry, totals)
