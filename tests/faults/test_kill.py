@@ -30,8 +30,8 @@ PLAN = {
 }
 UNFINISHED = "checkpoints/*.orbax-checkpoint-tmp"
 # Faults at exact places, each in another life of the same training. A life
-# begins at the newest checkpoint, so a small count is reached in each. A table is
-# replaced only after a kill between its row and the checkpoint.
+# begins at the newest checkpoint, so a small count is reached in each. A table
+# is replaced only after a kill between its row and the checkpoint.
 FAULTS = """
 KILL restore 1, TERM restore 1, INT replace-config.json 1,
 KILL replace-vocabulary.json 1, KILL replace-config.json 1, KILL header 1,
