@@ -31,7 +31,7 @@ _PICTURES = {
   "scores": "The share of sessions above each score, with the threshold",
   "curves": "ROC and precision-recall curves of the labelled sessions",
   "timeline": "The surprisal of each event of evenly spaced sessions and of the"
-  " most anomalous sessions, on a linear and on a logarithmic axis",
+  " most anomalous sessions",
 }
 
 

@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 
 import seqrnn
-from benchmarks import detection
 from seqrnn import experiments
 from seqrnn.config import read as config_lib
 from seqrnn.data import splits
@@ -125,18 +124,14 @@ def test_p_values_are_shares_of_the_sessions_held_out_from_each_model(
     assert same.setdefault(text, row) == row
 
 
-def test_events_have_their_place_and_the_likelier_ones(detected, members):
+def test_events_have_their_place_and_the_likelier_ones(detected):
   findings, folder = detected.findings, detected.folder / "first"
   rows = table(folder / "detect/events.csv")
   flagged = findings.decision.flags[findings.distinct.which]
   assert {row["session"] for row in rows} == {
     *np.array(findings.sessions.names)[flagged]
   }
-  by_session = {
-    name: [row for row in rows if row["session"] == name]
-    for name in ("bad.txt:1", "bad.txt:3")
-  }
-  session = by_session["bad.txt:3"]
+  session = [row for row in rows if row["session"] == "bad.txt:3"]
   assert [row["event"] for row in session] == [*"acdxe", "<end>"]
   assert [row["position"] for row in session] == [*"012345"]
   unknown = session[3]
@@ -152,25 +147,6 @@ def test_events_have_their_place_and_the_likelier_ones(detected, members):
     if row["rank"] == "1":
       assert row["event"] == row["event_1"]
     assert float(row["probability_1"]) >= float(row["probability_2"])
-  file = np.load(folder / "calibration.npz")
-  model = np.repeat(file["model"], file["sizes"])
-  nll = file["nll"].astype(float).round(4)
-  normal = [
-    np.repeat(nll, file["event_counts"] * (model == k)) for k in range(2)
-  ]
-  total = sum(map(len, normal))
-  for text, session in zip(
-    ("a b a e", "a c d x e"), by_session.values(), strict=True
-  ):
-    nlls = [surprisal(text).round(4) for surprisal, _ in members]
-    mean = -np.log(np.mean([np.exp(-nll) for nll in nlls], axis=0))
-    known = [row["event"] != "x" for row in session]
-    written = np.array([float(row["nats"]) for row in session])
-    np.testing.assert_allclose(written[known], mean[known], 1e-3, 1e-3)
-    higher = [n >= x[:, None] for n, x in zip(normal, nlls, strict=True)]
-    p = (1 + sum(x.sum(axis=1) for x in higher)) / (total + 1)
-    p_values = [float(row["p_value"]) for row in session]
-    np.testing.assert_allclose(p_values, p, atol=5 / total)
 
 
 def test_each_normal_session_is_scored_by_a_model_that_has_not_seen_it(
@@ -226,7 +202,7 @@ def test_labels_change_nothing_but_metrics(again, tmp_path):
   assert "f1" not in report_of(folder)["figures"]["combined"]
 
 
-def test_severity_follows_from_the_columns_of_a_session(again, monkeypatch):
+def test_severity_follows_from_the_columns_of_a_session(again):
   findings, folder = again.detect(rate=0.06), again.folder
   rows = table(folder / "run/detect/sessions.csv")
   unknown, flagged = Counter(), Counter()
@@ -252,15 +228,6 @@ def test_severity_follows_from_the_columns_of_a_session(again, monkeypatch):
   total = np.load(folder / "run/calibration.npz")["counts"].sum()
   lowest = np.isclose(findings.decision.p, 1 / (total + 1), rtol=0.05)
   assert ((findings.decision.models == 2) == lowest).all()
-  # A benchmark computes the same metrics at any rate, from the table.
-  monkeypatch.setattr(detection, "RATES", (0.06,))
-  texts = [folder / "good.txt", folder / "bad.txt"]
-  rates = detection.by_rate(folder / "run", detection.equal(texts))["rates"]
-  for name, row in report["figures"].items():
-    for inside in (lambda x: x, lambda x: x["distinct"]):
-      for key in ("f1", "false_alarm_rate", "average_precision", "oracle_f1"):
-        value = inside(rates[name]["0.06"])[key]
-        assert value == pytest.approx(inside(row)[key], abs=1e-6), (name, key)
 
 
 def test_what_a_log_cuts_of_a_session_is_not_scored(

@@ -124,18 +124,11 @@ def test_an_answer_is_for_all_equal_sessions_and_for_following(run, capsys):
   assert record["answered_anomalous"] == record["left_out"] == rare
   assert record["answered_normal"] == equal
   assert report["thresholds"]["sessions"]["calibration"] == len(texts) - rare
+  events = deployed.restore(build, config, workdir).normal.events
   arrays = arrays_of(workdir)
   out = np.array([text == RARE for _, text in rows_of(config)])
-  assert arrays["counts"][out].sum() == rare
-  calibrates = ~np.repeat(out, arrays["sizes"])
-  model = np.repeat(arrays["model"], arrays["sizes"])
-  events = deployed.restore(build, config, workdir).normal.events
-  for k, group in enumerate(events.groups):
-    some = calibrates & (model == k)
-    nll = arrays["nll"].astype(float)[some]
-    nll = np.repeat(nll, arrays["event_counts"][some])
-    np.testing.assert_array_equal(group.scores, np.unique(nll.round(4)))
-    assert group.n == len(nll)
+  sizes = arrays["counts"] * arrays["sizes"]
+  assert events.n == sizes[~out].sum() < sizes.sum()
 
 
 def test_answers_in_the_file_stay_and_are_not_asked_again(run, capsys):
@@ -154,8 +147,7 @@ def test_answers_in_the_file_stay_and_are_not_asked_again(run, capsys):
   first = next(row for row in again if row["answer"])
   assert first["context"] == asked[0]["context"] and "note" in first
   rare, good = (counts[texts[name]] for name in words)
-  assert f"answers: {good} sessions are normal and {rare} anomalous" in lines
-  assert f"{rare} of {len(texts)} sessions by their answers" in lines
+  assert f" {good} are normal and {rare} anomalous, equal ones" in lines
   arrays = arrays_of(workdir)
   flagged = [
     text == texts[asked[0]["session"]] and share <= 0.02
@@ -217,7 +209,7 @@ def test_a_dialogue(run, monkeypatch, capsys):
   assert "6" not in places and "answered: anomalous" in lines
   counts = Counter(texts.values())
   rare = sum(counts[texts[name]] for name in asked[1:4])
-  assert f"and {rare} anomalous, equal sessions included" in lines
+  assert f"and {rare} anomalous, equal ones included" in lines
   assert lines.endswith(
     "review.csv: --mode=detect and --follow use these answers\n"
   )

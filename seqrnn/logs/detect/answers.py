@@ -19,8 +19,8 @@ from seqrnn.data.read import reading
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.logs.detect.calibration import NormalScores
-from seqrnn.logs.detect.conformal import combine, is_flagged
+from seqrnn.logs.detect.calibration import NormalScores, combined_rows
+from seqrnn.logs.detect.conformal import is_flagged
 from seqrnn.logs.detect.detector import Detector
 from seqrnn.logs.detect.findings import find_anomalies
 from seqrnn.logs.detect.scores import COMBINED
@@ -42,18 +42,16 @@ def _row_scores(
     arrays: of calibration.npz.
     name: of the score, or COMBINED.
   """
-  model, (names, how) = arrays["model"], normal.choice.combination
-  calibrates, scores = normal.calibrates[: len(model)], normal.scores
-  neg_log_p = lambda name, values: scores[name].rows_neg_log_p(
-    values, model, calibrates
-  )
+  model, scores = arrays["model"], normal.scores
+  calibrates = normal.calibrates[: len(model)]
   if name == COMBINED:
-    each = [neg_log_p(n, arrays[f"score {n}"]) for n in names]
-    neg_log_p_R = neg_log_p(COMBINED, combine(each, how))
+    combination = normal.choice.combination
+    values = combined_rows(scores, combination, arrays, calibrates)
   else:
-    neg_log_p_R = neg_log_p(name, arrays[f"score {name}"])
-  n_R = np.array([group.n for group in scores[name].groups])[model]
-  return neg_log_p_R, np.maximum(np.exp(-neg_log_p_R), 1 / (n_R + ~calibrates))
+    values = arrays[f"score {name}"]
+  neg_log_p = scores[name].rows_neg_log_p(values, model, calibrates)
+  n = np.array([group.n for group in scores[name].groups])[model]
+  return neg_log_p, np.maximum(np.exp(-neg_log_p), 1 / (n + ~calibrates))
 
 
 def session_questions(
@@ -94,20 +92,13 @@ def session_questions(
   _, p = _row_scores(normal, arrays, COMBINED)
   questions = []
   for d, row in enumerate(rows.tolist()):
-    one = describe(findings, d)
+    one = describe(findings, [d])
+    same = ("session", *findings.places, "event")
+    question = {name: one[name] for name in same}
+    question |= {"count": int(counts[d]), "p_value": float(f"{p[row]:.6g}")}
     context = [*one["before"], one["event"], *one["after"]]
-    questions.append(
-      {
-        "kind": "",
-        "session": one["session"],
-        "count": int(counts[d]),
-        "p_value": float(f"{p[row]:.6g}"),
-        **{name: one[name] for name in findings.places},
-        "event": one["event"],
-        "context": " | ".join(context),
-        "answer": "",
-      }
-    )
+    question["context"] = " | ".join(context)
+    questions.append({**question, "kind": "", "answer": ""})
   return questions
 
 
@@ -127,13 +118,10 @@ def changes(
   """
   new, old = after.selection, before.selection
   counts_R = arrays["counts"]
-  normals, anomalies = new.answered(NORMAL), new.answered(ANOMALOUS)
   lines = [
-    f"answers: {normals:,} sessions are normal and {anomalies:,} anomalous,"
-    " equal sessions included",
-    f"left out of the calibration: {anomalies:,} of {int(counts_R.sum()):,}"
-    f" sessions by their answers, {new.cleaned:,} by cleaning; without answers"
-    f" {old.cleaned:,} by cleaning",
+    f"answers: of {counts_R.sum():,} sessions {new.answered(NORMAL):,} are"
+    f" normal and {new.answered(ANOMALOUS):,} anomalous, equal ones included;"
+    f" cleaning leaves out {new.cleaned:,}, without answers {old.cleaned:,}"
   ]
   now, then = (
     counts_R * is_flagged(_row_scores(scores, arrays, COMBINED)[1], rate)

@@ -27,11 +27,7 @@ from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 from seqrnn.logs.detect import inputs
-from seqrnn.logs.detect.conformal import (
-  Calibration,
-  CrossCalibration,
-  combine,
-)
+from seqrnn.logs.detect.conformal import Calibration, CrossCalibration, combine
 from seqrnn.logs.detect.detector import (
   VOCABULARY,
   Detector,
@@ -99,14 +95,8 @@ class NormalScores(NamedTuple):
       scores: name -> scores of the sessions [K, D].
     """
     names, how = self.choice.combination
-    return np.stack(
-      [
-        combine(
-          [self.scores[n].groups[k].neg_log_p(scores[n][k]) for n in names], how
-        )
-        for k in range(len(self.events.groups))
-      ]
-    )
+    each = [self.scores[name].each_neg_log_p(scores[name]) for name in names]
+    return combine(each, how)
 
 
 def calibrate(
@@ -146,7 +136,7 @@ def calibrate(
     config,
     workdir,
     [(member.folder, member.step) for member in members],
-    [data.of_pieces(member.train, names) for member in members],
+    (data.of_pieces(member.train, names) for member in members),
   )._replace(members=members)
   if arrays is None or detector.steps != steps:
     arrays = score_held_out(detector)
@@ -407,16 +397,10 @@ def of_choice(
   calibrates = selection.calibrates & (arrays["counts"] > 0)
   arrays = _rows(arrays, calibrates)
   counts, model = arrays["counts"], arrays["model"]
-  by_name, (names, how) = _by_name(arrays), choice.combination
+  by_name = _by_name(arrays)
 
   combined, as_new = (
-    combine(
-      [
-        by_name[name].rows_neg_log_p(arrays[f"score {name}"], model, is_normal)
-        for name in names
-      ],
-      how,
-    )
+    combined_rows(by_name, choice.combination, arrays, is_normal)
     for is_normal in (True, False)
   )
   by_name[COMBINED] = CrossCalibration.by_model(combined, counts, model, models)
@@ -431,6 +415,29 @@ def of_choice(
     calibrates,
     selected,
   )
+
+
+def combined_rows(
+  by_name: dict[str, CrossCalibration],
+  combination: Combination,
+  arrays: dict[str, np.ndarray],
+  is_normal: np.ndarray | bool,
+) -> np.ndarray:
+  """The combined score of each row, by its own model [R].
+
+  Args:
+    by_name: the calibration of each score.
+    combination: of scores.
+    arrays: of calibration.npz.
+    is_normal: as in `rows_neg_log_p`.
+  """
+  neg_log_p = [
+    by_name[name].rows_neg_log_p(
+      arrays[f"score {name}"], arrays["model"], is_normal
+    )
+    for name in combination.names
+  ]
+  return combine(neg_log_p, combination.how)
 
 
 def _by_name(arrays: dict[str, np.ndarray]) -> dict[str, CrossCalibration]:

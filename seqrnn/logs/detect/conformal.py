@@ -155,6 +155,11 @@ class CrossCalibration:
     above = [(g.n > 0) & (g.count_at_least(s) == 0) for g, s in pairs]
     return np.sum(above, axis=0)
 
+  def each_neg_log_p(self, scores_KD: np.ndarray) -> np.ndarray:
+    """-log p by each model [K, D], extrapolated above its normal scores."""
+    pairs = zip(self.groups, scores_KD, strict=True)
+    return np.stack([group.neg_log_p(scores) for group, scores in pairs])
+
   def neg_log_p(self, scores_KD: np.ndarray) -> np.ndarray:
     """-log p [D], extrapolated where every model's score is above its own.
 

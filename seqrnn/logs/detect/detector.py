@@ -18,7 +18,7 @@ from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import END, RESERVED, UNKNOWN, Vocabulary
 from seqrnn.experiment import Batch, Carry, Experiment, Params, shapes
-from seqrnn.logs.detect.scores import BASELINES, Score, network_scores
+from seqrnn.logs.detect.scores import BASELINES, NETWORK, Score, network_scores
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 from seqrnn.scoring import scoring
@@ -42,33 +42,6 @@ class Ensemble(NamedTuple):
 
   params: Params
   seen: Any
-
-
-def restore_ensemble(
-  experiment: Experiment,
-  checkpoints: Sequence[tuple[Path, int | None]],
-  trained: Sequence[Sessions],
-) -> tuple[Ensemble, list[int]]:
-  """The models of a task, and the steps of their checkpoints.
-
-  Args:
-    experiment: the task.
-    checkpoints: their folders and steps; None: the best one.
-    trained: the training sessions of each.
-  """
-  restored = [
-    restore_params(folder, step, shapes(experiment))
-    for folder, step in checkpoints
-  ]
-  stack = lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves])
-  params = jax.tree.map(stack, *(params for params, _ in restored))
-  seen = np.zeros((len(trained), len(experiment.vocabularies["symbols"])), bool)
-  seen[:, : len(RESERVED)] = True
-  for seen_V, sessions in zip(seen, trained, strict=True):
-    seen_V[sessions.ids] = True
-  replicated = sharding.replicated(sharding.mesh())
-  models = jax.device_put(Ensemble(params, seen), replicated)
-  return models, [step for _, step in restored]
 
 
 @lru_cache(CACHED_FUNCTIONS)
@@ -292,26 +265,23 @@ class Detector(NamedTuple):
     seconds = time.perf_counter() - began
     short, ranks_KN = self.short(sessions), values["member_rank"].T
     nlls_KN = _with_floor(values["member_nll"].T, ranks_KN)
-    by_member = []
-    for nll_N, rank_N, fitted in zip(
-      nlls_KN, ranks_KN, self.fitted, strict=True
-    ):
-      top_k = self.config.detect.top_k
-      scores = network_scores(nll_N, rank_N, bounds, top_k)
-      scores = {name: np.where(short, np.inf, x) for name, x in scores.items()}
-      by_member.append(
-        scores | {name: score(sessions) for name, score in fitted.items()}
-      )
+    network = [
+      network_scores(nll_N, rank_N, bounds, self.config.detect.top_k)
+      for nll_N, rank_N in zip(nlls_KN, ranks_KN, strict=True)
+    ]
+    scores = {
+      name: np.where(short, np.inf, np.stack([x[name] for x in network]))
+      for name in NETWORK
+    }
+    for name in self.fitted[0]:
+      scores[name] = np.stack([fit[name](sessions) for fit in self.fitted])
     return SessionScores(
       nll=_with_floor(values["nll"], values["rank"]),
       rank=values["rank"],
       member_nll=nlls_KN,
       targets=values["targets"],
       bounds=bounds,
-      scores={
-        name: np.stack([scores[name] for scores in by_member])
-        for name in by_member[0]
-      },
+      scores=scores,
       counts=counts,
       short=short,
       lengths=np.diff(sessions.bounds),
@@ -351,7 +321,7 @@ def load_detector(
   config: Config,
   workdir: Path,
   checkpoints: Sequence[tuple[Path, int | None]],
-  trained: Sequence[Sessions],
+  trained: Iterable[Sessions],
   wanted: Iterable[str] = BASELINES,
 ) -> Detector:
   """Restores models and fits baselines to the sessions of each.
@@ -367,10 +337,21 @@ def load_detector(
   vocabularies = vocabulary.load(workdir / VOCABULARY)
   whole = whole_sessions(config, vocabularies)
   experiment = build(whole, vocabularies)
-  models, steps = restore_ensemble(experiment, checkpoints, trained)
-  fitted = [
-    {name: BASELINES[name](sessions) for name in wanted} for sessions in trained
+  restored = [
+    restore_params(folder, step, shapes(experiment))
+    for folder, step in checkpoints
   ]
+  stack = lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves])
+  params = jax.tree.map(stack, *(params for params, _ in restored))
+  seen = np.zeros((len(checkpoints), len(vocabularies["symbols"])), bool)
+  seen[:, : len(RESERVED)] = True
+  fitted = []
+  for seen_V, sessions in zip(seen, trained, strict=True):
+    seen_V[sessions.ids] = True
+    fitted.append({name: BASELINES[name](sessions) for name in wanted})
+  replicated = sharding.replicated(sharding.mesh())
+  models = jax.device_put(Ensemble(params, seen), replicated)
+  steps = [step for _, step in restored]
   return Detector(config, experiment, [], steps, models, fitted)
 
 

@@ -9,13 +9,9 @@ import numpy as np
 from seqrnn.config.read import Config
 from seqrnn.data.logs import anomalies
 from seqrnn.data.logs import sessions as data
+from seqrnn.logs.detect import conformal
 from seqrnn.logs.detect.calibration import NormalScores
-from seqrnn.logs.detect.conformal import (
-  Calibration,
-  beta_interval,
-  event_rate,
-  is_flagged,
-)
+from seqrnn.logs.detect.conformal import CrossCalibration
 from seqrnn.logs.detect.findings import Findings
 from seqrnn.logs.detect.scores import COMBINED
 from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL
@@ -103,13 +99,9 @@ def metrics(counts: Tally) -> dict[str, float]:
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-  """The quotient; 0 where the denominator is 0."""
-  return np.divide(
-    numerator,
-    denominator,
-    out=np.zeros(np.shape(numerator + denominator)),
-    where=denominator != 0,
-  )
+  """The quotient; 0 where both are 0."""
+  with np.errstate(invalid="ignore"):
+    return np.nan_to_num(numerator / denominator)
 
 
 def intervals(
@@ -165,31 +157,31 @@ def calibration_record(
 ) -> dict[str, Any]:
   """The sessions left out, the chosen scores, and the rates in report.json."""
   selection, choice = normal.selection, normal.choice
-  calibration = {
-    "left_out": selection.left_out,
-    "answered_normal": selection.answered(NORMAL),
-    "answered_anomalous": selection.answered(ANOMALOUS),
-    "log_p_of_one_mode": selection.log_p,
-    "scores": {
-      "names": choice.combination.names,
-      "combine": choice.combination.how,
-      "average_precision_on_injected": choice.precision,
-      "standard": choice.standard,
+  sessions, events = normal.scores[COMBINED], normal.events
+
+  def threshold(scores: CrossCalibration, rate: float) -> dict[str, Any]:
+    n, resolution = scores.n, scores.resolution
+    return {"rate": rate, "calibration": n, "resolution": resolution}
+
+  interval = conformal.beta_interval(settings.rate, sessions.n)
+  return {
+    "calibration": {
+      "left_out": selection.left_out,
+      "answered_normal": selection.answered(NORMAL),
+      "answered_anomalous": selection.answered(ANOMALOUS),
+      "log_p_of_one_mode": selection.log_p,
+      "scores": {
+        "names": choice.combination.names,
+        "combine": choice.combination.how,
+        "average_precision_on_injected": choice.precision,
+        "standard": choice.standard,
+      },
+    },
+    "thresholds": {
+      "sessions": threshold(sessions, settings.rate) | {"rate_95": interval},
+      "events": threshold(events, conformal.event_rate(settings)),
     },
   }
-  rates = {"sessions": settings.rate, "events": event_rate(settings)}
-  by_item = {"sessions": normal.scores[COMBINED], "events": normal.events}
-  thresholds: dict[str, dict[str, Any]] = {
-    item: {
-      "rate": rates[item],
-      "calibration": scores.n,
-      "resolution": scores.resolution,
-    }
-    for item, scores in by_item.items()
-  }
-  interval = beta_interval(settings.rate, by_item["sessions"].n)
-  thresholds["sessions"]["rate_95"] = interval
-  return {"calibration": calibration, "thresholds": thresholds}
 
 
 def summary(findings: Findings) -> dict[str, int]:
@@ -237,7 +229,7 @@ def metrics_by_score(
     # The score is -log p, beyond the resolution of the p-values if it is the
     # highest; of sessions that are flagged for their length it is infinity.
     p = np.maximum(np.exp(-scores), normal.scores[name].resolution)
-    flags = is_flagged(p, settings.rate) | np.isposinf(scores)
+    flags = conformal.is_flagged(p, settings.rate) | np.isposinf(scores)
     table[name] = row(scores, flags)
   return table
 
@@ -322,7 +314,7 @@ def draw(findings: Findings, normal: NormalScores, rate: float, folder: Path):
 
 
 def _timeline(findings: Findings) -> "Figure":
-  """Surprisal of event after event, on a linear and a logarithmic axis.
+  """Surprisal of event after event, on a logarithmic axis.
 
   Of many sessions it has an even selection, and the most anomalous ones.
   """
@@ -337,35 +329,33 @@ def _timeline(findings: Findings) -> "Figure":
   bits = scored.nll[places] / math.log(2)
   flagged = np.repeat(findings.decision.flags[shown], np.diff(bounds))
   events = findings.decision.event_flags[places]
-  figure = figures.create(12, 6)
-  for number, scale in enumerate(("linear", "log"), 1):
-    axes = figure.add_subplot(2, 1, number)
-    labels = findings.sessions.labels
-    if labels is not None:
-      for j in np.flatnonzero(labels[chosen]).tolist():
-        axes.axvspan(*bounds[j : j + 2], color="C3", alpha=0.15, linewidth=0)
-    for some, marker, colour, name in (
-      (~flagged & ~events, ".", "C0", "event"),
-      (flagged & ~events, ".", "C1", "event of a flagged session"),
-      (events, "x", "C3", "flagged event"),
-    ):
-      style = {"marker": marker, "ls": "", "color": colour, "ms": 4}
-      if some.any():
-        axes.plot(np.flatnonzero(some), bits[some], label=name, **style)
-    axes.set_yscale(scale)
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.set_ylabel("surprisal, bits")
-    axes.margins(x=0.005)
-    figures.grid(axes, "y")
+  figure = figures.create(12, 4)
+  axes, labels = figure.add_subplot(), findings.sessions.labels
+  if labels is not None:
+    for j in np.flatnonzero(labels[chosen]).tolist():
+      axes.axvspan(*bounds[j : j + 2], color="C3", alpha=0.15, linewidth=0)
+  for some, marker, colour, name in (
+    (~flagged & ~events, ".", "C0", "event"),
+    (flagged & ~events, ".", "C1", "event of a flagged session"),
+    (events, "x", "C3", "flagged event"),
+  ):
+    style = {"marker": marker, "ls": "", "color": colour, "ms": 4}
+    if some.any():
+      axes.plot(np.flatnonzero(some), bits[some], label=name, **style)
+  axes.set_yscale("log")
+  axes.yaxis.set_major_formatter("{x:g}")
+  axes.margins(x=0.005)
+  figures.grid(axes, "y")
   # Above the axes, where it covers no event.
-  figure.axes[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
-  red = "; red: labelled" if findings.sessions.labels is not None else ""
-  figure.axes[-1].set_xlabel(f"event, of {len(chosen):,} sessions{red}")
+  axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
+  red = "; red: labelled" if labels is not None else ""
+  axes.set_xlabel(f"event, of {len(chosen):,} sessions{red}")
+  axes.set_ylabel("surprisal, bits")
   return figure
 
 
 def _scores(
-  findings: Findings, calibration: Calibration, threshold: float
+  findings: Findings, calibration: conformal.Calibration, threshold: float
 ) -> "Figure":
   """The share of sessions with a higher combined score, over the score."""
   combined = findings.decision.scores[COMBINED]
@@ -383,7 +373,7 @@ def _scores(
   end = _FAR * near[np.isfinite(near)].max(initial=1e-9)
   curves = [("calibration", "black", calibration)]
   curves += [
-    (name, colour, Calibration(scores))
+    (name, colour, conformal.Calibration(scores))
     for name, (colour, scores) in groups.items()
     if len(scores)
   ]

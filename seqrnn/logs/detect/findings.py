@@ -24,19 +24,10 @@ from seqrnn.config.read import Config
 from seqrnn.data.logs.secrets import Redaction, redaction
 from seqrnn.data.logs.sessions import Distinct, Sessions
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
+from seqrnn.logs.detect import conformal
 from seqrnn.logs.detect.calibration import NormalScores
-from seqrnn.logs.detect.conformal import (
-  benjamini_hochberg,
-  event_rate,
-  is_flagged,
-)
 from seqrnn.logs.detect.detector import Detector, SessionScores
-from seqrnn.logs.detect.scores import (
-  COMBINED,
-  EVENT,
-  SHORT,
-  round_scores,
-)
+from seqrnn.logs.detect.scores import COMBINED, EVENT, SHORT, round_scores
 from seqrnn.scoring.scoring import UNRANKED
 
 SEVERITIES = ("", "low", "medium", "high")  # The first: no alarm.
@@ -111,14 +102,14 @@ def decide(
   flagged, unknown = count(event_flags), count(scored.rank == UNRANKED)
   match settings.rule:
     case "rate":
-      flags = is_flagged(p, settings.rate)
+      flags = conformal.is_flagged(p, settings.rate)
     case "budget":
       flags = np.zeros(len(p), bool)
       order = np.argsort(-scores[COMBINED], kind="stable")
       flags[order[~short[order]][: settings.budget]] = True
     case "bh":
       tested = np.repeat(p[~short], scored.counts[~short])
-      rejected = tested[benjamini_hochberg(tested, settings.rate)]
+      rejected = tested[conformal.benjamini_hochberg(tested, settings.rate)]
       flags = p <= rejected.max(initial=0)
     case _:  # events, topk
       flags = flagged > 0
@@ -127,7 +118,9 @@ def decide(
   p = np.where(short, np.nan, p)
   groups = sum(group.n > 0 for group in calibration.groups)
   signs = (
-    (is_flagged(2 * p, settings.rate) & (2 * models >= groups)).astype(int)
+    (
+      conformal.is_flagged(2 * p, settings.rate) & (2 * models >= groups)
+    ).astype(int)
     + (unknown > 0)
     + ((flagged > 0) & (4 * flagged >= scored.lengths))
   )
@@ -160,7 +153,7 @@ def flag_events(p: Any, rank: Any, settings: Config) -> Any:
     rank: 1 plus the number of likelier events; UNRANKED for unknown events [N].
     settings: of `config.detect`.
   """
-  flags = is_flagged(p, event_rate(settings))
+  flags = conformal.is_flagged(p, conformal.event_rate(settings))
   if settings.rule == "topk":
     flags = rank > settings.top_k
   return flags | (rank == UNRANKED)
@@ -230,9 +223,7 @@ class Findings(NamedTuple):
   def as_read(self, j: int, position: int) -> str | None:
     """The event at a position of session j, as in the file, if known."""
     symbol = self._of_event(self.sessions.as_read, j, position)
-    return (
-      symbol if symbol is None or not self.masks else self.masks.text(symbol)
-    )
+    return self.masks.text(symbol) if symbol and self.masks else symbol
 
   @property
   def places(self) -> dict[str, Any]:

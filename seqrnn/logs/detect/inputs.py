@@ -4,7 +4,6 @@ And reads files that a detection wrote, which may be damaged or edited.
 """
 
 import csv
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -196,7 +195,7 @@ def read_object(path: Path) -> dict[str, Any]:
     UserError: the file cannot be read, or has no JSON object.
   """
   with reading(path):
-    content = json.loads(files.read_bytes(path, _LIMIT))
+    content = files.read_json(path, _LIMIT)
     if not isinstance(content, dict):
       raise ValueError("is not a JSON object")
   return content

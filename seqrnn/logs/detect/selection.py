@@ -143,8 +143,11 @@ def clean(
   for k in range(model.max() + 1):
     some = usable & (model == k)
     if some.any():
-      aligned[some] = scores[some] - _quantile(
-        scores[some], counts[some], max(1 - 2 * contamination, 0.5)
+      aligned[some] = scores[some] - np.quantile(
+        scores[some],
+        max(1 - 2 * contamination, 0.5),
+        weights=counts[some],
+        method="inverted_cdf",
       )
   # Equal scores are one point, of as many distinct sessions.
   points, index = np.unique(aligned[usable], return_inverse=True)
@@ -158,12 +161,6 @@ def clean(
     return none, None
   low, log_p = valley
   return (aligned > low) & (log_p < _LOG_P), log_p
-
-
-def _quantile(scores: np.ndarray, counts: np.ndarray, share: float) -> float:
-  order = np.argsort(scores)
-  below = np.cumsum(counts[order])
-  return float(scores[order][np.searchsorted(below, share * below[-1])])
 
 
 def _valley(

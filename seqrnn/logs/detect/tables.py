@@ -151,11 +151,14 @@ def write_sessions(findings: Findings, grouped: list[Incident], folder: Path):
   write_csv_table(folder / "sessions.csv", columns, lines())
 
 
-def describe(findings: Findings, d: int) -> dict[str, Any]:
-  """An example of a distinct session: its alarm, and its worst event in place.
+def describe(findings: Findings, members: list[int]) -> dict[str, Any]:
+  """The first of some sessions: its alarm, and its worst event in place.
 
-  The columns are named as in incidents.csv and review.csv.
+  Args:
+    findings: of the detection.
+    members: distinct sessions, whose number is the count.
   """
+  d = members[0]
   decision, j = findings.decision, int(findings.distinct.first[d])
   event, before, after = event_context(findings, d, j)
   begins, ends = findings.sessions.whole
@@ -163,7 +166,7 @@ def describe(findings: Findings, d: int) -> dict[str, Any]:
   [p] = _cells(decision.p[d : d + 1])
   return {
     "session": findings.sessions.names[j],
-    "count": int(findings.distinct.counts[d]),
+    "count": int(findings.distinct.counts[members].sum()),
     "severity": SEVERITIES[decision.severity[d]],
     "reason": WORDS.get(decision.reasons[d]),
     "score": decision.reasons[d],
@@ -178,30 +181,16 @@ def describe(findings: Findings, d: int) -> dict[str, Any]:
   }
 
 
-def describe_incident(findings: Findings, incident: Incident) -> dict[str, Any]:
-  """The example of an incident, with the number of the incident's sessions."""
-  count = int(findings.distinct.counts[incident.members].sum())
-  return describe(findings, incident.members[0]) | {"count": count}
-
-
 def incident_rows(
   findings: Findings, grouped: list[Incident]
 ) -> list[dict[str, Any]]:
-  """The rows of incidents.csv."""
+  """The rows of incidents.csv, with further columns."""
   rows = []
   for number, incident in enumerate(grouped, 1):
-    row = describe_incident(findings, incident)
-    same = ("severity", "p_value", "reason", "score", "event", *findings.places)
-    rows.append(
-      {
-        "incident": number,
-        "sessions": row["count"],
-        "example": row["session"],
-        "before": " | ".join(row["before"]),
-        "after": " | ".join(row["after"]),
-        **{name: row[name] for name in same},
-      }
-    )
+    row = describe(findings, incident.members)
+    row |= {name: " | ".join(row[name]) for name in ("before", "after")}
+    row |= {"sessions": row["count"], "example": row["session"]}
+    rows.append({"incident": number, **row})
   return rows
 
 
@@ -297,13 +286,11 @@ def calibration_lines(normal: NormalScores, settings: Config) -> list[str]:
     words += {"min": ", the least p-value", "fisher": ", their product"}[how]
   why = "set by detect.scores"
   if settings.scores is None:
+    why = "the standard combination"
+  if choice.replaced:
     why = (
       f"average precision {choice.precision:.3f} on injected anomalies, the"
-      f" standard combination {choice.standard:.3f}; the other half of the"
-      " sessions calibrates"
-      if choice.replaced
-      else "the standard combination; on injected anomalies none is clearly"
-      " better"
+      f" standard combination {choice.standard:.3f}"
     )
   lines.append(f"combined score: {words} ({why})")
   for name, calibration, rate, item in (
@@ -335,14 +322,14 @@ def print_findings(
   if grouped:
     console.print("\n[bold]incidents: sessions that are flagged[/bold]\n")
   for incident in grouped[:_INCIDENTS]:
-    row = describe_incident(findings, incident)
+    row = describe(findings, incident.members)
     print_row(console, row, [row["event"]])
   if len(grouped) > _INCIDENTS:
     count = len(grouped) - _INCIDENTS
     console.print(f"{count:,} further incidents: incidents.csv")
   console.print("\n[bold]most anomalous sessions[/bold]\n")
   for d in findings.most_anomalous()[:_SESSIONS].tolist():
-    row = describe(findings, d)
+    row = describe(findings, [d])
     if findings.scored.bounds[d] < findings.scored.bounds[d + 1]:
       print_row(console, row, [*row["before"], row["event"], *row["after"]])
 
@@ -389,19 +376,17 @@ def print_metrics(
     rate: false-alarm rate of the thresholds.
   """
   table = metrics["figures"]
-  keys = [key for key in _METRICS if key in table[COMBINED]]
-  if not keys:
+  if "f1" not in table[COMBINED]:
     return
-  names = [n for n in table if n in (COMBINED, *names) or n.startswith("rule ")]
-  title = f"metrics with the threshold for a false-alarm rate of {rate:g}"
   # With a blank on one side only, all columns fit in 80 characters.
-  printed = Table(box=box.SIMPLE, padding=(0, 0, 0, 1))
-  printed.add_column("score", no_wrap=True)
-  for name in ("flagged", *(_METRICS[key] for key in keys)):
+  printed = Table("score", box=box.SIMPLE, padding=(0, 0, 0, 1))
+  for name in ("flagged", *_METRICS.values()):
     printed.add_column(name, justify="right", no_wrap=True)
-  for name in names:
-    values = (f"{table[name][key]:.3f}" for key in keys)
-    printed.add_row(name, f"{table[name]['flagged']:,}", *values)
+  for name, row in table.items():
+    if name in (COMBINED, *names) or name.startswith("rule "):
+      values = (f"{row[key]:.3f}" for key in _METRICS)
+      printed.add_row(name, f"{row['flagged']:,}", *values)
+  title = f"metrics with the threshold for a false-alarm rate of {rate:g}"
   print_titled(console, title, printed)
   console.print("The metrics of all scores are in report.json.")
 

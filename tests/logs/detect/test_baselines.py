@@ -1,6 +1,5 @@
 """Baselines against counting in dictionaries, one session after the other."""
 
-import math
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -86,21 +85,6 @@ def test_a_chain_is_that_of_its_formula(data, order):
     [-np.mean(np.log(p)) for p in expected],
     rtol=1e-12,
   )
-
-
-def test_the_probabilities_of_all_that_may_follow_sum_to_one(data):
-  train, _ = data
-  after = [4, 5, 7]  # Some context; then each known event, or one never seen.
-  each = [*np.unique(train.ids).tolist(), UNKNOWN]
-  asked = Sessions(
-    np.array([x for event in each for x in (*after, event)], np.int32),
-    np.arange(len(each) + 1) * 4,
-    list(map(str, each)),
-  )
-  chain = Chain(train, 3)
-  p = chain.probabilities(asked).reshape(len(each), 5)[:, 3].sum()
-  ended = Sessions(np.array(after, np.int32), np.array([0, 3]), [""])
-  assert math.isclose(p + chain.probabilities(ended)[-1], 1)
 
 
 def stide(train, session):

@@ -7,12 +7,7 @@ from seqrnn.configs import base
 from seqrnn.errors import UserError
 from seqrnn.logs.detect import calibration, deployed
 from seqrnn.logs.detect.scores import CANDIDATES, COMBINED, STANDARD
-from seqrnn.logs.detect.selection import (
-  ANOMALOUS,
-  NORMAL,
-  UNANSWERED,
-  select,
-)
+from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL, UNANSWERED, select
 
 NAMES = (*CANDIDATES, "unknown")
 
