@@ -9,7 +9,7 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -82,10 +82,12 @@ def list_parts(path: Path) -> list[Part]:
 
 def _listed(path: Path) -> list[Part]:
   """The files of a log; no packed file whose unpacked content is there."""
-  names, log = os.listdir(path.parent), _parts(path.name)[0]
-  others = (n for n in names if n != path.name and _parts(n)[0] == log)
+  log = _parts(path.name)[0]
+  names = {n for n in os.listdir(path.parent) if _parts(n)[0] == log}
+  twice = {name + suffix for name in names for suffix in PACKED}
+  others = sorted(names - twice - {path.name}, key=age)
   parts = []
-  for file in (*map(path.with_name, sorted(others, key=age)), path):
+  for file in (*map(path.with_name, others), path):
     with suppress(FileNotFoundError):  # It was renamed meanwhile.
       status = file.stat()
       if stat.S_ISREG(status.st_mode):
@@ -94,9 +96,7 @@ def _listed(path: Path) -> list[Part]:
         parts.append(Part(file, *times, packed))
       elif file == path:
         raise OSError("not a regular file")
-  plain = {part.path for part in parts}
-  twice = lambda part: part.packed and part.path.with_suffix("") in plain
-  return [part for part in parts if not twice(part)]
+  return parts
 
 
 @contextmanager
@@ -106,10 +106,9 @@ def opened(part: Part) -> Iterator[IO[bytes]]:
   Raises:
     OSError: it cannot be read, or was renamed meanwhile.
   """
-  with ExitStack() as stack:
-    file = stack.enter_context(part.path.open("rb", buffering=0))
+  unpack = PACKED[part.path.suffix] if part.packed else nullcontext
+  with part.path.open("rb", buffering=0) as file:
     if os.fstat(file.fileno()).st_ino != part.inode:
       raise FileNotFoundError
-    if part.packed:
-      file = stack.enter_context(PACKED[part.path.suffix](file))
-    yield file
+    with unpack(file) as content:
+      yield content

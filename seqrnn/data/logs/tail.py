@@ -65,32 +65,6 @@ class Chunk(NamedTuple):
   position: LogPosition
 
 
-class _Lines:
-  """Cuts bytes into lines; a line may arrive in pieces.
-
-  Attributes:
-    size: the number of bytes after the last newline.
-  """
-
-  def __init__(self):
-    self.size, self._begin = 0, b""
-
-  def add(self, data: bytes) -> list[bytes]:
-    """The lines that are complete now."""
-    *lines, end = data.split(b"\n")
-    if lines:
-      lines[0], self._begin, self.size = self._begin + lines[0], b"", 0
-    self._begin = (self._begin + end)[: LONGEST + 1]
-    self.size += len(end)
-    return lines
-
-  def end(self) -> list[bytes]:
-    """The last line, if no newline ends it."""
-    lines = [self._begin] if self.size else []
-    self.size, self._begin = 0, b""
-    return lines
-
-
 class StreamTail:
   """The lines of a pipe or a terminal, as they arrive.
 
@@ -104,7 +78,7 @@ class StreamTail:
 
   def __init__(self, descriptor: int, position: LogPosition = BEGIN):
     self.position, self.ended = position, False
-    self._descriptor, self._lines = descriptor, _Lines()
+    self._descriptor, self._begin = descriptor, b""  # Of an incomplete line.
 
   def read(self, timeout: float) -> Chunk | None:
     """The lines that have arrived; None: nothing in so many seconds.
@@ -120,7 +94,10 @@ class StreamTail:
       reason = error.strerror
       raise MachineError(f"standard input: cannot be read: {reason}") from None
     self.ended = not data
-    lines = self._lines.add(data) if data else self._lines.end()
+    *lines, self._begin = (self._begin + data).split(b"\n")
+    if self.ended and self._begin:  # No newline ends the last line.
+      lines.append(self._begin)
+    self._begin = self._begin[: LONGEST + 1]
     first = self.position.line + 1
     self.position = self.position._replace(line=first - 1 + len(lines))
     return Chunk(lines, first, 0, self.position)
@@ -161,7 +138,8 @@ class FileTail:
     self.position, self._path, self._grace = position, path, grace
     self._report, self._fault = report, ""  # As reported.
     self._file: IO[bytes] | None = None
-    self._packed, self._open, self._lines = False, ExitStack(), _Lines()
+    self._packed, self._open = False, ExitStack()
+    self._recent = self._begin = b""  # What was read last; an incomplete line.
     self._silent = 0.0  # Since when the renamed file is silent; 0: it is not.
 
   def read(self, timeout: float) -> Chunk | None:
@@ -189,8 +167,9 @@ class FileTail:
     """The number of bytes of the newest file that wait."""
     with suppress(OSError):
       status, place = self._path.stat(), self.position
-      read = (place.offset + self._lines.size) * (place.inode == status.st_ino)
-      return max(status.st_size - read, 0)
+      read = self._file.tell() if self._file else place.offset
+      is_newest = place.inode == status.st_ino
+      return max(status.st_size - read * is_newest, 0)
     return 0
 
   def close(self):
@@ -208,33 +187,44 @@ class FileTail:
     if self._file is not None and self._is_replaced():
       self.close()
     while True:
-      try:
-        while self._file is not None and (data := self._file.read(_BYTES)):
-          self._silent = 0.0
-          self._recent = (self._recent + data)[-_MARK - _BYTES :]
-          if lines := self._lines.add(data):
-            return self._chunk(lines)
-      except Exception as error:  # Each way of packing has errors of its own.
-        if not self._packed:
-          raise
-        self._warn(f"{self._path}: the end of a packed part: {error}")
+      if self._file is not None and (lines := self._complete_lines(self._file)):
+        return self._chunk(lines)
       following = self._following()
       if following is None:
         return None
       is_next = self._file is not None and not following[1].inode
-      if is_next and (lines := self._lines.end()):
-        return self._chunk(lines)  # No newline ends the last line.
+      if is_next and self._begin:  # No newline ends the last line.
+        lines, self._begin = [self._begin], b""
+        return self._chunk(lines)
       self._enter(*following)
+
+  def _complete_lines(self, file: IO[bytes]) -> list[bytes]:
+    """The next lines of a file; none: it has no newline up to its end."""
+    try:
+      while data := file.read(_BYTES):
+        self._silent = 0.0
+        self._recent = (self._recent + data)[-_MARK - _BYTES :]
+        *lines, begin = (self._begin + data).split(b"\n")
+        self._begin = begin[: LONGEST + 1]
+        if lines:
+          return lines
+    except Exception as error:  # Each way of packing has errors of its own.
+      if not self._packed:
+        raise
+      self._warn(f"{self._path}: the end of a packed part: {error}")
+    return []
 
   def _chunk(self, lines: list[bytes]) -> Chunk:
     """The chunk of lines, after which an incomplete line may be read."""
     assert self._file is not None
-    before, size = self.position, self._lines.size
+    before, complete = self.position, self._recent
+    if self._begin:
+      complete = complete[: complete.rfind(b"\n") + 1]
     self.position = before._replace(
       line=before.line + len(lines),
-      offset=self._file.tell() - size,
+      offset=self._file.tell() - len(self._recent) + len(complete),
       changed=os.fstat(self._file.fileno()).st_mtime_ns,
-      mark=_mark(self._recent[: len(self._recent) - size]),
+      mark=_mark(complete),
     )
     return Chunk(lines, before.line + 1, before.part, self.position)
 
@@ -245,8 +235,7 @@ class FileTail:
     # A packed file is not read from its begin again for its last bytes.
     self._recent = _before(self._file, position.offset)
     self.position = position._replace(inode=part.inode, changed=part.changed)
-    self._packed, self._silent = part.packed, 0.0
-    self._lines.end()
+    self._packed, self._silent, self._begin = part.packed, 0.0, b""
 
   def _is_replaced(self) -> bool:
     """Whether the content that was read is no longer in the open file."""
@@ -268,7 +257,6 @@ class FileTail:
         return None
     if not (parts := rotation.list_parts(self._path)):
       self._warn(f"{self._path}: no such file yet; waiting for it")
-    later = [part for part in parts if part.changed >= place.changed]
     if not place.inode:
       at = [(part, place) for part in parts if part.path == self._path]
       return at[0] if at else None
@@ -276,12 +264,14 @@ class FileTail:
       if not is_open or holder.inode != place.inode:  # Or a copy of it.
         return holder, place
       later = parts[parts.index(holder) + 1 :]
-    elif not is_open:
-      self._report(
-        f"{self._path}: the file that was read is truncated or gone, without a"
-        f" copy; lines after its line {place.line:,} may be lost"
-      )
-      later = later or parts[-1:]
+    else:
+      later = [part for part in parts if part.changed >= place.changed]
+      if not is_open:
+        self._report(
+          f"{self._path}: lines after its line {place.line:,} may be lost, as"
+          " their file is truncated or gone, without a copy"
+        )
+        later = later or parts[-1:]
     if not later or (is_open and not self._is_finished(later[0])):
       return None
     return later[0], LogPosition(place.part + 1)

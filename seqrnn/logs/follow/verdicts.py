@@ -119,9 +119,9 @@ class Judge:
     None: the event flags no session, as neither did one whose scores are all as
     high.
     """
-    nats_DX, highest_DX, unknown_DX = (
-      np.array([event[n] for event in events]) for n in (1, 2, 3)
-    )
+    nats_DX, highest_DX, unknown_DX = np.array(
+      [scored[1:] for scored in events]
+    ).transpose(1, 0, 2)
     scores_DS = highest_DX[:, 1:]
     if self._by_event:
       scores_DS = np.hstack([scores_DS, nats_DX[:, 1:]])

@@ -216,8 +216,8 @@ def test_lines_that_may_be_lost_are_reported(path, tail_of, how):
   again = tail_of(source.position, reported.append)
   assert lines_of(again) == content.split()
   assert reported == [
-    f"{path}: the file that was read is truncated or gone, without a copy;"
-    " lines after its line 2 may be lost"
+    f"{path}: lines after its line 2 may be lost, as their file is truncated or"
+    " gone, without a copy"
   ]
 
 
@@ -294,7 +294,7 @@ def test_a_line_without_an_end_takes_no_memory(path, tail_of):
   path.write_bytes(b"x" * 3_000_000)
   source = tail_of()
   assert source.read(0) is None
-  assert len(source._lines._begin) == tail.LONGEST + 1
+  assert len(source._begin) == tail.LONGEST + 1
   with path.open("ab") as file:
     file.write(b"\nshort\n")
   chunk = source.read(0)
