@@ -121,30 +121,27 @@ class Service:
       UserError: the state is of another input, or is damaged.
     """
     facts, lines = self._state.recover()
-    with damage(self._state.folder / NAME):
-      if facts:
-        self._restore_facts(facts)
-      alarms = [json.loads(line) for line in lines]
-    if self.position != LogPosition():
-      report(
-        f"{self._state.folder}: resumes after line {self.position.line:,} of"
-        f" {self._input}; remove this folder to start afresh"
-      )
-    self._show(alarms)
-
-  def _restore_facts(self, facts: dict[str, Any]):
-    if facts["input"] != self._input:
+    if facts and facts["input"] != self._input:
       raise UserError(
         f"config.detect.input={self._input!r}: the state is of"
         f" {facts['input']!r}; set config.detect.output to another folder, or"
         " remove the state"
       )
-    self.position = LogPosition(*facts["position"])
-    self._parser.restore(facts["parser"])
-    self.alarms.restore(facts["alarms"], self._state.rows("kinds"))
-    self.follower.restore(facts["follower"], self._state.rows("sessions"))
-    if drift := self._state.value("drift"):
-      self._drift.restore(drift)
+    with damage(self._state.folder / NAME):
+      if facts:
+        self.position = LogPosition(*facts["position"])
+        self._parser.restore(facts["parser"])
+        self.alarms.restore(facts["alarms"], self._state.rows("kinds"))
+        self.follower.restore(facts["follower"], self._state.rows("sessions"))
+      if drift := self._state.value("drift"):
+        self._drift.restore(drift)
+      alarms = [json.loads(line) for line in lines]
+    if facts:
+      report(
+        f"{self._state.folder}: resumes after line {self.position.line:,} of"
+        f" {self._input}; remove this folder to start afresh"
+      )
+    self._show(alarms)
 
   def save(self, alarms: Sequence[dict[str, Any]] = ()):
     """Stores all changes and alarms."""

@@ -22,6 +22,7 @@ from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN
 from seqrnn.logs.detect.deployed import Deployed, refuse_unfollowed
 from seqrnn.logs.follow.open_sessions import (
   CLOSED,
+  DORMANT,
   OPEN,
   EventClock,
   LineClock,
@@ -168,10 +169,10 @@ class Follower:
 
   def _end_silent(self, now: float):
     for session in self._waiting.silent(now):
-      self._end(session, ends=True, dormant=True)
+      self._end(session, ends=True, phase=DORMANT)
 
-  def _end(self, session: OpenSession, ends: bool, dormant: bool = False):
-    self._waiting.close(session, dormant)
+  def _end(self, session: OpenSession, ends: bool, phase: str = CLOSED):
+    self._waiting.close(session, phase)
     self._steps.append(Step(session, len(session.ids), self.now, ends))
 
   def _append(self, event: Event, symbol: str):
@@ -193,7 +194,7 @@ class Follower:
     while len(waiting.open) > self._most:
       self._end(next(iter(waiting.open.values())), ends=False)
     while len(waiting.dormant) > self._most:
-      waiting.forget(next(iter(waiting.dormant.values())))
+      waiting.close(next(iter(waiting.dormant.values())))
 
   def _is_begin(self, symbol: str, time: float | None) -> bool:
     """Whether an event may be the first of its session."""

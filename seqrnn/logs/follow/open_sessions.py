@@ -215,20 +215,14 @@ class Waiting:
         if before == -math.inf or session.times[-1] > before + LEAP:
           self.touch(session, min(now, session.times[-1]))
 
-  def close(self, session: OpenSession, dormant: bool = False):
-    """Removes a session from the open ones."""
-    del self.open[session.name]
+  def close(self, session: OpenSession, phase: str = CLOSED):
+    """Ends an open or a dormant session; `phase` is its new one."""
+    del (self.open if session.phase == OPEN else self.dormant)[session.name]
     session.waits = math.inf
-    self._change(session, DORMANT if dormant else CLOSED)
-    if dormant:
+    self._change(session, phase)
+    if phase == DORMANT:
       self.dormant[session.name] = session
       self._set_deadline(session)
-
-  def forget(self, session: OpenSession):
-    """Removes a dormant session."""
-    del self.dormant[session.name]
-    session.waits = math.inf
-    self._change(session, CLOSED)
 
   def silent(self, now: float) -> list[OpenSession]:
     """The sessions that silence has ended, which the caller closes."""
@@ -239,7 +233,7 @@ class Waiting:
         continue  # It was looked at, or will be, at another time.
       session.waits = math.inf
       if session.phase == DORMANT:
-        self.forget(session)
+        self.close(session)
       elif session.deadline < now:
         ended.append(session)
       else:

@@ -144,7 +144,7 @@ def test_kills_and_rotations_neither_lose_nor_repeat_an_alarm(
 ):
   """At any statement or write of one process after the other."""
   draw, written, kills = random.Random(1), [], 0
-  lines = list(lines_of(draw, 500))
+  lines = list(lines_of(draw, 350))
   whole = tmp_path / "whole.log"
   whole.write_bytes(b"\n".join(lines) + b"\n")
   looks = iter([False] * 9 + [True] * 9)

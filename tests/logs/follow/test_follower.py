@@ -40,7 +40,7 @@ NAMES = Combination(("max", "mean", "count_vector"), "fisher")
 MIN = Combination(("max", "top_mean", "mean"), "min")
 SECONDS = IdleTimes("seconds", 50.0, {"b": 5.0}, {"a": 0.0, "c": 20.0})
 GAP = {"task": "gap_model", "model.heads": "all", "model.cell": "gru"}
-GAP |= {"model.layers": 2, "data.window": 8, "detect.short": "flag"}
+GAP |= {"data.window": 4, "detect.short": "flag"}
 DAY = 86400.0
 
 
@@ -123,7 +123,7 @@ def model():
 
 def random_texts(rng, count, letters="abcdefg?"):
   return [
-    "".join(rng.choice(list(letters), rng.integers(1, 30)))
+    "".join(rng.choice(list(letters), rng.integers(1, 16)))
     for _ in range(count)
   ]
 
@@ -178,7 +178,7 @@ class Table:
   [
     {"detect.scores": "max,top_mean,mean"},
     {"detect.rule": "events"},
-    {"detect.rule": "topk", "detect.top_k": 6},
+    {"detect.rule": "topk", "detect.top_k": 9},
     {**GAP, "detect.rate": 0.1},
   ],
 )
@@ -386,15 +386,14 @@ def test_one_wrong_time_ends_no_session(model):
   assert "w" in [v.session for v in follower.tick(2030.0)]
 
 
-@pytest.mark.parametrize("hours", [0.5, 30])
-def test_sessions_of_a_sparse_log_end_whole(model, hours):
+def test_sessions_of_a_sparse_log_end_whole(model):
   follower, results = Follower(model), []
   for n in range(20):
     for symbol, second in (("b", 0), ("c", 1)):
-      time = 3600 * hours * n + second
+      time = 30 * 3600.0 * n + second
       results += ended(follower, f"s{n}", symbol, time)
   # A step of more than half a day is confirmed by the burst after it.
-  assert results == [(f"s{n}", 2) for n in range(18 if hours > 12 else 19)]
+  assert results == [(f"s{n}", 2) for n in range(18)]
 
 
 def test_without_times_lines_may_be_a_clock(model):
