@@ -12,12 +12,10 @@ _SHUFFLED = (3, 21)  # Events that are shuffled.
 _REPEATED = (1, 7)  # Events that are repeated.
 _COPIES = (2, 6)
 
-# rng, the events of a session, those of any session -> the events changed, and
-# bool marks of the anomalous ones; None: the session is too short.
-Change = Callable[
-  [np.random.Generator, np.ndarray, np.ndarray],
-  tuple[np.ndarray, np.ndarray] | None,
-]
+# rng, the events of a session, those of any session -> the events changed, the
+# place of the first anomalous one and the one after the last; None: the session
+# is too short.
+Change = Callable[..., tuple[np.ndarray, int, int] | None]
 
 
 def _swap(rng, ids, _):
@@ -28,7 +26,7 @@ def _swap(rng, ids, _):
   position = rng.choice(places)
   ids = ids.copy()
   ids[[position, position + 1]] = ids[[position + 1, position]]
-  return ids, _marks(len(ids), position, position + 2)
+  return ids, position, position + 2
 
 
 def _drop(rng, ids, _):
@@ -36,7 +34,7 @@ def _drop(rng, ids, _):
   if len(ids) < 2:
     return None
   position = rng.integers(len(ids) - 1)
-  return np.delete(ids, position), _marks(len(ids) - 1, position, position + 1)
+  return np.delete(ids, position), position, position + 1
 
 
 def _insert(rng, ids, other):
@@ -56,7 +54,7 @@ def _truncate(rng, ids, _):
   if len(ids) < 2:
     return None
   size = rng.integers(1, len(ids))
-  return ids[:size], _marks(size, size - 1, size)
+  return ids[:size], size - 1, size
 
 
 def _replace(rng, ids, other):
@@ -66,10 +64,9 @@ def _replace(rng, ids, other):
     return None
   start = rng.integers(len(other) - size + 1)
   position = rng.integers(len(ids) - size + 1)
-  ids = np.concatenate(
-    [ids[:position], other[start : start + size], ids[position + size :]]
-  )
-  return ids, _marks(len(ids), position, position + size)
+  ids = ids.copy()
+  ids[position : position + size] = other[start : start + size]
+  return ids, position, position + size
 
 
 def _shuffle(rng, ids, _):
@@ -80,8 +77,9 @@ def _shuffle(rng, ids, _):
   mixed = rng.permutation(run)
   if np.array_equal(run, mixed):
     return None
-  ids = np.concatenate([ids[:position], mixed, ids[position + size :]])
-  return ids, _marks(len(ids), position, position + len(run))
+  ids = ids.copy()
+  ids[position : position + size] = mixed
+  return ids, position, position + len(run)
 
 
 def _repeat(rng, ids, _):
@@ -89,20 +87,12 @@ def _repeat(rng, ids, _):
   size = min(int(rng.integers(*_REPEATED)), len(ids))
   position = rng.integers(len(ids) - size + 1)
   copies = np.tile(ids[position : position + size], rng.integers(*_COPIES))
-  ids = np.insert(ids, position, copies)
-  return ids, _marks(len(ids), position, position + len(copies))
+  return np.insert(ids, position, copies), position, position + len(copies)
 
 
 def _put(rng, ids, run):
   position = rng.integers(len(ids) + 1)
-  ids = np.insert(ids, position, run)
-  return ids, _marks(len(ids), position, position + len(run))
-
-
-def _marks(size: int, start: int, stop: int) -> np.ndarray:
-  marks = np.zeros(size, bool)
-  marks[start:stop] = True
-  return marks
+  return np.insert(ids, position, run), position, position + len(run)
 
 
 KINDS: dict[str, Change] = {
@@ -128,16 +118,15 @@ def inject(rng: np.random.Generator, sessions: Sessions, kind: str) -> Sessions:
   """
   change = (KINDS | FURTHER)[kind]
   parts = np.split(sessions.ids, sessions.bounds[1:-1])
-  long_enough = []
-  # Empty arrays, in case no session is long enough.
-  changed, marks = [sessions.ids[:0]], [np.zeros(0, bool)]
+  long_enough, changed, marks = [], [sessions.ids[:0]], [np.zeros(0, bool)]
   for j, ids in enumerate(parts):
     other = parts[rng.integers(len(parts))]
-    anomaly = change(rng, ids, other)
-    if anomaly is not None:
+    if (anomaly := change(rng, ids, other)) is not None:
+      ids, start, stop = anomaly
+      place = np.arange(len(ids))
       long_enough.append(j)
-      changed.append(anomaly[0])
-      marks.append(anomaly[1])
+      changed.append(ids)
+      marks.append((place >= start) & (place < stop))
   begins, ends = (cut[long_enough] for cut in sessions.whole)
   return Sessions(
     np.concatenate(changed),

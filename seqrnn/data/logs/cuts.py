@@ -6,6 +6,7 @@ begin if its first event is in the idle time before such events after the begin
 of the log: earlier events may have been before the log.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from seqrnn.data.logs import formats
+from seqrnn.data.logs.entries import LogEvent
 from seqrnn.data.read.columns import Column, taken
 from seqrnn.errors import counted
 
@@ -78,19 +80,15 @@ class Cuts(NamedTuple):
 
   def report(self):
     """Prints on stderr how many sessions are cut, unless none is."""
-    parts = [
-      f"{count:,} {what}"
-      for count, what in (
-        (np.sum(~self.ended), "open at its end"),
-        (np.sum(~self.begun), "cut at its begin"),
-      )
-      if count
-    ]
+    counts = {
+      "open at its end": np.sum(~self.ended),
+      "cut at its begin": np.sum(~self.begun),
+    }
+    parts = [f"{count:,} {words}" for words, count in counts.items() if count]
     if parts:
       _report_once(
         f"{self.log}: of {counted(len(self.after_D), 'session')},"
-        f" {', '.join(parts)}"
-        f" (idle time: {self.idle:.6g} {self.clock})"
+        f" {', '.join(parts)} (idle time: {self.idle:.6g} {self.clock})"
       )
 
 
@@ -98,49 +96,36 @@ class Cuts(NamedTuple):
 _report_once = functools.lru_cache(maxsize=2**8)(formats.report)
 
 
+@dataclasses.dataclass
 class Clock:
-  """Collects the times of a log's events, from which `Cuts` are learned."""
+  """Collects the times of a log's events, from which `Cuts` are learned.
 
-  def __init__(
-    self,
-    log: str,
-    idle: float | None = None,
-    lines: bool = False,
-    times: bool = True,
-  ):
-    """Begins with no event.
+  Attributes:
+    log: its name.
+    idle: the idle time; None: it is learned.
+    lines: whether lines are a clock where no event has a time.
+    times: whether times are a clock.
+  """
 
-    Args:
-      log: its name.
-      idle: the idle time; None: it is learned.
-      lines: whether lines are a clock where no event has a time.
-      times: whether times are read.
-    """
-    self._log, self._idle = log, idle
-    self._lines, self._reads = lines, times
+  log: str
+  idle: float | None = None
+  lines: bool = False
+  times: bool = True
+
+  def __post_init__(self):
     self._begin, self._end, self._last = math.inf, -math.inf, 0
-    self._read, self._now = (), math.nan  # The times read last.
-    self._times = Column("<f8")
+    self._seconds = Column("<f8")
 
-  def read(self, times: tuple[str, ...], line: int) -> float:
-    """The time of the next event in seconds, NaN where it has none.
-
-    Args:
-      times: as `formats.seconds`.
-      line: of the event.
-    """
-    self._last = line
-    if times != self._read:
-      self._read, self._now = times, math.nan
-      now = formats.seconds(times) if self._reads else None
-      if now is not None:
-        self._begin, self._end = min(self._begin, now), max(self._end, now)
-        self._now = now
-    return self._now
-
-  def append(self, now: float):
-    """Adds an event of a session, by its time."""
-    self._times.append(now)
+  def add(self, event: LogEvent):
+    """Adds an event, once for each of its sessions."""
+    self._last = event.line
+    now = formats.seconds(event.times) if self.times else None
+    if now is None:
+      now = math.nan
+    else:
+      self._begin, self._end = min(self._begin, now), max(self._end, now)
+    for _ in event.sessions:
+      self._seconds.append(now)
 
   def cuts(
     self,
@@ -159,25 +144,26 @@ class Clock:
       bounds: of the sessions.
       symbols: the number of distinct events.
     """
-    times = self._times.numbers()
+    times = self._seconds.numbers()
     if self._end >= self._begin:
       begin, end, clock = self._begin, self._end, "seconds"
       times = taken(times, order)
-    elif self._lines:
+    elif self.lines:
       begin, end, clock, times = 1, self._last, "lines", lines
     else:
       return None
-    first_D, last_D, gap_D = _extent(times, bounds)
+    first_D = np.fmin.reduceat(times, bounds[:-1]).astype(float)
+    last_D = np.fmax.reduceat(times, bounds[:-1]).astype(float)
     # A session without any time is whole.
     before_D = np.nan_to_num(first_D - begin, nan=math.inf)
     after_D = np.nan_to_num(end - last_D, nan=math.inf)
     first_D, last_D = ids[bounds[:-1]], ids[bounds[1:] - 1]
-    idle, count = self._idle, functools.partial(np.bincount, minlength=symbols)
+    idle, count = self.idle, functools.partial(np.bincount, minlength=symbols)
     if idle is not None:
       patience, last_V = idle, np.full(symbols, idle)
       patience_V = last_V
     else:
-      gaps, idle, patience = gap_D[np.diff(bounds) > 1], 0.0, 0.0
+      gaps, idle, patience = _longest_silences(times, bounds), 0.0, 0.0
       if len(gaps):
         idle = float(np.quantile(gaps, _QUANTILE, method="higher"))
         patience = float(min(_PATIENCE * idle, _MARGIN * np.fmax.reduce(gaps)))
@@ -188,13 +174,12 @@ class Clock:
       )
       patience_V = _MARGIN * silence_V
     first_V = np.zeros(symbols)
-    if self._reads:
+    if self.times:
       begins_V = count(first_D[before_D >= idle])
       first_V = _idle_times(_silences(times, ids, bounds, 1), begins_V, idle, 0)
-    of_sessions = first_V[first_D], last_V[last_D]
     return Cuts(
-      *(self._log, clock, idle, before_D, after_D, first_V, last_V),
-      *(*of_sessions, patience, patience_V),
+      *(self.log, clock, idle, before_D, after_D, first_V, last_V),
+      *(first_V[first_D], last_V[last_D], patience, patience_V),
     )
 
 
@@ -208,24 +193,16 @@ def _chunks(bounds: np.ndarray) -> Iterator[tuple[int, int]]:
     start = stop
 
 
-def _extent(
-  times_N: np.ndarray, bounds: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """The earliest time, the latest, and the longest silence of each session."""
-  parts = [np.zeros((3, 0))]
+def _longest_silences(times_N: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+  """The longest silence of each session that has several events."""
+  parts = [np.zeros(0)]
   for start, stop in _chunks(bounds):
-    times = times_N[bounds[start] : bounds[stop]]
     starts = bounds[start:stop] - bounds[start]
+    times = times_N[bounds[start] : bounds[stop]]
     gaps = np.diff(times, prepend=times[0])
     gaps[starts] = 0  # Not from one session to the next.
-    reduced = (
-      np.fmin.reduceat(times, starts),
-      np.fmax.reduceat(times, starts),
-      np.fmax.reduceat(gaps, starts),
-    )
-    parts.append(np.stack(reduced))
-  first_D, last_D, gap_D = np.concatenate(parts, axis=1)
-  return first_D, last_D, gap_D
+    parts.append(np.fmax.reduceat(gaps, starts))
+  return np.concatenate(parts)[np.diff(bounds) > 1]
 
 
 def _silences(

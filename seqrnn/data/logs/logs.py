@@ -163,14 +163,14 @@ def with_cuts(
   if cuts is None:
     return corpus
   if trained and known and known.clock == cuts.clock:
-    index = {symbol: n for n, symbol in enumerate(trained.symbols)}
-    # A symbol that is not in training has the last entry.
-    same_V = np.array([index.get(s, len(index)) for s in corpus.symbols])
-    first_D, last_D = corpus.bounds[:-1], corpus.bounds[1:] - 1
+    first = dict(zip(trained.symbols, known.first_V, strict=True))
+    last = dict(zip(trained.symbols, known.last_V, strict=True))
+    first_V = np.array([first.get(x, 0.0) for x in corpus.symbols])
+    last_V = np.array([last.get(x, known.idle) for x in corpus.symbols])
     cuts = cuts._replace(
       idle=known.idle,
-      first_D=np.append(known.first_V, 0)[same_V[corpus.ids[first_D]]],
-      last_D=np.append(known.last_V, known.idle)[same_V[corpus.ids[last_D]]],
+      first_D=first_V[corpus.ids[corpus.bounds[:-1]]],
+      last_D=last_V[corpus.ids[corpus.bounds[1:] - 1]],
     )
   if idle is not None:
     cuts = cuts.with_idle(idle)
@@ -192,15 +192,14 @@ def _corpus(
   session, symbol, label, file = Tokens(), Tokens(), Tokens(), Tokens()
   time, line = Changes(), Column("<u8")
   for event in events:
-    now = clock.read(event.times, event.line) if clock else 0.0
+    if clock:
+      clock.add(event)
     for name in event.sessions:
       session.append(name)
       symbol.append(event.symbol)
       time.append(event.timestamp)
       label.append(event.label)
       line.append(event.line)
-      if clock:
-        clock.append(now)
       if several:
         file.append(event.file)
   session, symbol, label = session.texts(), symbol.texts(), label.texts()

@@ -57,15 +57,12 @@ class Redaction:
     ours = f"(?:{'|'.join(_PATTERNS)})"
     self._search = re.compile(pattern.replace(SECRETS, ours))
 
-  def text(self, text: str) -> str:
-    """A text with masks."""
-    return self._masked(text, lambda _: MASK)
-
   def name(self, name: str) -> str:
     """The name of a session with masks that have codes."""
-    return self._masked(name, _code)
+    return self.text(name, _code)
 
-  def _masked(self, text: str, mask: Callable[[str], str]) -> str:
+  def text(self, text: str, mask: Callable[[str], str] = lambda _: MASK) -> str:
+    """A text with masks; `mask`: of a part of it."""
     spans = []
     for match in self._search.finditer(text):
       groups = [match.span(n) for n, g in enumerate(match.groups(), 1) if g]

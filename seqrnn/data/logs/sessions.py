@@ -5,7 +5,6 @@ Each event keeps its line, its time and its label.
 
 import dataclasses
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,17 +20,17 @@ from seqrnn.data.read.reading import Source, files, lines, rows
 from seqrnn.data.sources import corpora
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
-from seqrnn.errors import UserError
+from seqrnn.errors import UserError, listed
 
 UNLABELLED = -1  # The other kinds are 0, normal, and 1, anomalous.
 _NONE = ("", "nan", "null", "none", "na", "n/a")  # How tables write no label.
-_SHOWN = 20  # Labels in a warning.
 _ANOMALOUS = {1.0} | {
   *("true", "yes", "anomaly", "anomalous", "abnormal", "attack", "positive"),
   "malicious",
 }
 # Fields with a value for each session, not for each event.
 _OF_SESSIONS = ("labels", "labelled", "begins", "ends")
+_OF_EVENTS = ("lines", "timestamps", "files")  # Columns of a corpus.
 # Equal sessions have equal keys: the ids, and whether begin and end are there.
 Key = tuple[bytes, bool, bool]
 _NO_SYMBOL = ""  # In no vocabulary, so that its id is UNKNOWN.
@@ -74,21 +73,20 @@ class Sessions(NamedTuple):
 
   def with_label(self) -> np.ndarray:
     """The indices of the sessions whose label is known."""
-    if self.labels is None:
-      return np.zeros(0, np.int64)
-    if self.labelled is None:
-      return np.arange(len(self.labels))
-    return np.flatnonzero(self.labelled)
+    if self.labelled is not None:
+      return np.flatnonzero(self.labelled)
+    return np.arange(0 if self.labels is None else len(self.labels))
 
   def take(self, index: np.ndarray) -> "Sessions":
     """Some of the sessions, in the order of `index`."""
     places, bounds = ranges(self.bounds[index], self.bounds[index + 1])
-    some: dict[str, Any] = {"bounds": bounds}
-    some["names"] = [self.names[j] for j in index.tolist()]
-    for name, column in self._asdict().items():
-      if name not in some and column is not None:
-        some[name] = column[index if name in _OF_SESSIONS else places]
-    return self._replace(**some)
+    some: dict[str, Any] = {
+      name: column[index if name in _OF_SESSIONS else places]
+      for name, column in self._asdict().items()
+      if column is not None and name not in ("bounds", "names")
+    }
+    names = [self.names[j] for j in index.tolist()]
+    return self._replace(bounds=bounds, names=names, **some)
 
   @property
   def whole(self) -> tuple[np.ndarray, np.ndarray]:
@@ -210,27 +208,23 @@ def of_pieces(
     bounds = np.append(pieces.starts, pieces.stops[-1]) - pieces.starts[0]
   else:
     places, bounds = ranges(pieces.starts, pieces.stops)
-  numbers = None
-  if corpus.lines is not None:
-    numbers = corpus.lines[places]
-  elif isinstance(corpus.names, Names) and corpus.names.lines.all():
-    numbers = np.repeat(corpus.names.lines[document], np.diff(bounds))
+  fields = {name: getattr(corpus, name) for name in _OF_EVENTS}
+  fields = {k: None if v is None else v[places] for k, v in fields.items()}
+  if isinstance(corpus.names, Names) and corpus.names.lines.all():
+    lines = corpus.names.lines[document]
+    fields["lines"] = np.repeat(lines, np.diff(bounds))
+  if corpus.cuts is not None:
+    fields |= {"begins": pieces.begins, "ends": pieces.ends}
   sessions = Sessions(
     vocabulary.encode(corpus.symbols)[corpus.ids[places]],
     bounds,
     [corpus.names[int(j)] for j in document],
-    numbers,
-    None if corpus.timestamps is None else corpus.timestamps[places],
     as_read=Texts(corpus.symbols, corpus.ids[places]),
-    begins=None if corpus.cuts is None else pieces.begins,
-    ends=None if corpus.cuts is None else pieces.ends,
-    files=None if corpus.files is None else corpus.files[places],
+    **fields,
   )
   if corpus.tags is None or settings is None:
     return sessions
-  counts = dataclasses.replace(pieces, corpus=corpus.tags).counts()
-  kinds = kinds_of(corpus.tags.symbols, counts, settings)
-  kind_N = kinds[corpus.tags.ids[places]]
+  kind_N = kinds_of(corpus.tags.symbols, settings)[corpus.tags.ids[places]]
   # 1, anomalous, is the greatest; UNLABELLED the least.
   kind_D = np.maximum.reduceat(kind_N, bounds[:-1])
   if (kind_D == UNLABELLED).all():
@@ -251,8 +245,7 @@ def with_labels(sessions: Sessions, path: str, config: Config) -> Sessions:
   Raises:
     UserError: the file cannot be read, has other columns, or lacks a session.
   """
-  by_name: dict[str, str] = {}
-  lines = {}
+  label_of: dict[str, str] = {}
   names = set(sessions.names)
   for number, row in rows(Source(path, Path(path)), config.data.errors):
     if len(row) != 2 or None in row.values():
@@ -260,32 +253,23 @@ def with_labels(sessions: Sessions, path: str, config: Config) -> Sessions:
         f"{path}:{number}: must have two columns, a session and its label"
       )
     name, label = row.values()
-    if name in names:
-      lines[name, label] = number
-      by_name[name] = label
-  # Not np.unique: NumPy's texts lose the NUL characters at their ends.
-  counts = Counter(label for _, label in lines)
-  kinds = kinds_of(list(counts), np.array(list(counts.values())), config.detect)
-  kind = dict(zip(counts, kinds.tolist(), strict=True))
-  for (name, label), number in lines.items():
-    if kind[label] != kind[by_name[name]]:
+    if name in names and label_of.setdefault(name, label) != label:
       raise UserError(
-        f"{path}:{max(number, lines[name, by_name[name]])}: session {name!r}"
-        " has another label in an earlier row"
+        f"{path}:{number}: session {name!r} has another label in an earlier row"
       )
-  missing = next((name for name in sessions.names if name not in by_name), None)
-  if missing is not None:
-    raise UserError(f"{path}: has no label for session {missing!r}")
-  labels = np.array([kind[by_name[name]] for name in sessions.names], np.int8)
+  if missing := [name for name in sessions.names if name not in label_of]:
+    raise UserError(f"{path}: has no label for session {missing[0]!r}")
+  # Not np.unique: NumPy's texts lose the NUL characters at their ends.
+  distinct = list(dict.fromkeys(label_of.values()))
+  kinds = dict(zip(distinct, kinds_of(distinct, config.detect), strict=True))
+  labels = np.array([kinds[label_of[name]] for name in sessions.names])
   known = labels != UNLABELLED
   if not known.any():
     raise UserError(f"{path}: has no label for any of the sessions")
   return sessions._replace(labels=labels == 1, labelled=known)
 
 
-def kinds_of(
-  labels: Sequence[str], counts: np.ndarray, settings: Config
-) -> np.ndarray:
+def kinds_of(labels: Sequence[str], settings: Config) -> np.ndarray:
   """The kind of each label: int8 of UNLABELLED, 0 and 1.
 
   Warns on stderr of a label that neither `detect.normal_labels` has nor is a
@@ -294,27 +278,18 @@ def kinds_of(
   Args:
     labels: as they were written; case and outer blanks are ignored, and equal
       numbers are the same label.
-    counts: the frequency of each label.
     settings: the fields of `config.detect`.
   """
   normal = {_key(name) for name in settings.normal_labels.split(",")}
   keys = [_key(label) for label in labels]
-  kinds = np.array(
-    [UNLABELLED if key == "" else int(key not in normal) for key in keys],
-    np.int8,
-  )
-  unlisted = [
-    f"{label!r} ({int(count):,})"
-    for label, key, count in zip(labels, keys, counts, strict=True)
-    if count and key not in normal | _ANOMALOUS | {""}
-  ]
-  if unlisted:
-    more = ", ..." if len(unlisted) > _SHOWN else ""
+  known = normal | _ANOMALOUS | {""}
+  pairs = zip(labels, keys, strict=True)
+  if unlisted := [label for label, key in pairs if key not in known]:
     formats.report(
-      f"labels: {', '.join(unlisted[:_SHOWN])}{more}: not in"
-      " detect.normal_labels, so anomalous"
+      f"labels: {listed(unlisted)}: not in detect.normal_labels, so anomalous"
     )
-  return kinds
+  kinds = [UNLABELLED if key == "" else key not in normal for key in keys]
+  return np.array(kinds, np.int8)
 
 
 def _key(label: str) -> str | float:

@@ -139,10 +139,7 @@ def mine(lines: dict[str, int]) -> list[str]:
         filled = [BLANK if i in counts else w for i, w in enumerate(words)]
         templates[" ".join(words)] = " ".join(filled)
       continue
-    if len(blanks) < len(counts):
-      left = [i for i in counts if i not in blanks]
-    else:
-      left = list(counts)
+    left = [i for i in counts if i not in blanks] or counts
     index = min(left, key=lambda i: len(counts[i]))
     divided: dict[str, _Rows] = defaultdict(list)
     for row in rows:
