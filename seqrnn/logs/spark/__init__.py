@@ -6,14 +6,14 @@ from types import ModuleType
 from seqrnn.errors import UserError
 
 
-def import_module(name: str) -> ModuleType:
-  """A module of this package, which needs PySpark.
+def import_engine() -> ModuleType:
+  """The module `engine` of this package, which needs PySpark.
 
   Raises:
     UserError: PySpark is not installed.
   """
   try:
-    return importlib.import_module(f"{__name__}.{name}")
+    return importlib.import_module(f"{__name__}.engine")
   except ModuleNotFoundError as error:
     if str(error.name).startswith("seqrnn"):
       raise

@@ -11,7 +11,7 @@ inherits are theirs. Workers that only read do not import JAX.
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from operator import itemgetter
 from pathlib import PurePosixPath
@@ -78,31 +78,28 @@ class Plan(NamedTuple):
   Attributes:
     data: the fields of `config.data`.
     root: the folder to which the names of files are relative.
-    logs: the name of a file -> the log after which its sessions are named;
-      without an entry, they have their own names.
+    logs: the name of a file -> the log that precedes the names of its
+      sessions, or ""; None: a stream, whose files are not known yet, and need
+      not fit their format.
     several: whether there are several files, or they are not known yet.
-    checks: whether a log must fit its format, and messages are collected.
   """
 
   data: Config
   root: PurePosixPath
-  logs: dict[str, str] = {}
+  logs: dict[str, str] | None = None
   several: bool = True
-  checks: bool = False
 
   def name(self, uri: str) -> str:
     """The name of a file, as `reading.files` gives it."""
     return os.path.relpath(_path(uri), self.root)
 
-  def events(
-    self, source: Source, report: Callable[[str], None]
-  ) -> Iterator[LogEvent]:
-    """The events of a file."""
+  def events(self, source: Source, messages: list[str]) -> Iterator[LogEvent]:
+    """The events of a file, which adds messages about its lines."""
     if self.data.unit != "log":
       return logs.table_events(source, self.data, self.several)
-    log = self.logs.get(source.name, "")
+    log = "" if self.logs is None else self.logs[source.name]
     reader = LogReader(source.name, logs.form(self.data), log)
-    return reader.read(source, report if self.checks else None)
+    return reader.read(source, None if self.logs is None else messages.append)
 
 
 def _path(uri: str) -> PurePosixPath:
@@ -130,7 +127,7 @@ def plan_files(data: Config, path: str, files: list[str] | None) -> Plan:
   if not files:
     raise UserError(f"config.detect.path={path!r}: no file in this folder")
   root = plan.root.parent if _path(files[0]) == plan.root else plan.root
-  plan = plan._replace(root=root, several=len(files) > 1, checks=True)
+  plan = plan._replace(root=root, several=len(files) > 1)
   names = sorted(map(plan.name, files))
   return plan._replace(logs=logs.of_logs(names, logs.form(data)))
 
@@ -156,13 +153,12 @@ def parse_files(frames: Iterable[Any], plan: Plan) -> Iterator[pd.DataFrame]:
     name, messages = plan.name(str(uri)), []
     # Logs are ordered by their first times, tables by their names.
     rank = None if plan.data.unit == "log" else 0.0
-    rows = _rows(plan.events(Source(name, content), messages.append))
+    rows = _rows(plan.events(Source(name, content), messages))
     while some := list(itertools.islice(rows, _ROWS)):
-      columns = dict(zip(COLUMNS, zip(*some, strict=True), strict=False))
+      frame = pd.DataFrame(some, columns=COLUMNS[:-1])
       if rank is None:
-        times = (time for time in columns["time"] if time is not None)
-        rank = next(times, math.inf)
-      yield pd.DataFrame({**columns, "rank": rank})
+        rank = next(iter(frame["time"].dropna()), math.inf)
+      yield frame.assign(rank=rank)
     if messages:
       yield pd.DataFrame({**dict.fromkeys(COLUMNS), "symbol": messages})
 
@@ -224,21 +220,13 @@ def read_events(session: SparkSession, data: Config, path: str) -> Events:
   rows = parsed(lines, plan)
   if not plan.several:
     rows = rows.withColumn("file", lit(""))
-  events = _measured(rows, _clocks(data, plan.several))
+  cut = logs.form(data).cut if data.unit == "log" else "table"
+  of_lines = cut not in ("table", "file") and not plan.several
+  events = _measured(rows, cut not in ("file", "lines"), of_lines)
   messages = events.rows.where("session is null and symbol is not null")
   for (message,) in messages.select("symbol").collect():
     formats.report(message)
   return events
-
-
-def _clocks(data: Config, several: bool) -> tuple[str, ...]:
-  """The clocks of a log; it has the first one of which there are times."""
-  if data.unit != "log":
-    return ("seconds",)
-  form, lines = logs.form(data), () if several else ("lines",)
-  if form.cut == "lines":
-    return lines
-  return ("seconds", *lines) if form.cut != "file" else ()
 
 
 def read_lines(reader: Any, path: str) -> DataFrame:
@@ -255,20 +243,21 @@ def parsed(lines: DataFrame, plan: Plan) -> DataFrame:
   return lines.mapInPandas(partial(parse_files, plan=plan), _SCHEMA)
 
 
-def _measured(rows: DataFrame, clocks: tuple[str, ...]) -> Events:
-  """The events among rows, and the span of their log."""
+def _measured(rows: DataFrame, times: bool, of_lines: bool) -> Events:
+  """The events among rows, and the span of their log.
+
+  Args:
+    rows: of all files.
+    times: whether times are a clock.
+    of_lines: whether lines are a clock where no event has a time.
+  """
   rows = rows.persist()
-  facts = rows.agg(
-    functions.min("time"),
-    functions.max("time"),
-    functions.max("line"),
-    functions.count("session"),
-  ).collect()
-  begin, end, last, count = facts[0]
+  facts = "min(time)", "max(time)", "max(line)", "count(session)"
+  begin, end, last, count = rows.selectExpr(*facts).collect()[0]
   span = Span()
-  if begin is not None and "seconds" in clocks:
+  if begin is not None and times:
     span = Span("seconds", begin, end)
-  elif last is not None and "lines" in clocks:
+  elif last is not None and of_lines:
     span = Span("lines", 1, last)
   return Events(rows.where("session is not null"), count, span, rows)
 
@@ -283,7 +272,7 @@ def of_table(frame: DataFrame, data: Config) -> Events:
   Raises:
     UserError: a column is missing.
   """
-  return _measured(table_rows(frame, data), ("seconds",))
+  return _measured(table_rows(frame, data), times=True, of_lines=False)
 
 
 def table_rows(frame: DataFrame, data: Config) -> DataFrame:

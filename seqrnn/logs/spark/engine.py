@@ -1,18 +1,27 @@
-"""detect on Apache Spark: a log that is too large for one machine.
+"""detect on Apache Spark: logs that are too large for one machine, or a stream.
 
 Spark reads the lines and brings the events of a session together; its Python
 workers parse the lines (`read`) and score the sessions (`score`) with the
 detector of the last detection.
+
+In a stream a session is a session window of Spark: it ends when it was silent
+for the longest time, in event time, that a session of the training may be
+silent. Then its events are scored as those of a log that is examined at once.
 """
 
 # The extra `spark` may not be installed.
 # pyright: reportMissingImports=false
 
+import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.errors import AnalysisException
+from pyspark.sql import DataFrame, SparkSession, functions
 from pyspark.sql.functions import broadcast, col
+from pyspark.sql.streaming.query import StreamingQuery
 from rich.console import Console
 
 from seqrnn.config.read import Config
@@ -24,8 +33,9 @@ from seqrnn.logs.detect import tables
 from seqrnn.logs.detect.deployed import Deployed
 from seqrnn.logs.detect.findings import SEVERITIES, Findings, group_incidents
 from seqrnn.logs.detect.scores import COMBINED, SHORT
-from seqrnn.logs.spark.read import of_table, read_events
-from seqrnn.logs.spark.score import examine, score_events
+from seqrnn.logs.spark import read
+from seqrnn.logs.spark.read import Span
+from seqrnn.logs.spark.score import examine, score_ended, score_events, ship
 from seqrnn.logs.spark.session import open_session, reporting, whole_files
 
 _GROUPED = 10_000  # Flagged sessions that are grouped to incidents.
@@ -54,7 +64,7 @@ def run(
   deployed = restore(build, config, workdir)
   output = settings.output or default_output(workdir)
   with reporting(), open_session() as session, whole_files(session):
-    events = read_events(session, config.data, settings.path)
+    events = read.read_events(session, config.data, settings.path)
     if not events.count:
       raise UserError(
         f"config.detect.path={settings.path!r}: has no event of a session"
@@ -65,9 +75,7 @@ def run(
     keys = _flagged_keys(scored, sum(counts[1:]))
     if keys:
       # Few are flagged, so this process scores them again, to explain them.
-      frame = session.createDataFrame(
-        [(key,) for key in keys], "session string"
-      )
+      frame = session.createDataFrame(keys, "session string")
       some = events.frame.join(broadcast(frame), "session", "left_semi")
       flagged, names = examine(deployed, some.toPandas(), events.span)
       grouped = group_incidents(flagged)
@@ -75,8 +83,7 @@ def run(
       which = [number[d] for d in flagged.distinct.which.tolist()]
       numbers = list(zip(names, which, strict=True))
       rows = tables.incident_rows(flagged, grouped)
-      console = Console(highlight=False)
-      tables.print_findings(console, flagged, grouped)
+      tables.print_findings(Console(highlight=False), flagged, grouped)
     known = session.createDataFrame(numbers, "key string, incident int")
     joined = scored.drop("incident").join(broadcast(known), "key", "left")
     sessions = joined.select(*scored.columns).drop("key")
@@ -103,7 +110,7 @@ def detect(
   Returns:
     the columns of sessions.csv, without incidents.
   """
-  events = of_table(frame, deployed.config.data)
+  events = read.of_table(frame, deployed.config.data)
   return score_events(session, events, deployed).drop("key", "incident")
 
 
@@ -158,7 +165,7 @@ def _counts(scored: DataFrame) -> tuple[list[int], int]:
   return counts, short
 
 
-def _flagged_keys(scored: DataFrame, count: int) -> list[str]:
+def _flagged_keys(scored: DataFrame, count: int) -> list[Any]:
   """The flagged sessions, or some of the highest scores if they are many."""
   if count > _GROUPED:
     formats.report(
@@ -166,4 +173,114 @@ def _flagged_keys(scored: DataFrame, count: int) -> list[str]:
       " scores are grouped to incidents; the others have none"
     )
   flagged = scored.where("flag = 1").orderBy(col(COMBINED).desc(), "key")
-  return [key for (key,) in flagged.limit(_GROUPED).select("key").collect()]
+  return flagged.limit(_GROUPED).select("key").collect()
+
+
+def detect_stream(
+  session: SparkSession,
+  frame: DataFrame,
+  deployed: Deployed,
+  begin: float = -math.inf,
+) -> DataFrame:
+  """The sessions of a stream that have ended, with scores and verdicts.
+
+  An event that is older than the latest one by more than the longest silence of
+  a session is left out, and counted by Spark; so is an event without a time.
+
+  Args:
+    session: of Spark, whose workers have this package.
+    frame: a stream with the columns session, event, timestamp (or time), and
+      perhaps line and file.
+    deployed: the detector, of `restore`.
+    begin: of the log, in seconds since 1970, where it may cut sessions.
+
+  Raises:
+    UserError: a column is missing, or silence ends no session of the run.
+  """
+  rows = read.table_rows(frame, deployed.config.data)
+  return _ended(session, rows, deployed, begin)
+
+
+def _ended(
+  session: SparkSession, rows: DataFrame, deployed: Deployed, begin: float
+) -> DataFrame:
+  """The verdicts on the sessions of parsed events."""
+  idle = deployed.idle
+  if idle.clock != "seconds" or not math.isfinite(idle.longest):
+    raise UserError(
+      f"config.detect.idle={deployed.config.detect.idle!r}: silence ends no"
+      " session, because the training's log has no times; give the idle time in"
+      " seconds"
+    )
+  at = functions.timestamp_micros((1e6 * col("time")).cast("bigint"))
+  silence = functions.session_window("at", f"{math.ceil(idle.longest)} seconds")
+  events = rows.where("session is not null").withColumn("at", at)
+  listed = functions.collect_list(functions.struct(*read.COLUMNS))
+  ended = events.withWatermark("at", "0 seconds").groupBy(silence, "session")
+  shipped, span = ship(session, deployed), Span("seconds", begin)
+  score = partial(score_ended, shipped=shipped, span=span)
+  rows = ended.agg(listed.alias("events")).select("events")
+  return rows.mapInPandas(score, ", ".join(shipped.columns)).drop("key")
+
+
+def start(
+  session: SparkSession,
+  deployed: Deployed,
+  path: str,
+  output: str,
+  trigger: dict[str, Any] | None = None,
+) -> StreamingQuery:
+  """Starts to follow the files of a folder; the query is Spark's.
+
+  Args:
+    session: of Spark.
+    deployed: the detector.
+    path: of text files of a log, or of a folder or glob of them; a file is
+      read once, when it is complete, as rotated parts are.
+    output: of the table of the sessions, and of the stream's state.
+    trigger: as of `writeStream.trigger`; None: at once, for ever.
+
+  Raises:
+    UserError: silence ends no session of the run.
+  """
+  plan = read.plan_files(deployed.config.data, path, None)
+  with whole_files(session):
+    begin = -math.inf
+    if deployed.idle.first:
+      rows = read.parsed(read.read_lines(session.read, path), plan)
+      begin = _begin(session, rows, f"{output}/begin")
+    rows = read.parsed(read.read_lines(session.readStream, path), plan)
+    verdicts = _ended(session, rows, deployed, begin)
+    writer = verdicts.writeStream.format("parquet").outputMode("append")
+    writer = writer.option("path", f"{output}/sessions")
+    writer = writer.option("checkpointLocation", f"{output}/state")
+    return (writer.trigger(**trigger) if trigger else writer).start()
+
+
+def _begin(session: SparkSession, rows: DataFrame, path: str) -> float:
+  """The begin of the log, which is stored when it is first followed."""
+  try:
+    [(begin,)] = session.read.schema("begin double").json(path).collect()
+  except (AnalysisException, ValueError):
+    [(begin,)] = rows.agg(functions.min("time")).collect()
+    begin = -math.inf if begin is None else begin
+    frame = session.createDataFrame([(begin,)], "begin double").coalesce(1)
+    frame.write.mode("overwrite").json(path)
+  return begin
+
+
+def follow(build: Callable[..., Experiment], config: Config, workdir: Path):
+  """Follows the files of detect.path until it is stopped.
+
+  Raises:
+    UserError: as `start`, or there is no Spark, no detection or no file.
+  """
+  refuse(config.detect)
+  deployed = restore(build, config, workdir)
+  output = config.detect.output or default_output(workdir)
+  with reporting(), open_session() as session:
+    query = start(session, deployed, config.detect.path, output)
+    try:
+      query.awaitTermination()
+    finally:
+      query.stop()
