@@ -9,10 +9,9 @@ import signal
 import sys
 import textwrap
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from absl import flags
@@ -73,7 +72,7 @@ def main(argv: list[str]) -> int:
     machine = None if parsed.mode == "config" else this_machine(parsed.mode)
     config, workdir = command.resolve(parsed, fields, machine)
     if parsed.mode == "config":  # It needs neither a device nor the tasks.
-      _module(parsed, config).run(None, config, workdir)
+      _mode(parsed, config)(None, config, workdir)
       return 0
     launch.configure_device(
       config.train.cpu_devices,
@@ -91,12 +90,12 @@ def main(argv: list[str]) -> int:
       if index == 0:
         print(visible(line), file=sys.stderr)
     experiments = importlib.import_module("seqrnn.experiments")
-    module = _module(parsed, config)
+    run_mode = _mode(parsed, config)
     gc.freeze()
     gc.enable()
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # As start() sets it.
       signal.signal(signal.SIGINT, signal.default_int_handler)
-    module.run(experiments.build, config, workdir)
+    run_mode(experiments.build, config, workdir)
     sys.stdout.flush()
     status, together = 0, True  # Every process has finished.
   except (Exception, KeyboardInterrupt) as error:
@@ -115,12 +114,12 @@ def main(argv: list[str]) -> int:
   return status
 
 
-def _module(parsed: flags.FlagValues, config: Config) -> ModuleType:
-  """Imports the module of a mode, which may take seconds."""
+def _mode(parsed: flags.FlagValues, config: Config) -> Callable[..., Any]:
+  """The function of a mode, whose import may take seconds."""
   if parsed.follow and config.detect.engine == "spark":
-    return spark.import_module("stream")
+    return spark.import_engine().follow
   name = "logs.follow.follow" if parsed.follow else f"modes.{parsed.mode}"
-  return importlib.import_module(f"seqrnn.{name}")
+  return importlib.import_module(f"seqrnn.{name}").run
 
 
 class _Parser(flags.ArgumentParser):

@@ -61,8 +61,7 @@ def run(
       training fails.
   """
   if config.detect.engine == "spark":
-    batch = spark.import_module("batch")
-    return batch.run(build, config, workdir)
+    return spark.import_engine().run(build, config, workdir)
   with files.locked(workdir / LOCK, "searched for anomalies"):
     return _run(build, config, workdir)
 

@@ -32,7 +32,7 @@ if shutil.which("java") is None:
 
 from pyspark.sql import SparkSession  # noqa: E402
 
-from seqrnn.logs.spark import batch, read, stream  # noqa: E402
+from seqrnn.logs.spark import engine, read  # noqa: E402
 from seqrnn.logs.spark import session as spark_session  # noqa: E402
 
 SESSION = r"(order-\d+)"
@@ -263,7 +263,7 @@ def test_verdicts_of_a_frame(session, tables):
   frame = session.read.csv(str(folder / "b.csv"), header=True)
   frame = frame.repartition(4, "event").withColumnRenamed("timestamp", "time")
   deployed = deployment.restore(experiments.build, settings, workdir)
-  rows = batch.detect(session, frame, deployed).collect()
+  rows = engine.detect(session, frame, deployed).collect()
   which = one.distinct.which
   assert {
     row["session"]: (row["flag"], row["p_value"]) for row in rows
@@ -325,13 +325,13 @@ def equal_verdicts(rows, one):
 
 def test_verdicts_of_a_followed_log(session, shop, trained, tmp_path):
   config, workdir, one = trained
-  deployed = batch.restore(experiments.build, config, workdir)
+  deployed = engine.restore(experiments.build, config, workdir)
   (tmp_path / "logs").mkdir()
   # The second query resumes from the state of the first one.
   for names in (["app.log.2"], ["app.log.1", "app.log"]):
     for name in names:
       shutil.copy(shop / "logs" / name, tmp_path / "logs")
-    query = stream.start(
+    query = engine.start(
       session,
       deployed,
       str(tmp_path / "logs"),
@@ -351,7 +351,7 @@ def test_verdicts_of_a_stream_of_events(session, tables, tmp_path):
   settings = config.copy_and_resolve_references()
   settings.detect.path = str(folder / "b.csv")
   one = detect.run(experiments.build, settings, workdir)
-  deployed = batch.restore(experiments.build, settings, workdir)
+  deployed = engine.restore(experiments.build, settings, workdir)
   (tmp_path / "in").mkdir()
   shutil.copy(folder / "b.csv", tmp_path / "in")
   frame = session.readStream.csv(
@@ -359,7 +359,7 @@ def test_verdicts_of_a_stream_of_events(session, tables, tmp_path):
     "session string, event string, time string",
     header=True,
   )
-  found = stream.detect(session, frame.coalesce(1), deployed)
+  found = engine.detect_stream(session, frame.coalesce(1), deployed)
   writer = found.writeStream.format("memory").queryName("found")
   writer.trigger(availableNow=True).start().awaitTermination()
   rows = [row.asDict() for row in session.table("found").collect()]
