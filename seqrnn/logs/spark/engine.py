@@ -59,16 +59,12 @@ def run(
     UserError: there is no Spark, no detection or no file, or a field has a
       value that needs one machine.
   """
-  settings = config.detect
-  refuse(settings)
+  path, output = paths(config, workdir)
   deployed = restore(build, config, workdir)
-  output = settings.output or default_output(workdir)
   with reporting(), open_session() as session, whole_files(session):
-    events = read.read_events(session, config.data, settings.path)
+    events = read.read_events(session, config.data, path)
     if not events.count:
-      raise UserError(
-        f"config.detect.path={settings.path!r}: has no event of a session"
-      )
+      raise UserError(f"config.detect.path={path!r}: has no event of a session")
     scored = score_events(session, events, deployed).persist()
     counts, short = _counts(scored)
     flagged, rows, numbers = None, [], []
@@ -132,12 +128,13 @@ def restore(
   return deployed
 
 
-def refuse(settings: Config):
-  """Refuses fields that the engine does not read.
+def paths(config: Config, workdir: Path) -> tuple[str, str]:
+  """The path of the log, and the folder of the tables.
 
   Raises:
-    UserError: one has a value that needs one machine, or there is no path.
+    UserError: a field has a value that needs one machine, or there is no path.
   """
+  settings = config.detect
   if settings.path is None:
     raise UserError(
       "config.detect.path=None: engine=spark needs the path of a log or a table"
@@ -148,11 +145,8 @@ def refuse(settings: Config):
         f"config.detect.{name}={settings[name]!r}: evaluates a detection, for"
         " which config.detect.engine must be 'local'"
       )
-
-
-def default_output(workdir: Path) -> str:
-  """The folder of the tables if `detect.output` names none."""
-  return (workdir / "detect-spark").absolute().as_uri()
+  folder = (workdir / "detect-spark").absolute()
+  return settings.path, settings.output or folder.as_uri()
 
 
 def _counts(scored: DataFrame) -> tuple[list[int], int]:
@@ -275,11 +269,10 @@ def follow(build: Callable[..., Experiment], config: Config, workdir: Path):
   Raises:
     UserError: as `start`, or there is no Spark, no detection or no file.
   """
-  refuse(config.detect)
+  path, output = paths(config, workdir)
   deployed = restore(build, config, workdir)
-  output = config.detect.output or default_output(workdir)
   with reporting(), open_session() as session:
-    query = start(session, deployed, config.detect.path, output)
+    query = start(session, deployed, path, output)
     try:
       query.awaitTermination()
     finally:

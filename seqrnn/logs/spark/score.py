@@ -114,8 +114,7 @@ def _score(events: Any, shipped: Shipped, span: Span) -> pd.DataFrame:
     findings.place(j, findings.worst_position(d))
     for j, d in enumerate(which.tolist())
   ]
-  columns: dict[str, Any] = {**tables.session_columns(findings)}
-  columns |= findings.decision.scores
+  columns = {**tables.session_columns(findings), **findings.decision.scores}
   distinct = pd.DataFrame(columns).iloc[which]
   verdicts = distinct.reset_index(drop=True).assign(
     key=names,

@@ -36,8 +36,7 @@ def open_session() -> Iterator[SparkSession]:
   if active is not None:
     yield active
     return
-  home = os.environ.get("JAVA_HOME")
-  if not home and shutil.which("java") is None:
+  if not (os.environ.get("JAVA_HOME") or shutil.which("java")):
     raise UserError(
       "config.detect.engine='spark': needs Java 17 or newer, and there is no"
       " java on the PATH"

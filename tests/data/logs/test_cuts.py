@@ -12,6 +12,7 @@ import pytest
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.logs import cuts, sessions
 from seqrnn.data.logs.cuts import Clock
+from seqrnn.data.logs.entries import LogEvent
 from tests.data.logs.test_logs import settings
 
 BY_SESSION = {"log_session": "(s[0-9]+)", "log_header": "<Time> <Content>"}
@@ -94,7 +95,7 @@ SCALES = (1, 10, 100, 1000, 9, 5000)  # Of the silence after each symbol.
 SHARES = (50, 50, 50, 50, 1)  # Of all symbols but the last one.
 
 
-@pytest.mark.parametrize("chunk", [1, 40, 2**20])
+@pytest.mark.parametrize("chunk", [40, 2**20])
 def test_times_of_a_log_decide(monkeypatch, chunk):
   monkeypatch.setattr(cuts, "_CHUNK", chunk)
   monkeypatch.setattr(cuts, "_SURE", 7)
@@ -111,16 +112,12 @@ def test_times_of_a_log_decide(monkeypatch, chunk):
       now += rng.randrange(SCALES[symbol])
   clock = Clock("a.log")
   for time, _ in sum(drawn, []):
-    assert clock.read((str(time),), 1) == time
-    clock.append(time)
+    clock.add(LogEvent(["s"], "", 1, "", "", (str(time),), ""))
   bounds = np.cumsum([0, *map(len, drawn)])
   ids = np.array([symbol for _, symbol in sum(drawn, [])])
   learned = clock.cuts(slice(None), ids, ids, bounds, len(SCALES))
-  silences = [
-    [(a, b[0] - a[0], b) for a, b in itertools.pairwise(session)]
-    for session in drawn
-  ]
-  longest = sorted(max(gap for _, gap, _ in s) for s in silences if s)
+  pairs = [list(itertools.pairwise(session)) for session in drawn]
+  longest = sorted(max(b[0] - a[0] for a, b in some) for some in pairs if some)
   idle = longest[math.ceil(0.99 * (len(longest) - 1))]
   begin = min(session[0][0] for session in drawn)
   end = max(session[-1][0] for session in drawn)
@@ -129,8 +126,8 @@ def test_times_of_a_log_decide(monkeypatch, chunk):
   assert learned.idle == idle
   assert learned.before_D.tolist() == before
   assert learned.after_D.tolist() == after
-  silences = sum(silences, [])
-  after_symbol = [(a[1], gap) for a, gap, _ in silences]
+  pairs = sum(pairs, [])
+  after_symbol = [(a[1], b[0] - a[0]) for a, b in pairs]
   ends = [s[-1][1] for s, t in zip(drawn, after, strict=True) if t >= idle]
   last_V = idle_times(after_symbol, ends, idle, idle)
   patience = min(3 * idle, 2 * longest[-1])
@@ -140,7 +137,7 @@ def test_times_of_a_log_decide(monkeypatch, chunk):
   expected = [2 * silence for silence in expected]
   assert learned.patience_V.tolist() == expected and len(set(expected)) > 3
   first_V = idle_times(
-    [(b[1], gap) for _, gap, b in silences],
+    [(b[1], b[0] - a[0]) for a, b in pairs],
     [s[0][1] for s, t in zip(drawn, before, strict=True) if t >= idle],
     *(idle, 0),
   )
@@ -152,25 +149,20 @@ def test_times_of_a_log_decide(monkeypatch, chunk):
   assert learned.begun.tolist() == expected
 
 
-@pytest.mark.parametrize(
-  ("fields", "expected"),
-  [
-    ({"log_session": "lines=2"}, {"a.log:1": 1, "a.log:3": 1, "a.log:5": 0}),
-    ({"log_session": "lines=4"}, {"a.log:1": 1, "a.log:5": 0}),
-    ({"log_session": "gap=5"}, {"a.log:1": 1, "a.log:4": 0}),
-    ({}, {"a.log": 1}),  # A file is a session.
-    ({"log_session": "(s[0-9])"}, {"s1": 0, "s2": 1, "s3": 0}),
-  ],
-)
-def test_every_way_of_cutting_a_log_has_its_rule(tmp_path, fields, expected):
+def test_every_way_of_cutting_a_log_has_its_rule(tmp_path):
   times = {1: "s1", 2: "s2", 4: "s1", 20: "s3", 21: "s1"}
   content = log([(time, name, "event") for time, name in times.items()])
   whole = {"validation_fraction": 0, "test_fraction": 0, "split": "documents"}
-  fields = {**fields, **whole, "log_header": "<Time> <Content>"}
-  drawn = parts(settings(tmp_path, content, **fields))
-  assert {name: ends for name, (_, ends) in drawn.items()} == {
-    name: bool(ends) for name, ends in expected.items()
-  }
+  for cut, expected in (
+    ("lines=2", {"a.log:1": True, "a.log:3": True, "a.log:5": False}),
+    ("lines=4", {"a.log:1": True, "a.log:5": False}),
+    ("gap=5", {"a.log:1": True, "a.log:4": False}),
+    (None, {"a.log": True}),  # A file is a session.
+    ("(s[0-9])", {"s1": False, "s2": True, "s3": False}),
+  ):
+    fields = {**BY_SESSION, **whole, "log_session": cut}
+    drawn = parts(settings(tmp_path, content, **fields))
+    assert {name: ends for name, (_, ends) in drawn.items()} == expected
 
 
 def test_another_log_is_read_as_the_log_of_training(tmp_path):

@@ -6,7 +6,6 @@ import lzma
 import random
 import re
 import sys
-import threading
 from datetime import UTC, datetime
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from seqrnn.config import read as config_lib
 from seqrnn.data.logs import formats
 from seqrnn.data.logs.formats import Form, parser, seconds
+from seqrnn.data.read import reading
 from seqrnn.data.sources import corpora
 from seqrnn.errors import UserError
 from seqrnn.logs.follow import follow
@@ -72,22 +72,18 @@ LINES = re.findall(r"(\w+): (.*) <- (.*)", LINES)
 def test_a_line_has_content_and_a_time_and_its_format_is_detected():
   faults = []
   for name, content, line in LINES:
-    [parts] = parser(Form("strict", log_format=name))(line)
-    time = seconds(parts.times)
+    [entry] = parser(Form("strict", log_format=name))(line)
+    time = seconds(entry.times)
     # Without a year it is of 2000.
     at = None if time is None else datetime.fromtimestamp(time, UTC)
     is_noon = at is None or (at.month, at.hour, at.second) == (11, 12, 1)
     sample = [line] * 20 + ["\tat a.B.c(B.java:1)", "Caused by: a.E", "  in d"]
     form = formats.detected(Form("strict"), [*enumerate(sample)], "a.log")
-    known = form.log_format
     timed = at is not None or name in ("json", "level")
-    if (parts.content, is_noon, known, timed) != (
-      content,
-      True,
-      name,
-      True,
+    if (entry.content, form.log_format) != (content, name) or not (
+      is_noon and timed
     ):
-      faults.append((line, parts.content, at, known))
+      faults.append((line, entry.content, at, form))
   assert not faults
 
 
@@ -100,8 +96,8 @@ def test_a_time_has_a_year_that_can_be_written():
 
 
 def test_a_time_does_not_depend_on_the_times_before():
-  texts = ["261125 12:00:01", "1125 12:00:01", "26/11/25 12:00:01"]
-  texts += ["11/25/26 12:00:01", "20261125 12:00:01", "11-25 12:00:01"]
+  days = ("261125", "1125", "26/11/25", "11/25/26", "20261125", "11-25")
+  texts = [f"{day} 12:00:01" for day in days]
   undated = datetime(2000, 11, 25, 12, 0, 1, tzinfo=UTC).timestamp()
   expected = [NOON, undated, NOON, NOON, NOON, undated]
   for step in (1, -1, 2):
@@ -121,18 +117,16 @@ def test_the_fields_of_a_time_are_joined_or_one_of_them():
     ("<Date> <Time> <Content>", "20261125 12:00:01 on"),
     ("<Date> <Time> <Content>", "2026-11-25 12:00:01.606 on"),
   ):
-    [parts] = parser(Form("strict", header))(line)
-    assert parts.content == "on"
-    assert seconds(parts.times) == pytest.approx(NOON, abs=1), line
+    [entry] = parser(Form("strict", header))(line)
+    assert entry.content == "on"
+    assert seconds(entry.times) == pytest.approx(NOON, abs=1), line
 
 
 HEADERS = [
   "[<Node>:<Component>@<Id>]<Content>",
   "<Time>|<Level>|<User>|<Content>;",
-  "<Host>:<Pid> <Content>",
   "<Host>:<Pid> [<Id>] <Content>",
   "<Date> <Time> <Level> [<Process>] <Component>: <Content>",
-  "[<Time>] [<Level>] <Program> - <Content>",
   "<Content><Word> x",
 ]
 
@@ -149,6 +143,7 @@ def lazy(header):
 
 @pytest.mark.parametrize("header", HEADERS)
 def test_a_field_ends_at_the_first_place_that_fits_the_rest(header):
+  """In linear time: at its square, a long line would take hours."""
   rng, fits = random.Random(0), 0
   expected, pattern = lazy(header), formats._pattern(header)
   signs = sorted({*re.sub(r"<\w+>", "", header), "a", " "})
@@ -159,14 +154,7 @@ def test_a_field_ends_at_the_first_place_that_fits_the_rest(header):
     assert (match and match.groupdict()) == (one and one.groupdict())
     fits += match is not None
   assert fits > 100
-
-
-@pytest.mark.parametrize("header", HEADERS)
-def test_a_header_takes_linear_time(header):
-  """It would take hours, or for ever, at the square of the length."""
-  pattern = formats._pattern(header)
-  units = ["] ", ":a ", "] [", " - ", "::", *sorted({*header, "a"} - {" "})]
-  for unit in units:
+  for unit in ("] ", ":a ", "] [", " - ", "::", *{*header, "a"} - {" "}):
     line = "[" + unit * (60_000 // len(unit))
     match = pattern.fullmatch(line)
     assert match is None or match.end() == len(line)
@@ -194,25 +182,22 @@ def test_json_lines_have_the_keys_that_fields_name(tmp_path, capfd):
 
 def test_traces_are_joined_and_colours_removed(tmp_path, capfd):
   text = (
-    "\x1b[32m2026-11-25 12:00:01\x1b[0m on\n"
-    "2026-11-25 12:00:02 failed\n"
-    "java.lang.Error: x\n\tat a.B\nCaused by: y\n\n"
-    "2026-11-25 12:00:03 off\n"
+    "\x1b[32m2026-11-25 12:00:01\x1b[0m on\n2026-11-25 12:00:02 failed\n"
+    "java.lang.Error: x\n\tat a.B\nCaused by: y\n\n2026-11-25 12:00:03 off\n"
   )
   for name in ("time", "auto"):
     config = settings(tmp_path, text, log_format=name)
     assert read(config) == [("a.log", ["on", "failed", "off"], [1, 2, 7])]
     message = "a.log: 3 of 7 lines were joined to the line before; the"
     assert message in capfd.readouterr().err
-  config = settings(tmp_path, "a b\n  c\nd\n", log_format="plain")
-  assert read(config) == [("a.log", ["a b", "d"], [1, 3])]
-  # A line without content is no event.
-  text = "2026-11-25 12:00:01 \n1600000000 a"
-  config = settings(tmp_path, text, log_format="time")
-  assert read(config) == [("a.log", ["a"], [2])]
-  # As before these settings.
-  config = settings(tmp_path, "a b\n  c\nd\n")
-  assert read(config)[0][2] == [1, 2, 3]
+  for form, text, events, lines in (
+    ("plain", "a b\n  c\nd\n", ["a b", "d"], [1, 3]),
+    (None, "a b\n  c\nd\n", ["a b", "c", "d"], [1, 2, 3]),
+    # A line without content is no event.
+    ("time", "2026-11-25 12:00:01 \n1600000000 a", ["a"], [2]),
+  ):
+    config = settings(tmp_path, text, log_format=form)
+    assert read(config) == [("a.log", events, lines)]
 
 
 def test_rotated_files_are_in_the_order_of_time(tmp_path):
@@ -233,11 +218,10 @@ def test_rotated_files_are_in_the_order_of_time(tmp_path):
 def test_a_packed_log_has_the_format_of_its_lines(tmp_path, suffix):
   pack = PACKERS[suffix]
   path = tmp_path / f"b.log.{suffix}"
-  path.write_bytes(pack(b"2026-11-25 12:00:03 a\n"))
-  config = settings(tmp_path, "", path=str(path), log_format="auto")
-  assert read(config) == [(path.name, ["a"], [1])]
   # Packed in two parts, as a program does that appends.
-  path.write_bytes(path.read_bytes() + pack(b"2026-11-25 12:00:03 b\n"))
+  lines = (b"2026-11-25 12:00:03 a\n", b"2026-11-25 12:00:03 b\n")
+  path.write_bytes(b"".join(map(pack, lines)))
+  config = settings(tmp_path, "", path=str(path), log_format="auto")
   assert read(config) == [(path.name, ["a", "b"], [1, 2])]
   packed = path.read_bytes()
   for damaged in (packed[:-2], b"x" + packed, b""):
@@ -248,26 +232,13 @@ def test_a_packed_log_has_the_format_of_its_lines(tmp_path, suffix):
 
 
 def test_a_log_that_grows_is_read_up_to_where_it_was(tmp_path):
-  path = tmp_path / "logs" / "a.log"
-  text = "a long line of a log\n" * 100_000
-  config = settings(tmp_path, text)
-  stop = threading.Event()
-
-  def write():
-    with path.open("a") as file:
-      while not stop.is_set():
-        file.write("new\n")
-        file.flush()
-
-  writer = threading.Thread(target=write)
-  writer.start()
-  try:
-    corpus = corpora.read_corpus(config.data)
-  finally:
-    stop.set()
-    writer.join()
-  assert corpus.symbols[0] == "a long line of a log"
-  assert len(corpus.ids) >= 100_000
+  path = tmp_path / "a.log"
+  path.write_text("a\n" * reading.CHUNK)
+  lines = reading.lines(reading.Source("a", path), "strict", may_grow=True)
+  next(lines)
+  with path.open("a") as file:
+    file.write("new\n")
+  assert len(list(lines)) == reading.CHUNK - 1
 
 
 def otlp(*records):
@@ -356,7 +327,6 @@ def test_a_run_keeps_the_format_that_it_has_found(tmp_path, capfd):
   # Whatever the file has become, and nobody looks at it.
   (tmp_path / "logs" / "a.log").write_text('{"msg": "on"}\n')
   assert train.check_owner(config, workdir) == resolved
-  assert train.check_owner(resolved, workdir) == resolved
   assert not capfd.readouterr().err
   config.data.log_format = "json"
   with pytest.raises(UserError, match="data.log_format: 'time' -> 'json'"):
@@ -370,11 +340,7 @@ def test_the_report_of_a_header_shows_how_it_fits_by_chance(tmp_path, capfd):
   header = {"log_header": "<Date> <Time> <Content>"}
   config = settings(tmp_path, "\n".join(lines), **header)
   train.check_owner(config, tmp_path / "run")
-  assert capfd.readouterr().err == (
-    "a.log: data.log_header='<Date> <Time> <Content>': fits 3 of the first 3"
-    " lines; line 1: time '2025-01-09 12:00:00', session 'a.log', template"
-    " 'on'; in 2 of these lines the time is no time\n"
-  )
+  assert "; in 2 of these lines the time is no time\n" in capfd.readouterr().err
 
 
 def test_files_of_different_formats_have_each_their_own(tmp_path, capfd):
@@ -389,13 +355,9 @@ def test_files_of_different_formats_have_each_their_own(tmp_path, capfd):
 
 
 def test_a_format_that_fits_no_line_is_refused(tmp_path):
-  unknown = "knows no format of lines such as 'ok 12' and 'ok"
   for fields, message in (
-    ({"log_format": "auto"}, unknown),
-    (
-      {"log_format": "syslog"},
-      "fits no line of a.log; line 2 is 'ok 12'",
-    ),
+    ({"log_format": "auto"}, "knows no format of lines such as 'ok 12' and"),
+    ({"log_format": "syslog"}, "fits no line of a.log; line 2 is 'ok 12'"),
     ({"log_session": "key=id", "log_format": "plain"}, "='key=id': fits no"),
   ):
     with pytest.raises(UserError) as error:

@@ -26,96 +26,85 @@ def settings(tmp_path, **fields):
 
 
 def ids(corpus):
-  return np.split(corpus.ids, corpus.bounds[1:-1])
+  return [part.tolist() for part in np.split(corpus.ids, corpus.bounds[1:-1])]
 
 
-def written(folder, seed):
-  """Three files of random sessions, some of one event, with blank lines."""
-  rng = random.Random(seed)
-  expected = []
+@pytest.fixture
+def three(tmp_path):
+  """Sessions of three files, some of one event, and name, line and events."""
+  rng, expected = random.Random(0), []
+  (tmp_path / "logs").mkdir()
   for name in ("a.log", "b.log", "c.log"):
     lines = [
       " ".join(rng.choices("abcd!", k=rng.randint(0, 4))) for _ in range(60)
     ]
-    (folder / name).write_text("\n".join(lines))
+    (tmp_path / "logs" / name).write_text("\n".join(lines))
     expected += [
       (f"{name}:{number}", number, line.split())
       for number, line in enumerate(lines, 1)
       if line
     ]
-  return expected
+  path = str(tmp_path / "logs")
+  return sessions.read_sessions(settings(tmp_path), KNOWN, path), expected
 
 
-def test_sessions_are_read_flat_and_no_file_is_joined_to_another(tmp_path):
-  folder = tmp_path / "logs"
-  folder.mkdir()
-  expected = written(folder, 0)
-  corpus = sessions.read_sessions(settings(tmp_path), KNOWN, str(folder))
-  assert corpus.names == [name for name, _, _ in expected]
+def test_sessions_are_read_flat_and_no_file_is_joined_to_another(three):
+  read, expected = three
+  assert read.names == [name for name, _, _ in expected]
   known = {"a": 4, "b": 5, "c": 6}
-  for got, (_, _, events) in zip(ids(corpus), expected, strict=True):
-    assert got.tolist() == [known.get(event, UNKNOWN) for event in events]
-  lines = np.split(corpus.lines, corpus.bounds[1:-1])
-  for got, (_, line, events) in zip(lines, expected, strict=True):
-    assert got.tolist() == [line] * len(events)
-  assert corpus.ids.dtype == np.int32 and (np.diff(corpus.bounds) == 1).any()
+  assert ids(read) == [
+    [known.get(event, UNKNOWN) for event in events] for *_, events in expected
+  ]
+  assert read.lines.tolist() == sum(
+    ([line] * len(events) for _, line, events in expected), []
+  )
+  assert [*read.as_read] == sum((events for *_, events in expected), [])
+  assert read.ids.dtype == np.int32 and (np.diff(read.bounds) == 1).any()
 
 
 def test_one_id_a_line_is_a_session_a_file(tmp_path):
   (tmp_path / "x").write_text("a\n\nb\n")
   (tmp_path / "y").write_text("\n\nd\nc\na")
   config = settings(tmp_path, unit="id")
-  corpus = sessions.read_sessions(config, KNOWN, str(tmp_path / "[xy]"))
-  assert corpus.names == ["x", "y"]
-  assert [got.tolist() for got in ids(corpus)] == [[4, 5], [UNKNOWN, 6, 4]]
-  assert corpus.lines.tolist() == [1, 3, 3, 4, 5]
+  read = sessions.read_sessions(config, KNOWN, str(tmp_path / "[xy]"))
+  assert read.names == ["x", "y"]
+  assert ids(read) == [[4, 5], [UNKNOWN, 6, 4]]
+  assert read.lines.tolist() == [1, 3, 3, 4, 5]
 
 
-def test_equal_sessions_are_found_and_taken(tmp_path):
-  folder = tmp_path / "logs"
-  folder.mkdir()
-  expected = written(folder, 1)
-  corpus = sessions.read_sessions(settings(tmp_path), KNOWN, str(folder))
-  each = [tuple(part.tolist()) for part in ids(corpus)]
+def test_equal_sessions_are_found_and_taken(three):
+  read, expected = three
+  each = list(map(tuple, ids(read)))
   once = list(dict.fromkeys(each))
-  distinct = corpus.distinct()
+  distinct = read.distinct()
   assert [each[j] for j in distinct.first] == once
   assert [once[n] for n in distinct.which] == each
   assert distinct.counts.tolist() == [each.count(one) for one in once]
-  index = np.array([7, 3, 3, 0])
-  assert (
-    list(corpus.as_read[:9])
-    == [event for _, _, events in expected for event in events][:9]
-  )
-  n = len(corpus.ids)
-  few = corpus._replace(
+  index, n = np.array([7, 3, 3, 0]), len(read.ids)
+  few = read._replace(
     timestamps=Texts(["", *map(str, range(n))], 1 + np.arange(n)),
     labels=np.arange(len(each)) % 2 == 0,
   ).take(index)
-  assert [tuple(part.tolist()) for part in ids(few)] == [each[j] for j in index]
-  assert few.names == [corpus.names[j] for j in index]
-  assert few.timestamps[0] == str(corpus.bounds[7])
+  assert ids(few) == [list(each[j]) for j in index]
+  assert few.names == [read.names[j] for j in index]
+  assert few.timestamps[0] == str(read.bounds[7])
   assert few.labels.tolist() == [False, False, False, True]
-  assert few.lines[-1] == corpus.lines[corpus.bounds[1] - 1]
+  assert few.lines[-1] == read.lines[read.bounds[1] - 1]
   assert few.as_read[0] == expected[7][2][0]
 
 
-def test_batches_have_the_events_between_begin_and_end(tmp_path):
-  folder = tmp_path / "logs"
-  folder.mkdir()
-  written(folder, 2)
+def test_batches_have_the_events_between_begin_and_end(tmp_path, three):
   config = settings(tmp_path, repeats="weight", buckets=3)
-  corpus = sessions.read_sessions(config, KNOWN, str(folder))
   segments = Segments(config, KNOWN, length=8, minimum=2)
-  batches = segments.batches(corpus.pieces(KNOWN), 0, batch_size=16)
+  batches = segments.batches(three[0].pieces(KNOWN), 0, batch_size=16)
   rows = {
     int(number): segment[segment > 0].tolist()
     for batch in batches
     for number, segment in zip(batch["document"], batch["segment"], strict=True)
     if segment.any()
   }
-  for number, part in zip(batches.distinct, ids(corpus), strict=True):
-    assert rows[number] == [BEGIN, *part.tolist(), END]
+  for number, part in zip(batches.distinct, ids(three[0]), strict=True):
+    assert rows[number] == [BEGIN, *part, END]
 
 
 LABELS = {
@@ -144,47 +133,42 @@ def test_labels_come_from_a_table(tmp_path):
       assert labelled.with_label().tolist() == [0, 1]
 
 
-NORMAL = ["0", "0.0", "-0", "0e3", "-", "False", "no", "NORMAL", " benign"]
-NORMAL += ["Success", "ok", "Negative"]
+NORMAL = ["0", "0.0", "-0", "0e3", "-", "False", "NORMAL", " benign", "ok"]
 ANOMALOUS = ["1", "1.0", "TRUE", "Anomaly"]
 NONE = ["", " ", "nan", "NaN", "None"]
 
 
 def test_names_of_normal_sessions_are_no_anomalies(tmp_path, capsys):
   names = NORMAL + ANOMALOUS + NONE
+  path, labels = tmp_path / "f", tmp_path / "labels"
   lines = [f"s{n},a,{label}" for n, label in enumerate(names)]
-  (tmp_path / "f").write_text("session,event,label\n" + "\n".join(lines))
+  path.write_text("\n".join(["session,event,label", *lines]))
+  labels.write_text("\n".join(["s,l", *lines]).replace(",a,", ","))
   config = settings(tmp_path, format="csv")
-  corpus = sessions.read_sessions(config, KNOWN, str(tmp_path / "f"))
-  known = len(NORMAL + ANOMALOUS)
-  expected = [n >= len(NORMAL) for n in range(known)]
-  assert corpus.with_label().tolist() == list(range(known))
-  assert corpus.labels[:known].tolist() == expected
-  assert corpus.lines_labelled.tolist() == corpus.labelled.tolist()
+  read = sessions.read_sessions(config, KNOWN, str(path))
+  again = sessions.with_labels(read, str(labels), config)
+  count = len(NORMAL + ANOMALOUS)
+  for one in (read, again):
+    assert one.with_label().tolist() == list(range(count))
+    assert one.labels.tolist() == [name in ANOMALOUS for name in names]
+  assert read.lines_labelled.tolist() == read.labelled.tolist()
   assert not capsys.readouterr().err
-  rows = [f"s{n},{label}" for n, label in enumerate(names)]
-  (tmp_path / "labels").write_text("\n".join(["s,l", *rows]))
-  again = sessions.with_labels(corpus, str(tmp_path / "labels"), config)
-  assert again.labels.tolist() == corpus.labels.tolist()
-  assert again.labelled.tolist() == corpus.labelled.tolist()
-  some = corpus.take(np.array([0, len(names) - 1, known - 1]))
+  some = read.take(np.array([0, len(names) - 1, count - 1]))
   assert some.with_label().tolist() == [0, 2]
 
 
-def test_labels_that_no_list_has_are_counted_on_stderr(tmp_path, capsys):
-  (tmp_path / "f").write_text(
-    "session,event,label\nx,a,fine\nx,a,fine\ny,a,0\ny,b,KERNEL\nz,b,\n"
-  )
+def test_labels_that_no_list_has_are_reported_on_stderr(tmp_path, capsys):
+  path = tmp_path / "f"
+  path.write_text("session,event,label\nx,a,fine\ny,a,0\ny,b,KERNEL\nz,b,\n")
   config = settings(tmp_path, format="csv")
-  corpus = sessions.read_sessions(config, KNOWN, str(tmp_path / "f"))
-  assert corpus.labels.tolist() == [True, True, False]
+  read = sessions.read_sessions(config, KNOWN, str(path))
+  assert read.labels.tolist() == [True, True, False]
   assert capsys.readouterr().err == (
-    "labels: 'fine' (2), 'KERNEL' (1): not in detect.normal_labels, so"
-    " anomalous\n"
+    "labels: 'fine' 'KERNEL': not in detect.normal_labels, so anomalous\n"
   )
   config.detect.normal_labels = "0, Fine"
-  corpus = sessions.read_sessions(config, KNOWN, str(tmp_path / "f"))
-  assert corpus.labels.tolist() == [False, True, False]
+  read = sessions.read_sessions(config, KNOWN, str(path))
+  assert read.labels.tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("reader", ["labels", "table", "log", "lines"])
