@@ -114,7 +114,7 @@ def test_groups_are_masked_where_they_stand():
     (r"user (?=(\w+))", "user <masked>"),
     (
       r"(?<=u(s.r))|(b(a)(?=(b|c)))",
-      "u<masked> <masked><masked>ccc or <masked><masked>c",
+      "u<masked> <masked><masked>ccc",
     ),
   ):
     assert Redaction(pattern).text("user babccc") == expected
