@@ -78,6 +78,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     partial(tag_ids, segments, labels, data.boundaries, check)
   )
   beside = partial(columns, segments, labels, tags, spell)
+  stored = lambda split: tags(split).table[tags(split).ids]
   marked, count = spans.counter(labels)
   objective = parts.Objective(
     config.train.label_smoothing, partial(figures, count)
@@ -86,7 +87,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     vocabularies=vocabularies,
     init=partial(network.init, model),
     loss=partial(parts.loss, model, objective),
-    facts=partial(classification.facts, segments, partial(stored, tags)),
+    facts=partial(classification.facts, segments, stored),
     batches=partial(batches, segments, beside),
     predict=partial(classification.predict, model),
     forbidden=None,
@@ -219,12 +220,6 @@ def tag_ids(
   if check is not None and split == "train":
     check(sequences)
   return sequences
-
-
-def stored(tags, split: str) -> np.ndarray:
-  """The ids of all tags of a split, as they are stored."""
-  sequences = tags(split)
-  return sequences.table[sequences.ids]
 
 
 def columns(

@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 Box = tuple[str, ...]  # Lines of text.
 Rows = list[list[Box]]  # From the input up; one or two boxes each.
 _CENTRES = {1: [0.5], 2: [0.25, 0.75]}  # Of the boxes of a row.
-_OUTPUTS = {
-  "softmax": "probabilities",
-  "sigmoid": "probabilities",
-  "linear": "numbers",
-}
 
 
 class ModelPart(NamedTuple):
@@ -156,7 +151,7 @@ def rows(
     boxes.append([(f"pooling: {model.pooling}",)])
   boxes += [[(part.name, each(part))] for part in [*heads, *after]]
   where = "of the sequence" if pooled else f"of each {unit}"
-  outputs = _OUTPUTS[experiment.gives]
+  outputs = "numbers" if experiment.gives == "linear" else "probabilities"
   if heads:
     V = heads[-1].values["V"]
     outputs = f"{V:,} {outputs if V > 1 else outputs.removesuffix('s')}"

@@ -59,11 +59,6 @@ def _is_part(x: Any) -> bool:
   return isinstance(x, Columns)
 
 
-def length(tree: Any) -> int:
-  """T, the number of steps."""
-  return len(jax.tree.leaves(tree)[0])
-
-
 def whole(tree: Any) -> Any:
   """The arrays of all steps, [T, B, X], in place of Columns."""
   return jax.tree.map(
@@ -107,7 +102,7 @@ def loop(
   Returns:
     the last carry, and the outputs of all steps, which may be Columns.
   """
-  target, T = platform(), length(inputs)
+  target, T = platform(), len(jax.tree.leaves(inputs)[0])
   step, restore = _once(step)
   if target == "cpu":
     carry, outputs = cpu.loop(step, carry, whole(inputs), reverse=reverse)

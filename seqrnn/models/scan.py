@@ -14,6 +14,7 @@ out. `parallel` is for cells whose step is linear.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -216,40 +217,33 @@ def scan_several(cell: Cell, *, reverse: bool) -> Callable[..., Any]:
   return run
 
 
+@dataclass(eq=False)
 class _Record:
   """Products of one step, recorded in place of `Cell.products`.
 
   Attributes:
+    products: computes them.
+    replacements: in the order of the products, the second factor in place of
+      a kernel, which then has no gradient, and a zero that is added.
     factors: the first factor of each product.
     kernels: the second.
     results: the products.
   """
 
-  def __init__(
-    self,
-    products: Products,
-    replacements: Sequence[tuple[jax.Array, jax.Array]] | None,
-  ):
-    """Records by `products`.
-
-    Args:
-      products: computes them.
-      replacements: in the order of the products, the second factor in place
-        of a kernel, which then has no gradient, and a zero that is added.
-    """
-    self._products, self._replacements = products, replacements
-    self.factors: list[jax.Array] = []
-    self.kernels: list[jax.Array] = []
-    self.results: list[jax.Array] = []
+  products: Products
+  replacements: Sequence[tuple[jax.Array, jax.Array]] | None
+  factors: list[jax.Array] = field(default_factory=list)
+  kernels: list[jax.Array] = field(default_factory=list)
+  results: list[jax.Array] = field(default_factory=list)
 
   def step(self, x_BD: jax.Array, kernel_DK: jax.Array) -> jax.Array:
     self.factors.append(x_BD)
     self.kernels.append(kernel_DK)
-    if self._replacements is None:
-      u_BK = self._products.step(x_BD, kernel_DK)
+    if self.replacements is None:
+      u_BK = self.products.step(x_BD, kernel_DK)
     else:
-      kernel_DK, zero_BK = self._replacements[len(self.results)]
-      u_BK = self._products.step(x_BD, kernel_DK) + zero_BK
+      kernel_DK, zero_BK = self.replacements[len(self.results)]
+      u_BK = self.products.step(x_BD, kernel_DK) + zero_BK
     self.results.append(u_BK)
     return u_BK
 
