@@ -1,6 +1,7 @@
 """Lines on devices; the GPUs of workers; memory that is too small."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -21,32 +22,30 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-  """A function: files by their paths -> a machine that has them."""
+  """A function that gives the machine so many GPUs, which JAX can use."""
   monkeypatch.setattr(devices, "_ROOT", tmp_path)
   monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: name)
-  for name in ("CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS"):
-    monkeypatch.delenv(name, raising=False)
-  for name in ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"):
+  for name in (
+    *("CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS"),
+    *("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"),
+  ):
     monkeypatch.delenv(name, raising=False)
   monkeypatch.setattr(jax, "config", SimpleNamespace(values=jax.config.values))
   monkeypatch.setitem(jax.config.values, "jax_platforms", None)
+  folder = tmp_path / "dev"
 
-  def make(files):
-    for name, text in files.items():
-      (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-      (tmp_path / name).write_text(text)
+  def make(count):
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for name in ("nvidiactl", *(f"nvidia{n}" for n in range(count))):
+      (folder / name).touch()
 
   return make
 
 
-def gpu_files(count):
-  names = [*(f"dev/nvidia{n}" for n in range(count)), "dev/nvidiactl"]
-  return dict.fromkeys(names, "")
-
-
 def test_a_gpu_that_is_not_used_is_a_warning(machine, monkeypatch):
   for count in (0, 2):
-    machine(gpu_files(count))
+    machine(count)
     assert devices.start() == [devices._UNUSED] * bool(count)
   for value in ("", "-1"):  # It is hidden.
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
@@ -83,19 +82,17 @@ def test_the_gpus_of_a_process(machine, monkeypatch):
     (2, {"JAX_PLATFORMS": "cpu"}, []),
     (2, {"JAX_PLATFORMS": "cuda,cpu"}, ["0", "1"]),
   ):
-    files = gpu_files(count)
+    machine(count)
     with monkeypatch.context() as patch:
-      patch.setattr(devices, "_nvidia", lambda files=files: [*files][:-1])
       for name, value in environment.items():
         patch.setenv(name, value)
       assert devices.gpus() == expected
-  machine(gpu_files(1))
   monkeypatch.setattr(devices.importlib.util, "find_spec", lambda _: None)
   assert devices.gpus() == []  # JAX has no plugin for CUDA.
 
 
 def test_each_worker_has_a_gpu(machine, monkeypatch):
-  machine(gpu_files(2))
+  machine(2)
   fraction = "XLA_CLIENT_MEM_FRACTION"
   for visible, workers, expected in (
     (None, 2, [("0", None), ("1", None)]),
@@ -125,9 +122,7 @@ def test_a_search_whose_workers_have_gpus_leaves_them_to_those(machine):
     (2, "search", None, "coarse", (1, False)),
     (2, "train", None, "tpe", (None, False)),
   ):
-    machine(gpu_files(2))
-    if gpus == 1:
-      (devices._ROOT / "dev/nvidia1").unlink()
+    machine(gpus)
     config = base.get_config()
     config.model.hidden_size = 512
     config.search.workers, config.search.method = workers, method
@@ -173,7 +168,7 @@ os.kill(os.getpid(), signal.SIGTERM)
 
 def test_what_runs_on_the_cpu_alone(machine, monkeypatch, tmp_path):
   """Before JAX starts: following, and the parent of workers with GPUs."""
-  machine(gpu_files(2))
+  machine(2)
 
   class Enough(Exception):
     pass

@@ -78,17 +78,9 @@ MAKERS = {
     predictions.ranker(predictions.best_of_each(model), 3, ABSENT),
     ((), BATCH),
   ),
-  "reader": lambda _, decoder: (
-    sampler.prime_reader(decoder, ABSENT),
-    (INPUTS, 5),
-  ),
   "drawer": lambda _, decoder: (
     sampler.drawer(decoder, mesh=ABSENT),
     ((STATE, jnp.zeros(B, bool)), np.uint32(0), ((1.0,), ()), 0, 5),
-  ),
-  "replayer": lambda _, decoder: (
-    sampler.replayer(decoder, mesh=ABSENT),
-    (STATE, (), INPUTS),
   ),
   "follow": lambda _, decoder: (
     stepping.advancer(decoder, 2, ABSENT)[1],

@@ -14,12 +14,8 @@ from seqrnn.training.history import (
 
 ROWS = [{"step": n, "loss": 1 / n, "name": 2.0} for n in (10, 20, 30)]
 WRONG = "metrics.csv: (row 2 must be|must have the columns step)"
-LINES = [
-  b"step,loss,name\n",
-  b"10,0.1,2\n",
-  b"20,0.05,2\n",
-  b"30,0.03333333,2\n",
-]
+LINES = [b"step,loss,name\n", b"10,0.1,2\n", b"20,0.05,2\n"]
+LINES.append(b"30,0.03333333,2\n")
 
 
 @pytest.fixture
