@@ -9,6 +9,7 @@ import time
 import pytest
 
 from benchmarks import shop_log
+from benchmarks.follow import Input
 from seqrnn import experiments
 from seqrnn.logs.detect import deployed
 from seqrnn.logs.follow import follow, state
@@ -55,23 +56,6 @@ def rows_of(folder):
   return [{**row, "line": None} for row in rows]
 
 
-class Input:
-  """Lines that are read in portions of 1000."""
-
-  def __init__(self, lines):
-    self._lines = lines
-    self.position, self.ended = follow.LogPosition(), False
-
-  behind = 0
-
-  def read(self, _):
-    begin = self.position.line
-    some = self._lines[begin : begin + 1000]
-    self.position = self.position._replace(line=begin + len(some))
-    self.ended = self.position.line == len(self._lines)
-    return follow.Chunk(some, begin + 1, 0, self.position)
-
-
 @pytest.fixture(scope="module")
 def expected(shop, tmp_path_factory):
   """The alarms of a follower in this process that nothing stops."""
@@ -82,7 +66,8 @@ def expected(shop, tmp_path_factory):
   with open_state(folder, print) as stored:
     service = follow.Service(lambda: detection, folder, stored, lambda _: None)
     service.recover()
-    service.follow(Input(lines), lambda: False, lambda: False)
+    source = Input(follow.LogPosition(), iter(lines), len(lines), 1000)
+    service.follow(source, lambda: False, lambda: False)
   rows = rows_of(folder)
   assert len(rows) > 10
   return rows

@@ -209,7 +209,7 @@ class Follower:
     # The scores of an end need the state of the models.
     wanted = (s.session for s in steps if s.ends is None or rows)
     scores = self._score(dict.fromkeys(wanted))
-    events = [_event_of(step, scores) for step in steps]
+    events = [scores.get((x.session, x.size, x.ends)) for x in steps]
     scored = [event for event in events if event]
     bounds = iter(self._judge.bounds(scored) if scored else ())
     ended = [step for step in steps if step.ends is not None]
@@ -244,8 +244,11 @@ class Follower:
 
   def _score(
     self, sessions: Iterable[OpenSession]
-  ) -> dict[OpenSession, list[Scored]]:
-    """The scores of all events that the models have not read."""
+  ) -> dict[tuple[OpenSession, int, bool | None], Scored]:
+    """The scores of all events that the models have not read.
+
+    Their keys are the session, and its number of events up to each.
+    """
     unread, pairs = [], []
     for session in sessions:
       cut = array("f", [0.0] * (not session.begins))  # It is not scored.
@@ -255,11 +258,13 @@ class Follower:
       if len(session.ids) > len(nats):
         unread.append(session)
         pairs.append((state_S, [before, *session.ids[len(nats) :]]))
-    scores = {}
+    scores: dict[tuple[OpenSession, int, bool | None], Scored] = {}
     results = zip(unread, self._stepper.read(pairs), strict=True)
-    for session, (state_S, scores[session]) in results:
+    for session, (state_S, events) in results:
       _, nats = self._read.pop(session)
-      nats.extend(event.nats[0] for event in scores[session])
+      for size, event in enumerate(events, len(nats) + 1):
+        scores[session, size, None] = event
+      nats.extend(event.nats[0] for event in events)
       self._read[session] = state_S, nats
     return scores
 
@@ -323,12 +328,3 @@ class Follower:
     for session in waiting.sessions:
       session.symbols = [*map(sys.intern, session.symbols)]
       session.ids = array("i", map(self._id, session.symbols))
-
-
-def _event_of(
-  step: Step, scores: dict[OpenSession, list[Scored]]
-) -> Scored | None:
-  """The scores of a new event; None: it is an end, or was not scored."""
-  scored = scores.get(step.session, []) if step.ends is None else []
-  from_end = len(step.session.ids) - step.size + 1
-  return scored[-from_end] if from_end <= len(scored) else None

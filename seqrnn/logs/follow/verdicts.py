@@ -127,7 +127,7 @@ class Judge:
       scores_DS = np.hstack([scores_DS, nats_DX[:, 1:]])
     known_D = unknown_DX.sum(axis=1) == 0
     is_above_DNS = self._safe_NS >= scores_DS[:, None]
-    safe_D = is_above_DNS.all(axis=2).any(axis=1)
+    safe_D = np.any(np.all(is_above_DNS, axis=2), axis=1)
     results: list[Bound | None] = [None] * len(events)
     judged = np.flatnonzero(~(safe_D & known_D))
     if len(judged):
