@@ -171,11 +171,10 @@ def test_runs_are_compared(runs, capsys):
   assert page.titles == ["Best evaluation of each run", "Training"]
   assert "model.hidden_size" not in page.text  # The same in both.
   line = [f"--workdir={one},{other}", "--mode=report"]
-  assert cli.main(["run.py", *line]) == 0
-  assert str(path) in capsys.readouterr().out
   assert all(cell in page.text for row in table for cell in row)
   pattern = f"{one},{other.parent}/r?n"
   assert cli.main(["run.py", f"--workdir={pattern}", line[1]]) == 0
+  assert str(path) in capsys.readouterr().out
   assert cli.main(["run.py", f"{line[0]},nowhere", line[1]]) == 2
   error = capsys.readouterr().err.splitlines()[-1]
   assert error == "error: --workdir=nowhere: has no run; train it first"

@@ -483,7 +483,7 @@ def test_workers_share_the_trials_and_one_may_be_killed(
 @pytest.mark.usefixtures("undrawn")
 def test_a_database_has_the_trials_of_several_searches(tmp_path, objective):
   config = random_rates(tmp_path, objective)
-  config.search.trials = 3
+  config.search.trials = 2
   run_search(config, tmp_path / "alone")
   config.search.storage = f"sqlite:///{tmp_path}/trials.db"
   for workdir in (tmp_path / "s", tmp_path / "other" / "s"):

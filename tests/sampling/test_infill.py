@@ -129,7 +129,7 @@ def test_several_gaps_of_a_language_model(language_model):
 
 
 def test_the_pseudo_log_likelihood_is_that_of_the_model(tmp_path):
-  fields = {"model.layers": 2, "model.merge": "sum", "data.boundaries": False}
+  fields = {"model.merge": "sum", "data.boundaries": False}
   model = made(tmp_path, {"task": "gap_model", **fields})
   fillings = filled(model, "ab_{2}\u00e9ca_", candidates=8, sweeps=2)
   scores = [one.score for one in fillings]

@@ -41,7 +41,7 @@ def untrained(folder, fields=None):
 
 FIELDS = {
   "language model": {},
-  "gap model": {"task": "gap_model", "model.heads": "all"},
+  "gap model": {"task": "gap_model"},
   "buckets": {"data.buckets": 4, "data.window": 100},
 }
 CALLS = ("buckets", "score"), ("gap model", "predict")

@@ -137,6 +137,7 @@ def test_the_rule_is_chosen_on_validation():
 
 def test_it_stands_beside_the_static_figures(trained, capsys, monkeypatch):
   monkeypatch.setattr(dynamic, "RATES", (1e-3,))
+  monkeypatch.setattr(dynamic, "_ROWS", 1)  # One program.
   workdir = trained()
   config = experiments.load(workdir).config
   config.evaluate.dynamic = True
@@ -151,4 +152,4 @@ def test_it_stands_beside_the_static_figures(trained, capsys, monkeypatch):
     assert f"{followed[kind]['bits_per_symbol']:.4f}" in out
   config.task = "gap_model"
   with pytest.raises(UserError, match="dynamic=True: task='gap_model' with"):
-    evaluate.run(experiments.build, config, workdir)
+    dynamic.require(experiments.build(config, None), config)
