@@ -15,7 +15,7 @@ from flax import linen as nn
 
 from seqrnn.config.read import Config
 from seqrnn.data.batches.segments import Split
-from seqrnn.data.read.affixes import affix_vocabulary, affixes, characters
+from seqrnn.data.read.words import affix_vocabulary, affixes, characters
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.experiment import Carry, Totals
 from seqrnn.models import layers, losses, network

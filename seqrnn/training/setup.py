@@ -16,7 +16,7 @@ from seqrnn.config.resolve import ADAPTED, Facts, resolve, total_steps
 from seqrnn.data import vocabulary
 from seqrnn.data.batches.windows import Batches
 from seqrnn.data.documents import nouns
-from seqrnn.data.read import vectors
+from seqrnn.data.read import words
 from seqrnn.data.sources import corpora
 from seqrnn.errors import MachineError, UserError
 from seqrnn.experiment import Batch, Experiment, Params, shapes
@@ -248,7 +248,7 @@ def _initial_state(training: Training) -> TrainState:
   if replaced is None and config.model.embedding_path is not None:
     names = training.experiment.vocabularies["symbols"]
     workdir = training.workdir if sharding.is_first() else None
-    table_VD = vectors.initial_embedding(config, names, workdir)
+    table_VD = words.initial_embedding(config, names, workdir)
     replaced = lambda p: {**p, "embedding": {"embedding": table_VD}}
   seed = np.uint32(config.seed)
   compile_programs(training.start.lower(seed), training.lower_step)

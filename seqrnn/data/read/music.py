@@ -12,8 +12,9 @@ import numpy as np
 from seqrnn import catalogue
 from seqrnn.config.read import Config
 from seqrnn.data.batches.sequences import Sequences
+from seqrnn.data.read import reading
 from seqrnn.data.sources.corpora import SPLITS
-from seqrnn.errors import MachineError, UserError
+from seqrnn.errors import UserError
 
 NOTES = 88  # The keys of a piano.
 LOWEST = 21  # MIDI number of the first one.
@@ -21,6 +22,7 @@ LOWEST = 21  # MIDI number of the first one.
 # The splits of a corpus: pieces, each uint8 [frames, NOTES] of 0 and 1.
 Music = dict[str, list[np.ndarray]]
 
+_PATHS = ("path", "train_path", "validation_path", "test_path")
 _PIECES = {"train": 240, "validation": 30, "test": 30}  # Of data.source=chords.
 # Degrees of the scale, from 0, and the degrees that may follow each.
 _FOLLOWING = {
@@ -40,20 +42,16 @@ def read_music(data: Config) -> Music:
   Raises:
     UserError: `data.source` has no music, or a file is missing or holds none.
   """
-  for field in ("train_path", "validation_path", "test_path"):
-    if data[field] is not None:
-      raise UserError(
-        f"data.{field}={data[field]!r}: music is one file with all splits in"
-        " it, data.path"
-      )
   names = [name for name, known in catalogue.sets().items() if known.is_music]
-  if data.source == "files" and data.path is not None:
+  paths = [f for f in _PATHS if data[f] is not None]
+  if data.source == "files" and paths == ["path"]:
     return _read_file(Path(data.path))
-  if data.source not in ("chords", *names) or data.path is not None:
+  if paths or data.source not in ("chords", *names):
+    field = paths[-1] if paths else "path"
     raise UserError(
-      f"data.source={data.source!r}, data.path={data.path!r}: music is chords"
-      f" or {', '.join(names)}, which has no path, or files with the path of a"
-      " .mat or .json file"
+      f"data.source={data.source!r}, data.{field}={data[field]!r}: music is"
+      f" chords or {', '.join(names)}, which has no path, or files with all"
+      " splits in data.path, a .mat or .json file"
     )
   if data.source in names:
     return _read_file(catalogue.fetch(data.source, "all")[0])
@@ -71,21 +69,10 @@ def sequences(pieces: list[np.ndarray]) -> tuple[Sequences, np.ndarray]:
   """
   # The first frame of each piece in all frames, and the end of the last.
   edges = np.cumsum([0, *map(len, pieces)])
-  places = np.arange(edges[-1])
-  neither = np.zeros(len(pieces), bool)
   frames = np.concatenate([np.zeros((1, NOTES), np.uint8), *pieces])
-  return (
-    Sequences(
-      places,
-      np.arange(1, len(frames), dtype=np.int32),
-      0 * edges[:-1],
-      neither,
-      neither,
-      edges,
-      np.arange(len(pieces)),
-    ),
-    frames,
-  )
+  ids, table = np.arange(edges[-1]), np.arange(1, len(frames), dtype=np.int32)
+  whole = 0 * edges[:-1], *np.zeros((2, len(pieces)), bool), edges
+  return Sequences(ids, table, *whole, np.arange(len(pieces))), frames
 
 
 def facts(pieces: list[np.ndarray]) -> dict[str, int]:
@@ -112,12 +99,7 @@ def _read_file(path: Path) -> Music:
   if path.suffix not in (".mat", ".json"):
     raise UserError(f"data.path={str(path)!r}: must end in .mat or .json")
   is_json = path.suffix == ".json"
-  try:
-    content = path.read_bytes()
-  except OSError as error:
-    raise MachineError(
-      f"data.path={str(path)!r}: cannot be read: {error.strerror}"
-    ) from None
+  content = b"".join(reading.chunks(reading.Source(path.name, path)))
   from scipy.io import loadmat
 
   try:
@@ -132,12 +114,10 @@ def _read_file(path: Path) -> Music:
       convert = _from_numbers if is_json else _from_cell
       music[split] = [convert(piece) for piece in pieces]
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
-      form = (
-        "lists of MIDI numbers" if is_json else f"[frames, {NOTES}] of 0, 1"
-      )
+      form = f"lists of MIDI numbers from {LOWEST} to {LOWEST + NOTES - 1}"
       raise UserError(
-        f"{path}: {name}: must be pieces of frames, {form} from {LOWEST} to"
-        f" {LOWEST + NOTES - 1}"
+        f"{path}: {name}: must be pieces of frames,"
+        f" {form if is_json else f'[frames, {NOTES}] of 0, 1'}"
       ) from None
     if not any(piece[1:].any() for piece in music[split]):
       raise UserError(f"{path}: {name}: needs a note after a first frame")

@@ -13,52 +13,39 @@ from seqrnn.data.batches.windows import (
   Epoch,
   Shape,
   shuffle,
+  windows,
 )
-from seqrnn.data.batches.windows import windows as windows_of
 from seqrnn.data.vocabulary import PAD
 from seqrnn.errors import UserError
 
-examples = settings(deadline=None, database=None, max_examples=50)
+examples = settings(deadline=None, database=None, max_examples=25)
 
 
 def make_sequences(sizes):
   """Documents in which no id is twice, so that each tells its place."""
   bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-  ids = np.arange(bounds[-1], dtype=np.uint16)
-  table = np.arange(4, 4 + len(ids), dtype=np.int32)
-  nowhere = np.zeros(len(sizes), bool)
+  table = np.arange(4, 4 + bounds[-1], dtype=np.int32)
+  ids, nowhere = table.astype(np.uint16) - 4, np.zeros(len(sizes), bool)
+  distinct = np.arange(len(sizes))
   return Sequences(
-    ids,
-    table,
-    0 * bounds[:-1],
-    nowhere,
-    nowhere,
-    bounds,
-    np.arange(len(sizes)),
+    ids, table, 0 * bounds[:-1], nowhere, nowhere, bounds, distinct
   )
 
 
-def windows(sequences, batch_size, drawn=None, **fields):
-  shape = {name: fields.pop(name) for name in Shape._fields if name in fields}
-  if drawn is not None:
-    fields["offset"] = drawn
-  return windows_of(sequences, Shape(**shape), batch_size, Epoch(**fields))
-
-
-def cut(sequences, length, step, offset, full, minimum):
+def cut(sequences, shape, offset=0):
   """The windows of each document, one by one."""
   ids, bounds = sequences.table, sequences.bounds
   results = []
-  for begin, end in zip(bounds[:-1], bounds[1:], strict=True):
+  for begin, end in itertools.pairwise(bounds):
     document = ids[begin:end].tolist()
     start, n = offset, len(document)
-    while n - start >= minimum:
-      if full and n - start < length and start > offset:
+    while n - start >= shape.minimum:
+      if shape.full and n - start < shape.length and start > offset:
         break
-      results.append(document[start : start + length])
-      if start + length >= n:
+      results.append(document[start : start + shape.length])
+      if start + shape.length >= n:
         break
-      start += step
+      start += shape.step
   return results
 
 
@@ -68,62 +55,62 @@ def rows(batches, length):
   for batch in batches:
     segment = batch["segment"]
     assert segment.dtype == np.int32 and segment.shape[1] <= length
-    for row in segment:
+    for row, place in zip(segment, batch["place"], strict=True):
       inside = row != PAD
       assert not np.any(~inside[:-1] & inside[1:])
+      assert row[0] in (PAD, place + 4)
       results.append(row[inside].tolist())
   return results
 
 
-shapes = st.fixed_dictionaries(
-  {
-    "length": st.integers(1, 7),
-    "step": st.integers(1, 9),
-    "offset": st.integers(0, 4),
-    "full": st.booleans(),
-    "minimum": st.integers(1, 3),
-  }
+shapes = (
+  st.tuples(
+    *(st.integers(1, n) for n in (7, 9, 3)),
+    st.booleans(),
+  )
+  .map(lambda fields: Shape(*fields))
+  .filter(lambda shape: shape.minimum <= shape.length)
 )
 sizes = st.lists(st.integers(0, 25), max_size=8)
+offsets, batch_sizes = st.integers(0, 4), st.integers(1, 5)
+orders = st.sampled_from([None, (3, 5)])
 
 
 @examples
-@given(sizes, shapes, st.integers(1, 5))
-def test_windows_as_cut_one_by_one(sizes, shape, batch_size):
-  assume(shape["minimum"] <= shape["length"])
+@given(sizes, shapes, offsets, batch_sizes)
+def test_windows_as_cut_one_by_one(sizes, shape, offset, batch_size):
   sequences = make_sequences(sizes)
-  expected = cut(sequences, **shape)
+  expected = cut(sequences, shape, offset)
   if not expected:
     with pytest.raises(UserError, match=r"^data\.window(, data\.offset=\d)?: "):
-      windows(sequences, batch_size=batch_size, **shape)
+      windows(sequences, shape, batch_size, Epoch(offset))
     return
-  batches = windows(sequences, batch_size=batch_size, **shape)
+  batches = windows(sequences, shape, batch_size, Epoch(offset))
   assert len(batches) == -(-len(expected) // batch_size)
   assert all(len(batch["segment"]) == batch_size for batch in batches)
-  results = rows(batches, shape["length"])
+  results = rows(batches, shape.length)
   assert results[: len(expected)] == expected
   # The rest of the last batch is padding, whole rows of it.
   assert results[len(expected) :] == [[]] * (len(results) - len(expected))
 
 
+def targets_of(results, minimum=2):
+  return [symbol for row in results for symbol in row[minimum - 1 :]]
+
+
 @examples
-@given(sizes, st.integers(1, 7), st.integers(1, 5))
+@given(sizes, st.integers(1, 7), batch_sizes)
 def test_every_symbol_but_a_first_is_a_target_once(sizes, T, batch_size):
   assume(max(sizes, default=0) >= 2)
   sequences = make_sequences(sizes)
   ids, bounds = sequences.table, sequences.bounds
-  batches = windows(sequences, batch_size=batch_size, length=T + 1, step=T)
-  targets = []
-  for row in rows(batches, T + 1):
-    for symbol, following in zip(row, row[1:], strict=False):
-      assert following == symbol + 1
-      targets.append(following)
+  results = rows(
+    windows(sequences, Shape(T + 1, T), batch_size, Epoch()), T + 1
+  )
+  assert all(b == a + 1 for row in results for a, b in itertools.pairwise(row))
   firsts = ids[bounds[:-1][np.diff(bounds) > 0]]
-  assert targets == sorted(set(ids.tolist()) - set(firsts.tolist()))
-
-
-def targets_of(results, minimum):
-  return [symbol for row in results for symbol in row[minimum - 1 :]]
+  expected = sorted(set(ids.tolist()) - set(firsts.tolist()))
+  assert targets_of(results) == expected
 
 
 @examples
@@ -133,70 +120,56 @@ def test_a_drawn_offset_loses_no_target_and_no_document(
 ):
   assume(max(sizes, default=0) >= minimum)
   sequences = make_sequences(sizes)
-  shape = {"length": T + minimum - 1, "step": T, "minimum": minimum}
+  length = T + minimum - 1
   fixed, drawn = (
-    windows(sequences, batch_size=3, drawn=rng, **shape)
-    for rng in (None, np.random.default_rng(seed))
+    rows(windows(sequences, Shape(length, T, minimum), 3, Epoch(o)), length)
+    for o in (0, np.random.default_rng(seed))
   )
-  results = rows(drawn, T + minimum - 1)
-  expected = targets_of(rows(fixed, T + minimum - 1), minimum)
-  assert sorted(targets_of(results, minimum)) == expected
-  for batch in drawn:
-    for row, place in zip(batch["segment"], batch["place"], strict=True):
-      assert row[0] in (PAD, place + 4)
+  expected = targets_of(fixed, minimum)
+  assert sorted(targets_of(drawn, minimum)) == expected
   # What fits into one window is not cut.
   whole = [n for n in sizes if minimum <= n < T + minimum]
-  assert sum(len(row) in whole for row in results) >= len(whole)
+  assert sum(len(row) in whole for row in drawn) >= len(whole)
 
 
 @examples
-@given(sizes, shapes, st.integers(1, 5))
+@given(sizes, shapes, batch_sizes)
 def test_an_epoch_has_as_many_batches_whatever_is_drawn(sizes, shape, B):
-  shape["length"] = max(shape["minimum"], shape["length"])
-  del shape["offset"]
   sequences = make_sequences(sizes)
-  assume(cut(sequences, offset=0, **shape))
+  assume(cut(sequences, shape))
   counts, places = set(), set()
-  for seed in range(12):
-    batches = windows(
-      sequences, batch_size=B, drawn=np.random.default_rng(seed), **shape
-    )
-    results = rows(batches, shape["length"])
+  for seed in range(8):
+    epoch = Epoch(np.random.default_rng(seed))
+    results = rows(windows(sequences, shape, B, epoch), shape.length)
     counts.add(len([row for row in results if row]))
     places |= {row[0] for row in results if row}
-    assert all(len(row) >= shape["minimum"] for row in results if row)
-    if shape["full"]:
-      short = {n for n in sizes if n < shape["length"]}
-      assert {len(row) for row in results} <= {0, shape["length"], *short}
+    assert all(len(row) >= shape.minimum for row in results if row)
+    if shape.full:
+      short = {n for n in sizes if n < shape.length}
+      assert {len(row) for row in results} <= {0, shape.length, *short}
   assert len(counts) == 1
   # Of several windows in a document, the cuts are not always the same. (Of two
   # offsets, which give one window more or less, one is never drawn.)
-  if max(sizes) > shape["length"] + shape["step"] > shape["length"] + 2:
+  if max(sizes) > shape.length + shape.step > shape.length + 2:
     assert len(places) > min(counts)
 
 
 @examples
-@given(sizes, shapes, st.integers(1, 5), st.integers(1, 40), st.booleans())
+@given(sizes, shapes, offsets, batch_sizes, st.integers(1, 40), orders)
 def test_passes_go_round_and_each_window_is_once_in_one(
-  sizes, shape, batch_size, samples, shuffle
+  sizes, shape, offset, batch_size, samples, order
 ):
-  assume(shape["minimum"] <= shape["length"])
   sequences = make_sequences(sizes)
-  once = cut(sequences, **shape)
+  once = cut(sequences, shape, offset)
   assume(once)
-  batches = windows(
-    sequences,
-    batch_size=batch_size,
-    order=(3, 5) if shuffle else None,
-    samples=samples,
-    **shape,
-  )
+  epoch = Epoch(offset, order, samples)
+  batches = windows(sequences, shape, batch_size, epoch)
   assert len(batches) == -(-samples // batch_size)
-  results = rows(batches, shape["length"])
+  results = rows(batches, shape.length)
   assert all(results[:samples]) and not any(results[samples:])
   for start in range(0, samples, len(once)):
     turn = results[start : min(start + len(once), samples)]
-    if not shuffle:
+    if not order:
       assert turn == once[: len(turn)]
     elif len(turn) == len(once):
       assert sorted(turn) == sorted(once)
@@ -208,9 +181,7 @@ def test_an_order_is_of_its_seed_epoch_and_pass_alone():
   sequences = make_sequences([50, 3, 70])
 
   def order(key, samples=None):
-    batches = windows(
-      sequences, batch_size=7, length=5, step=1, order=key, samples=samples
-    )
+    batches = windows(sequences, Shape(5, 1), 7, Epoch(0, key, samples))
     # Last one first: no batch depends on those before it.
     return np.concatenate([b["segment"] for b in [*reversed(batches)][::-1]])
 
@@ -225,28 +196,21 @@ def test_an_order_is_of_its_seed_epoch_and_pass_alone():
   assert not np.array_equal(twice[total : 2 * total], first[:total])
   # So that an epoch can be repeated anywhere.
   rows = shuffle(np.arange(total), total, (1, 2, 0))
-  ordered = windows(sequences, batch_size=total, length=5, step=1)[0]
+  ordered = windows(sequences, Shape(5, 1), total, Epoch())[0]
   assert np.array_equal(first[:total], ordered["segment"][rows])
 
 
 @examples
-@given(sizes, shapes, st.integers(1, 5), st.integers(1, 9), st.booleans())
+@given(sizes, shapes, offsets, batch_sizes, st.integers(1, 9), orders)
 def test_buckets_have_each_window_once_beside_others_as_long(
-  sizes, shape, B, buckets, shuffled
+  sizes, shape, offset, B, buckets, order
 ):
-  assume(shape["minimum"] <= shape["length"])
   sequences = make_sequences(sizes)
-  once = cut(sequences, **shape)
+  once = cut(sequences, shape, offset)
   assume(once)
-  batches = windows(
-    sequences,
-    batch_size=B,
-    buckets=buckets,
-    order=(3, 5) if shuffled else None,
-    **shape,
-  )
+  batches = windows(sequences, shape, B, Epoch(offset, order, buckets=buckets))
   assert len(batches) == -(-len(once) // B)
-  results = rows(batches, shape["length"])
+  results = rows(batches, shape.length)
   assert sorted(filter(None, results)) == sorted(once)
   longest = [
     max(len(row) for row in results[n * B : (n + 1) * B])
@@ -259,20 +223,19 @@ def test_buckets_have_each_window_once_beside_others_as_long(
     assert not any(long <= other < wide for other in widths)
   if buckets >= 8:  # As many as there may be lengths.
     assert widths == longest
+  bounds = sequences.bounds
   for batch in batches:
-    for row, document, place in zip(*batch.values(), strict=True):
-      if row[0] != PAD:  # Ids tell where they stand.
-        assert row[0] - 4 == place
-        bounds = sequences.bounds
-        assert bounds[document] <= place < bounds[document + 1]
+    document, place = batch["document"], batch["place"]
+    inside = (bounds[document] <= place) & (place < bounds[document + 1])
+    assert inside[batch["segment"][:, 0] != PAD].all()
 
 
 def test_an_order_of_buckets_is_of_its_seed_epoch_and_pass_alone():
   sequences = make_sequences(np.random.default_rng(0).integers(2, 30, 300))
-  fields = {"batch_size": 8, "length": 20, "step": 20, "buckets": 4}
 
   def order(epoch, samples=None):
-    batches = windows(sequences, order=(1, epoch), samples=samples, **fields)
+    shuffled = Epoch(0, (1, epoch), samples, 4)
+    batches = windows(sequences, Shape(20, 20), 8, shuffled)
     # Last one first: no batch depends on those before it.
     return [batch["place"].tolist() for batch in batches[::-1]][::-1]
 
@@ -305,45 +268,32 @@ def test_batches_are_made_when_asked_for():
     batches.rows(0, 5)
 
 
-def same(one, other):
-  return list(one) == list(other) and all(
-    one[name].dtype == other[name].dtype
-    and np.array_equal(one[name], other[name])
-    for name in one
-  )
-
-
-@settings(deadline=None, database=None, max_examples=25)
-@given(
-  sizes,
-  shapes,
-  st.integers(1, 6),
-  st.none() | st.integers(1, 40),
-  st.lists(st.integers(0, 6), min_size=1, max_size=3),
-  st.none() | st.integers(1, 4),
-)
-def test_rows_of_a_batch_are_parts_of_it(
-  sizes, shape, B, samples, edges, buckets
-):
-  assume(shape["minimum"] <= shape["length"])
-  sequences = make_sequences(sizes)
-  assume(cut(sequences, **shape))
-  batches = windows(
-    sequences,
-    batch_size=B,
-    order=(0, 0),
-    samples=samples,
-    buckets=buckets,
-    **shape,
-  ).map(lambda batch: {**batch, "first": batch["segment"][:, 0]})
-  edges = [0, *sorted(min(edge, B) for edge in edges), B]
+def check_rows(batches, edges):
+  """Views of the rows between edges are parts of the batches."""
+  edges = [0, *sorted(edges), batches.batch_size]
   views = [batches.rows(*pair) for pair in itertools.pairwise(edges)]
   assert [len(view) for view in views] == [len(batches)] * len(views)
   assert [view.batch_size for view in views] == np.diff(edges).tolist()
   for i, whole in enumerate(batches):
     parts = [view[i] for view in views]
-    joined = {n: np.concatenate([part[n] for part in parts]) for n in whole}
-    assert same(joined, whole) and same(batches.rows(0, B)[i], whole)
+    for name, expected in whole.items():
+      joined = np.concatenate([part[name] for part in parts])
+      assert joined.dtype == expected.dtype
+      np.testing.assert_array_equal(joined, expected)
+
+
+@examples
+@given(
+  *(sizes, shapes, st.none() | st.integers(1, 40)),
+  st.lists(st.integers(0, 4), min_size=1, max_size=3),
+  st.none() | st.integers(1, 4),
+)
+def test_rows_of_a_batch_are_parts_of_it(sizes, shape, samples, edges, buckets):
+  sequences = make_sequences(sizes)
+  assume(cut(sequences, shape))
+  batches = windows(sequences, shape, 4, Epoch(0, (0, 0), samples, buckets))
+  first = lambda batch: {**batch, "first": batch["segment"][:, 0]}
+  check_rows(batches.map(first), edges)
 
 
 def test_a_shuffle_has_each_number_once():
@@ -353,10 +303,10 @@ def test_a_shuffle_has_each_number_once():
     np.testing.assert_array_equal(np.sort(numbers), np.arange(n))
 
 
-@settings(deadline=None, database=None, max_examples=40)
+@examples
 @given(st.integers(1, 2**53), st.tuples(st.integers(0, 2**32 - 1)), st.data())
 def test_parts_of_a_shuffle_are_those_of_the_whole(n, key, data):
-  places = st.lists(st.integers(0, n - 1), min_size=1, max_size=20, unique=True)
+  places = st.lists(st.integers(0, n - 1), min_size=1, max_size=9, unique=True)
   some = np.array(data.draw(places))
   numbers = shuffle(some, n, key)
   assert len(set(numbers.tolist())) == len(some)
