@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from seqrnn.config.read import Config
-from seqrnn.data.read import midi
+from seqrnn.data.read import music
 from seqrnn.errors import escaped
 from seqrnn.experiment import Experiment, Params
 from seqrnn.modes import load_model
@@ -33,9 +33,9 @@ def write_music(
   with files.locked_results(workdir, "sample", "written to") as folder:
     for notes_TV, (temperature, stream) in zip(pieces, names, strict=True):
       path = folder / f"music-{temperature:g}-{stream}.mid"
-      midi.write_midi(path, notes_TV, _TEMPO)
+      music.write_midi(path, notes_TV, _TEMPO)
       primed = len(notes_TV) - settings.length
-      midi.draw_roll(path.with_suffix(".png"), notes_TV, primed)
+      music.draw_roll(path.with_suffix(".png"), notes_TV, primed)
       print(f"{workdir / path.name}, {path.with_suffix('.png').name}")
   return pieces
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from seqrnn.data.read import midi, music
+from seqrnn.data.read import music
 from seqrnn.data.vocabulary import BEGIN, END, Vocabulary
 from seqrnn.experiment import Decoder, Params
 from seqrnn.reporting import charts, neurons, page
@@ -176,7 +176,7 @@ def pieces(subject: Subject) -> list[Section]:
     titles.append(f"A piece of the {split} split")
     pieces.append(music.read_music(config.data)[split][0][:_FRAMES])
   rolls = [
-    charts.piano_roll(title, notes_TV, midi.LOWEST)
+    charts.piano_roll(title, notes_TV, music.LOWEST)
     for title, notes_TV in zip(titles, pieces, strict=True)
   ]
   return [section("Sampled music", "music", charts=rolls)]

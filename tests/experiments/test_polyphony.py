@@ -17,8 +17,7 @@ from seqrnn.runtime import sharding
 from seqrnn.scoring.evaluation import evaluator
 from seqrnn.training import train
 from tests.conftest import tiny
-from tests.data.read.test_midi import read as read_midi
-from tests.data.read.test_music import draw, numbers
+from tests.data.read.test_music import draw, numbers, read_midi
 from tests.models.test_cells import EQUATIONS, normal
 from tests.models.test_layers import stack
 from tests.models.test_network import zeros

@@ -55,11 +55,7 @@ def stdlib(unit: str) -> Corpus:
 
 def packages(unit: str) -> Corpus:
   """The modules of the standard library's larger packages, by package."""
-  return _of_python(with_labels(_packages(), unit))
-
-
-def _packages() -> Iterator[tuple[Source, list[Row]]]:
-  library = _library()
+  library, files = _library(), []
   for package in sorted(library.iterdir()):
     if package.name in _NO_PACKAGES:
       continue
@@ -72,7 +68,13 @@ def _packages() -> Iterator[tuple[Source, list[Row]]]:
     if len(modules) >= _MODULES:
       for name, module in modules:
         text = importlib.util.decode_source(module.read_bytes())
-        yield Source(name.as_posix(), b""), [(0, package.name, text)]
+        files.append(_labelled(name.as_posix(), package.name, text))
+  return _of_python(with_labels(files, unit))
+
+
+def _labelled(name: str, label: str, text: str) -> tuple[Source, list[Row]]:
+  """A file that is one labelled text."""
+  return Source(name, b""), [(0, label, text)]
 
 
 @functools.cache
@@ -110,15 +112,12 @@ def names(unit: str) -> Corpus:
           languages.setdefault(name.strip(), set()).add(language)
   single = {name: min(of) for name, of in languages.items() if len(of) == 1}
   counts = collections.Counter(single.values())
-  corpus = with_labels(
-    (
-      (Source(name, b""), [(0, language, name)])
-      for name, language in sorted(single.items())
-      if name and counts[language] >= _NAMES
-    ),
-    unit,
+  files = (
+    _labelled(name, language, name)
+    for name, language in sorted(single.items())
+    if name and counts[language] >= _NAMES
   )
-  return corpus._replace(origin=f"faker {faker.VERSION}")
+  return with_labels(files, unit)._replace(origin=f"faker {faker.VERSION}")
 
 
 def _latin(character: str) -> bool:

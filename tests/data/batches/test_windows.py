@@ -99,21 +99,6 @@ def targets_of(results, minimum=2):
 
 
 @examples
-@given(sizes, st.integers(1, 7), batch_sizes)
-def test_every_symbol_but_a_first_is_a_target_once(sizes, T, batch_size):
-  assume(max(sizes, default=0) >= 2)
-  sequences = make_sequences(sizes)
-  ids, bounds = sequences.table, sequences.bounds
-  results = rows(
-    windows(sequences, Shape(T + 1, T), batch_size, Epoch()), T + 1
-  )
-  assert all(b == a + 1 for row in results for a, b in itertools.pairwise(row))
-  firsts = ids[bounds[:-1][np.diff(bounds) > 0]]
-  expected = sorted(set(ids.tolist()) - set(firsts.tolist()))
-  assert targets_of(results) == expected
-
-
-@examples
 @given(sizes, st.integers(1, 7), st.integers(1, 2), st.integers(0, 99))
 def test_a_drawn_offset_loses_no_target_and_no_document(
   sizes, T, minimum, seed

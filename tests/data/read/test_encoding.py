@@ -76,16 +76,6 @@ def test_a_unit_of_a_whole_file(unit, content):
   assert [d.symbols for d in whole(corpus).documents()] == expected
 
 
-@examples
-@given(st.lists(st.text("ab ", max_size=3).map(str.strip)), st.booleans())
-def test_ids_are_lines(lines, windows):
-  lines = [line.replace(" ", "") for line in lines]
-  content = ("\r\n" if windows else "\n").join(f" {s}\t" for s in lines)
-  expected = [ids for ids in oracle(content.encode(), "id") if ids]
-  corpus = encode([Source("f", content.encode())], "id", "strict")
-  assert [d.symbols for d in whole(corpus).documents()] == expected
-
-
 @pytest.mark.parametrize("unit", UNITS)
 @examples
 @given(st.lists(any_content, min_size=1, max_size=3))

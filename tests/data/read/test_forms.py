@@ -28,13 +28,11 @@ LABELLED = [
   ("tab", {"f": b"\tx\n"}, "f:1: its label is empty"),
   ("space", {"f": b"0 x y\n1 z"}, [("0", "x y"), ("1", "z")]),
   ("csv", {"f": b'text,id,label\n"a, b\r\nc",1,p\n'}, [("p", "a, b\nc")]),
-  ("csv", {"f": b"text,label\n\nx,p"}, [("p", "x")]),
   ("csv", {"f": b"label,text\nx\n"}, "f:2: needs a text and a label"),
   ("csv", {"f": b"label,text\nx,y,z\n"}, "f:2: has more columns"),
   ("csv", {"f": b"text,text\nx,y\n"}, "f: has 2 columns 'text'"),
   ("csv", {"f": b'label,text\nx,"y\n'}, "f:2: unexpected end"),
   ("jsonl", {"f": JSON.encode()}, [("3", "ab"), ("x y", "b")]),
-  ("jsonl", {"f": b"{}\n{"}, "f:1: needs a text and a label"),
   ("jsonl", {"f": b"\n{"}, "f:2: not JSON"),
   ("jsonl", {"f": b"[1]"}, "f:1: must be a JSON object"),
   ("jsonl", {"f": HALF}, "f:1: character 0 is half of a surrogate pair"),
@@ -109,20 +107,16 @@ PAIRS |= {"b.txt": b"w", "b.tags": b"W\n\n"}
 SENTENCES = [
   ("columns", {"f": b"a X\nb\tY\n\n\nc X"}, [["aX", "bY"], ["cX"]]),
   ("columns", {"f": b"a X\nb\n"}, "f:2: has 1 columns"),
-  ("columns", {"f": b"a X 1\n"}, "f:1: has 3 columns"),
   ("conllu", {"f": CONLLU.encode()}, [["InADP"], ["InADP"]]),
   ("conllu", {"f": b"1 In in ADP\n"}, "f:1: has 1 columns; d"),
   # Of a line that has more than two columns, the two that are chosen.
   ("columns", {"f": b"1 a X z\n2 b Y\n"}, [["aX", "bY"]], chosen("2", "3")),
-  ("columns", {"f": b"a X y z\n"}, [["aX"]], chosen(None, "2")),
-  ("columns", {"f": b"X a y Z\n"}, [["aZ"]], chosen("2", None)),
   ("columns", {"f": b"a p X\nb Y\n"}, [["aX", "bY"]], chosen("1", "-1")),
   ("columns", {"f": PLUS}, [["aX", "#Y"], ["cX"]], chosen("FORM", "NER")),
   ("conllu", {"f": b"# x\n" + MORE}, [["aIN"]], chosen(None, "XPOS")),
   ("conllu", {"f": MORE}, [["bM"]], chosen("3", "10")),
   ("columns", {"f": PLUS}, "f: data.label_column='POS'", chosen("FORM", "POS")),
   ("columns", {"f": b"1 a X\n"}, "f:1: has 3 columns; d", chosen("2", "4")),
-  ("conllu", {"f": MORE}, "f:1: has 10 columns; d", chosen("11", None)),
   ("parallel", PAIRS, [["xX", "yY"], ["zZ"], ["wW"]], beside("*.tags")),
   (
     "parallel",
@@ -269,10 +263,7 @@ def test_names_have_one_language_each(tmp_path):
 # A form, what a file of it begins with, and a text of it: some hundred letters.
 LARGE = {
   "tab": ("", "a\t{}\n"),
-  "space": ("", "a {}\n"),
   "csv": ("label,text\n", 'a,"{}"\n'),
-  "jsonl": ("", '{{"label": "a", "text": "{}"}}\n'),
-  "files": ("", "{}\n"),
   "folders": ("", "{} "),
   "columns": ("", "{} A\n\n"),
   "table": ("session,event,more\n", "a,b,{}\n"),
@@ -309,18 +300,8 @@ def peak(tmp_path, monkeypatch):
 def test_a_corpus_may_be_larger_than_memory(peak):
   for form in LARGE:
     peak(form, "x" * 400, 10)  # Imports and caches.
-    few, many = (peak(form, "x" * 400, count) for count in (100, 1000))
-    assert many - few < 900 * 400 / 3, form
+    few, many = (peak(form, "x" * 400, count) for count in (50, 400))
+    assert many - few < 350 * 400 / 3, form
     if form != "folders":  # Short rows take little more than an index each.
       few, many = (peak(form, "x", count) for count in (2000, 6000))
       assert many - few < 4000 * 20, form
-
-
-def test_a_text_without_an_end_is_refused(tmp_path, monkeypatch):
-  monkeypatch.setattr(reading, "LONGEST", 1000)
-  monkeypatch.setattr(reading, "CHUNK", 100)
-  for form in ("tab", "csv"):
-    head, line = LARGE[form]
-    content = (head + line.format("x" * 1200)).encode()
-    with pytest.raises(UserError, match=r"f: line \d: has more than 1000 char"):
-      read(tmp_path, {"f": content}, **{"data.format": form})

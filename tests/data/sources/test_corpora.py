@@ -4,7 +4,6 @@ import dis
 import os
 import re
 import sysconfig
-import tokenize
 from pathlib import Path
 
 import pytest
@@ -59,33 +58,6 @@ def folder(tmp_path):
   return tmp_path
 
 
-def test_units():
-  cases = (
-    ("char", b"\xef\xbb\xbfa\xc3\xa9\r\n b\r", ["aé\n b\r"]),
-    ("byte", b"\xef\xbb\xbfa\r\n\xff", ["\xef\xbb\xbfa\r\n\xff"]),
-    ("word", b"to  be,\r\n\r\nor", [["to", "be,", "\n", "\n", "or"]]),
-    ("word", b"a\n", [["a", "\n"]]),
-    ("id", b"5\r\n\n login \n7", [["5", "login", "7"]]),
-    ("session", b"1 2\r\n\n \n3  4 5", [["1", "2"], ["3", "4", "5"]]),
-    # Only a newline ends a line: these are white space within one.
-    ("id", "\u2028a\x0c\n\x85\nb\x1c".encode(), [["a", "b"]]),
-    ("session", "a\x85b\x0cc\u2028d".encode(), [["a", "b", "c", "d"]]),
-    ("session", b" \n\r\n", []),
-    ("id", b" \n\r\n", []),
-    *((unit, b"", []) for unit in UNITS[:-1]),
-  )
-  assert [symbols(parse(text, unit)) for unit, text, _ in cases] == [
-    expected for *_, expected in cases
-  ]
-
-
-@settings(deadline=None, database=None, max_examples=30)
-@given(st.binary(min_size=1))
-def test_bytes_stay_as_they_are(content):
-  [document] = parse(content, "byte")
-  assert [ord(symbol) for symbol in document.symbols] == list(content)
-
-
 @settings(deadline=None, database=None, max_examples=30)
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
 def test_text_on_the_command_line_is_read_as_a_file_is(text):
@@ -100,14 +72,6 @@ def test_bytes_on_the_command_line_that_are_no_text():
   with pytest.raises(UserError, match=r"^text: byte 2 is not UTF-8; a file"):
     from_text(argument, "char")
   assert symbols(from_text(argument, "byte")) == ["ab\xff"]
-
-
-def test_not_utf8_names_the_file_the_byte_and_the_way_out(tmp_path):
-  (tmp_path / "latin.txt").write_bytes(b"\xef\xbb\xbfna\xefve")
-  message = r"/latin\.txt: byte 5 is not UTF-8; .*data\.errors=latin-1 "
-  with pytest.raises(UserError, match=message):
-    read(fields(path=str(tmp_path)))
-  assert read(fields(path=str(tmp_path), unit="byte"))
 
 
 def test_a_folder_is_read_whole_in_order_of_names(folder):
@@ -222,16 +186,3 @@ def test_opcodes_are_those_of_every_code_object(library):
   latin = compile((library / "latin.py").read_bytes(), "latin", "exec")
   opcodes = [step.opname for step in dis.get_instructions(latin)]
   assert documents[-1].symbols == opcodes
-
-
-def test_this_python_has_a_library():
-  documents = read(fields(source="stdlib"))
-  names = [d.name for d in documents]
-  assert names == sorted(names)
-  text = dict(zip(names, symbols(documents), strict=True))["abc.py"]
-  path = Path(sysconfig.get_paths()["stdlib"], "abc.py")
-  with tokenize.open(path) as file:
-    assert text == file.read()
-  # A second reading costs nothing.
-  data = fields(source="stdlib")
-  assert corpora.read_corpus(data) is corpora.read_corpus(data)
