@@ -69,27 +69,24 @@ def open_corpus(
 
 def _key(sources: Sequence[Source], settings: Sequence[Any]) -> str:
   """Names the files, by their sizes and times, and the settings."""
-  stamps = []
-  for source in sources:
-    if isinstance(source.content, bytes):
-      stamp = [hashlib.sha256(source.content).hexdigest()]
-    else:
-      stamp = [str(source.content.absolute())]
-      with suppress(OSError):  # Reported when it is read.
-        status = source.content.stat()
-        stamp += [status.st_size, status.st_mtime_ns]
-    stamps.append([source.name, *stamp])
-  return json.dumps([settings, stamps])
+  return json.dumps([settings, [*map(_stamp, sources)]])
+
+
+def _stamp(source: Source) -> tuple[str, str, int, int]:
+  """The name, the path or the hash, the size and the time of a source."""
+  if isinstance(source.content, bytes):
+    digest = hashlib.sha256(source.content).hexdigest()
+    return source.name, digest, len(source.content), 0
+  path, size, time = source.content.absolute(), 0, 0
+  with suppress(OSError):  # Reported when it is read.
+    size, time = path.stat().st_size, path.stat().st_mtime_ns
+  return source.name, str(path), size, time
 
 
 def _size(source: Source) -> int:
   """Bytes of a source, estimated if packed; 0 for a file that is missing."""
-  if isinstance(source.content, bytes):
-    return len(source.content)
-  with suppress(OSError):
-    packed = source.content.suffix in PACKED
-    return source.content.stat().st_size * (_UNPACKED if packed else 1)
-  return 0
+  _, path, size, _ = _stamp(source)
+  return size * (_UNPACKED if path.endswith(tuple(PACKED)) else 1)
 
 
 @functools.cache
