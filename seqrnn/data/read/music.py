@@ -77,8 +77,9 @@ def sequences(pieces: list[np.ndarray]) -> tuple[Sequences, np.ndarray]:
   edges = np.cumsum([0, *map(len, pieces)])
   frames = np.concatenate([np.zeros((1, NOTES), np.uint8), *pieces])
   ids, table = np.arange(edges[-1]), np.arange(1, len(frames), dtype=np.int32)
-  whole = 0 * edges[:-1], *np.zeros((2, len(pieces)), bool), edges
-  return Sequences(ids, table, *whole, np.arange(len(pieces))), frames
+  shifts, distinct = 0 * edges[:-1], np.arange(len(pieces))
+  cut = np.zeros(len(pieces), bool)
+  return Sequences(ids, table, shifts, cut, cut, edges, distinct), frames
 
 
 def facts(pieces: list[np.ndarray]) -> dict[str, int]:
