@@ -195,13 +195,15 @@ def postgres():
     server.wait()
 
 
-@pytest.fixture
+DRAW = search._draw
+
+
+@pytest.fixture(autouse=True)
 def undrawn(monkeypatch):
   """Pictures take seconds."""
   monkeypatch.setattr(search, "_draw", lambda *_: [])
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_grid_is_gone_through_once(tmp_path, objective, capsys):
   config = small(
     tmp_path,
@@ -251,7 +253,6 @@ def test_a_grid_is_gone_through_once(tmp_path, objective, capsys):
     run_search(config, tmp_path / "s")
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_coarse_searches_the_learning_rate_of_a_small_net(tmp_path, objective):
   config = small(
     tmp_path, {"search.method": "coarse", "model.hidden_size": 200}
@@ -282,11 +283,12 @@ def test_a_search_is_repeated_by_its_seed_and_drawn(
     },
   )
   objective(lambda c: c.optimizer.learning_rate + c.model.layers)
-  run_search(config, workdir)
+  with monkeypatch.context() as patch:
+    patch.setattr(search, "_draw", DRAW)
+    run_search(config, workdir)
   for name in ("history", "curves", "parameters", "parallel", "importance"):
     picture = workdir / f"search-{name}.png"
     assert picture.read_bytes().startswith(b"\x89PNG")
-  monkeypatch.setattr(search, "_draw", lambda *_: [])
   # A search that was stopped has the same trials.
   for trials in (12, 13):
     config.search.trials = trials
@@ -302,7 +304,6 @@ def random_rates(tmp_path, objective):
   return small(tmp_path, {"search.method": "random", **space})
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_cut_line_of_the_journal_is_left_out_and_damage_is_refused(
   tmp_path, objective
 ):
@@ -327,7 +328,6 @@ def test_a_cut_line_of_the_journal_is_left_out_and_damage_is_refused(
       run_search(config, tmp_path / "cut")
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_no_trial_fails_by_the_machine_or_a_signal(tmp_path, objective):
   """However often it stops, the trial can be resumed."""
   config = small(tmp_path, grid("0.2, 0.1"))
@@ -350,36 +350,20 @@ def test_no_trial_fails_by_the_machine_or_a_signal(tmp_path, objective):
   assert states(tmp_path / "s") == ["finished"] * 2
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_a_trial_too_large_for_the_memory_fails(tmp_path, objective):
-  errors = [
-    MemoryError(),
-    jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: hbm"),
-  ]
-
-  def loss(_):
-    if errors:
-      raise errors.pop()
-    return 1.0
-
-  objective(loss)
-  run_search(small(tmp_path, grid("0.3, 0.2, 0.1")), tmp_path / "s")
-  assert states(tmp_path / "s") == ["failed", "failed", "finished"]
-  error = table(tmp_path / "s")[0]["error"]
-  assert error.startswith("out of memory: model.hidden_size")
-
-
 class Crash(Exception):
   pass
 
 
-@pytest.mark.usefixtures("undrawn")
-def test_a_trial_that_kills_its_process_is_given_up(tmp_path, objective):
-  config = small(tmp_path, grid("0.2, 0.1"))
+def test_a_trial_that_kills_its_process_or_is_too_large_fails(
+  tmp_path, objective
+):
+  config = small(tmp_path, grid("0.3, 0.2, 0.1"))
+  full = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: hbm")
+  errors = {0.3: full, 0.2: Crash()}
 
   def loss(config):
-    if config.optimizer.learning_rate == 0.2:
-      raise Crash
+    if error := errors.get(config.optimizer.learning_rate):
+      raise error
     return 1.0
 
   objective(loss)
@@ -387,11 +371,12 @@ def test_a_trial_that_kills_its_process_is_given_up(tmp_path, objective):
     with pytest.raises(Crash):
       run_search(config, tmp_path / "s")
   run_search(config, tmp_path / "s")
-  assert states(tmp_path / "s") == ["failed", "finished"]
-  assert table(tmp_path / "s")[0]["error"] == "killed 3 times in one place"
+  assert states(tmp_path / "s") == ["failed", "failed", "finished"]
+  large, killed, _ = (row["error"] for row in table(tmp_path / "s"))
+  assert large.startswith("out of memory: model.hidden_size")
+  assert killed == "killed 3 times in one place"
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_trial_whose_process_died_resumes_from_its_checkpoint(
   tmp_path, monkeypatch
 ):
@@ -417,7 +402,6 @@ def test_a_trial_whose_process_died_resumes_from_its_checkpoint(
   assert "resuming from step 2\n" in log
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_trial_that_falls_behind_is_pruned(tmp_path, objective, monkeypatch):
   early = partial(optuna.pruners.MedianPruner, n_startup_trials=1)
   monkeypatch.setattr(optuna.pruners, "MedianPruner", early)
@@ -480,7 +464,6 @@ def test_workers_share_the_trials_and_one_may_be_killed(
   assert (workdir / "trials.log").exists() == (url is None)
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_database_has_the_trials_of_several_searches(tmp_path, objective):
   config = random_rates(tmp_path, objective)
   config.search.trials = 2

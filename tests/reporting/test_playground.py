@@ -37,13 +37,10 @@ def write_playground(folder, fields, symbols=SYMBOLS):
   config.update_from_flattened_dict(fields)
   experiment = experiments.build(config, {"symbols": symbols})
   rng = np.random.default_rng(1)
-  params = jax.tree.map(
-    lambda x: jnp.asarray(rng.normal(size=x.shape, scale=0.6), x.dtype),
-    shapes(experiment),
-  )
-  head = params.get("head", params)
-  name = "bias" if head is not params else "head_bias"
-  head[name] = head[name].at[END].set(-100.0)
+  draw = lambda x: rng.normal(size=x.shape, scale=0.6).astype(x.dtype)
+  params = jax.tree.map(draw, shapes(experiment))
+  head = params.get("head", {})
+  head.get("bias", params.get("head_bias"))[END] = -100
   path = folder / "playground.html"
   page = playground.build(experiment, params, config, folder.name)
   path.write_text(page, "utf-8")

@@ -94,23 +94,6 @@ def test_an_evaluation_compiles_once(runs):
   assert first and not second
 
 
-def test_lengths_in_buckets_change_no_score(runs):
-  run = runs("buckets")
-  plain = run._replace(config=tiny(run.workdir, {"data.window": 100}))
-  experiment = experiments.build(plain.config, run.experiment.vocabularies)
-  plain = plain._replace(experiment=experiment)
-  for stop in (1, 31, 33, 100, 170):
-    text = TEXT[:stop]
-    scores = run.score(text)
-    np.testing.assert_allclose(scores, plain.score(text), 1e-5, 1e-6)
-    np.testing.assert_allclose(
-      np.concatenate([[], *(p.surprisal for p in run.predict(text))]),
-      scores,
-      1e-5,
-      1e-5,
-    )
-
-
 def test_a_batch_is_widened_by_padding():
   rng = np.random.default_rng(0)
   for T, width in {1: 1, 2: 32, 32: 32, 33: 64}.items():
