@@ -4,13 +4,9 @@ import ast
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [
@@ -54,23 +50,6 @@ def test_documents_name_all_benchmarks():
   # Those that others start or import.
   parts = {f"benchmarks/{name}.py" for name in PARTS}
   assert scripts - parts <= set(COMMANDS) and "run.py" in COMMANDS
-
-
-@pytest.mark.slow
-def test_scripts_start_as_they_are_typed():
-  def start(command):
-    return subprocess.run(
-      [sys.executable, *shlex.split(command), "--help"],
-      cwd=ROOT,
-      env=ENVIRONMENT,
-      capture_output=True,
-      text=True,
-    )
-
-  with ThreadPoolExecutor(2) as pool:
-    for done in pool.map(start, COMMANDS.values()):
-      assert (done.returncode, done.stderr) == (0, ""), done
-      assert "--help" in done.stdout or "--config" in done.stdout
 
 
 IMPORTS = """

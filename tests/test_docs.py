@@ -27,7 +27,6 @@ from tests.conftest import tiny
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("**/*.md"))]
-NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 # Last parts of names that are of no module here.
 OTHERS = re.compile(
   "conll|csv|db|gz|html|jit|json|jsonl|lock|log|md|mid|npy|npz|onnx|png|py|"
@@ -133,12 +132,12 @@ def begun(tmp_path_factory):
   return folder
 
 
-@pytest.mark.parametrize("line", COMMANDS)
-def test_a_command_means_a_config_and_a_workdir(line, begun, monkeypatch):
+def test_a_command_means_a_config_and_a_workdir(begun, monkeypatch):
   monkeypatch.chdir(begun)
-  parsed = cli.define_flags()
-  assert parsed(shlex.split(line, comments=True)[1:])[1:] == []
-  command.resolve(parsed, cli.overrides_of_flags(parsed), None)
+  for line in dict.fromkeys(COMMANDS):
+    parsed = cli.define_flags()
+    assert parsed(shlex.split(line, comments=True)[1:])[1:] == [], line
+    command.resolve(parsed, cli.overrides_of_flags(parsed), None)
 
 
 def test_there_are_commands_and_no_other_ones_are_left_out():
@@ -205,27 +204,26 @@ def check_files(runs):
   } == set()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=NAMES)
-def test_links_lead_somewhere(page):
-  for target in re.findall(
-    r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text("utf-8")
-  ):
-    if not target.startswith("https://"):
-      assert os.path.exists(page.parent / target), target
-
-
-@pytest.mark.parametrize("page", PAGES[1:], ids=NAMES[1:])
-def test_what_it_names_exists(page):
-  text = page.read_text("utf-8")
-  for path in re.findall(r"`([\w.]+/[\w./]+)`", text):
-    assert path.startswith(MADE) or (ROOT / path).exists(), path
-  fields = config_lib.flat(base.get_config())
-  for name in re.findall(r"`([A-Za-z_]\w*\.[\w.]+)`", text):
-    module, *path = name.split(".")
-    if name not in fields and not OTHERS.fullmatch(path[-1]):
-      found = importlib.import_module(MODULES[module])
-      for part in path:
-        found = getattr(found, part)
+def test_links_lead_somewhere_and_names_exist():
+  faults, fields = [], config_lib.flat(base.get_config())
+  for page in PAGES:
+    text = page.read_text("utf-8")
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+      there = os.path.exists(page.parent / target)
+      if not there and not target.startswith("https://"):
+        faults.append((page, target))
+    if page == README:
+      continue
+    for path in re.findall(r"`([\w.]+/[\w./]+)`", text):
+      if not (path.startswith(MADE) or (ROOT / path).exists()):
+        faults.append((page, path))
+    for name in re.findall(r"`([A-Za-z_]\w*\.[\w.]+)`", text):
+      module, *path = name.split(".")
+      if name not in fields and not OTHERS.fullmatch(path[-1]):
+        value = importlib.import_module(MODULES[module])
+        for part in path:
+          value = getattr(value, part)
+  assert not faults
 
 
 def test_the_reference_is_made_from_the_code():

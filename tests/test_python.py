@@ -19,6 +19,7 @@ import seqrnn
 from seqrnn import experiments
 from seqrnn.config import read as config_lib
 from seqrnn.runtime import files
+from seqrnn.table import data_frame
 from seqrnn.training import train
 from tests.conftest import tiny
 
@@ -37,10 +38,10 @@ def trained(tmp_path_factory):
   return folder
 
 
-def test_the_import_is_instant_and_the_names_are_there():
+def test_the_import_is_instant_and_the_names_are_there(monkeypatch):
   code = (
-    "import seqrnn, sys; found = [m for m in ('jax', 'numpy', 'experiments')"
-    " if m in sys.modules]; assert not found, found;"
+    "import seqrnn, sys; early = [m for m in ('jax', 'numpy', 'experiments')"
+    " if m in sys.modules]; assert not early, early;"
     " assert set(seqrnn.__all__) <= set(dir(seqrnn))"
   )
   subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
@@ -48,14 +49,9 @@ def test_the_import_is_instant_and_the_names_are_there():
     assert getattr(seqrnn, name).__doc__
   with pytest.raises(AttributeError, match="no attribute 'lode'"):
     seqrnn.lode  # noqa: B018
-
-
-def test_tables_need_pandas(trained, monkeypatch):
   monkeypatch.setitem(sys.modules, "pandas", None)
-  with pytest.raises(
-    seqrnn.UserError, match="need pandas: pip install 'seqrnn"
-  ):
-    seqrnn.load(trained / "runs" / "a").metrics.head()
+  with pytest.raises(seqrnn.UserError, match="pandas: pip install 'seqrnn"):
+    data_frame([])
 
 
 def test_predictions_are_decoded(trained):
@@ -71,7 +67,6 @@ def test_predictions_are_decoded(trained):
 
 
 def test_runs_are_gathered(trained, monkeypatch, capsys):
-  pytest.importorskip("pandas")
   monkeypatch.chdir(trained)
   table = seqrnn.runs()
   assert table["run"].tolist() == ["a", "b", "c"]
@@ -93,7 +88,6 @@ def test_runs_are_gathered(trained, monkeypatch, capsys):
   found = seqrnn.runs("runs/?")
   assert found["test_loss"].tolist()[:1] == [1.5]
   assert np.isnan(found["test_loss"][1:]).all()
-  assert seqrnn.runs("runs/a", "runs/*")["run"].tolist() == ["a", "b", "c"]
   shutil.copytree("runs/a", "more/a")
   assert seqrnn.runs("runs/a", "more/a")["run"].tolist() == ["runs/a", "more/a"]
   assert capsys.readouterr().err == ""
@@ -102,7 +96,6 @@ def test_runs_are_gathered(trained, monkeypatch, capsys):
 def test_runs_that_are_broken_or_missing(
   trained, tmp_path, monkeypatch, capsys
 ):
-  pytest.importorskip("pandas")
   monkeypatch.chdir(tmp_path)
   with pytest.raises(seqrnn.UserError, match=r"runs/\*: matches no folder"):
     seqrnn.runs()
@@ -127,7 +120,6 @@ def test_runs_that_are_broken_or_missing(
 
 
 def test_a_training_from_python(trained, tmp_path, monkeypatch, capsys):
-  pytest.importorskip("pandas")
   monkeypatch.chdir(tmp_path)
   config = seqrnn.load(trained / "runs" / "a").config
   (tmp_path / "mine.json").write_bytes(config_lib.encoded(config))
@@ -155,42 +147,35 @@ def test_a_training_from_python(trained, tmp_path, monkeypatch, capsys):
   assert dict(os.environ) == environment
 
 
-@pytest.mark.parametrize(
-  ("given", "settings", "rule"),
-  [
-    ({}, {}, "--config: is missing"),
-    ({"config": {}}, {}, "config={}, workdir=None: must be names or paths"),
-    ({"config": "rn"}, {}, "--config=rn: no such file; the configs are brnn"),
-    ({"config": ConfigDict()}, {}, "workdir: is missing; a ConfigDict"),
-    (
-      {"workdir": "run"},
-      {"lr": 3},
-      "config.lr: no such field; did you mean optimizer.learning_rate?",
-    ),
-    (
-      {"workdir": "run"},
-      {"name": "sgd"},
-      "name='sgd': several groups have this field, optimizer.name,"
-      " schedule.name; name one: **{\"optimizer.name\": 'sgd'}",
-    ),
-    (
-      {"workdir": "run"},
-      {"model.hidden_size": 9},
-      "run: holds another run, model.hidden_size: 8 -> 9",
-    ),
-  ],
+MISTAKES = (
+  ({}, {}, "--config: is missing"),
+  ({"config": {}}, {}, "config={}, workdir=None: must be names or paths"),
+  ({"config": ConfigDict()}, {}, "workdir: is missing; a ConfigDict"),
+  ({"workdir": "run"}, {"lr": 3}, "config.lr: no such field; did you mean opt"),
+  (
+    {"workdir": "run"},
+    {"name": "sgd"},
+    "name='sgd': several groups have this field, optimizer.name,"
+    " schedule.name; name one: **{\"optimizer.name\": 'sgd'}",
+  ),
+  (
+    {"workdir": "run"},
+    {"model.hidden_size": 9},
+    "run: holds another run, model.hidden_size: 8 -> 9",
+  ),
 )
-def test_a_mistake_is_one_line(
-  given, settings, rule, trained, tmp_path, monkeypatch
-):
+
+
+def test_a_mistake_is_one_line(trained, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   (tmp_path / "run").symlink_to(trained / "runs" / "a")
-  with pytest.raises(seqrnn.UserError) as failed:
-    seqrnn.train(**given, **settings)
-  message = str(failed.value)
-  assert message.startswith(rule) or f"/{rule}" in message, message
-  assert "\n" not in message
-  assert failed.value._render_traceback_() == [f"error: {message}"]
+  for arguments, settings, rule in MISTAKES:
+    with pytest.raises(seqrnn.UserError) as failed:
+      seqrnn.train(**arguments, **settings)
+    message = str(failed.value)
+    assert message.startswith(rule) or f"/{rule}" in message, message
+    assert "\n" not in message
+    assert failed.value._render_traceback_() == [f"error: {message}"]
 
 
 def test_two_trainings_of_one_workdir(trained):
@@ -212,8 +197,6 @@ def test_a_script_that_workers_import_is_explained(monkeypatch):
 
 
 def test_a_search_from_python(trained, monkeypatch, tmp_path, capsys):
-  pytest.importorskip("optuna")
-  pytest.importorskip("pandas")
   monkeypatch.setattr("seqrnn.modes.search._draw", lambda *_: [])
   config = seqrnn.load(trained / "runs" / "a").config
   config.search.update(
@@ -226,12 +209,7 @@ def test_a_search_from_python(trained, monkeypatch, tmp_path, capsys):
   assert trials["state"].tolist() == ["finished"] * 2
   assert sorted(trials["optimizer.learning_rate"]) == [0.1, 0.5]
   place = trials["loss"].argmin()
-  assert study.best == {
-    "optimizer.learning_rate": trials["optimizer.learning_rate"][place]
-  }
-  best = seqrnn.load(study.workdir / "trials" / f"{place:04}")
-  loss = best.metrics["validation_loss"].min()
-  assert loss == pytest.approx(trials["loss"][place], rel=1e-6)
-  found = seqrnn.runs(study.workdir)
-  assert found.columns[:2].tolist() == ["run", "optimizer.learning_rate"]
-  np.testing.assert_allclose(found["validation_loss"], trials["loss"], 1e-6)
+  rate = trials["optimizer.learning_rate"][place]
+  assert study.best == {"optimizer.learning_rate": rate}
+  losses = seqrnn.runs(study.workdir)["validation_loss"]
+  np.testing.assert_allclose(losses, trials["loss"], 1e-6)

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import pytest
 
-from seqrnn import __main__, cli
+from seqrnn import cli
 from seqrnn.config import command
 from seqrnn.config.resolve import Facts, Machine, resolve
 from seqrnn.configs import base
@@ -213,6 +213,7 @@ def test_the_default_workdir_names_what_flags_changed(resolved):
   assert name("--config.model.hidden_size=1e1 --config.data.path=./a/b") == (
     "runs/lm-path=._a_b-hidden_size=10"
   )
+  assert name("--config.optimizer.name=sgd") == "runs/lm-optimizer.name=sgd"
   long = [name(f"--config.data.path={'x' * 300}{n}") for n in range(2)]
   assert long[0] != long[1] and max(map(len, long)) < 200
 
@@ -229,14 +230,6 @@ def test_a_run_is_used_with_the_settings_of_the_config_named(resolved):
   assert resolved(line)[0].data.path == "text.txt"  # Other data, same model.
   line = f"{LM} --workdir=lm --mode=sample --config.sample.length=7"
   assert resolved(line)[0].sample.length == 7
-
-
-def test_an_unknown_symbol_in_a_prime_is_noticed_and_no_mistake(call, capfd):
-  line = "--workdir=lm --mode=sample --config.sample.length=4"
-  assert call(f"{line} --config.sample.prime=aQbZ") == 0
-  out, err = capfd.readouterr()
-  assert err == "sample.prime: read as unknown: 'Q' 'Z'\n"
-  assert out.startswith("a\ufffdb\ufffd")
 
 
 # What runs in a process of its own, as a user's does.
@@ -353,33 +346,24 @@ except KeyboardInterrupt:
   assert (done.stdout, done.stderr) == ("interrupted\n", "")
 
 
-def shared(config, cores, mode="train"):
-  """The workers of a search, the CPU devices and the threads."""
-  config, _ = resolve(config, Facts(machine=Machine(mode, cores)))
-  return (
-    config.search.workers,
-    config.train.cpu_devices,
-    (config.train.cpu_threads),
-  )
-
-
 def test_cpu_devices_and_workers_by_the_rule():
-  for hidden_size, batch_size, cores, expected in (
-    *((256, 16, 2, 2), (257, 16, 2, 1), (256, 15, 2, 1), (256, 16, 1, 1)),
+  for size, rows, method, cores, expected in (
+    (256, 16, None, 2, (None, 2, None)),
+    (257, 16, None, 2, (None, 1, None)),
+    (256, 15, None, 2, (None, 1, None)),
+    (256, 16, None, 1, (None, 1, None)),
+    (256, 16, "tpe", 4, (4, 1, 1)),
+    (257, 16, "tpe", 4, (1, 1, None)),
+    (256, 16, "coarse", 4, (1, 2, None)),
   ):
     config = base.get_config()
-    config.model.hidden_size, config.train.batch_size = hidden_size, batch_size
-    assert shared(config, cores)[1:] == (expected, None)
-  for hidden_size, method, workers, expected in (
-    (256, "tpe", None, (4, 1, 1)),
-    (257, "tpe", None, (1, 1, None)),
-    (256, "coarse", None, (1, 2, None)),
-    (256, "tpe", 9, (9, 1, 1)),
-  ):
-    config = base.get_config()
-    config.model.hidden_size = hidden_size
-    config.search.update(method=method, workers=workers)
-    assert shared(config, 4, "search") == expected
+    config.model.hidden_size, config.train.batch_size = size, rows
+    config.search.method = method or "tpe"
+    mode = "search" if method else "train"
+    config, _ = resolve(config, Facts(machine=Machine(mode, cores)))
+    train = config.train
+    counts = config.search.workers, train.cpu_devices, train.cpu_threads
+    assert counts == expected, (size, rows, method, cores)
 
 
 @pytest.mark.usefixtures("call")
@@ -398,18 +382,6 @@ def test_cpu_devices_stay_what_they_were(home):
   assert resolved({}) == (3, 5)
   assert resolved({"train.cpu_devices": 1}) == (1, 5)
   assert resolved({"train.cpu_threads": 1}) == (3, 1)
-
-
-def test_huge_pages_are_asked_for_once(monkeypatch):
-  started = []
-  monkeypatch.setattr(os, "execv", lambda *args: started.append(args))
-  monkeypatch.setenv("GLIBC_TUNABLES", "")
-  __main__.take_huge_pages()
-  assert started == []  # The user has set it.
-  monkeypatch.delenv("GLIBC_TUNABLES")
-  for _ in range(2):
-    __main__.take_huge_pages()
-  assert len(started) == (sys.platform == "linux")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")
@@ -441,16 +413,3 @@ def test_windows_is_referred_to_wsl(call, capfd, monkeypatch):
   assert call(LM) == 2
   assert "it runs in WSL, the Windows" in capfd.readouterr().err
   assert call("--help") == 0
-
-
-def test_the_command_line_needs_nothing_that_windows_lacks():
-  script = """
-import sys
-for name in ("fcntl", "termios", "resource", "pwd", "grp"):
-  sys.modules[name] = None
-from seqrnn import cli
-from seqrnn.__main__ import take_huge_pages
-sys.exit(cli.main(["seqrnn", "--help"]))
-"""
-  done = start("-c", script)
-  assert (done.returncode, done.stderr) == (0, ""), done

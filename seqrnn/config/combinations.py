@@ -49,7 +49,8 @@ _PAIRS = {
   "model.tied excludes model.parameters": "tied weights fix the hidden size to"
   " model.embedding_size",
   "model.tied needs model.embedding_size": "tied weights need an embedding",
-  "model.embedding_path needs model.embedding_size": "vectors need a size",
+  "model.embedding_path needs model.embedding_size": "an embedding needs a"
+  " size",
   "model.embedding_scale needs model.embedding_size": "an embedding needs a"
   " size",
   "data.stateful excludes data.mapping=many_to_one": "only many_to_many hands"

@@ -193,18 +193,3 @@ def test_a_workdir_names_no_place_to_write_to(here, monkeypatch, capfd):
   assert not written & saved.keys() and "detect.labels" in saved
   for name in FIELDS:  # No path is forgotten.
     assert not name.endswith(("path", "file")) or name in config_lib.PLACES
-
-
-def test_a_name_has_the_last_parts_of_changed_fields():
-  cases = {
-    "rnn": {},
-    "rnn-hidden_size=256": {"model.hidden_size": "256"},
-    "rnn-optimizer.name=sgd": {"optimizer.name": "sgd"},
-    "rnn-seed=3": {"train.epochs": "3", "seed": "3", "sample.seed": "3"},
-    "rnn-path=a__b__": {"data.path": "a/[b]*"},
-  }
-  for expected, fields in cases.items():
-    config = base.get_config()
-    for name, value in fields.items():
-      config_lib.override(config, name, value)
-    assert command.run_name("rnn", base.get_config(), config) == expected
