@@ -52,9 +52,9 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   objective = parts.Objective(config.train.label_smoothing)
   decoder = Decoder(model.initial_carry, partial(network.next_symbol, model))
   if many_to_one:
-    decoder = Decoder(
-      partial(empty_window, data.window), partial(after_window, model)
-    )
+    # A window of nothing but padding, [B, T].
+    start = lambda B: jnp.full((B, data.window), PAD, jnp.int32)
+    decoder = Decoder(start, partial(after_window, model))
   return Experiment(
     vocabularies=vocabularies,
     init=partial(network.init, model),
@@ -91,11 +91,6 @@ def targets(batch: Batch, *, many_to_one: bool) -> Batch:
   if read is not None:
     asked |= {"read": read[:, :-1], "truth": pick(read)}
   return asked | batch
-
-
-def empty_window(length: int, batch_size: int) -> jax.Array:
-  """The window of a decoder before any symbol, [B, T]."""
-  return jnp.full((batch_size, length), PAD, jnp.int32)
 
 
 def after_window(

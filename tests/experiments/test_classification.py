@@ -13,12 +13,13 @@ from seqrnn.config import read as config_lib
 from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiments import classification
-from seqrnn.modes import evaluate, predict
+from seqrnn.modes import evaluate
 from seqrnn.runtime import sharding
 from seqrnn.scoring import evaluation
 from seqrnn.scoring.predictions import predictions
 from seqrnn.training import train
 from tests.conftest import tiny
+from tests.experiments import test_tagging
 from tests.models.test_cells import normal
 
 LETTERS = {"low": "abc", "high": "xyz", "rare": "mno"}
@@ -60,12 +61,8 @@ def texts_of(run, split):
 
 
 def predicted(run, **settings):
-  """The rows of predictions.csv."""
-  config = run.config.copy_and_resolve_references()
-  config.predict.update(settings)
-  predict.run(experiments.build, config, run.workdir)
-  with (run.workdir / "predictions.csv").open() as file:
-    return list(csv.DictReader(file))
+  """The rows of predictions.csv, one a text."""
+  return [row for [row] in test_tagging.predicted(run, **settings)]
 
 
 def test_it_learns_and_records_its_macro_f1(run):

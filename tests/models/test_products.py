@@ -79,23 +79,18 @@ def test_float32_is_exact_in_all_that_uses_a_model(tmp_path):
     assert set(stablehlo.products(use())) == {"HIGHEST"}, model
 
 
-@pytest.mark.parametrize(
-  ("kind", "platform", "expected"),
-  [
+def test_factors_are_rounded_as_the_config_says(tmp_path):
+  for kind, platform, expected in (
     ("tf32", "cuda", "tf32"),
     ("tf32", "tpu", "HIGH"),
     ("bfloat16", "cuda", "bf16"),
     ("tf32", "cpu", "f32"),
-  ],
-)
-def test_factors_are_rounded_as_the_config_says(
-  kind, platform, expected, tmp_path
-):
-  rounded = {"model.products": kind}
-  step, _ = programs(tmp_path, "language_model", platform, **rounded)
-  # The gradient of a table is a sum: a product with a factor of 0 or 1.
-  exact = "f32" if platform == "cpu" else "HIGHEST"
-  assert set(stablehlo.products(step())) == {expected, exact}
+  ):
+    folder, rounded = tmp_path / f"{kind} {platform}", {"model.products": kind}
+    step, _ = programs(folder, "language_model", platform, **rounded)
+    # The gradient of a table is a sum: a product with a factor of 0 or 1.
+    exact = "f32" if platform == "cpu" else "HIGHEST"
+    assert set(stablehlo.products(step())) == {expected, exact}
 
 
 @pytest.mark.parametrize(
