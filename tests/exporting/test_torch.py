@@ -24,6 +24,7 @@ from tests.exporting.models import (
   predict,
   write_run,
 )
+from tests.scoring.oracle import lstm
 from tests.test_docs import blocks
 
 pytest.importorskip("safetensors")
@@ -75,22 +76,16 @@ def test_an_export_comes_back_to_the_bit(exported, tmp_path, name):
   jax.tree.map(np.testing.assert_array_equal, run.params, params)
 
 
-def lstm(state, ids):
+def logits_of(state, ids):
   """The logits of an embedding, two LSTMs and a linear layer, in NumPy."""
-  sigmoid = lambda a: 1 / (1 + np.exp(-a))
   x_TD = state["embedding.weight"][ids]
   for depth in range(2):
     W, R, b, c = (
       state[f"lstm.{kind}_l{depth}"]
       for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     )
-    h, c_H, outputs = np.zeros(R.shape[1]), np.zeros(R.shape[1]), []
-    for x in x_TD:
-      i, f, g, o = np.split(W @ x + b + R @ h + c, 4)
-      c_H = sigmoid(f) * c_H + sigmoid(i) * np.tanh(g)
-      h = sigmoid(o) * np.tanh(c_H)
-      outputs.append(h)
-    x_TD = np.array(outputs)
+    cell = {"input_kernel": {"kernel": W.T}, "recurrent_kernel": R.T}
+    x_TD = lstm({**cell, "bias": b + c}, x_TD)
   return x_TD @ state["linear.weight"].T + state["linear.bias"]
 
 
@@ -115,7 +110,7 @@ def test_the_guide_puts_weights_of_torch_in(tmp_path, monkeypatch):
   names = {}
   exec(blocks("howto/export.md")[-1], names)
   ids = [symbols.index(s) for s in "hello world"]
-  logits = lstm(state, ids)
+  logits = logits_of(state, ids)
   logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
   expected = [-logs[n, i] for n, i in enumerate(ids[1:])]
   found = names["run"].score("hello world")

@@ -83,10 +83,8 @@ def test_all_texts_are_valid(tmp_path, content):
 
 
 REFUSED = [
-  ([], "# must be an object with a type"),
   ({}, "# has type=None; it must be one of array, boolean, integer"),
   ({"type": ["null", "text"]}, "# has type=['null', 'text']; it must be"),
-  ({"type": [{}]}, "# has type=[{}]; it must be one of"),
   ({"type": "integer", "minimum": 3}, "# has minimum, which is not supported"),
   ({"type": "object"}, "# is an object, and needs properties"),
   ({"$ref": "b.json"}, "# has a $ref, which must begin with #/$defs/"),
@@ -95,23 +93,14 @@ REFUSED = [
     "outlines-core refuses it: ",
   ),
   ({"enum": []}, "# has enum, which must be a list of one or more"),
-  ({"anyOf": "ab"}, "# has anyOf, which must be a list"),
-  (
-    {"type": "array", "items": {"type": "string", "pattern": "a.*"}},
-    "#/items/pattern can match what JSON must escape",
-  ),
+  ({"type": "string", "pattern": "a.*"}, "#/pattern can match what JSON must"),
   ({"type": "string", "pattern": "(?=a)"}, "it has an anchor"),
   ({"type": "string", "pattern": 5}, "is no JSON schema: "),
   ({"type": "string", "pattern": "a", "maxLength": 2}, "# has a pattern, and"),
-  ({"type": "string", "minLength": -1}, "# has minLength or maxLength, which"),
   ({"type": "string", "minLength": 3, "maxLength": 2}, "# has minLength or"),
-  (
-    {"type": "array", "prefixItems": [{"type": "null"}], "minItems": 2},
-    "# is an array, and needs items, or prefixItems alone",
-  ),
+  ({"type": "array", "prefixItems": [], "minItems": 2}, "# is an array, and"),
   ({"type": "object", "properties": {"a\n": {"type": "null"}}}, "#: 'a\\n' is"),
   ({"type": "object", "properties": {}, "required": ["a"]}, "#: 'a' is no pr"),
-  ({"type": "object", "properties": 5}, "is no JSON schema: "),
 ]
 
 
