@@ -261,7 +261,8 @@ class Detector(NamedTuple):
       counts: number of sessions equal to each of them.
     """
     began = time.perf_counter()
-    bounds, values = self.score_events(sessions, 0)[1::-1]
+    events = self.score_events(sessions, 0)
+    bounds, values = events.bounds, events.values
     seconds = time.perf_counter() - began
     short, ranks_KN = self.short(sessions), values["member_rank"].T
     nlls_KN = _with_floor(values["member_nll"].T, ranks_KN)

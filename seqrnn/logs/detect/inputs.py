@@ -62,11 +62,7 @@ def read_sessions(
     sessions = data.read_sessions(config, names, settings.path, trained=trained)
   if anomalous_path is not None:
     anomalous = data.read_sessions(
-      config,
-      names,
-      anomalous_path,
-      "detect.anomalous_path",
-      trained,
+      config, names, anomalous_path, "detect.anomalous_path", trained
     )
     sessions = concatenate(
       [set_label(sessions, False), set_label(anomalous, True)]

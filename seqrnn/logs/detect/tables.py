@@ -20,7 +20,7 @@ from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.errors import counted, escaped
 from seqrnn.logs.detect import inputs
 from seqrnn.logs.detect.calibration import NormalScores
-from seqrnn.logs.detect.conformal import beta_interval, event_rate
+from seqrnn.logs.detect.conformal import beta_interval
 from seqrnn.logs.detect.detector import Detector
 from seqrnn.logs.detect.findings import (
   SEVERITIES,
@@ -293,26 +293,23 @@ def calibration_lines(normal: NormalScores, settings: Config) -> list[str]:
       f" standard combination {choice.standard:.3f}"
     )
   lines.append(f"combined score: {words} ({why})")
-  for name, calibration, rate, item in (
-    ("rate", normal.scores[COMBINED], settings.rate, "session"),
-    ("event_rate", normal.events, event_rate(settings), "event"),
-  ):
-    line = (
-      f"detect.{name}={rate:g}: {calibration.n:,} normal {item}s resolve rates"
-      f" from {calibration.resolution:.2g}"
+  rate, calibration, item = settings.rate, normal.scores[COMBINED], "session"
+  if settings.rule == "events":
+    calibration, item = normal.events, "event"
+  line = (
+    f"detect.rate={rate:g}: {calibration.n:,} normal {item}s resolve rates from"
+    f" {calibration.resolution:.2g}"
+  )
+  if rate < calibration.resolution:
+    print(
+      f"detect.rate={rate:g}: below {calibration.resolution:.2g}, so this rate"
+      f" flags no {item}; it needs more normal {item}s",
+      file=sys.stderr,
     )
-    # Events of one session are not independent.
-    if item == "session" and rate >= calibration.resolution:
-      low, high = beta_interval(rate, calibration.n)
-      line += f"; 95% interval of the true rate: {low:.2g} to {high:.2g}"
-    if rate < calibration.resolution:
-      print(
-        f"detect.{name}={rate:g}: below {calibration.resolution:.2g}, so this"
-        f" rate flags no {item}; it needs more normal {item}s",
-        file=sys.stderr,
-      )
-    lines.append(line)
-  return lines
+  elif item == "session":  # Events of one session are not independent.
+    low, high = beta_interval(rate, calibration.n)
+    line += f"; 95% interval of the true rate: {low:.2g} to {high:.2g}"
+  return [*lines, line]
 
 
 def print_findings(
