@@ -139,15 +139,16 @@ def inject(
   count = round(share * len(order))
   normal = set_label(sessions.take(np.sort(order[count:])), False)
   parts = [normal._replace(line_labels=np.zeros(len(normal.ids), bool))]
-  kinds = [np.full(len(normal.names), "")]
+  kinds = [""]
   for number, kind in enumerate(anomalies.KINDS):
     some = np.sort(order[:count][number :: len(anomalies.KINDS)])
     if len(some):
       parts.append(anomalies.inject(rng, sessions.take(some), kind))
-      kinds.append(np.full(len(parts[-1].names), kind))
+      kinds.append(kind)
   mixed = concatenate(parts)
   order = rng.permutation(len(mixed.names))
-  return mixed.take(order), np.concatenate(kinds)[order]
+  each = np.repeat(kinds, [len(part.names) for part in parts])
+  return mixed.take(order), each[order]
 
 
 def inject_each(

@@ -131,18 +131,14 @@ def test_average_precision(monkeypatch):
   rng = np.random.default_rng(0)
   model = judged(rng, {"max"}, n=380, kinds=1)
   # 40 anomalies beside 380 sessions, weighted as 5 % of all.
+  labels = np.arange(420) >= 380
+  weights = np.where(labels, 0.05 / 40, 0.95 / 380)
   for name in ("max", "mean"):
-    combination = Combination((name,), "fisher")
-    normal, injected = (
-      model.normal[name].round(1),
-      model.injected[name].round(1),
-    )
-    rounded = model._replace(normal={name: normal}, injected={name: injected})
-    scores = np.append(normal, injected)
-    labels = np.append(np.zeros(380), np.ones(40))
-    weights = np.append(np.full(380, 0.95 / 380), np.full(40, 0.05 / 40))
+    pair = [x[name].round(1) for x in (model.normal, model.injected)]
+    normal, injected = ({name: scores} for scores in pair)
+    rounded = model._replace(normal=normal, injected=injected)
     expected = metrics.average_precision_score(
-      labels, scores, sample_weight=weights
+      labels, np.concatenate(pair), sample_weight=weights
     )
-    found = selection._precision(rounded, combination)
+    found = selection._precision(rounded, Combination((name,), "fisher"))
     assert found == pytest.approx(expected)
