@@ -51,11 +51,6 @@ class Request(NamedTuple):
     asked = self.batch_size is None and not self.ordered
     return named and asked and self.epoch is not None
 
-  @property
-  def has_places(self) -> bool:
-    """Whether batches hold `document` and `place`."""
-    return self.batch_size is not None or self.placed or self.named
-
 
 class Segments:
   """The documents of a run, encoded and cut; a file is read when needed."""
@@ -152,7 +147,7 @@ def cut(
     batch["weight"] = counts[batch["document"], None]
     # Every window starts from the zero carry.
     batch.setdefault("reset", np.ones(len(batch["segment"]), bool))
-    if not request.has_places:
+    if not (request.batch_size or request.placed or request.named):
       del batch["document"], batch["place"]
     return batch
 
