@@ -1,6 +1,7 @@
 """Documents: sequences of symbols, as objects or as a corpus of ids."""
 
 import bisect
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -73,23 +74,19 @@ class Corpus(NamedTuple):
     return "".join(symbols) if self.unit in ("char", "byte") else symbols
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Names(Sequence):
   """Names of documents, made when they are indexed: `file` or `file:line`.
 
   Attributes:
     files: the name of each file.
-    firsts: int64, the first document of each file.
+    firsts: the first document of each file.
     lines: int64 [documents], in its file, from 1; 0: the document is the file.
   """
 
-  def __init__(
-    self,
-    files: Sequence[str],
-    firsts: Sequence[int] | np.ndarray,
-    lines: np.ndarray,
-  ):
-    self.files, self.lines = files, lines
-    self.firsts = np.asarray(firsts, np.int64)
+  files: Sequence[str]
+  firsts: Sequence[int]
+  lines: np.ndarray
 
   def __len__(self) -> int:
     return len(self.lines)
