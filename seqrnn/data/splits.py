@@ -56,10 +56,8 @@ class Pieces:
   @property
   def are_documents(self) -> bool:
     """Whether each is all of a document that the corpus has."""
-    bounds = self.corpus.bounds
-    return np.array_equal(self.starts, bounds[self.document]) and (
-      np.array_equal(self.stops, bounds[self.document + 1])
-    )
+    sizes = np.diff(self.corpus.bounds)[self.document]
+    return np.array_equal(self.stops - self.starts, sizes)
 
   def documents(self) -> Iterator[Document]:
     """The pieces one by one, as Python objects."""
