@@ -106,6 +106,3 @@ def test_gaps_with_lengths_are_filled(alphabet, capsys):
   np.testing.assert_allclose(scores, [one.score for one in found], rtol=1e-4)
   config.predict.text = None
   assert alphabet.fill("abc_{3}gh_bcd") == found
-  [best] = alphabet.fill("abcd_fgh", top_k=1)
-  [_, _, _, _, target, *_] = alphabet.predict("abcd_fgh")[0].likely
-  assert best.gaps == [target[0]] == ["e"]

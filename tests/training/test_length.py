@@ -7,10 +7,9 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.resolve import Facts, resolve
 from seqrnn.configs import base, brnn, rnn, text_generation
 from seqrnn.modes.train import advice
-from seqrnn.training import train
+from seqrnn.training import setup
 from seqrnn.training.checkpoint import Position
 from tests.conftest import tiny
-from tests.modes.test_train import LONG, build, rows
 
 
 def limited(config, steps_per_epoch, total_steps):
@@ -69,17 +68,25 @@ def test_a_short_training_ends_with_advice():
 
 
 def test_a_run_records_the_fields_that_it_limits(tmp_path, capsys):
-  fields = LONG | {"train.adapt_to_length": True, "train.eval_every": 100}
+  fields = {
+    "train.adapt_to_length": True,
+    "train.batches_per_epoch": 2,
+    "train.eval_every": 100,
+    "train.epochs": 3,
+  }
   config: Any = tiny(tmp_path, fields)
-  train.fit(build, config, tmp_path / "run")
-  assert [row["step"] for row in rows(tmp_path / "run")] == ["5", "10"]
-  out = capsys.readouterr().out
+  workdir = tmp_path / "run"
+  workdir.mkdir()
+  started = setup.make_training(experiments.build, config, workdir)
+  assert started.config.train.eval_every == 2
   assert (
-    "for only 10 steps, the model is evaluated every 5 steps, not 100"
+    "for only 6 steps, the model is evaluated every 2 steps, not 100"
     " (train.eval_every; train.adapt_to_length)\n"
-  ) in out
-  config.train.epochs = 3
-  train.fit(build, config, tmp_path / "run")
-  assert [row["step"] for row in rows(tmp_path / "run")] == ["5", "10", "15"]
-  recorded = config_lib.read_fields(tmp_path / "run" / "config.json")
-  assert recorded["train.eval_every"] == 5
+  ) in capsys.readouterr().out
+  setup.write_record(started.config, started.experiment, workdir)
+  # A longer training, too: the run keeps them.
+  config.train.epochs = 60
+  config = setup.check_owner(config, workdir)
+  resumed = setup.make_training(experiments.build, config, workdir)
+  assert resumed.config.train.eval_every == 2
+  assert resumed.total_steps == 120
