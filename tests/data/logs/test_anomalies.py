@@ -5,7 +5,7 @@ import pytest
 
 from seqrnn.data.logs.anomalies import KINDS, inject
 from seqrnn.data.logs.sessions import Sessions
-from tests.logs.detect.test_baselines import made
+from tests.logs.detect.test_baselines import random_sessions
 
 
 def check(kind, before, after, marks):
@@ -34,7 +34,7 @@ def check(kind, before, after, marks):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kind_is_what_it_says(kind):
   rng = np.random.default_rng(0)
-  normal = made(rng, 200, 5)
+  normal = random_sessions(rng, 200, 5)
   injected = inject(np.random.default_rng(1), normal, kind)
   events = np.split(normal.ids, normal.bounds[1:-1])
   before = dict(zip(normal.names, (x.tolist() for x in events), strict=True))

@@ -10,7 +10,7 @@ from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.logs.detect.scores import BASELINES, Chain
 
 
-def made(rng, count, symbols):
+def random_sessions(rng, count, symbols):
   """Random sessions of 1 to 9 events, the ids from UNKNOWN on."""
   sizes = rng.integers(1, 10, count)
   ids = rng.choice(
@@ -66,9 +66,9 @@ class Slow:
 def data():
   """Sessions to learn from, and others with unknown events, and short ones."""
   rng = np.random.default_rng(0)
-  train = made(rng, 80, 4)
+  train = random_sessions(rng, 80, 4)
   train = train._replace(ids=train.ids + 1)  # Without UNKNOWN.
-  test = made(rng, 60, 6)
+  test = random_sessions(rng, 60, 6)
   return train, test._replace(ids=test.ids + test.ids % 2 * 90)
 
 
@@ -77,8 +77,8 @@ def test_a_chain_is_that_of_its_formula(data, order):
   train, test = data
   slow = Slow(lists(train), order)
   expected = [slow(session) for session in lists(test)]
-  found = Chain(train, order).probabilities(test)
-  np.testing.assert_allclose(found, np.concatenate(expected), rtol=1e-12)
+  values = Chain(train, order).probabilities(test)
+  np.testing.assert_allclose(values, np.concatenate(expected), rtol=1e-12)
   name = f"markov_{order}" if order else "naive_bayes"
   np.testing.assert_allclose(
     BASELINES[name](train)(test),
@@ -142,8 +142,8 @@ def test_a_baseline_is_what_it_says(data, oracle):
     names=[*test.names, "long"],
   )
   expected = [oracle(lists(train), session) for session in lists(test)]
-  found = BASELINES[oracle.__name__](train)(test)
-  np.testing.assert_allclose(found, expected, rtol=1e-12)
+  values = BASELINES[oracle.__name__](train)(test)
+  np.testing.assert_allclose(values, expected, rtol=1e-12)
   assert len(set(expected)) > 1
 
 
@@ -151,11 +151,11 @@ def test_a_baseline_is_what_it_says(data, oracle):
 def test_a_score_depends_on_nothing_beside_the_session(data, name):
   train, test = data
   score = BASELINES[name](train)
-  found = score(test)
-  order = np.random.default_rng(3).permutation(len(found))
-  assert found.dtype == np.float64 and np.isfinite(found).all()
-  assert (score(test.take(order)) == found[order]).all()
-  assert (score(test.take(np.array([7]))) == found[7]).all()
+  values = score(test)
+  order = np.random.default_rng(3).permutation(len(values))
+  assert values.dtype == np.float64 and np.isfinite(values).all()
+  assert (score(test.take(order)) == values[order]).all()
+  assert (score(test.take(np.array([7]))) == values[7]).all()
 
 
 def cut(sessions, seed):
@@ -179,9 +179,9 @@ def test_what_a_log_cuts_is_not_scored(data):
     assert mean[j] == pytest.approx(-np.mean(np.log(p)) if p else 0)
     assert 0 <= novel[j] <= 1
     if not (begins and ends):
-      own = Counter(x if x in known else None for x in session)
-      common = max((own & other).total() for other in whole)
-      distance = (own.total() - common) / (own.total() + common)
+      counted = Counter(x if x in known else None for x in session)
+      common = max((counted & other).total() for other in whole)
+      distance = (counted.total() - common) / (counted.total() + common)
       assert counts[j] == pytest.approx(distance)
       assert size[j] == max(len(session) - longest, 0)
   assert mean.min() == 0 and 0 < counts.max() <= 1

@@ -40,12 +40,12 @@ def test_p_values_count_what_scores_as_high(seed):
   p = [(1 + sum(c >= s for c in every)) / (n + 1) for s in scores]
   np.testing.assert_allclose(calibration.p_values(scores), p)
   # Of a normal one: against all others, as if it were new.
-  own = [
+  p = [
     (1 + sum(c >= s for c in np.delete(every, np.argmax(every == s)))) / n
     for s in normal
   ]
   np.testing.assert_allclose(
-    np.exp(-calibration.neg_log_p(normal, leave_one_out=True)), own
+    np.exp(-calibration.neg_log_p(normal, leave_one_out=True)), p
   )
   for rate in (1e-4, 1 / (n + 1), 3 / (n + 1), 0.05, 0.3, n / (n + 1), 0.9999):
     flags = is_flagged(calibration.p_values(scores), rate)
@@ -87,9 +87,9 @@ def test_neg_log_p_goes_on_beyond_all_normal_scores(seed):
     Calibration(np.delete(every, i)).neg_log_p(every[i : i + 1])[0]
     for i in range(len(every))
   ]
-  own = Calibration(every).neg_log_p(every, leave_one_out=True)
-  np.testing.assert_allclose(own, expected)
-  assert own.argmax() == len(every) - 1
+  neg_log_p = Calibration(every).neg_log_p(every, leave_one_out=True)
+  np.testing.assert_allclose(neg_log_p, expected)
+  assert neg_log_p.argmax() == len(every) - 1
 
 
 @pytest.mark.parametrize("how", ["min", "fisher"])
@@ -101,9 +101,9 @@ def test_what_is_combined_is_flagged_at_the_rate(how):
     normal, new = rng.exponential(size=(3, n)), rng.exponential(size=(3, 200))
     parts = [Calibration(scores) for scores in normal]
 
-    def combined(all_scores, own, parts=parts):
+    def combined(all_scores, is_normal, parts=parts):
       neg_log_p = [
-        part.neg_log_p(scores, own)
+        part.neg_log_p(scores, is_normal)
         for part, scores in zip(parts, all_scores, strict=True)
       ]
       return combine(neg_log_p, how)
@@ -122,7 +122,7 @@ def test_scores_of_several_models_are_compared_with_those_of_each(seed):
   every = [np.repeat(s, c) for s, c, _ in parts]
   n = sum(map(len, every))
   count = [
-    sum((own >= s).sum() for own, s in zip(every, column, strict=True))
+    sum((x >= s).sum() for x, s in zip(every, column, strict=True))
     for column in scores_KD.T
   ]
   p = cross.p_values(scores_KD)
@@ -132,7 +132,7 @@ def test_scores_of_several_models_are_compared_with_those_of_each(seed):
   np.testing.assert_allclose(neg_log_p[inside], -np.log(p[inside]))
   assert neg_log_p[-1] == np.inf
   # Above all scores of all models: extrapolated, in the order of the scores.
-  high = np.stack([own.max() + np.array([0.1, 1.0, 3.0]) for own in every])
+  high = np.stack([x.max() + np.array([0.1, 1.0, 3.0]) for x in every])
   assert (np.diff(cross.neg_log_p(high)) > 0).all()
   assert cross.neg_log_p(high)[0] > -np.log(cross.resolution)
 
@@ -153,8 +153,8 @@ def test_scores_without_a_spread_have_an_neg_log_p(normal):
   calibration = Calibration(np.array(normal, float))
   neg_log_p = calibration.neg_log_p(np.array([-1.0, 0.5, np.inf]))
   assert not np.isnan(neg_log_p).any() and np.all(np.diff(neg_log_p) >= 0)
-  own = calibration.neg_log_p(np.array(normal, float), leave_one_out=True)
-  assert not np.isnan(own).any()
+  neg_log_p = calibration.neg_log_p(np.array(normal, float), leave_one_out=True)
+  assert not np.isnan(neg_log_p).any()
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -176,7 +176,7 @@ def test_figures_are_those_of_scikit_learn(seed):
   labels = rng.random(300) < 0.2
   scores = np.round(rng.normal(size=300) + labels, 1)  # With ties.
   flags = (scores > 1) ^ (rng.random(300) < 0.05)
-  found = evaluation.metrics(evaluation.tally(scores, flags, labels))
+  metrics = evaluation.metrics(evaluation.tally(scores, flags, labels))
   false, true, _ = sklearn.roc_curve(labels, scores, drop_intermediate=False)
   precision, recall, _ = sklearn.precision_recall_curve(labels, scores)
   best = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
@@ -192,11 +192,11 @@ def test_figures_are_those_of_scikit_learn(seed):
     "recall_at_0.05": true[false <= 0.05].max(),
     "oracle_f1": best.max(),
   }
-  assert found == pytest.approx(expected)
+  assert metrics == pytest.approx(expected)
   none = np.zeros(300, bool)
-  found = evaluation.metrics(evaluation.tally(np.zeros(300), none, labels))
-  assert found["f1"] == found["precision"] == found["mcc"] == 0
-  assert found["auroc"] == 0.5
+  metrics = evaluation.metrics(evaluation.tally(np.zeros(300), none, labels))
+  assert metrics["f1"] == metrics["precision"] == metrics["mcc"] == 0
+  assert metrics["auroc"] == 0.5
 
 
 def test_the_bootstrap_knows_how_sure_a_share_is():

@@ -77,9 +77,9 @@ def test_severity_counts_signs(settings):
     short=short,
   )
   scored.scores["mean"] = np.where(score_KD == 100, 98, 99.5)
-  own = CrossCalibration([Calibration(np.arange(1.0, 100))] * 4)
+  one = CrossCalibration([Calibration(np.arange(1.0, 100))] * 4)
   normal: Any = SimpleNamespace(
-    scores=dict.fromkeys(("combined", "max", "mean", "unknown"), own),
+    scores=dict.fromkeys(("combined", "max", "mean", "unknown"), one),
     events=CrossCalibration([Calibration(np.arange(999) / 10)] * 4),
     combined=lambda scores: scores["max"],
     choice=SimpleNamespace(combination=(("mean", "max"), "min")),

@@ -79,10 +79,10 @@ def scored():
 
 def test_every_session_names_the_line_of_its_worst_event(scored, tmp_path):
   """Where the end is the worst event, the last line is named."""
-  found = scored([1.0, 1, 1, 19, 2])
-  assert [found.worst_position(d) for d in range(2)] == [0, 0]
-  found = scored([1.0, 1, 3, 2, 19])
-  tables.write_sessions(found, group_incidents(found), tmp_path)
+  findings = scored([1.0, 1, 1, 19, 2])
+  assert [findings.worst_position(d) for d in range(2)] == [0, 0]
+  findings = scored([1.0, 1, 3, 2, 19])
+  tables.write_sessions(findings, group_incidents(findings), tmp_path)
   columns = ("line", "first_alarm", "incident")
   rows = list(tables.read_csv_table(tmp_path / "sessions.csv"))
   assert [tuple(map(row.get, columns)) for row in rows] == [
@@ -110,7 +110,7 @@ def test_flagged_sessions_with_like_surprising_events_are_an_incident(tmp_path):
   flat = [event for one in events for event in one]
   ids = np.array(["abcd".index(e[0]) for e in flat], np.int32) + UNKNOWN + 1
   bounds = np.cumsum([0, *map(len, events)])
-  found = findings_of(
+  findings = findings_of(
     data.Sessions(ids, bounds, list(sessions)),
     Vocabulary("session", tuple("abcd")),
     [float(event[1:]) for event in flat],
@@ -120,9 +120,9 @@ def test_flagged_sessions_with_like_surprising_events_are_an_incident(tmp_path):
     severity=[1, 2, 2, 1, 0, 1, 3],
     counts=[1, 1, 4, 1, 1, 1, 1],
   )
-  grouped = group_incidents(found)
+  grouped = group_incidents(findings)
   assert [one.members for one in grouped] == [[6], [1, 2], [3, 0], [5]]
-  tables.write_incidents(found, grouped, tmp_path)
+  tables.write_incidents(findings, grouped, tmp_path)
   names = ("severity", "sessions", "p_value", "event", "example", "before")
   rows = tables.read_csv_table(tmp_path / "incidents.csv")
   assert [tuple(map(row.get, names)) for row in rows] == [
@@ -143,8 +143,8 @@ def printed(print_lines, *args):
 
 
 def test_a_session_is_printed_with_the_events_around_its_worst_one(scored):
-  found = scored([1.0, 1, 1, 9, 2])
-  lines = printed(tables.print_findings, found, group_incidents(found))
+  findings = scored([1.0, 1, 1, 9, 2])
+  lines = printed(tables.print_findings, findings, group_incidents(findings))
   one = ["medium, one improbable event, p 0.01, 13.0 bits, 1 session"]
   one += ["  a.log:5, line 5", "  ? boom now"]
   # Unknown events are printed as they were read.

@@ -182,8 +182,8 @@ def test_lines_of_sessions_are_masked_but_not_changed():
   none: Any = None
   for pattern, shown in (("<secrets>", "login <masked>"), ("", "login a@b.cd")):
     masks = redaction(pattern)
-    found = findings.Findings(sessions, none, none, masks, none, none)
-    assert [found.as_read(1, n) for n in range(3)] == ["x", shown, None]
+    one = findings.Findings(sessions, none, none, masks, none, none)
+    assert [one.as_read(1, n) for n in range(3)] == ["x", shown, None]
   assert [*sessions.as_read] == ["login a@b.cd", "x", "login a@b.cd"]
 
 

@@ -30,8 +30,8 @@ def left_out(scores, model, most=0.1, usable=None):
 @pytest.mark.parametrize("seed", range(5))
 def test_a_second_mode_is_left_out(seed):
   scores, model, anomalous = scores_of(np.random.default_rng(seed), 20)
-  found = left_out(scores, model)
-  assert found[anomalous].mean() > 0.95 and found[~anomalous].mean() < 0.01
+  out = left_out(scores, model)
+  assert out[anomalous].mean() > 0.95 and out[~anomalous].mean() < 0.01
   assert not left_out(scores, model, most=0.0).any()
 
 
@@ -55,8 +55,8 @@ def test_equal_sessions_are_no_evidence():
   scores = np.append(rng.gamma(3, 0.5, 500), 9.0)
   counts = np.append(np.ones(500, int), 40)  # One rare kind of session.
   every = np.ones(501, bool)
-  found, _ = clean(scores, counts, np.zeros(501, int), every, 0.2)
-  assert not found.any()
+  out, _ = clean(scores, counts, np.zeros(501, int), every, 0.2)
+  assert not out.any()
 
 
 def test_unusable_sessions_stay():
@@ -81,9 +81,9 @@ def judged(rng, good, n=300, kinds=2):
 def test_the_score_that_finds_the_anomalies_is_chosen():
   rng = np.random.default_rng(0)
   models = [judged(rng, {"markov_5"}) for _ in range(3)]
-  found = selection.choose(models)
-  assert "markov_5" in found.combination.names
-  assert found.precision > 1.15 * found.standard
+  choice = selection.choose(models)
+  assert "markov_5" in choice.combination.names
+  assert choice.precision > 1.15 * choice.standard
 
 
 def test_without_a_better_one_it_is_the_standard():
@@ -100,7 +100,7 @@ def test_without_a_better_one_it_is_the_standard():
 def test_noise_does_not_replace_the_standard():
   rng = np.random.default_rng(1)
   chosen = [selection.choose([judged(rng, set(), n=100)]) for _ in range(30)]
-  assert sum(found.replaced for found in chosen) <= 2
+  assert sum(choice.replaced for choice in chosen) <= 2
   assert all(c.replaced == (c.combination != STANDARD) for c in chosen)
   # Its precision is that of chance.
   level = [selection._precision(judged(rng, set()), STANDARD) for _ in chosen]
@@ -112,9 +112,9 @@ def test_the_highest_normal_scores_do_not_count(monkeypatch):
   model = judged(np.random.default_rng(0), {"max"})
   model.normal["max"][:5] = 99.0  # Of 300.
   one = Combination(("max",), "fisher")
-  found = selection._precision(model, one)
+  precision = selection._precision(model, one)
   monkeypatch.setattr(selection, "_TRIMMED", 0.0)
-  assert found > selection._precision(model, one) + 0.2
+  assert precision > selection._precision(model, one) + 0.2
 
 
 def test_without_a_model_that_can_judge_it_is_the_standard():
@@ -140,5 +140,5 @@ def test_average_precision(monkeypatch):
     expected = metrics.average_precision_score(
       labels, np.concatenate(pair), sample_weight=weights
     )
-    found = selection._precision(rounded, Combination((name,), "fisher"))
-    assert found == pytest.approx(expected)
+    precision = selection._precision(rounded, Combination((name,), "fisher"))
+    assert precision == pytest.approx(expected)
