@@ -163,26 +163,28 @@ def test_passes_go_round_and_each_window_is_once_in_one(
 
 
 def test_an_order_is_of_its_seed_epoch_and_pass_alone():
-  sequences = make_sequences([50, 3, 70])
+  # A window each: 38 batches of 8.
+  sequences = make_sequences(np.random.default_rng(0).integers(2, 20, 304))
 
-  def order(key, samples=None):
-    batches = windows(sequences, Shape(5, 1), 7, Epoch(0, key, samples))
+  def order(buckets, key, samples=None):
+    epoch = Epoch(0, key, samples, buckets)
+    batches = windows(sequences, Shape(20, 20), 8, epoch)
     # Last one first: no batch depends on those before it.
-    return np.concatenate([b["segment"] for b in [*reversed(batches)][::-1]])
+    return [tuple(batch["place"]) for batch in batches[::-1]][::-1]
 
-  total = 46 + 1 + 66
-  first = order((1, 2))
-  assert np.array_equal(first, order((1, 2)))
-  assert not np.array_equal(first, order((1, 3)))
-  assert not np.array_equal(first, order((2, 2)))
-  # A whole pass is the same, whatever number of samples is asked for.
-  twice = order((1, 2), 2 * total)
-  assert np.array_equal(twice[:total], first[:total])
-  assert not np.array_equal(twice[total : 2 * total], first[:total])
+  for buckets in (None, 4):
+    first = order(buckets, (1, 2))
+    assert len(first) == 38 and first == order(buckets, (1, 2))
+    for key in ((1, 3), (2, 2)):  # Not the same rows side by side.
+      assert not {*first} & {*order(buckets, key)}
+    # A whole pass is the same, whatever number of samples is asked for.
+    twice = order(buckets, (1, 2), 2 * 304)
+    assert twice[:38] == first != twice[38:]
+    assert sorted(sum(twice[38:], ())) == sorted(sum(first, ()))
   # So that an epoch can be repeated anywhere.
-  rows = shuffle(np.arange(total), total, (1, 2, 0))
-  ordered = windows(sequences, Shape(5, 1), total, Epoch())[0]
-  assert np.array_equal(first[:total], ordered["segment"][rows])
+  rows = shuffle(np.arange(304), 304, (1, 2, 0))
+  places = np.concatenate(order(None, (1, 2)))
+  assert np.array_equal(places, sequences.bounds[rows])
 
 
 @examples
@@ -213,24 +215,6 @@ def test_buckets_have_each_window_once_beside_others_as_long(
     document, place = batch["document"], batch["place"]
     inside = (bounds[document] <= place) & (place < bounds[document + 1])
     assert inside[batch["segment"][:, 0] != PAD].all()
-
-
-def test_an_order_of_buckets_is_of_its_seed_epoch_and_pass_alone():
-  sequences = make_sequences(np.random.default_rng(0).integers(2, 30, 300))
-
-  def order(epoch, samples=None):
-    shuffled = Epoch(0, (1, epoch), samples, 4)
-    batches = windows(sequences, Shape(20, 20), 8, shuffled)
-    # Last one first: no batch depends on those before it.
-    return [batch["place"].tolist() for batch in batches[::-1]][::-1]
-
-  first = order(0)
-  assert first == order(0) != order(1)
-  # Not the same rows side by side, and not from short to long.
-  assert not {*map(tuple, first)} & {*map(tuple, order(1))}
-  twice, n = order(0, 2 * 8 * len(first)), len(first)
-  assert twice[:n] == first != twice[n:]
-  assert sorted(sum(twice[n:], [])) == sorted(sum(first, []))
 
 
 def test_batches_are_made_when_asked_for():
