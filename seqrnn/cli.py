@@ -186,9 +186,8 @@ def parse_flags(parsed: flags.FlagValues, argv: list[str]) -> bool:
     raise UserError(str(error)) from None
   if arguments:
     raise UserError(f"{arguments[0]!r}: not a flag; flags begin with --")
-  for name in ("config", "mode", "workdir"):
-    if parsed[name].value == "":
-      raise UserError(f"--{name}=: must not be empty")
+  if parsed.workdir == "":
+    raise UserError("--workdir=: must not be empty")
   if parsed.mode not in MODES:
     hint = suggestions.hint(parsed.mode, MODES)
     raise UserError(

@@ -2,7 +2,6 @@
 
 import importlib
 import random
-import re
 from pathlib import Path
 
 import numpy as np
@@ -43,24 +42,6 @@ def figures(rng: random.Random, faster: float = 1.0):
   return {"symbols": 7, "products": 0.5, "seconds": seconds, "peak": peak}
 
 
-def machine(rng: random.Random, chart) -> dict:
-  """The figures of a machine, as all.py keeps them."""
-  about = {
-    "commit": "abc",
-    "date": "2026-01-01",
-    "versions": "Python 3",
-    "rounds": 3,
-    "load": 0.1,
-    "others": 0.0,
-  }
-  records = {}
-  for part, case, *_ in chart.BARS:
-    made = records.setdefault(part, {"about": {**about}, "rows": {}})
-    made["rows"][case] = figures(rng, rng.uniform(0.5, 20))
-  records["startup"] = {"about": {**about}, "text": "| start |\n| --- |"}
-  return records
-
-
 def test_a_ratio_is_to_the_best_library(scripts):
   row = figures(random.Random(1), 1.5)
   ours = np.array(row["seconds"]["seqrnn"])
@@ -79,34 +60,6 @@ def test_a_ratio_is_to_the_best_library(scripts):
   )
   same = scripts[1].ratio(row, "bfloat16")  # Only libraries that have it.
   assert same.peer == "PyTorch"
-
-
-def test_pages_and_chart_are_written_again(scripts, tmp_path, monkeypatch):
-  run, page, chart = scripts
-  records = machine(random.Random(3), chart)
-  records["training"]["about"]["others"] = 0.5
-  for name in ("_PAGE", "_README"):
-    monkeypatch.setattr(run, name, tmp_path / f"{name}.md")
-    begin, end = run._MARKS
-    (tmp_path / f"{name}.md").write_text(f"head\n{begin}\nold\n{end}\ntail\n")
-  monkeypatch.setattr(run, "_CHART", tmp_path / "speed.png")
-  store = tmp_path / "speed.json"
-  monkeypatch.setattr(run, "machine", lambda: "A machine")
-  for name, record in records.items():
-    run.keep(name, record, store)
-  run.keep("startup", records["startup"] | {"text": "| new |"}, store)
-  run.write_pages(run.read_figures(store))
-  text, sentence = (
-    (tmp_path / name).read_text() for name in ("_PAGE.md", "_README.md")
-  )
-  assert re.findall(r"^##? .*", text, re.M) == ["## A machine"]
-  assert text.startswith("head\n") and text.endswith("\ntail\n")
-  assert "old" not in text and "| new |" in text and "| start |" not in text
-  assert text.count("**disturbed: ") == 1
-  for part in ("training", "inference"):
-    assert page.part(part, records[part]) in text
-  assert "On A machine, " in sentence and "(docs/speed.png)" in sentence
-  assert (tmp_path / "speed.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_pages_have_the_figures(scripts):
