@@ -115,17 +115,18 @@ class Clock:
   def __post_init__(self):
     self._begin, self._end, self._last = math.inf, -math.inf, 0
     self._seconds = Column("<f8")
+    self._read: tuple[tuple[str, ...], float] = (), math.nan  # The last time.
 
   def add(self, event: LogEvent):
     """Adds an event, once for each of its sessions."""
     self._last = event.line
-    now = formats.seconds(event.times) if self.times else None
-    if now is None:
-      now = math.nan
-    else:
-      self._begin, self._end = min(self._begin, now), max(self._end, now)
+    if event.times != self._read[0]:
+      now = formats.seconds(event.times) if self.times else None
+      self._read = event.times, math.nan if now is None else now
+      if now is not None:
+        self._begin, self._end = min(self._begin, now), max(self._end, now)
     for _ in event.sessions:
-      self._seconds.append(now)
+      self._seconds.append(self._read[1])
 
   def cuts(
     self,

@@ -234,9 +234,10 @@ class LogReader:
       self._count(_ALONE, number, entry.text)
     if self._log:
       sessions = [f"{self._log}:{name}" for name in sessions]
+    _, _, timestamp, times, label, *_ = entry
+    symbol = mask(content)
     return LogEvent(
-      *(sessions, mask(content), number, entry.timestamp, entry.label),
-      *(entry.times, self.source),
+      sessions, symbol, number, timestamp, label, times, self.source
     )
 
   def _named(self, entry: Entry) -> tuple[list[str], str]:
