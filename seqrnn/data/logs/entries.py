@@ -248,8 +248,8 @@ class LogReader:
     if not places:  # Of JSON, which writes the content in another way.
       text, places = entry.content, ((0, len(entry.content)),)
       spans = [match.span(1) for match in self._names.finditer(text)]
-    content = " ".join(without_names(text, spans, place) for place in places)
-    return list(dict.fromkeys(sessions)), content
+    parts = [without_names(text, spans, place) for place in places]
+    return list(dict.fromkeys(sessions)), " ".join(parts)
 
 
 def _lines(source: Source, form: Form) -> Iterator[str]:

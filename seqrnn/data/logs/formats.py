@@ -185,7 +185,6 @@ def _by_pattern(pattern: re.Pattern, longest: int = LINE) -> Parse:
   """Reads the parts of lines by groups, from so many characters."""
   fields = pattern.groupindex
   times_of = [name for name in fields if name in _TIMES]
-  contents = [name for name in ("_Before", "Content") if name in fields]
 
   def parse(line: str) -> Sequence[Entry]:
     match = pattern.fullmatch(line, 0, longest)
@@ -196,16 +195,12 @@ def _by_pattern(pattern: re.Pattern, longest: int = LINE) -> Parse:
     if len(times) > 1:  # Together, or each alone, as it is called.
       alone = (match[name] for name in ("Timestamp", "Time") if name in fields)
       times = (time, *alone)
-    return (
-      Entry(
-        line,
-        " ".join(map(match.group, contents)),
-        time,
-        times,
-        match["Label"] if "Label" in fields else "",
-        places=tuple(map(match.span, contents)),
-      ),
-    )
+    label = match["Label"] if "Label" in fields else ""
+    content, places = match["Content"], (match.span("Content"),)
+    if "_Before" in fields:
+      content = f"{match['_Before']} {content}"
+      places = (match.span("_Before"), *places)
+    return (Entry(line, content, time, times, label, "", places),)
 
   return parse
 
