@@ -74,11 +74,6 @@ def _tiles(subject: Subject, figures: dict[str, Any]) -> list[tuple[str, str]]:
       if (value := figures.get(f"{split}_{name}")) is not None:
         form = ".1%" if name == "accuracy" else ".3f"
         tiles.append((format(value, form), f"{names[name]}, {split} split"))
-  timing = read_rows(subject.workdir / "timing.csv", "symbols_per_second")
-  if timing:
-    speeds = sorted(float(row["symbols_per_second"]) for row in timing)
-    speed = f"{speeds[len(speeds) // 2]:,.0f}"
-    tiles.append((speed, f"{target}s per second in training"))
   return tiles
 
 
