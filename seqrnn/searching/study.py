@@ -63,7 +63,7 @@ class Search(NamedTuple):
 
   def write(self):
     """Writes trials.csv and best.json."""
-    rows = [[*_COLUMNS, *self.space, "error"]]
+    rows: list[Any] = [[*_COLUMNS, *self.space, "error"]]
     for trial in self.trials():
       attrs, params = trial.user_attrs, trial.params
       row = [trial.number, STATES[trial.state], trial.value]
