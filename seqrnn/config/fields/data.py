@@ -64,8 +64,7 @@ FIELDS = group(
     when.JSON,
   ),
   log_header=rules.HEADER(
-    "The format of a log line, as '<Date> <Time> <Level> <Content>'. Empty: the"
-    " line is the content."
+    "The format of a log line, as '<Date> <Content>'. Empty: it is the content."
   ),
   log_session=rules.CUT(
     "The sessions of a log. A regular expression whose group is the session,"
@@ -90,8 +89,7 @@ FIELDS = group(
   offset=rules.NATURAL("The first window's start in a document.", default=0),
   random_offset=rules.SWITCH("Draw an offset for each document and epoch."),
   buckets=rules.integer(1, 64)(
-    "The number of batch lengths; windows of similar length share a batch."
-    " Empty: all have data.window."
+    "The number of batch lengths. Empty: one, data.window."
   ),
   keep=choice(
     "all first last",
@@ -116,8 +114,7 @@ FIELDS |= group(
     " latin-1: read all files as Latin-1.",
   ),
   fold=rules.FOLD(
-    "A fold of cross-validation: 2/5 tests on the second of five parts of the"
-    " training split."
+    "A fold of the training split: 2/5 tests on the second of five parts."
   ),
   min_length=rules.COUNT("The fewest symbols of a document in a split."),
   max_length=rules.COUNT("The most symbols of a document in a split."),
@@ -126,8 +123,7 @@ FIELDS |= group(
   vocabulary_size=rules.COUNT("The most frequent symbols. Empty: all."),
   repeats=choice(
     "each weight",
-    "Equal documents. each: read every copy. weight: read one, weighted by the"
-    " number of copies.",
+    "Equal documents. each: read every copy. weight: read one, weighted.",
   ),
 )
 

@@ -30,8 +30,7 @@ FIELDS = group(
   ),
   scores=rules.TEXT(
     "Scores to combine: max, mean, top_mean, misses, unknown, or a baseline."
-    " Empty: max, mean and count_vector, unless others clearly rank injected"
-    " anomalies better."
+    " Empty: max, mean and count_vector, or those that rank injected ones best."
   ),
   folds=rules.FOLDS(
     "Models trained and calibrated on folds of the training sessions; they are"
@@ -71,12 +70,10 @@ FIELDS = group(
   ),
   follow=choice(
     "alarms sessions events",
-    "What --follow prints. alarms: flagged sessions. sessions: all sessions"
-    " that end. events: also each event.",
+    "Lines of --follow. alarms: flagged sessions. sessions: all. events: each.",
   ),
   quiet=rules.NOT_NEGATIVE(
-    "Minutes of event time in which --follow only counts similar alarms that"
-    " are not more severe.",
+    "Minutes in which --follow only counts similar, not more severe alarms.",
     default=60.0,
   ),
   input=input_path("The log that --follow reads. Empty: standard input."),
@@ -88,8 +85,7 @@ FIELDS = group(
   ),
   redact=rules.MASKED(
     "A regular expression of texts to mask in alarms, tables and reports;"
-    " <secrets> stands for e-mail addresses, tokens and passwords. Empty:"
-    " none.",
+    " <secrets> stands for e-mail addresses, tokens and passwords.",
     default=rules.SECRETS,
   ),
 )

@@ -73,8 +73,7 @@ FIELDS = group(
   ),
   dropout=rules.SHARE("Dropout after embedding and layers."),
   variational_dropout=rules.SHARE(
-    "Dropout with one mask for all steps of a sequence or window (Gal &"
-    " Ghahramani 2016)."
+    "Dropout with one mask for all steps (Gal & Ghahramani 2016)."
   ),
   recurrent_dropout=rules.SHARE("Variational dropout of the state."),
   weight_drop=rules.SHARE(
@@ -91,8 +90,7 @@ FIELDS |= group(
   when.task("tagging"),
   letters=rules.SIZE("The units, each way, of an LSTM over a word's letters."),
   affixes=rules.integer(1, 8)(
-    "The longest prefix and suffix of a word that are features, instead of"
-    " model.letters; faster."
+    "The longest affix of a word that is a feature; faster than model.letters."
   ),
   crf=rules.SWITCH("A linear-chain CRF over the tags (Lample et al. 2016)."),
 )

@@ -8,8 +8,7 @@ FIELDS = group(
   "evaluate",
   split=rules.SPLIT("The split to evaluate.", default="test"),
   dynamic=rules.SWITCH(
-    "Also evaluate while learning from each segment after its score (dynamic"
-    " evaluation, Krause et al. 2018).",
+    "Also evaluate while learning from what is scored (Krause et al. 2018).",
     when.NEXT_SYMBOL,
   ),
 )
@@ -18,13 +17,9 @@ FIELDS |= group(
   "predict",
   split=rules.SPLIT("The split to predict.", default="validation"),
   text=rules.TEXT("A text to predict, instead of a split."),
-  path=input_path(
-    "Files to predict, instead of a split, as data.format; labels may be"
-    " missing."
-  ),
+  path=input_path("Files to predict, as data.format; labels may be missing."),
   gap=rules.NOT_EMPTY(
-    "The mark of a missing symbol in predict.text; _{5} marks five, the only"
-    " kind that a language model fills.",
+    "The mark of a missing symbol. A language model needs a number, as _{5}.",
     when.DETECTION,
     default="_",
   ),
@@ -65,12 +60,10 @@ FIELDS |= group(
     "Draw from the smallest set with this probability (Holtzman et al. 2020)."
   ),
   pattern=rules.TEXT(
-    "A regular expression that each text, without sample.prime, matches (extra"
-    " `patterns`)."
+    "A regular expression that texts after the prime match (extra `patterns`)."
   ),
   schema=input_path(
-    "A file with a JSON schema that each text, without sample.prime, satisfies"
-    " (extra `patterns`)."
+    "A file with a JSON schema for texts after the prime (extra `patterns`)."
   ),
   min_p=rules.ABOVE_0("Draw symbols of p >= min_p max p (Nguyen et al. 2024)."),
   repetition_penalty=rules.PENALTY(

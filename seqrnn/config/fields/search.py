@@ -19,8 +19,7 @@ FIELDS = group(
     {"search.method": ("tpe", "random", "grid")},
   ),
   workers=rules.integer(1, 1024)(
-    "Processes of a search. Empty: a process a GPU, or, for small layers, a"
-    " core; else one. coarse has one."
+    "Processes. Empty: one a GPU, or a core for small layers. coarse has one."
   ),
   space=rules.SPACE(
     "The values of a field, as model.dropout=uniform(0, 0.5); repeat the flag"
