@@ -3,8 +3,6 @@
 import json
 from pathlib import Path
 
-import pytest
-
 from benchmarks import detection
 from seqrnn.config import read as config_lib
 
@@ -26,10 +24,3 @@ def test_the_page_is_made_of_what_is_kept():
   assert detection.render(kept) == page
   for name in kept:
     assert f"## {detection.CASES[name].title}\n" in page
-
-
-def test_an_unknown_case_is_refused(capsys):
-  with pytest.raises(SystemExit) as refused:
-    detection.main([".", "--only=hdfs,chess"])
-  assert refused.value.code == 2
-  assert "knows no chess" in capsys.readouterr().err
