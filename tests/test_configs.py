@@ -1,4 +1,4 @@
-"""Every config in configs/: it opens with a card, is valid, and trains."""
+"""Every config in configs/: it has a card, is valid, and has gradients."""
 
 import ast
 import csv
