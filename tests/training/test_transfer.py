@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from seqrnn import experiments
-from seqrnn.data.read.affixes import affix_vocabulary
+from seqrnn.data.read.words import affix_vocabulary
 from seqrnn.data.vocabulary import RESERVED
 from seqrnn.errors import UserError
 from seqrnn.models import network
