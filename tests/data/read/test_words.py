@@ -90,7 +90,7 @@ def test_lines_are_refused_with_their_place(tmp_path):
       words.read_vectors(write(tmp_path, lines), NAMES, 3)
   with pytest.raises(UserError, match="none: cannot be read"):
     words.read_vectors(str(tmp_path / "none"), NAMES, 3)
-  with pytest.raises(UserError, match="vectors need a size"):
+  with pytest.raises(UserError, match="an embedding needs a size"):
     config_lib.check(tiny(tmp_path, {"model.embedding_path": "v"}))
 
 
