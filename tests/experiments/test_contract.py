@@ -77,6 +77,7 @@ def test_its_figures_are_means_over_sequences_in_its_own_unit(folder, main):
 
 
 def test_a_report_without_accuracy(folder, main):
+  assert main("evaluate")[0] == 0
   status, said = main("report")
   assert status == 0, said.err
   page = Page((folder / "run" / "report.html").read_text())
