@@ -26,7 +26,6 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.resolve import Facts, resolve
 from seqrnn.configs import base
 from seqrnn.data import splits
-from seqrnn.data.read import music
 from seqrnn.data.sources import corpora
 from seqrnn.data.vocabulary import make
 from seqrnn.errors import UserError
@@ -303,18 +302,6 @@ def test_files_of_one_name_are_kept_under_names_of_their_own(served, tmp_path):
   assert corpus.tags.symbols == ["O", "B-song"]
 
 
-def test_without_network_a_copy_in_the_cache_is_read(
-  served, tmp_path, monkeypatch
-):
-  # The discard port: nobody listens.
-  monkeypatch.setattr(catalogue, "HOST", "http://127.0.0.1:9")
-  refused("cannot be fetched .* Connection refused.; get http")
-  (folder(tmp_path) / "play.all").write_bytes(PLAY)
-  corpus = corpora.read_corpus(config_of("play").data)
-  assert corpus.text(0, len(corpus.ids)) == PLAY.decode()
-  assert not served.requests
-
-
 def test_those_that_need_a_file_at_once_fetch_it_once(served):
   with ThreadPoolExecutor(2) as pool:
     fetched = list(pool.map(catalogue.fetch, ["play"] * 2, ["all"] * 2))
@@ -404,24 +391,6 @@ def test_a_detection_examines_the_anomalous_sessions_of_a_set(served):
   assert len(served.requests) == 3
 
 
-def test_the_fields_of_a_set_are_checked(served):
-  for fields, message in (
-    (
-      {"data.format": "tab"},
-      "data.format='tab': data.source='questions' is read with"
-      " data.format=space",
-    ),
-    (
-      {"data.path": "mine.txt"},
-      "data.path='mine.txt': is read with data.source=files only, not with"
-      " data.source='questions'",
-    ),
-  ):
-    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
-      corpora.read_corpus(config_of("questions", **fields).data, "train")
-  assert not served.requests
-
-
 def test_a_flag_replaces_the_files_of_a_config(served, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   Path("mine.py").write_text(
@@ -444,19 +413,6 @@ def test_a_flag_replaces_the_files_of_a_config(served, tmp_path, monkeypatch):
   assert (data.path, data.unit, data.log_header) == (None, "session", None)
   assert "source=sessions" in workdir.name and "unit" not in workdir.name
   assert not served.requests
-
-
-def test_music_is_read_by_its_task_only(monkeypatch):
-  jsb = config_of("jsb", task="polyphony").data
-  with pytest.raises(UserError, match="'jsb': is music, which only task='pol"):
-    corpora.read_corpus(jsb)
-  with pytest.raises(UserError, match="'ptb', .*: music is chords or jsb"):
-    music.read_music(config_of("ptb").data)
-  paths = []
-  monkeypatch.setattr(catalogue, "fetch", lambda *a: [Path(f"{a[0]}.mat")])
-  monkeypatch.setattr(music, "_read_file", paths.append)
-  music.read_music(jsb)
-  assert paths == [Path("jsb.mat")]
 
 
 def test_the_page_has_the_table_of_the_catalogue():

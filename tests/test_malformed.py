@@ -1,7 +1,6 @@
 """Files of the user: read as they should be, or refused in one line."""
 
 import os
-import socket
 
 import pytest
 
@@ -11,13 +10,10 @@ from seqrnn.data import splits
 from seqrnn.data.read import reading
 from seqrnn.data.read.reading import NOT_UTF8
 from seqrnn.data.sources import corpora
-from seqrnn.data.sources.corpora import from_text
 from seqrnn.errors import UserError
 from tests.conftest import tiny
 
 TOLD = NOT_UTF8.removeprefix("is not UTF-8; ")
-TYPED = "a file of it can be read with data.errors=latin-1"
-SEVERAL = "data.unit=id reads one id a line; data.unit=session reads several"
 LONG = (
   "... has more than 65536 characters without white space, which data.unit={}"
   " separates by; data.unit=char reads them one by one"
@@ -27,7 +23,6 @@ EMPTY = "data.path='text': the corpus is empty, it has no symbols"
 # A file `text`, the unit, and its documents or the error.
 TEXTS = {
   "a mark": (b"\xef\xbb\xbfab", "char", ["ab"]),
-  "a mark within": (b"a\xef\xbb\xbfb", "char", ["a\ufeffb"]),
   "lines of Windows": (b"a\r\nb\r\n", "char", ["a\nb\n"]),
   "blanks that are no lines": (b"1 2\x0c3\x1d4", "session", [list("1234")]),
   "nothing": (b"", "char", EMPTY),
@@ -72,27 +67,22 @@ def test_a_text(here):
 
 
 def make_files(here):
-  """Files of all kinds, a pipe, a socket and links."""
+  """Files of all kinds, a pipe and links."""
   files = {
     "a": b"aa",
     "folder/b": b"bb",
     "folder/.hidden": b"no",
     "wrong/latin": b"\xe9",
-    "wrong/utf8": b"good",
     "glob/x/y": b"y",
     "[a]": b"brackets",
   }
   for name, content in files.items():
     (here / name).parent.mkdir(parents=True, exist_ok=True)
     (here / name).write_bytes(content)
-  (here / os.fsdecode(b"name\xff")).write_bytes(b"n")
   (here / "void").mkdir()
   os.mkfifo(here / "pipe")
   (here / "loop").symlink_to("loop")
   (here / "link").symlink_to("a")
-  (here / "socket").mkdir()
-  with socket.socket(socket.AF_UNIX) as made:
-    made.bind("socket/s")
 
 
 NO_FILE = "no such file"
@@ -100,18 +90,13 @@ PATHS = {
   "a": ["aa"],
   "link": ["aa"],
   "folder": ["bb"],
-  "folder/.hidden": ["no"],  # Named, it is meant.
   "[a]": ["brackets"],
   "glob/*/*": ["y"],
-  os.fsdecode(b"name\xff"): ["n"],
-  "": "data.path='': must not be empty",
   "none": f"data.path='none': {NO_FILE}",
   "a\0b": f"data.path='a\\x00b': {NO_FILE}",
   "loop": "loop: cannot be read: Too many levels of symbolic links",
   "void": "data.path='void': no file in this folder",
   "pipe": "pipe: not a regular file",
-  "socket": "socket/s: not a regular file",
-  "/dev/zero": "/dev/zero: not a regular file",
   "wrong": f"wrong/latin: byte 0 is not UTF-8; {TOLD}",
 }
 
@@ -133,20 +118,10 @@ FIELDS = {
     {"path": None, "source": "opcodes"},
     "data.unit='char': data.source=opcodes has unit session or id",
   ),
-  "too few documents": (
-    {"split": "documents"},
-    "data.split='documents': 1 document: too few to hold whole ones out;"
-    " data.split=tails holds out the end of each",
-  ),
   "streams of little": (
     {"split": "stream_tails", "window": 99},
     "data.split='stream_tails': 60 symbols are too few for train.batch_size=4"
     " streams of data.window=99",
-  ),
-  "no second symbol": (
-    {"path": "ones", "stateful": True, "boundaries": False, "split": "tails"},
-    "data.stateful=True: no document has the two symbols that an input and its"
-    " target need",
   ),
 }
 
@@ -160,22 +135,8 @@ def make_batches(config):
 
 def test_fields_that_do_not_fit_the_text(here):
   (here / "text").write_text("abc" * 20)
-  (here / "ones").mkdir()
-  for n in range(3):
-    (here / "ones" / f"{n}").write_text("a")
   for name, (fields, expected) in FIELDS.items():
     fields = {f"data.{field}": value for field, value in fields.items()}
     config = tiny(here, {"data.path": "text", **fields})
     config_lib.check(config)
     assert outcome(lambda c=config: make_batches(c)) == expected, name
-
-
-def test_a_text_that_is_typed():
-  for text, unit, expected in (
-    (os.fsdecode(b"ab\xff"), "char", f"text: byte 2 is not UTF-8; {TYPED}"),
-    ("1 2", "id", f"text: line 1: '1 2': {SEVERAL}"),
-    (" \n", "word", [["\n"]]),
-  ):
-    pieces = outcome(lambda t=text, u=unit: [*from_text(t, u)])
-    read = pieces if isinstance(pieces, str) else [p.symbols for p in pieces]
-    assert read == expected

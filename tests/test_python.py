@@ -7,8 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +16,6 @@ from ml_collections import ConfigDict
 import seqrnn
 from seqrnn import experiments
 from seqrnn.config import read as config_lib
-from seqrnn.runtime import files
 from seqrnn.table import data_frame
 from seqrnn.training import train
 from tests.conftest import tiny
@@ -176,17 +173,6 @@ def test_a_mistake_is_one_line(trained, tmp_path, monkeypatch):
     assert message.startswith(rule) or f"/{rule}" in message, message
     assert "\n" not in message
     assert failed.value._render_traceback_() == [f"error: {message}"]
-
-
-def test_two_trainings_of_one_workdir(trained):
-  workdir = trained / "runs" / "a"
-  with files.locked(workdir / "lock", "trained"):  # As another thread would.
-    with pytest.raises(seqrnn.UserError, match="is being trained by process"):
-      seqrnn.train(workdir=workdir, verbose=False)
-    loads = [partial(seqrnn.load, workdir) for _ in range(4)]
-    with ThreadPoolExecutor() as pool:  # Loads need no lock.
-      found = list(pool.map(lambda load: load(), loads))
-  assert len({run.step for run in found}) == 1
 
 
 def test_a_script_that_workers_import_is_explained(monkeypatch):

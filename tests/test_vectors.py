@@ -5,12 +5,6 @@ import numpy as np
 from benchmarks import vectors
 
 
-def test_a_known_sentence_is_left_out():
-  text = ["a", "fine", ",", "long", "film", ".", "so", "good", "!", "fine"]
-  known = {"a fine long film", "so good"}  # The second is too short to matter.
-  assert vectors.without(text, known) == (text[6:], 1)
-
-
 def test_counts_of_pairs_and_texts(monkeypatch):
   monkeypatch.setattr(vectors, "CONTEXTS", 4)
   rng = np.random.default_rng(0)

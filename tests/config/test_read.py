@@ -82,23 +82,6 @@ def test_a_mistake_in_a_config_is_a_line(tmp_path):
   assert "get_config() must return" in message_of(config_lib.read_config, path)
 
 
-def test_a_flag_has_the_type_of_its_field(config):
-  cases = [
-    ("train.epochs", "1e5", 100_000),
-    ("model.forget_bias", "1", 1.0),
-    ("data.boundaries", "0", False),
-    ("sample.temperature", "(0.2, 1,)", (0.2, 1.0)),
-    ("train.max_steps", "4", 4),
-    ("train.max_steps", "none", None),
-    ("sample.prime", "none", "none"),  # It is not optional: a text.
-    ("optimizer.name", "AdamW", "adamw"),
-  ]
-  for name, text, value in cases:
-    config_lib.override(config, name, text)
-    typed = config_lib.flat(config)[name]
-    assert (typed, type(typed)) == (value, type(value)), name
-
-
 def test_a_name_of_no_field_has_a_hint(config):
   assert config_lib.locate(config, "seed")[0] is config
   cases = {
@@ -131,17 +114,6 @@ def test_a_config_survives_its_file(config, tmp_path):
   again = config_lib.read_config(tmp_path / "config.json")
   assert config_lib.flat(again) == config_lib.flat(config)
   assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
-
-
-def test_a_file_may_hold_some_fields_only(config, tmp_path):
-  path = tmp_path / "some.json"
-  fields = {"model": {"forget_bias": 2, "cell": "gru"}}
-  path.write_text(json.dumps(fields | {"sample": {"temperature": [1, 0.5]}}))
-  assert config_lib.changes(config, config_lib.read_config(path)) == {
-    "model.cell": ("lstm", "gru"),
-    "model.forget_bias": (1.0, 2.0),
-    "sample.temperature": ((1.0,), (1.0, 0.5)),
-  }
 
 
 def test_a_run_of_another_format_is_refused(config, tmp_path):

@@ -5,16 +5,14 @@ import json
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from seqrnn import cli, experiment, experiments
 from seqrnn.config import read as config_lib
 from seqrnn.errors import UserError
-from seqrnn.modes import predict
 from tests import share
-from tests.conftest import Page, tiny
+from tests.conftest import tiny
 
 MODES = (
   "train, evaluate, predict, embed, describe, search, report, export, config"
@@ -76,16 +74,6 @@ def test_its_figures_are_means_over_sequences_in_its_own_unit(folder, main):
   assert figures == {name: record[name] for name in figures}
 
 
-def test_a_report_without_accuracy(folder, main):
-  assert main("evaluate")[0] == 0
-  status, said = main("report")
-  assert status == 0, said.err
-  page = Page((folder / "run" / "report.html").read_text())
-  assert page.faults == []
-  assert "squared error a sequence, test split" in page.text
-  assert "nats" not in page.text
-
-
 def test_it_is_searched(folder, main):
   pytest.importorskip("optuna")
   settings = {
@@ -139,37 +127,6 @@ def test_its_numbers_are_written_beside_the_true_ones(folder, main):
     assert row["input"] == "abba" and row["truth"] == "0.5"
   [number] = run.predict("abba")
   assert f"{number.numbers.item():.6g}" == row["prediction"]
-
-
-def test_several_numbers_have_columns_and_an_unknown_one_is_empty(
-  folder, main, capfd
-):
-  del main
-
-  def twice(config, vocabularies):
-    task = share.build(config, vocabularies)
-
-    def unknown(batch):
-      share_BN = batch["targets"]
-      return batch | {"targets": np.stack([share_BN, share_BN * np.nan], -1)}
-
-    def predict(params, carry, batch):
-      carry, outputs_BN1 = task.predict(params, carry, batch)
-      return carry, jnp.concatenate([outputs_BN1, -outputs_BN1], -1)
-
-    batches = lambda *which, **how: task.batches(*which, **how).map(unknown)
-    return task._replace(batches=batches, predict=predict)
-
-  config = experiments.load(folder / "run").config
-  rows = predict.run(twice, config, folder / "run")
-  assert "?" in capfd.readouterr().out
-  for row, p in zip(predicted(folder), rows, strict=True):
-    assert list(row)[3:] == [
-      *("truth_1", "prediction_1", "truth_2", "prediction_2")
-    ]
-    assert float(row["truth_1"]) == pytest.approx(p.targets[0, 0], rel=1e-5)
-    assert row["truth_2"] == ""
-    assert float(row["prediction_2"]) == -float(row["prediction_1"])
 
 
 def test_a_missing_mode_is_refused_in_one_line(folder, main, monkeypatch):

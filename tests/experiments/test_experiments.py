@@ -1,6 +1,5 @@
 """Tasks by name, and trained runs as Python has them."""
 
-import csv
 import json
 
 import jax
@@ -45,29 +44,6 @@ def test_a_gap_model_samples_by_its_forward_head(tmp_path):
   one = run._replace(experiment=experiment._replace(decoder=None))
   with pytest.raises(UserError, match="cannot sample unless model.heads='all'"):
     one.sample("bc")
-
-
-def test_a_run_is_shown_in_a_line(trained):
-  workdir = trained()
-  run = experiments.load(workdir, 4)
-  count = sum(leaf.size for leaf in jax.tree.leaves(run.params))
-  with (workdir / "metrics.csv").open() as file:
-    loss = float(next(csv.DictReader(file))["validation_loss"])
-  text = repr(run)
-  assert "\n" not in text and len(text) < 300
-  for fact in ("language_model", "step 4", f"{count:,}", f"loss {loss:.4f}"):
-    assert fact in text
-  (workdir / "metrics.csv").write_text("nonsense\n")
-  assert "validation" not in repr(run)
-
-
-def test_vocabularies_are_those_that_the_task_names(trained):
-  run = experiments.load(trained())
-  known = run.experiment.vocabularies
-  with pytest.raises(UserError, match="vocabulary.json: lacks symbols"):
-    experiments.build(run.config, {})
-  more = {"more": known["symbols"], **known}
-  assert experiments.build(run.config, more).vocabularies == known
 
 
 # Of tasks that need labels.

@@ -4,13 +4,10 @@ import inspect
 
 import jax
 import numpy as np
-import optax
 
 from seqrnn import experiments
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.models import cpu
-from seqrnn.runtime import sharding
-from seqrnn.training.step import make_start, make_step, state_shapes
 from tests.conftest import tiny
 from tests.stablehlo import mesh_of
 
@@ -86,14 +83,3 @@ def test_other_platforms_get_plain_jax(tmp_path):
   for model, fields in MODELS.items():
     with jax.sharding.use_abstract_mesh(mesh_of("tpu")):
       assert marks(trace(tmp_path, fields)) == [], model
-
-
-def test_a_training_step_is_traced_for_its_mesh(tmp_path):
-  experiment = build(tmp_path, {})
-  mesh = sharding.mesh()
-  shape = experiment, optax.sgd
-  state = state_shapes(make_start(*shape, batch_of(), mesh), mesh)
-  for platform in ("cpu", "tpu"):
-    step = make_step(*shape, mesh_of(platform))
-    jaxpr = str(step.trace(state, batch_of(), 0.1).jaxpr)
-    assert bool(marks(jaxpr)) == (platform == "cpu")

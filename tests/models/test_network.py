@@ -318,11 +318,6 @@ def test_probe_passes_what_does_not_leak(heads):
   close(jax.device_get(heads.state), before_probe, 0)
 
 
-def test_probe_passes_a_model_with_a_carry(tmp_path):
-  fields = {"data__stateful": True, "model__cell": "rnn_tanh"}
-  Prepared(build(tmp_path, **fields)).probe()
-
-
 def test_probe_refuses_a_model_that_leaks(tmp_path):
   with pytest.raises(UserError, match="the model leaks"):
     Prepared(leaky(tmp_path)).probe()
@@ -404,24 +399,6 @@ def test_symbol_dropout_hides_symbols_and_no_marks():
   assert hidden[~marks].mean() == pytest.approx(0.3, abs=0.04)
   assert not np.array_equal(noisy, other)
   assert np.array_equal(plain, ids)
-
-
-def test_nothing_is_random_in_evaluation(tmp_path):
-  ids = np.random.default_rng(7).integers(BEGIN, V, (B, T))
-  noise = {"model__dropout": 0.5, "model__symbol_dropout": 0.5}
-  noisy, plain = build(tmp_path, **noise), build(tmp_path)
-  params = draw(noisy)
-
-  @quick_jit
-  def losses(keys):
-    return [plain.loss(params, (), rows_of(ids), None)[0]] + [
-      noisy.loss(params, (), rows_of(ids), key)[0] for key in keys
-    ]
-
-  one, other = jax.random.split(jax.random.key(8), 2)
-  expected, quiet, *random = map(float, losses([None, one, other]))
-  assert quiet == expected
-  assert len({expected, *random}) == 3
 
 
 def test_decoder_of_many_to_one_reads_the_last_window(tmp_path):

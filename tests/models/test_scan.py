@@ -171,15 +171,6 @@ def test_products_in_bfloat16():
   assert apart(fast, plain) < 1e-3
 
 
-def test_a_batch_of_no_rows():
-  module = layers.Recurrent(MAKE["lstm"](H))
-  x, mask = np.zeros((0, T, D)), np.ones((0, T), bool)
-  params, _, _ = draw(np.random.default_rng(6), module, np.zeros((B, T, D)))
-  carry = module.initial_carry(0)
-  _, h_BTH = quick_jit(module.apply)({"params": params}, x, mask, carry)
-  assert h_BTH.shape == (0, T, H)
-
-
 # Of the LSTM: h, c and four gates; the sLSTM: h, its carry, four gates and
 # their inputs.
 @pytest.mark.parametrize(("name", "count"), [("lstm", 6), ("slstm", 12)])

@@ -13,8 +13,6 @@ from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.experiment import shapes
 from seqrnn.models import diagram
 from seqrnn.models.cells import CELLS
-from seqrnn.modes import describe
-from tests.conftest import tiny
 
 ONE_LABEL = {"data.mapping": "many_to_one"}
 
@@ -105,12 +103,6 @@ def test_a_picture_shows_all_parts(name):
   assert all(line in words for row in boxes for box in row for line in box)
 
 
-def test_advice_is_by_order_of_magnitude():
-  assert "hidden_size" not in describe.advice(3_000, 1_000, "symbol")
-  assert "underfit" in describe.advice(50, 1_000, "symbol")
-  assert "overfit" in describe.advice(20_000, 1_000, "symbol")
-
-
 def test_before_and_after_training(trained, tmp_path, capsys):
   run, workdir = trained(), tmp_path / "run"
   describing = ["run.py", f"--workdir={workdir}", "--mode=describe"]
@@ -127,17 +119,3 @@ def test_before_and_after_training(trained, tmp_path, capsys):
   other = f"--config={run / 'config.json'}", "--config.model.hidden_size=9"
   assert cli.main([*describing, *other]) == 2
   assert "was trained with other settings" in capsys.readouterr().err
-
-
-def test_parts_that_do_not_learn_and_fields_that_the_data_change(
-  tmp_path, capsys
-):
-  fields = {"train.freeze": "layer1", "train.fit_to_data": "train.epochs"}
-  path = tmp_path / "config.json"
-  path.write_bytes(config_lib.encoded(tiny(tmp_path, fields)))
-  flags = ["run.py", f"--config={path}", f"--workdir={tmp_path / 'run'}"]
-  flags += ["--mode=describe"]
-  assert cli.main(flags) == 0
-  out = capsys.readouterr().out
-  assert re.search(r"^640 of them are frozen", out, re.M), out
-  assert "train.fit_to_data: train.epochs=" in out

@@ -8,7 +8,6 @@ import pytest
 
 from seqrnn import experiments
 from seqrnn.data.vocabulary import RESERVED
-from seqrnn.errors import UserError
 from seqrnn.modes import embed
 from tests.conftest import save_run, tiny
 
@@ -88,11 +87,6 @@ def test_the_vocabulary(run):
   names = run.experiment.vocabularies["symbols"].names(range(len(table)))
   assert [row["symbol"] for row in rows] == names
   assert names[: len(RESERVED)] == list(RESERVED)
-
-
-def test_a_file_that_is_missing_is_refused(run):
-  with pytest.raises(UserError, match=r"config\.embed\.path='/none'"):
-    embedded(run, path="/none")
 
 
 def test_memory_does_not_grow_with_the_input(tmp_path):

@@ -59,25 +59,6 @@ def test_predictions_are_the_models_own(alphabet):
   )
 
 
-def test_a_wrong_symbol_is_the_most_surprising(alphabet):
-  scores = alphabet.score("abcdefghabcaefghabcdefgh")
-  assert scores.argmax() == 11
-  assert scores[11] > 3
-
-
-def test_a_split_is_predicted_and_written(alphabet, capsys):
-  config = alphabet.config
-  config.predict.sequences = 2
-  predict.run(experiments.build, config, alphabet.workdir)
-  with (alphabet.workdir / "predictions.csv").open(newline="") as file:
-    found = list(csv.DictReader(file))
-  assert {row["sequence"] for row in found} == {"0", "1"}
-  for row in found:
-    assert float(row["probability_1"]) >= float(row["probability_2"])
-    assert row["truth"] in "abcdefgh"
-  assert "surprises" in capsys.readouterr().out
-
-
 def test_a_language_model_predicts_the_end_of_a_text(trained, capsys):
   workdir = trained()
   config = experiments.load(workdir).config

@@ -16,8 +16,6 @@ from seqrnn.errors import UserError
 from seqrnn.sampling import automaton, patterns, sampler, texts
 from seqrnn.sampling.automaton import PatternError
 from seqrnn.sampling.patterns import (
-  ENDED,
-  NEVER,
   START,
   compile_pattern,
   constraint,
@@ -89,18 +87,6 @@ def test_a_table_accepts_the_matches_of_python(unit, monkeypatch):
       ]
       assert table.shortest == min(lengths)
   assert tables > 12
-
-
-def test_needs_and_ends():
-  vocabulary = Vocabulary("char", tuple("ab"))
-  table = compile_pattern("a(bb)*|bab", vocabulary)
-  a, b = vocabulary.encode("ab")
-  assert table.need_SV[START, [a, b, END]].tolist() == [0, 2, NEVER]
-  after = table.next_SV[START, a]
-  assert table.need_SV[after, [a, b, END]].tolist() == [NEVER, 1, 0]
-  assert table.next_SV[[after, ENDED], END].tolist() == [ENDED, ENDED]
-  assert (table.need_SV[:, :END] == NEVER).all()
-  assert table.need_SV[ENDED].tolist().count(0) == 1
 
 
 PATTERN, LENGTH, SAMPLES = "(a|b)*c?a|cb+|b", 4, 1000

@@ -9,7 +9,6 @@ import pytest
 
 from seqrnn import experiments
 from seqrnn.sampling import sampler
-from seqrnn.scoring import scoring
 from tests.conftest import tiny
 
 TEXT = "abcde abcd\nabc " * 12
@@ -83,32 +82,6 @@ def test_settings_of_a_sample_compile_nothing(runs):
   with compilations() as found:
     run.sample("ab", length=20, top_k=99, top_p=0.9)
   assert not found
-
-
-def test_an_evaluation_compiles_once(runs):
-  run = runs("language model")
-  with compilations() as first:
-    figures = run.evaluate("validation")
-  with compilations() as second:
-    assert run.evaluate("validation") == figures
-  assert first and not second
-
-
-def test_a_batch_is_widened_by_padding():
-  rng = np.random.default_rng(0)
-  for T, width in {1: 1, 2: 32, 32: 32, 33: 64}.items():
-    batch = {
-      "inputs": rng.integers(1, 9, (3, T)),
-      "letters": rng.integers(1, 9, (3, T, 2)),
-      "weights": np.ones((3, 1)),
-      "reset": np.ones(3, bool),
-    }
-    wide = scoring.pad_time(batch)
-    for name in ("inputs", "letters"):
-      assert wide[name].shape[1] == width
-      assert np.array_equal(wide[name][:, :T], batch[name])
-      assert not wide[name][:, T:].any()
-    assert wide["weights"].shape == (3, 1) and wide["reset"].shape == (3,)
 
 
 def test_a_prime_of_any_length_is_read_to_its_end(runs, monkeypatch):

@@ -82,24 +82,6 @@ def test_symbols_have_the_probabilities_of_the_model(model):
   np.testing.assert_allclose(log_p_BT, expected_BT, rtol=1e-4, atol=1e-5)
 
 
-def test_a_decoder_of_windows_equals_the_model_on_each(tmp_path):
-  fields = {"data.mapping": "many_to_one", "model.bidirectional": True}
-  config = tiny(tmp_path, {"data.window": 4, **fields})
-  experiment = experiments.build(config, None)
-  params = jax.jit(experiment.init)(jax.random.key(1))
-  V = len(experiment.vocabularies["symbols"])
-  ids = np.random.default_rng(0).integers(4, V, (3, 6), np.int32)
-  step, predict = jax.jit(experiment.decoder.step), jax.jit(experiment.predict)
-  carry = experiment.decoder.start(3)
-  for n in range(6):
-    carry, logits_BV = step(params, carry, ids[:, n])
-    inputs = ids[:, max(0, n - 3) : n + 1]
-    inputs = np.pad(inputs, [(0, 0), (0, 4 - inputs.shape[1])])
-    batch = {"inputs": inputs, "reset": np.ones(3, bool)}
-    _, whole_BNV = predict(params, (), batch)
-    np.testing.assert_allclose(logits_BV, whole_BNV[:, 0], atol=2e-6)
-
-
 def only_after(arrays, memory_B, logits_BV, t):
   """Allows ids that have another parity than the symbol before."""
   del t

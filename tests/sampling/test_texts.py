@@ -77,21 +77,6 @@ def test_a_stop_text_may_cross_chunks(run):
   assert one.log_prob == pytest.approx(expected, rel=1e-4)
 
 
-def test_no_chunk_is_drawn_after_all_streams_have_stopped(run, monkeypatch):
-  chunks = []
-
-  def generate(*settings):
-    for chunk in generate_all(*settings):
-      chunks.append(chunk)
-      yield chunk
-
-  generate_all = texts.Writing.generate
-  monkeypatch.setattr(texts.Writing, "generate", generate)
-  every = drawn(run, "", length=800, streams=3, stop=["a", "b"])
-  assert {one.ended for one in every} == {"stop"} and len(chunks) < 10
-  assert not any(set("ab") & set(one.text) for one in every)
-
-
 def test_the_end_is_held_back(run):
   bias_V = run.params["head"]["bias"] + 103 * (np.arange(11) == END)
   head = run.params["head"] | {"bias": bias_V.astype(np.float32)}

@@ -12,10 +12,8 @@ from seqrnn import experiments
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.errors import UserError
 from seqrnn.modes import evaluate
-from seqrnn.runtime import sharding
 from seqrnn.scoring import dynamic
 from seqrnn.scoring.dynamic import UpdateRule
-from seqrnn.scoring.evaluation import evaluator
 from tests.conftest import tiny
 
 RULE = UpdateRule(0.003, 0.02)
@@ -113,15 +111,6 @@ def test_scores_of_a_prefix_do_not_depend_on_what_follows(reads):
   for other in found[1:]:
     np.testing.assert_array_equal(other[:whole], found[0][:whole])
   assert found[2][whole] != found[0][whole]
-
-
-def test_without_steps_it_is_the_evaluation_of_a_stream(reads):
-  one, _, params = reads
-  scales = jax.tree.map(np.ones_like, jax.device_get(params))
-  batches = one.batches("validation", 0)
-  totals, _ = dynamic.follow(one, params, scales, batches, dynamic.STATIC)
-  expected = evaluator(one, sharding.one_device())(params, batches)
-  assert dynamic.figures_of(one, totals) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_rule_is_chosen_on_validation():

@@ -133,11 +133,6 @@ def test_all_texts_of_a_scheme_are_allowed_and_no_others(names, oracle):
   assert 50 < count < len(names) ** 4 / 2
 
 
-def test_tags_of_no_scheme_have_no_rules():
-  for names in (("NOUN", "VERB"), ("O", "I-x", "I-y", "B-y"), ("B-x", "E-x")):
-    assert spans.allowed(Vocabulary("id", names)) is None
-
-
 def warned(names, texts, capsys) -> str:
   """The warnings of a training on texts of tags."""
   labels = Vocabulary("id", names)

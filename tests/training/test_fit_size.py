@@ -8,7 +8,6 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.resolve import Facts, resolve
 from seqrnn.config.rules import FITTED_FIELDS
 from seqrnn.configs import base, detect, sessions
-from seqrnn.errors import UserError
 
 
 def config_of(given: Any = "all", **fields: Any) -> Any:
@@ -83,18 +82,3 @@ def test_the_recipes_of_sessions_train_for_240_steps(recipe):
     batches = made.get("train.batches_per_epoch", batches)
     assert batches * config.train.epochs >= 240
   assert fitted(config, 5_400) == {}  # The opcodes of CPython.
-
-
-def test_a_run_keeps_what_it_has_found():
-  config, run = config_of(), config_of()
-  run.train.batch_size, run.train.epochs = 8, 15
-  facts = Facts(run=config_lib.flat(run))
-  assert config_lib.changes(run, resolve(config, facts)[0]) == {}
-  config.train.fit_to_data = "train.epochs"  # A flag sets the batch size.
-  assert resolve(config, facts)[0].train.batch_size == 32
-
-
-def test_a_wrong_name_is_refused():
-  config = config_of("epochs")
-  with pytest.raises(UserError, match="fit_to_data='epochs': must be all, or"):
-    config_lib.check(config)

@@ -47,12 +47,6 @@ def test_a_table_that_ends_anywhere_continues(table):
     assert table.read_bytes() == content
 
 
-def test_there_may_be_no_table(tmp_path):
-  cut_tables(tmp_path, 9)
-  draw_history(tmp_path, "nats a symbol")
-  assert list(tmp_path.iterdir()) == []
-
-
 def test_another_file_is_refused_and_unchanged(tmp_path):
   path = tmp_path / "metrics.csv"
   for content in (

@@ -229,13 +229,3 @@ def test_step_cosine_and_linear():
     warmed = rates(21, total=20, name=name, warmup_steps=4)
     close(warmed[:5], RATE * np.array([0.25, 0.5, 0.75, 1, 1]), 1e-6)
     close(warmed[[4, 12, 20]], RATE * np.array([1, 0.5, 0]), 1e-6)
-
-
-def test_epochs_count_from_the_first_step_of_the_warmup():
-  for name in ("exponential", "step"):
-    fields = {"name": name, "factor": 0.5, "after": 2}
-    plain = rates(20, **fields)
-    warmed = rates(20, warmup_steps=4, **fields)
-    close(warmed[:4], RATE * np.arange(1, 5) / 4, 1e-6)
-    close(warmed[4:], plain[4:], 1e-6)
-    assert plain[7] != plain[4]

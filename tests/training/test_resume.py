@@ -1,8 +1,6 @@
 """What may change when a run resumes: its limits."""
 
 import re
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -11,8 +9,6 @@ from seqrnn.config import command
 from seqrnn.config import read as config_lib
 from seqrnn.errors import UserError
 from seqrnn.training import train
-from seqrnn.training.checkpoint import Position
-from tests.conftest import tiny
 
 
 def test_only_limits_may_change(trained, capsys):
@@ -53,13 +49,6 @@ def test_only_limits_may_change(trained, capsys):
   assert (settings.max_steps, settings.patience) == (5, 9)
 
 
-def test_an_epoch_without_the_batch_of_a_position_is_refused(tmp_path):
-  batches: Any = SimpleNamespace(batches=lambda *_: range(2))
-  training: Any = SimpleNamespace(workdir=tmp_path, experiment=batches)
-  with pytest.raises(UserError, match="batch 3 of an epoch, which has 2"):
-    train.epoch_batches(training, Position(step=3, batch=3))
-
-
 def test_all_that_training_rests_on_is_fixed_and_named():
   free = {*config_lib.CPU, *config_lib.LIMITS, "train.fit_to_data"}
   unnamed = {*config_lib.CPU, "train.epochs", "train.max_steps"}
@@ -67,19 +56,3 @@ def test_all_that_training_rests_on_is_fixed_and_named():
     if name.startswith(config_lib.TRAINING):
       assert name.startswith(config_lib.IDENTITY) != (name in free), name
       assert name.startswith(command.NAMING) != (name in unnamed), name
-
-
-def test_a_sweep_has_a_workdir_for_each_value(tmp_path):
-  values = {
-    "train.class_weights": ("balanced",),
-    "train.patience": (2, 3),
-    "train.eval_every": (5, 6),
-  }
-  config = tiny(tmp_path)
-  names = [command.run_name("c", config, config)]
-  for name, some in values.items():
-    for value in some:
-      other = tiny(tmp_path, {name: value})
-      names.append(command.run_name("c", config, other))
-  assert len({*names}) == len(names) == 6
-  assert all(re.fullmatch(r"c(-[\w.]+=[\w.]+)?", name) for name in names)
