@@ -77,13 +77,6 @@ def test_templates_of_long_lines_are_found_and_not_kept():
   assert size_after < 100_000
 
 
-def test_code_points_beyond_the_table_are_unknown():
-  vocab = Vocabulary("char", ("a", "\u00e9"))
-  ids = vocab.encode("\u00ea\U0010ffffa\ud800\u00e9")
-  assert ids.tolist() == [UNKNOWN, UNKNOWN, 4, UNKNOWN, 5]
-  assert vocab.encode("").shape == (0,)
-
-
 @examples
 @given(st.binary(min_size=1))
 def test_bytes_come_back_as_text(content):

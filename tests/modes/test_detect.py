@@ -7,7 +7,6 @@ import json
 import math
 import random
 import re
-from collections import Counter
 from functools import cache
 
 import jax
@@ -25,7 +24,6 @@ from seqrnn.experiments import language_model
 from seqrnn.logs.detect import calibration, detector, evaluation
 from seqrnn.logs.detect.detector import UNKNOWN_NATS
 from seqrnn.logs.detect.findings import find_anomalies
-from seqrnn.logs.detect.scores import WORDS
 from seqrnn.modes import detect
 from seqrnn.reporting import alarms
 from seqrnn.training import train
@@ -200,34 +198,6 @@ def test_labels_change_nothing_but_metrics(again, tmp_path):
   first = json.loads((folder / "first/detect/report.json").read_text())
   assert "f1" in first["figures"]["combined"]
   assert "f1" not in report_of(folder)["figures"]["combined"]
-
-
-def test_severity_follows_from_the_columns_of_a_session(again):
-  findings, folder = again.detect(rate=0.06), again.folder
-  rows = table(folder / "run/detect/sessions.csv")
-  unknown, flagged = Counter(), Counter()
-  for row in table(folder / "run/detect/events.csv"):
-    unknown[row["session"]] += int(row["unknown"])
-    flagged[row["session"]] += int(row["flag"])
-  report, severities = report_of(folder), set()
-  for row in rows:
-    if row["flag"] == "0":
-      assert row["severity"] == row["reason"] == row["score"] == ""
-      continue
-    assert int(row["unknown_events"]) == unknown[row["session"]]
-    assert int(row["flagged_events"]) == flagged[row["session"]]
-    signs = float(row["p_value"]) <= 0.03 and int(row["models"]) >= 1
-    signs += row["unknown_events"] != "0"
-    signs += int(row["flagged_events"]) >= max(int(row["events"]) / 4, 1)
-    assert row["severity"] == ("low", "medium", "high", "high")[signs]
-    names = report["calibration"]["scores"]["names"]
-    assert row["score"] == max(names, key=lambda name: float(row[name]))
-    assert row["reason"] == WORDS[row["score"]]
-    severities.add(row["severity"])
-  assert severities == {"low", "medium", "high"}
-  total = np.load(folder / "run/calibration.npz")["counts"].sum()
-  lowest = np.isclose(findings.decision.p, 1 / (total + 1), rtol=0.05)
-  assert ((findings.decision.models == 2) == lowest).all()
 
 
 def test_what_a_log_cuts_of_a_session_is_not_scored(

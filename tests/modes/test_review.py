@@ -12,12 +12,11 @@ import pytest
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.secrets import Redaction
-from seqrnn.errors import MachineError, UserError
+from seqrnn.errors import UserError
 from seqrnn.logs.detect import answers, calibration, deployed, evaluation
 from seqrnn.logs.detect.findings import find_anomalies
 from seqrnn.logs.follow import alarms
 from seqrnn.modes import detect, review
-from seqrnn.runtime import files
 from tests.logs.follow.test_feedback import save, verdict
 from tests.modes.conftest import RARE, build, texts_of
 
@@ -216,15 +215,6 @@ def test_a_dialogue(run, monkeypatch, capsys):
   # The next dialogue begins with the first that has no answer.
   [(_, _, place)] = heads_of(dialogue(run, monkeypatch, capsys, []))
   assert place.split(",")[0] not in asked[:4]
-
-
-def test_one_review_at_a_time(run):
-  workdir, config, _ = run
-  with (
-    files.locked(workdir / ".review.lock", "reviewed"),
-    pytest.raises(MachineError, match="run: is being reviewed by"),
-  ):
-    review.run(build, config, workdir)
 
 
 def test_a_wrong_file_is_refused_with_its_line(run):

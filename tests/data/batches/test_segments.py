@@ -14,7 +14,6 @@ from seqrnn.data.sources import cache
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.vocabulary import PAD
 from tests.conftest import tiny
-from tests.data.batches.test_windows import check_rows
 
 
 def segments(tmp_path, changes, **shape):
@@ -141,14 +140,6 @@ def test_stateful_epochs_go_on_where_the_last_one_ended(tmp_path):
       expected = everything[(3 * epoch + i) % len(everything)]
       np.testing.assert_array_equal(batch["segment"], expected["segment"])
       np.testing.assert_array_equal(batch["reset"], expected["reset"])
-
-
-def test_rows_of_what_a_task_reads_are_parts_of_it(tmp_path):
-  many_to_one = {"data.mapping": "many_to_one"}
-  for changes in ({}, {"data.stateful": True}, many_to_one):
-    experiment = experiments.build(tiny(tmp_path, changes), None)
-    for split in ("train", "test"):
-      check_rows(experiment.batches(split, 1), [1])
 
 
 def test_no_more_memory_for_more_text(tmp_path, monkeypatch):

@@ -91,26 +91,6 @@ def test_a_row_goes_on_where_it_stopped_or_is_reset(sequences, B, T):
       place = int(inputs[-1]) + 1
 
 
-def test_one_by_hand():
-  # Two documents of 6 and 4 symbols in two rows of 5: the first row's last
-  # target is the second's first symbol.
-  batches = streams(make_sequences([6, 4]), Rows(2, 3))
-  assert len(batches) == 2
-  assert batches[0]["segment"].tolist() == [[4, 5, 6, 7], [10, 11, 12, 13]]
-  assert batches[0]["reset"].tolist() == [True, True]
-  assert batches[1]["segment"].tolist() == [[7, 8, 9, 0], [0, 0, 0, 0]]
-  assert batches[1]["reset"].tolist() == [False, True]
-
-
-def test_equal_documents_are_a_row_each():
-  # As stream_tails makes them: no row resets but at the start.
-  batches = streams(make_sequences([12] * 5), Rows(5, 4))
-  assert [batch["reset"].all() for batch in batches] == [True, False, False]
-  assert not any(batch["reset"].any() for batch in list(batches)[1:])
-  firsts = batches[0]["segment"][:, 0]
-  assert firsts.tolist() == [4, 16, 28, 40, 52]
-
-
 @examples
 @given(st.integers(0, 30), st.integers(1, 30))
 def test_an_epoch_is_a_part_of_the_round(first, count):

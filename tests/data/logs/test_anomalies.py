@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from seqrnn.data.logs.anomalies import KINDS, inject
-from seqrnn.data.logs.sessions import Sessions
 from tests.logs.detect.test_baselines import random_sessions
 
 
@@ -47,10 +46,3 @@ def test_a_kind_is_what_it_says(kind):
   left_out = set(before) - set(injected.names)
   assert all(len(set(before[name])) == 1 for name in left_out)
   assert bool(left_out) == (kind in ("swap", "drop", "truncate"))
-
-
-def test_of_sessions_all_too_short_none_is_left():
-  short = Sessions(np.array([4, 5], np.int32), np.arange(3), ["a", "b"])
-  injected = inject(np.random.default_rng(0), short, "drop")
-  assert injected.bounds.tolist() == [0] and not injected.names
-  assert not len(injected.ids) and not len(injected.labels)

@@ -17,7 +17,6 @@ from seqrnn.data.read import reading
 from seqrnn.data.sources import corpora
 from seqrnn.errors import UserError
 from seqrnn.logs.follow import follow
-from seqrnn.logs.follow.alarms import isoformat
 from seqrnn.training import train
 from tests.data.logs.test_logs import read, settings
 
@@ -85,14 +84,6 @@ def test_a_line_has_content_and_a_time_and_its_format_is_detected():
     ):
       faults.append((line, entry.content, at, form))
   assert not faults
-
-
-def test_a_time_has_a_year_that_can_be_written():
-  """Else an alarm with it cannot be written."""
-  for text in ("0001-01-01 00:00:00+10:00", "9999-12-31 23:59:59-10:00"):
-    assert seconds((text,)) is None
-  for text in ("0001-01-01T00:00:00", "9999-12-31T23:59:59"):
-    assert isoformat(seconds((text,))) == text
 
 
 def test_a_time_does_not_depend_on_the_times_before():
@@ -200,20 +191,6 @@ def test_traces_are_joined_and_colours_removed(tmp_path, capfd):
     assert read(config) == [("a.log", events, lines)]
 
 
-def test_rotated_files_are_in_the_order_of_time(tmp_path):
-  files = {
-    "a.log": "2026-11-25 12:00:03 c",
-    "a.log.1": "2026-11-25 12:00:02 b",
-    "a.log.10": " \n\n2026-11-24 12:00:01 a",
-    "none.log": "2026",
-  }
-  names = ["a.log.10", "a.log.1", "a.log", "none.log"]
-  config = settings(tmp_path, files, log_format="plain")
-  assert [name for name, *_ in read(config)] == names
-  config = settings(tmp_path, files)
-  assert [name for name, *_ in read(config)] == sorted(names)
-
-
 @pytest.mark.parametrize("suffix", PACKERS)
 def test_a_packed_log_has_the_format_of_its_lines(tmp_path, suffix):
   pack = PACKERS[suffix]
@@ -289,17 +266,6 @@ def test_a_line_may_have_several_records(tmp_path):
   assert counts == [("add", 1), ("pay", 1)]
 
 
-def test_a_deep_value_is_none_or_text():
-  parse = parser(
-    Form("strict", log_format="json", keys=(("session", "msg.a"),))
-  )
-  values = '{"arrayValue": {"values": ['
-  for begin, end in (("[", "]"), (values, "]}}"), ('{"a": ', "}")):
-    for depth in (10, 100, 300, 320, 400, 800, 990, 10_000):
-      line = f'{{"msg": {begin * depth}1{end * depth}}}'
-      assert all(parts.content for parts in parse(line))
-
-
 def test_a_line_that_was_cut_into_parts_is_one(tmp_path):
   texts = ["stdout P on", "stderr F error", "stdout P e", "stdout F  day"]
   texts += ["stderr P:x never", "stdout F", "stdout P ended"]
@@ -335,14 +301,6 @@ def test_a_run_keeps_the_format_that_it_has_found(tmp_path, capfd):
     corpora.read_corpus(resolved.data)
 
 
-def test_the_report_of_a_header_shows_how_it_fits_by_chance(tmp_path, capfd):
-  lines = ["2025-01-09 12:00:00 on", *["Dec 10 bob@example.com off"] * 2]
-  header = {"log_header": "<Date> <Time> <Content>"}
-  config = settings(tmp_path, "\n".join(lines), **header)
-  train.check_owner(config, tmp_path / "run")
-  assert "; in 2 of these lines the time is no time\n" in capfd.readouterr().err
-
-
 def test_files_of_different_formats_have_each_their_own(tmp_path, capfd):
   files = {"a.log": "2026-11-25 12:00:01 on\n", "b.log": '{"msg": "off"}\n'}
   config = settings(tmp_path, files, log_format="auto")
@@ -352,17 +310,6 @@ def test_files_of_different_formats_have_each_their_own(tmp_path, capfd):
   assert corpora.log_format(config, False) == "auto"
   with pytest.raises(UserError, match="^--follow: data.log_format='auto': the"):
     follow.run(train.check_owner, config, tmp_path)
-
-
-def test_a_format_that_fits_no_line_is_refused(tmp_path):
-  for fields, message in (
-    ({"log_format": "auto"}, "knows no format of lines such as 'ok 12' and"),
-    ({"log_format": "syslog"}, "fits no line of a.log; line 2 is 'ok 12'"),
-    ({"log_session": "key=id", "log_format": "plain"}, "='key=id': fits no"),
-  ):
-    with pytest.raises(UserError) as error:
-      read(settings(tmp_path, "\nok 12\nok 13\nok 14", **fields))
-    assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_the_time_of_a_format_is_linear():

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqrnn.config import read as config_lib
-from seqrnn.data import splits, vocabulary
+from seqrnn.data import vocabulary
 from seqrnn.data.logs import sessions, tail, templates
 from seqrnn.data.logs.templates import (
   BLANK,
@@ -279,13 +279,6 @@ def test_a_mistake_is_refused_in_one_line(tmp_path):
     assert message in str(error.value) and "\n" not in str(error.value)
   with pytest.raises(UserError, match="logs': the log is empty, it has no li"):
     read(settings(tmp_path, ""))
-
-
-def test_a_log_of_one_session_is_refused(tmp_path):
-  config = settings(tmp_path, "2026-01-01 12:00:00 on\n" * 9)
-  config.data.split = "last_documents"
-  with pytest.raises(UserError, match="1 session: too few to hold"):
-    splits.reader(config)("train")
 
 
 @pytest.mark.parametrize("errors", ["strict", "latin-1"])

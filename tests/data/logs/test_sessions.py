@@ -9,11 +9,9 @@ import re
 import numpy as np
 import pytest
 
-from seqrnn.data.batches.segments import Segments
 from seqrnn.data.logs import sessions
 from seqrnn.data.read.columns import Texts
-from seqrnn.data.read.reading import NOT_UTF8
-from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN, Vocabulary
+from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from tests.conftest import tiny
 
@@ -93,20 +91,6 @@ def test_equal_sessions_are_found_and_taken(three):
   assert few.as_read[0] == expected[7][2][0]
 
 
-def test_batches_have_the_events_between_begin_and_end(tmp_path, three):
-  config = settings(tmp_path, repeats="weight", buckets=3)
-  segments = Segments(config, KNOWN, length=8, minimum=2)
-  batches = segments.batches(three[0].pieces(KNOWN), 0, batch_size=16)
-  rows = {
-    int(number): segment[segment > 0].tolist()
-    for batch in batches
-    for number, segment in zip(batch["document"], batch["segment"], strict=True)
-    if segment.any()
-  }
-  for number, part in zip(batches.distinct, ids(three[0]), strict=True):
-    assert rows[number] == [BEGIN, *part, END]
-
-
 LABELS = {
   "session,anomaly\nx:2,0\nx:1,bad\nx:9,1\n": [True, False],
   's,l\n"x:1",FALSE\n\nx:2,1\n': [False, True],
@@ -169,23 +153,3 @@ def test_labels_that_no_list_has_are_reported_on_stderr(tmp_path, capsys):
   config.detect.normal_labels = "0, Fine"
   read = sessions.read_sessions(config, KNOWN, str(path))
   assert read.labels.tolist() == [False, True, False]
-
-
-@pytest.mark.parametrize("reader", ["labels", "table", "log", "lines"])
-def test_every_reader_refuses_wrong_bytes_with_a_remedy(tmp_path, reader):
-  (tmp_path / "good").write_text("a\n")
-  (tmp_path / "f").write_bytes(b"session,event\nf:1,caf\xe9\n")
-  fields = {"table": {"format": "csv"}, "log": {"unit": "log"}}
-  config = settings(tmp_path, **fields.get(reader, {}))
-
-  def read():
-    if reader != "labels":
-      return sessions.read_sessions(config, KNOWN, str(tmp_path / "f"))
-    good = sessions.read_sessions(config, KNOWN, str(tmp_path / "good"))
-    renamed = good._replace(names=["f:1"])
-    return sessions.with_labels(renamed, str(tmp_path / "f"), config)
-
-  with pytest.raises(UserError, match=rf"f: byte 21 {re.escape(NOT_UTF8)}$"):
-    read()
-  config.data.errors = "latin-1"
-  assert len(read().names)

@@ -257,22 +257,6 @@ def test_the_name_may_be_a_link_to_the_newest_file(path, tail_of):
   assert lines_of(source) == [b"2", b"3"]
 
 
-def test_a_damaged_packed_file_is_reported(path, tail_of):
-  reported = []
-  path.write_bytes(b"".join(b"%d\n" % n for n in range(40_000)))
-  source = tail_of()
-  chunk = source.read(0)
-  source.close()
-  packed = gzip.compress(path.read_bytes())
-  path.with_name("app.log.1.gz").write_bytes(packed[: len(packed) * 3 // 4])
-  path.unlink()
-  path.write_bytes(b"next\n")
-  again = tail_of(chunk.position, reported.append)
-  assert lines_of(again)[-1] == b"next"
-  [report] = reported
-  assert report.startswith(f"{path}: the end of a packed part: ")
-
-
 def test_the_bytes_that_wait_are_known_before_the_file_is_opened(path, tail_of):
   source, reported = tail_of(report=lambda text: reported.append(text)), []
   assert source.behind == 0 and source.read(0.1) is None

@@ -1,9 +1,5 @@
 """Columns: numbers and texts come back as they were added, in little memory."""
 
-import errno
-import os
-import tempfile
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,13 +9,10 @@ from seqrnn.data.read import columns
 from seqrnn.data.read.columns import (
   Changes,
   Column,
-  Texts,
-  Tokens,
   concatenate,
   grouped,
   taken,
 )
-from seqrnn.errors import MachineError
 
 examples = settings(deadline=None, database=None, max_examples=30)
 
@@ -37,18 +30,6 @@ def test_numbers_of_memory_and_of_a_file(monkeypatch):
       numbers = column.numbers()
       assert numbers.tolist() == [*expected, 3, 4]
       assert numbers.dtype == np.dtype(kind or "<u2")
-
-
-def test_texts_are_kept_once_each():
-  tokens = Tokens()
-  for token in "abcab":
-    tokens.append(token)
-  assert len(tokens) == 5
-  texts = tokens.texts()
-  assert list(texts) == list("abcab") and texts.symbols == ["a", "b", "c"]
-  assert list(texts[np.array([4, 2])]) == ["b", "c"]
-  both = concatenate([texts[3:], Texts(["x", "b"], np.array([1, 0, 1]))])
-  assert list(both) == ["a", "b", "b", "x", "b"]
 
 
 @examples
@@ -86,16 +67,3 @@ def test_equal_ids_come_together(keys, block):
   assert bounds.tolist() == [
     np.searchsorted(np.sort(ids), n) for n in range(len(index) + 1)
   ]
-
-
-def test_a_full_folder_of_temporary_files_is_named(monkeypatch):
-  def full(*_):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-  column = Column()
-  monkeypatch.setattr(column._file, "write", full, raising=False)
-  with pytest.raises(MachineError) as error:
-    column.extend(np.arange(3))
-  folder = tempfile.gettempdir()
-  message = f"{folder}: cannot be written: No space left on device"
-  assert str(error.value) == message

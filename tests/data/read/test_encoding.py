@@ -130,14 +130,6 @@ def test_ids_are_as_wide_as_they_must(count, monkeypatch):
   assert corpus.symbols == list(text[:count])
 
 
-def test_documents_are_named_by_file_and_line():
-  contents = {"a": b"\n1 2\n\n3", "void": b" \n", "b": b"4\n", "last": b""}
-  sources = [Source(name, content) for name, content in contents.items()]
-  corpus = encode(sources, "session", "strict")
-  assert list(corpus.names) == ["a:2", "a:4", "b:1"]
-  assert list(encode(sources, "char", "strict").names) == ["a", "void", "b"]
-
-
 def read(path, while_read=lambda: None):
   for _ in reading.chunks(Source(path.name, path)):
     while_read()

@@ -182,21 +182,6 @@ def test_a_file_read_back_has_the_same_notes(tmp_path_factory, seed, T, share):
   assert seconds == pytest.approx(T * 60 / 90, rel=1e-4)
 
 
-def test_a_note_that_goes_on_is_one():
-  notes = random_notes(0, 40, 0.6)
-  expected = []
-  for key in range(88):
-    start = None
-    for frame in range(41):
-      sounds = frame < 40 and notes[frame, key]
-      if sounds and start is None:
-        start = frame
-      elif not sounds and start is not None:
-        expected.append((start, frame, key + 21))
-        start = None
-  assert sorted(music.long_notes(notes)) == sorted(expected)
-
-
 def test_a_roll_shows_every_note(tmp_path, monkeypatch):
   notes, lines, hlines = random_notes(1, 12, 0.1), [], Axes.hlines
 

@@ -40,12 +40,6 @@ def test_punctuation_is_apart():
     assert again == document.symbols
 
 
-def test_lower_case_of_characters():
-  data = config_of(lowercase=True).data
-  [document] = from_text("\u0130A\u03a3. \u03a3", "char", data)
-  assert document.symbols == "i\u0307a\u03c3. \u03c3"
-
-
 def test_a_corpus_is_spelled_as_its_documents(tmp_path, monkeypatch):
   monkeypatch.setattr(spelling, "_CHUNK", 7)
   rng = np.random.default_rng(0)

@@ -2,10 +2,8 @@
 
 import errno
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -199,28 +197,6 @@ cache.open_corpus([source], ["char", "strict"], encode)
   assert process.stdout is not None
   assert process.stdout.readline() == "begun\n"
   return process
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("folder")
-def test_of_two_that_need_it_one_waits(source, capfd):
-  process = start(source)
-  corpus, count = read(source)
-  process.communicate()
-  assert count == 0 and len(corpus.ids) > 1000
-  assert "waiting for a process that reads" in capfd.readouterr().err
-
-
-@pytest.mark.slow
-def test_a_killed_process_leaves_nothing_that_is_read(folder, source):
-  process = start(source)
-  time.sleep(0.1)
-  process.send_signal(signal.SIGKILL)
-  process.communicate()
-  assert not entries(folder)
-  (folder / f"{next(folder.glob('*.lock')).stem}.tmp").mkdir()
-  assert read(source)[1] == 1 and read(source)[1] == 0
-  assert not list(folder.glob("*.tmp"))
 
 
 def test_a_file_that_changes_meanwhile_is_not_kept(folder, source):

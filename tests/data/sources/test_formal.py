@@ -119,13 +119,6 @@ def test_only_answers_count():
   assert "spans" not in batch
 
 
-def test_texts_to_predict_are_lines():
-  data = base.get_config().data
-  data.update(source="formal")
-  answer = corpora.from_text("01\n110", "char", data)
-  assert [document.symbols for document in answer] == ["01", "110"]
-
-
 def test_what_does_not_fit_is_refused():
   config = base.get_config()
   for task, language, unit, rule in (

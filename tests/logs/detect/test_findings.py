@@ -161,26 +161,3 @@ def test_a_session_is_printed_with_the_events_around_its_worst_one(scored):
   # Short sessions come after those that have a rank.
   assert lines[3].startswith("p 0.5")
   assert "low, few events, 13.0 bits, 1 session" in lines
-
-
-def test_metrics_are_whole_in_80_columns():
-  row = {"flagged": 123456, **dict.fromkeys(tables._METRICS, 0.5)}
-  metrics = {
-    "figures": {n: row for n in ("combined", "count_vector", "union")},
-    "average_precision_by_kind": None,
-  }
-  text = "\n".join(
-    printed(tables.print_metrics, metrics, ["count_vector"], 0.005)
-  )
-  assert "\u2026" not in text and "union" not in text
-  assert text.count("0.500") == 2 * len(tables._METRICS)
-  for name in (
-    "oracle F1",
-    "123,456",
-    "AUROC",
-    "flagged",
-    "alarm rate of 0.005",
-  ):
-    assert name in text
-  metrics["figures"] = {"combined": {"flagged": 3}}
-  assert printed(tables.print_metrics, metrics, ["max"], 0.005) == [""]

@@ -107,16 +107,6 @@ def test_noise_does_not_replace_the_standard():
   assert selection._chance(300) == pytest.approx(np.mean(level), rel=0.1)
 
 
-def test_the_highest_normal_scores_do_not_count(monkeypatch):
-  """They may be of anomalous sessions, which a good score ranks high."""
-  model = judged(np.random.default_rng(0), {"max"})
-  model.normal["max"][:5] = 99.0  # Of 300.
-  one = Combination(("max",), "fisher")
-  precision = selection._precision(model, one)
-  monkeypatch.setattr(selection, "_TRIMMED", 0.0)
-  assert precision > selection._precision(model, one) + 0.2
-
-
 def test_without_a_model_that_can_judge_it_is_the_standard():
   nothing = np.zeros(0)
   assert selection.choose([]).combination == STANDARD

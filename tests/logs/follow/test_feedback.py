@@ -116,12 +116,3 @@ def test_kinds_with_answers_are_forgotten_last(monkeypatch):
   assert [*alerts.kinds] == [1, 8, 9]
   stored = {number: value for _, number, _, value in alerts.changes()}
   assert stored[2] is None and stored[9]["number"] == 9
-
-
-def test_an_alarm_whose_severity_rises_is_one_alarm():
-  _, rows = alarms_of(
-    verdict("x", ["a", "rare"], ended=False, severity=1),
-    verdict("x", ["a", "rare"], severity=3, earlier=1),
-  )
-  assert [row and row["severity"] for row in rows] == ["low", "high"]
-  assert len({row and row["number"] for row in rows}) == 1

@@ -386,16 +386,6 @@ def test_one_wrong_time_ends_no_session(model):
   assert "w" in [v.session for v in follower.tick(2030.0)]
 
 
-def test_sessions_of_a_sparse_log_end_whole(model):
-  follower, results = Follower(model), []
-  for n in range(20):
-    for symbol, second in (("b", 0), ("c", 1)):
-      time = 30 * 3600.0 * n + second
-      results += ended(follower, f"s{n}", symbol, time)
-  # A step of more than half a day is confirmed by the burst after it.
-  assert results == [(f"s{n}", 2) for n in range(18)]
-
-
 def test_without_times_lines_may_be_a_clock(model):
   follower = Follower(model._replace(idle=IdleTimes()))
   follower.feed("x", "a", 0.0)

@@ -245,16 +245,6 @@ def tables(shop):
   return config, shop / "table-run", folder
 
 
-@pytest.mark.usefixtures("session")
-def test_verdicts_and_incidents_of_tables(tables, tmp_path):
-  config, workdir, folder = tables
-  settings = config.copy_and_resolve_references()
-  settings.detect.engine = "spark"
-  settings.detect.output = str(tmp_path)
-  detect.run(experiments.build, settings, workdir)
-  compare(workdir, tmp_path)
-
-
 def test_verdicts_of_a_frame(session, tables):
   config, workdir, folder = tables
   settings = config.copy_and_resolve_references()
