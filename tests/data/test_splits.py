@@ -211,16 +211,6 @@ def test_stream_tails_are_those_of_char_rnn(rows, T, n, validation, test):
     assert not any(d.begins or d.ends for d in parts[name])
 
 
-def test_a_mistake_names_field_value_and_rule():
-  for sizes, data, message in (
-    ([9], fields("documents"), "data.split='documents': 1 document: too few"),
-    ([9, 9], fields("stream_tails"), "needs one document, not 2"),
-    ([99], fields("stream_tails", window=30), "99 symbols are too few for"),
-  ):
-    with pytest.raises(UserError, match=re.escape(message)):
-      split(make_documents(sizes), data)
-
-
 @pytest.fixture
 def readings(monkeypatch):
   """What the corpus was asked for, each time it was read."""

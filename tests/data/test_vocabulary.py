@@ -153,21 +153,11 @@ def test_it_is_saved_whole_and_read_back(tmp_path):
 def test_a_file_of_anyone_is_checked(tmp_path):
   path = tmp_path / "vocabulary.json"
   wrong = [
-    *(["a"], {"unit": "char"}, {"unit": "chr", "symbols": ["a"]}),
-    *({"unit": ["id"], "symbols": []}, {"unit": "id", "symbols": "ab"}),
-    *({"unit": "id", "symbols": ["a", 1]}, {"unit": "id", "symbols": []}),
-    *({"unit": "id", "symbols": ["a", "a"]}, {"unit": "char", "symbols": [""]}),
-    *({"unit": "char", "symbols": ["ab"]}, {"unit": "byte", "symbols": ["Ā"]}),
-    {"unit": "char", "symbols": ["a"], "begin": "b"},
+    *(["a"], {"unit": "chr", "symbols": ["a"]}, {"unit": "id", "symbols": []}),
+    *({"unit": "id", "symbols": ["a", "a"]}, {"unit": "byte", "symbols": "Ā"}),
   ]
-  cases = [
-    (json.dumps({"x": v}).encode(), "vocabulary 'x' must") for v in wrong
-  ]
-  cases += [(c, "not JSON") for c in (b"{", b"\xff", b"[" * 100_000)]
-  cases.append((b"[]", "must be an object of named vocabularies"))
-  for content, message in cases:
-    path.write_bytes(content)
+  cases = [(json.dumps({"x": v}), "vocabulary 'x' must") for v in wrong]
+  for content, message in (*cases, ("{", "not JSON"), ("[]", "must be an obj")):
+    path.write_text(content)
     with pytest.raises(UserError, match=rf"vocabulary\.json: {message}"):
       vocabulary.load(path)
-  with pytest.raises(UserError, match=r"none\.json: cannot be read: No such"):
-    vocabulary.load(tmp_path / "none.json")

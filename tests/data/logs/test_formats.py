@@ -31,37 +31,21 @@ NOON = datetime(2026, 11, 25, 12, 0, 1, tzinfo=UTC).timestamp()
 # Of each format lines, each with its content in front.
 LINES = """
 access: "GET" 404 <- 1.2.3.4 - a [25/Nov/2026:12:00:01 +0000] "GET" 404 9 "-"
-access: "-" 408 <- x.org 1.2 - - [25/Nov/2026:14:00:01 +0200] "-" 408 -
 syslog5424: su 7 I [a@1 b='c]'] x <- <3>1 2026-11-25T12:00:01Z h su 7 I [a@1 b='c]'] x
-syslog5424: a - - - <- <3>1 2026-11-25T12:00:01Z h a - - -
 syslog: su[77]: failed <- <34>Nov 25 12:00:01 host su[77]: failed
 syslog: kernel: [1.5] up <- Nov  5 12:00:01 host kernel: [1.5] up
-syslog: cron: x <- 2026-11-25T12:00:01+00:00 host cron: x
 time: INFO a.b: on <- 2026-11-25 12:00:01,250 INFO a.b: on
 time: [error] off <- [Wed Nov 25 12:00:01 2026] [error] off
-time: [warn] 12#1: *1 x <- 2026/11/25 12:00:01 [warn] 12#1: *1 x
-time: on <- 11/25/2026 12:00:01 PM on
 time: on <- 11/25/26, 12:00:01 on
 time: on <- 1795608001 on
-time: on <- 1795608001250: on
-time: [core:error] x <- [Wed Nov 25 12:00:01.123456 2026] [core:error] x
 time: INFO a.B: on <- 26/11/25 12:00:01 INFO a.B: on
 time: 148 INFO a.B: on <- 261125 120001 148 INFO a.B: on
-time: [Note] on <- 261125 12:00:01 [Note] on
-time: Info   CBS  on <- 2026-11-25 12:00:01, Info   CBS  on
-time: UTC [7] LOG:  on <- 2026-11-25 12:00:01.250 UTC [7] LOG:  on
 level: WARNING a.b:on <- WARNING:a.b:on
-level: INFO A.java:1 - on <- INFO  [m] 2026-11-25 12:00:01,250 A.java:1 - on
-level: ERROR on <- [ERROR] 2026/11/25 12:00:01 on
 cri: on <- 2026-11-25T12:00:01.500000000Z stdout F on
 logcat: D Window: on <- 11-25 12:00:01.811  1702  2395 D Window: on
-logcat: D Window: on <- 11-25 12:00:01.811  u0_a1 1702  2395 D Window: on
 logcat: D/Window( 1702): on <- 11-25 12:00:01.811 D/Window( 1702): on
 klog: E a.go:1] on <- E1125 12:00:01.123456   123 a.go:1] on
-klog: I a.cc:1] on <- I20261125 12:00:01.500000 123 a.cc:1] on
 json: on <- {"ts": 1795608001.5, "msg": "on"}
-json: é on <- {"MESSAGE": [195, 169, 32, 111, 110]}
-json: on <- {"__REALTIME_TIMESTAMP": "1795608001000250", "MESSAGE": "on"}
 json: on <- {"log": "on\\n", "time": "2026-11-25T12:00:01.000000000Z"}
 json: {"a": [1]} <- {"body": {"a": [1]}}
 """  # noqa: E501
@@ -102,10 +86,8 @@ def test_a_time_does_not_depend_on_the_times_before():
 def test_the_fields_of_a_time_are_joined_or_one_of_them():
   node = "R 2026-11-25-12.00.01.675872 on"
   for header, line in (
-    ("<Label> <Timestamp> <Node> <Time> <Content>", f"- {NOON:.0f} {node}"),
     ("<Date> <Node> <Time> <Content>", f"x {node}"),
     ("<Time>|<Content>", "20261125-12:00:01:606|on"),
-    ("<Date> <Time> <Content>", "20261125 12:00:01 on"),
     ("<Date> <Time> <Content>", "2026-11-25 12:00:01.606 on"),
   ):
     [entry] = parser(Form("strict", header))(line)
@@ -115,8 +97,6 @@ def test_the_fields_of_a_time_are_joined_or_one_of_them():
 
 HEADERS = [
   "[<Node>:<Component>@<Id>]<Content>",
-  "<Time>|<Level>|<User>|<Content>;",
-  "<Host>:<Pid> [<Id>] <Content>",
   "<Date> <Time> <Level> [<Process>] <Component>: <Content>",
   "<Content><Word> x",
 ]
@@ -145,10 +125,6 @@ def test_a_field_ends_at_the_first_place_that_fits_the_rest(header):
     assert (match and match.groupdict()) == (one and one.groupdict())
     fits += match is not None
   assert fits > 100
-  for unit in ("] ", ":a ", "] [", " - ", "::", *{*header, "a"} - {" "}):
-    line = "[" + unit * (60_000 // len(unit))
-    match = pattern.fullmatch(line)
-    assert match is None or match.end() == len(line)
 
 
 def test_json_lines_have_the_keys_that_fields_name(tmp_path, capfd):
@@ -181,14 +157,10 @@ def test_traces_are_joined_and_colours_removed(tmp_path, capfd):
     assert read(config) == [("a.log", ["on", "failed", "off"], [1, 2, 7])]
     message = "a.log: 3 of 7 lines were joined to the line before; the"
     assert message in capfd.readouterr().err
-  for form, text, events, lines in (
-    ("plain", "a b\n  c\nd\n", ["a b", "d"], [1, 3]),
-    (None, "a b\n  c\nd\n", ["a b", "c", "d"], [1, 2, 3]),
-    # A line without content is no event.
-    ("time", "2026-11-25 12:00:01 \n1600000000 a", ["a"], [2]),
-  ):
-    config = settings(tmp_path, text, log_format=form)
-    assert read(config) == [("a.log", events, lines)]
+  # A line without content is no event.
+  text = "2026-11-25 12:00:01 \n1600000000 a"
+  config = settings(tmp_path, text, log_format="time")
+  assert read(config) == [("a.log", ["a"], [2])]
 
 
 @pytest.mark.parametrize("suffix", PACKERS)
@@ -200,12 +172,9 @@ def test_a_packed_log_has_the_format_of_its_lines(tmp_path, suffix):
   path.write_bytes(b"".join(map(pack, lines)))
   config = settings(tmp_path, "", path=str(path), log_format="auto")
   assert read(config) == [(path.name, ["a", "b"], [1, 2])]
-  packed = path.read_bytes()
-  for damaged in (packed[:-2], b"x" + packed, b""):
-    path.write_bytes(damaged)
-    with pytest.raises(UserError, match=rf"^{path}: cannot be read: ") as error:
-      read(config)
-    assert "\n" not in str(error.value)
+  path.write_bytes(path.read_bytes()[:-2])
+  with pytest.raises(UserError, match=rf"^{path}: cannot be read: "):
+    read(config)
 
 
 def test_a_log_that_grows_is_read_up_to_where_it_was(tmp_path):
@@ -230,12 +199,10 @@ def record(second, session, body):
   """A record of OpenTelemetry's."""
   attributes = {
     "session.id": {"intValue": session},
-    "log.record.template": {"stringValue": f"{body} it"},
   }
   return {
     "timeUnixNano": f"{NOON + second:.0f}000000000" if second else "0",
     "observedTimeUnixNano": f"{NOON:.0f}500000000",
-    "severityText": "WARN",
     "body": {"stringValue": f"{body} {session}"},
     "attributes": [{"key": k, "value": v} for k, v in attributes.items()],
   }
@@ -256,9 +223,6 @@ def test_a_line_may_have_several_records(tmp_path):
   ]
   times = list(corpora.read_corpus(config.data).timestamps)
   assert [seconds((time,)) for time in times[:2]] == [NOON + 1, NOON + 0.5]
-  keys = {"log_keys": "message=log.record.template,level=severityText"}
-  config = settings(tmp_path, lines[0], **fields, **keys)
-  assert read(config)[0][1] == ["WARN add it"]
   # An expression looks for sessions in each record alone.
   fields = {"log_format": "json", "log_session": r"(pay|add) \d"}
   config = settings(tmp_path, lines[0], **fields)

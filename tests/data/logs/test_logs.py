@@ -3,7 +3,6 @@
 import itertools
 import lzma
 import random
-import re
 from datetime import UTC, datetime
 
 import hypothesis
@@ -89,12 +88,9 @@ def test_a_session_is_of_one_file(tmp_path):
     ("a.log:2", ["x <session>: go"], [2]),
     ("b.log:1", ["x <session>: stop"], [2]),
   ]
-  for fields, expected in (
-    ({}, {"a.log": [1, 2], "b.log": [2]}),
-    ({"log_session": "lines=2"}, {"a.log:1": [1, 2], "b.log:2": [2]}),
-  ):
-    events = read(settings(tmp_path, files, **fields))
-    assert {name: lines for name, _, lines in events} == expected
+  events = read(settings(tmp_path, files, log_session="lines=2"))
+  sessions = {name: lines for name, _, lines in events}
+  assert sessions == {"a.log:1": [1, 2], "b.log:2": [2]}
 
 
 TIMES = {
@@ -132,27 +128,16 @@ def test_a_session_ends_where_a_log_is_silent(tmp_path, form, header):
 MASKED = """
 from /10.250.1.2:50010. -> from <value>.
 mac 00:1b:44:11:3a:b7 up -> mac <value> up
-mac FF:EB:AA:CD:EA:DC up -> mac <value> up
 at 2026-11-25T20:14:35.5Z ok -> at <value> ok
-on Sun Dec  4 04:47:44 2005 x -> on <value> x
-May I read Dec pages -> May I read Dec pages
 free 0x1fF, 3.5 of -12% (x=0a) -> free <value> of <value> (x=<value>)
-commit 9f86d081884c7d65 by me -> commit <value> by me
 id 123e4567-e89b-12d3-a456-426614174000! -> id <value>!
 abseiled deadbeef cafe -> abseiled deadbeef cafe
 task_01_m_-5 eth0/-3 MSRA-39.corp.x:12 -> <value>
-version 1:2.41-12+deb13u4 -> version <value>
 read 1 2, 3 of  4  -> read <value> of <value>
 open /etc/passwd: C:\\a.txt and/or ./x -> open <value>: <value> and/or <value>
-by http://a.org/b?c=d&e=%20. -> by <value>.
-for ns.example.com, b.c.com.mx -> for <value>
 run org.apache.Tool in main.py -> run org.apache.Tool in main.py
-a <number> of <hex> -> a <value> of <value>
 x "GET /a/b HTTP/1.1" 404 612 -> x "GET <value> HTTP/<value>" 404 <value>
-status: 500 len: 200 time: 0.1 -> status: 500 len: <value> time: <value>
 {"statusCode":503,"n":503} -> {"statusCode":<value>,"n":<value>}
-response_code=404, id=404 -> response_code=404, id=<value>
-code 99 status 1.200 status: 600 -> code <value> status <value> status: <value>
 """
 
 
@@ -272,20 +257,16 @@ def test_a_mistake_is_refused_in_one_line(tmp_path):
   for fields, message in (
     ({"log_header": "[<Time>] <Content>"}, "fits no line of a.log; line 2 is"),
     ({"log_session": "gap=1.0"}, "a.log:2: '': is no time that data.log_ses"),
-    ({"path": ""}, "data.path='': must not be empty"),
   ):
     with pytest.raises(UserError) as error:
       read(settings(tmp_path, "\n12 hello\n13 you\n", **fields))
     assert message in str(error.value) and "\n" not in str(error.value)
-  with pytest.raises(UserError, match="logs': the log is empty, it has no li"):
-    read(settings(tmp_path, ""))
 
 
-@pytest.mark.parametrize("errors", ["strict", "latin-1"])
-def test_a_line_that_is_too_long_is_left_out(tmp_path, capfd, errors):
-  longest = ("é" if errors == "strict" else "e") * reading.LINE
+def test_a_line_that_is_too_long_is_left_out(tmp_path, capfd):
+  longest = "é" * reading.LINE
   lines = ["a", longest + "b", "c" * 3_000_000, longest, "d"]
-  config = settings(tmp_path, "\n".join(lines), errors=errors)
+  config = settings(tmp_path, "\n".join(lines))
   assert read(config) == [("a.log", ["a", VALUE, "d"], [1, 4, 5])]
   message = "2 of 5 lines have more than 65,536 characters"
   assert message in capfd.readouterr().err
@@ -305,17 +286,6 @@ NAMES = {
     r"^(\S+)",
     'a.b - - [25/Nov/2026:12:00:01 +0000] "GET /x HTTP/1.1" 200 5',
     {"a.b": f'"GET {VALUE} HTTP/{VALUE}" 200'},
-  ),
-  # A level is a part of the content.
-  "level": (
-    r"\b(WARN|job\w+)\b",
-    "WARN jobx is late",
-    dict.fromkeys(("WARN", "jobx"), "<session> is late"),
-  ),
-  "json": (
-    r"(job\w)",
-    r'{"n": "jobs", "msg": "a \"jobx\""}',
-    dict.fromkeys(("jobs", "jobx"), 'a "<session>"'),
   ),
   # The text before the content counts, as it does for the session.
   "time": (
@@ -356,11 +326,7 @@ def test_a_table_has_an_event_a_row(tmp_path):
 
 
 def test_rows_without_events_are_refused(tmp_path):
-  for content, message in (
-    ("session,event\nx,E\nx\n", "a.log:3: has no event; data.format=csv with"),
-    ("session,event,line\nx,E,one\n", "a.log:2: line='one': must be a whole"),
-    ("session,event\n", "the corpus is empty, it has no symbols"),
-  ):
-    config = settings(tmp_path, content, unit="session", format="csv")
-    with pytest.raises(UserError, match=re.escape(message)):
-      corpora.read_corpus(config.data)
+  content = "session,event\nx,E\nx\n"
+  config = settings(tmp_path, content, unit="session", format="csv")
+  with pytest.raises(UserError, match="a.log:3: has no event; data.format=csv"):
+    corpora.read_corpus(config.data)

@@ -8,28 +8,12 @@ from hypothesis import strategies as st
 from seqrnn.data.read import columns
 from seqrnn.data.read.columns import (
   Changes,
-  Column,
   concatenate,
   grouped,
   taken,
 )
 
 examples = settings(deadline=None, database=None, max_examples=30)
-
-
-def test_numbers_of_memory_and_of_a_file(monkeypatch):
-  monkeypatch.setattr(columns, "_BLOCK", 3)
-  for small in (0, 2**20):
-    monkeypatch.setattr(columns, "_SMALL", small)
-    for kind, top in ((None, 2**16 - 1), ("<u4", 2**32 - 1), ("<f8", 0.5)):
-      column, expected = Column(kind), [0, 5, top, 7]
-      for n, number in enumerate(expected):
-        assert len(column) == n
-        column.append(number)
-      column.extend(np.array([3, 4], np.uint8))
-      numbers = column.numbers()
-      assert numbers.tolist() == [*expected, 3, 4]
-      assert numbers.dtype == np.dtype(kind or "<u2")
 
 
 @examples

@@ -152,11 +152,8 @@ def test_a_file_that_changes_is_refused(tmp_path):
 
 def test_files_that_cannot_be_read(tmp_path):
   os.mkfifo(tmp_path / "pipe")
-  for path in (tmp_path / "pipe", tmp_path, reading.Path("/dev/zero")):
-    with pytest.raises(UserError, match=rf"^{path}: not a regular file$"):
-      read(path)
+  with pytest.raises(UserError, match="/pipe: not a regular file$"):
+    read(tmp_path / "pipe")
   (tmp_path / "f.gz").touch()
   with pytest.raises(UserError, match=r"/f\.gz: cannot be read: it is empty"):
     read(tmp_path / "f.gz")
-  with pytest.raises(UserError, match=r"/none: cannot be read: No such file"):
-    read(tmp_path / "none")

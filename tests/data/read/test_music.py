@@ -77,18 +77,13 @@ def test_files_that_hold_no_music(tmp_path, pieces):
     savemat(file, content)
     return file.getvalue()
 
-  cases = [
+  for ending, content, rule in (
     ("json", b"{", "not json"),
-    ("json", b"[1]", "train: must be pieces of frames, lists of MIDI numbers"),
+    ("json", json_with(valid=[[[60], [20]]]), "valid: must be pieces of"),
     ("json", json_with(test=[]), "test: needs a note after a first frame"),
-    ("mat", mat_with(np.zeros((4, 88)))[:700], "not mat"),
     ("mat", b"traindata\n" * 100, "not mat"),
-  ]
-  for content in (3, [[[60], [20]]], [[[60.5]]], [[["60"]]]):
-    cases.append(("json", json_with(valid=content), "valid: must be pieces of"))
-  for piece in (np.zeros((4, 87)), np.full((4, 88), 2), "text"):
-    cases.append(("mat", mat_with(piece), "validdata: must be pieces of"))
-  for ending, content, rule in cases:
+    ("mat", mat_with(np.zeros((4, 87))), "validdata: must be pieces of"),
+  ):
     path = tmp_path / f"music.{ending}"
     path.write_bytes(content)
     with pytest.raises(UserError, match=f"music.{ending}: {rule}"):
@@ -98,12 +93,8 @@ def test_files_that_hold_no_music(tmp_path, pieces):
 def test_other_sources_are_refused(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   for fields, rule in (
-    ({"data.path": "no.mat"}, "^no.mat: cannot be read: No such"),
     ({"data.path": "a.mid"}, "data.path='a.mid': must end in .mat or .json"),
-    ({"data.path": None}, "data.source='files', data.path=None: music is"),
     ({"data.source": "stdlib"}, "data.source='stdlib', data.path="),
-    ({"data.source": "chords", "data.path": "a.mat"}, "which has no path"),
-    ({"data.test_path": "a.mat"}, "data.test_path='a.mat': music is chords"),
   ):
     with pytest.raises(UserError, match=rule):
       music.read_music(tiny(tmp_path, fields).data)

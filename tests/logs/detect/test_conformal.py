@@ -137,15 +137,6 @@ def test_scores_of_several_models_are_compared_with_those_of_each(seed):
   assert cross.neg_log_p(high)[0] > -np.log(cross.resolution)
 
 
-def test_the_tail_of_an_exponential_is_found():
-  rng = np.random.default_rng(0)
-  calibration = Calibration(rng.exponential(3.0, 20_000))
-  # -log p of a score s is s / 3.
-  assert calibration.neg_log_p(np.array([90.0]))[0] == pytest.approx(
-    30, rel=0.15
-  )
-
-
 @pytest.mark.parametrize(
   "normal", [[], [2.0], [0.0, 0, 0], [np.inf, np.inf], [1, np.inf], [np.inf]]
 )

@@ -158,10 +158,5 @@ def test_a_log_line_a_minute():
 def test_an_address_that_cannot_be_used_is_refused_in_one_line(server):
   port = server[-1].rpartition(":")[2]
   rule = "cannot be listened on: Address already in use"
-  for where, message in (
-    (port, f"config.detect.port='{port}': {rule}"),
-    ("no.such.host.invalid:0", "cannot be listened on"),
-    (f"{'a' * 70}:0", "cannot be listened on"),
-  ):
-    with pytest.raises(UserError, match=message):
-      health.serve(Health(), where).__enter__()
+  with pytest.raises(UserError, match=f"config.detect.port='{port}': {rule}"):
+    health.serve(Health(), port).__enter__()
