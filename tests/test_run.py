@@ -35,7 +35,7 @@ LM, GAP = "--config=lm.json", "--config=gap.json"
 MISTAKES = {
   # The line itself and the config.
   "--mode=train": "--config: is missing, and so is --workdir, the folder of a",
-  f"{LM} --workdir=/proc/x": "--workdir=/proc/x: this folder cannot be made:",
+  f"{LM} --workdir=/proc/x": "/proc/x: No such file or directory",
   f"{LM} --workdir=a\udcff": r"--workdir=a\udcff: must be UTF-8",
   "'--config=no\nsuch.py'": "--config=no such.py: no such file",
   "--config=dict.py": "dict.py: get_config() must return a ConfigDict",

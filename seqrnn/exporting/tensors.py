@@ -14,7 +14,6 @@ from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.exporting import network as network_lib
 from seqrnn.exporting.network import Network
-from seqrnn.runtime import files
 from seqrnn.training.checkpoint import Position, open_checkpoints
 from seqrnn.training.setup import write_record
 
@@ -122,7 +121,7 @@ def make_run(build: Callable[..., Experiment], folder: Path, workdir: Path):
   config_lib.check(config)
   experiment = build(config, vocabulary.load(folder / "vocabulary.json"))
   params = _params(folder / FILE, experiment, config)
-  files.make_workdir(workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
   with open_checkpoints(workdir) as checkpoints:
     position = Position(step=_STEP, best_step=_STEP)
     optimizer = {"leaves": [jnp.zeros((), jnp.int32)]}

@@ -13,7 +13,7 @@ from seqrnn.config.read import Config
 from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.models import cells
 from seqrnn.models.cell import Cell
-from seqrnn.runtime import figures
+from seqrnn.runtime import figures, files
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
@@ -204,7 +204,6 @@ def save_pictures(folder: Path, title: str, boxes: Rows):
     UserError: they cannot be written.
   """
   drawn = figure(title, boxes)
-  figures.save_svg(
-    drawn, folder / "model.svg", title, description(title, boxes)
-  )
+  with files.atomic_write(folder / "model.svg") as file:
+    file.write(figures.svg(drawn, title, description(title, boxes)))
   figures.save(drawn, folder / "model.png", dpi=144)

@@ -70,12 +70,12 @@ def run(
   _print_cost(training)
   console.print(f"An epoch has {len(batches):,} steps.")
 
-  files.make_workdir(workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
   title = f"{config.task}: {size:,} parameters"
   _, T, *_ = batches[0]["inputs"].shape
   pooled = batches[0]["targets"].shape[1] == 1 < T
   boxes = diagram.rows(experiment, config, parts, pooled)
-  with files.locked_results(workdir, "describe", "described") as folder:
+  with files.locked_results(workdir, "describe") as folder:
     diagram.save_pictures(folder, title, boxes)
   print(f"{workdir / 'model.svg'}, {workdir / 'model.png'}: the picture")
   return parts

@@ -44,9 +44,6 @@ _RESULTS = (
   *(f"{name}.png" for name in _PICTURES),
 )
 
-# Units of texts, and what a model of each predicts.
-_TEXTS = {"char": "characters", "byte": "bytes", "word": "words"}
-
 
 def run(
   build: Callable[..., Experiment], config: Config, workdir: Path
@@ -94,7 +91,6 @@ def _run(
   metrics = evaluation.evaluate(findings, normal, kinds, settings)
   grouped = group_incidents(findings)
   seconds = np.diff(times).tolist()
-  scored = findings.scored
   record = {
     "steps": detector.steps,
     "data": {
@@ -105,11 +101,9 @@ def _run(
     "basis": [f"examined: {which}", *basis],
     **evaluation.calibration_record(normal, settings),
     **metrics,
-    "seconds": {
-      **dict(zip(("reading", "calibration", "scoring"), seconds, strict=True)),
-      "scoring_by_the_network": scored.seconds,
-    },
-    "distinct_events_per_second": len(scored.nll) / scored.seconds,
+    "seconds": dict(
+      zip(("reading", "calibration", "scoring"), seconds, strict=True)
+    ),
     "config": nested(config_lib.flat(config)),
   }
   with files.results(folder, "detect", _RESULTS.__contains__) as new:
@@ -137,12 +131,18 @@ def prepare(
   """The task of a run that can detect, and its splits.
 
   Raises:
-    UserError: as `check` and `refuse_cut_sessions`.
+    UserError: as `check`, or the splits cut sessions.
   """
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   check(experiment, config, mode)
   read = splits.reader(config, config.detect.idle)
-  refuse_cut_sessions(read("train"), config.data)
+  if not read("train").are_documents:
+    raise UserError(
+      f"data.unit={config.data.unit!r}, data.split={config.data.split!r}:"
+      f" --mode={mode} scores whole sessions of events; train on sessions, for"
+      " example with --config=logs, and with data.split=documents or a path for"
+      " each split"
+    )
   return experiment, read
 
 
@@ -153,27 +153,6 @@ def _finite(value: Any) -> Any:
   if isinstance(value, float) and not math.isfinite(value):
     return str(value)
   return value
-
-
-def refuse_cut_sessions(pieces: Pieces, settings: Config):
-  """Refuses parts of sessions, because whole ones are scored.
-
-  Raises:
-    UserError: `data.split` cuts sessions, or a text.
-  """
-  if pieces.are_documents:
-    return
-  if (text := _TEXTS.get(settings.unit)) is not None:
-    raise UserError(
-      f"data.unit={settings.unit!r}: this run models the {text} of a text, but"
-      " --mode=detect scores sessions of events; train on sessions, for example"
-      " with --config=logs or --config=sessions"
-    )
-  raise UserError(
-    f"data.split={settings.split!r}: cuts sessions, but --mode=detect scores"
-    " whole ones; train with data.split=documents, or with a path for each"
-    " split"
-  )
 
 
 def check(experiment: Experiment, config: Config, mode: str = "detect"):

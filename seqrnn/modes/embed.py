@@ -38,7 +38,7 @@ def run(
   """
   experiment, params, _ = load_model(build, config, workdir, "embed")
   count, blocks = _vectors(experiment, params, config)
-  with files.locked_results(workdir, "embed", "written to") as folder:
+  with files.locked_results(workdir, "embed") as folder:
     width = write_vectors(folder, count, blocks)
   for name in NAMES:
     print(visible(str(workdir / name)))

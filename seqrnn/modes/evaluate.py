@@ -69,7 +69,7 @@ def run(
       " this run began, so the split is not the one that was held out",
       file=sys.stderr,
     )
-  with files.locked_results(workdir, "evaluate", "evaluated") as folder:
+  with files.locked_results(workdir, "evaluate") as folder:
     with files.atomic_write(folder / "evaluation.json") as file:
       file.write(json.dumps(record, indent=2) + "\n")
     if answers is not None:

@@ -53,10 +53,7 @@ def run(
     _CARD: card.card(experiment, config, workdir).encode(),
   }
   folder.mkdir(parents=True, exist_ok=True)
-  with (
-    files.locked(folder / ".export.lock", "written to", wait=True),
-    files.results(folder, "export", older) as new,
-  ):
+  with files.locked_results(folder, "export", older) as new:
     for name, content in contents.items():
       with files.write_errors(folder / name):
         (new / name).write_bytes(content)

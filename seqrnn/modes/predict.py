@@ -19,7 +19,6 @@ from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params
 from seqrnn.modes import load_model
 from seqrnn.runtime import files
-from seqrnn.runtime.console import print_titled
 from seqrnn.sampling import infill
 from seqrnn.sampling.texts import report_unknown
 from seqrnn.scoring.predictions import (
@@ -32,9 +31,6 @@ from seqrnn.scoring.predictions import (
   quoted,
   shortened,
 )
-
-_CONTEXT = 24  # Symbols shown on each side of a surprising one.
-_SURPRISING = 10  # How many of them.
 
 
 def _show(console: Console, names: Vocabulary, one: Prediction, limit: int):
@@ -51,38 +47,6 @@ def _show(console: Console, names: Vocabulary, one: Prediction, limit: int):
   console.print(table)
   if len(one.targets) > limit:
     console.print(f"... {len(one.targets) - limit} more in predictions.csv")
-
-
-def _show_surprising(
-  console: Console, names: Vocabulary, rows: list[Prediction], fills_gaps: bool
-):
-  """Prints the most surprising symbols of a text, in context."""
-  known = [
-    (float(p.surprisal[n]), p, n)
-    for p in rows
-    for n in range(len(p.targets))
-    if p.truth[n]
-  ]
-  known.sort(key=lambda item: -item[0])
-  table = Table("bits", "symbol", "in context", "rather")
-  for surprisal, p, n in known[:_SURPRISING]:
-    # The inputs before the target; behind it, those after it.
-    place = int(p.positions[n]) + (0 if fills_gaps else 1)
-    if len(p.targets) == 1 and not fills_gaps:
-      place = len(p.inputs)
-    left = console_text(p.text(names.unit, max(place - _CONTEXT, 0), place))
-    right = p.text(names.unit, place + 1, place + 1 + _CONTEXT)
-    symbol = p.truth[n]
-    marked = f"[reverse]{console_text(symbol)}[/reverse]"
-    context = f"{left}{marked}{console_text(right)}"
-    table.add_row(
-      f"{surprisal / math.log(2):.2f}",
-      quoted(symbol),
-      context.replace("\n", "\\n"),
-      quoted(p.best[n]),
-    )
-  if known:
-    print_titled(console, "surprises", table)
 
 
 def _answers_table(
@@ -189,13 +153,6 @@ def _asked(experiment: Experiment, config: Config) -> Pieces | None:
   return splits.from_documents(documents, data.unit)
 
 
-def _warn_unknown(symbols: Vocabulary, asked: Pieces, where: str):
-  """Warns on stderr of symbols that the vocabulary lacks, each once."""
-  # Of data.format=spaces, the corpus has the white space, but no text does.
-  names = [asked.corpus.symbols[i] for i in np.flatnonzero(asked.counts())]
-  report_unknown([one for one in symbols.unknown(names) if one], where)
-
-
 def _fill(
   experiment: Experiment, params: Params, config: Config, workdir: Path
 ) -> list[infill.Filling]:
@@ -218,7 +175,7 @@ def _fill(
   console = Console(highlight=False)
   console.print(f"filled: [bold]{console_text(fillings[0].text)}[/bold]")
   console.print(table)
-  with files.locked_results(workdir, "predict", "written to") as folder:
+  with files.locked_results(workdir, "predict") as folder:
     files.write_csv(folder / "predictions.csv", rows)
   return fillings
 
@@ -251,16 +208,18 @@ def run(
   )
   rows = list(itertools.islice(every, None if asked else settings.sequences))
   if asked is not None:
-    _warn_unknown(symbols, asked, settings.path or "text")
+    # Of data.format=spaces, the corpus has the white space, but no text does.
+    names = [asked.corpus.symbols[i] for i in np.flatnonzero(asked.counts())]
+    unknown = [name for name in symbols.unknown(names) if name]
+    report_unknown(unknown, settings.path or "text")
   if experiment.present is not None:
     console.print(experiment.present(rows))
   elif experiment.in_bits:
     for prediction in rows[: settings.sequences]:
       _show(console, symbols, prediction, SHOWN)
-    _show_surprising(console, symbols, rows, experiment.fills_gaps)
   else:
     console.print(_answers_table(symbols.unit, rows, settings))
-  with files.locked_results(workdir, "predict", "written to") as folder:
+  with files.locked_results(workdir, "predict") as folder:
     files.write_csv(folder / "predictions.csv", _table(experiment, rows))
     if experiment.tags_words:
       _write_columns(folder / "predictions.conll", rows)

@@ -71,7 +71,7 @@ def run(
     summary.settings(config_lib.read_run(workdir)),
   ]
   path = workdir / "report.html"
-  with files.locked_results(workdir, "report", "reported") as folder:
+  with files.locked_results(workdir, "report") as folder:
     if model is not None:
       top |= _playground(model, folder)
     page.write_page(folder / path.name, workdir.name, top, sections)

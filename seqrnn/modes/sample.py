@@ -30,7 +30,7 @@ def write_music(
   names = itertools.product(
     settings.temperature, range(1, settings.streams + 1)
   )
-  with files.locked_results(workdir, "sample", "written to") as folder:
+  with files.locked_results(workdir, "sample") as folder:
     for notes_TV, (temperature, stream) in zip(pieces, names, strict=True):
       path = folder / f"music-{temperature:g}-{stream}.mid"
       music.write_midi(path, notes_TV, _TEMPO)
@@ -69,7 +69,7 @@ def write_texts(
   if written:
     # After all is drawn: another process waits for the time of writing only.
     with (
-      files.locked_results(workdir, "sample", "written to") as folder,
+      files.locked_results(workdir, "sample") as folder,
       files.write_errors(workdir / "samples.jsonl"),
     ):
       (folder / "samples.jsonl").write_text("".join(lines), "utf-8")

@@ -163,7 +163,7 @@ def _begin(build: Callable[..., Experiment], config: Config, workdir: Path):
     build(config, None)
     if "model.cell" not in config_lib.searched(config_lib.flat(config)):
       transfer.open_source(build, config, workdir)
-    files.make_workdir(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
   with study.alone(workdir):
     if not record.exists():
       lasting = copy.deepcopy(config)

@@ -63,16 +63,6 @@ def save(figure: "Figure", path: Path, dpi: int = _DPI):
     figure.savefig(file, format="png", dpi=dpi)
 
 
-def save_svg(figure: "Figure", path: Path, title: str, description: str):
-  """Writes an SVG file with a description for screen readers.
-
-  Raises:
-    UserError: the file cannot be written.
-  """
-  with files.atomic_write(path) as file:
-    file.write(svg(figure, title, description))
-
-
 def svg(figure: "Figure", title: str, description: str) -> str:
   """Returns a figure as SVG, with a title and a description in words."""
   import matplotlib

@@ -128,21 +128,6 @@ def check_links(workdir: str | os.PathLike):
       )
 
 
-def make_workdir(workdir: Path):
-  """Makes the folder of a run, if it is missing.
-
-  Raises:
-    MachineError: it cannot be made.
-  """
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    reason = error.strerror or error
-    raise MachineError(
-      f"--workdir={workdir}: this folder cannot be made: {reason}"
-    ) from None
-
-
 @contextmanager
 def write_errors(path: Path) -> Iterator[None]:
   """Converts an OSError of its block to a MachineError that names the file.
@@ -285,7 +270,7 @@ def verify_file(path: Path):
 
 @contextmanager
 def results(
-  folder: Path, mode: str, owned: Callable[[str], bool] = lambda _: False
+  folder: Path, mode: str, owned: Callable[[str], bool]
 ) -> Iterator[Path]:
   """Yields a folder for new files, which then replace those in `folder`.
 
@@ -320,13 +305,15 @@ def results(
 
 
 @contextmanager
-def locked_results(workdir: Path, mode: str, doing: str) -> Iterator[Path]:
+def locked_results(
+  folder: Path, mode: str, owned: Callable[[str], bool] = lambda _: False
+) -> Iterator[Path]:
   """Like `results`, under a lock of the mode, for which it waits."""
   with (
-    locked(workdir / f".{mode}.lock", doing, wait=True),
-    results(workdir, mode) as folder,
+    locked(folder / f".{mode}.lock", mode, wait=True),
+    results(folder, mode, owned) as new,
   ):
-    yield folder
+    yield new
 
 
 class Lock:

@@ -98,22 +98,21 @@ def read_position(folder: Path) -> Position:
   """
   path = folder / "position" / "metadata"
   content = files.read_json(path, _JSON_LIMIT)
-  names = [field.name for field in fields(Position)]
-  if not isinstance(content, dict) or content.keys() != set(names):
-    raise UserError(f"{path}: must be an object of {', '.join(names)}")
-  numbers = {**content, "crc32": content["crc32"] or 0, "best": 0}
-  best = content["best"]
-  invalid = [
-    f"{name}={value!r}"
-    for name, value in numbers.items()
-    if type(value) is not int or not 0 <= value < 2**32
-  ]
-  if type(best) not in (int, float) or math.isnan(best):
-    invalid.append(f"best={best!r}")
-  if invalid or str(content["step"]) != folder.name:
-    wrong = ", ".join(invalid) or f"step={content['step']}"
-    raise UserError(f"{path}: {wrong} is not valid in checkpoint {folder.name}")
-  return Position(**content)
+  try:
+    position = Position(**content)
+  except TypeError:
+    names = ", ".join(field.name for field in fields(Position))
+    raise UserError(f"{path}: must be an object of {names}") from None
+  counts = {**content, "crc32": position.crc32 or 0}
+  best = counts.pop("best", None)
+  if (
+    str(position.step) != folder.name
+    or any(type(n) is not int or not 0 <= n < 2**32 for n in counts.values())
+    or type(best) not in (int, float)
+    or math.isnan(best)
+  ):
+    raise UserError(f"{path}: {content} is not valid in this checkpoint")
+  return position
 
 
 def find_damage(folder: Path) -> str | None:
@@ -166,16 +165,21 @@ def steps(directory: Path) -> list[int]:
   return sorted(step for step in numbers if step < 2**31)
 
 
-def newest(directory: Path) -> int:
+def newest(directory: Path, first: int = 0) -> int:
   """Returns the step of the newest intact checkpoint; 0 if there is none.
 
-  Warns on stderr about newer, damaged checkpoints.
+  Warns on stderr about damaged checkpoints that would be chosen before it.
+
+  Args:
+    directory: the folder of the checkpoints.
+    first: the step of a checkpoint that is chosen before newer ones.
 
   Raises:
     MachineError: there are checkpoints, and all are damaged.
   """
   warnings = []
-  for step in reversed(steps(directory)):
+  order = sorted(steps(directory), key=lambda step: (step != first, -step))
+  for step in order:
     reason = find_damage(directory / str(step))
     if reason is None:
       if warnings:
@@ -217,16 +221,7 @@ def select(directory: Path, step: int | None) -> int:
       f"{directory.parent}: has no checkpoint; train this run first"
     )
   best = read_position(directory / str(latest)).best_step
-  if best in saved and best != latest:
-    reason = find_damage(directory / str(best))
-    if reason is None:
-      return best
-    print(
-      f"checkpoint {best}, the best, is damaged: {reason}\n"
-      f"checkpoint {latest} is used instead",
-      file=sys.stderr,
-    )
-  return latest
+  return latest if best in (latest, 0) else newest(directory, best)
 
 
 def restore_params(

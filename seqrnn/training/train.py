@@ -31,7 +31,7 @@ from seqrnn.data.batches.windows import Batches
 from seqrnn.data.documents import nouns
 from seqrnn.errors import Interrupted, UserError, counted, escaped
 from seqrnn.experiment import Experiment, Params
-from seqrnn.runtime import devices, files, sharding
+from seqrnn.runtime import devices, sharding
 from seqrnn.runtime.signals import Signals, catch_signals
 from seqrnn.sampling.texts import excerpts
 from seqrnn.scoring import metrics
@@ -85,7 +85,7 @@ def fit(
     summary_writer()  # Refuses a missing package.
   config = check_owner(config, workdir)
   training = make_training(build, config, workdir)
-  files.make_workdir(workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
   keep = training.config.checkpoint.keep
   with open_checkpoints(workdir, keep) as checkpoints:
     print(f"devices: {devices.words(training.mesh)}")

@@ -158,7 +158,8 @@ def test_the_newest_intact_one_replaces_a_damaged_best(tmp_path, capsys):
   assert capsys.readouterr().err == (
     f"checkpoint 4 is damaged: {reason}\n"
     "checkpoint 3 is used instead\n"
-    f"checkpoint 1, the best, is damaged: {reason}\n"
+    f"checkpoint 1 is damaged: {reason}\n"
+    f"checkpoint 4 is damaged: {reason}\n"
     "checkpoint 3 is used instead\n"
   )
   with pytest.raises(UserError, match=f"step=4: {reason}; .* 1, 2, 3, 4"):

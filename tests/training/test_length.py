@@ -1,4 +1,4 @@
-"""Fields that the length of a training limits, and advice after a short one."""
+"""Fields that the length of a training limits."""
 
 from typing import Any
 
@@ -6,9 +6,7 @@ from seqrnn import experiments
 from seqrnn.config import read as config_lib
 from seqrnn.config.resolve import Facts, resolve
 from seqrnn.configs import base, brnn, rnn, text_generation
-from seqrnn.modes.train import advice
 from seqrnn.training import setup
-from seqrnn.training.checkpoint import Position
 from tests.conftest import tiny
 
 
@@ -45,26 +43,6 @@ def test_the_corpus_of_a_recipe_limits_nothing():
     # The library of another Python may be a little smaller.
     batches = round(batches * 1.02)
     assert limited(config, batches, batches * config.train.epochs) == {}
-
-
-def test_a_short_training_ends_with_advice():
-  config: Any = rnn.get_config()
-  config.train.epochs = 8
-  ended = Position(step=288, epoch=8, best_step=288)
-  line = advice(config, ended)
-  assert line and line.startswith("only 288 steps") and "epochs=28," in line
-  line = advice(config, Position(8, 8, best_step=8))
-  assert line and "train.epochs=40," in line
-  for other in (
-    Position(step=1000, epoch=8, best_step=1000),  # Enough.
-    Position(step=288, epoch=8, best_step=36),  # Overfitting.
-    Position(step=288, epoch=7, best_step=288),  # It was stopped.
-  ):
-    assert advice(config, other) is None
-  config.data.unit = "log"  # Its anomalies must not be learned.
-  assert advice(config, ended) is None
-  config.data.unit, config.train.epochs = "char", 40
-  assert advice(config, Position(288, 40, best_step=288)) is None
 
 
 def test_a_run_records_the_fields_that_it_limits(tmp_path, capsys):

@@ -1,7 +1,6 @@
 """A detector: trained networks and fitted baselines that score sessions."""
 
 import copy
-import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -146,7 +145,6 @@ class SessionScores(NamedTuple):
     counts: number of sessions equal to each distinct session [D].
     short: whether a session is flagged for its length alone [D].
     lengths: number of events, without end symbols [D].
-    seconds: run time of the networks.
   """
 
   nll: np.ndarray
@@ -158,7 +156,6 @@ class SessionScores(NamedTuple):
   counts: np.ndarray
   short: np.ndarray
   lengths: np.ndarray
-  seconds: float
 
   def events(self, d: int) -> slice:
     """The events of a session."""
@@ -260,10 +257,8 @@ class Detector(NamedTuple):
       sessions: to score.
       counts: number of sessions equal to each of them.
     """
-    began = time.perf_counter()
     events = self.score_events(sessions, 0)
     bounds, values = events.bounds, events.values
-    seconds = time.perf_counter() - began
     short, ranks_KN = self.short(sessions), values["member_rank"].T
     nlls_KN = _with_floor(values["member_nll"].T, ranks_KN)
     network = [
@@ -286,7 +281,6 @@ class Detector(NamedTuple):
       counts=counts,
       short=short,
       lengths=np.diff(sessions.bounds),
-      seconds=seconds,
     )
 
 

@@ -167,7 +167,6 @@ class Judge:
       counts=np.ones(size, int),
       short=np.zeros(size, bool),
       lengths=np.full(size, 2**60),
-      seconds=0.0,
     )
     return decide(scored, self._deployed.normal, self._settings)
 

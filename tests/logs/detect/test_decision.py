@@ -32,7 +32,6 @@ def scores_of(nll, rank, bounds, scores, counts=None, short=None):
     counts=np.ones(count, int) if counts is None else counts,
     short=np.zeros(count, bool) if short is None else short,
     lengths=np.diff(bounds),
-    seconds=1.0,
   )
 
 

@@ -33,7 +33,6 @@ def findings_of(sessions, names, nll, bounds, **decided):
     counts=np.array(decided.get("counts", none + 1)),
     short=short,
     lengths=lengths,
-    seconds=1.0,
   )
   decision = Decision(
     scores={"combined": np.where(short, np.inf, -p)},
