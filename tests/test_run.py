@@ -232,7 +232,6 @@ chain: finished at step 4; best validation loss .* nats at step 4
   (
     "--workdir=chain --mode=predict --config.predict.text=abba",
     r"""abba\ufffd
-(?:[┏┃┡│└].*\n)+surprises
 (?:[┏┃┡│└].*\n)+""",
   ),
   (

@@ -5,6 +5,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from functools import partial
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 
 from seqrnn import experiments
+from seqrnn.config import read as config_lib
 from seqrnn.errors import Interrupted, MachineError, UserError
 from seqrnn.runtime import sharding
 from seqrnn.training import step as step_lib
@@ -67,6 +70,21 @@ def crash_at(monkeypatch, step):
   monkeypatch.setattr(Progress, "step", dying)
 
 
+def kill_at(step, config, workdir):
+  """Trains in a process that gets kill -9 as it starts a step."""
+  path = workdir.parent / f"{workdir.name}.json"
+  path.write_bytes(config_lib.encoded(config))
+  child = Path(__file__).parents[1] / "faults" / "child.py"
+  fault = {"FAULT": f"KILL steps {step}", "FAULT_FILE": f"{path}.struck"}
+  done = subprocess.run(
+    [sys.executable, child, f"--config={path}", f"--workdir={workdir}"],
+    env={**os.environ, **fault, "JAX_NUM_CPU_DEVICES": "4"},
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == -signal.SIGKILL, done
+
+
 KINDS = {
   "stateful": {
     "data.stateful": True,
@@ -106,14 +124,23 @@ def whole(request, tmp_path_factory):
 
 
 def test_going_on_repeats_an_uninterrupted_run_to_the_bit(
-  whole, tmp_path, monkeypatch
+  whole, tmp_path, monkeypatch, capsys
 ):
   config, workdir, result = whole
-  with monkeypatch.context() as patch:
-    crash_at(patch, 9 if config.data.stateful else 4)
-    with pytest.raises(Crash):
-      train.fit(build, config, tmp_path)
+  if config.data.stateful:
+    kill_at(8, config, tmp_path)
+  else:
+    with monkeypatch.context() as patch:
+      crash_at(patch, 4)
+      with pytest.raises(Crash):
+        train.fit(build, config, tmp_path)
+  capsys.readouterr()
   again = train.fit(build, config, tmp_path)
+  out = capsys.readouterr().out
+  # The line comes before any of training.
+  [resumed, *trained] = re.findall(r"^(?:resuming from )?step \d+", out, re.M)
+  assert re.fullmatch("resuming from step [246]", resumed), out
+  assert trained[-1] == "step 12"
   assert again == result
   assert_same_run(workdir, tmp_path, 12)
 
