@@ -17,7 +17,6 @@ from seqrnn.data.documents import Document
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params, require
-from seqrnn.logs.detect.findings import Findings
 from seqrnn.runtime import sharding
 from seqrnn.sampling import infill, texts
 from seqrnn.sampling.infill import Filling
@@ -32,6 +31,7 @@ from seqrnn.training.history import read_rows
 if TYPE_CHECKING:
   import pandas as pd  # pyright: ignore[reportMissingImports]
 
+  from seqrnn.logs.detect.findings import Findings
   from seqrnn.logs.follow.follower import Follower
 
 
@@ -133,7 +133,7 @@ class Run(NamedTuple):
     fields = texts.fields({"prime": prime, **settings})
     return self._changed("sample", fields)
 
-  def detect(self, **settings: Any) -> Findings | None:
+  def detect(self, **settings: Any) -> "Findings | None":
     """Finds anomalous sessions with this checkpoint, as `--mode=detect` does.
 
     `seqrnn.detect` also returns the tables.
