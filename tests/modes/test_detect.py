@@ -169,20 +169,6 @@ def test_each_normal_session_is_scored_by_a_model_that_has_not_seen_it(
   assert count == file["counts"].sum() == len(part) + len(held_out)
 
 
-def test_sessions_whose_logits_fill_the_memory_are_scored_whole(
-  again, monkeypatch
-):
-  # Longer sessions are in batches of half as many rows.
-  monkeypatch.setattr(detector, "_LOGITS", 9 * 32 * 32)
-  scored, few = again.findings.scored, again.detect(events="none")
-  np.testing.assert_array_equal(few.scored.bounds, scored.bounds)
-  np.testing.assert_array_equal(few.scored.targets, scored.targets)
-  np.testing.assert_allclose(few.scored.nll, scored.nll, 1e-4, 1e-5)
-  np.testing.assert_array_equal(
-    few.decision.flags, again.findings.decision.flags
-  )
-
-
 def test_labels_change_nothing_but_metrics(again, tmp_path):
   folder, one = again.folder, again.findings
   texts = [(folder / name).read_text() for name in ("good.txt", "bad.txt")]

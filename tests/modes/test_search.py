@@ -14,7 +14,6 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -32,9 +31,8 @@ from seqrnn.configs import base
 from seqrnn.errors import Interrupted, MachineError, UserError
 from seqrnn.modes import search
 from seqrnn.runtime import files
-from seqrnn.searching import space, study, workers
-from seqrnn.training import history, setup, train
-from seqrnn.training import step as step_lib
+from seqrnn.searching import space, study
+from seqrnn.training import history, train
 from seqrnn.training.progress import Progress
 from tests.conftest import tiny
 
@@ -475,36 +473,3 @@ def test_a_database_has_the_trials_of_several_searches(tmp_path, objective):
   config.search.storage = None
   with pytest.raises(UserError, match="has its trials in a database"):
     run_search(config, tmp_path / "s")
-
-
-def test_trials_that_differ_in_the_rate_share_programs(tmp_path, monkeypatch):
-  built, steps_made, original = [], [], step_lib.make_step
-
-  def build(config, vocabularies):
-    built.append(config.model.hidden_size)
-    return experiments.build(config, vocabularies)
-
-  def make_step(*args):
-    steps_made.append(original(*args))
-    return steps_made[-1]
-
-  monkeypatch.setattr(step_lib, "make_step", make_step)
-  share, steps = workers._share(build), []
-  for rate, size in ((0.1, 4), (0.2, 4), (0.2, 5), (0.2, 5)):
-    config = tiny(tmp_path, {"optimizer.learning_rate": rate})
-    config.model.hidden_size = size
-    training: Any = setup.make_training(share, config, tmp_path)
-    assert training.step.keywords == {"rate": rate}
-    assert float(training.learning_rate(0)) == pytest.approx(rate)
-    steps.append(training.step.func)
-  assert built == [4, 5]
-  assert steps == [steps_made[0]] * 2 + [steps_made[1]] * 2
-
-
-def test_a_run_to_start_from_is_refused_before_any_trial(tmp_path):
-  config = tiny(tmp_path, {"train.start_from": str(tmp_path / "absent")})
-  config.search.space = ("model.dropout=uniform(0, 0.5)",)
-  folder = tmp_path / "search"
-  with pytest.raises(UserError, match=r"absent': has no run; train it first"):
-    search.run(experiments.build, config, folder)
-  assert not folder.exists()

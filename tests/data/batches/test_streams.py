@@ -4,14 +4,13 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seqrnn.data.batches.streams import Rows, streams
 from seqrnn.data.vocabulary import PAD
 from seqrnn.errors import UserError
 from tests.data.batches.test_windows import (
-  check_rows,
   examples,
   make_sequences,
   rows,
@@ -108,10 +107,3 @@ def test_documents_of_one_symbol_have_no_target():
   for sizes in ([], [1], [0, 1, 1]):
     with pytest.raises(UserError, match="no document has the two symbols"):
       streams(make_sequences(sizes), Rows(2, 3))
-
-
-@examples
-@given(documents, row_counts, lengths, row_counts)
-def test_rows_of_a_batch_are_parts_of_it(sequences, B, T, edge):
-  assume(edge <= B)
-  check_rows(streams(sequences, Rows(B, T), first=1), [edge])

@@ -2,7 +2,6 @@
 
 import io
 import json
-import sys
 import zlib
 
 import mido
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from matplotlib.axes import Axes
 from scipy.io import savemat
 
 from seqrnn.data.read import music
@@ -171,26 +169,3 @@ def test_a_file_read_back_has_the_same_notes(tmp_path_factory, seed, T, share):
   notes_read, seconds = read_midi(path)
   np.testing.assert_array_equal(notes_read, notes)
   assert seconds == pytest.approx(T * 60 / 90, rel=1e-4)
-
-
-def test_a_roll_shows_every_note(tmp_path, monkeypatch):
-  notes, lines, hlines = random_notes(1, 12, 0.1), [], Axes.hlines
-
-  def note_down(axes, numbers, starts, stops, **looks):
-    lines.extend(zip(starts, stops, numbers, strict=True))
-    return hlines(axes, numbers, starts, stops, **looks)
-
-  monkeypatch.setattr(Axes, "hlines", note_down)
-  music.draw_roll(tmp_path / "roll.png", notes, 4)
-  assert lines == music.long_notes(notes)
-  music.draw_roll(tmp_path / "silence.png", 0 * notes, 0)
-  for name in ("roll", "silence"):
-    content = (tmp_path / f"{name}.png").read_bytes()
-    assert content.startswith(b"\x89PNG")
-
-
-def test_without_mido_the_package_is_named(tmp_path, monkeypatch):
-  monkeypatch.setitem(sys.modules, "mido", None)
-  with pytest.raises(UserError, match=r"mido: pip install mido"):
-    music.write_midi(tmp_path / "music.mid", random_notes(0, 3), 120)
-  assert not list(tmp_path.iterdir())

@@ -59,14 +59,6 @@ def test_equal_sessions_are_no_evidence():
   assert not out.any()
 
 
-def test_unusable_sessions_stay():
-  rng = np.random.default_rng(0)
-  scores = np.append(rng.gamma(3, 0.5, 500), np.full(30, 20.0))
-  usable = scores < 20
-  assert not left_out(scores, np.zeros(530, int), 0.1, usable).any()
-  assert not left_out(scores, np.zeros(530, int), 0.1, scores > 99).any()
-
-
 def judged(rng, good, n=300, kinds=2):
   """A model for which the scores `good` find the anomalies, others do not."""
   normal = {name: rng.exponential(size=n) for name in CANDIDATES}

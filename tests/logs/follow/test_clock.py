@@ -21,12 +21,6 @@ def bursts(count, step, size=2):
   return [n * step + line for n in range(count) for line in range(size)]
 
 
-def test_the_second_line_of_a_burst_moves_the_clock_to_it():
-  for step in (HOUR / 2, 2 * HOUR, 11 * HOUR):
-    times = bursts(300, step)
-    assert read(times)[1::2] == times[1::2], step
-
-
 def test_a_log_of_days_moves_the_clock_by_all_but_the_last_lines():
   for size, step, behind in ((2, 3 * DAY, 1), (1, DAY, 2)):
     times = bursts(100, step, size)
@@ -52,21 +46,6 @@ def test_a_wrong_time_does_not_move_the_clock(wrong, step):
     assert positions == right
   wrong += right[-1] if wrong > 0 else 0
   assert read([t for r in right for t in (r, wrong)])[::2] == right
-
-
-@pytest.mark.parametrize("wrong", [WRONG, -WRONG])
-@pytest.mark.parametrize("size, step", [(2, 2 * HOUR), (1, 5 * HOUR), (1, DAY)])
-def test_a_wrong_time_between_lines_that_leap(wrong, size, step):
-  right = bursts(12, step, size)
-  expected = read(right)
-  for place in range(1, len(right)):
-    times = [*right]
-    times.insert(place, wrong)
-    positions = read(times)
-    assert max(positions) <= right[-1] and min(positions) >= 0
-    assert positions[-1] == expected[-1] or place > len(right) - 3
-  positions = read([t for r in right for t in (r, wrong)])
-  assert min(positions) >= 0 and right[-4] <= max(positions) <= right[-1]
 
 
 def test_the_clock_is_set_back_by_three_earlier_times():

@@ -1,6 +1,5 @@
 """Health: figures of a follower, its probe and its log line."""
 
-import http.client
 import json
 import math
 import socket
@@ -120,9 +119,6 @@ def test_the_probe_fails_where_an_operator_has_to_act(served):
 def test_slow_and_broken_clients_stop_nothing(server, monkeypatch, capfd):
   monkeypatch.setattr(health, "_DEADLINE", 0.1)
   address = "127.0.0.1", int(server[-1].rpartition(":")[2])
-  for content in (b"", b"GET /m", b"\xff\n\n", b"GET /metrics HTTP/1.1\n"):
-    with socket.create_connection(address) as client:
-      client.sendall(content)
   with socket.create_connection(address, timeout=0.02) as client:
     for _ in range(500):  # Bytes of a request that has no end.
       try:
@@ -135,10 +131,6 @@ def test_slow_and_broken_clients_stop_nothing(server, monkeypatch, capfd):
         break
     else:
       pytest.fail("the client keeps its thread")
-  connection = http.client.HTTPConnection(*address, timeout=10)
-  connection.request("POST", "/metrics", b"x")
-  assert connection.getresponse().status == 501
-  connection.close()
   assert capfd.readouterr().err == ""
 
 

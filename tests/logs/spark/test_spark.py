@@ -17,6 +17,7 @@ from seqrnn.logs.detect.tables import summary
 from seqrnn.modes import detect
 from seqrnn.training import train
 from tests.conftest import tiny
+from tests.modes.conftest import walk
 
 pytestmark = [
   pytest.mark.spark,
@@ -214,29 +215,15 @@ def tables(shop):
   folder, rng = shop / "tables", random.Random(0)
   folder.mkdir()
   for file in ("a.csv", "b.csv"):
-    rows, clock = [], 1.7e9
-    begun = [(n, ["a"]) for n in range(200)]
-    rng.shuffle(begun)
-    open_ = []
-    while begun or open_:
-      while begun and len(open_) < 9:
-        open_.append(begun.pop())
-      name, events = some = rng.choice(open_)
+    rows, clock = ["session,event,timestamp"], 1.7e9
+    waiting = {f"s{n}": walk(rng).split()[::-1] for n in range(200)}
+    while waiting:  # At most nine sessions are open.
+      name = rng.choice([*waiting][:9])
       clock += rng.random()
-      rows.append((f"s{name}", events[-1], f"{clock:.3f}"))
-      if events[-1] == "e, last" or rng.random() < 0.01:
-        open_.remove(some)
-      events.append(
-        rng.choice(
-          {"a": "bc", "b": "cd", "c": "d"}.get(events[-1], "a")
-          if events[-1] != "d"
-          else ["a", "e, last"]
-        )
-      )
-    with (folder / file).open("w") as out:
-      writer = csv.writer(out)
-      writer.writerow(("session", "event", "timestamp"))
-      writer.writerows(rows)
+      rows.append(f"{name},{waiting[name].pop()},{clock:.3f}")
+      if not waiting[name] or rng.random() < 0.01:
+        del waiting[name]
+    (folder / file).write_text("\n".join(rows))
   fields = {**RUN, "data.unit": "session", "data.format": "csv"}
   config = tiny(folder, {**fields, "data.path": str(folder / "a.csv")})
   train.fit(experiments.build, config, shop / "table-run")
@@ -254,20 +241,10 @@ def test_verdicts_of_a_frame(session, tables):
   frame = frame.repartition(4, "event").withColumnRenamed("timestamp", "time")
   deployed = deployment.restore(experiments.build, settings, workdir)
   rows = engine.detect(session, frame, deployed).collect()
-  which = one.distinct.which
-  assert {
-    row["session"]: (row["flag"], row["p_value"]) for row in rows
-  } == dict(
-    zip(
-      one.sessions.names,
-      zip(
-        one.decision.flags[which].tolist(),
-        one.decision.p[which].tolist(),
-        strict=True,
-      ),
-      strict=True,
-    )
-  )
+  verdicts = {row["session"]: (row["flag"], row["p_value"]) for row in rows}
+  assert len(verdicts) == len(one.sessions.names)
+  for name, d in zip(one.sessions.names, one.distinct.which, strict=True):
+    assert verdicts[name] == (one.decision.flags[d], one.decision.p[d])
 
 
 def test_a_mistake_is_one_line(session, tmp_path):
