@@ -23,12 +23,6 @@ FIELDS = {
 # 4 does not divide 6 and 7 rows, and the last batch of an epoch is partial.
 CASES = {
   "stateful": {"data.stateful": True, "train.batch_size": 6},
-  "many-to-one": {
-    "data.mapping": "many_to_one",
-    "data.step": 3,
-    "model.bidirectional": True,
-    "train.batch_size": 7,
-  },
   "regularised": {
     "task": "gap_model",
     "data.step": 4,
@@ -61,11 +55,6 @@ CASES = {
     "train.batch_size": 6,
     "model.symbol_dropout": 0.0,
     "model.input_noise": 0.1,
-  },
-  "buckets": {
-    "data.buckets": 3,
-    "data.repeats": "weight",
-    "train.batch_size": 6,
   },
 }
 # A task without a case of its own has one with the default fields.

@@ -57,14 +57,6 @@ def disk(tmp_path):
     ("room 3", 20_000, "/run/", [5, 10]),
     # Later rows find room in the last page of the file.
     ("add_row 1", 0, "metrics.csv: cannot be written: No space left", [5]),
-    *(
-      pytest.param(*case, marks=pytest.mark.faults)
-      for case in (
-        ("room 3", 0, "/run/", [5, 10]),
-        ("room 3", 60_000, "/run/", [5, 10]),
-        ("add_row 2", 0, "timing.csv: cannot be written: No space", [5]),
-      )
-    ),
   ],
 )
 def test_a_full_disk_ends_a_run_that_can_be_resumed(

@@ -223,19 +223,16 @@ def test_a_wrong_file_is_refused_with_its_line(run):
   names = vocabulary.load(workdir / "vocabulary.json")["symbols"]
   read, path = splits.reader(config), workdir / "review.csv"
   for content, message in (
-    ("session,p\nA,1", ":1: has no column 'answer'"),
     ("session,answer\nA,normal\nB,maybe", ":3: answer='maybe': must be normal"),
     ("session,answer\nlog:999,", ":2: session='log:999': is no session"),
     (
       "session,answer\nA,normal\nA,",
       f":3: session {first!r} is also in line 2",
     ),
-    (f"kind,session,answer\n{'9' * 99},A,", f":2: kind='{'9' * 20}': must be"),
     (
       "session,answer\nA,normal\nB,anomalous",
       f":3: session {second!r} equals {first!r} of line 2",
     ),
-    ("session,answer\nA,normal,1", ":2: has more columns than the header"),
   ):
     path.write_text(content.replace("A", first).replace("B", second))
     with pytest.raises(UserError) as caught:
@@ -334,34 +331,16 @@ def test_a_review_has_the_settings_of_the_last_detection(run):
   review.run(build, config, workdir)
   assert table(workdir) == asked
   assert {name: config.detect[name] for name in fields} == fields
-
-  def refused(read, *args):
-    with pytest.raises(UserError, match="run --mode=detect again") as caught:
-      read(build, config, *args)
-    assert "\n" not in str(caught.value)
-
-  path = workdir / "detect/report.json"
-  report = json.loads(path.read_text())
-  for folds in ("2", -1):
-    report["config"]["detect"]["folds"] = folds
-    path.write_text(json.dumps(report))
-    refused(review.run, workdir)
-  # A follower refuses a detector that was changed, too.
+  # A follower refuses a detector that was changed.
   path = workdir / "detect/deployed.npz"
   with np.load(path) as file:
     arrays = dict(file)
   record = json.loads(str(arrays["record"]))
-  settings, nll = record["settings"], arrays["calibration nll"]
-  for changes, values in (
-    ({"settings": settings | {"rate": "0.01"}}, nll),
-    ({"settings": settings | {"rate": 2.0}}, nll),
-    ({"members": [["../other", 1]] * 2}, nll),
-    ({"members": []}, nll),
-    ({}, nll[1:]),
+  settings = record["settings"]
+  for changes in (
+    {"settings": settings | {"rate": 2.0}},
+    {"members": [["../other", 1]] * 2},
   ):
-    changed = {
-      "record": json.dumps(record | changes),
-      "calibration nll": values,
-    }
-    np.savez(path, **{**arrays, **changed})
-    refused(deployed.restore, workdir)
+    np.savez(path, **{**arrays, "record": json.dumps(record | changes)})
+    with pytest.raises(UserError, match="run --mode=detect again"):
+      deployed.restore(build, config, workdir)

@@ -84,10 +84,7 @@ def test_a_wrong_space_is_refused_in_a_line():
   for name, text, rule in (
     ("model_droput", "uniform(0, 1)", "did you mean model.dropout?"),
     ("model_dropout", "__import__('os')", "must be log_uniform(low, high), "),
-    ("model_dropout", "uniform(0)", "must be uniform(low, high), low < high"),
     ("model_dropout", "uniform(0, 1)", "of which 1.0 must be from 0 to below"),
-    ("model_dropout", "log_uniform(0, 0.5)", "0 < low < high"),
-    ("optimizer_momentum", "one_minus_log_uniform(0, 1)", "of which 1.0 must"),
     ("train_cpu_devices", "choice(1, 2)", "must be none: a process has"),
   ):
     with pytest.raises(UserError) as caught:
@@ -96,15 +93,6 @@ def test_a_wrong_space_is_refused_in_a_line():
     assert rule in line and "\n" not in line
     assert line.startswith("config.search.space=")
     assert line[21:].startswith(name.replace("_", ".", 1))
-  config = spaces(model_dropout="uniform(0, 0.5)")
-  for method, rule in (
-    ("grid", "needs grid(a, b, ...)"),
-    ("coarse", "learning_rate alone"),
-  ):
-    config.search.method = method
-    with pytest.raises(UserError) as caught:
-      space.parse_space(config)
-    assert rule in str(caught.value)
 
 
 def test_the_coarse_rule():
@@ -116,7 +104,6 @@ def test_the_coarse_rule():
     ),
     # The first one is the best; no gain is no improvement.
     ({1: 2, 0.1: 2, 3: 4, 0.333: 5}, [1, 0.1, 3, 0.333]),
-    (dict.fromkeys(study.COARSE_RATES), study.COARSE_RATES),
   ):
     tried = {}
     while (rate := study.next_rate(tried)) is not None:
@@ -317,13 +304,9 @@ def test_a_cut_line_of_the_journal_is_left_out_and_damage_is_refused(
   config.search.trials = 4
   run_search(config, tmp_path / "cut")
   assert table(tmp_path / "cut") == table(tmp_path / "whole")
-  content = journal.read_bytes()
-  for damaged in (b"\xff" + content, content[9:]):
-    journal.write_bytes(damaged)
-    with pytest.raises(
-      UserError, match=r"/trials.log: cannot be read \(.*; re"
-    ):
-      run_search(config, tmp_path / "cut")
+  journal.write_bytes(journal.read_bytes()[9:])
+  with pytest.raises(UserError, match=r"/trials.log: cannot be read \(.*; re"):
+    run_search(config, tmp_path / "cut")
 
 
 def test_no_trial_fails_by_the_machine_or_a_signal(tmp_path, objective):

@@ -208,10 +208,7 @@ def test_it_is_valid(tmp_path):
 def test_what_it_cannot_run_is_refused_in_one_line():
   for fields, message in (
     ({"data.mapping": "many_to_one"}, "'many_to_one': must be a language"),
-    ({"task": "gap_model"}, "task='gap_model'"),
     ({"model.cell": "slstm"}, "model.cell='slstm': must be lstm, gru, "),
-    ({"model.products": "bfloat16"}, "model.products='bfloat16'"),
-    ({"model.hidden_size": 2100}, "53,073,313 parameters: must be at most"),
   ):
     config = base.get_config()
     config.update_from_flattened_dict(fields)

