@@ -130,19 +130,6 @@ def test_what_torch_lacks_is_refused():
     assert message in str(caught.value)
 
 
-def test_a_package_or_a_format_that_is_missing(tmp_path, monkeypatch):
-  monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
-  workdir = tmp_path / "run"
-  write_run(workdir, "gru")
-  for name, rule in (
-    ("safetensors", r"pip install 'seqrnn\[export\]'"),
-    ("keras", "must be one of safetensors, onnx"),
-  ):
-    with pytest.raises(UserError, match=rule):
-      seqrnn.export(workdir, name)
-  assert not (workdir / "export").exists()
-
-
 def test_other_tensors_are_refused(exported, tmp_path):
   from safetensors.numpy import load_file, save_file
 
@@ -193,9 +180,3 @@ def test_the_command_writes_a_card(tmp_path, capsys):
     "\nmodel.dropout: 0.0 -> 0.25\n",
   ):
     assert part in card, part
-  assert "search" not in json.loads((folder / "config.json").read_text())
-  capsys.readouterr()
-
-  status = cli.main(["run.py", f"--workdir={tmp_path}/no", "--mode=export"])
-  assert status == 2
-  assert capsys.readouterr().err.count("\n") == 1

@@ -30,8 +30,6 @@ CASES = {
     "train.ema": 0.9,
     "train.label_smoothing": 0.1,
     "model.embedding_size": 8,
-    "model.variational_dropout": 0.2,
-    "model.recurrent_dropout": 0.2,
     "model.weight_drop": 0.2,
   },
   "classification": {  # Which of the texts a line is from.

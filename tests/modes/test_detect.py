@@ -228,9 +228,6 @@ def test_injected_anomalies_are_detected_by_kind(again):
   again.detect(path=path, anomalous_path=None, inject=0.2)
   report = report_of(again.folder)
   by_kind = report["average_precision_by_kind"]
-  assert [*by_kind["combined"]] == [
-    *("swap", "drop", "insert", "foreign", "truncate")
-  ]
   assert by_kind["combined"]["swap"] > 0.5 > by_kind["unseen"]["swap"]
   assert report["events"]["auroc"] > 0.6
 

@@ -300,15 +300,6 @@ def test_answers_to_alarms_change_the_calibration(run, capsys):
   assert decided()[1].flags.all()
 
 
-def test_alarms_and_reviewed_sessions_with_other_answers_are_refused(run):
-  workdir, config, texts = run
-  raise_alarms(workdir)
-  names = {text: name for name, text in texts.items()}
-  answer(workdir, {"rare": "anomalous", names[RARE]: "normal"}, rare=2)
-  with pytest.raises(UserError, match=r"^review.csv: kind 2 is anomalous, but"):
-    detect.run(build, config, workdir)
-
-
 def test_alarms_are_asked_about_first(run, monkeypatch, capsys):
   raise_alarms(run[0])
   lines = dialogue(run, monkeypatch, capsys, ["n", "b", "a", "s", "n", "q"])

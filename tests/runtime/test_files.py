@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 
-import filelock
 import pytest
 
 from seqrnn.errors import MachineError, UserError, visible
@@ -131,18 +130,6 @@ def test_a_lock_that_was_replaced_is_none(tmp_path):
       with pytest.raises(MachineError, match="lock: was removed or replaced"):
         held.check()
     assert path.exists() == again
-
-
-def test_without_locks_that_is_said_once(tmp_path, monkeypatch, capsys):
-  def fail(*_, **__):
-    raise OSError(errno.ENOLCK, "No locks available")
-
-  monkeypatch.setattr(filelock, "lock_descriptor", fail)
-  for _ in range(2):
-    with files.locked(tmp_path / "lock", "trained") as held:
-      held.check()
-  line = f"{tmp_path}: the file system has no locks (No locks available)\n"
-  assert capsys.readouterr().err == line
 
 
 def test_checked_files_survive_a_kill_and_a_changed_bit_is_noticed(

@@ -14,14 +14,6 @@ def test_only_jax_says_that_a_process_was_lost():
     assert not processes.lost(kind(text))
 
 
-def test_the_cause_of_an_error_may_say_so():
-  cause = jax.errors.JaxRuntimeError("DEADLINE_EXCEEDED: Barrier timed out")
-  wrapped, mistake = RuntimeError("cannot be saved"), UserError("a mistake")
-  wrapped.__cause__ = mistake.__context__ = cause
-  assert processes.lost(wrapped)
-  assert not processes.lost(mistake)
-
-
 BOTH = ("--coordinator=127.0.0.1:9", "--num_processes=2")
 MISTAKES = [
   ((*BOTH, "--process_id=2"), "--process_id=2: must be below"),

@@ -178,27 +178,3 @@ def test_another_log_is_read_as_the_log_of_training(tmp_path):
   assert drawn.begins.tolist() == [True, False, False]
   assert drawn.ends.tolist() == [False, False, False]
   assert read().ends.tolist() == read().begins.tolist() == [True] * 3
-
-
-def test_equal_sessions_that_are_cut_otherwise_are_distinct(tmp_path):
-  rng = np.random.default_rng(0)
-  events = sorted(
-    (100 * j + 5 * n, f"s{j}", ("open", "work", "close")[n])
-    for j in range(40)
-    for n in range(1 if j in (7, 38) else rng.integers(2, 4))
-  )
-  config = settings(tmp_path, log(events), **BY_SESSION)
-  names = vocabulary.of_pieces(splits.reader(config)("train"), config.data)
-  config.detect.idle = 500
-  drawn = sessions.read_sessions(config, names, config.data.path)
-  which = drawn.distinct().which
-  for j, k in itertools.combinations(range(len(drawn.names)), 2):
-    same = drawn.take(np.array([j])), drawn.take(np.array([k]))
-    assert (which[j] == which[k]) == (
-      same[0].ids.tolist() == same[1].ids.tolist()
-      and same[0].ends.tolist() == same[1].ends.tolist()
-    )
-  assert which[7] != which[38]
-  pieces = drawn.take(np.array([38, 7])).pieces(names)
-  assert pieces.ends.tolist() == [False, True]
-  assert pieces.begins.all()

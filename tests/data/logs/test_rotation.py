@@ -12,10 +12,8 @@ from tests.data.logs.test_logs import read, settings
 # The names that programs give the files of one log, the oldest first.
 ROTATED = [
   ["a.log.10.gz", "a.log.2.zst", "a.log.1", "a.log"],
-  ["a.log-20251231.gz", "a.log-20260101", "a.log"],
   ["a-20251231.log.xz", "a-20260101.log", "a.log"],
   ["a.log.2025-12-31", "a.log.2026-01-01", "a.log"],
-  ["a.log.2025-12-31-23", "a.log.2026-01-01-00", "a.log"],
   ["h/a_20251231T235959.log", "h/a.2026-01-01.1.log.gz", "h/a.log"],
   ["a.log-20260101.2", "a.log-20260101.1", "a.log"],
 ]
@@ -59,11 +57,6 @@ def test_a_session_goes_on_in_the_next_file(tmp_path, timed, fields):
   known = Vocabulary("log", ("a",))
   of_log = sessions.read_sessions(config, known, config.data.path)
   assert list(of_log.files) == [*names, names[0], names[2]]
-  # Files of another log are apart.
-  config = settings(tmp_path, {"b.log": texts[0]}, log_session=r"x(\d)")
-  assert sorted(name for name, *_ in read(config)) == [
-    *("a.log:1", "a.log:2", "a.log:3", "b.log:1", "b.log:2")
-  ]
   # Sessions that are files, or parts of them, end with their files.
   config = settings(tmp_path, {}, log_session="lines=5")
   assert len(read(config)) == 4

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seqrnn.data.read import columns, encoding, reading
+from seqrnn.data.read import columns, reading
 from seqrnn.data.read.encoding import UNITS, encode
 from seqrnn.data.read.reading import Source
 from seqrnn.data.splits import whole
@@ -105,16 +105,6 @@ def test_wrong_bytes_are_replaced_or_refused_with_their_place(content):
         " data.errors=latin-1 reads each byte as a character,"
         " data.errors=replace puts U+FFFD there"
       )
-
-
-def test_tokens_that_are_refused(monkeypatch):
-  error = encoded([b"a\nb c \n"], "id")
-  assert error.startswith("f0: line 2: 'b c': data.unit=id reads one id")
-  monkeypatch.setattr(encoding, "_LONGEST", 30)
-  for unit in ("word", "id", "session"):
-    monkeypatch.setattr(reading, "LONGEST", 30)
-    error = encoded([b"a\n\n" + b"x" * 1000], unit, chunk=7)
-    assert error.startswith("f0: ") and "has more than 30 characters" in error
 
 
 @pytest.mark.parametrize("count", [256, 257, 65_537])

@@ -81,15 +81,6 @@ def test_a_glob_names_files_from_its_first_wildcard_on(folder, monkeypatch):
   assert [d.name for d in read(fields(path="?.txt"))] == ["a.txt", "b.txt"]
 
 
-def test_names_with_wildcards_are_read_as_they_stand(tmp_path):
-  (tmp_path / "run[1]").mkdir()
-  (tmp_path / "run[1]" / "what?.txt").write_text("it")
-  (tmp_path / "run1").mkdir()
-  for path in (tmp_path / "run[1]", tmp_path / "run[1]" / "what?.txt"):
-    [document] = read(fields(path=str(path)))
-    assert document == Document("what?.txt", "it")
-
-
 def test_each_split_has_its_own_path(folder):
   data = fields(train_path=str(folder / "a"), test_path=str(folder / "b.txt"))
   assert symbols(read(data, "train")) == ["sea", "zed"]

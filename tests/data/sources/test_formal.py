@@ -8,8 +8,7 @@ import pytest
 from seqrnn import experiments
 from seqrnn.configs import base
 from seqrnn.data.sources import corpora, formal
-from seqrnn.errors import UserError
-from seqrnn.experiments import classification, tagging
+from seqrnn.experiments import tagging
 
 
 @pytest.fixture(autouse=True)
@@ -117,15 +116,3 @@ def test_only_answers_count():
   answers = batch["targets"][batch["weights"] > 0]
   assert {*names["labels"].encode("01")} == {*answers.tolist()}
   assert "spans" not in batch
-
-
-def test_what_does_not_fit_is_refused():
-  config = base.get_config()
-  for task, language, unit, rule in (
-    (classification, "reverse_string", "char", "has no labels"),
-    (tagging, "parity", "char", "has no tags"),
-    (tagging, "parity", "word", r"^data\.unit='word': data\.source=formal"),
-  ):
-    config.data.update(source="formal", language=language, unit=unit)
-    with pytest.raises(UserError, match=rule):
-      task.prepare(config)

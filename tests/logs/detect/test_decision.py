@@ -97,12 +97,6 @@ def test_severity_counts_signs(settings):
   assert by_event.reasons == [*["event"] * 8, "short"]
 
 
-def test_a_model_without_normal_sessions_does_not_agree():
-  groups = [Calibration(np.array(scores)) for scores in ([1.0, 2.0], [])]
-  beyond = CrossCalibration(groups).beyond(np.array([[2.0, 3.0], [9.0, 9.0]]))
-  assert beyond.tolist() == [0, 1]
-
-
 def test_every_score_has_words():
   assert WORDS.keys() == {*NETWORK, *BASELINES, SHORT, EVENT}
 

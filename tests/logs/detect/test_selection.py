@@ -99,14 +99,6 @@ def test_noise_does_not_replace_the_standard():
   assert selection._chance(300) == pytest.approx(np.mean(level), rel=0.1)
 
 
-def test_without_a_model_that_can_judge_it_is_the_standard():
-  nothing = np.zeros(0)
-  assert selection.choose([]).combination == STANDARD
-  none = selection.Judged({}, nothing, {}, nothing)
-  good = judged(np.random.default_rng(0), {"markov_5"})
-  assert selection.choose([good, none]) == selection.choose([good])
-
-
 def test_average_precision(monkeypatch):
   monkeypatch.setattr(selection, "_TRIMMED", 0.0)
   metrics = pytest.importorskip("sklearn.metrics")

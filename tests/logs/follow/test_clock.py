@@ -35,9 +35,8 @@ def test_lines_of_a_step_may_be_out_of_order_by_seconds():
 
 
 @pytest.mark.parametrize("wrong", [WRONG, 3 * HOUR, -WRONG, -3 * HOUR])
-@pytest.mark.parametrize("step", [1.0, HOUR / 2])
-def test_a_wrong_time_does_not_move_the_clock(wrong, step):
-  right = [n * step for n in range(9)]
+def test_a_wrong_time_does_not_move_the_clock(wrong):
+  right = [n * HOUR / 2 for n in range(9)]
   for place in range(1, 9):
     times = [*right]
     times.insert(place, right[place - 1] + wrong)
