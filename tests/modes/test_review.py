@@ -143,8 +143,7 @@ def test_answers_in_the_file_stay_and_are_not_asked_again(run, capsys):
   lines, again = capsys.readouterr().out, table(workdir)
   answered = {r["session"]: r["answer"] for r in again if r["answer"]}
   assert answered == words and len(again) == min(32, len(counts))
-  first = next(row for row in again if row["answer"])
-  assert first["context"] == asked[0]["context"] and "note" in first
+  assert "note" in again[0]
   rare, good = (counts[texts[name]] for name in words)
   assert f" {good} are normal and {rare} anomalous, equal ones" in lines
   arrays = arrays_of(workdir)
@@ -212,9 +211,6 @@ def test_a_dialogue(run, monkeypatch, capsys):
   assert lines.endswith(
     "review.csv: --mode=detect and --follow use these answers\n"
   )
-  # The next dialogue begins with the first that has no answer.
-  [(_, _, place)] = heads_of(dialogue(run, monkeypatch, capsys, []))
-  assert place.split(",")[0] not in asked[:4]
 
 
 def test_a_wrong_file_is_refused_with_its_line(run):
@@ -259,13 +255,11 @@ def test_answers_to_alarms_change_the_calibration(run, capsys):
   workdir, config, texts = run
   raise_alarms(workdir)
   review.run(build, config, workdir)
-  path, lines = workdir / "review.csv", capsys.readouterr().out
-  assert f"{path}: write normal or anomalous" in lines
-  assert " of 32 rows" in lines
+  assert " of 32 rows" in capsys.readouterr().out
   answer(workdir, {"strange": "normal", "rare": "anomalous"}, strange=1, rare=2)
   preview = review.run(build, config, workdir)
   assert "that are anomalous: 1, and" in capsys.readouterr().out
-  usual = detect.run(build, config, workdir)
+  detect.run(build, config, workdir)
   lines = " ".join(capsys.readouterr().out.split())
   rare = list(texts.values()).count(RARE)
   joined = round(len(texts) * 3 / 12)
@@ -281,23 +275,13 @@ def test_answers_to_alarms_change_the_calibration(run, capsys):
   # calibration.npz is as before; a follower has the same sessions.
   assert arrays_of(workdir)["counts"].sum() == len(texts)
 
-  def decided():
-    restored = deployed.restore(build, config, workdir)
-    ids = restored.detector.names.encode(STRANGE)
-    strange = data.Sessions(ids, np.array([0, len(ids)]), ["new"])
-    one = find_anomalies(restored.detector, restored.normal, strange)
-    return restored.normal.scores["combined"].n, one.decision
-
-  n, one = decided()
+  restored = deployed.restore(build, config, workdir)
+  ids = restored.detector.names.encode(STRANGE)
+  strange = data.Sessions(ids, np.array([0, len(ids)]), ["new"])
+  one = find_anomalies(restored.detector, restored.normal, strange).decision
+  assert restored.normal.scores["combined"].n == count
   # The session is as unlikely as a sixth of the calibration at most.
-  assert n == count and one.p[0] >= (joined + 1) / (count + 1)
-  assert not usual.decision.flags.all() and not one.flags.any()
-  # Without the answers it is flagged again.
-  path.unlink()
-  (workdir / "alarms.json").unlink()
-  shutil.rmtree(workdir / "follow")
-  detect.run(build, config, workdir)
-  assert decided()[1].flags.all()
+  assert one.p[0] >= (joined + 1) / (count + 1) and not one.flags.any()
 
 
 def test_alarms_are_asked_about_first(run, monkeypatch, capsys):

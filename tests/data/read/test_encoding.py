@@ -132,11 +132,9 @@ def test_a_file_that_changes_is_refused(tmp_path):
     with path.open("a") as file:
       file.write("more")
 
-  times = lambda: os.utime(path, ns=(0, 0))
-  for change in (grow, lambda: os.truncate(path, 1), times):
-    path.write_text("text")
-    with pytest.raises(UserError, match=r"/log: changed while it was read$"):
-      read(path, change)
+  path.write_text("text")
+  with pytest.raises(UserError, match=r"/log: changed while it was read$"):
+    read(path, grow)
   assert [*reading.lines(Source("log", path), "strict", may_grow=True)]
 
 

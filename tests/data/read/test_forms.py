@@ -184,13 +184,10 @@ def test_equal_texts_stay_on_one_side(tmp_path):
 # A form, files without labels or with some, and their labelled documents.
 FEW = '{"text": "x"}\n{"text": "z", "label": "b"}'
 ASKED = [
-  ("tab", {"f": "x y\nb\tz\n"}, [("", "x y"), ("b", "z")]),
   ("space", {"f": "x y\nb z\n"}, [("", "x y"), ("b", "z")]),
-  ("csv", {"f": "text,more\nx,1\n"}, [("", "x")]),
   ("jsonl", {"f": FEW}, [("", "x"), ("b", "z")]),
   ("folders", {"b/f": "x\ny", "new/f": "z"}, [("b", "x\ny"), ("", "z")]),
   ("files", {"b.txt": "x\ny", "new": "z"}, [("b", "x"), ("b", "y"), ("", "z")]),
-  ("text", {"f": "x y\nb\tz\n"}, [("", "x y"), ("", "b\tz")]),
 ]
 
 
@@ -205,11 +202,6 @@ def test_files_to_predict_need_no_labels(tmp_path):
     texts = documents(corpus)
     names = [""] * len(texts) if corpus.labels is None else labels(corpus)
     assert list(zip(names, texts, strict=True)) == expected
-  (tmp_path / "g").write_text("a\n\nb\n")
-  fields = {"data.format": "columns", "data.label_column": "2"}
-  data = tiny(tmp_path, {**fields, "data.unit": "word"}).data
-  corpus = corpora.read_files("x", str(tmp_path / "g"), data, ())
-  assert corpus.tags is None and corpus.symbols == ["a", "b"]
 
 
 def test_packages_are_held_out_by_the_file(tmp_path):

@@ -132,18 +132,13 @@ def test_flagged_sessions_with_like_surprising_events_are_an_incident(tmp_path):
   ]
 
 
-def printed(print_lines, *args):
-  """The lines that a function prints on a terminal of 80 columns."""
-  file = io.StringIO()
-  print_lines(Console(file=file, width=80), *args)
-  lines = [line.rstrip() for line in file.getvalue().split("\n")]
-  assert max(map(len, lines)) <= 80
-  return lines
-
-
 def test_a_session_is_printed_with_the_events_around_its_worst_one(scored):
   findings = scored([1.0, 1, 1, 9, 2])
-  lines = printed(tables.print_findings, findings, group_incidents(findings))
+  file = io.StringIO()
+  incidents = group_incidents(findings)
+  tables.print_findings(Console(file=file, width=80), findings, incidents)
+  lines = [line.rstrip() for line in file.getvalue().split("\n")]
+  assert max(map(len, lines)) <= 80
   one = ["medium, one improbable event, p 0.01, 13.0 bits, 1 session"]
   one += ["  a.log:5, line 5", "  ? boom now"]
   # Unknown events are printed as they were read.
@@ -153,10 +148,3 @@ def test_a_session_is_printed_with_the_events_around_its_worst_one(scored):
   ]
   assert lines[15].startswith("  unpack package") and lines[15][-1] == "…"
   assert lines[16:] == ["  configure it", "  <end>", ""]
-  short = scored(
-    [1.0, 1, 1, 9, 2], (0.5, np.nan), ("", "short"), severity=(0, 1)
-  )
-  lines = printed(tables.print_findings, short, [])
-  # Short sessions come after those that have a rank.
-  assert lines[3].startswith("p 0.5")
-  assert "low, few events, 13.0 bits, 1 session" in lines
