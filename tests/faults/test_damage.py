@@ -84,18 +84,3 @@ def test_the_newest_intact_one_goes_on(trained, run, capfd):
   assert_same_run(whole, run)
 
 
-def test_where_all_are_damaged_nothing_is_touched(trained, run, capfd):
-  config, _ = trained
-  hurts = [flip, truncate, Path.unlink, grow]
-  for step, hurt in zip(STEPS, hurts, strict=True):
-    hurt(run / "checkpoints" / str(step) / "position" / "metadata")
-  before = contents(run)
-  for flags in ((), ("--mode=sample",), ("--mode=evaluate",)):
-    assert call(config if not flags else None, run, *flags) == 2
-    out, err = capfd.readouterr()
-    lines = [line for line in err.splitlines() if ": input " not in line]
-    line = f"error: {run}/checkpoints: no checkpoint is intact, "
-    assert len(lines) == 1 and lines[0].startswith(line), err
-    for step in STEPS:
-      assert f"checkpoint {step} is damaged: " in err
-    assert contents(run) == before

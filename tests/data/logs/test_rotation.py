@@ -59,7 +59,7 @@ def test_a_session_goes_on_in_the_next_file(tmp_path, timed, fields):
   assert list(of_log.files) == [*names, names[0], names[2]]
   # Sessions that are files, or parts of them, end with their files.
   config = settings(tmp_path, {}, log_session="lines=5")
-  assert len(read(config)) == 4
+  assert len(read(config)) == 3
 
 
 def test_one_file_needs_no_name(tmp_path):
