@@ -1,6 +1,5 @@
 """Damaged checkpoints: they are not used, and stderr names them."""
 
-import os
 import re
 import shutil
 from pathlib import Path
@@ -48,15 +47,6 @@ def flip(path: Path):
   path.write_bytes(content)
 
 
-def truncate(path: Path):
-  os.truncate(path, path.stat().st_size // 2)
-
-
-def grow(path: Path):
-  with path.open("ab") as file:
-    file.write(b"\0")
-
-
 def check_warnings(err: str, damaged: list[int], used: int):
   """Checks that stderr names the damaged ones, why, and the one used."""
   lines = [line for line in err.splitlines() if ": input " not in line]
@@ -82,5 +72,3 @@ def test_the_newest_intact_one_goes_on(trained, run, capfd):
   check_warnings(capfd.readouterr().err, [8, 6], 4)
   assert steps(run) == STEPS
   assert_same_run(whole, run)
-
-

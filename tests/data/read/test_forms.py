@@ -226,32 +226,27 @@ def test_names_have_one_language_each(tmp_path):
   assert corpus.origin.startswith("faker ")
 
 
-# A form, what a file of it begins with, and a text of it: some hundred letters.
+# A unit, what a file of it begins with, and a text of it: some hundred letters.
 LARGE = {
-  "tab": ("", "a\t{}\n"),
-  "csv": ("label,text\n", 'a,"{}"\n'),
-  "folders": ("", "{} "),
-  "columns": ("", "{} A\n\n"),
-  "table": ("session,event,more\n", "a,b,{}\n"),
+  "word": ("label,text\n", 'a,"{}"\n'),
+  "session": ("session,event,more\n", "a,b,{}\n"),
 }
 
 
 @pytest.fixture
 def peak(tmp_path, monkeypatch):
-  """The memory to read a packed file: form, text, times it is repeated."""
+  """The memory to read a packed file: unit, text, times it is repeated."""
   monkeypatch.setattr(columns, "_SMALL", 2**12)
   monkeypatch.setattr(columns, "_BLOCK", 2**6)
   monkeypatch.setattr(reading, "CHUNK", 2**12)
   path = tmp_path / "data" / "a" / "f.gz"
   path.parent.mkdir(parents=True)
 
-  def peak(form, text, count):
-    head, line = LARGE[form]
-    fields = {"data.format": form, "data.unit": "word"}
-    if form == "table":
-      fields = {"data.format": "csv", "data.unit": "session"}
+  def peak(unit, text, count):
+    head, line = LARGE[unit]
+    fields = {"data.format": "csv", "data.unit": unit}
     data = tiny(tmp_path, {"data.path": str(tmp_path / "data"), **fields}).data
-    first = "x y " * 100 if form != "columns" else "x" * 400
+    first = "x y " * 100
     with gzip.open(path, "wt") as file:
       file.write(head + line.format(first) + line.format(text) * count)
     tracemalloc.start()
@@ -264,10 +259,10 @@ def peak(tmp_path, monkeypatch):
 
 
 def test_a_corpus_may_be_larger_than_memory(peak):
-  for form in LARGE:
-    peak(form, "x" * 400, 10)  # Imports and caches.
-    few, many = (peak(form, "x" * 400, count) for count in (50, 400))
-    assert many - few < 350 * 400 / 3, form
-    if form != "folders":  # Short rows take little more than an index each.
-      few, many = (peak(form, "x", count) for count in (2000, 6000))
-      assert many - few < 4000 * 20, form
+  for unit in LARGE:
+    peak(unit, "x" * 400, 10)  # Imports and caches.
+    few, many = (peak(unit, "x" * 400, count) for count in (50, 400))
+    assert many - few < 350 * 400 / 3, unit
+    # Short rows take little more than an index each.
+    few, many = (peak(unit, "x", count) for count in (2000, 6000))
+    assert many - few < 4000 * 20, unit

@@ -10,8 +10,8 @@ from seqrnn.data.logs import sessions as data
 from seqrnn.data.read.columns import Texts
 from seqrnn.data.vocabulary import END, UNKNOWN, Vocabulary
 from seqrnn.logs.detect import tables
-from seqrnn.logs.detect.detector import SessionScores
 from seqrnn.logs.detect.findings import Decision, Findings, group_incidents
+from tests.logs.detect.test_decision import scores_of
 
 LOG = ["unpack package" + 9 * " and so on", "configure it", "boom now"]
 
@@ -23,15 +23,10 @@ def findings_of(sessions, names, nll, bounds, **decided):
   short, none = np.isnan(p), np.zeros(count, int)
   lengths = np.diff(sessions.bounds)
   has_end = (np.diff(bounds) > lengths).nonzero()[0]
-  scored = SessionScores(
-    nll=np.array(nll),
-    rank=np.ones(len(nll), int),
-    member_nll=np.array([nll]),
+  scored = scores_of(
+    nll, np.ones(len(nll), int), bounds, -p, decided.get("counts"), short
+  )._replace(
     targets=np.insert(sessions.ids, sessions.bounds[1:][has_end], END),
-    bounds=np.array(bounds),
-    scores={},
-    counts=np.array(decided.get("counts", none + 1)),
-    short=short,
     lengths=lengths,
   )
   decision = Decision(

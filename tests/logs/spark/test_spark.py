@@ -248,20 +248,12 @@ def test_verdicts_of_a_frame(session, tables):
 
 
 def test_a_mistake_is_one_line(session, tmp_path):
-  path, failed = tmp_path / "a.csv", []
+  path = tmp_path / "a.csv"
   data = tiny(tmp_path, {"data.unit": "session", "data.format": "csv"}).data
-  for content, message in (
-    (b"session,event\n1,a\n1,\xff\n", "a.csv: byte 20 is not UTF-8"),
-    (b"name,event\n1,a\n", "a.csv:2: has no session"),
-    (None, "PATH_NOT_FOUND"),
-  ):
-    path.unlink() if content is None else path.write_bytes(content)
-    with pytest.raises(UserError) as error, spark_session.reporting():
-      read.read_events(session, data, str(path))
-    text = str(error.value)
-    if "\n" in text or message not in text:
-      failed.append((message, text))
-  assert not failed
+  path.write_bytes(b"session,event\n1,a\n1,\xff\n")
+  message = "^[^\n]*a.csv: byte 20 is not UTF-8[^\n]*$"
+  with pytest.raises(UserError, match=message), spark_session.reporting():
+    read.read_events(session, data, str(path))
 
 
 def equal_verdicts(rows, one):
