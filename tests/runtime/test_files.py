@@ -90,10 +90,7 @@ def test_a_lock_says_who_holds_it_and_goes_with_its_holder(tmp_path):
       f"^{tmp_path}: is being trained by process {holder.pid} on .*; wait for"
       " it, or name another --workdir$"
     )
-    with (
-      pytest.raises(MachineError, match=line),
-      files.locked(path, "trained"),
-    ):
+    with pytest.raises(MachineError, match=line), files.locked(path, "trained"):
       pass
     assert files.lock(path) is None
     holder.kill()

@@ -8,13 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from seqrnn.data.batches.sequences import Sequences
-from seqrnn.data.batches.windows import (
-  Batches,
-  Epoch,
-  Shape,
-  shuffle,
-  windows,
-)
+from seqrnn.data.batches.windows import Batches, Epoch, Shape, shuffle, windows
 from seqrnn.data.vocabulary import PAD
 from seqrnn.errors import UserError
 
@@ -64,10 +58,7 @@ def rows(batches, length):
 
 
 shapes = (
-  st.tuples(
-    *(st.integers(1, n) for n in (7, 9, 3)),
-    st.booleans(),
-  )
+  st.tuples(*(st.integers(1, n) for n in (7, 9, 3)), st.booleans())
   .map(lambda fields: Shape(*fields))
   .filter(lambda shape: shape.minimum <= shape.length)
 )

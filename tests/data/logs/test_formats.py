@@ -197,9 +197,7 @@ def otlp(*records):
 
 def record(second, session, body):
   """A record of OpenTelemetry's."""
-  attributes = {
-    "session.id": {"intValue": session},
-  }
+  attributes = {"session.id": {"intValue": session}}
   return {
     "timeUnixNano": f"{NOON + second:.0f}000000000" if second else "0",
     "observedTimeUnixNano": f"{NOON:.0f}500000000",

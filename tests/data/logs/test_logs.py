@@ -13,12 +13,7 @@ from hypothesis import strategies as st
 from seqrnn.config import read as config_lib
 from seqrnn.data import vocabulary
 from seqrnn.data.logs import sessions, tail, templates
-from seqrnn.data.logs.templates import (
-  BLANK,
-  VALUE,
-  matcher,
-  mine,
-)
+from seqrnn.data.logs.templates import BLANK, VALUE, matcher, mine
 from seqrnn.data.read import reading
 from seqrnn.data.sources import corpora
 from seqrnn.data.sources.corpora import from_text

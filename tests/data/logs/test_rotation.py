@@ -32,8 +32,7 @@ def test_files_of_a_log_are_known_by_their_names():
 
 
 @pytest.mark.parametrize(
-  ("timed", "fields"),
-  [(False, {}), (True, {}), (True, {"log_format": "time"})],
+  ("timed", "fields"), [(False, {}), (True, {}), (True, {"log_format": "time"})]
 )
 def test_a_session_goes_on_in_the_next_file(tmp_path, timed, fields):
   time = "2026-11-25 12:00:0{} " if timed else ""

@@ -6,12 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqrnn.data.read import columns
-from seqrnn.data.read.columns import (
-  Changes,
-  concatenate,
-  grouped,
-  taken,
-)
+from seqrnn.data.read.columns import Changes, concatenate, grouped, taken
 
 examples = settings(deadline=None, database=None, max_examples=30)
 

@@ -25,10 +25,7 @@ def scores_of(nll, rank, bounds, scores, counts=None, short=None):
     member_nll=np.tile(nll, (models, 1)),
     targets=rank,
     bounds=bounds,
-    scores={
-      "max": np.atleast_2d(scores),
-      "unknown": np.zeros((models, count)),
-    },
+    scores={"max": np.atleast_2d(scores), "unknown": np.zeros((models, count))},
     counts=np.ones(count, int) if counts is None else np.asarray(counts),
     short=np.zeros(count, bool) if short is None else short,
     lengths=np.diff(bounds),

@@ -97,10 +97,7 @@ def test_groups_are_masked_where_they_stand():
   for pattern, expected in (
     (r"user (b(\w)b)(c+)", "user <masked><masked>"),
     (r"user (?=(\w+))", "user <masked>"),
-    (
-      r"(?<=u(s.r))|(b(a)(?=(b|c)))",
-      "u<masked> <masked><masked>ccc",
-    ),
+    (r"(?<=u(s.r))|(b(a)(?=(b|c)))", "u<masked> <masked><masked>ccc"),
   ):
     assert Redaction(pattern).text("user babccc") == expected
 
@@ -136,10 +133,7 @@ def test_templates_are_shown_with_masks_and_known_without():
   masked = findings.masked_vocabulary(plain, "<secrets>")
   ids = masked.encode(["login with secret=abc", "closed", "x"])
   assert ids.tolist() == [4, 5, UNKNOWN]
-  assert masked.names([4, 5]) == [
-    "login with secret=<masked>",
-    "closed",
-  ]
+  assert masked.names([4, 5]) == ["login with secret=<masked>", "closed"]
   assert masked.text([4, 5]) == "login with secret=<masked>\nclosed"
   assert encoded({"symbols": masked}) == encoded({"symbols": plain})
   assert json.loads(encoded({"s": masked}))["s"]["symbols"][0] == line

@@ -19,11 +19,7 @@ from seqrnn.experiment import shapes
 from seqrnn.logs.detect.calibration import NormalScores
 from seqrnn.logs.detect.conformal import Calibration, CrossCalibration
 from seqrnn.logs.detect.deployed import Deployed, IdleTimes, refuse_unfollowed
-from seqrnn.logs.detect.detector import (
-  Detector,
-  Ensemble,
-  whole_sessions,
-)
+from seqrnn.logs.detect.detector import Detector, Ensemble, whole_sessions
 from seqrnn.logs.detect.findings import (
   event_context,
   find_anomalies,
