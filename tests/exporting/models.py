@@ -8,9 +8,9 @@ import numpy as np
 from seqrnn import experiments
 from seqrnn.configs import base
 from seqrnn.data.vocabulary import Vocabulary
-from seqrnn.experiment import shapes
 from seqrnn.training.checkpoint import Checkpoints, Position
 from seqrnn.training.setup import write_record
+from tests.conftest import random_params
 
 SYMBOLS = Vocabulary("char", tuple("abcde \n"))
 LABELS = Vocabulary("id", ("x", "y", "z"))
@@ -49,11 +49,8 @@ def new_model(name, **more):
   if config.task == "polyphony":
     vocabularies = {}
   experiment = experiments.build(config, vocabularies)
-  rng = np.random.default_rng(1)
-  params = jax.tree.map(
-    lambda x: rng.normal(size=x.shape, scale=0.6).astype(x.dtype),
-    shapes(experiment),
-  )
+  params = random_params(experiment, 1)
+  params = jax.tree.map(lambda x: (0.6 * x).astype(x.dtype), params)
   return experiment, config, params
 
 

@@ -6,21 +6,16 @@ import re
 import shutil
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from seqrnn import cli, experiments
-from seqrnn.config import read as config_lib
-from seqrnn.data import vocabulary
 from seqrnn.data.vocabulary import END, PAD, UNKNOWN
 from seqrnn.errors import UserError
-from seqrnn.experiment import shapes
 from seqrnn.modes import report
 from seqrnn.reporting import alarms, charts, gathering, neurons, page, subject
-from seqrnn.training.checkpoint import Checkpoints, Position
 from seqrnn.training.history import add_row
-from tests.conftest import Page, tiny, write_text
+from tests.conftest import Page, random_params, save_run, tiny, write_text
 
 TOP = {"eyebrow": "e", "heading": "h", "text": "t"}
 HOSTILE = "<script>alert(1)</script>&amp;\"'\x1b[31m\u202e]]>\u6f22\n"
@@ -45,28 +40,11 @@ SECTIONS = {
 }
 
 
-def drawn(experiment, scale):
-  """Parameters that no training has made."""
-  rng = np.random.default_rng(0)
-  draw = lambda x: jnp.array(rng.normal(0, scale, x.shape), x.dtype)
-  return jax.tree.map(draw, shapes(experiment))
-
-
 def begun(folder, fields):
   """A run as if it had been trained."""
   config = tiny(folder, {**fields, "train.cpu_devices": 4})
-  experiment = experiments.build(config, None)
   workdir = folder / "run"
-  workdir.mkdir()
-  (workdir / "vocabulary.json").write_bytes(
-    vocabulary.encoded(experiment.vocabularies)
-  )
-  (workdir / "config.json").write_bytes(config_lib.encoded(config))
-  params = drawn(experiment, 0.3)
-  crc32 = experiment.facts("train")["crc32"]
-  position = Position(step=7, best_step=7, crc32=crc32)
-  with Checkpoints(workdir / "checkpoints") as checkpoints:
-    checkpoints.save(params, {"none": jnp.zeros(1)}, position)
+  save_run(config, workdir)
   for step in (3, 7):
     row = {"step": step, "epoch": 0, "learning_rate": 0.1, "gradient_norm": 1.0}
     both = {"loss": 9.0 / step, "accuracy": 0.1 * step}
@@ -316,7 +294,8 @@ def test_gates_that_are_all_but_shut_or_open(tmp_path):
   }
   config = tiny(tmp_path, fields)
   experiment = experiments.build(config, None)
-  params = drawn(experiment, 1.5)  # With smaller ones, no gate would be.
+  # With smaller ones, no gate would be.
+  params = jax.tree.map(lambda x: 1.5 * x, random_params(experiment, 0))
   step = jax.jit(experiment.decoder.step)
   rng = np.random.default_rng(0)
   ids_BT = rng.integers(UNKNOWN, 9, (4, 6), np.int32)
