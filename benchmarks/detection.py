@@ -307,12 +307,11 @@ def by_rate(workdir: Path, which: np.ndarray | None) -> dict[str, Any]:
     rates[name] = {}
     for rate in RATES:
       flagged = conformal.is_flagged(p, rate)
-      cells = evaluation.tally(scores, flagged, labels)
-      figures = _rounded(evaluation.metrics(cells))
+      figures = _rounded(evaluation.metrics(scores, flagged, labels))
       if which is not None:
         _, first = np.unique(2 * which + labels, return_index=True)
-        cells = evaluation.tally(scores[first], flagged[first], labels[first])
-        figures["distinct"] = _rounded(evaluation.metrics(cells))
+        distinct = scores[first], flagged[first], labels[first]
+        figures["distinct"] = _rounded(evaluation.metrics(*distinct))
       rates[name][str(rate)] = figures
   return {
     "rates": rates,

@@ -81,7 +81,6 @@ SMALL = {
   "model.hidden_size": 8,
   "model.layers": 1,
   "detect.folds": 0,
-  "detect.bootstrap": 2,
   "search.trials": 1,
   "search.workers": 1,
 }

@@ -36,12 +36,10 @@ from seqrnn.runtime.console import console as make_console
 from seqrnn.scoring.predictions import console_text
 
 _TABLES = ("sessions", "events", "incidents")
-_PICTURES = ("timeline", "scores", "curves")
 # Files that each detection replaces, or removes.
 _RESULTS = (
   *(f"{name}.csv" for name in _TABLES),
-  *("report.json", deployed.DEPLOYED),
-  *(f"{name}.png" for name in _PICTURES),
+  *("report.json", "timeline.png", deployed.DEPLOYED),
 )
 
 
@@ -112,7 +110,7 @@ def _run(
     tables.write_events(findings, detector, new)
     with files.atomic_write(new / "report.json") as file:
       file.write(json.dumps(_finite(record), indent=2, allow_nan=False) + "\n")
-    evaluation.draw(findings, normal, settings.rate, new)
+    evaluation.draw(findings, new)
     path = new / deployed.DEPLOYED
     deployed.write_deployed(path, detector, normal, read("train"))
   tables.print_findings(console, findings, grouped)

@@ -28,8 +28,6 @@ _FIGURES = (
 _LONGEST = 2000  # Events of a session in memory, more than the page has.
 
 _PICTURES = {
-  "scores": "The share of sessions above each score, with the threshold",
-  "curves": "ROC and precision-recall curves of the labelled sessions",
   "timeline": "The surprisal of each event of evenly spaced sessions and of the"
   " most anomalous sessions",
 }

@@ -1,8 +1,8 @@
-"""Collects signals, so that a run can save before it ends, or take up news."""
+"""Collects signals, so that a run can save before it ends."""
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 
@@ -57,17 +57,3 @@ def catch_signals() -> Iterator[Signals]:
   finally:
     for number, previous in before.items():
       signal.signal(number, previous)
-
-
-@contextmanager
-def catch_hangups() -> Iterator[Callable[[], bool]]:
-  """Yields a function that says, once, whether SIGHUP was received."""
-  received = []
-  if threading.current_thread() is not threading.main_thread():
-    yield lambda: False
-    return
-  before = signal.signal(signal.SIGHUP, lambda *_: received.append(1))
-  try:
-    yield lambda: bool(received and received.pop())
-  finally:
-    signal.signal(signal.SIGHUP, before)

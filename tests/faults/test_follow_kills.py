@@ -67,7 +67,7 @@ def expected(shop, tmp_path_factory):
     service = follow.Service(lambda: detection, folder, stored, lambda _: None)
     service.recover()
     source = Input(follow.LogPosition(), iter(lines), len(lines), 1000)
-    service.follow(source, lambda: False, lambda: False)
+    service.follow(source, lambda: False)
   rows = rows_of(folder)
   assert len(rows) > 10
   return rows

@@ -32,7 +32,6 @@ FIELDS = {
   "detect.folds": 2,
   "detect.rate": 0.02,
   "detect.top_k": 2,
-  "detect.bootstrap": 10,
 }
 RARE = "d c b a"  # Some training sessions, in both folds.
 BAD = ("a b a e", "d d d d", "a c d x e", "e", "a b d")

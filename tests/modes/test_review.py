@@ -28,7 +28,7 @@ def reviewed(detected, tmp_path_factory):
   shutil.copytree(detected.folder / "first", folder)
   shutil.rmtree(folder / "detect")
   config = detected.config.copy_and_resolve_references()
-  fields = {"scores": "max", "contamination": 0.0, "bootstrap": 0}
+  fields = {"scores": "max", "contamination": 0.0}
   fields |= {"path": config.data.path, "anomalous_path": None}
   config.detect.update({**fields, "events": "none"})
   with pytest.MonkeyPatch.context() as patch:

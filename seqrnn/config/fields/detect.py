@@ -57,7 +57,6 @@ FIELDS = group(
   ),
   top_k=rules.COUNT("An event outside the k most likely is a miss.", default=9),
   events=choice("flagged all none", "The sessions with events in events.csv."),
-  bootstrap=rules.NATURAL("Samples of confidence intervals.", default=200),
   engine=choice(
     "local spark",
     "spark: Apache Spark scores with the models of the last detection (extra"
@@ -69,8 +68,8 @@ FIELDS = group(
     place=WRITTEN,
   ),
   follow=choice(
-    "alarms sessions events",
-    "Lines of --follow. alarms: flagged sessions. sessions: all. events: each.",
+    "alarms sessions",
+    "Lines of --follow. alarms: flagged sessions. sessions: all.",
   ),
   quiet=rules.NOT_NEGATIVE(
     "Minutes in which --follow only counts similar, not more severe alarms.",

@@ -27,7 +27,7 @@ from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 from seqrnn.logs.detect import inputs
-from seqrnn.logs.detect.conformal import Calibration, CrossCalibration, combine
+from seqrnn.logs.detect.conformal import CrossCalibration, combine
 from seqrnn.logs.detect.detector import (
   VOCABULARY,
   Detector,
@@ -70,8 +70,6 @@ class NormalScores(NamedTuple):
   Attributes:
     scores: name of a score, or COMBINED -> scores of the sessions.
     events: surprisal of the sessions' events.
-    leave_one_out: the combined score of the sessions as `neg_log_p` of each
-      against the other sessions of its model.
     as_new: the combined score that new sessions equal to them get.
     choice: the scores that are combined.
     selection: which rows of calibration.npz calibrate events.
@@ -81,7 +79,6 @@ class NormalScores(NamedTuple):
 
   scores: dict[str, CrossCalibration]
   events: CrossCalibration
-  leave_one_out: Calibration
   as_new: CrossCalibration
   choice: Choice
   selection: Selection
@@ -404,11 +401,9 @@ def of_choice(
     for is_normal in (True, False)
   )
   by_name[COMBINED] = CrossCalibration.by_model(combined, counts, model, models)
-  leave_one_out = by_name[COMBINED].rows_neg_log_p(combined, model, True)
   return NormalScores(
     by_name,
     events,
-    Calibration(leave_one_out, counts),
     CrossCalibration.by_model(as_new, counts, model, models),
     choice,
     selection,

@@ -210,7 +210,7 @@ def _normal_scores(
   arrays = calibration.named(arrays, "calibration ")
   every = np.ones(len(arrays["counts"]), bool)
   answers = np.full(len(every), UNANSWERED)
-  selection = Selection(every, arrays["counts"], answers, None)
+  selection = Selection(every, arrays["counts"], answers)
   return calibration.of_choice(arrays, selection, choice)
 
 

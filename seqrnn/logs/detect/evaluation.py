@@ -1,8 +1,8 @@
-"""Metrics of a detection against labels, and its pictures."""
+"""Metrics of a detection against labels, and its picture."""
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -11,72 +11,45 @@ from seqrnn.data.logs import anomalies
 from seqrnn.data.logs import sessions as data
 from seqrnn.logs.detect import conformal
 from seqrnn.logs.detect.calibration import NormalScores
-from seqrnn.logs.detect.conformal import CrossCalibration
 from seqrnn.logs.detect.findings import Findings
 from seqrnn.logs.detect.scores import COMBINED
 from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL
 from seqrnn.runtime import figures
 
-if TYPE_CHECKING:
-  from matplotlib.figure import Figure
-
 _EVENTS = 2000  # Of a timeline.
 _WORST = 5  # Most anomalous sessions, which each timeline has.
-_FAR = 4  # The axis of scores ends at so many times the highest normal score.
 
 
-class Tally(NamedTuple):
-  """Counts of labelled items for each distinct pair of a score and a flag.
-
-  The pairs are sorted by falling score.
-
-  Attributes:
-    scores: of each pair.
-    flags: whether the items are flagged.
-    anomalous: float64, number of items labelled anomalous.
-    normal: float64, number of items labelled normal.
-  """
-
-  scores: np.ndarray
-  flags: np.ndarray
-  anomalous: np.ndarray
-  normal: np.ndarray
-
-
-def tally(scores: np.ndarray, flags: np.ndarray, labels: np.ndarray) -> Tally:
-  """Counts items, each with a score, a flag and a label (True: anomalous)."""
-  distinct, place = np.unique(-scores, return_inverse=True)
-  pair = 2 * place + flags
-  anomalous = np.bincount(pair, labels, minlength=2 * len(distinct))
-  normal = np.bincount(pair, ~labels, minlength=2 * len(distinct))
-  pairs = np.flatnonzero(anomalous + normal)
-  return Tally(
-    -distinct[pairs // 2], pairs % 2 == 1, anomalous[pairs], normal[pairs]
-  )
-
-
-def curve(counts: Tally) -> tuple[np.ndarray, np.ndarray]:
+def curve(
+  scores: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
   """For each score, the anomalous and the normal items of at least this score.
 
   The distinct scores fall; their counts give ROC and precision-recall curves.
   """
-  last = np.append(counts.scores[1:] != counts.scores[:-1], True)
-  return np.cumsum(counts.anomalous)[last], np.cumsum(counts.normal)[last]
+  _, place = np.unique(-scores, return_inverse=True)
+  true, false = np.bincount(place, labels), np.bincount(place, ~labels)
+  return np.cumsum(true), np.cumsum(false)
 
 
-def metrics(counts: Tally) -> dict[str, float]:
+def metrics(
+  scores: np.ndarray, flags: np.ndarray, labels: np.ndarray
+) -> dict[str, float]:
   """Metrics of the flags, and of the scores over all thresholds.
 
   `oracle_f1` is the best F1 of any threshold; only labels can choose it.
-  scikit-learn has most of these metrics but is not a base dependency. Counts
-  instead of single items make the bootstrap fast.
+  scikit-learn has most of these metrics but is not a base dependency.
+
+  Args:
+    scores: of items.
+    flags: whether each is flagged.
+    labels: whether each is anomalous.
   """
-  flags = counts.flags
-  tp, fp = counts.anomalous[flags].sum(), counts.normal[flags].sum()
-  fn, tn = counts.anomalous[~flags].sum(), counts.normal[~flags].sum()
-  root = np.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
-  true, false = curve(counts)
-  anomalous, normal = tp + fn, tn + fp
+  tp, fp = (flags & labels).sum(), (flags & ~labels).sum()
+  anomalous, normal = labels.sum(), (~labels).sum()
+  fn, tn = anomalous - tp, normal - fp
+  root = np.sqrt(np.prod([tp + fp, anomalous, tn + fp, tn + fn], dtype=float))
+  true, false = curve(scores, labels)
   recall, fallout = _ratio(true, anomalous), _ratio(false, normal)
   precision = _ratio(true, true + false)
 
@@ -101,32 +74,7 @@ def metrics(counts: Tally) -> dict[str, float]:
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
   """The quotient; 0 where both are 0."""
   with np.errstate(invalid="ignore"):
-    return np.nan_to_num(numerator / denominator)
-
-
-def intervals(
-  counts: Tally, draws: int, rng: np.random.Generator
-) -> dict[str, tuple[float, float]]:
-  """95% bootstrap intervals of the metrics (Efron 1979).
-
-  Args:
-    counts: of all items.
-    draws: number of resampled data sets.
-    rng: source of randomness.
-  """
-  both = np.concatenate([counts.anomalous, counts.normal])
-  total = int(both.sum())
-  drawn = (rng.multinomial(total, both / total) for _ in range(draws))
-  resampled = [
-    metrics(counts._replace(anomalous=anomalous, normal=normal))
-    for anomalous, normal in (np.split(both.astype(float), 2) for both in drawn)
-  ]
-  return {
-    name: tuple(
-      np.quantile([m[name] for m in resampled], [0.025, 0.975]).tolist()
-    )
-    for name in (resampled[0] if resampled else ())
-  }
+    return np.nan_to_num(np.asarray(numerator) / denominator)
 
 
 def evaluate(
@@ -157,19 +105,11 @@ def calibration_record(
 ) -> dict[str, Any]:
   """The sessions left out, the chosen scores, and the rates in report.json."""
   selection, choice = normal.selection, normal.choice
-  sessions, events = normal.scores[COMBINED], normal.events
-
-  def threshold(scores: CrossCalibration, rate: float) -> dict[str, Any]:
-    n, resolution = scores.n, scores.resolution
-    return {"rate": rate, "calibration": n, "resolution": resolution}
-
-  interval = conformal.beta_interval(settings.rate, sessions.n)
   return {
     "calibration": {
       "left_out": selection.left_out,
       "answered_normal": selection.answered(NORMAL),
       "answered_anomalous": selection.answered(ANOMALOUS),
-      "log_p_of_one_mode": selection.log_p,
       "scores": {
         "names": choice.combination.names,
         "combine": choice.combination.how,
@@ -178,8 +118,14 @@ def calibration_record(
       },
     },
     "thresholds": {
-      "sessions": threshold(sessions, settings.rate) | {"rate_95": interval},
-      "events": threshold(events, conformal.event_rate(settings)),
+      "sessions": {
+        "rate": settings.rate,
+        "calibration": normal.scores[COMBINED].n,
+      },
+      "events": {
+        "rate": conformal.event_rate(settings),
+        "calibration": normal.events.n,
+      },
     },
   }
 
@@ -213,12 +159,10 @@ def metrics_by_score(
     if not 0 < labels.sum() < len(labels):
       return flagged
     scores, flags = scores[which_L], flags[which_L]
-    counts, rng = tally(scores, flags, labels), np.random.default_rng(0)
     return {
       **flagged,
-      **metrics(counts),
-      "intervals": intervals(counts, settings.bootstrap, rng),
-      "distinct": metrics(tally(scores[first], flags[first], labels[first])),
+      **metrics(scores, flags, labels),
+      "distinct": metrics(scores[first], flags[first], labels[first]),
     }
 
   table = {}
@@ -257,8 +201,8 @@ def precision_by_kind(
       some = (kinds == kind) | (kinds == "")
       anomalous = kinds[some] != ""
       scores_L = scores[findings.distinct.which][some]
-      counts = tally(scores_L, np.zeros(len(scores_L), bool), anomalous)
-      table[name][kind] = metrics(counts)["average_precision"]
+      row = metrics(scores_L, np.zeros(len(scores_L), bool), anomalous)
+      table[name][kind] = row["average_precision"]
   return table
 
 
@@ -286,38 +230,16 @@ def event_metrics(
   if labels.all() or not labels.any():
     return None
   flags = findings.decision.event_flags
-  return metrics(tally(scored.nll[index], flags[index], labels))
+  return metrics(scored.nll[index], flags[index], labels)
 
 
-def draw(findings: Findings, normal: NormalScores, rate: float, folder: Path):
-  """Draws the findings; curves, of the combined scores, only with both labels.
-
-  Args:
-    findings: of the detection.
-    normal: scores of normal sessions.
-    rate: as `detect.rate`.
-    folder: of the pictures.
-  """
-  if not len(findings.scored.nll):
-    return
-  pictures = {
-    "timeline": _timeline(findings),
-    "scores": _scores(findings, normal.leave_one_out, -math.log(rate)),
-  }
-  labels, which = _labelled(findings)
-  if 0 < labels.sum() < len(labels):
-    names = (COMBINED, *normal.choice.combination.names)
-    curves = {name: findings.decision.scores[name][which] for name in names}
-    pictures["curves"] = _curves(labels, curves)
-  for name, figure in pictures.items():
-    figures.save(figure, folder / f"{name}.png")
-
-
-def _timeline(findings: Findings) -> "Figure":
-  """Surprisal of event after event, on a logarithmic axis.
+def draw(findings: Findings, folder: Path):
+  """Draws timeline.png: the surprisal of events, on a logarithmic axis.
 
   Of many sessions it has an even selection, and the most anomalous ones.
   """
+  if not len(findings.scored.nll):
+    return
   which, scored = findings.distinct.which, findings.scored
   ends = np.cumsum(np.diff(scored.bounds)[which])
   count = min(len(which), _EVENTS * len(which) // ends[-1] + 1)
@@ -351,75 +273,4 @@ def _timeline(findings: Findings) -> "Figure":
   red = "; red: labelled" if labels is not None else ""
   axes.set_xlabel(f"event, of {len(chosen):,} sessions{red}")
   axes.set_ylabel("surprisal, bits")
-  return figure
-
-
-def _scores(
-  findings: Findings, calibration: conformal.Calibration, threshold: float
-) -> "Figure":
-  """The share of sessions with a higher combined score, over the score."""
-  combined = findings.decision.scores[COMBINED]
-  groups = {"sessions": ("C0", combined[findings.distinct.which])}
-  if findings.sessions.labels is not None:
-    labels, which = _labelled(findings)
-    groups = {
-      "normal": ("C0", combined[which[~labels]]),
-      "labelled anomalous": ("C3", combined[which[labels]]),
-    }
-  figure = figures.create(12, 4)
-  axes = figure.add_subplot()
-  # Without a limit, an unknown event could stretch the axis over all others.
-  near = np.append(calibration.scores, threshold)
-  end = _FAR * near[np.isfinite(near)].max(initial=1e-9)
-  curves = [("calibration", "black", calibration)]
-  curves += [
-    (name, colour, conformal.Calibration(scores))
-    for name, (colour, scores) in groups.items()
-    if len(scores)
-  ]
-  for name, colour, group in curves:
-    xs = np.append(0, np.minimum(group.scores, end))
-    shares = np.append(1, group.above[1:] / group.n)
-    axes.step(xs, shares, where="post", color=colour, label=name)
-  axes.axvline(threshold, color="C2", label="threshold")
-  # The axis begins a little below the share of one session.
-  least = 0.5 / max(group.n for *_, group in curves)
-  axes.set(xlim=(0, end * 1.01), ylim=(least, 1.5), yscale="log")
-  axes.set(
-    xlabel="combined score, or more at the right end",
-    ylabel="share of sessions with a higher score",
-  )
-  figures.grid(axes)
-  axes.legend()
-  return figure
-
-
-def _curves(labels: np.ndarray, curves: dict[str, np.ndarray]) -> "Figure":
-  """The ROC curve, on a logarithmic axis, and precision by recall.
-
-  Args:
-    labels: of sessions.
-    curves: name -> score of these sessions.
-  """
-  figure = figures.create(12, 5)
-  roc, precision = figure.subplots(1, 2)
-  lowest = 1 / (2 * (~labels).sum())
-  for number, (name, scores) in enumerate(curves.items()):
-    true, false = curve(tally(scores, np.zeros(len(scores), bool), labels))
-    right = true / (true + false)
-    width = 1.0 if number else 2.2
-    style = {"label": name, "lw": width, "color": f"C{number}"}
-    recall = np.append(0, true / true[-1])
-    alarms = np.append(lowest, np.maximum(false / false[-1], lowest))
-    roc.step(alarms, recall, where="post", zorder=-number, **style)
-    # As average precision counts it.
-    precisions = np.append(right[0], right)
-    precision.step(recall, precisions, where="pre", zorder=-number, **style)
-  roc.set(xlabel="false-alarm rate", xlim=(lowest, 1), xscale="log")
-  roc.set_ylabel("recall")
-  precision.set(xlabel="recall", xlim=(-0.02, 1.02), ylabel="precision")
-  for axes in (roc, precision):
-    axes.set_ylim(-0.02, 1.02)
-    figures.grid(axes)
-  figure.legend(*roc.get_legend_handles_labels(), loc="outside right upper")
-  return figure
+  figures.save(figure, folder / "timeline.png")

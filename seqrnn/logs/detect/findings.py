@@ -95,7 +95,11 @@ def decide(
   calibration = normal.scores[COMBINED]
   p = calibration.p_values(combined_KD)
   event_p = normal.events.p_values(map(round_scores, scored.member_nll))
-  event_flags = flag_events(event_p, scored.rank, settings)
+  if settings.rule == "topk":
+    event_flags = scored.rank > settings.top_k
+  else:
+    event_flags = conformal.is_flagged(event_p, conformal.event_rate(settings))
+  event_flags = event_flags | (scored.rank == UNRANKED)
   sizes = np.diff(scored.bounds)
   session_N = np.repeat(np.arange(len(sizes)), sizes)
   count = lambda values_N: np.bincount(session_N, values_N, len(p)).astype(int)
@@ -143,20 +147,6 @@ def decide(
     np.where(flags, np.minimum(1 + signs, 3), 0),
     np.where(flags, reasons, "").tolist(),
   )
-
-
-def flag_events(p: Any, rank: Any, settings: Config) -> Any:
-  """Whether events, or one event, are flagged.
-
-  Args:
-    p: p-values [N].
-    rank: 1 plus the number of likelier events; UNRANKED for unknown events [N].
-    settings: of `config.detect`.
-  """
-  flags = conformal.is_flagged(p, conformal.event_rate(settings))
-  if settings.rule == "topk":
-    flags = rank > settings.top_k
-  return flags | (rank == UNRANKED)
 
 
 class Findings(NamedTuple):

@@ -40,13 +40,11 @@ class Selection(NamedTuple):
     calibrates: bool [R], whether a session calibrates.
     counts: number of sessions equal to each [R].
     answers: NORMAL, ANOMALOUS or UNANSWERED [R].
-    log_p: of `clean`.
   """
 
   calibrates: np.ndarray
   counts: np.ndarray
   answers: np.ndarray
-  log_p: float | None
 
   def answered(self, answer: int) -> int:
     """The number of sessions with an answer, equal ones included."""
@@ -81,7 +79,7 @@ def select(
   counts, model = arrays["counts"], arrays["model"]
   if answers is None:
     answers = np.full(len(counts), UNANSWERED)
-  cleaned, log_p = clean(
+  cleaned = clean(
     arrays["score max"],
     counts,
     model,
@@ -95,7 +93,7 @@ def select(
       f"review.csv, detect.contamination={contamination:g}: leave no session of"
       " a fold for its calibration"
     )
-  return Selection(~left_out, counts, answers, log_p)
+  return Selection(~left_out, counts, answers)
 
 
 # The evidence for a second mode: at least twenty distinct sessions above an
@@ -113,7 +111,7 @@ def clean(
   model: np.ndarray,
   usable: np.ndarray,
   contamination: float,
-) -> tuple[np.ndarray, float | None]:
+) -> np.ndarray:
   """Finds the second mode of the scores, if there is a clear one.
 
   Scores of different models are aligned by a quantile that is in the first mode
@@ -133,12 +131,11 @@ def clean(
     contamination: the largest share of the sessions above the valley.
 
   Returns:
-    whether each session is left out [D]; the logarithm of the p-value of one
-    mode, None if no valley was found.
+    whether each session is left out [D].
   """
   none = np.zeros(len(scores), bool)
   if not contamination or not usable.any():
-    return none, None
+    return none
   aligned = np.full(len(scores), -np.inf)
   for k in range(model.max() + 1):
     some = usable & (model == k)
@@ -158,9 +155,9 @@ def clean(
     contamination * counts.sum(),
   )
   if valley is None:
-    return none, None
+    return none
   low, log_p = valley
-  return (aligned > low) & (log_p < _LOG_P), log_p
+  return (aligned > low) & (log_p < _LOG_P)
 
 
 def _valley(

@@ -175,26 +175,23 @@ class Service:
     self,
     source: FileTail | StreamTail,
     stopped: Callable[[], bool],
-    reload: Callable[[], bool],
   ):
     """Follows the input until it ends.
 
     Args:
       source: as `source` gives it.
       stopped: whether a signal asks for the end.
-      reload: whether a signal asks for the new detection, once.
 
     Raises:
       UserError: the input has ended and had no event.
     """
     while not (source.ended or stopped()):
       self._look(source.behind)
-      is_time = time.monotonic() - self._looked >= _LOOK
-      if is_time:
+      if time.monotonic() - self._looked >= _LOOK:
         self._looked = time.monotonic()
         self._read_answers()
-      if reload() or (is_time and self._detection.is_new()):
-        self.reload()
+        if self._detection.is_new():
+          self.reload()
       if chunk := source.read(_WAIT):
         self._look(source.behind + sum(map(len, chunk.lines)))
         self._take(chunk)
@@ -207,21 +204,20 @@ class Service:
   def _take(self, chunk: Chunk):
     """Judges the events of lines, and stores and writes rows and alarms."""
     begin, skipped = time.perf_counter(), self._parser.skipped
-    wanted, alarms = self.config.detect.follow, []
+    rows, alarms = [], []
     events = self._parser.events(chunk)
     self.position = chunk.position
-    outcome = self.follower.feed_many(events, rows=wanted == "events")
+    outcome = self.follower.feed_many(events)
     for event in outcome.not_open:
       fault = f"ends session {event.session!r}, which is not open"
       self._parser.skip(event.line or 0, fault)
-    rows = [{"type": "event", **row} for row in outcome.rows]
     for verdict in outcome.verdicts:
       if row := self.alarms.take(verdict):
         self.health.alarm(row)
         alarms.append(row)
       if verdict.ended:
         self._note_end(verdict)
-        if wanted == "sessions":
+        if self.config.detect.follow == "sessions":
           rows.append(self.alarms.session_row(verdict))
     if events:
       self.save(alarms)
@@ -279,7 +275,6 @@ class Service:
 
   def reload(self):
     """Takes up a new detection; an invalid one is reported."""
-    self._detection.is_new()
     before, drift = self.follower, self._drift
     try:
       follower = Follower(self._restore())
@@ -311,7 +306,6 @@ def run(build: Callable[..., Experiment], config: Config, workdir: Path):
 
   with ExitStack() as stack:
     received = stack.enter_context(signals.catch_signals())
-    hangup = stack.enter_context(signals.catch_hangups())
     folder = feedback.state_folder(config, workdir)
     state = stack.enter_context(open_state(folder, report))
     restore = partial(deployed.restore, build, config, workdir)
@@ -323,4 +317,4 @@ def run(build: Callable[..., Experiment], config: Config, workdir: Path):
     service.recover()
     source = service.source()
     stack.callback(source.close)
-    service.follow(source, lambda: bool(received), hangup)
+    service.follow(source, lambda: bool(received))

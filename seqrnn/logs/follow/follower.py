@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seqrnn.data.logs.logs import form
-from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN
+from seqrnn.data.vocabulary import BEGIN, UNKNOWN
 from seqrnn.logs.detect.deployed import Deployed, refuse_unfollowed
 from seqrnn.logs.follow.open_sessions import (
   CLOSED,
@@ -63,13 +63,11 @@ class Outcome(NamedTuple):
 
   Attributes:
     verdicts: in the order of the events that cause them.
-    rows: of each event its scores, if they were asked for.
     unknown: number of events that are not in the vocabulary.
     not_open: ends of sessions that are not open.
   """
 
   verdicts: list[Verdict]
-  rows: list[dict[str, Any]]
   unknown: int
   not_open: list[Event]
 
@@ -135,15 +133,14 @@ class Follower:
   def tick(self, time: float) -> list[Verdict]:
     """Moves event time on without an event; returns final verdicts."""
     self._move_clock(time)
-    return self._outcome(False, []).verdicts
+    return self._outcome([]).verdicts
 
-  def feed_many(self, events: Iterable[Event], rows: bool = False) -> Outcome:
+  def feed_many(self, events: Iterable[Event]) -> Outcome:
     """Reads events; the outcome is the same however they are cut into calls.
 
     Args:
       events: in their order. The end of a session without a name only moves
         event time.
-      rows: whether the scores of each event are returned.
     """
     not_open = []
     for event in events:
@@ -158,7 +155,7 @@ class Follower:
         self._end(session, ends=True)
       elif event.session:
         not_open.append(event)
-    return self._outcome(rows, not_open)
+    return self._outcome(not_open)
 
   def _move_clock(self, time: float):
     before = self._clock.now
@@ -203,29 +200,24 @@ class Follower:
     after = max(time - self._clock.begin, 0.0)  # It may be out of order.
     return bool(after >= self.deployed.idle.before(symbol))
 
-  def _outcome(self, rows: bool, not_open: list[Event]) -> Outcome:
+  def _outcome(self, not_open: list[Event]) -> Outcome:
     """Computes all that the models compute, and the verdicts."""
     steps, self._steps = self._steps, []
-    # The scores of an end need the state of the models.
-    wanted = (s.session for s in steps if s.ends is None or rows)
-    scores = self._score(dict.fromkeys(wanted))
+    arrived = (step.session for step in steps if step.ends is None)
+    scores = self._score(dict.fromkeys(arrived))
     events = [scores.get((x.session, x.size, x.ends)) for x in steps]
     scored = [event for event in events if event]
     bounds = iter(self._judge.bounds(scored) if scored else ())
     ended = [step for step in steps if step.ends is not None]
     finals = iter(self._judge.finals(ended))
-    verdicts, shown, unknown = [], [], 0
+    verdicts, unknown = [], 0
     for step, event in zip(steps, events, strict=True):
       session, size, verdict = step.session, step.size, None
       if step.ends is not None:
         verdict = next(finals)
-        if rows and step.ends and size == len(session.ids):
-          shown.append(self._end_row(session))
       else:
         unknown += session.ids[size - 1] == UNKNOWN
       if event:
-        if rows:
-          shown.append(self._judge.row(session, size - 1, event))
         bound = next(bounds)
         if bound and bound[0].severity[bound[1]] > session.severity:
           nats = np.array(self._read[session][1][:size])
@@ -240,7 +232,7 @@ class Follower:
         self._read.pop(step.session, None)
     while len(self._read) > self._most_read:
       del self._read[next(iter(self._read))]
-    return Outcome(verdicts, shown, unknown, not_open)
+    return Outcome(verdicts, unknown, not_open)
 
   def _score(
     self, sessions: Iterable[OpenSession]
@@ -267,12 +259,6 @@ class Follower:
       nats.extend(event.nats[0] for event in events)
       self._read[session] = state_S, nats
     return scores
-
-  def _end_row(self, session: OpenSession) -> dict[str, Any]:
-    """The scores of the end of a session, which may go on."""
-    state_S, _ = self._read[session]
-    [(_, [end])] = self._stepper.read([(state_S, [session.ids[-1], END])])
-    return self._judge.row(session, len(session.ids), end)
 
   def facts(self) -> dict[str, Any]:
     """All that `restore` needs besides sessions, as JSON."""

@@ -13,13 +13,12 @@ import numpy as np
 
 from seqrnn.data.logs.secrets import Redaction, redaction
 from seqrnn.data.logs.sessions import Sessions
-from seqrnn.data.vocabulary import END, RESERVED, UNKNOWN
+from seqrnn.data.vocabulary import END, UNKNOWN
 from seqrnn.logs.detect.deployed import Deployed
 from seqrnn.logs.detect.detector import SessionScores
 from seqrnn.logs.detect.findings import (
   Decision,
   decide,
-  flag_events,
   positions_around,
   surprising_positions,
 )
@@ -280,31 +279,6 @@ class Judge:
       scores_K=tuple(decision.combined_KD[:, d].tolist()),
       begins=session.begins,
     )
-
-  def row(
-    self, session: OpenSession, position: int, scored: Scored
-  ) -> dict[str, Any]:
-    """The scores of an event, for JSON; the end is after the last position."""
-    is_end = position >= len(session.ids)
-    id = END if is_end else session.ids[position]
-    unknown, name = id == UNKNOWN, RESERVED[END] if is_end else self._names[id]
-    nats_K1 = np.array(scored.nats[1:])[:, None]
-    [p] = self._deployed.normal.events.p_values(map(round_scores, nats_K1))
-    rank = int(UNRANKED) if unknown else scored.rank
-    return {
-      "session": self.masks.name(session.name),
-      "position": position,
-      "line": None if is_end else session.lines[position] or None,
-      "event": self.masks.text(session.symbols[position]) if unknown else name,
-      "nats": round(scored.nats[0], 6),
-      "bits": round(scored.nats[0] / math.log(2), 6),
-      "probability": float(f"{math.exp(-scored.nats[0]):.6g}"),
-      "rank": None if unknown else rank,
-      "in_top_k": rank <= self._settings.top_k,
-      "unknown": unknown,
-      "p_value": round(float(p), 6),
-      "flag": bool(flag_events(p, rank, self._settings)),
-    }
 
 
 def _place(session: OpenSession, position: int) -> dict[str, Any]:

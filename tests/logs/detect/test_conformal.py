@@ -167,7 +167,7 @@ def test_figures_are_those_of_scikit_learn(seed):
   labels = rng.random(300) < 0.2
   scores = np.round(rng.normal(size=300) + labels, 1)  # With ties.
   flags = (scores > 1) ^ (rng.random(300) < 0.05)
-  metrics = evaluation.metrics(evaluation.tally(scores, flags, labels))
+  metrics = evaluation.metrics(scores, flags, labels)
   false, true, _ = sklearn.roc_curve(labels, scores, drop_intermediate=False)
   precision, recall, _ = sklearn.precision_recall_curve(labels, scores)
   best = 2 * precision * recall / np.maximum(precision + recall, 1e-9)
@@ -185,21 +185,9 @@ def test_figures_are_those_of_scikit_learn(seed):
   }
   assert metrics == pytest.approx(expected)
   none = np.zeros(300, bool)
-  metrics = evaluation.metrics(evaluation.tally(np.zeros(300), none, labels))
+  metrics = evaluation.metrics(np.zeros(300), none, labels)
   assert metrics["f1"] == metrics["precision"] == metrics["mcc"] == 0
   assert metrics["auroc"] == 0.5
-
-
-def test_the_bootstrap_knows_how_sure_a_share_is():
-  rng = np.random.default_rng(0)
-  labels = np.arange(1000) < 400
-  flags = rng.random(1000) < 0.3
-  cells = evaluation.tally(flags.astype(float), flags, labels)
-  low, high = evaluation.intervals(cells, 500, rng)["recall"]
-  share = flags[labels].mean()
-  width = 1.96 * math.sqrt(share * (1 - share) / 400)
-  assert low == pytest.approx(share - width, abs=0.01)
-  assert high == pytest.approx(share + width, abs=0.01)
 
 
 def test_metrics_are_of_the_sessions_that_have_a_label():

@@ -24,7 +24,7 @@ def scores_of(rng, anomalies, models=5, n=400):
 def left_out(scores, model, most=0.1, usable=None):
   every = np.ones(len(scores), int)
   usable = every > 0 if usable is None else usable
-  return clean(scores, every, model, usable, most)[0]
+  return clean(scores, every, model, usable, most)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -55,7 +55,7 @@ def test_equal_sessions_are_no_evidence():
   scores = np.append(rng.gamma(3, 0.5, 500), 9.0)
   counts = np.append(np.ones(500, int), 40)  # One rare kind of session.
   every = np.ones(501, bool)
-  out, _ = clean(scores, counts, np.zeros(501, int), every, 0.2)
+  out = clean(scores, counts, np.zeros(501, int), every, 0.2)
   assert not out.any()
 
 

@@ -46,7 +46,6 @@ RUN = {
   "train.batch_size": 16,
   "detect.folds": 2,
   "detect.rate": 0.02,
-  "detect.bootstrap": 2,
   "detect.events": "none",
 }
 LOG = {
