@@ -5,7 +5,7 @@ import pytest
 
 from seqrnn.configs import base
 from seqrnn.errors import UserError
-from seqrnn.logs.detect import calibration, deployed
+from seqrnn.logs.detect import calibration, deployed, inputs
 from seqrnn.logs.detect.scores import CANDIDATES, COMBINED, STANDARD
 from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL, UNANSWERED, select
 
@@ -126,3 +126,18 @@ def test_anomalous_sessions_calibrate_as_if_they_were_not_there(
       np.testing.assert_array_equal(group.above, same.above)
   with pytest.raises(UserError, match=r"^review.csv, detect.contam.*=0: leave"):
     select(arrays, 0.0, np.where(arrays["model"] == 1, ANOMALOUS, 0))
+
+
+def test_a_damaged_archive_is_refused(tmp_path):
+  path = tmp_path / "calibration.npz"
+  np.savez_compressed(path, nll=np.zeros(3), sizes=np.array([1, 2]))
+  assert inputs.load_arrays(path)["sizes"].tolist() == [1, 2]
+  content = bytearray(path.read_bytes())
+  content[len(content) // 4] ^= 1
+  path.write_bytes(content)
+  rule = f"^{path}: .*; run --mode=detect again$"
+  with pytest.raises(UserError, match=rule):
+    inputs.load_arrays(path)
+  np.savez(path, nll=np.array([{}], object))
+  with pytest.raises(UserError, match=rule):
+    inputs.load_arrays(path)
