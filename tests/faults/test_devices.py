@@ -25,25 +25,19 @@ CASES = {
   "stateful": {"data.stateful": True, "train.batch_size": 6},
   "regularised": {
     "task": "gap_model",
-    "data.step": 4,
     "train.batch_size": 6,
     "train.ema": 0.9,
-    "train.label_smoothing": 0.1,
-    "model.embedding_size": 8,
     "model.weight_drop": 0.2,
   },
   "classification": {  # Which of the texts a line is from.
     "task": "classification",
     "data.format": "files",
-    "model.bidirectional": True,
-    "model.pooling": "max",
     "train.class_weights": "balanced",
     "train.batch_size": 7,
   },
   "tagging": {
     "task": "tagging",
     "data.format": "spaces",
-    "model.bidirectional": True,
     "train.batch_size": 6,
   },
   "polyphony": {
@@ -52,7 +46,6 @@ CASES = {
     "data.path": None,
     "train.batch_size": 6,
     "model.symbol_dropout": 0.0,
-    "model.input_noise": 0.1,
   },
 }
 # A task without a case of its own has one with the default fields.

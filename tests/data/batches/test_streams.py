@@ -90,19 +90,6 @@ def test_a_row_goes_on_where_it_stopped_or_is_reset(sequences, B, T):
       place = int(inputs[-1]) + 1
 
 
-@examples
-@given(st.integers(0, 30), st.integers(1, 30))
-def test_an_epoch_is_a_part_of_the_round(first, count):
-  sequences = make_sequences([20, 7, 33])
-  round_ = streams(sequences, Rows(3, 4))
-  part = streams(sequences, Rows(3, 4), first=first, count=count)
-  assert len(part) == count
-  for i, batch in enumerate(part):
-    expected = round_[(first + i) % len(round_)]
-    assert np.array_equal(batch["segment"], expected["segment"])
-    assert np.array_equal(batch["reset"], expected["reset"])
-
-
 def test_documents_of_one_symbol_have_no_target():
   for sizes in ([], [1], [0, 1, 1]):
     with pytest.raises(UserError, match="no document has the two symbols"):
