@@ -35,10 +35,9 @@ from seqrnn.runtime import files
 from seqrnn.runtime.console import console as make_console
 from seqrnn.scoring.predictions import console_text
 
-_TABLES = ("sessions", "events", "incidents")
 # Files that each detection replaces, or removes.
 _RESULTS = (
-  *(f"{name}.csv" for name in _TABLES),
+  *("sessions.csv", "events.csv", "incidents.csv"),
   *("report.json", "timeline.png", deployed.DEPLOYED),
 )
 

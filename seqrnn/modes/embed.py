@@ -82,8 +82,7 @@ def _vectors(
   if settings.path is None:
     pieces = splits.reader(config)("test")
   else:
-    labels = experiment.labels
-    known = None if labels is None else set(labels.symbols)
+    known = experiment.labels and set(experiment.labels.symbols)
     pieces = splits.whole(
       read_files("config.embed.path", settings.path, config.data, known)
     )

@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import jax
@@ -14,7 +13,7 @@ from rich.table import Table
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
-from seqrnn.errors import UserError, visible
+from seqrnn.errors import visible
 from seqrnn.experiment import Experiment
 from seqrnn.modes import load_model
 from seqrnn.runtime import figures as figures_lib
@@ -23,7 +22,7 @@ from seqrnn.runtime.console import print_titled
 from seqrnn.scoring import dynamic, spans
 from seqrnn.scoring.evaluation import LabelRows, examiner
 from seqrnn.scoring.predictions import quoted
-from seqrnn.training.checkpoint import read_position
+from seqrnn.training.checkpoint import data_changed
 
 _TYPES = 20  # Types of spans, at most, that are printed.
 _NUMBERS = 30  # Labels, at most, of a picture with numbers.
@@ -38,9 +37,8 @@ def run(
   confusion.png. If the labels mark spans, also writes spans.csv.
   """
   mesh = sharding.mesh()
-  replicated = sharding.replicated(mesh)
   experiment, params, step = load_model(
-    build, config, workdir, "evaluate", replicated
+    build, config, workdir, "evaluate", sharding.replicated(mesh)
   )
   dynamic.require(experiment, config)
   split, console = config.evaluate.split, Console()
@@ -63,7 +61,9 @@ def run(
     )
     both = {name: followed[name] for name in ("static", "dynamic")}
     print_titled(console, title, _figures_table(both))
-  if _changed(experiment, config, workdir, step):
+  old = config_lib.read_run(workdir)
+  same = config.data.to_dict() == old.data.to_dict()  # No flag names others.
+  if same and data_changed(workdir, step, experiment):
     print(
       f"warning: {visible(str(workdir))}: the training data have changed since"
       " this run began, so the split is not the one that was held out",
@@ -138,16 +138,3 @@ def _write_confusion(
       color = "white" if shares[y, x] > 0.5 else "black"
       axes.text(x, y, f"{counts[y, x]}", color=color, **style)
   figures_lib.save(figure, folder / "confusion.png")
-
-
-def _changed(
-  experiment: Experiment, config: Config, workdir: Path, step: int
-) -> bool:
-  """Whether files that the run was trained on have other content now."""
-  old = config_lib.read_run(workdir).data
-  if config.data.to_dict() != old.to_dict():
-    return False  # The user has named other data.
-  trained = read_position(workdir / "checkpoints" / str(step)).crc32
-  with suppress(UserError):  # Only the split that is evaluated may be here.
-    return trained not in (None, experiment.facts("train")["crc32"])
-  return False

@@ -138,8 +138,7 @@ def _asked(experiment: Experiment, config: Config) -> Pieces | None:
     if not documents:
       raise UserError(f"config.predict.text={settings.text!r}: has no symbol")
   elif settings.path is not None:
-    labels = experiment.labels
-    known = None if labels is None else set(labels.symbols)
+    known = experiment.labels and set(experiment.labels.symbols)
     corpus = read_files("config.predict.path", settings.path, data, known)
     if not experiment.in_bits or experiment.fills_gaps:
       return splits.whole(corpus)

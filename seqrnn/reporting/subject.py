@@ -20,7 +20,7 @@ from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.reporting.page import Mark
 from seqrnn.scoring.predictions import Prediction
-from seqrnn.training.checkpoint import read_position, restore_params
+from seqrnn.training.checkpoint import data_changed, restore_params
 
 # Approximate number of symbols that are read of a large split.
 _READ = {"train": 50_000, "validation": 300_000, "test": 300_000}
@@ -121,8 +121,6 @@ def open_run(
       facts[split] = experiment.facts(split)
     except UserError as reason:
       missing.append(f"{split}: {reason}")
-  train = facts.get("train", {}).get("crc32")
-  position = read_position(workdir / "checkpoints" / str(step))
   return Subject(
     workdir,
     config,
@@ -132,7 +130,7 @@ def open_run(
     splits.reader(config),
     facts,
     missing,
-    None not in (train, position.crc32) and train != position.crc32,
+    data_changed(workdir, step, experiment),
   )
 
 

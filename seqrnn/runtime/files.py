@@ -63,9 +63,7 @@ def read_json(path: str | os.PathLike, limit: int) -> Any:
   """
   try:
     return json.loads(read_bytes(path, limit))
-  except RecursionError:
-    raise UserError(f"{path}: not JSON (nested too deeply)") from None
-  except ValueError as error:  # UnicodeDecodeError is one, too.
+  except (RecursionError, ValueError) as error:  # UnicodeDecodeError, too.
     raise UserError(f"{path}: not JSON ({error})") from None
 
 

@@ -24,7 +24,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +34,7 @@ import jax
 import tensorstore as ts
 
 from seqrnn.errors import MachineError, UserError, visible
-from seqrnn.experiment import Params
+from seqrnn.experiment import Experiment, Params
 from seqrnn.runtime import files, processes, sharding
 from seqrnn.runtime.files import SUMS
 
@@ -115,6 +115,14 @@ def read_position(folder: Path) -> Position:
   return position
 
 
+def data_changed(workdir: Path, step: int, experiment: Experiment) -> bool:
+  """Returns whether the training data, if they can be read, have changed."""
+  trained = read_position(workdir / "checkpoints" / str(step)).crc32
+  with suppress(UserError):
+    return trained not in (None, experiment.facts("train")["crc32"])
+  return False
+
+
 def find_damage(folder: Path) -> str | None:
   """Returns how a checkpoint differs from its checksums; None: it does not."""
   entries = _entries(folder)
@@ -168,11 +176,8 @@ def steps(directory: Path) -> list[int]:
 def newest(directory: Path, first: int = 0) -> int:
   """Returns the step of the newest intact checkpoint; 0 if there is none.
 
-  Warns on stderr about damaged checkpoints that would be chosen before it.
-
-  Args:
-    directory: the folder of the checkpoints.
-    first: the step of a checkpoint that is chosen before newer ones.
+  The checkpoint of step `first` is chosen before newer ones. Damaged ones that
+  would be chosen are reported on stderr.
 
   Raises:
     MachineError: there are checkpoints, and all are damaged.

@@ -6,6 +6,7 @@ rate of the one above it (ULMFiT: Howard & Ruder 2018).
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -29,30 +30,23 @@ def schedule(
   """
   plan = config.schedule
   warmup = plan.warmup_steps
+  decay = partial(
+    optax.exponential_decay, rate, decay_rate=plan.factor, staircase=True
+  )
+  left = max(total_steps - warmup, 1)
+  constant = lambda: optax.constant_schedule(rate)
   after: dict[str, Callable[[], optax.Schedule]] = {
-    "constant": lambda: optax.constant_schedule(rate),
-    "plateau": lambda: optax.constant_schedule(rate),
+    "constant": constant,
+    "plateau": constant,
     # As char-rnn: the rate decays at the end of epoch `after` and every later
     # epoch.
-    "exponential": lambda: optax.exponential_decay(
-      rate,
-      transition_steps=steps_per_epoch,
-      decay_rate=plan.factor,
+    "exponential": lambda: decay(
+      steps_per_epoch,
       transition_begin=max((plan.after - 1) * steps_per_epoch, 0),
-      staircase=True,
     ),
-    "step": lambda: optax.exponential_decay(
-      rate,
-      transition_steps=plan.after * steps_per_epoch,
-      decay_rate=plan.factor,
-      staircase=True,
-    ),
-    "linear": lambda: optax.linear_schedule(
-      rate, 0.0, max(total_steps - warmup, 1)
-    ),
-    "cosine": lambda: optax.cosine_decay_schedule(
-      rate, max(total_steps - warmup, 1)
-    ),
+    "step": lambda: decay(plan.after * steps_per_epoch),
+    "linear": lambda: optax.linear_schedule(rate, 0.0, left),
+    "cosine": lambda: optax.cosine_decay_schedule(rate, left),
   }
   main = after[plan.name]()
   if not warmup:

@@ -35,9 +35,6 @@ class Progress:
   It reads the loss of the step two before the newest, so the device always has
   another step queued while the host waits. At most two steps are pending, so a
   signal is handled within two steps.
-
-  Attributes:
-    best: the lowest validation loss; infinite before the first.
   """
 
   def __init__(self, training: Training, position: Position):
@@ -54,7 +51,7 @@ class Progress:
       "training", total=self._total, completed=self._done, figures=""
     )
     self._unit, self._in_bits = training.unit, training.experiment.in_bits
-    self.best = position.best
+    self._position = position  # Training updates it.
     self._pending: deque[tuple[jax.Array, float]] = deque()
     self._targets = 0.0  # Of this lap.
     # When a first step of this lap had finished; the targets finished since.
@@ -126,8 +123,8 @@ class Progress:
     if seconds:
       figures += f"  {self._finished / seconds:,.0f} {self._unit}s/s"
     if self.live:
-      if self.best < math.inf:
-        figures += f"  best {self.best:.4f}"
+      if self._position.best < math.inf:
+        figures += f"  best {self._position.best:.4f}"
       self._bar.update(self._task, completed=self._done, figures=figures)
     elif now - self._line_time > _LINE_SECONDS:
       self._line_time = now

@@ -338,7 +338,6 @@ def evaluate_and_save(
     }
     add_row(training.workdir / "timing.csv", timing)
   save(training, state, position)
-  progress.best = position.best
   progress.line(
     metrics_line(row, position, experiment.loss_unit, training.unit)
   )
