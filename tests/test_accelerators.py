@@ -8,14 +8,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import pytest
 from jax import export
 
-from benchmarks import hlo, programs
+from benchmarks import programs
 from seqrnn import experiments
-from seqrnn.runtime import sharding
 from tests import stablehlo
 from tests.conftest import tiny
 
@@ -98,27 +95,6 @@ def test_training_steps(texts):
     (PLAIN, "tpu", 2),
   ]
   assert not [(case, fault) for case in cases for fault in faults(texts, *case)]
-
-
-def test_the_reader_of_programs():
-  """Loops inside loops, what waits for other devices, and precision."""
-  mesh = sharding.mesh()
-
-  def step(_, h_BH):
-    return jnp.tanh(jnp.matmul(h_BH, h_BH.T @ h_BH, precision="highest"))
-
-  def steps(h_BH, _):
-    return jax.lax.fori_loop(0, 3, step, h_BH), None
-
-  function = lambda x_BH: jax.lax.scan(steps, x_BH, length=5)[0].sum()
-  x_BH = programs.shapes(jnp.zeros((4, 8)), sharding.by_rows(mesh))
-  program = hlo.Program(jax.jit(function).lower(x_BH).compile().as_text())
-  assert [(x.trips, x.depth) for x in program.loops()] == [(5, 0), (3, 1)]
-  outer, inner = (loop.collectives for loop in program.loops())
-  assert outer == 3 * inner > 0
-  inside, outside = program.collectives()
-  assert inside == outer and outside == 1
-  assert set(program.precisions()) == {"highest"}
 
 
 def test_the_page_has_the_rows(monkeypatch):

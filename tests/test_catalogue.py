@@ -331,51 +331,30 @@ def test_a_set_that_the_user_must_get(served, tmp_path):
 
 
 def test_lines_are_prepared_and_splits_are_those_of_the_set(served):
-  config = config_of("lines")
-  found = {split: texts(config, split) for split in corpora.SPLITS}
-  assert found == {
-    "train": [(None, "a b\nc\n")],
-    "validation": [(None, "x\n")],
-    "test": [(None, "y\n")],
-  }
-  assert len(served.requests) == 3
-
-
-def test_every_tenth_line_validates(served):
-  config = config_of("questions")
-  assert config.data.format == "space"
-  # Only newlines end a line, not U+0085.
   lines = [
     (str(n % 6), f"what is {n} \x85 \xe9 ?".split(" ")) for n in range(34)
   ]
-  held = [lines[9], lines[19], lines[29]]
-
-  def bare(found):  # U+0085 is white space.
-    return [(label, [s for s in text if s != "\x85"]) for label, text in found]
-
-  assert texts(config, "validation") == bare(held)
-  assert texts(config, "train") == bare([x for x in lines if x not in held])
-  assert texts(config, "test") == [("0", ["who", "?"])]
-  assert served.requests
-
-
-def test_news_have_a_title_and_a_description(served):
-  config = config_of("news", **{"data.unit": "word"})
-  assert texts(config, "test") == [
-    ("Business", [*["fears", "for"], *'"tn"', "unions", ",", "say"])
-  ]
-  labels = {label for label, _ in texts(config, "train")}
-  assert labels <= {"Business", "Sci/Tech"}
-  assert served.requests
-
-
-def test_training_is_split_where_a_set_has_no_validation(served):
-  config = config_of("sessions", **{"data.validation_fraction": 0.2})
-  train, held, test = (texts(config, split) for split in corpora.SPLITS)
+  # Only newlines end a line, not U+0085, which is white space.
+  lines = [(label, [s for s in text if s != "\x85"]) for label, text in lines]
+  tenth = [lines[9], lines[19], lines[29]]
+  fears = [*["fears", "for"], *'"tn"', "unions", ",", "say"]
+  word = {"data.unit": "word"}
+  for name, fields, split, expected in (
+    ("lines", {}, "train", [(None, "a b\nc\n")]),
+    ("lines", {}, "validation", [(None, "x\n")]),
+    ("lines", {}, "test", [(None, "y\n")]),
+    ("questions", {}, "validation", tenth),
+    ("questions", {}, "train", [x for x in lines if x not in tenth]),
+    ("questions", {}, "test", [("0", ["who", "?"])]),
+    ("news", word, "test", [("Business", fears)]),
+    ("sessions", {}, "test", [(None, ["1"] * 3), (None, ["3"] * 3)]),
+  ):
+    assert texts(config_of(name, **fields), split) == expected, (name, split)
   # All of the file: the test split is another file.
-  assert len(train) + len(held) == 40 and 6 <= len(held) <= 10
-  assert [symbols for _, symbols in test] == [["1"] * 3, ["3"] * 3]
-  assert len(served.requests) == 2
+  config = config_of("sessions", **{"data.validation_fraction": 0.2})
+  train, validation = (texts(config, s) for s in ("train", "validation"))
+  assert len(train) + len(validation) == 40 and 6 <= len(validation) <= 10
+  assert served.requests
 
 
 def test_a_detection_examines_the_anomalous_sessions_of_a_set(served):

@@ -14,7 +14,6 @@ import jax
 import pytest
 
 from seqrnn import cli
-from seqrnn.config import command
 from seqrnn.config.resolve import Facts, Machine, resolve
 from seqrnn.configs import base
 from seqrnn.errors import Interrupted, UserError
@@ -303,24 +302,6 @@ def test_cpu_devices_and_workers_by_the_rule():
     train = config.train
     counts = config.search.workers, train.cpu_devices, train.cpu_threads
     assert counts == expected, (size, rows, method, cores)
-
-
-@pytest.mark.usefixtures("call")
-def test_cpu_devices_stay_what_they_were(home):
-  edit(home / "bare", "train", cpu_devices=3, cpu_threads=5)
-  (home / "bare" / files.SUMS).unlink()
-  flags = [LM, "--workdir=bare", "--mode=evaluate"]
-
-  def resolved(overrides):
-    parsed = cli.define_flags()
-    parsed(["run.py", *flags])
-    machine = Machine("evaluate", 2)
-    train = command.resolve(parsed, overrides, machine)[0].train
-    return train.cpu_devices, train.cpu_threads
-
-  assert resolved({}) == (3, 5)
-  assert resolved({"train.cpu_devices": 1}) == (1, 5)
-  assert resolved({"train.cpu_threads": 1}) == (3, 1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")

@@ -24,7 +24,6 @@ def values(*flags):
 def test_a_flag_sets_a_field():
   cases = {
     "--config.model.hidden_size=3": {"model.hidden_size": 3},
-    "--config.model.hidden_size 3": {"model.hidden_size": 3},
     "--config.train.max_steps=1e3": {"train.max_steps": 1000},
     "--config.train.max_steps=none": {"train.max_steps": None},
     "--config.optimizer.learning_rate -3": {"optimizer.learning_rate": -3.0},
@@ -53,16 +52,9 @@ def test_a_wrong_flag_is_refused_in_a_line(capfd):
     " did you mean --config.checkpoint.every?",
     "--hidden_size=3": "--hidden_size: no such flag; did you mean"
     " --config.model.hidden_size?",
-    "--workdri=x": "--workdri: no such flag; did you mean --workdir?",
     "--model=lstm": "--model: no such flag; did you mean --config.model.cell?",
-    "--zzz=1": "--zzz: no such flag",
-    "--noconfig.data.stateful=3": "--noconfig.data.stateful=3 does not take an"
-    " argument",
     "--config.seed=x": "--config.seed=x: must be a whole number",
-    "--config.train.max_steps=x": "--config.train.max_steps=x: must be a whole"
-    " number, or none",
     "rnn": "'rnn': not a flag; flags begin with --",
-    "--workdir=": "--workdir=: must not be empty",
     "--follow": "--follow: needs --mode=detect, not train",
     "--help=modle": r".*did you mean model\?",
   }

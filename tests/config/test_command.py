@@ -3,8 +3,6 @@
 import json
 from pathlib import Path
 
-import jax
-import numpy as np
 import pytest
 
 from seqrnn import cli
@@ -13,11 +11,9 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.field import WRITTEN
 from seqrnn.config.read import FIELDS
 from seqrnn.configs import base
-from seqrnn.models import cells, network
 
 USED = {name: field.used for name, field in FIELDS.items() if field.used}
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
-WARNING = "warning: config.{}: has no effect with "
 
 
 def resolve(*flags):
@@ -52,7 +48,6 @@ def test_a_line_names_the_field_its_value_and_the_reason():
   ]
   space = {"search.space": ("optimizer.name=choice(adam, sgd)",)}
   assert vain({"optimizer.momentum": 0.9}, **space) == []
-  assert vain({"model.letters": 8}, task="backwards") == []
 
 
 def test_each_field_has_an_effect_where_its_condition_holds():
@@ -86,21 +81,6 @@ def test_a_config_of_the_project_sets_nothing_in_vain():
     assert command.useless(config, changes, defaults) == {}, path
 
 
-def test_the_cells_with_a_forget_bias_are_these():
-  config = base.get_config().model
-  [needed] = USED["model.forget_bias"]
-  for cell in cells.CELLS:
-    programs = set()
-    for bias in (1.0, 3.0):
-      config.update(cell=cell, hidden_size=2, forget_bias=bias)
-      body = network.recurrent(config, False)
-      inputs = np.zeros((1, 1, 2), np.float32), np.ones((1, 1), bool)
-      init = jax.make_jaxpr(body.init)
-      carry = body.initial_carry(1)
-      programs.add(str(init(jax.random.key(0), *inputs, carry)))
-    assert (len(programs) == 2) == (cell in needed["model.cell"]), cell
-
-
 def test_settings_without_effect_are_reported_before_a_mode(here, capfd):
   (here / "own.py").write_text(
     "from seqrnn.configs import base\n\ndef get_config():\n"
@@ -116,25 +96,14 @@ def test_settings_without_effect_are_reported_before_a_mode(here, capfd):
   parsed(["run.py", "--config=own.py", "--process_id=1"])
   command.resolve(parsed, {}, None)
   assert capfd.readouterr().err == ""  # The first of several reports it.
-  # JSON has all fields.
-  (here / "own.json").write_bytes(
-    config_lib.encoded(config_lib.read_config(here / "own.py"))
-  )
-  resolve("--config=own.json")
-  assert capfd.readouterr().err == ""
 
 
 def test_a_refusal_names_the_remedy(here, capfd):
   del here
   cases = {
-    "--config=logs --config.data.log_format=auto": "a header is itself the"
-    " format of a line",
     "--config=rnn --config.data.offset=1 --config.data.random_offset": "the"
     " offset must be either fixed or random",
-    "--config=logs --config.data.log_session=a": "key=KEY",
     "--mode=detect": "train one first: --config=NAME --workdir=runs/NAME",
-    "--mode=detect --config=logs": "--workdir=runs/logs: has no run; train it"
-    " first",
   }
   faults = []
   for line, end in cases.items():
@@ -156,10 +125,6 @@ def test_flags_that_a_mode_does_not_read_are_reported(here, capfd):
   line = capfd.readouterr().err
   assert line.startswith("warning: config.seed=1: has no effect with --mode=")
   assert line.endswith("; did you mean config.sample.seed?\n")
-  # It names the workdir of the config.
-  (here / "a.json").write_bytes(config_lib.encoded(base.get_config()))
-  resolve("--config=a.json", *flags, "--config.seed=0")
-  assert capfd.readouterr().err == ""
   assert cli.main(["run.py", "--mode=evaluate"]) == 2
   assert capfd.readouterr().err.endswith("; here are runs/a\n")
 

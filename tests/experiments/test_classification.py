@@ -205,7 +205,6 @@ def test_settings_and_labels_that_are_refused(tmp_path, monkeypatch, capsys):
   tied = {"model.tied": True, "model.embedding_size": 8}
   for changes, rule in (
     ({"data.format": "spaces"}, "data.format='spaces' has no labels; it needs"),
-    ({"data.stateful": True}, "stateful=True: each text is read by itself"),
     (tied, "model.tied=True: the outputs are labels"),
     ({"data.path": "one"}, "split has one label, 'one'; there"),
   ):

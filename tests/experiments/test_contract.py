@@ -74,25 +74,6 @@ def test_its_figures_are_means_over_sequences_in_its_own_unit(folder, main):
   assert figures == {name: record[name] for name in figures}
 
 
-def test_it_is_searched(folder, main):
-  pytest.importorskip("optuna")
-  settings = {
-    "search.trials": 1,
-    "search.workers": 1,
-    "search.space": "optimizer.learning_rate=grid(0.02)",
-    "search.method": "grid",
-    "train.max_steps": 2,
-  }
-  status, said = main(
-    "search",
-    f"--workdir={folder / 'search'}",
-    f"--config={folder / 'config.json'}",
-    *(f"--config.{name}={value}" for name, value in settings.items()),
-  )
-  assert status == 0, said.err
-  assert "best validation loss" in said.out and "nats" not in said.out
-
-
 def predicted(folder):
   """The rows of predictions.csv."""
   with (folder / "run" / "predictions.csv").open(newline="") as file:

@@ -22,12 +22,8 @@ def test_a_run_samples_with_its_settings(trained):
   assert run.sample("ab", **settings) == texts
   assert run.sample("ab", **{**settings, "seed": 6}) != texts
   assert run.config.sample.prime == ""  # The run stays as it was trained.
-  for wrong, rule in (
-    ({"temprature": 1.0}, "sample.temprature: no such field; did you mean"),
-    ({"temperature": -1.0}, "must be numbers, each 0 or at least"),
-  ):
-    with pytest.raises(UserError, match=rule):
-      run.sample(**wrong)
+  with pytest.raises(UserError, match="sample.temprature: no such field; did"):
+    run.sample(temprature=1.0)
 
 
 def test_a_gap_model_samples_by_its_forward_head(tmp_path):
@@ -75,18 +71,8 @@ def test_what_cannot_be_loaded_is_named(trained, tmp_path):
   with pytest.raises(UserError, match="checkpoints at the steps? 4"):
     experiments.load(workdir, 7)
   path = workdir / "config.json"
-  content = path.read_text()
-  for group, changed, rule in (
-    ("model", {"attention": 4}, "model.attention: no such field"),
-    ("model", {"hidden_size": 8.0}, "config.model.hidden_size=8.0: must be"),
-    (None, [1], "not a config"),
-  ):
-    fields = json.loads(content)
-    if group:
-      fields[group] |= changed
-    else:
-      fields = changed
-    rewritten = json.dumps(fields).encode()
-    files.write_checked(workdir, {path.name: rewritten})
-    with pytest.raises(UserError, match=rule):
-      experiments.load(workdir)
+  fields = json.loads(path.read_text())
+  fields["model"]["attention"] = 4
+  files.write_checked(workdir, {path.name: json.dumps(fields).encode()})
+  with pytest.raises(UserError, match="model.attention: no such field"):
+    experiments.load(workdir)

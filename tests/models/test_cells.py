@@ -13,11 +13,8 @@ import pytest
 
 from seqrnn.config import read as config_lib
 from seqrnn.configs import base
-from seqrnn.errors import UserError
-from seqrnn.experiment import shapes
 from seqrnn.models import cells
 from seqrnn.models.cell import save
-from tests.modes.test_describe import model_of, parts_of, value
 
 # Compiles faster: for equations, not for what XLA makes of them.
 quick_jit = functools.partial(
@@ -338,28 +335,3 @@ class IndRNN(cells.Cell):
 
   def gates(self, carry, z_BK, u_BK):
     return save(jax.nn.relu(z_BK + u_BK + self.vector[None] * carry))
-
-
-def test_a_registered_cell_is_described_and_trained(registrations):  # noqa: ARG001
-  cells.register("indrnn")(IndRNN)
-  parts = parts_of({"model.cell": "indrnn"})
-  assert [part.parameters for part in parts] == list(map(value, parts))
-  assert parts[1].parameters == 5 * 5 + 2 * 5
-  for name in ("weight_drop", "recurrent_dropout"):
-    with pytest.raises(
-      UserError, match=f"model.{name}=0.5 .* has no recurrent"
-    ):
-      model_of({"model.cell": "indrnn", f"model.{name}": 0.5})
-  experiment, _ = model_of({"model.cell": "indrnn"})
-  rng = np.random.default_rng(3)
-  params = jax.tree.map(np.float32, normal(rng, shapes(experiment)))
-  ids_BT = rng.integers(4, 11, (3, 4))
-  batch = {
-    "inputs": ids_BT,
-    "targets": ids_BT,
-    "weights": np.ones((3, 4), np.float32),
-    "reset": np.ones(3, bool),
-  }
-  loss = lambda params: experiment.loss(params, (), batch, None)[0]
-  gradients = quick_jit(jax.grad(loss))(params)
-  assert jnp.abs(gradients["body"]["layers_0"]["cell"]["vector"]).max() > 0

@@ -251,13 +251,9 @@ def test_rounded_factors_lie_by_rows(monkeypatch):
 def test_a_step_s_product_is_the_product(monkeypatch):
   wrong = []
   for amd, shape, swapped in (
-    (False, (1, 512, 640), True),
-    (False, (32, 640, 512), True),
     (False, (50, 512, 512), True),
     (True, (50, 512, 512), False),
     (False, (24, 512, 640), False),
-    (False, (128, 512, 512), False),
-    (False, (32, 512, 256), False),
   ):
     monkeypatch.setattr(cpu, "_is_amd", lambda amd=amd: amd)
     M, D, K = shape

@@ -210,14 +210,3 @@ def test_a_character_of_several_bytes_is_shown_whole():
     assert "".join(shown) == "aé€" and "\ufffd" not in "".join(shown)
     text, count, why = ending(symbols, ids_T[:1], ids_T[1:], ["€"])
     assert (text, count, why) == ("aé", 5, "stop")
-
-
-def test_words_stop_at_a_text_of_several():
-  symbols = Vocabulary("word", ("the", "end", "of", "\n"))
-  ids_T = symbols.encode(["of", "the", "end", "\n", "the"])
-  found = ending(symbols, ids_T[:1], ids_T[1:], ["end\n"])
-  assert found == ("of the ", 3, "stop")
-  shown = pieces(symbols, ids_T[:1], [ids_T[1:, None].T], ["end\n", "of"])
-  assert "".join(shown) == "of the "
-  every = (ids[None] for ids in np.split(ids_T[1:], 4))
-  assert "".join(pieces(symbols, ids_T[:1], every, [])) == symbols.text(ids_T)

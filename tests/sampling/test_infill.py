@@ -219,20 +219,3 @@ def test_a_mark_without_a_length_is_a_word(tmp_path):
     assert infill.is_asked(experiment, config) == bool(count)
     if count:
       assert len(infill.parse_gaps(experiment, config)[0].gaps) == count
-
-
-def test_a_gap_is_filled_in_one_session(tmp_path):
-  (tmp_path / "f").write_text("a b c\n" * 50)
-  fields = {"data.path": str(tmp_path / "f"), "data.unit": "session"}
-  config = tiny(tmp_path, fields)
-  experiment = experiments.build(config, None)
-  for text in ("a _{2}\nb c", "a b\n_{2}", "a\nb _{1}"):
-    config.predict.text = text
-    with pytest.raises(UserError, match="in one sequence, not in several"):
-      infill.parse_gaps(experiment, config)
-  config.predict.text = "a _{2} z b\n"
-  question, unknown = infill.parse_gaps(experiment, config)
-  a, b = experiment.vocabularies["symbols"].encode(["a", "b"])
-  open = infill.OPEN
-  assert question.ids_T.tolist() == [BEGIN, a, open, open, UNKNOWN, b]
-  assert (question.gaps, unknown) == ([slice(2, 4)], ["z"])

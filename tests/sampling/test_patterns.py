@@ -199,18 +199,14 @@ def test_patterns_that_are_refused(draw, monkeypatch):
   for pattern, message in (
     ("a{41}", "its shortest match has 41 symbols, and a text at most 40"),
     ("[a-", "syntax error: unterminated character set at position 0"),
-    ("[[a]]", "syntax error: Possible nested set"),
-    ("(" * 5000 + ")" * 5000, "syntax error: "),
     ("ax(é|b)[éè]", "no text of the vocabulary's symbols (char) matches"),
-    *((s, "it has an anchor") for s in ("(?=a)", r"a\b", r"(a)\1", "a++")),
+    *((s, "it has an anchor") for s in ("(?=a)", r"(a)\1")),
     ("(a|b)*a(a|b){15}|b", "its automaton needs more than 32,768 states"),
   ):
     with pytest.raises(UserError) as caught:
       draw(pattern=pattern)
     start = f"config.sample.pattern={pattern!r}: {message}"
     assert str(caught.value).startswith(start)
-  with pytest.raises(PatternError, match="data.unit=log are templates"):
-    compile_pattern("a", Vocabulary("log", ("a <*>",)))
   monkeypatch.setattr(patterns, "_BYTES", 10)
   with pytest.raises(PatternError, match="^its table of . states and 3 sym"):
     compile_pattern("a(b|c)d", ABC)

@@ -84,22 +84,11 @@ def test_all_texts_are_valid(tmp_path, content):
 
 REFUSED = [
   ({}, "# has type=None; it must be one of array, boolean, integer"),
-  ({"type": ["null", "text"]}, "# has type=['null', 'text']; it must be"),
   ({"type": "integer", "minimum": 3}, "# has minimum, which is not supported"),
-  ({"type": "object"}, "# is an object, and needs properties"),
   ({"$ref": "b.json"}, "# has a $ref, which must begin with #/$defs/"),
-  (
-    {"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"},
-    "outlines-core refuses it: ",
-  ),
-  ({"enum": []}, "# has enum, which must be a list of one or more"),
   ({"type": "string", "pattern": "a.*"}, "#/pattern can match what JSON must"),
-  ({"type": "string", "pattern": "(?=a)"}, "it has an anchor"),
   ({"type": "string", "pattern": 5}, "is no JSON schema: "),
-  ({"type": "string", "pattern": "a", "maxLength": 2}, "# has a pattern, and"),
-  ({"type": "string", "minLength": 3, "maxLength": 2}, "# has minLength or"),
   ({"type": "array", "prefixItems": [], "minItems": 2}, "# is an array, and"),
-  ({"type": "object", "properties": {"a\n": {"type": "null"}}}, "#: 'a\\n' is"),
   ({"type": "object", "properties": {}, "required": ["a"]}, "#: 'a' is no pr"),
 ]
 

@@ -178,7 +178,6 @@ def test_settings_that_are_refused(run, tmp_path):
   path, lines = tmp_path / "primes.txt", tmp_path / "primes.jsonl"
   for content, rule in (
     (None, "cannot be read: No such file or directory"),
-    (b"", "must have at least one prompt"),
     (b"a\xff\n", "byte 1 is not UTF-8"),
   ):
     if content is not None:
@@ -186,18 +185,13 @@ def test_settings_that_are_refused(run, tmp_path):
     rule = f"^config.sample.prompts={str(path)!r}: {rule}$"
     with pytest.raises(UserError, match=rule):
       run.sample(prompts=str(path))
-  for line in ("{", "[]", '{"text": "a"}', '{"prime": 1}'):
-    lines.write_text(f'{{"prime": "a"}}\n{line}\n')
-    with pytest.raises(UserError, match=":2: prime: must be a text in a JSON"):
-      run.sample(prompts=str(lines))
+  lines.write_text('{"prime": "a"}\n{"prime": 1}\n')
+  with pytest.raises(UserError, match=":2: prime: must be a text in a JSON"):
+    run.sample(prompts=str(lines))
   for settings, rule in (
     ({"stop": ["a", ""]}, "none of them empty"),
-    ({"stop": [b"a"]}, "none of them empty"),
     ({"stop": "a", "pattern": "b"}, "a match ends by itself"),
-    ({"pattern": 5}, "sample.pattern=5: must be a text, or none"),
-    ({"pattern": "a", "schema": "b.json"}, "set one of the two; a schema"),
     ({"prompts": "x", "prime": "a"}, "set one of the two"),
-    ({"min_p": 0.0}, "must be above 0 and at most 1"),
   ):
     with pytest.raises(UserError, match=rule):
       run.sample(**settings)
@@ -232,7 +226,7 @@ ONE = "ob done!\nA second line.\nThe third one.\n" * 9
 def test_a_model_of_one_document_begins_at_a_line(tmp_path):
   for fields, content, begin in (
     ({}, ONE, "\n"),
-    ({"data.boundaries": False, "data.unit": "byte"}, ONE, "\n"),
+    ({"data.boundaries": False}, ONE, "\n"),
     ({"data.unit": "word"}, ONE.replace("\n", " "), ""),
   ):
     (tmp_path / "one").write_text(content)

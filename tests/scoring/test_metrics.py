@@ -109,7 +109,6 @@ def test_finish():
     "perplexity": pytest.approx(4.4816890703380645),
   }
   assert all(type(figure) is float for figure in figures.values())
-  assert metrics.finish({"other": pair(3.0, 2.0)}) == {"other": 1.5}
   assert metrics.finish({"loss": pair(3.0, 2.0)}, False) == {"loss": 1.5}
   empty = metrics.finish({"loss": pair(0.0, 0.0)})
   assert all(math.isnan(figure) for figure in empty.values())

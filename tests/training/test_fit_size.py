@@ -2,12 +2,10 @@
 
 from typing import Any
 
-import pytest
-
 from seqrnn.config import read as config_lib
 from seqrnn.config.resolve import Facts, resolve
 from seqrnn.config.rules import FITTED_FIELDS
-from seqrnn.configs import base, detect, sessions
+from seqrnn.configs import base
 
 
 def config_of(given: Any = "all", **fields: Any) -> Any:
@@ -65,20 +63,4 @@ def test_few_different_sessions_are_read_more_often(capsys):
     "train.fit_to_data: train.batches_per_epoch=30 (was none): for 240 steps in"
     " 8 epochs",
   ]
-  assert fitted(config_of(**fields), 600) == {"train.batches_per_epoch": 30}
   assert fitted(config_of(**fields), 32 * 30) == {}
-  assert fitted(config_of("train.batch_size", **fields), 600) == {}
-  one = config_of(**fields, **{"train.samples_per_epoch": 9})
-  assert "train.batches_per_epoch" not in fitted(one, 5)
-
-
-@pytest.mark.parametrize("recipe", [sessions, detect])
-def test_the_recipes_of_sessions_train_for_240_steps(recipe):
-  config: Any = recipe.get_config()
-  config_lib.check(config)
-  for windows in (1, 40, 267, 700):
-    made = {"train.batch_size": 32} | fitted(config, windows)
-    batches = -(-windows // made["train.batch_size"])
-    batches = made.get("train.batches_per_epoch", batches)
-    assert batches * config.train.epochs >= 240
-  assert fitted(config, 5_400) == {}  # The opcodes of CPython.

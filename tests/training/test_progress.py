@@ -4,51 +4,19 @@ import contextlib
 import io
 import re
 import struct
-from types import SimpleNamespace
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from seqrnn import experiments
 from seqrnn.errors import escaped
 from seqrnn.sampling import texts
-from seqrnn.training import progress, train
-from seqrnn.training.checkpoint import Position
-from seqrnn.training.progress import Progress
+from seqrnn.training import train
 from tests.conftest import tiny
 from tests.modes.test_train import Crash, assert_same_run, build, crash_at, rows
 
 CHANGES = {"train.max_steps": 9, "train.eval_every": 3}
-
-
-def test_the_rate_is_of_the_steps_since_an_evaluation(
-  tmp_path, monkeypatch, capsys
-):
-  now = 0.0
-  monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now))
-  monkeypatch.setattr(progress, "_LINE_SECONDS", 0.0)
-  training: Any = SimpleNamespace(
-    total_steps=99,
-    unit="event",
-    experiment=SimpleNamespace(in_bits=False),
-    config=tiny(tmp_path),
-  )
-  shown = Progress(training, Position())
-  rates = []
-  for step in range(40):
-    # The first step compiles, and an evaluation follows step 24.
-    now += 0.5 + 600 * (step in (0, 25))
-    loss = shown.step(jnp.float32(1.5), 400.0)
-    assert (loss is None) == (step in (0, 1, 25, 26))
-    if step == 24:
-      shown.lap()
-    line = capsys.readouterr().out.strip()
-    rates += [line.partition("loss 1.5000")[2].strip()] if line else []
-  # Steps of half a second each, after the first that has finished.
-  assert {*rates} == {"", "800 events/s"} and rates.count("") == 2
 
 
 @pytest.fixture(scope="module")

@@ -25,9 +25,7 @@ def test_only_limits_may_change(trained, capsys):
   record = (workdir / "config.json").read_bytes()
   for name, value, differs in (
     ("train.label_smoothing", 0.4, "train.label_smoothing: 0.0 -> 0.4"),
-    ("train.tensorboard", True, "train.tensorboard: False -> True"),
     ("optimizer.learning_rate", 0.1, "optimizer.learning_rate: 0.002 -> 0.1"),
-    ("schedule.warmup_steps", 3, "schedule.warmup_steps: 0 -> 3"),
     ("checkpoint.every", 2, "checkpoint.every: None -> 2"),
   ):
     with pytest.raises(UserError) as caught:

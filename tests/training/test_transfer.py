@@ -16,8 +16,7 @@ from seqrnn.data.vocabulary import RESERVED
 from seqrnn.errors import UserError
 from seqrnn.models import network
 from seqrnn.runtime import sharding
-from seqrnn.training import optimizers, setup, train, transfer
-from seqrnn.training.transfer import Place
+from seqrnn.training import optimizers, setup, train
 from tests.conftest import random_params, save_run, tiny
 from tests.modes.test_train import Crash, assert_same_run, build, crash_at
 
@@ -208,19 +207,6 @@ def test_a_killed_run_resumes_without_the_run_it_started_from(
   assert_same_run(classifier, killed, 6)
   record = json.loads((killed / "start.json").read_text())
   assert (record["workdir"], record["new"]) == (str(source), ["head"])
-
-
-def test_parts_that_were_taken_stay_and_the_head_learns(trained, classifier):
-  runs = [experiments.load(trained / "gap1")]
-  runs += [experiments.load(classifier, step) for step in (3, 6)]
-  old, new, last = (
-    transfer._arrays(run.experiment, run.params) for run in runs
-  )
-  layers = [Place("layer", 1, way) for way in ("forward", "backward")]
-  for part in (Place("embedding"), *layers):
-    assert_equal(last[part], old[part])
-  head = Place("head")
-  assert not np.array_equal(last[head]["kernel"], new[head]["kernel"])
 
 
 def test_labels_are_found_by_name(classifier, tmp_path, monkeypatch):
