@@ -73,7 +73,7 @@ def test_a_language_model_predicts_the_end_of_a_text(trained, capsys):
 
 
 def test_gaps_with_lengths_are_filled(alphabet, capsys):
-  config = alphabet.config
+  config = alphabet.config.copy_and_resolve_references()
   config.predict.text = "abc_{3}gh_bcd"
   found = predict.run(experiments.build, config, alphabet.workdir)
   out = capsys.readouterr().out
@@ -85,5 +85,4 @@ def test_gaps_with_lengths_are_filled(alphabet, capsys):
   assert first["probability"] == "" and len(others) == 4
   scores = [float(row["score_nats"]) for row in (first, *others)]
   np.testing.assert_allclose(scores, [one.score for one in found], rtol=1e-4)
-  config.predict.text = None
   assert alphabet.fill("abc_{3}gh_bcd") == found
