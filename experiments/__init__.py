@@ -14,7 +14,6 @@ from seqrnn.data import vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, shapes
 from seqrnn.experiments.trained import Run
-from seqrnn.logs.detect import findings
 from seqrnn.runtime import files
 from seqrnn.training.checkpoint import restore_params
 
@@ -48,7 +47,7 @@ def build(config: Config, vocabularies: dict[str, Any] | None) -> Experiment:
   missing = set(task.VOCABULARIES) - set(known)
   if missing:
     raise UserError(f"vocabulary.json: lacks {', '.join(sorted(missing))}")
-  shown = findings.masked_vocabulary
+  shown = vocabulary.masked_vocabulary
   pattern = config.detect.redact
   return task.build(
     config, {name: shown(known[name], pattern) for name in task.VOCABULARIES}

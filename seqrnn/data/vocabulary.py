@@ -12,6 +12,7 @@ import numpy as np
 
 from seqrnn.config.read import Config
 from seqrnn.data.logs import templates
+from seqrnn.data.logs.secrets import redaction
 from seqrnn.data.read.encoding import UNITS
 from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError
@@ -259,3 +260,11 @@ def _vocabulary(path: str | os.PathLike, name: str, fields: Any) -> Vocabulary:
     f"{path}: vocabulary {name!r} must be an object of unit, one of"
     f" {', '.join(UNITS)}, and symbols, a list of distinct strings"
   )
+
+
+def masked_vocabulary(names: Vocabulary, pattern: str) -> Vocabulary:
+  """The vocabulary, whose templates of a log are shown with masks."""
+  masks = redaction(pattern)
+  if masks is None or names.unit != "log":
+    return names
+  return dataclasses.replace(names, mask=masks.text)

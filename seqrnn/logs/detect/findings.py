@@ -15,7 +15,6 @@ An alarm without a sign is low, with one sign medium, with more high. An alarm
 for a session's length alone (`detect.short`) is low.
 """
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -254,14 +253,6 @@ def find_anomalies(
     sessions = sessions._replace(names=names)
   decision = decide(scored, normal, settings)
   return Findings(sessions, distinct, detector.names, masks, scored, decision)
-
-
-def masked_vocabulary(names: Vocabulary, pattern: str) -> Vocabulary:
-  """The vocabulary, whose templates of a log are shown with masks."""
-  masks = redaction(pattern)
-  if masks is None or names.unit != "log":
-    return names
-  return dataclasses.replace(names, mask=masks.text)
 
 
 class Incident(NamedTuple):

@@ -15,7 +15,12 @@ from seqrnn.data.logs.secrets import Redaction, excerpt, redaction
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.read.columns import Texts
 from seqrnn.data.sources import corpora
-from seqrnn.data.vocabulary import UNKNOWN, Vocabulary, encoded
+from seqrnn.data.vocabulary import (
+  UNKNOWN,
+  Vocabulary,
+  encoded,
+  masked_vocabulary,
+)
 from seqrnn.errors import UserError
 from seqrnn.logs.detect import findings
 from seqrnn.training import train
@@ -130,7 +135,7 @@ def test_a_pattern_that_masks_nothing_or_is_none_is_refused():
 def test_templates_are_shown_with_masks_and_known_without():
   line = "login with secret=abc"
   plain = Vocabulary("log", (line, "closed"))
-  masked = findings.masked_vocabulary(plain, "<secrets>")
+  masked = masked_vocabulary(plain, "<secrets>")
   ids = masked.encode(["login with secret=abc", "closed", "x"])
   assert ids.tolist() == [4, 5, UNKNOWN]
   assert masked.names([4, 5]) == ["login with secret=<masked>", "closed"]
