@@ -100,15 +100,6 @@ def test_help_has_a_line_for_each_mode_config_and_flag(capsys):
   assert "  seqrnn --config=brnn\n" in capsys.readouterr().out
 
 
-def test_help_of_fields(capsys):
-  assert cli.main(["run.py", "--help=all"]) == 0
-  every = capsys.readouterr().out
-  for name, field in config_lib.FIELDS.items():
-    value = config_lib.text(field.default)
-    assert f"--config.{name}={value}\n    " in every
-    assert field.help.split()[-1] in every
-
-
 def test_help_has_the_values_of_the_config_that_is_named(tmp_path, capsys):
   config = config_lib.defaults()
   config.model.hidden_size = 7

@@ -1,6 +1,6 @@
 """One time step of every cell, against its equations in NumPy.
 
-The equations here are the oracle of test_layers.py and test_models.py, too.
+The equations here are the oracle of test_layers.py and test_network.py, too.
 They take complex numbers, so that a step along i gives exact derivatives.
 """
 
