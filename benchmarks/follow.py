@@ -125,7 +125,7 @@ class Following:
   def follow(self, texts: Iterator[bytes], count: int, size: int) -> np.ndarray:
     """Follows lines; the seconds that each chunk took."""
     source = Input(self.service.position, texts, count, size)
-    self.service.follow(source, lambda: False, lambda: False)
+    self.service.follow(source, lambda: False)
     return np.diff([*source.asked, time.perf_counter()])
 
   def close(self):
