@@ -98,16 +98,13 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     config, symbols, length=data.window, minimum=1, full=one, keep=data.keep
   )
   ids = parts.once_a_split(partial(label_ids, segments, labels))
-  weigh = None
-  if config.train.class_weights == "balanced":
-    weigh = cache(partial(importance, segments, labels, ids))
   objective = parts.Objective(config.train.label_smoothing, figures)
   return Experiment(
     vocabularies=vocabularies,
     init=partial(network.init, model),
     loss=partial(parts.loss, model, objective),
     facts=partial(facts, segments, ids),
-    batches=partial(batches, segments, ids, weigh),
+    batches=partial(batches, segments, ids),
     predict=partial(predict, model),
     forbidden=None,
     unit="label",
@@ -149,17 +146,6 @@ def label_ids(
   return labels.encode(names)[places]
 
 
-def importance(segments: Segments, labels: Vocabulary, ids) -> np.ndarray:
-  """The weight of each id of a label with which all weigh the same, [V]."""
-  counts = np.zeros(len(labels))
-  for batch in segments.batches("train", 0, placed=True):
-    some = (batch["segment"] != PAD).any(1)
-    rows = ids("train")[batch["document"][some]]
-    counts += np.bincount(rows, minlength=len(labels))
-  known = np.maximum(counts, 1) * len(labels.symbols)
-  return (counts.sum() / known).astype(np.float32)
-
-
 def facts(segments: Segments, ids, split: str) -> dict[str, Any]:
   """The facts of the documents; the checksum includes the ids of labels."""
   sizes = segments.facts(split)
@@ -169,7 +155,6 @@ def facts(segments: Segments, ids, split: str) -> dict[str, Any]:
 def batches(
   segments: Segments,
   ids,
-  importance,
   split: Split,
   epoch: int | None,
   **how,
@@ -180,7 +165,6 @@ def batches(
     segments: the documents.
     ids: split -> as `label_ids`; called for the first batch, so that batches
       which are only counted need no labels.
-    importance: -> as `importance`; None: all labels weigh the same.
     split: as in Experiment, and so are the others.
     epoch: of training.
     **how: `named` and others.
@@ -189,17 +173,15 @@ def batches(
   if how.get("named"):
     places, names = document_labels(segments, split)
     name_D = np.array(names, object)[places]
-  weigh = importance if split == "train" else None
   known = cache(partial(ids, split))
   windows = segments.batches(split, epoch, placed=True, **how)
   trains = Request(split, epoch, **how).trains
-  return windows.map(lambda b: targets(known(), name_D, weigh, b, trains))
+  return windows.map(lambda b: targets(known(), name_D, b, trains))
 
 
 def targets(
   label_D: np.ndarray,
   name_D: np.ndarray | None,
-  weigh,
   batch: Batch,
   trains: bool = True,
 ) -> Batch:
@@ -208,7 +190,6 @@ def targets(
   Args:
     label_D: the id of the label of each.
     name_D: its name; None: not asked for.
-    weigh: -> the importance of each id of a label; None: all weigh the same.
     batch: has `document`.
     trains: whether the documents of the rows are of no use.
   """
@@ -220,8 +201,6 @@ def targets(
     "weights": (inputs_BT != PAD).any(1, keepdims=True).astype(np.float32),
     "reset": batch["reset"],
   }
-  if weigh is not None:
-    asked["importance"] = weigh()[target_B1]
   if name_D is not None or not trains:
     asked |= {name: batch[name] for name in ("document", "place")}
   if name_D is not None:
@@ -236,7 +215,6 @@ def predict(model, params, carry, batch) -> tuple[Carry, jax.Array]:
   return carry, losses.over_ids(logits_BNC)
 
 
-def figures(batch: Batch, *terms: Any) -> tuple[jax.Array, Totals]:
-  """`losses.label_cross_entropy` of the terms, with the labels' importance."""
-  weigh = batch.get("importance")
-  return losses.label_cross_entropy(*terms, importance_BN=weigh)
+def figures(_batch, *terms: Any) -> tuple[jax.Array, Totals]:
+  """`losses.label_cross_entropy` of the terms."""
+  return losses.label_cross_entropy(*terms)

@@ -251,34 +251,31 @@ def from_export(
   return experiments.load(target)
 
 
-def runs(*paths: str | os.PathLike[str], bits: bool = False) -> "pd.DataFrame":
+def runs(*paths: str | os.PathLike[str]) -> "pd.DataFrame":
   """Gathers runs in a table, a row for each.
 
   Its columns are `run`, the name; the fields of the config that differ between
-  the runs, by their dotted names; `state`: finished, running or stopped at a
-  step; `step`, of the evaluation with the lowest validation loss; and the
+  the runs, by their dotted names; `state`: finished, or the step of the last
+  checkpoint; `step`, of the evaluation with the lowest validation loss; and the
   figures of that evaluation: `train_loss`, `validation_loss`, accuracies and so
   on, and `test_loss` and so on if `--mode=evaluate` has evaluated that
-  checkpoint. `--mode=report` of several workdirs prints this table, with bits.
+  checkpoint. `--mode=report` of several workdirs prints this table.
 
   Example:
     >>> seqrnn.runs("runs/rnn*").sort_values("validation_loss")
 
   Args:
     *paths: workdirs, and patterns of workdirs such as `runs/*`; the workdir of
-      a search stands for its trials; without a path, `runs/*`. A run that only
-      a pattern names and that cannot be read is left out, with a warning on
-      stderr.
-    bits: whether to add what follows from the loss, bits and perplexity.
+      a search stands for its trials; without a path, `runs/*`.
 
   Raises:
-    UserError: a path has no run, or a pattern matches none.
+    UserError: a path has no run, a pattern matches none, or a run is damaged.
   """
   from seqrnn.reporting import gathering
   from seqrnn.table import data_frame
 
-  rows = gathering.gather(*gathering.find_workdirs(paths or ("runs/*",)))
-  return data_frame(rows if bits else gathering.without_derived(rows))
+  workdirs = gathering.find_workdirs(paths or ("runs/*",))
+  return data_frame(gathering.gather(workdirs))
 
 
 def __getattr__(name: str) -> Any:

@@ -70,7 +70,6 @@ def test_runs_are_gathered(trained, monkeypatch, capsys):
   assert varied == ["optimizer.learning_rate"]
   assert table["optimizer.learning_rate"][2] == 0.5
   assert table["state"].tolist() == ["finished"] * 3
-  assert "validation_perplexity" in seqrnn.runs(bits=True)
   for _, row in table.iterrows():
     rows = seqrnn.load(Path("runs", row["run"])).metrics
     best = rows.loc[rows["validation_loss"].idxmin()]
@@ -89,9 +88,7 @@ def test_runs_are_gathered(trained, monkeypatch, capsys):
   assert capsys.readouterr().err == ""
 
 
-def test_runs_that_are_broken_or_missing(
-  trained, tmp_path, monkeypatch, capsys
-):
+def test_runs_that_are_broken_or_missing(trained, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   with pytest.raises(seqrnn.UserError, match=r"runs/\*: matches no folder"):
     seqrnn.runs()
@@ -104,15 +101,11 @@ def test_runs_that_are_broken_or_missing(
     Path("runs/c", name).unlink()
   Path("runs/other").mkdir()
   Path("runs/c/evaluation.json").write_text("[1]")
-  table = seqrnn.runs("runs/*")
+  table = seqrnn.runs("runs/[ac]")
   assert table["run"].tolist() == ["a", "c"] and np.isnan(table["step"][1])
   assert table["state"].tolist() == ["finished", "finished"]
-  [line] = [x for x in capsys.readouterr().err.splitlines() if "warning" in x]
-  assert line.startswith("warning: left out, runs/b/config.json: ")
   with pytest.raises(seqrnn.UserError, match="runs/b/config.json"):
-    seqrnn.runs("runs/b", "runs/*")
-  with pytest.raises(seqrnn.UserError, match="no run can be read"):
-    seqrnn.runs("runs/b*")
+    seqrnn.runs("runs/*")
 
 
 def test_a_training_from_python(trained, tmp_path, monkeypatch, capsys):

@@ -140,7 +140,6 @@ def label_cross_entropy(
   targets_BN: jax.Array,
   weights_BN: jax.Array,
   smoothing: float = 0.0,
-  importance_BN: jax.Array | None = None,
 ) -> tuple[jax.Array, Totals]:
   """`cross_entropy` for labels; the totals include macro F1.
 
@@ -152,13 +151,10 @@ def label_cross_entropy(
     targets_BN: ids of labels.
     weights_BN: of the targets.
     smoothing: as in `cross_entropy`.
-    importance_BN: another factor of the weights, in the mean loss only.
   """
   label_BN = jnp.maximum(targets_BN - (UNKNOWN + 1), 0)
   known_BN = jnp.where(targets_BN > UNKNOWN, weights_BN, 0)
   _, totals = cross_entropy(logits_BNC, label_BN, known_BN)
-  if importance_BN is not None:
-    known_BN *= importance_BN
   loss, _ = cross_entropy(logits_BNC, label_BN, known_BN, smoothing)
   V = logits_BNC.shape[-1] + UNKNOWN + 1
   best_BN = best_ids(logits_BNC)

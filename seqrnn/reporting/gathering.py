@@ -5,8 +5,7 @@ comparison.html shows the table, beside the curves of the runs.
 
 import glob
 import os
-import sys
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,41 +13,34 @@ from typing import Any
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data.sources.corpora import SPLITS
-from seqrnn.errors import UserError, escaped, visible
+from seqrnn.errors import UserError, escaped
 from seqrnn.reporting import page, summary
 from seqrnn.runtime import files
 from seqrnn.training import checkpoint
 from seqrnn.training.history import read_rows
 from seqrnn.training.train import limits_reached
 
-_DERIVED = ("bits_per_symbol", "perplexity")  # They follow from the loss.
 _LIMIT = 2**20  # Bytes of evaluation.json.
 
 
-def find_workdirs(
-  paths: Iterable[str | os.PathLike],
-) -> tuple[list[Path], frozenset[Path]]:
-  """The workdirs that paths and patterns name.
+def find_workdirs(paths: Iterable[str | os.PathLike]) -> list[Path]:
+  """The workdirs that paths and patterns name, each once.
 
   A pattern, such as `runs/*`, may also match folders that have no run. The
   workdir of a search stands for those of its trials.
 
-  Returns:
-    the workdirs, each once, and those among them that only patterns name.
-
   Raises:
     UserError: a pattern matches no run.
   """
-  named, matched = {}, {}
+  workdirs: dict[Path, None] = {}
   for pattern in paths:
     path = os.path.expanduser(pattern)
     runs = files.matching_runs(path)
     if runs == [path] and _is_search(path):
       trials = os.path.join(glob.escape(path), "trials", "*")
       runs = files.matching_runs(trials)
-    (named if runs == [path] else matched).update(dict.fromkeys(runs))
-  workdirs = dict.fromkeys(map(Path, named | matched))
-  return list(workdirs), frozenset(map(Path, matched.keys() - named.keys()))
+    workdirs |= dict.fromkeys(map(Path, runs))
+  return list(workdirs)
 
 
 def _is_search(path: str) -> bool:
@@ -87,7 +79,7 @@ def best_evaluation(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _state(workdir: Path, config: Config) -> str:
-  """Whether a run has finished, is running, or at which step it stopped."""
+  """Whether a run has finished, or the step of its last checkpoint."""
   saved = checkpoint.steps(workdir / "checkpoints")
   step = saved[-1] if saved else 0
   with suppress(UserError, OSError, TypeError):  # A damaged checkpoint.
@@ -95,14 +87,7 @@ def _state(workdir: Path, config: Config) -> str:
     position = checkpoint.read_position(folder)
     if limits_reached(config, position):
       return "finished"
-  path = workdir / "lock"
-  with suppress(OSError):  # The folder may be read-only.
-    if path.exists():
-      lock = files.lock(path)
-      if lock is None:
-        return "running"
-      lock.close()
-  return f"stopped at step {step}"
+  return f"step {step}"
 
 
 def _evaluation(path: Path, step: int) -> dict[str, Any]:
@@ -119,37 +104,21 @@ def _evaluation(path: Path, step: int) -> dict[str, Any]:
   return record if record.get("step") == step else {}
 
 
-def gather(
-  workdirs: Sequence[Path], optional: Container[Path] = ()
-) -> list[dict[str, Any]]:
+def gather(workdirs: Sequence[Path]) -> list[dict[str, Any]]:
   """A row for each run, all with the same columns; None where one is missing.
 
   Its columns are `run`, the name; the fields that differ between the runs, of
   those that training depends on; and `state`, `step` and the figures of the
   best evaluation.
 
-  Args:
-    workdirs: of the runs.
-    optional: workdirs that are left out if they cannot be read, with a warning
-      on stderr.
-
   Raises:
     UserError: there is no run, or a file of it is damaged.
   """
-  runs = {}
-  for workdir in workdirs:
-    try:
-      runs[workdir] = best_evaluation(workdir)
-    except (UserError, OSError) as error:
-      if workdir not in optional:
-        raise
-      print(f"warning: left out, {visible(str(error))}", file=sys.stderr)
-  if not runs:
-    raise UserError(f"{workdirs[0]}: no run can be read")
-  names = [workdir.absolute().name for workdir in runs]
+  runs = [best_evaluation(workdir) for workdir in workdirs]
+  names = [workdir.absolute().name for workdir in workdirs]
   if len(set(names)) < len(names):
-    names = list(map(str, runs))
-  configs = [config for config, _ in runs.values()]
+    names = list(map(str, workdirs))
+  configs = [config for config, _ in runs]
   fields = [
     field
     for field, value in configs[0].items()
@@ -164,18 +133,10 @@ def gather(
       "step": None,
       **figures,
     }
-    for name, (config, figures) in zip(names, runs.values(), strict=True)
+    for name, (config, figures) in zip(names, runs, strict=True)
   ]
   columns = dict.fromkeys(name for row in rows for name in row)
   return [{name: row.get(name) for name in columns} for row in rows]
-
-
-def without_derived(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-  """The rows without the figures that follow from the loss."""
-  return [
-    {n: x for n, x in row.items() if n.partition("_")[2] not in _DERIVED}
-    for row in rows
-  ]
 
 
 def write_comparison(workdirs: list[Path]) -> tuple[Path, list[list[str]]]:
@@ -192,14 +153,13 @@ def write_comparison(workdirs: list[Path]) -> tuple[Path, list[list[str]]]:
   runs = {row["run"]: path for row, path in zip(rows, workdirs, strict=True)}
   head = [n if "." in n else n.replace("_", " ") for n in rows[0]]
   cells = [[*map(_cell, row.values())] for row in rows]
-  flat = [config_lib.flat(config_lib.read_run(path)) for path in workdirs]
   incomparable = ("task", "data.unit", "data.source", "data.path")
   best = page.section(
     "Best evaluation of each run",
     "comparison",
     head=head,
     rows=cells,
-    differing=[x for x in incomparable if len({f.get(x) for f in flat}) > 1],
+    differing=[name for name in incomparable if name in rows[0]],
   )
   top = {
     "eyebrow": "comparison",

@@ -32,7 +32,6 @@ CASES = {
   "classification": {  # Which of the texts a line is from.
     "task": "classification",
     "data.format": "files",
-    "train.class_weights": "balanced",
     "train.batch_size": 7,
   },
   "tagging": {

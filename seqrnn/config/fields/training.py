@@ -70,11 +70,6 @@ FIELDS |= group(
   max_steps=rules.COUNT("The maximum number of steps."),
   batches_per_epoch=rules.COUNT("The batches of an epoch. Empty: all windows."),
   samples_per_epoch=rules.COUNT("The windows of an epoch. Empty: all."),
-  class_weights=choice(
-    "none balanced",
-    "balanced: all labels have the same total weight in training.",
-    when.CLASSIFICATION,
-  ),
   start_from=input_path(
     "The workdir of a run with the same cell, from whose best checkpoint the"
     " new run takes the parameters that fit."
