@@ -31,7 +31,6 @@ from seqrnn.training.history import read_rows
 if TYPE_CHECKING:
   import pandas as pd  # pyright: ignore[reportMissingImports]
 
-  from seqrnn.logs.detect.findings import Findings
   from seqrnn.logs.follow.follower import Follower
 
 
@@ -40,7 +39,7 @@ class Run(NamedTuple):
 
   Its methods compile for the first text; later calls reuse the programs,
   whatever the length of their text and the settings of their sample, except
-  `streams`. `detect` compiles anew.
+  `streams`.
 
   Attributes:
     workdir: its folder.
@@ -132,29 +131,6 @@ class Run(NamedTuple):
     self._require("sample", "cannot sample")
     fields = texts.fields({"prime": prime, **settings})
     return self._changed("sample", fields)
-
-  def detect(self, **settings: Any) -> "Findings | None":
-    """Finds anomalous sessions with this checkpoint, as `--mode=detect` does.
-
-    `seqrnn.detect` also returns the tables.
-
-    Args:
-      **settings: fields of `config.detect`.
-
-    Returns:
-      scores and flags as arrays; None if Spark has flagged no session.
-
-    Raises:
-      UserError: no such setting, or as that mode.
-    """
-    from seqrnn import experiments
-    from seqrnn.modes import detect  # With all that training takes.
-
-    config = self._changed("detect", settings)
-    config.checkpoint.step = self.step
-    flags = {f"detect.{name}" for name in settings}
-    command.show_inputs(self.workdir / "config.json", config, "detect", flags)
-    return detect.run(experiments.build, config, self.workdir)
 
   def follower(self, **settings: Any) -> "Follower":
     """Judges sessions whose events arrive one by one, as the last detection.

@@ -207,17 +207,13 @@ def information(parsed: flags.FlagValues, path: str) -> Iterable[str]:
     path: of the program, argv[0].
 
   Raises:
-    UserError: there is no such field, or no such config.
+    UserError: there is no such field.
   """
   if parsed.version:
     return version()
   if not parsed.help:
     return [overview(path, parsed)]
-  config = config_lib.defaults()
-  if parsed.config or parsed.workdir:
-    folder = os.path.expanduser(parsed.workdir or "")
-    _, config = command.base_config(parsed, folder)
-  return [fields_help(parsed.help, config)]
+  return [fields_help(parsed.help)]
 
 
 def overview(path: str, parsed: flags.FlagValues) -> str:
@@ -280,12 +276,11 @@ def _table(lines: dict[str, str]) -> Iterator[str]:
     )
 
 
-def fields_help(wanted: str, config: Config) -> str:
-  """Returns the values, defaults, rules and meanings of fields.
+def fields_help(wanted: str) -> str:
+  """Returns the defaults, rules and meanings of fields.
 
   Args:
     wanted: a field, such as `data.window`; a group, such as `data`; or `all`.
-    config: the values.
 
   Raises:
     UserError: there is no such field or group.
@@ -303,16 +298,13 @@ def fields_help(wanted: str, config: Config) -> str:
       f"--help={wanted}: must be all, a field such as data.window, or one of"
       f" {', '.join(groups)}{hint}"
     )
-  values, lines = config_lib.flat(config), []
+  lines = []
   for name in names:
-    field, value = FIELDS[name], values[name]
+    field = FIELDS[name]
     rule = f"{field.rule_text}."
     if field.used:
       rule += f" It has an effect with {command.needs(field.used)}."
-    line = f"--config.{name}={config_lib.text(value)}"
-    if value != field.default:
-      line += f"  (default: {config_lib.text(field.default)})"
-    lines.append(line)
+    lines.append(f"--config.{name}={config_lib.text(field.default)}")
     for text in (field.help, rule[0].upper() + rule[1:]):
       lines += textwrap.indent(textwrap.fill(text, 72), "    ").splitlines()
   return "\n".join(lines)

@@ -12,7 +12,6 @@ from seqrnn.data.sources.corpora import SPLITS
 from seqrnn.reporting import charts
 from seqrnn.reporting.page import Section, section
 from seqrnn.reporting.subject import Subject
-from seqrnn.training import transfer
 from seqrnn.training.history import read_rows
 
 # Metrics between 0 and 1.
@@ -37,12 +36,6 @@ def lead(subject: Subject, figures: dict[str, Any]) -> dict[str, Any]:
   if "train" in subject.facts:
     symbols = subject.facts["train"]["symbols"]
     sentences.append(f"The training split has {symbols:,} {subject.word}s.")
-  start = transfer.read_record(subject.workdir)
-  if start is not None:
-    sentences.append(
-      f"It started from parts of {start.workdir}, step {start.step:,}:"
-      f" {', '.join(start.parts)}."
-    )
   sentences.append(f"This page shows the checkpoint of step {subject.step:,}.")
   return {
     "eyebrow": config.task.replace("_", " "),
