@@ -127,7 +127,7 @@ def _folders(parsed: flags.FlagValues) -> list[str]:
 
 
 def base_config(
-  parsed: flags.FlagValues, folder: str | None, record: str = "config.json"
+  parsed: flags.FlagValues, folder: str | None, record: str
 ) -> tuple[Path, Config]:
   """Returns the config that flags override, and the file that it is from.
 
