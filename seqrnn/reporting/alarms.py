@@ -42,20 +42,13 @@ def _report(folder: Path) -> dict[str, Any]:
   table = {name: dict(row) for name, row in record["figures"].items()}
   names = [n for n in _FIGURES if any(n in row for row in table.values())]
   rows = [
-    [score, *(_short(row.get(name)) for name in names)]
-    for score, row in table.items()
+    [score, *(row.get(name) for name in names)] for score, row in table.items()
   ]
   return {
     "basis": record["basis"],
     "names": ["score", *(name.replace("_", " ") for name in names)],
     "figures": [] if names in ([], ["flagged"]) else rows,
   }
-
-
-def _short(value: Any) -> str:
-  if isinstance(value, float):
-    return f"{value:.3f}"
-  return f"{value:,}" if isinstance(value, int) else ""
 
 
 def _excerpt(rows: list[dict[str, str]], bits: list[float]) -> list[int]:

@@ -13,7 +13,7 @@ from typing import Any
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data.sources.corpora import SPLITS
-from seqrnn.errors import UserError, escaped
+from seqrnn.errors import UserError
 from seqrnn.reporting import page, summary
 from seqrnn.runtime import files
 from seqrnn.training import checkpoint
@@ -152,7 +152,7 @@ def write_comparison(workdirs: list[Path]) -> tuple[Path, list[list[str]]]:
   rows = gather(workdirs)
   runs = {row["run"]: path for row, path in zip(rows, workdirs, strict=True)}
   head = [n if "." in n else n.replace("_", " ") for n in rows[0]]
-  cells = [[*map(_cell, row.values())] for row in rows]
+  cells = [[*map(page.printable, row.values())] for row in rows]
   incomparable = ("task", "data.unit", "data.source", "data.path")
   best = page.section(
     "Best evaluation of each run",
@@ -170,10 +170,3 @@ def write_comparison(workdirs: list[Path]) -> tuple[Path, list[list[str]]]:
   sections = [best, summary.curves(runs)]
   page.write_page(path, " \u00b7 ".join(runs), top, sections)
   return path, [head, *cells]
-
-
-def _cell(value: Any) -> str:
-  """A value for people: numbers have five digits."""
-  if isinstance(value, float):
-    return f"{value:.5g}"
-  return "" if value is None else escaped(str(value))

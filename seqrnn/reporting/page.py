@@ -34,7 +34,7 @@ def printable(value: Any) -> Any:
   if value is None or hasattr(value, "__html__"):  # Nothing, or markup.
     return value or ""
   if isinstance(value, float):
-    return f"{value:.6g}"
+    return f"{value:.5g}"
   return escaped(str(value), keep="\n\t")
 
 

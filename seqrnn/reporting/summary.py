@@ -70,10 +70,6 @@ def _tiles(subject: Subject, figures: dict[str, Any]) -> list[tuple[str, str]]:
   return tiles
 
 
-def _short(value: float | None) -> str:
-  return "" if value is None else f"{value:.4f}"
-
-
 def metrics(subject: Subject, figures: dict[str, Any]) -> Section:
   """The figures of each split, as `gathering.best_evaluation` has them."""
   names = [n.removeprefix("validation_") for n in figures if "validation" in n]
@@ -83,7 +79,7 @@ def metrics(subject: Subject, figures: dict[str, Any]) -> Section:
     step=figures.get("step"),
     head=["split", *(name.replace("_", " ") for name in names)],
     rows=[
-      [split, *(_short(figures.get(f"{split}_{name}")) for name in names)]
+      [split, *(figures.get(f"{split}_{name}") for name in names)]
       for split in SPLITS
       if f"{split}_loss" in figures
     ],
