@@ -99,12 +99,14 @@ class Field(NamedTuple):
     if self.optional and text.lower() == "none":
       return None
     try:
-      return _PARSERS[self.rule.kind](text)
+      return self._named(_PARSERS[self.rule.kind](text))
     except ValueError:
       raise ValueError(self.type_rule) from None
 
   def cast(self, value: Any) -> Any:
     """Returns a value from a file in the field's type; an int may be a float.
+
+    Names of a choice may be in any case.
 
     Raises:
       TypeError: the value is of another type.
@@ -116,7 +118,14 @@ class Field(NamedTuple):
     if kind in (tuple, list) and type(value) is tuple:
       part = float if kind is tuple else str
       return tuple(_cast(inner, part) for inner in value)
-    return _cast(value, kind)
+    return self._named(_cast(value, kind))
+
+  def _named(self, value: Any) -> Any:
+    """Returns the name of a choice that differs from a text by case only."""
+    if value == self.default or not isinstance(value, str):
+      return value
+    names = self.rule.names
+    return next((n for n in names if n.lower() == value.lower()), value)
 
 
 def group(name: str, /, *used: Condition, **fields: Field) -> dict[str, Field]:
