@@ -294,8 +294,8 @@ MUTANTS = (
   ),
   Mutant(
     "secrets: a text is cut before it is masked",
-    "text = masks.text(text) if masks else text\n",
-    "text = masks.text(text[:most]) if masks else text[:most]\n",
+    "text = redaction(pattern).text(text)\n",
+    "text = redaction(pattern).text(text[:most])\n",
     "test_a_text_is_masked_before_it_is_cut",
   ),
 )

@@ -90,7 +90,7 @@ def _vectors(
   reading = Reading(experiment, params, pieces, settings.layer)
   # Other texts do not name people or addresses.
   logs = config.data.unit in ("log", "session")
-  masks = redaction(config.detect.redact) if logs else None
+  masks = redaction(config.detect.redact if logs else "")
 
   def blocks() -> Blocks:
     every = states.symbols(reading, boundaries)
@@ -105,7 +105,7 @@ def _vectors(
 
 
 def _columns(
-  block: Block, pieces: Pieces, names: Vocabulary, masks: Redaction | None
+  block: Block, pieces: Pieces, names: Vocabulary, masks: Redaction
 ) -> Columns:
   """The columns of the table for the rows of a block.
 
@@ -113,14 +113,12 @@ def _columns(
     block: the rows.
     pieces: the documents.
     names: the vocabulary of the symbols.
-    masks: masks names and unknown lines of logs; None: nothing is masked.
+    masks: masks names and unknown lines of logs.
   """
   corpus = pieces.corpus
   documents = pieces.document[block.document].tolist()
   plain = lambda name: str(name).replace("\0", r"\x00")
-  titles = [str(corpus.names[j]) for j in documents]
-  if masks is not None:
-    titles = list(map(masks.name, titles))
+  titles = [masks.name(str(corpus.names[j])) for j in documents]
   columns: Columns = {
     "text": block.document.tolist(),
     "name": list(map(plain, titles)),
@@ -130,10 +128,9 @@ def _columns(
     if corpus.labels is not None:
       columns["label"] = [plain(corpus.labels[j]) for j in documents]
     return columns
-  masked = str if masks is None else masks.text
   columns["position"] = block.position.tolist()
   columns["symbol"] = [
-    printable(masked(symbol), names.unit) if i == UNKNOWN else name
+    printable(masks.text(symbol), names.unit) if i == UNKNOWN else name
     for i, name, symbol in zip(
       block.ids, names.names(block.ids), block.read, strict=True
     )

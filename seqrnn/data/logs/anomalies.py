@@ -113,7 +113,7 @@ FURTHER: dict[str, Change] = {
 def inject(rng: np.random.Generator, sessions: Sessions, kind: str) -> Sessions:
   """The sessions with an anomaly of a kind each, without those too short.
 
-  `line_labels` mark the anomalous events. The result has no lines and no
+  `event_kinds` mark the anomalous events. The result has no lines and no
   timestamps. A truncated session ends where it is truncated.
   """
   change = (KINDS | FURTHER)[kind]
@@ -134,6 +134,6 @@ def inject(rng: np.random.Generator, sessions: Sessions, kind: str) -> Sessions:
     [sessions.names[j] for j in long_enough],
     begins=None if sessions.begins is None else begins,
     ends=None if sessions.ends is None else ends | (kind == "truncate"),
-    labels=np.ones(len(long_enough), bool),
-    line_labels=np.concatenate(marks),
+    kinds=np.ones(len(long_enough), np.int8),
+    event_kinds=np.concatenate(marks).astype(np.int8),
   )

@@ -91,13 +91,12 @@ def _code(text: str) -> str:
 
 
 @functools.cache
-def redaction(pattern: str) -> Redaction | None:
-  """What `detect.redact` masks; None: nothing is masked."""
-  return Redaction(pattern) if pattern else None
+def redaction(pattern: str) -> Redaction:
+  """What `detect.redact` masks; an empty one masks nothing."""
+  return Redaction(pattern or "(?!)")
 
 
 def excerpt(text: str, most: int, pattern: str = SECRETS) -> str:
   """The begin of a text for a message, masked before it is cut."""
-  masks = redaction(pattern)
-  text = masks.text(text) if masks else text
+  text = redaction(pattern).text(text)
   return text[:most] + "..." * (len(text) > most)

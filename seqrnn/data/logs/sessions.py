@@ -15,8 +15,8 @@ from seqrnn.config.read import Config
 from seqrnn.data import splits
 from seqrnn.data.documents import Corpus, Names
 from seqrnn.data.logs import formats, logs
-from seqrnn.data.read.columns import Column, Texts
-from seqrnn.data.read.reading import Source, files, lines, rows
+from seqrnn.data.read.columns import Texts
+from seqrnn.data.read.reading import Source, rows
 from seqrnn.data.sources import corpora
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
@@ -29,7 +29,7 @@ _ANOMALOUS = {1.0} | {
   "malicious",
 }
 # Fields with a value for each session, not for each event.
-_OF_SESSIONS = ("labels", "labelled", "begins", "ends")
+_OF_SESSIONS = ("kinds", "begins", "ends")
 _OF_EVENTS = ("lines", "timestamps", "files")  # Columns of a corpus.
 # Equal sessions have equal keys: the ids, and whether begin and end are there.
 Key = tuple[bytes, bool, bool]
@@ -45,10 +45,8 @@ class Sessions(NamedTuple):
     names: of the sessions.
     lines: int64 [events], of the file, from 1; None: unknown.
     timestamps: of the events, as they were written; None: unknown.
-    labels: bool [sessions], whether each is an anomaly; None: unknown.
-    line_labels: bool [events], whether each is an anomaly; None: unknown.
-    labelled: bool [sessions], whether a label is known; None: all labels are.
-    lines_labelled: bool [events], whether a label is known; None: all are.
+    kinds: int8 [sessions], UNLABELLED, 0 or 1; None: all are unlabelled.
+    event_kinds: int8 [events], likewise.
     as_read: the events as they were read; None: unknown.
     begins: bool [sessions], False where the begin of its log cuts a session;
       None: there is no log that can cut sessions.
@@ -62,20 +60,12 @@ class Sessions(NamedTuple):
   names: list[str]
   lines: np.ndarray | None = None
   timestamps: Texts | None = None
-  labels: np.ndarray | None = None
-  line_labels: np.ndarray | None = None
-  labelled: np.ndarray | None = None
-  lines_labelled: np.ndarray | None = None
+  kinds: np.ndarray | None = None
+  event_kinds: np.ndarray | None = None
   as_read: Texts | None = None
   begins: np.ndarray | None = None
   ends: np.ndarray | None = None
   files: Texts | None = None
-
-  def with_label(self) -> np.ndarray:
-    """The indices of the sessions whose label is known."""
-    if self.labelled is not None:
-      return np.flatnonzero(self.labelled)
-    return np.arange(0 if self.labels is None else len(self.labels))
 
   def take(self, index: np.ndarray) -> "Sessions":
     """Some of the sessions, in the order of `index`."""
@@ -176,16 +166,8 @@ def read_sessions(
   Raises:
     UserError: as `corpora.read_files`.
   """
-  data = config.data
-  corpus = corpora.read_files(field, path, data)
+  corpus = corpora.read_files(field, path, config.data)
   corpus = logs.with_cuts(corpus, config.detect.idle, trained)
-  if data.unit == "id":  # Each line that is not blank has one.
-    numbers = Column("<u8")
-    for source in files(field, path):
-      for number, line in enumerate(lines(source, data.errors), 1):
-        if line.strip():
-          numbers.append(number)
-    corpus = corpus._replace(lines=numbers.numbers().view(np.int64))
   return of_pieces(splits.whole(corpus), vocabulary, config.detect)
 
 
@@ -229,12 +211,7 @@ def of_pieces(
   kind_D = np.maximum.reduceat(kind_N, bounds[:-1])
   if (kind_D == UNLABELLED).all():
     return sessions
-  return sessions._replace(
-    labels=kind_D == 1,
-    line_labels=kind_N == 1,
-    labelled=kind_D != UNLABELLED,
-    lines_labelled=kind_N != UNLABELLED,
-  )
+  return sessions._replace(kinds=kind_D, event_kinds=kind_N)
 
 
 def with_labels(sessions: Sessions, path: str, config: Config) -> Sessions:
@@ -262,11 +239,10 @@ def with_labels(sessions: Sessions, path: str, config: Config) -> Sessions:
   # Not np.unique: NumPy's texts lose the NUL characters at their ends.
   distinct = list(dict.fromkeys(label_of.values()))
   kinds = dict(zip(distinct, kinds_of(distinct, config.detect), strict=True))
-  labels = np.array([kinds[label_of[name]] for name in sessions.names])
-  known = labels != UNLABELLED
-  if not known.any():
+  kind_D = np.array([kinds[label_of[name]] for name in sessions.names])
+  if (kind_D == UNLABELLED).all():
     raise UserError(f"{path}: has no label for any of the sessions")
-  return sessions._replace(labels=labels == 1, labelled=known)
+  return sessions._replace(kinds=kind_D)
 
 
 def kinds_of(labels: Sequence[str], settings: Config) -> np.ndarray:

@@ -265,14 +265,14 @@ def _keys(
   wanted: set[str],
   names: Vocabulary,
   pieces: Callable[[str], Pieces],
-  masks: Redaction | None,
+  masks: Redaction,
 ) -> dict[str, Key]:
   """The keys of sessions, by their names, with masks or without."""
   keys: dict[str, Key] = {}
   for split in ("train", "validation"):
     sessions = data.of_pieces(pieces(split), names)
     for name, key in zip(sessions.names, sessions.session_keys(), strict=True):
-      for shown in (name, masks.name(name)) if masks else (name,):
+      for shown in (name, masks.name(name)):
         if shown in wanted:
           keys.setdefault(shown, key)
   return keys

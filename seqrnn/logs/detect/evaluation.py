@@ -92,11 +92,11 @@ def evaluate(
     settings: of `config.detect`.
   """
   by_kind = None if kinds is None else precision_by_kind(findings, kinds)
-  labels = findings.sessions.line_labels
+  kinds_N = findings.sessions.event_kinds
   return {
     "figures": metrics_by_score(findings, normal, settings),
     "average_precision_by_kind": by_kind,
-    "events": None if labels is None else event_metrics(findings, labels),
+    "events": None if kinds_N is None else event_metrics(findings, kinds_N),
   }
 
 
@@ -180,10 +180,11 @@ def metrics_by_score(
 
 def _labelled(findings: Findings) -> tuple[np.ndarray, np.ndarray]:
   """The labels that are known, and the distinct session of each."""
-  some = findings.sessions.with_label()
-  labels = findings.sessions.labels
-  known = np.zeros(0, bool) if labels is None else labels[some]
-  return known, findings.distinct.which[some]
+  kinds, which = findings.sessions.kinds, findings.distinct.which
+  if kinds is None:
+    return np.zeros(0, bool), which[:0]
+  known = kinds != data.UNLABELLED
+  return kinds[known] == 1, which[known]
 
 
 def precision_by_kind(
@@ -207,13 +208,13 @@ def precision_by_kind(
 
 
 def event_metrics(
-  findings: Findings, labels: np.ndarray
+  findings: Findings, kinds: np.ndarray
 ) -> dict[str, float] | None:
   """Metrics of surprisal for events; None unless both labels occur.
 
   Args:
     findings: by the detection.
-    labels: of all events [events of the sessions].
+    kinds: of all events [events of the sessions].
   """
   which, sessions = findings.distinct.which, findings.sessions
   scored = findings.scored
@@ -224,9 +225,8 @@ def event_metrics(
   place, _ = data.ranges(first, first + stops - starts)
   # The end symbol is not an event of a file, so it has no label.
   known = place < np.repeat(sessions.bounds[1:], stops - starts)
-  if sessions.lines_labelled is not None:
-    known[known] = sessions.lines_labelled[place[known]]
-  index, labels = index[known], labels[place[known]]
+  known[known] = kinds[place[known]] != data.UNLABELLED
+  index, labels = index[known], kinds[place[known]] == 1
   if labels.all() or not labels.any():
     return None
   flags = findings.decision.event_flags
@@ -252,9 +252,9 @@ def draw(findings: Findings, folder: Path):
   flagged = np.repeat(findings.decision.flags[shown], np.diff(bounds))
   events = findings.decision.event_flags[places]
   figure = figures.create(12, 4)
-  axes, labels = figure.add_subplot(), findings.sessions.labels
-  if labels is not None:
-    for j in np.flatnonzero(labels[chosen]).tolist():
+  axes, kinds = figure.add_subplot(), findings.sessions.kinds
+  if kinds is not None:
+    for j in np.flatnonzero(kinds[chosen] == 1).tolist():
       axes.axvspan(*bounds[j : j + 2], color="C3", alpha=0.15, linewidth=0)
   for some, marker, colour, name in (
     (~flagged & ~events, ".", "C0", "event"),
@@ -270,7 +270,7 @@ def draw(findings: Findings, folder: Path):
   figures.grid(axes, "y")
   # Above the axes, where it covers no event.
   axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
-  red = "; red: labelled" if labels is not None else ""
+  red = "; red: labelled" if kinds is not None else ""
   axes.set_xlabel(f"event, of {len(chosen):,} sessions{red}")
   axes.set_ylabel("surprisal, bits")
   figures.save(figure, folder / "timeline.png")

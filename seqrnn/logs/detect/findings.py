@@ -155,7 +155,7 @@ class Findings(NamedTuple):
     sessions: all examined sessions, whose names have masks.
     distinct: the distinct sessions among them.
     names: vocabulary of the events.
-    masks: of events as they were read; None: there are none.
+    masks: of events as they were read.
     scored: scores of the distinct sessions and of their events.
     decision: on the distinct sessions and on their events.
   """
@@ -163,7 +163,7 @@ class Findings(NamedTuple):
   sessions: Sessions
   distinct: Distinct
   names: Vocabulary
-  masks: Redaction | None
+  masks: Redaction
   scored: SessionScores
   decision: Decision
 
@@ -212,7 +212,7 @@ class Findings(NamedTuple):
   def as_read(self, j: int, position: int) -> str | None:
     """The event at a position of session j, as in the file, if known."""
     symbol = self._of_event(self.sessions.as_read, j, position)
-    return self.masks.text(symbol) if symbol and self.masks else symbol
+    return self.masks.text(symbol) if symbol else symbol
 
   @property
   def places(self) -> dict[str, Any]:
@@ -248,9 +248,8 @@ def find_anomalies(
   settings, distinct = detector.config.detect, sessions.distinct()
   scored = detector.score(sessions.take(distinct.first), distinct.counts)
   masks = redaction(settings.redact)
-  if masks is not None:
-    names = [masks.name(name) for name in sessions.names]
-    sessions = sessions._replace(names=names)
+  names = [masks.name(name) for name in sessions.names]
+  sessions = sessions._replace(names=names)
   decision = decide(scored, normal, settings)
   return Findings(sessions, distinct, detector.names, masks, scored, decision)
 

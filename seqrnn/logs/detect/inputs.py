@@ -71,7 +71,7 @@ def read_sessions(
     sessions = data.with_labels(sessions, settings.labels, config)
   if not settings.inject:
     return sessions, None
-  if sessions.labels is not None:
+  if sessions.kinds is not None:
     raise UserError(
       f"config.detect.inject={settings.inject}: must be 0, because the sessions"
       " already have labels"
@@ -97,8 +97,8 @@ def examined(settings: Config, count: int) -> str:
 
 def set_label(sessions: Sessions, label: bool) -> Sessions:
   """The sessions, all with the same label."""
-  labels = np.full(len(sessions.bounds) - 1, label)
-  return sessions._replace(labels=labels, labelled=None)
+  kinds = np.full(len(sessions.names), label, np.int8)
+  return sessions._replace(kinds=kinds)
 
 
 def concatenate(parts: list[Sessions]) -> Sessions:
@@ -138,7 +138,7 @@ def inject(
   order = rng.permutation(len(sessions.bounds) - 1)
   count = round(share * len(order))
   normal = set_label(sessions.take(np.sort(order[count:])), False)
-  parts = [normal._replace(line_labels=np.zeros(len(normal.ids), bool))]
+  parts = [normal._replace(event_kinds=np.zeros(len(normal.ids), np.int8))]
   kinds = [""]
   for number, kind in enumerate(anomalies.KINDS):
     some = np.sort(order[:count][number :: len(anomalies.KINDS)])

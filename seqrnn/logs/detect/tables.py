@@ -16,6 +16,7 @@ from rich.padding import Padding
 from rich.table import Table
 
 from seqrnn.config.read import Config
+from seqrnn.data.logs.sessions import UNLABELLED
 from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.errors import counted, escaped
 from seqrnn.logs.detect import inputs
@@ -141,13 +142,13 @@ def write_sessions(findings: Findings, grouped: list[Incident], folder: Path):
     for j, d in enumerate(findings.distinct.which.tolist()):
       where = findings.place(j, worst[d]).values()
       row = [sessions.names[j], *rows[d], *where, *score_rows[d]]
-      if sessions.labels is not None:
-        known = sessions.labelled is None or sessions.labelled[j]
-        row.append(int(sessions.labels[j]) if known else None)
+      if sessions.kinds is not None:
+        kind = int(sessions.kinds[j])
+        row.append(None if kind == UNLABELLED else kind)
       yield row
 
   columns = ["session", *distinct, *findings.places, *scores]
-  columns += ["label"] * (sessions.labels is not None)
+  columns += ["label"] * (sessions.kinds is not None)
   write_csv_table(folder / "sessions.csv", columns, lines())
 
 

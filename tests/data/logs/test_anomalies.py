@@ -38,10 +38,10 @@ def test_a_kind_is_what_it_says(kind):
   events = np.split(normal.ids, normal.bounds[1:-1])
   before = dict(zip(normal.names, (x.tolist() for x in events), strict=True))
   cut = injected.bounds[1:-1]
-  parts = np.split(injected.ids, cut), np.split(injected.line_labels, cut)
+  parts = np.split(injected.ids, cut), np.split(injected.event_kinds, cut)
   for name, ids, marks in zip(injected.names, *parts, strict=True):
     check(kind, before[name], ids.tolist(), marks)
-  assert injected.labels.all() and len(injected.names) > 100
+  assert injected.kinds.all() and len(injected.names) > 100
   # Only what cannot be changed is left out.
   left_out = set(before) - set(injected.names)
   assert all(len(set(before[name])) == 1 for name in left_out)

@@ -67,7 +67,6 @@ def test_one_id_a_line_is_a_session_a_file(tmp_path):
   read = sessions.read_sessions(config, KNOWN, str(tmp_path / "[xy]"))
   assert read.names == ["x", "y"]
   assert ids(read) == [[4, 5], [UNKNOWN, 6, 4]]
-  assert read.lines.tolist() == [1, 3, 3, 4, 5]
 
 
 def test_equal_sessions_are_found_and_taken(three):
@@ -81,12 +80,12 @@ def test_equal_sessions_are_found_and_taken(three):
   index, n = np.array([7, 3, 3, 0]), len(read.ids)
   few = read._replace(
     timestamps=Texts(["", *map(str, range(n))], 1 + np.arange(n)),
-    labels=np.arange(len(each)) % 2 == 0,
+    kinds=np.arange(len(each)) % 2,
   ).take(index)
   assert ids(few) == [list(each[j]) for j in index]
   assert few.names == [read.names[j] for j in index]
   assert few.timestamps[0] == str(read.bounds[7])
-  assert few.labels.tolist() == [False, False, False, True]
+  assert few.kinds.tolist() == [1, 1, 1, 0]
   assert few.lines[-1] == read.lines[read.bounds[1] - 1]
   assert few.as_read[0] == expected[7][2][0]
 
@@ -110,8 +109,7 @@ def test_labels_come_from_a_table(tmp_path):
         sessions.with_labels(corpus, str(path), config)
     else:
       labelled = sessions.with_labels(corpus, str(path), config)
-      assert labelled.labels.tolist() == expected
-      assert labelled.with_label().tolist() == [0, 1]
+      assert labelled.kinds.tolist() == expected
 
 
 NORMAL = ["0", "0.0", "-0", "0e3", "-", "False", "NORMAL", " benign", "ok"]
@@ -128,14 +126,11 @@ def test_names_of_normal_sessions_are_no_anomalies(tmp_path, capsys):
   config = settings(tmp_path, format="csv")
   read = sessions.read_sessions(config, KNOWN, str(path))
   again = sessions.with_labels(read, str(labels), config)
-  count = len(NORMAL + ANOMALOUS)
+  kinds = [0] * len(NORMAL) + [1] * len(ANOMALOUS) + [-1] * len(NONE)
   for one in (read, again):
-    assert one.with_label().tolist() == list(range(count))
-    assert one.labels.tolist() == [name in ANOMALOUS for name in names]
-  assert read.lines_labelled.tolist() == read.labelled.tolist()
+    assert one.kinds.tolist() == kinds
+  assert read.event_kinds.tolist() == kinds
   assert not capsys.readouterr().err
-  some = read.take(np.array([0, len(names) - 1, count - 1]))
-  assert some.with_label().tolist() == [0, 2]
 
 
 def test_labels_that_no_list_has_are_reported_on_stderr(tmp_path, capsys):
@@ -143,10 +138,10 @@ def test_labels_that_no_list_has_are_reported_on_stderr(tmp_path, capsys):
   path.write_text("session,event,label\nx,a,fine\ny,a,0\ny,b,KERNEL\nz,b,\n")
   config = settings(tmp_path, format="csv")
   read = sessions.read_sessions(config, KNOWN, str(path))
-  assert read.labels.tolist() == [True, True, False]
+  assert read.kinds.tolist() == [1, 1, -1]
   assert capsys.readouterr().err == (
     "labels: 'fine' 'KERNEL': not in detect.normal_labels, so anomalous\n"
   )
   config.detect.normal_labels = "0, Fine"
   read = sessions.read_sessions(config, KNOWN, str(path))
-  assert not read.labels[0]
+  assert not read.kinds[0]

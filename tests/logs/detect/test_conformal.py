@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from seqrnn.configs import base
-from seqrnn.data.logs.sessions import Sessions
+from seqrnn.data.logs.sessions import UNLABELLED, Sessions
 from seqrnn.logs.detect import evaluation
 from seqrnn.logs.detect.conformal import (
   Calibration,
@@ -195,11 +195,11 @@ def test_metrics_are_of_the_sessions_that_have_a_label():
   settings.rate = 0.3
   rng = np.random.default_rng(0)
   scores = rng.exponential(1, 60)
-  labels, labelled = rng.random((2, 60)) < [[0.3], [0.7]]
+  kinds, labelled = rng.random((2, 60)) < [[0.3], [0.7]]
   calibration = CrossCalibration([Calibration(rng.exponential(1, 200))])
   normal: Any = SimpleNamespace(scores={"combined": calibration})
 
-  def table(some, labelled):
+  def table(some, kinds):
     number = int(some.sum())
     findings: Any = SimpleNamespace(
       decision=SimpleNamespace(scores={"combined": scores[some]}),
@@ -208,15 +208,15 @@ def test_metrics_are_of_the_sessions_that_have_a_label():
         np.zeros(0, np.int32),
         np.zeros(number + 1, int),
         [""] * number,
-        labels=labels[some],
-        labelled=labelled,
+        kinds=kinds[some],
       ),
     )
     return evaluation.metrics_by_score(findings, normal, settings)["combined"]
 
   every = np.ones(60, bool)
-  mixed, alone = table(every, labelled), table(labelled, None)
+  mixed = table(every, np.where(labelled, kinds, UNLABELLED))
+  alone = table(labelled, kinds)
   flagged = mixed.pop("flagged"), alone.pop("flagged")
   assert flagged[0] > flagged[1]  # All that are flagged are counted.
-  assert mixed == alone != table(every, None)
+  assert mixed == alone != table(every, kinds)
   assert 0 < alone["average_precision"] < 1
