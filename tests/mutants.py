@@ -294,8 +294,8 @@ MUTANTS = (
   ),
   Mutant(
     "secrets: a text is cut before it is masked",
-    "text = redaction(pattern).text(text)\n",
-    "text = redaction(pattern).text(text[:most])\n",
+    "text = Redaction(pattern).text(text)\n",
+    "text = Redaction(pattern).text(text[:most])\n",
     "test_a_text_is_masked_before_it_is_cut",
   ),
 )

@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import math
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -32,6 +31,19 @@ _PAIRS = {
   " of the file has a tag, so a word cannot be separated",
   "data.format=parallel needs data.tags_file": "parallel files need the name"
   " of the file with the tags, as '*.tags'",
+  "data.path data.train_path data.validation_path data.test_path needs"
+  " data.source=files": "only your own files have a path",
+  "data.path excludes data.train_path data.validation_path"
+  " data.test_path": "set data.path alone, or a path for each split",
+  "data.format=columns,conllu,parallel needs data.unit=word": "each word has a"
+  " tag",
+  "data.format=spaces needs data.unit=char": "each character has a tag",
+  "data.format=tab,space,jsonl,folders,files data.source=packages,names needs"
+  " data.unit=char,byte,word": "a labelled text has no other unit",
+  "data.format=csv needs data.unit=char,byte,word,session": "a table has texts"
+  " or events of sessions",
+  "data.source=formal needs data.unit=char": "strings consist of characters",
+  "data.source=opcodes needs data.unit=session,id": "a symbol is an opcode",
   "data.unit=log needs data.format=text": "a log must be read with"
   " data.format=text",
   "data.log_header data.log_format data.log_session needs data.unit=log": "only"
@@ -119,10 +131,6 @@ def _conflicts(config: Config) -> Iterator[str]:
     yield (
       "data.unit data.source: a log must be read with data.source=files, or a"
       " public log (loghub_...)"
-    )
-  if (data.min_length or 0) > (data.max_length or math.inf):
-    yield (
-      "data.min_length data.max_length: the minimum must not exceed the maximum"
     )
   if data.text_column is not None and data.text_column == data.label_column:
     yield (

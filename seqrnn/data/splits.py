@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-import sys
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -107,6 +106,15 @@ def from_documents(documents: list[Document], unit: str) -> Pieces:
     begins=np.array([document.begins for document in documents], bool),
     ends=np.array([document.ends for document in documents], bool),
   )
+
+
+def continued(pieces: Pieces) -> Pieces:
+  """The pieces, each with a symbol at its end that no vocabulary has."""
+  documents = [
+    document._replace(symbols=[*document.symbols, ""], ends=False)
+    for document in pieces.documents()
+  ]
+  return from_documents(documents, pieces.corpus.unit)
 
 
 def _select(corpus: Corpus, document: np.ndarray) -> Pieces:
@@ -293,33 +301,6 @@ def _stream_tails(
   }
 
 
-def _has_allowed_length(pieces: Pieces, data: Config, split: str) -> np.ndarray:
-  """Which are of documents of `data.min_length` to `data.max_length` symbols.
-
-  Raises:
-    UserError: there are documents, but all are left out.
-  """
-  sizes = np.diff(pieces.corpus.bounds)[pieces.document]
-  low, high = data.min_length, data.max_length
-  allowed = (sizes >= (low or 0)) & (sizes <= (high or np.inf))
-  if not allowed.all():
-    documents = counted(len(sizes), nouns(data.unit)[1])
-    line = (
-      f"{split} split: data.min_length={low}, data.max_length={high} leave out"
-      f" {np.sum(~allowed):,} of {documents}"
-    )
-    if not allowed.any():
-      raise UserError(line)
-    _report(line)
-  return allowed
-
-
-@functools.cache
-def _report(line: str):
-  """Reports a line on stderr, once: a run reads a split several times."""
-  print(line, file=sys.stderr)
-
-
 def reader(
   config: Config, idle: float | None = None
 ) -> Callable[[str], Pieces]:
@@ -353,7 +334,6 @@ def reader(
   @functools.cache
   def unfolded(name: str) -> Pieces:
     pieces = whole(corpus(name)) if name in separate else parts()[name]
-    pieces = _some(pieces, _has_allowed_length(pieces, data, name))
     if not len(pieces):
       field = f"{name}_fraction"
       symbol, document = nouns(data.unit)

@@ -9,7 +9,7 @@ import numpy as np
 
 from seqrnn.config.read import Config
 from seqrnn.data import splits
-from seqrnn.data.logs.secrets import Redaction, redaction
+from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.sources.corpora import read_files
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary, printable
@@ -90,7 +90,7 @@ def _vectors(
   reading = Reading(experiment, params, pieces, settings.layer)
   # Other texts do not name people or addresses.
   logs = config.data.unit in ("log", "session")
-  masks = redaction(config.detect.redact if logs else "")
+  masks = Redaction(config.detect.redact if logs else "")
 
   def blocks() -> Blocks:
     every = states.symbols(reading, boundaries)

@@ -137,19 +137,15 @@ def _asked(experiment: Experiment, config: Config) -> Pieces | None:
     documents = from_text(settings.text, unit, data)
     if not documents:
       raise UserError(f"config.predict.text={settings.text!r}: has no symbol")
+    pieces = splits.from_documents(documents, data.unit)
   elif settings.path is not None:
     known = experiment.labels and set(experiment.labels.symbols)
     corpus = read_files("config.predict.path", settings.path, data, known)
-    if not experiment.in_bits or experiment.fills_gaps:
-      return splits.whole(corpus)
-    documents = list(splits.whole(corpus).documents())
+    pieces = splits.whole(corpus)
   else:
     return None
-  if experiment.in_bits and not experiment.fills_gaps:
-    documents = [
-      one._replace(symbols=[*one.symbols, ""], ends=False) for one in documents
-    ]
-  return splits.from_documents(documents, data.unit)
+  is_open = experiment.in_bits and not experiment.fills_gaps
+  return splits.continued(pieces) if is_open else pieces
 
 
 def _fill(

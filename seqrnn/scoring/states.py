@@ -14,7 +14,7 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import Mesh
 
-from seqrnn.data.splits import Pieces, from_documents
+from seqrnn.data.splits import Pieces, continued
 from seqrnn.data.vocabulary import PAD
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Experiment, Params
@@ -87,9 +87,7 @@ def followed(
     return pieces
   if boundaries:
     return dataclasses.replace(pieces, ends=np.ones(len(pieces), bool))
-  # A symbol that no vocabulary has.
-  longer = [d._replace(symbols=[*d.symbols, ""]) for d in pieces.documents()]
-  return from_documents(longer, pieces.corpus.unit)
+  return continued(pieces)
 
 
 @lru_cache(CACHED_FUNCTIONS)

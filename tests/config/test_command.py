@@ -103,6 +103,8 @@ def test_a_refusal_names_the_remedy(here, capfd):
   cases = {
     "--config=rnn --config.data.offset=1 --config.data.random_offset": "the"
     " offset must be either fixed or random",
+    "--config=rnn --config.data.source=opcodes": "a symbol is an opcode",
+    "--config=rnn --config.data.path=a": "only your own files have a path",
     "--mode=detect": "train one first: --config=NAME --workdir=runs/NAME",
   }
   faults = []
@@ -117,7 +119,9 @@ def test_a_refusal_names_the_remedy(here, capfd):
 def test_flags_that_a_mode_does_not_read_are_reported(here, capfd):
   run = here / "runs" / "a"
   run.mkdir(parents=True)
-  (run / "config.json").write_bytes(config_lib.encoded(base.get_config()))
+  config = base.get_config()
+  config.data.source = "files"
+  (run / "config.json").write_bytes(config_lib.encoded(config))
   flags = ["--workdir=runs/a", "--mode=sample"]
   resolve(*flags, "--config.sample.seed=1", "--config.data.path=x")
   assert capfd.readouterr().err == ""

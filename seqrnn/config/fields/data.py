@@ -116,8 +116,6 @@ FIELDS |= group(
   fold=rules.FOLD(
     "A fold of the training split: 2/5 tests on the second of five parts."
   ),
-  min_length=rules.COUNT("The fewest symbols of a document in a split."),
-  max_length=rules.COUNT("The most symbols of a document in a split."),
   boundaries=rules.SWITCH("Add begin and end to each document.", default=True),
   min_count=rules.COUNT("Symbols that are rarer are unknown.", default=1),
   vocabulary_size=rules.COUNT("The most frequent symbols. Empty: all."),

@@ -34,19 +34,22 @@ class LogEvent(NamedTuple):
     sessions: the names of its sessions; none: the event is left out.
     symbol: the event; of a line, its masked content.
     line: in the file, from 1.
-    timestamp: as written; empty: none.
     label: as written; empty: none.
-    times: what may be the whole time, the most likely first.
+    times: what may be the whole time, the most likely first, as written.
     file: its name.
   """
 
   sessions: list[str]
   symbol: str
   line: int
-  timestamp: str
   label: str
   times: tuple[str, ...]
   file: str
+
+  @property
+  def timestamp(self) -> str:
+    """The most likely time; empty: none."""
+    return self.times[0] if self.times else ""
 
 
 @dataclasses.dataclass
@@ -55,15 +58,13 @@ class State:
 
   Attributes:
     fits: number of lines that fit the format.
-    timestamp: of the last entry with a time.
-    times: the same, as of an entry.
+    times: of the last entry with a time.
     partial: as of `formats.join_parts`.
     session: the name of the last session that times or lines cut.
     position: of its last line: seconds, or the number of lines.
   """
 
   fits: int = 0
-  timestamp: str = ""
   times: tuple[str, ...] = ()
   partial: dict[str, tuple[int, str]] = dataclasses.field(default_factory=dict)
   session: str = ""
@@ -179,9 +180,9 @@ class LogReader:
         entries = (formats.stray(line),)
       for entry in entries:
         if entry.times:
-          state.timestamp, state.times = entry.timestamp, entry.times
+          state.times = entry.times
         else:  # It has the time of the entry before.
-          entry = entry._replace(timestamp=state.timestamp, times=state.times)
+          entry = entry._replace(times=state.times)
         if entry.content and not entry.content.isspace():
           event = self._event(number, entry)
           if event is not None:
@@ -219,7 +220,7 @@ class LogReader:
       else:
         now = formats.seconds(entry.times)
         if now is None:
-          fault = f"{entry.timestamp!r}: {_NO_TIME}"
+          fault = f"{''.join(entry.times[:1])!r}: {_NO_TIME}"
           if self._leave_out is None:
             raise UserError(f"{self.source}:{number}: {fault}")
           self._leave_out(number, fault)
@@ -234,11 +235,8 @@ class LogReader:
       self._count(_ALONE, number, entry.text)
     if self._log:
       sessions = [f"{self._log}:{name}" for name in sessions]
-    _, _, timestamp, times, label, *_ = entry
-    symbol = mask(content)
-    return LogEvent(
-      sessions, symbol, number, timestamp, label, times, self.source
-    )
+    symbol, times = mask(content), entry.times
+    return LogEvent(sessions, symbol, number, entry.label, times, self.source)
 
   def _named(self, entry: Entry) -> tuple[list[str], str]:
     """The sessions that an entry names, and its content with masked names."""

@@ -137,8 +137,7 @@ class Entry(NamedTuple):
   Attributes:
     text: all of it.
     content: the part that the event is made of.
-    timestamp: as written.
-    times: what may be the whole time, the most likely first.
+    times: what may be the whole time, the most likely first, as written.
     label: as written; empty: none.
     session: the value of the key of the session; empty: none.
     places: the first character and the end of the content in the text, or of
@@ -147,7 +146,6 @@ class Entry(NamedTuple):
 
   text: str
   content: str
-  timestamp: str = ""
   times: tuple[str, ...] = ()
   label: str = ""
   session: str = ""
@@ -191,16 +189,15 @@ def _by_pattern(pattern: re.Pattern, longest: int = LINE) -> Parse:
     if match is None:
       return ()
     times = tuple(filter(None, map(match.group, times_of)))
-    time = " ".join(times)
     if len(times) > 1:  # Together, or each alone, as it is called.
       alone = (match[name] for name in ("Timestamp", "Time") if name in fields)
-      times = (time, *alone)
+      times = (" ".join(times), *alone)
     label = match["Label"] if "Label" in fields else ""
     content, places = match["Content"], (match.span("Content"),)
     if "_Before" in fields:
       content = f"{match['_Before']} {content}"
       places = (match.span("_Before"), *places)
-    return (Entry(line, content, time, times, label, "", places),)
+    return (Entry(line, content, times, label, "", places),)
 
   return parse
 
@@ -288,7 +285,7 @@ def _by_keys(form: Form) -> Parse:
         session = find(fields, "session")
         alone = {k: v for k, v in fields.items() if k not in _SHARED}
         text = json.dumps(alone) if len(records) > 1 else line
-        entries.append(Entry(text, content, time, (time,), "", session))
+        entries.append(Entry(text, content, (time,), "", session))
     return entries
 
   return parse

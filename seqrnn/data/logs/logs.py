@@ -141,7 +141,6 @@ def table_events(
       [file + row["session"]],
       row["event"],
       int(line),
-      timestamp,
       row.get(data.label_column or "label") or "",
       (timestamp,) if timestamp else (),
       source.name,

@@ -5,7 +5,6 @@ matches. In the name of a session a mask has a code of its text, so that
 names differ where they did: it is a key in tables and in review.csv.
 """
 
-import functools
 import hashlib
 import re
 from collections.abc import Callable
@@ -53,9 +52,9 @@ class Redaction:
   """Masks what a pattern matches."""
 
   def __init__(self, pattern: str):
-    """`pattern`: as `detect.redact`."""
+    """`pattern`: as `detect.redact`; an empty one matches nothing."""
     ours = f"(?:{'|'.join(_PATTERNS)})"
-    self._search = re.compile(pattern.replace(SECRETS, ours))
+    self._search = re.compile(pattern.replace(SECRETS, ours) or "(?!)")
 
   def name(self, name: str) -> str:
     """The name of a session with masks that have codes."""
@@ -90,13 +89,7 @@ def _code(text: str) -> str:
   return f"{MASK[:-1]}-{digest.hexdigest()[:8]}>"
 
 
-@functools.cache
-def redaction(pattern: str) -> Redaction:
-  """What `detect.redact` masks; an empty one masks nothing."""
-  return Redaction(pattern or "(?!)")
-
-
 def excerpt(text: str, most: int, pattern: str = SECRETS) -> str:
   """The begin of a text for a message, masked before it is cut."""
-  text = redaction(pattern).text(text)
+  text = Redaction(pattern).text(text)
   return text[:most] + "..." * (len(text) > most)

@@ -49,17 +49,13 @@ def read_form(
       label, as the name of a file, is one if it is known. None: all have one.
 
   Raises:
-    UserError: a file is not of that form, or `data.unit` does not go with it.
+    UserError: a file is not of that form.
   """
   optional = known is not None
   if data.format not in TAGGED:
     form = _LABELLED[data.format]
     files = ((source, form(source, data, known)) for source in sources)
     return with_labels(files, data.unit, optional)
-  if data.unit != "word":
-    raise UserError(
-      f"data.unit={data.unit!r}: data.format={data.format} has unit word"
-    )
   # Tags, which a glob or a folder has, too.
   beside = {source.content for source in tags_files(sources, data)}
   sources = [source for source in sources if source.content not in beside]
@@ -88,13 +84,8 @@ def with_labels(
   """The corpus of labelled texts; equal texts stay on one side of a split.
 
   Raises:
-    UserError: a text is empty, or a label that is not optional; or `unit` is
-      not one of texts.
+    UserError: a text is empty, or a label that is not optional.
   """
-  if unit not in ("char", "byte", "word"):
-    raise UserError(
-      f"data.unit={unit!r}: a labelled text has unit char, byte or word"
-    )
   encoder, labels, groups = Encoder(unit), Tokens(), Column("<u8")
   for source, rows in files:
     encoder.begin_file(source.name)
@@ -365,15 +356,7 @@ TAGGED: dict[str, Callable[..., Iterator[Sentence]]] = {
 
 
 def spaces(corpus: Corpus) -> Corpus:
-  """Texts without white space, each symbol tagged `space` if some follows it.
-
-  Raises:
-    UserError: `data.unit` is not char, or no symbol is left.
-  """
-  if corpus.unit != "char":
-    raise UserError(
-      f"data.unit={corpus.unit!r}: data.format=spaces has unit char"
-    )
+  """Texts without white space; a symbol before some has the tag `space`."""
   blank_V = np.array([symbol.isspace() for symbol in corpus.symbols], bool)
   blank_N = blank_V[corpus.ids]
   places = np.flatnonzero(~blank_N)

@@ -28,7 +28,6 @@ _TICKS = 480  # Of a frame in a MIDI file.
 # The splits of a corpus: pieces, each uint8 [frames, NOTES] of 0 and 1.
 Music = dict[str, list[np.ndarray]]
 
-_PATHS = ("path", "train_path", "validation_path", "test_path")
 _PIECES = {"train": 240, "validation": 30, "test": 30}  # Of data.source=chords.
 # Degrees of the scale, from 0, and the degrees that may follow each.
 _FOLLOWING = {
@@ -49,15 +48,13 @@ def read_music(data: Config) -> Music:
     UserError: `data.source` has no music, or a file is missing or holds none.
   """
   names = [name for name, known in catalogue.sets().items() if known.is_music]
-  paths = [f for f in _PATHS if data[f] is not None]
-  if data.source == "files" and paths == ["path"]:
+  if data.source == "files" and data.path is not None:
     return _read_file(Path(data.path))
-  if paths or data.source not in ("chords", *names):
-    field = paths[-1] if paths else "path"
+  if data.source not in ("chords", *names):
     raise UserError(
-      f"data.source={data.source!r}, data.{field}={data[field]!r}: music is"
-      f" chords or {', '.join(names)}, which has no path, or files with all"
-      " splits in data.path, a .mat or .json file"
+      f"data.source={data.source!r}, data.path={data.path!r}: music is chords,"
+      f" {', '.join(names)}, or files with all splits in data.path, a .mat or"
+      " .json file"
     )
   if data.source in names:
     return _read_file(catalogue.fetch(data.source, "all")[0])

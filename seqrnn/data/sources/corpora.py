@@ -30,31 +30,28 @@ def read_corpus(data: Config, split: str | None = None) -> Corpus:
   """The corpus of `data.source`: all of it, or of a split with a path.
 
   Raises:
-    UserError: fields that exclude each other, a file that is missing or not of
-      `data.unit`, a corpus without symbols.
+    UserError: a file that is missing or not of `data.unit`, a corpus without
+      symbols.
   """
   source = f"data.source={data.source!r}"
-  paths = [f for f in ("path", *map(_path, SPLITS)) if data[f] is not None]
   known = catalogue.sets().get(data.source)
   if data.source == "files":
     field = "path" if split is None else _path(split)
-    if field not in paths or ("path" in paths and len(paths) > 1):
+    if data[field] is None:
       raise UserError(
-        f"data.{field}={data[field]!r}: data.source=files needs data.path"
-        " alone, or data.train_path, data.validation_path and data.test_path"
+        f"data.{field}=None: data.source=files needs data.path, or"
+        " data.train_path, data.validation_path and data.test_path"
       )
     return read_files(f"data.{field}", data[field], data)
   if not known and data.format not in ("text", "spaces"):
-    paths.append("format")
-  if paths:
     raise UserError(
-      f"data.{paths[0]}={data[paths[0]]!r}: is read with data.source=files"
-      f" only, not with {source}"
+      f"data.format={data.format!r}: is read with data.source=files only, not"
+      f" with {source}"
     )
   if data.source == "chords" or (known and known.is_music):
     raise UserError(f"{source}: is music, which only task='polyphony' reads")
   if data.source == "formal":
-    return formal.strings(data, split or "train")
+    return formal.strings(data.language, split or "train")
   if known:
     corpus = _of_set(known, data, split)
   else:

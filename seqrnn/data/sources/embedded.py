@@ -127,10 +127,6 @@ def _latin(character: str) -> bool:
 @functools.cache
 def opcodes(unit: str) -> Corpus:
   """The opcodes of each code object of the standard library's modules."""
-  if unit not in ("session", "id"):
-    raise UserError(
-      f"data.unit={unit!r}: data.source=opcodes has unit session or id"
-    )
   documents, groups = [], []
   for module in _modules():
     with warnings.catch_warnings():

@@ -15,10 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seqrnn.config.read import Config
 from seqrnn.data.documents import Corpus, Document, collect
 from seqrnn.data.read.columns import Tokens
-from seqrnn.errors import UserError
 
 BLANK = "_"
 TRAINED = range(1, 41)  # The lengths of training and validation.
@@ -101,19 +99,6 @@ LANGUAGES = {
 }
 
 
-def strings(data: Config, split: str) -> Corpus:
-  """The strings of a split of `data.language`, the same on every machine.
-
-  Raises:
-    UserError: `data.unit` is not char.
-  """
-  if data.unit != "char":
-    raise UserError(
-      f"data.unit={data.unit!r}: data.source=formal has unit char"
-    )
-  return _corpus(data.language, split)
-
-
 def _strings(
   name: str, key: str, lengths: Sequence[int], count: int
 ) -> list[Ints]:
@@ -127,23 +112,24 @@ def _strings(
 
 
 @functools.cache
-def _corpus(name: str, split: str) -> Corpus:
+def strings(name: str, split: str) -> Corpus:
+  """The strings of a split of a language, the same on every machine."""
   language = LANGUAGES[name]
   if split == "train":
-    strings = _strings(name, split, TRAINED, _TRAIN)
+    drawn = _strings(name, split, TRAINED, _TRAIN)
   elif split == "validation":
     trained = _strings(name, "train", TRAINED, _TRAIN)
     known = {string.tobytes() for string in trained}
     drawn = _strings(name, split, TRAINED, 2 * _VALIDATION)
-    strings = [s for s in drawn if s.tobytes() not in known][:_VALIDATION]
+    drawn = [s for s in drawn if s.tobytes() not in known][:_VALIDATION]
   else:
-    strings = [
+    drawn = [
       string
       for length in TESTED
       for string in _strings(name, f"{split}-{length}", [length], OF_A_LENGTH)
     ]
   texts, answers = [], []
-  for number, string in enumerate(strings, 1):
+  for number, string in enumerate(drawn, 1):
     text = "".join(language.symbols[symbol] for symbol in string)
     answer = "".join(map(str, language.answers(string)))
     blanks = language.blanks(len(text)) if language.tagged else 0

@@ -13,7 +13,7 @@ import numpy as np
 
 from seqrnn.config.read import Config
 from seqrnn.data.logs import sessions as data
-from seqrnn.data.logs.secrets import Redaction, redaction
+from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.logs.sessions import Key, Sessions
 from seqrnn.data.read import reading
 from seqrnn.data.splits import Pieces
@@ -241,7 +241,7 @@ def load_answers(
   )
   if not by_name:
     return answers
-  keys = _keys(set(by_name), names, pieces, redaction(config.detect.redact))
+  keys = _keys(set(by_name), names, pieces, Redaction(config.detect.redact))
   first: dict[Key, str] = {}
   for name, (line, row) in by_name.items():
     if name not in keys:

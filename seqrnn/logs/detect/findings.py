@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seqrnn.config.read import Config
-from seqrnn.data.logs.secrets import Redaction, redaction
+from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.logs.sessions import Distinct, Sessions
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.logs.detect import conformal
@@ -247,7 +247,7 @@ def find_anomalies(
   """Scores sessions and flags the anomalous ones."""
   settings, distinct = detector.config.detect, sessions.distinct()
   scored = detector.score(sessions.take(distinct.first), distinct.counts)
-  masks = redaction(settings.redact)
+  masks = Redaction(settings.redact)
   names = [masks.name(name) for name in sessions.names]
   sessions = sessions._replace(names=names)
   decision = decide(scored, normal, settings)

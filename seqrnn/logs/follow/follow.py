@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from seqrnn.config.read import Config
-from seqrnn.data.logs.secrets import redaction
+from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.logs.tail import Chunk, FileTail, LogPosition, StreamTail
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
@@ -96,7 +96,7 @@ class Service:
     settings = self.config.detect
     self._input = settings.input or "standard input"
     self._parser = Parser(self.config.data, self._input)
-    masks = redaction(settings.redact)
+    masks = Redaction(settings.redact)
     self.alarms = Alarms(60 * settings.quiet, masks)
     self.position = LogPosition()
     gc.freeze()  # The models are never garbage.

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seqrnn.data.logs.secrets import redaction
+from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.vocabulary import END, UNKNOWN
 from seqrnn.logs.detect.deployed import Deployed
@@ -93,7 +93,7 @@ class Judge:
   def __init__(self, deployed: Deployed):
     self._deployed = deployed
     self._settings = deployed.config.detect
-    self.masks = redaction(self._settings.redact)
+    self.masks = Redaction(self._settings.redact)
     names = deployed.detector.names
     self._names = [*map(self.masks.text, names.names(range(len(names))))]
     self._known: dict[tuple, Verdict] = {}

@@ -110,7 +110,7 @@ def test_times_of_a_log_decide(monkeypatch):
       now += rng.randrange(SCALES[symbol])
   clock = Clock("a.log")
   for time, _ in sum(drawn, []):
-    clock.add(LogEvent(["s"], "", 1, "", "", (str(time),), ""))
+    clock.add(LogEvent(["s"], "", 1, "", (str(time),), ""))
   bounds = np.cumsum([0, *map(len, drawn)])
   ids = np.array([symbol for _, symbol in sum(drawn, [])])
   learned = clock.cuts(slice(None), ids, ids, bounds, len(SCALES))

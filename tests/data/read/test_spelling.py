@@ -3,14 +3,12 @@
 import copy
 
 import numpy as np
-import pytest
 
 from seqrnn.configs import base
 from seqrnn.data import splits
 from seqrnn.data.read import spelling
 from seqrnn.data.sources import corpora
 from seqrnn.data.sources.corpora import from_text
-from seqrnn.errors import UserError
 
 
 def config_of(**fields):
@@ -66,28 +64,3 @@ def test_a_corpus_is_spelled_as_its_documents(tmp_path, monkeypatch):
     pairs = {*zip(keys, corpus.groups.tolist(), strict=True)}
     assert len(pairs) == len({*keys}) == len({*corpus.groups.tolist()})
     assert len(pairs) < len(lower)
-
-
-def test_documents_have_a_length_in_the_splits_only(tmp_path, capsys):
-  splits._report.cache_clear()
-  sentences = ["a", "b b", "c c c", "d d d d", "e e e e e"]
-  for split in corpora.SPLITS:
-    (tmp_path / split).write_text("\n".join(f"x\t{s}" for s in sentences))
-  paths = {f"{s}_path": str(tmp_path / s) for s in corpora.SPLITS}
-  config = config_of(
-    **paths, format="tab", unit="word", min_length=2, max_length=4
-  )
-  read = splits.reader(config)
-  lower = [" ".join(document.symbols) for document in read("train").documents()]
-  assert lower == sentences[1:4]
-  read("train"), splits.reader(config)("train")
-  [line] = capsys.readouterr().err.splitlines()
-  assert line == (
-    "train split: data.min_length=2, data.max_length=4 leave out 2 of 5"
-    " documents"
-  )
-  asked = corpora.read_files("predict.path", paths["test_path"], config.data)
-  assert len(asked.names) == 5
-  config.data.min_length = config.data.max_length = 6
-  with pytest.raises(UserError, match="test split: .* leave out 5 of 5"):
-    splits.reader(config)("test")

@@ -89,14 +89,12 @@ def test_each_split_has_its_own_path(folder):
     read(data, "validation")
 
 
-TAB = {"path": "b.txt", "format": "tab", "unit": "id"}
 MISTAKES = [
   ({"path": "none.txt"}, "data.path='none.txt': no such file"),
   ({"path": "empty.txt"}, "data.path='empty.txt': the corpus is empty"),
-  ({}, "data.path=None: data.source=files needs data.path alone, or data."),
+  ({}, "data.path=None: data.source=files needs data.path, or data."),
   ({"source": "stdlib", "format": "csv"}, "data.format='csv': is read with"),
   ({"source": "chords"}, "data.source='chords': is music, which only task='po"),
-  (TAB, "data.unit='id': a labell"),
 ]
 
 

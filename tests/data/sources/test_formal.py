@@ -16,9 +16,9 @@ def few(monkeypatch):
   """Training sets of 200 strings."""
   monkeypatch.setattr(formal, "_TRAIN", 200)
   monkeypatch.setattr(formal, "_VALIDATION", 50)
-  formal._corpus.cache_clear()
+  formal.strings.cache_clear()
   yield
-  formal._corpus.cache_clear()
+  formal.strings.cache_clear()
 
 
 def strings(name, split="train"):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from seqrnn import experiments
 from seqrnn.config import read as config_lib
 from seqrnn.configs import base
-from seqrnn.data.logs.secrets import Redaction, excerpt, redaction
+from seqrnn.data.logs.secrets import Redaction, excerpt
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.read.columns import Texts
 from seqrnn.data.sources import corpora
@@ -157,7 +157,7 @@ def test_lines_of_sessions_are_masked_but_not_changed():
   )
   none: Any = None
   for pattern, shown in (("<secrets>", "login <masked>"), ("", "login a@b.cd")):
-    masks = redaction(pattern)
+    masks = Redaction(pattern)
     one = findings.Findings(sessions, none, none, masks, none, none)
     assert [one.as_read(1, n) for n in range(3)] == ["x", shown, None]
   assert [*sessions.as_read] == ["login a@b.cd", "x", "login a@b.cd"]
