@@ -364,8 +364,7 @@ def test_a_detection_examines_the_anomalous_sessions_of_a_set(served):
   counts = read("train").counts()
   names = make(corpus.symbols, counts, "session", 1, None)
   found, _ = inputs.read_sessions(config, names, read)
-  assert found.labels is not None
-  assert found.labels.tolist() == [False, False, True, True]
+  assert found.kinds is not None and found.kinds.tolist() == [0, 0, 1, 1]
   assert np.diff(found.bounds).tolist() == [3, 3, 2, 2]
   assert len(served.requests) == 3
 

@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from seqrnn.data.logs import sessions as data
+from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.read.columns import Texts
 from seqrnn.data.vocabulary import END, UNKNOWN, Vocabulary
 from seqrnn.logs.detect import tables
@@ -44,7 +45,7 @@ def findings_of(sessions, names, nll, bounds, **decided):
   )
   every = np.arange(count)
   distinct = data.Distinct(every, every, scored.counts)
-  return Findings(sessions, distinct, names, None, scored, decision)
+  return Findings(sessions, distinct, names, Redaction(""), scored, decision)
 
 
 @pytest.fixture
