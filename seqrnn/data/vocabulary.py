@@ -12,7 +12,7 @@ import numpy as np
 
 from seqrnn.config.read import Config
 from seqrnn.data.logs import templates
-from seqrnn.data.logs.secrets import redaction
+from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.read.encoding import UNITS
 from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError
@@ -264,7 +264,6 @@ def _vocabulary(path: str | os.PathLike, name: str, fields: Any) -> Vocabulary:
 
 def masked_vocabulary(names: Vocabulary, pattern: str) -> Vocabulary:
   """The vocabulary, whose templates of a log are shown with masks."""
-  masks = redaction(pattern)
-  if masks is None or names.unit != "log":
+  if names.unit != "log":
     return names
-  return dataclasses.replace(names, mask=masks.text)
+  return dataclasses.replace(names, mask=Redaction(pattern).text)
