@@ -109,15 +109,6 @@ def test_a_path(here):
 
 
 FIELDS = {
-  "both ways": (
-    {"train_path": "text"},
-    "data.train_path='text': data.source=files needs data.path alone, or"
-    " data.train_path, data.validation_path and data.test_path",
-  ),
-  "opcodes are no characters": (
-    {"path": None, "source": "opcodes"},
-    "data.unit='char': data.source=opcodes has unit session or id",
-  ),
   "streams of little": (
     {"split": "stream_tails", "window": 99},
     "data.split='stream_tails': 60 symbols are too few for train.batch_size=4"
