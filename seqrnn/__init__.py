@@ -88,7 +88,7 @@ def train(
 
   Example:
     >>> run = seqrnn.train("rnn", hidden_size=256, epochs=1)
-    >>> run.metrics["validation_loss"][-1]
+    >>> run.metrics["validation_loss"].iloc[-1]
     1.3912
 
   Args:

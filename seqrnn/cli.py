@@ -44,7 +44,8 @@ _TEXT_FLAGS = {
   "help": "Explain a group of settings, a setting, or all; --help alone lists"
   " the modes, the configs and the flags.",
   "workdir": "The folder of the run. Default: runs/, the name of the config and"
-  " the fields that flags changed. Without --config, its config is used. A"
+  " the fields that flags changed, but for train.epochs and train.max_steps."
+  " Without --config, its config is used. A"
   " report compares several, separated by commas, or those that 'runs/*'"
   " matches.",
 }

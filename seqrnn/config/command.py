@@ -88,7 +88,7 @@ def resolve(
     run = config_lib.read_run(workdir, record) if parsed.config else plain
   fields = None if run is None else config_lib.flat(run)
   facts = Facts(overrides, by_user, fields, machine)
-  config, _ = resolve_fields(plain, facts)
+  config, lines = resolve_fields(plain, facts)
   config_lib.check(config)
   if run is not None and parsed.mode not in ("train", "search"):
     # Without --config only the model is fixed; the data may be other files.
@@ -105,6 +105,7 @@ def resolve(
     # What only flags make useless in a config is no mistake.
     vain = useless(plain, by_user - by_flags, defaults)
     for line in (
+      *(lines if parsed.mode == "train" else ()),
       *useless(config, by_flags.union(vain), defaults).values(),
       *unread(config, of_mode, parsed.mode),
     ):

@@ -101,24 +101,24 @@ def read_config(path: str | os.PathLike) -> Config:
   """
   path = Path(path)
   if path.suffix == ".py":
-    return with_fields(path, flat(_run_config(path)))
+    return with_fields(path, _run_config(path))
   fields = read_fields(path)
   fields.pop("format", None)  # The config.json of a run has it.
   return with_fields(path, fields)
 
 
-def _run_config(path: Path) -> ConfigDict:
-  """Returns the config that get_config() of a .py file makes."""
+def _run_config(path: Path) -> dict[str, Any]:
+  """Returns the fields that get_config() of a .py file sets."""
   try:
     names = runpy.run_path(str(path), run_name=path.stem)
     config = names.get("get_config", lambda: None)()
-  except UserError:
+    if not isinstance(config, ConfigDict):
+      raise UserError(f"{path}: get_config() must return a ConfigDict")
+    return {str(name): value for name, value in flat(config).items()}
+  except (UserError, KeyboardInterrupt):
     raise
-  except (Exception, SystemExit) as error:  # It may raise anything.
+  except BaseException as error:  # It may raise anything.
     raise UserError(_located(path, error)) from None
-  if not isinstance(config, ConfigDict):
-    raise UserError(f"{path}: get_config() must return a ConfigDict")
-  return config
 
 
 def _located(path: Path, error: BaseException) -> str:

@@ -86,7 +86,7 @@ def resolve(config: Config, facts: Facts) -> tuple[Config, list[str]]:
   """Fills in the fields that depend on facts.
 
   Returns:
-    the config, and a line for each field that the model or the data changed.
+    the config, and a line for each field that the model, data or run changed.
 
   Raises:
     UserError: a model of one unit has more than `model.parameters`.
@@ -100,13 +100,13 @@ def resolve(config: Config, facts: Facts) -> tuple[Config, list[str]]:
       )
     )
   config_lib.expand(config)
+  lines = []
   if facts.run is not None:
-    _take_from_run(config, facts.run)
+    lines += _take_from_run(config, facts.run)
   if facts.machine is not None:
     _share_cores(config, facts.machine)
   if facts.log_format is not None:
     config.data.log_format = facts.log_format
-  lines = []
   if facts.parameters is not None and config.model.parameters:
     lines += _fit_to_budget(config, facts.parameters)
   if facts.epoch is not None and config.train.fit_to_data:
@@ -179,7 +179,7 @@ def _share_cores(config: Config, machine: Machine):
     train.cpu_devices = 2 if small and not few and cores > 1 else 1
 
 
-def _take_from_run(config: Config, run: dict[str, Any]):
+def _take_from_run(config: Config, run: dict[str, Any]) -> Iterator[str]:
   """Takes the fields that `resolve` has set for the run in the workdir."""
   fields = flat(config)
   wanted = config.model.parameters
@@ -193,6 +193,11 @@ def _take_from_run(config: Config, run: dict[str, Any]):
     for name in ADAPTED:
       if None not in (fields[name], run[name]) and run[name] < fields[name]:
         names.append(name)
+        if any(fields[limit] != run[limit] for limit in config_lib.LIMITS):
+          yield (
+            f"{name}={run[name]} is that of the run's first length, not"
+            f" {fields[name]}; for the whole recipe, name another --workdir"
+          )
   for name in names:
     set_field(config, name, run[name])
 
@@ -276,7 +281,8 @@ def _adapt_to_length(config: Config, steps_per_epoch: int) -> Iterator[str]:
     value = flat(config)[name]
     if value is not None and limit < value:
       set_field(config, name, limit)
-      yield (
-        f"for only {counted(total, 'step')}, {effect.format(limit, value)}"
-        f" ({name}; train.adapt_to_length)"
-      )
+      if limit < total:  # Else the end is evaluated, as without a limit.
+        yield (
+          f"for only {counted(total, 'step')}, {effect.format(limit, value)}"
+          f" ({name}; train.adapt_to_length)"
+        )

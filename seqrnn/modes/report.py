@@ -36,6 +36,7 @@ SECTIONS: dict[str, Callable[[Subject], list[Section]]] = {
   "writing": language.writing,
 }
 _PLAYGROUND = "playground.html"
+_PRINTED = "run", "state", "step", "validation loss"
 
 
 def run(
@@ -53,9 +54,11 @@ def run(
     workdirs = [Path(part) for part in str(workdir).split(",")]
     path, table = gathering.write_comparison(workdirs)
     head, *rows = table
-    printed = Table(*head, box=box.SIMPLE)
+    # The page has all columns.
+    shown = [i for i, name in enumerate(head) if name in _PRINTED]
+    printed = Table(*(head[i] for i in shown), box=box.SIMPLE)
     for row in rows:
-      printed.add_row(*row)
+      printed.add_row(*(row[i] for i in shown))
     make_console().print(printed)
     print(path)
     return path

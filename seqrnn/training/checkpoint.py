@@ -108,7 +108,7 @@ def read_position(folder: Path) -> Position:
   if (
     str(position.step) != folder.name
     or any(type(n) is not int or not 0 <= n < 2**32 for n in counts.values())
-    or type(best) not in (int, float)
+    or type(best) is not float
     or math.isnan(best)
   ):
     raise UserError(f"{path}: {content} is not valid in this checkpoint")

@@ -176,7 +176,7 @@ def test_the_command_writes_a_card(tmp_path, capsys):
   for part in (
     "- terms: terms of the LDC for the Penn Treebank: research",
     "- test loss: 1.2346\n",
-    "parameters of step\n7.\n",
+    "those of step 7.\n",
     "\nmodel.dropout: 0.0 -> 0.25\n",
   ):
     assert part in card, part

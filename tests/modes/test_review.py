@@ -13,7 +13,13 @@ from seqrnn.data import splits, vocabulary
 from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.secrets import Redaction
 from seqrnn.errors import UserError
-from seqrnn.logs.detect import answers, calibration, deployed, evaluation
+from seqrnn.logs.detect import (
+  answers,
+  calibration,
+  deployed,
+  evaluation,
+  inputs,
+)
 from seqrnn.logs.detect.findings import find_anomalies
 from seqrnn.logs.follow import alarms
 from seqrnn.modes import detect, review
@@ -308,14 +314,13 @@ def test_a_review_has_the_settings_of_the_last_detection(run):
   assert {name: config.detect[name] for name in fields} == fields
   # A follower refuses a detector that was changed.
   path = workdir / "detect/deployed.npz"
-  with np.load(path) as file:
-    arrays = dict(file)
+  arrays = inputs.load_arrays(path)
   record = json.loads(str(arrays["record"]))
   settings = record["settings"]
   for changes in (
     {"settings": settings | {"rate": 2.0}},
     {"members": [["../other", 1]] * 2},
   ):
-    np.savez(path, **{**arrays, "record": json.dumps(record | changes)})
+    inputs.save_arrays(path, arrays | {"record": json.dumps(record | changes)})
     with pytest.raises(UserError, match="run --mode=detect again"):
       deployed.restore(build, config, workdir)

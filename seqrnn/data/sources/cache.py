@@ -1,8 +1,8 @@
 """Large corpora on disk: read once, then memory-mapped by every run.
 
-A folder of the user's cache has a corpus: a .npy file for each array, and a
-pickle of all else. The folder's name is a hash of the files, of the settings
-and of the code that reads them.
+A folder of the user's cache has a corpus: a .npy file for each array, a pickle
+of all else, and their checksums. The folder's name is a hash of the files, of
+the settings and of the code that reads them.
 """
 
 import functools
@@ -29,11 +29,12 @@ LARGE = 32 * 2**20  # Bytes of the smallest corpus that is written to disk.
 _UNPACKED = 10  # Bytes of a text that are packed to one.
 _OPEN = 2  # Corpora that a process keeps: a run reads the same several times.
 _opened: dict[str, Corpus] = {}  # By their keys.
-# Of classes that a corpus consists of, and of what NumPy makes arrays with.
+# Classes that a corpus consists of, and what NumPy makes arrays with.
 _NAMES = {
   *("Corpus", "Cuts", "Names", "Texts", "Stored"),
   *("ndarray", "dtype", "scalar", "_frombuffer", "_reconstruct"),
 }
+_MODULES = ("seqrnn.data.", "numpy")
 
 # A corpus, and the lines about it for stderr.
 Reading = tuple[Corpus, list[str]]
@@ -145,6 +146,10 @@ def _save(folder: Path, reading: Reading):
       content_N = np.frombuffer(column.raw(), np.uint8)
       np.save(temporary / f"{number}.npy", content_N)
     (temporary / "corpus.pickle").write_bytes(content)
+    written = sorted(temporary.iterdir())
+    files.write_sums(
+      temporary, ((files.checksum_of(path), path.name) for path in written)
+    )
     shutil.rmtree(folder, ignore_errors=True)  # A damaged one.
     temporary.rename(folder)
   finally:
@@ -156,7 +161,7 @@ class _Unpickler(pickle.Unpickler):
 
   def find_class(self, module: str, name: str) -> Any:
     """The class or the function of NumPy of this name."""
-    if name not in _NAMES:
+    if name not in _NAMES or not module.startswith(_MODULES):
       raise pickle.UnpicklingError(f"{module}.{name}")
     return super().find_class(module, name)
 
@@ -170,8 +175,11 @@ def _load(folder: Path) -> Reading | None:
     for number in itertools.count()
   )
   try:
+    sums = files.read_sums(folder)
+    if not all(files.has_checksum(folder / name, sums[name]) for name in sums):
+      raise ValueError
     with (folder / "corpus.pickle").open("rb") as file:
       return _Unpickler(file, buffers=columns).load()
-  except Exception:  # A damaged pickle raises any type.
+  except Exception:  # A damaged file raises any type.
     report(f"{folder}: damaged, made again")
     return None

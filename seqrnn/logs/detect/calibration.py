@@ -50,7 +50,6 @@ from seqrnn.logs.detect.selection import (
   choose,
   select,
 )
-from seqrnn.runtime import files
 from seqrnn.runtime.console import console as make_console
 from seqrnn.training import train
 
@@ -137,9 +136,7 @@ def calibrate(
   )._replace(members=members)
   if arrays is None or detector.steps != steps:
     arrays = score_held_out(detector)
-    with files.atomic_write(path, "wb") as file:
-      arrays_and_text: dict[str, Any] = {**arrays, "rests_on": key}
-      np.savez_compressed(file, **arrays_and_text)
+    inputs.save_arrays(path, {**arrays, "rests_on": key})
   return detector, arrays
 
 

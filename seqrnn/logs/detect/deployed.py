@@ -26,7 +26,6 @@ from seqrnn.logs.detect.calibration import NormalScores
 from seqrnn.logs.detect.detector import Detector, load_detector
 from seqrnn.logs.detect.scores import BASELINES, Combination, combined_names
 from seqrnn.logs.detect.selection import UNANSWERED, Choice, Selection
-from seqrnn.runtime import files
 
 DEPLOYED = "deployed.npz"
 # Settings of `detect` that decide verdicts, beside the scores.
@@ -119,17 +118,15 @@ def write_deployed(
   arrays: dict[str, Any] = {
     f"calibration {n}": x for n, x in normal.arrays.items()
   }
-  with files.atomic_write(path, "wb") as file:
-    np.savez_compressed(
-      file,
-      record=json.dumps(record),
-      ids=once.ids,
-      lengths=np.diff(once.bounds),
-      begins=begins,
-      ends=ends,
-      counts=counts_KD.ravel(),
-      **arrays,
-    )
+  arrays |= {
+    "record": json.dumps(record),
+    "ids": once.ids,
+    "lengths": np.diff(once.bounds),
+    "begins": begins,
+    "ends": ends,
+    "counts": counts_KD.ravel(),
+  }
+  inputs.save_arrays(path, arrays)
 
 
 def _idle_times(

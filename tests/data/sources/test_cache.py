@@ -13,6 +13,7 @@ from seqrnn.data.read.columns import Changes, Texts
 from seqrnn.data.read.reading import Source
 from seqrnn.data.sources import cache, corpora
 from seqrnn.errors import UserError
+from seqrnn.runtime import files
 from tests.data.logs.test_logs import HEADER, settings
 from tests.data.read.test_encoding import plain
 
@@ -93,9 +94,13 @@ def test_a_corpus_is_as_it_was(tmp_path):
 
 
 def test_a_file_of_the_cache_runs_no_code(tmp_path, capsys):
-  (tmp_path / "corpus.pickle").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
-  assert cache._load(tmp_path) is None
-  assert "damaged" in capsys.readouterr().err
+  path = tmp_path / "corpus.pickle"
+  for content in (b"cos\nsystem\n(S'true'\ntR.", b"cthis\nscalar\n."):
+    path.write_bytes(content)
+    files.write_sums(tmp_path, [(files.checksum_of(path), path.name)])
+    assert cache._load(tmp_path) is None
+    shown = capsys.readouterr()
+    assert "damaged" in shown.err and not shown.out
 
 
 def test_it_is_encoded_once(folder, source, capsys):
@@ -136,6 +141,7 @@ def test_a_damaged_entry_is_encoded_anew(folder, source, capsys):
     for damage in (
       lambda path: path.unlink(),
       lambda path: path.write_bytes(path.read_bytes()[:-1]),
+      lambda path: path.write_bytes(b"x" + path.read_bytes()[1:]),
     ):
       damage(path)
       corpus, count = read(source)
