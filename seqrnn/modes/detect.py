@@ -1,6 +1,15 @@
 """detect: finds anomalous sessions and events, and evaluates the detection.
 
-Labels, if there are any, are used only to compute metrics.
+All modules are in logs/detect/:
+1. calibration.py trains the folds, and has the normal sessions scored that each
+   model has not seen (detector.py: the network's surprisals; scores.py: the
+   scores of a session, also those of the baselines).
+2. selection.py leaves out sessions that may be anomalous, and chooses scores.
+3. inputs.py reads the sessions to examine.
+4. findings.py has them scored, and `decide` compares them with the normal ones:
+   conformal.py makes p-values, `detect.rule` flags.
+5. tables.py writes the results, and deployed.py the detector for --follow.
+Labels, if there are any, are used only by evaluation.py, to compute metrics.
 """
 
 import json

@@ -203,8 +203,9 @@ def read_object(path: Path) -> dict[str, Any]:
 def save_arrays(path: Path, arrays: dict[str, Any]):
   """Writes an archive of arrays, with a checksum of all."""
   arrays = {name: np.asarray(array) for name, array in arrays.items()}
+  checked: dict[str, Any] = {**arrays, _CHECKSUM: _checksum(arrays)}
   with files.atomic_write(path, "wb") as file:
-    np.savez_compressed(file, **arrays, **{_CHECKSUM: _checksum(arrays)})
+    np.savez_compressed(file, **checked)
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:

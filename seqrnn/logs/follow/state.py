@@ -284,6 +284,9 @@ def damage(path: Path) -> Iterator[None]:
   except UserError:
     raise
   except Exception as error:  # As texts that are no UTF-8 may raise any.
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # Without its details.
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+      raise UserError(f"{path}: cannot be read or written: {error}") from None
     raise UserError(
       f"{path}: cannot be used: {error}; move the folder away to begin without"
       " it"
