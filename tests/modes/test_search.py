@@ -402,14 +402,14 @@ def test_workers_share_the_trials_and_one_may_be_killed(
       "search.trials": 3,
       "search.space": ("optimizer.learning_rate=log_uniform(1e-4, 1e-1)",),
       "search.pruning": "none",
-      "search.storage": url,
     },
   )
   (tmp_path / "c.json").write_bytes(config_lib.encoded(config))
   workdir, pipe = tmp_path / "s", subprocess.PIPE
   process = subprocess.Popen(
     [sys.executable, "-m", "seqrnn", f"--config={tmp_path / 'c.json'}"]
-    + ["--mode=search", f"--workdir={workdir}", "--config.search.workers=2"],
+    + ["--mode=search", f"--workdir={workdir}", "--config.search.workers=2"]
+    + [f"--config.search.storage={url or 'none'}"],  # No config.json has it.
     **{"cwd": ROOT, "stdout": pipe, "stderr": pipe, "text": True},
   )
   first = workdir / "trials" / "0000"
