@@ -11,6 +11,7 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 import optuna
+import sqlalchemy
 from optuna.storages import journal
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -140,7 +141,11 @@ def begin(
       with files.write_errors(workdir / "search.lock"):
         file.write(name.encode())
     try:
-      storage = url or journal.JournalStorage(_Journal(str(path), _Lock(path)))
+      if url is None:
+        storage = journal.JournalStorage(_Journal(str(path), _Lock(path)))
+      else:  # A pool would leave connections open.
+        options = {"poolclass": sqlalchemy.NullPool}
+        storage = optuna.storages.RDBStorage(url, options)
       study = optuna.create_study(
         storage=storage, study_name=name, pruner=pruner, load_if_exists=True
       )
