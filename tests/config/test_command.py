@@ -138,7 +138,7 @@ def test_a_workdir_names_no_place_to_write_to(here, monkeypatch, capfd):
   monkeypatch.setenv("HOME", str(here))
   written = {n for n, place in config_lib.PLACES.items() if place == WRITTEN}
   fields = {
-    "format": 1,
+    "format": 2,
     "data": {"source": "files", "path": "~/corpus"},
     "detect": {"input": "log", "output": "o", "port": "1"},
     "search": {"storage": "sqlite:///password"},

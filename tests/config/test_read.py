@@ -113,11 +113,11 @@ def test_a_run_of_another_format_is_refused(config, tmp_path):
   path = tmp_path / "config.json"
   path.write_bytes(config_lib.encoded(config))
   assert config_lib.read_run(tmp_path) == config
-  for number in (None, 2, True):
+  for number in (None, 1, True):
     path.write_text(json.dumps({"format": number}))
     assert config_lib.read_config(path) == config  # A config of the user.
     assert message_of(config_lib.read_run, tmp_path).startswith(
-      f"{path}: format={number!r}: must be 1; another version of seqrnn wrote"
+      f"{path}: format={number!r}: must be 2; another version of seqrnn wrote"
     )
 
 
