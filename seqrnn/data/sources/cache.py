@@ -34,7 +34,7 @@ _NAMES = {
   *("Corpus", "Cuts", "Names", "Texts", "Stored"),
   *("ndarray", "dtype", "scalar", "_frombuffer", "_reconstruct"),
 }
-_MODULES = ("seqrnn.data.", "numpy")
+_MODULES = ("seqrnn.data.", "numpy.")  # And what is in them.
 
 # A corpus, and the lines about it for stderr.
 Reading = tuple[Corpus, list[str]]
@@ -161,7 +161,7 @@ class _Unpickler(pickle.Unpickler):
 
   def find_class(self, module: str, name: str) -> Any:
     """The class or the function of NumPy of this name."""
-    if name not in _NAMES or not module.startswith(_MODULES):
+    if name not in _NAMES or not f"{module}.".startswith(_MODULES):
       raise pickle.UnpicklingError(f"{module}.{name}")
     return super().find_class(module, name)
 
