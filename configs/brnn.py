@@ -15,12 +15,10 @@ Then: python run.py --workdir=runs/brnn --mode=predict \
   --config.predict.text='impo_t sys, _s'
 """
 
-import ml_collections
-
 from seqrnn.configs import base
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config():
   """Returns the config of this recipe."""
   config = base.get_config()
   config.task = "gap_model"

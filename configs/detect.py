@@ -19,12 +19,10 @@ Command: python run.py --config=configs/detect.py
   then: python run.py --config=configs/detect.py --mode=detect
 """
 
-import ml_collections
-
 from seqrnn.configs import sessions
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config():
   """Returns the config of this recipe."""
   config = sessions.get_config()
   config.data.test_fraction = 0.2

@@ -14,12 +14,10 @@ Expected: test 1.78 bits an event, accuracy 60 %, after a minute on one core
 Command: python run.py --config=configs/events.py
 """
 
-import ml_collections
-
 from seqrnn.configs import base
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config():
   """Returns the config of this recipe."""
   config = base.get_config()
   data = config.data

@@ -22,12 +22,10 @@ Files may be compressed (.xz, .gz). For the original files of Maas et al.
 'aclImdb/train/[np]*/*.txt'.
 """
 
-import ml_collections
-
 from seqrnn.configs import base
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config():
   """Returns the config of this recipe."""
   config = base.get_config()
   config.task = "classification"

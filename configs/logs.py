@@ -18,12 +18,10 @@ file system, where a session is a block:
   data.log_session = r"(blk_-?\d+)"
 """
 
-import ml_collections
-
 from seqrnn.configs import base
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config():
   """Returns the config of this recipe."""
   config = base.get_config()
   data = config.data

@@ -15,12 +15,10 @@ Expected: see docs/results/odyssey.md; a trial takes 8 seconds on one core.
 Command: python run.py --config=configs/odyssey.py --mode=search
 """
 
-import ml_collections
-
 from seqrnn.configs import base
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config():
   """Returns the config of this recipe."""
   config = base.get_config()
   config.task = "polyphony"

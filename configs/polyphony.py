@@ -18,12 +18,10 @@ Then: python run.py --workdir=runs/polyphony --mode=sample \
   --config.sample.prime=0:16 --config.sample.length=64
 """
 
-import ml_collections
-
 from seqrnn.configs import base
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config():
   """Returns the config of this recipe."""
   config = base.get_config()
   config.task = "polyphony"

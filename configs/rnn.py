@@ -12,12 +12,10 @@ Then: python run.py --workdir=runs/rnn --mode=sample \
   --config.sample.temperature=0.5
 """
 
-import ml_collections
-
 from seqrnn.configs import base
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config():
   """Returns the config of this recipe."""
   config = base.get_config()
   config.data.stateful = True

@@ -12,12 +12,10 @@ core (Python 3.11.7, jax 0.10.1, seed 0).
 Command: python run.py --config=configs/sentences.py
 """
 
-import ml_collections
-
 from seqrnn.configs import classification
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config():
   """Returns the config of this recipe."""
   config = classification.get_config()
   config.data.unit = "word"

@@ -20,12 +20,10 @@ longer, reaches 1.78.
 Command: python run.py --config=configs/sessions.py
 """
 
-import ml_collections
-
 from seqrnn.configs import base
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config():
   """Returns the config of this recipe."""
   config = base.get_config()
   data = config.data

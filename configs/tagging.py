@@ -13,12 +13,10 @@ Then: python run.py --workdir=runs/tagging --mode=predict \
   --config.predict.text=tobeornottobe
 """
 
-import ml_collections
-
 from seqrnn.configs import base
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config():
   """Returns the config of this recipe."""
   config = base.get_config()
   config.task = "tagging"

@@ -12,12 +12,10 @@ Expected: test 2.27 bits a character, accuracy 59 %; 3 minutes on one core
 Command: python run.py --config=configs/text_generation.py
 """
 
-import ml_collections
-
 from seqrnn.configs import base
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config():
   """Returns the config of this recipe."""
   config = base.get_config()
   data = config.data

@@ -15,12 +15,10 @@ CoNLL-U:
 Command: python run.py --config=configs/ud_ewt.py
 """
 
-import ml_collections
-
 from seqrnn.configs import base
 
 
-def get_config() -> ml_collections.ConfigDict:
+def get_config():
   """Returns the config of this recipe."""
   config = base.get_config()
   config.task = "tagging"

@@ -129,8 +129,7 @@ class Run(NamedTuple):
 
   def _sampled(self, prime: str, settings: dict[str, Any]) -> Config:
     self._require("sample", "cannot sample")
-    fields = texts.fields({"prime": prime, **settings})
-    return self._changed("sample", fields)
+    return self._changed("sample", {"prime": prime, **settings})
 
   def follower(self, **settings: Any) -> "Follower":
     """Judges sessions whose events arrive one by one, as the last detection.
@@ -155,12 +154,7 @@ class Run(NamedTuple):
   def _changed(self, group: str, settings: dict[str, Any]) -> Config:
     config = copy.deepcopy(self.config)
     for name, value in settings.items():
-      fields, key = config_lib.locate(config, f"{group}.{name}")
-      try:
-        fields[key] = value
-      except TypeError:
-        wrong = config_lib.wrong_type(f"{group}.{name}", value)
-        raise UserError(wrong) from None
+      config_lib.override(config, f"{group}.{name}", value)
     config_lib.expand(config)
     config_lib.check(config)
     return config
@@ -239,7 +233,8 @@ class Run(NamedTuple):
       UserError: the task cannot fill gaps, or not these.
     """
     self._require("predict")
-    config = self._changed("predict", {"text": text, **settings})
+    config = self._changed("predict", settings)
+    config.predict.text = text
     question, _ = infill.parse_gaps(self.experiment, config)
     return infill.fill_gaps(self.experiment, self.params, question, config)
 

@@ -16,10 +16,10 @@ ROOMS = (
   ("seqrnn.training",),
   ("seqrnn.logs", "seqrnn.table"),
   ("seqrnn.searching", "seqrnn.reporting", "seqrnn.exporting"),
-  ("seqrnn.modes", "seqrnn.calls", "seqrnn.api"),
+  ("seqrnn.modes",),
   # The command line starts everything.
   ("seqrnn.configs", "seqrnn.experiments", "seqrnn.cli")
-  + ("seqrnn.__main__", "run"),
+  + ("seqrnn.api", "seqrnn.__main__", "run"),
 )
 # An import that runs back up: the names of cells are where cells are, and are
 # read when a config is checked.

@@ -181,35 +181,34 @@ def wrong_type(name: str, value: Any) -> str:
   return f"config.{name}={value!r}: {FIELDS[name].type_rule}"
 
 
-def locate(config: Config, name: str) -> tuple[Config, str]:
-  """Returns the group of a field and the field's key in the group.
+def set_field(config: Config, name: str, value: Any):
+  """Sets one field."""
+  group, _, key = name.rpartition(".")
+  (config[group] if group else config)[key] = value
+
+
+def converted(name: str, value: Any) -> Any:
+  """Returns a value of Python, or the text of a flag, in its field's type.
 
   Raises:
-    UserError: there is no such field, or the name is that of a group.
+    UserError: there is no such field, or the value is not of its type.
   """
   if name not in FIELDS:
     raise UserError(no_such_field(name))
-  group, _, key = name.rpartition(".")
-  return (config[group] if group else config), key
-
-
-def set_field(config: Config, name: str, value: Any):
-  """Sets one field."""
-  group, key = locate(config, name)
-  group[key] = value
-
-
-def override(config: Config, name: str, typed: str):
-  """Sets one field from a text, as a flag has it.
-
-  Raises:
-    UserError: there is no such field, or the text is not of its type.
-  """
-  locate(config, name)
+  field = FIELDS[name]
   try:
-    set_field(config, name, FIELDS[name].parse(typed))
-  except ValueError:
-    raise UserError(wrong_type(name, typed)) from None
+    if value is None or field.repeated:
+      return field.cast(value and tuple(value))
+    if field.rule.kind is str and isinstance(value, list | tuple):
+      value = json.dumps(value, default=lambda _: None)  # As rules refuse null.
+    return field.parse(text(value))
+  except (ValueError, TypeError):
+    raise UserError(wrong_type(name, value)) from None
+
+
+def override(config: Config, name: str, value: Any):
+  """Sets one field from a value, as `converted` reads it."""
+  set_field(config, name, converted(name, value))
 
 
 def text(value: Any) -> str:

@@ -4,7 +4,7 @@ import copy
 import json
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -48,18 +48,6 @@ class Sample(NamedTuple):
   temperature: float
   seed: int
   ended: str
-
-
-def fields(settings: dict[str, Any]) -> dict[str, Any]:
-  """Values of fields, of which one temperature or stop texts may be simpler."""
-  temperature, stop = settings.get("temperature"), settings.get("stop")
-  if isinstance(temperature, int | float):
-    settings = {**settings, "temperature": (float(temperature),)}
-  if isinstance(stop, list | tuple):
-    # The rule of the field refuses null.
-    listed = json.dumps(stop, default=lambda _: None)
-    settings = {**settings, "stop": listed}
-  return settings
 
 
 def prompts(path: str) -> list[tuple[str, str]]:

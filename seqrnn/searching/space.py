@@ -32,7 +32,7 @@ def parse_space(config: Config) -> Space:
   for text in config.search.space:
     name, _, form = (part.strip() for part in text.partition("="))
     try:
-      distribution = _distribution(config, name, form)
+      distribution = _distribution(name, form)
       if name in (other.removeprefix(_REST) for other in space):
         raise UserError(f"{name} stands in the space twice")
       if method == "grid" and not hasattr(distribution, "choices"):
@@ -52,15 +52,13 @@ def parse_space(config: Config) -> Space:
   return space
 
 
-def _distribution(config: Config, name: str, text: str) -> Any:
+def _distribution(name: str, text: str) -> Any:
   """Optuna's distribution of a field, from a text such as integer(1, 3)."""
   if name not in FIELDS or not name.startswith(config_lib.TRAINING):
     raise UserError(config_lib.no_such_field(name))
   if name in config_lib.CPU:
     raise UserError("must be none: a process has one value for all its trials")
-  trial = copy.deepcopy(config)
-  group, key = config_lib.locate(trial, name)
-  kind = group.get_type(key)
+  kind = FIELDS[name].rule.kind
   forms = [f"{form}(low, high)" for form in _RANGES.get(kind, ())]
   forms += ["choice(a, b, ...)", "grid(a, b, ...)"]
   form, _, parts = (part.strip() for part in text[:-1].partition("("))
@@ -69,8 +67,7 @@ def _distribution(config: Config, name: str, text: str) -> Any:
     raise UserError(f"must be {', '.join(forms[:-1])} or {forms[-1]}")
   values = []
   for part in parts.split(","):
-    config_lib.override(trial, name, part.strip())
-    values.append(value := group[key])
+    values.append(value := config_lib.converted(name, part.strip()))
     if form.startswith("one_minus") and value is not None:
       value = 1 - value
     if (rule := config_lib.broken(name, value)) is not None:
@@ -96,8 +93,7 @@ def trial_config(config: Config, values: dict[str, Any]) -> Config:
   for name, value in values.items():
     if name.startswith(_REST):
       name, value = name.removeprefix(_REST), 1 - value
-    group, key = config_lib.locate(config, name)
-    group[key] = value
+    config_lib.set_field(config, name, value)
   if search.method == "coarse" and not model.tied:
     model.parameters = None
     model.hidden_size = min(model.hidden_size, _COARSE_SIZE)

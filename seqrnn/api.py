@@ -1,0 +1,434 @@
+"""The Python API; `import seqrnn` has its names without importing it."""
+
+import importlib
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from ml_collections import ConfigDict
+
+from seqrnn import experiments
+from seqrnn.config import command, suggestions
+from seqrnn.config import read as config_lib
+from seqrnn.config.read import FIELDS, Config
+from seqrnn.config.resolve import this_machine
+from seqrnn.errors import Interrupted as Interrupted
+from seqrnn.errors import UserError as UserError
+from seqrnn.errors import visible
+from seqrnn.experiments import Run as Run
+from seqrnn.logs.detect import tables
+from seqrnn.logs.detect.findings import Findings
+from seqrnn.reporting import gathering
+from seqrnn.runtime import compiled, devices, files, launch
+from seqrnn.scoring.predictions import Prediction as Prediction
+from seqrnn.table import data_frame, read_csv_frame
+
+if TYPE_CHECKING:
+  import pandas as pd  # pyright: ignore[reportMissingImports]
+
+ConfigName = str | os.PathLike[str] | ConfigDict | None
+
+_THREADS = "PJRT_NPROC"  # The number of XLA's threads, for JAX.
+_LIMIT = 2**27  # Bytes of a table or a report.
+
+
+@dataclass(frozen=True)
+class Study:
+  """The result of a search.
+
+  Attributes:
+    workdir: the folder of the search. The workdir of trial 7 is trials/0007.
+    best: the values of the searched fields in the best trial.
+  """
+
+  workdir: Path
+  best: dict[str, Any]
+
+  @property
+  def trials(self) -> "pd.DataFrame":
+    """A row for each trial, as in trials.csv.
+
+    Its columns are `trial`, its number; `state`; `loss`, the lowest validation
+    loss in the unit of the task's loss; `evaluations`; `symbols`; `seconds`;
+    the fields that are searched; and `error`.
+    """
+    frame = read_csv_frame(self.workdir / "trials.csv", FIELDS.__contains__)
+    for name in FIELDS.keys() & set(frame.columns):
+      parse = FIELDS[name].parse
+      frame[name] = [
+        parse(x) if isinstance(x, str) else None for x in frame[name]
+      ]
+    return frame
+
+
+@dataclass(frozen=True)
+class Detection:
+  """The result of a detection; its tables are read when they are asked for.
+
+  Attributes:
+    workdir: the folder of the run; the tables are in its folder `detect`.
+    findings: scores and flags as arrays; of Spark's detection those of the
+      flagged sessions, or None if there are none.
+    by_spark: whether Spark has written the tables, as folders of files, which
+      are not read here.
+  """
+
+  workdir: Path
+  findings: Findings | None
+  by_spark: bool = False
+
+  @property
+  def sessions(self) -> "pd.DataFrame":
+    """A row for each session, as in sessions.csv."""
+    return self._table("sessions")
+
+  @property
+  def incidents(self) -> "pd.DataFrame":
+    """A row for each group of similar alarms, as in incidents.csv."""
+    return self._table("incidents")
+
+  @property
+  def events(self) -> "pd.DataFrame":
+    """A row for each event of the flagged sessions, as in events.csv.
+
+    `detect.events` selects the sessions.
+    """
+    return self._table("events")
+
+  @property
+  def report(self) -> dict[str, Any]:
+    """The content of report.json: data, thresholds, and metrics of labels."""
+    return files.read_json(self.workdir / "detect" / "report.json", _LIMIT)
+
+  def _table(self, name: str) -> "pd.DataFrame":
+    if self.by_spark:
+      raise UserError(
+        "config.detect.engine='spark': its tables are folders; read them with"
+        " Spark"
+      )
+    path = self.workdir / "detect" / f"{name}.csv"
+    return read_csv_frame(path, tables.is_text)
+
+  def __repr__(self) -> str:
+    summary = "no session flagged"
+    if self.findings is not None:
+      summary = tables.summary(self.findings)
+    return f"Detection({self.workdir}: {summary})"
+
+
+def load(workdir: str | os.PathLike[str], step: int | None = None) -> Run:
+  """Loads a trained run.
+
+  Example:
+    >>> run = seqrnn.load("runs/rnn")
+    >>> run.sample("import ", temperature=0.5, length=200)
+
+  Args:
+    workdir: the folder of the run.
+    step: of a checkpoint; None: the one of the lowest validation loss.
+
+  Raises:
+    UserError: nothing was trained there, a file is damaged, or this version
+      does not have a field of the run's config.
+  """
+  with errors_of_python():
+    return experiments.load(workdir, step)
+
+
+def train(
+  config: ConfigName = None,
+  workdir: str | os.PathLike[str] | None = None,
+  *,
+  verbose: bool = True,
+  **settings: Any,
+) -> Run:
+  """Trains or resumes a run, as `--mode=train` does.
+
+  The same call resumes a run that was stopped; that of a finished run loads it.
+  JAX starts once in a process: its number of CPU devices is that of the first
+  training, and affects the speed.
+
+  Example:
+    >>> run = seqrnn.train("rnn", hidden_size=256, epochs=1)
+    >>> run.metrics["validation_loss"].iloc[-1]
+    1.3912
+
+  Args:
+    config: the name or the path of a config, as for `--config`, or a
+      ConfigDict; None: that of the run in the workdir.
+    workdir: the folder of the run; None: `runs/`, then the name of the config
+      and of the settings.
+    verbose: whether to print the progress; warnings are printed on stderr.
+    **settings: fields of the config, such as `hidden_size=256`; where several
+      groups have a field, by its dotted name, `**{"optimizer.name": "adam"}`.
+
+  Returns:
+    the run, with the checkpoint of the lowest validation loss.
+
+  Raises:
+    UserError: a setting is not valid, the workdir holds another run or is in
+      use, or training fails; the message is one line.
+    Interrupted: SIGINT (Ctrl-C, or a notebook's stop button) or SIGTERM was
+      received; a checkpoint was saved.
+  """
+  _, _, folder = call("train", config, workdir, settings, verbose)
+  return experiments.load(folder)
+
+
+def search(
+  config: ConfigName = None,
+  workdir: str | os.PathLike[str] | None = None,
+  *,
+  verbose: bool = True,
+  **settings: Any,
+) -> Study:
+  """Searches hyperparameters, as `--mode=search` does.
+
+  In a script, call it below `if __name__ == "__main__":`, because the workers
+  (`search.workers`) import the script. With a GPU or TPU, this process trains
+  one trial after the other; on the command line, each GPU has a worker.
+
+  Example:
+    >>> study = seqrnn.search("rnn", trials=10)
+    >>> study.trials.sort_values("loss")
+    >>> study.best
+    {'optimizer.learning_rate': 0.0131}
+
+  Args:
+    config: as of `train`.
+    workdir: as of `train`.
+    verbose: as of `train`.
+    **settings: as of `train`.
+
+  Returns:
+    the trials, and the values of the best one.
+
+  Raises:
+    UserError: a setting is not valid, the packages optuna and scikit-learn are
+      missing, the workdir holds another search, or no trial has finished.
+    Interrupted: as `train`; the same call resumes the search.
+  """
+  best, _, folder = call("search", config, workdir, settings, verbose)
+  return Study(folder, best)
+
+
+def detect(
+  config: ConfigName = None,
+  workdir: str | os.PathLike[str] | None = None,
+  *,
+  verbose: bool = True,
+  **settings: Any,
+) -> Detection:
+  """Finds anomalous sessions with a trained run, as `--mode=detect` does.
+
+  Example:
+    >>> detection = seqrnn.detect(workdir="runs/logs", **{"detect.rate": 0.001})
+    >>> detection.incidents[["severity", "sessions", "event"]]
+
+  Args:
+    config: as of `train`.
+    workdir: the folder of the run; None: as of `train`.
+    verbose: as of `train`.
+    **settings: as of `train`.
+
+  Returns:
+    the tables of the detection, p-values from 0 to 1 and surprisals in nats.
+
+  Raises:
+    UserError: a setting is not valid, there is no run, its task cannot detect,
+      or a detection of the run is in progress.
+  """
+  findings, resolved, folder = call(
+    "detect", config, workdir, settings, verbose
+  )
+  return Detection(folder, findings, resolved.detect.engine == "spark")
+
+
+def export(
+  workdir: str | os.PathLike[str], format: str = "safetensors", **settings: Any
+) -> Path:
+  """Writes a trained run for PyTorch or ONNX, as `--mode=export` does.
+
+  Example:
+    >>> seqrnn.export("runs/rnn", "onnx")
+    PosixPath('runs/rnn/export/model.onnx')
+
+  Args:
+    workdir: the folder of the run.
+    format: safetensors or onnx.
+    **settings: as of `train`.
+
+  Returns:
+    the path of the file; its folder has the vocabulary and a model card, too.
+
+  Raises:
+    UserError: there is no run, the format has no place for a part of the model,
+      or a package is missing.
+  """
+  settings = {"export.format": format, **settings}
+  path, _, _ = call("export", None, workdir, settings, verbose=False)
+  return path
+
+
+def from_export(
+  folder: str | os.PathLike[str], workdir: str | os.PathLike[str]
+) -> Run:
+  """Makes a run of the files of an export, the inverse of `export`.
+
+  The parameters are the same to the bit. The run has all modes, but it is not
+  trained further, as an export has no state of an optimizer.
+
+  Example:
+    >>> run = seqrnn.from_export("runs/rnn/export", "runs/again")
+
+  Args:
+    folder: holds model.safetensors, vocabulary.json and config.json.
+    workdir: the folder of the run, which must not hold one.
+
+  Raises:
+    UserError: a file cannot be read, or the tensors are not those of the model
+      of config.json.
+  """
+  from seqrnn.exporting.tensors import make_run
+
+  source, target = (Path(os.path.expanduser(x)) for x in (folder, workdir))
+  make_run(experiments.build, source, target)
+  return experiments.load(target)
+
+
+def runs(*paths: str | os.PathLike[str]) -> "pd.DataFrame":
+  """Gathers runs in a table, a row for each.
+
+  Its columns are `run`, the name; the fields of the config that differ between
+  the runs, by their dotted names; `state`: finished, or the step of the last
+  checkpoint; `step`, of the evaluation with the lowest validation loss; and the
+  figures of that evaluation: `train_loss`, `validation_loss`, accuracies and so
+  on, and `test_loss` and so on if `--mode=evaluate` has evaluated that
+  checkpoint. `--mode=report` of several workdirs prints this table.
+
+  Example:
+    >>> seqrnn.runs("runs/rnn*").sort_values("validation_loss")
+
+  Args:
+    *paths: workdirs, and patterns of workdirs such as `runs/*`; the workdir of
+      a search stands for its trials; without a path, `runs/*`.
+
+  Raises:
+    UserError: a path has no run, a pattern matches none, or a run is damaged.
+  """
+  workdirs = gathering.find_workdirs(paths or ("runs/*",))
+  return data_frame(gathering.gather(workdirs))
+
+
+def call(
+  mode: str,
+  config: ConfigName,
+  workdir: str | os.PathLike[str] | None,
+  settings: Mapping[str, Any],
+  verbose: bool,
+) -> tuple[Any, Config, Path]:
+  """Runs a mode as the command line does.
+
+  Args:
+    mode: the name of the mode.
+    config: as --config; or a ConfigDict, which has no name for a workdir.
+    workdir: as --workdir.
+    settings: fields that override those of the config, by their names; the
+      last part is enough if only one group has it.
+    verbose: whether the mode prints to stdout.
+
+  Returns:
+    what the mode returns, and the config and the workdir it has used.
+
+  Raises:
+    UserError: as on the command line, in one line.
+    Interrupted: SIGINT or SIGTERM was received.
+  """
+  if getattr(multiprocessing.current_process(), "_inheriting", False):
+    sys.exit(
+      "error: a worker of a search imports this script; put the calls of seqrnn"
+      ' below `if __name__ == "__main__":`'
+    )
+  before = os.environ.get(_THREADS)
+  try:
+    with errors_of_python(), open(os.devnull, "w") as nowhere:
+      resolved, folder = _resolve(mode, config, workdir, settings)
+      _start(resolved, mode)
+      with redirect_stdout(sys.stdout if verbose else nowhere):
+        module = importlib.import_module(f"seqrnn.modes.{mode}")
+        result = module.run(experiments.build, resolved, folder)
+        return result, resolved, folder
+  finally:
+    if before is None:
+      os.environ.pop(_THREADS, None)
+
+
+@contextmanager
+def errors_of_python() -> Iterator[None]:
+  """Makes a UserError of every error that the command line prints in a line."""
+  try:
+    yield
+  except Exception as error:
+    line = launch.user_message(error)
+    if line is None or isinstance(error, UserError):
+      raise
+    raise UserError(line) from error
+
+
+def _resolve(
+  mode: str,
+  config: ConfigName,
+  workdir: str | os.PathLike[str] | None,
+  settings: Mapping[str, Any],
+) -> tuple[Config, Path]:
+  """Returns the config and the workdir, as the command line resolves them."""
+  if isinstance(config, ConfigDict) and workdir is None:
+    raise UserError("workdir: is missing; a ConfigDict has no name for one")
+  try:
+    if config is not None and not isinstance(config, ConfigDict):
+      config = os.fspath(config)
+    folder = None if workdir is None else os.fspath(workdir)
+  except TypeError:
+    raise UserError(
+      f"{config=}, {workdir=}: must be names or paths; config may be a"
+      " ConfigDict; fields are keyword arguments, as epochs=3"
+    ) from None
+  request: Any = SimpleNamespace(
+    config=config, workdir=folder, mode=mode, follow=False, process_id=None
+  )
+  overrides = {}
+  for name, value in settings.items():
+    names = suggestions.with_last_part(name, FIELDS)
+    if name not in FIELDS and len(names) > 1:
+      raise UserError(
+        f"{name}={value!r}: several groups have this field, {', '.join(names)};"
+        f' name one: **{{"{names[0]}": {value!r}}}'
+      )
+    full = name if name in FIELDS or not names else names[0]
+    overrides[full] = config_lib.converted(full, value)
+  return command.resolve(request, overrides, this_machine(mode))
+
+
+def _start(config: Config, mode: str):
+  """Starts JAX, unless this process has; sets the number of CPU devices."""
+  import jax
+
+  threads = config.train.cpu_threads
+  several = mode == "search" and config.search.workers > 1
+  with suppress(RuntimeError):  # JAX has started, and keeps its devices.
+    launch.configure_device(
+      config.train.cpu_devices, None if several else threads
+    )
+  compiled.enable_in_process()
+  for line in devices.start(named=mode == "train"):
+    print(visible(line), file=sys.stderr)
+  if several and threads is not None:  # Of the workers, not of this process.
+    os.environ.setdefault(_THREADS, str(threads))
+  if jax.default_backend() == "cpu":
+    config.train.cpu_devices = jax.local_device_count()
