@@ -31,13 +31,13 @@ PLAN = {
 UNFINISHED = "checkpoints/*.orbax-checkpoint-tmp"
 # Faults at exact places, each in another life of the same training. A life
 # begins at the newest checkpoint, so a small count is reached in each. A table
-# is replaced only after a kill between its row and the checkpoint.
+# is replaced only after a kill between its row and the checkpoint: `timing`.
 FAULTS = """
 KILL restore 1, TERM restore 1, INT replace-config.json 1,
 KILL replace-vocabulary.json 1, KILL replace-config.json 1, KILL header 1,
 KILL title 1, KILL steps 7, TERM steps 1, INT evaluation 2, KILL rows 1,
-KILL timing 1, TERM rows 1, KILL evaluation 2, KILL row 1, TERM orbax 1,
-KILL save 1, KILL orbax 1, KILL replace-metrics.csv 1, KILL sums 1,
+KILL timing 1, KILL replace-metrics.csv 1, TERM rows 1, KILL evaluation 2,
+KILL row 1, TERM orbax 1, KILL save 1, KILL orbax 1, KILL sums 1,
 INT rename 1, KILL rename 1, KILL remove 1
 """
 
