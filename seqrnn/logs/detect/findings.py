@@ -280,7 +280,7 @@ def group_incidents(findings: Findings) -> list[Incident]:
   order = order[np.argsort(-decision.severity[order], kind="stable")]
   incidents: list[Incident] = []
   for d in order[decision.flags[order]].tolist():
-    kinds = surprising_events(findings, d)
+    kinds = surprising_events(findings, d, int(findings.distinct.first[d]))
     for one in incidents:
       if belongs_to_incident(kinds, one.event, one.kinds):
         one.members.append(d)
@@ -311,12 +311,12 @@ def belongs_to_incident(
   return common and event in surprising
 
 
-def surprising_events(findings: Findings, d: int) -> frozenset[str]:
-  """The names of the surprising events of a session."""
+def surprising_events(findings: Findings, d: int, j: int) -> frozenset[str]:
+  """The names of the surprising events of session j, which equals d."""
   nll = findings.scored.nll[findings.scored.events(d)]
   if findings.scored.short[d] or not len(nll):
     return frozenset(["<short>" if findings.scored.short[d] else "<empty>"])
-  names = findings.events(int(findings.distinct.first[d]), d, 0, len(nll))
+  names = findings.events(j, d, 0, len(nll))
   return frozenset(names[n] for n in surprising_positions(nll))
 
 

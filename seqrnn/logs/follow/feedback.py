@@ -25,6 +25,7 @@ from seqrnn.logs.detect.answers import NAME, WORDS, Answers, ByKind
 from seqrnn.logs.detect.detector import Detector
 from seqrnn.logs.follow import state
 from seqrnn.logs.follow.alarms import Kind
+from seqrnn.logs.follow.verdicts import sessions_of
 from seqrnn.runtime import files
 
 EXAMPLES = "alarms.json"
@@ -140,14 +141,9 @@ def collect(
 
 def _sessions(kinds: Sequence[Kind], names: Vocabulary) -> Sessions:
   """The sessions of the examples."""
-  ids = [names.encode(kind.symbols) for kind in kinds]
-  return Sessions(
-    np.concatenate([np.zeros(0, np.int32), *ids]),
-    np.cumsum([0, *map(len, ids)]),
-    [""] * len(ids),
-    begins=np.ones(len(ids), bool),
-    ends=np.array([kind.whole for kind in kinds], bool),
-  )
+  symbols = [kind.symbols for kind in kinds]
+  begins = [True] * len(kinds)
+  return sessions_of(symbols, begins, [kind.whole for kind in kinds], names)
 
 
 def _rows(

@@ -10,7 +10,6 @@ count as the least anomalous ones.
 
 import math
 import sys
-from array import array
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -31,8 +30,8 @@ from seqrnn.logs.follow.open_sessions import (
   Waiting,
 )
 from seqrnn.logs.follow.state import Change
-from seqrnn.logs.follow.stepping import Scored, Stepper
-from seqrnn.logs.follow.verdicts import Judge, Verdict
+from seqrnn.logs.follow.stepping import Stepper
+from seqrnn.logs.follow.verdicts import Bound, Judge, Verdict
 
 _LONGEST = 2**16  # Events of a session; a longer one is judged in parts.
 _STATES = 2**28  # Bytes of models' states that are kept.
@@ -96,9 +95,8 @@ class Follower:
     encode = deployed.detector.names.encode
     self._id = lru_cache(_ENCODED)(lambda symbol: int(encode([symbol])[0]))
     self._steps: list[Step] = []  # Before anything is computed.
-    # What the models have computed, for the sessions of the last events: their
-    # state, and the surprisals of the events that they have read.
-    self._read: dict[OpenSession, tuple[np.ndarray, array]] = {}
+    # Of the sessions of the last events, the models' state after so many.
+    self._read: dict[OpenSession, tuple[np.ndarray, int]] = {}
     self._most_read = _STATES // self._stepper.begin_S.nbytes
 
   def warm(self):
@@ -170,7 +168,7 @@ class Follower:
 
   def _end(self, session: OpenSession, ends: bool, phase: str = CLOSED):
     self._waiting.close(session, phase)
-    self._steps.append(Step(session, len(session.ids), self.now, ends))
+    self._steps.append(Step(session, len(session.symbols), self.now, ends))
 
   def _append(self, event: Event, symbol: str):
     """Adds an event to its session, which may be new."""
@@ -182,11 +180,11 @@ class Follower:
           self._end(before, ends=True)
       session = OpenSession(name, self._is_begin(symbol, event.time))
     time = math.nan if event.time is None else event.time
-    session.append(symbol, self._id(symbol), time, event.line or 0)
+    session.append(symbol, time, event.line or 0)
     clock = self._clock if self._by == "seconds" else self._lines
     waiting.touch(session, clock.now)
-    self._steps.append(Step(session, len(session.ids), self.now))
-    if len(session.ids) >= _LONGEST:
+    self._steps.append(Step(session, len(session.symbols), self.now))
+    if len(session.symbols) >= _LONGEST:
       self._end(session, ends=False)
     while len(waiting.open) > self._most:
       self._end(next(iter(waiting.open.values())), ends=False)
@@ -203,62 +201,66 @@ class Follower:
   def _outcome(self, not_open: list[Event]) -> Outcome:
     """Computes all that the models compute, and the verdicts."""
     steps, self._steps = self._steps, []
-    arrived = (step.session for step in steps if step.ends is None)
-    scores = self._score(dict.fromkeys(arrived))
-    events = [scores.get((x.session, x.size, x.ends)) for x in steps]
-    scored = [event for event in events if event]
-    bounds = iter(self._judge.bounds(scored) if scored else ())
-    ended = [step for step in steps if step.ends is not None]
-    finals = iter(self._judge.finals(ended))
-    verdicts, unknown = [], 0
-    for step, event in zip(steps, events, strict=True):
-      session, size, verdict = step.session, step.size, None
-      if step.ends is not None:
-        verdict = next(finals)
-      else:
-        unknown += session.ids[size - 1] == UNKNOWN
-      if event:
-        bound = next(bounds)
-        if bound and bound[0].severity[bound[1]] > session.severity:
-          nats = np.array(self._read[session][1][:size])
-          verdict = self._judge.running(step, event, nats, bound)
-      if verdict:
-        verdicts.append(
-          verdict._replace(now=step.now, earlier=session.severity)
+    new = [step for step in steps if step.ends is None]
+    bounds = self._bounds(dict.fromkeys(step.session for step in new))
+    judged: list[tuple[Step, Bound | None]] = []
+    severity: dict[OpenSession, int] = {}  # Of running verdicts.
+    for step in steps:
+      bound, session = None, step.session
+      if step.ends is None:
+        bound = bounds.get((session, step.size))
+        before = severity.get(session, session.severity)
+        if bound is None or bound.severity <= before:
+          continue
+        severity[session] = bound.severity
+      judged.append((step, bound))
+    verdicts = []
+    results = self._judge.verdicts([step for step, _ in judged])
+    for (step, bound), verdict in zip(judged, results, strict=True):
+      session = step.session
+      if bound:
+        if bound.severity <= session.severity:  # By its verdict before this.
+          continue
+        verdict = verdict._replace(
+          **bound._asdict(), flagged_events=0, scores_K=()
         )
-        session.severity = max(session.severity, verdict.severity)
-    for step in ended:
-      if step.session.phase != OPEN:
-        self._read.pop(step.session, None)
+      verdicts.append(verdict._replace(now=step.now, earlier=session.severity))
+      session.severity = max(session.severity, verdict.severity)
+      if session.phase != OPEN:
+        self._read.pop(session, None)
     while len(self._read) > self._most_read:
       del self._read[next(iter(self._read))]
-    return Outcome(verdicts, unknown, not_open)
+    ids = (self._id(step.session.symbols[step.size - 1]) for step in new)
+    return Outcome(verdicts, sum(id == UNKNOWN for id in ids), not_open)
 
-  def _score(
+  def _bounds(
     self, sessions: Iterable[OpenSession]
-  ) -> dict[tuple[OpenSession, int, bool | None], Scored]:
-    """The scores of all events that the models have not read.
+  ) -> dict[tuple[OpenSession, int], Bound]:
+    """The bounds after all events that the models have not read.
 
     Their keys are the session, and its number of events up to each.
     """
-    unread, pairs = [], []
+    keys, unread = [], []
     for session in sessions:
-      cut = array("f", [0.0] * (not session.begins))  # It is not scored.
-      begin = self._stepper.begin_S, cut
-      state_S, nats = self._read.setdefault(session, begin)
-      before = session.ids[len(nats) - 1] if nats else BEGIN
-      if len(session.ids) > len(nats):
-        unread.append(session)
-        pairs.append((state_S, [before, *session.ids[len(nats) :]]))
-    scores: dict[tuple[OpenSession, int, bool | None], Scored] = {}
-    results = zip(unread, self._stepper.read(pairs), strict=True)
-    for session, (state_S, events) in results:
-      _, nats = self._read.pop(session)
-      for size, event in enumerate(events, len(nats) + 1):
-        scores[session, size, None] = event
-      nats.extend(event.nats[0] for event in events)
-      self._read[session] = state_S, nats
-    return scores
+      # The first event of a session without its begin is not scored.
+      begin = self._stepper.begin_S, int(not session.begins)
+      state_S, count = self._read.pop(session, begin)
+      ids = [*map(self._id, session.symbols[max(count - 1, 0) :])]
+      ids = ids if count else [BEGIN, *ids]
+      if len(ids) > 1:
+        keys.append((session, count))
+        unread.append((state_S, ids))
+    events, scores = [], []
+    results = zip(keys, self._stepper.read(unread), strict=True)
+    for (session, count), (state_S, scores_T3X) in results:
+      size = len(session.symbols)
+      self._read[session] = state_S, size
+      events += [(session, n) for n in range(count + 1, size + 1)]
+      scores.append(scores_T3X)
+    if not events:
+      return {}
+    bounds = self._judge.bounds(np.concatenate(scores))
+    return dict(zip(events, bounds, strict=True))
 
   def facts(self) -> dict[str, Any]:
     """All that `restore` needs besides sessions, as JSON."""
@@ -275,7 +277,7 @@ class Follower:
         header = [getattr(session, name) for name in _STORED]
         columns = [[*getattr(session, name)[first:]] for name in _COLUMNS]
         yield "sessions", number, first, [header, columns]
-        session.saved = len(session.ids)
+        session.saved = len(session.symbols)
       elif first:
         yield "sessions", number, 0, None
     self._waiting.changed.clear()
@@ -313,4 +315,3 @@ class Follower:
     self._waiting = waiting
     for session in waiting.sessions:
       session.symbols = [*map(sys.intern, session.symbols)]
-      session.ids = array("i", map(self._id, session.symbols))

@@ -111,7 +111,6 @@ class OpenSession:
     deadline: the event time after which its silence has ended it.
     waits: the earliest time in the heap of deadlines at which it is looked at.
     symbols: its events as read.
-    ids: of the vocabulary.
     times: of the events, in seconds; NaN: unknown.
     lines: of the events; 0: unknown.
   """
@@ -127,14 +126,12 @@ class OpenSession:
   deadline: float = math.inf
   waits: float = math.inf
   symbols: list[str] = field(default_factory=list)
-  ids: array = field(default_factory=partial(array, "i"))
   times: array = field(default_factory=partial(array, "d"))
   lines: array = field(default_factory=partial(array, "q"))
 
-  def append(self, symbol: str, id: int, time: float, line: int):
+  def append(self, symbol: str, time: float, line: int):
     """Adds an event."""
     self.symbols.append(symbol)
-    self.ids.append(id)
     self.times.append(time)
     self.lines.append(line)
 

@@ -6,7 +6,7 @@ events but the last.
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,32 +34,15 @@ _LOGITS = 2**22  # Of a compiled call, at most.
 Unread = tuple[np.ndarray, Sequence[int]]
 
 
-class Scored(NamedTuple):
-  """The scores of an event, by the mean prediction and by each of K models.
-
-  Attributes:
-    rank: 1 plus the number of events that are likelier by the mean.
-    nats: surprisals [1 + K].
-    highest: the highest surprisals of the session so far [1 + K].
-    unknown: the numbers of events of the session so far that are not in the
-      vocabulary, and that each model has not seen in training [1 + K].
-  """
-
-  rank: int
-  nats: list[float]
-  highest: list[float]
-  unknown: list[float]
-
-
 @lru_cache(CACHED_FUNCTIONS)
 def advancer(
   decoder: Decoder, count: int, mesh: Mesh
-) -> tuple[np.ndarray, Callable[..., tuple[jax.Array, tuple[jax.Array, ...]]]]:
+) -> tuple[np.ndarray, Callable[..., tuple[jax.Array, jax.Array]]]:
   """The state at the begin of a session, and a jitted function.
 
-  The function is models, states_BS, ids_BT, sizes_B -> states_BS, scores; the
-  scores are those of `Scored`, [B, T - 1, ...]. Row b reads the first
-  sizes_B[b] of the events after its first one, which is the event before.
+  The function is models, states_BS, ids_BT, sizes_B -> states_BS, scores_BT3X
+  of T - 1 events. Row b reads the first sizes_B[b] of the events after its
+  first one, which is the event before.
 
   Args:
     decoder: of the models.
@@ -104,7 +87,7 @@ def advancer(
     unknown_BTX = unknown_BX[:, None] + unknown_BTX
     states = carry, highest_BTX[:, -1], unknown_BTX[:, -1]
     states_BS = jax.vmap(lambda x: ravel_pytree(x)[0])(states)
-    return states_BS, (values["rank"], nats_BTX, highest_BTX, unknown_BTX)
+    return states_BS, jnp.stack([nats_BTX, highest_BTX, unknown_BTX], axis=2)
 
   return np.array(start_S), advance
 
@@ -137,7 +120,7 @@ class Stepper:
 
   def read(
     self, sessions: Sequence[Unread]
-  ) -> list[tuple[np.ndarray, list[Scored]]]:
+  ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Reads events of several sessions.
 
     Args:
@@ -145,10 +128,14 @@ class Stepper:
         there is at least one.
 
     Returns:
-      of each the state after its events, and the scores of these.
+      of each the state after its events, and scores_T3X of its T events, by the
+      mean prediction and by each of K models, X = 1 + K: their surprisals in
+      nats; the highest surprisals of the session so far; and the numbers of its
+      events so far that are not in the vocabulary, or that the model has not
+      seen in training.
     """
     order = sorted(range(len(sessions)), key=lambda n: len(sessions[n][1]))
-    results: dict[int, tuple[np.ndarray, list[Scored]]] = {}
+    results: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     for first in range(0, len(order), _ROWS[-1]):
       some = order[first : first + _ROWS[-1]]
       rows = self._read([sessions[n] for n in some])
@@ -157,11 +144,11 @@ class Stepper:
 
   def _read(
     self, sessions: Sequence[Unread]
-  ) -> list[tuple[np.ndarray, list[Scored]]]:
+  ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Reads events of at most 64 sessions; few shapes are compiled."""
     rows = min(rows for rows in _ROWS if rows >= len(sessions))
     longest = max(len(ids) for _, ids in sessions) - 1
-    parts: list[list[np.ndarray]] = []
+    parts: list[np.ndarray] = []
     states: Any = np.zeros((rows, len(self.begin_S)), np.float32)
     states[: len(sessions)] = [state_S for state_S, _ in sessions]
     begin = 0
@@ -176,12 +163,11 @@ class Stepper:
         some = events[begin : begin + width + 1]
         ids[b, : len(some)], sizes[b] = some, max(len(some) - 1, 0)
       states, scores = self._advance(self._models, states, ids, sizes)
-      parts.append([np.asarray(x) for x in scores])
+      parts.append(np.asarray(scores))
       begin += width
-    scores = [np.concatenate(xs, axis=1) for xs in zip(*parts, strict=True)]
-    states, results = np.asarray(states), []
-    for state_S, (_, ids), *columns in zip(states, sessions, *scores):  # noqa: B905
-      events = [column[: len(ids) - 1].tolist() for column in columns]
-      # A copy, so that a state in use does not keep all others in memory.
-      results.append((state_S.copy(), list(map(Scored, *events))))
-    return results
+    scores, states = np.concatenate(parts, axis=1), np.asarray(states)
+    # A copy, so that a state in use does not keep all others in memory.
+    return [
+      (states[b].copy(), scores[b, : len(ids) - 1])
+      for b, (_, ids) in enumerate(sessions)
+    ]

@@ -5,34 +5,41 @@ the lowest possible scores: the highest surprisal and the number of unknown
 events can only rise, and all other scores count as the least anomalous ones.
 """
 
+import dataclasses
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.logs.sessions import Sessions
-from seqrnn.data.vocabulary import END, UNKNOWN
+from seqrnn.data.read.columns import Texts
+from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.logs.detect.deployed import Deployed
 from seqrnn.logs.detect.detector import SessionScores
 from seqrnn.logs.detect.findings import (
   Decision,
+  Findings,
   decide,
-  positions_around,
-  surprising_positions,
+  event_context,
+  find_anomalies,
+  surprising_events,
 )
 from seqrnn.logs.detect.scores import TOP, round_scores
 from seqrnn.logs.follow.open_sessions import OpenSession, Step
-from seqrnn.logs.follow.stepping import Scored
 from seqrnn.scoring.scoring import UNRANKED
 
 _KNOWN = 2**18  # Events of distinct sessions whose verdicts are in memory.
-_SAFE = 64  # Scores of sessions that are not flagged.
 _ROUNDING = 1e-4  # By which a running score is below the final one, at least.
 
-# A decision on several sessions, and the index of a session in it.
-Bound = tuple[Decision, int]
+
+class Bound(NamedTuple):
+  """What is certain of an open session: fields of its verdict."""
+
+  severity: int
+  reason: str
+  p: float
 
 
 class Verdict(NamedTuple):
@@ -87,57 +94,61 @@ class Verdict(NamedTuple):
     return self.severity > 0
 
 
+def sessions_of(
+  sessions: Sequence[Sequence[str]],
+  begins: Iterable[bool],
+  ends: Iterable[bool],
+  names: Vocabulary,
+) -> Sessions:
+  """Sessions of events as read, without names.
+
+  Args:
+    sessions: the events of each.
+    begins: whether each has its begin.
+    ends: whether each has its end.
+    names: vocabulary of the events.
+  """
+  symbols = [symbol for session in sessions for symbol in session]
+  return Sessions(
+    names.encode(symbols),
+    np.cumsum([0, *map(len, sessions)]),
+    [""] * len(sessions),
+    as_read=Texts(symbols, np.arange(len(symbols))),
+    begins=np.array([*begins], bool),
+    ends=np.array([*ends], bool),
+  )
+
+
 class Judge:
-  """Judges ended sessions, equal ones once, and open sessions."""
+  """Judges sessions, equal ones once."""
 
   def __init__(self, deployed: Deployed):
     self._deployed = deployed
     self._settings = deployed.config.detect
-    self.masks = Redaction(self._settings.redact)
+    masks = Redaction(self._settings.redact)
     names = deployed.detector.names
-    self._names = [*map(self.masks.text, names.names(range(len(names))))]
+    self._shown = dataclasses.replace(names, mask=masks.text)
     self._known: dict[tuple, Verdict] = {}
     self._events = 0  # Of these sessions.
-    # Highest scores, the largest ones, of open sessions that are not flagged.
-    self._by_event = self._settings.rule == "events"
-    models = len(deployed.detector.steps)
-    self._safe_NS = np.zeros((0, models * (1 + self._by_event)))
 
   def warm(self):
     """Compiles the programs for sessions of at most a hundred events."""
     for size in (1, 10, 100):
       session = OpenSession()
       for _ in range(size):
-        session.append("", UNKNOWN, math.nan, 0)
-      self.finals([Step(session, size, ends=True)])
+        session.append("", math.nan, 0)
+      self.verdicts([Step(session, size, ends=True)])
     self._known.clear()
 
-  def bounds(self, events: Sequence[Scored]) -> list[Bound | None]:
-    """Decisions if the final scores are the lowest possible ones.
+  def bounds(self, scores_D3X: np.ndarray) -> list[Bound]:
+    """The bounds if the final scores are the lowest possible ones.
 
-    None: the event flags no session, as neither did one whose scores are all as
-    high.
+    Args:
+      scores_D3X: of events, as of `Stepper.read`.
     """
-    nats_DX, highest_DX, unknown_DX = np.array(
-      [scored[1:] for scored in events]
-    ).transpose(1, 0, 2)
-    scores_DS = highest_DX[:, 1:]
-    if self._by_event:
-      scores_DS = np.hstack([scores_DS, nats_DX[:, 1:]])
-    known_D = unknown_DX.sum(axis=1) == 0
-    is_above_DNS = self._safe_NS >= scores_DS[:, None]
-    safe_D = np.any(np.all(is_above_DNS, axis=2), axis=1)
-    results: list[Bound | None] = [None] * len(events)
-    judged = np.flatnonzero(~(safe_D & known_D))
-    if len(judged):
-      of_judged = nats_DX[judged], highest_DX[judged], unknown_DX[judged]
-      decision = self._decide(*of_judged)
-      for d, n in enumerate(judged.tolist()):
-        results[n] = decision, d
-      safe = judged[known_D[judged] & ~decision.flags]
-      safe_NS = np.concatenate([self._safe_NS, scores_DS[safe]])
-      self._safe_NS = safe_NS[np.argsort(-safe_NS.sum(axis=1))[:_SAFE]]
-    return results
+    decision = self._decide(*scores_D3X.astype(float).transpose(1, 0, 2))
+    columns = decision.severity.tolist(), decision.reasons, decision.p.tolist()
+    return list(map(Bound, *columns))
 
   def _decide(
     self, nats_DX: np.ndarray, highest_DX: np.ndarray, unknown_DX: np.ndarray
@@ -150,7 +161,9 @@ class Judge:
     size, names = len(nats_DX), self._deployed.normal.choice.combination.names
     highest_KD = np.round(highest_DX[:, 1:].T - _ROUNDING, 4)
     nothing_KD = np.full(highest_KD.shape, -np.inf)
-    nats_KD = nats_DX[:, 1:].T - _ROUNDING if self._by_event else nothing_KD
+    nats_KD = nothing_KD
+    if self._settings.rule == "events":
+      nats_KD = nats_DX[:, 1:].T - _ROUNDING
     lowest = {
       "max": round_scores(highest_KD),
       "top_mean": round_scores(highest_KD / TOP),
@@ -169,122 +182,77 @@ class Judge:
     )
     return decide(scored, self._deployed.normal, self._settings)
 
-  def running(
-    self, step: Step, scored: Scored, nats: np.ndarray, bound: Bound
-  ) -> Verdict:
-    """The verdict on an open session up to an event.
-
-    Args:
-      step: the event.
-      scored: its scores.
-      nats: the surprisals of all events up to it.
-      bound: as of `bounds`.
-    """
-    verdict = self._verdict(step, *bound, nats, self._names_of(step))
-    unknown = int(scored.unknown[0])
-    changes = {"unknown_events": unknown, "flagged_events": 0}
-    return verdict._replace(ended=False, scores_K=(), **changes)
-
-  def _names_of(self, step: Step) -> list[str]:
-    """The names of events for display, as `Findings.events`."""
-    ids, symbols = step.session.ids[: step.size], step.session.symbols
-    names = [self._names[id] for id in ids]
-    for n, id in enumerate(ids):
-      if id == UNKNOWN:
-        names[n] = f"? {self.masks.text(symbols[n])}"
-    return [*names, self._names[END]] if step.ends else names
-
-  def finals(self, ended: Sequence[Step]) -> list[Verdict]:
-    """The final verdicts on sessions."""
+  def verdicts(self, steps: Sequence[Step]) -> list[Verdict]:
+    """The verdicts of a detection on sessions up to a step of each."""
     if self._events > _KNOWN:
       self._known.clear()
       self._events = 0
     keys = [
       (tuple(step.session.symbols[: step.size]), step.session.begins, step.ends)
-      for step in ended
+      for step in steps
     ]
-    pairs = zip(keys, ended, strict=True)
+    pairs = zip(keys, steps, strict=True)
     missing = {key: step for key, step in pairs if key not in self._known}
     if missing:
       verdicts = self._judged([*missing.values()])
       self._known |= zip(missing, verdicts, strict=True)
       self._events += sum(verdict.events for verdict in verdicts)
-    finals = []
-    for key, (session, *_) in zip(keys, ended, strict=True):
-      place = _place(session, self._known[key].position)
-      finals.append(self._known[key]._replace(session=session.name, **place))
-    return finals
+    results = []
+    for key, (session, *_) in zip(keys, steps, strict=True):
+      verdict = self._known[key]
+      time = session.times[verdict.position]
+      results.append(
+        verdict._replace(
+          session=session.name,
+          line=session.lines[verdict.position] or None,
+          time=None if math.isnan(time) else time,
+        )
+      )
+    return results
 
-  def _judged(self, ended: Sequence[Step]) -> list[Verdict]:
-    """The verdicts of a detection on distinct sessions."""
-    ids = [id for step in ended for id in step.session.ids[: step.size]]
-    sessions = Sessions(
-      np.array(ids, np.int32),
-      np.cumsum([0, *(step.size for step in ended)]),
-      [""] * len(ended),
-      begins=np.array([step.session.begins for step in ended]),
-      ends=np.array([step.ends for step in ended]),
+  def _judged(self, steps: Sequence[Step]) -> list[Verdict]:
+    """The verdicts on distinct sessions, without lines and times."""
+    detector = self._deployed.detector
+    sessions = sessions_of(
+      [step.session.symbols[: step.size] for step in steps],
+      (step.session.begins for step in steps),
+      (bool(step.ends) for step in steps),
+      detector.names,
     )
-    detector, normal = self._deployed.detector, self._deployed.normal
-    scored = detector.score(sessions, np.ones(len(ended), int))
-    decision, verdicts = decide(scored, normal, self._settings), []
-    for d, step in enumerate(ended):
-      nll = scored.nll[scored.events(d)]
-      names = self._names_of(step)[-len(nll) :]
-      one = self._verdict(step, decision, d, nll, names)
-      if scored.short[d]:
-        short = frozenset(["<short>"])
-        one = one._replace(event="<short>", surprising=short)
-      verdicts.append(one)
-    return verdicts
-
-  def _verdict(
-    self,
-    step: Step,
-    decision: Decision,
-    d: int,
-    nll: np.ndarray,
-    names: list[str],
-  ) -> Verdict:
-    """The verdict `d` of a decision.
-
-    Args:
-      step: the end of the session, or its last event.
-      decision: on several sessions.
-      d: the index of the session.
-      nll: the surprisals of its scored events, which are its last ones.
-      names: of these events.
-    """
-    session, size, _, ends = step
-    worst = int(np.argmax(nll)) if len(nll) else 0
-    around = positions_around(worst, len(nll))
-    position = min(size + bool(ends) - len(nll) + worst, size - 1)
-    surprising = [names[n] for n in surprising_positions(nll)] or ["<empty>"]
-    return Verdict(
-      session=session.name,
-      ended=True,
-      severity=int(decision.severity[d]),
-      reason=decision.reasons[d],
-      p=float(decision.p[d]),
-      **_place(session, position),
-      event=names[worst] if len(nll) else "<empty>",
-      before=names[around.start : worst],
-      after=names[worst + 1 : around.stop],
-      events=size,
-      unknown_events=int(decision.unknown_events[d]),
-      flagged_events=int(decision.flagged_events[d]),
-      position=position,
-      surprising=frozenset(surprising),
-      symbols=session.symbols[:size],
-      scores_K=tuple(decision.combined_KD[:, d].tolist()),
-      begins=session.begins,
-    )
+    findings = find_anomalies(detector, self._deployed.normal, sessions)
+    findings = findings._replace(names=self._shown)
+    # An open session is not flagged for its length.
+    scored = findings.scored
+    scored = scored._replace(short=np.zeros_like(scored.short))
+    of_open = findings._replace(scored=scored)
+    which = enumerate(zip(steps, findings.distinct.which.tolist(), strict=True))
+    return [
+      _verdict(of_open if step.ends is None else findings, d, j, step)
+      for j, (step, d) in which
+    ]
 
 
-def _place(session: OpenSession, position: int) -> dict[str, Any]:
-  """The line and the time of an event."""
-  time = session.times[position]
-  return {
-    "line": session.lines[position] or None,
-    "time": None if math.isnan(time) else time,
-  }
+def _verdict(findings: Findings, d: int, j: int, step: Step) -> Verdict:
+  """The verdict on session j, without line and time."""
+  decision, session = findings.decision, step.session
+  event, before, after = event_context(findings, d, j)
+  return Verdict(
+    session=session.name,
+    ended=step.ends is not None,
+    severity=int(decision.severity[d]),
+    reason=decision.reasons[d],
+    p=float(decision.p[d]),
+    line=None,
+    time=None,
+    event=event,
+    before=before,
+    after=after,
+    events=step.size,
+    unknown_events=int(decision.unknown_events[d]),
+    flagged_events=int(decision.flagged_events[d]),
+    position=findings.worst_position(d),
+    surprising=surprising_events(findings, d, j),
+    symbols=session.symbols[: step.size],
+    scores_K=tuple(decision.combined_KD[:, d].tolist()),
+    begins=session.begins,
+  )

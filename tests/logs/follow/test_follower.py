@@ -203,7 +203,7 @@ def test_final_verdicts_are_those_of_a_detection(fields):
       results.decision.unknown_events[d],
       results.decision.flagged_events[d],
       place,
-      surprising_events(results, d),
+      surprising_events(results, d, j),
       results.decision.flags[d],
     ]
     assert verdict.scores_K == tuple(results.decision.combined_KD[:, d])
@@ -259,13 +259,26 @@ def test_events_have_the_scores_of_whole_sessions():
   for size in (1, 1000):
     events = interleaved(rng, list(enumerate(texts)))
     events = [event for event in events if event.symbol is not None]
-    follower = Follower(model)
+    follower, nats = Follower(model), {}
+    read = follower._stepper.read
+
+    def reading(pairs, read=read, nats=nats):
+      results = read(pairs)
+      for (state_S, _), (after_S, scores_T3X) in zip(
+        pairs, results, strict=True
+      ):
+        before = nats.get(state_S.tobytes(), [])
+        nats[after_S.tobytes()] = [*before, *scores_T3X[:, 0, 0]]
+      return results
+
+    follower._stepper.read = reading
     for place in range(0, len(events), size):
       follower.feed_many(events[place : place + size])
-    for session, (_, nats) in follower._read.items():
+    for session, (state_S, count) in follower._read.items():
       j = int(session.name.removeprefix("s"))
       nll = scored.nll[scored.events(j)][:-1]  # Without the end.
-      np.testing.assert_allclose(nats, nll, 1e-4, 1e-4)
+      np.testing.assert_allclose(nats[state_S.tobytes()], nll, 1e-4, 1e-4)
+      assert count == len(texts[j])
     assert len(follower._read) == 9
 
 
@@ -405,13 +418,12 @@ def test_many_sessions_are_read_as_each_alone(model, monkeypatch):
     ids = [BEGIN if size % 2 else 5, *rng.integers(4, 11, size).tolist()]
     some.append((stepper.begin_S, ids))
   monkeypatch.setattr(stepper, "_steps", 64)
-  for (state_S, ids), (after_S, events) in zip(
+  for (state_S, ids), (after_S, scores) in zip(
     some, stepper.read(some), strict=True
   ):
-    for n, event in enumerate(events, 1):
+    for n, expected in enumerate(scores, 1):
       [(state_S, [one])] = stepper.read([(state_S, ids[n - 1 : n + 1])])
-      for values, expected in zip(event, one, strict=True):
-        np.testing.assert_allclose(values, expected, 1e-4, 1e-5)
+      np.testing.assert_allclose(one, expected, 1e-4, 1e-5)
     np.testing.assert_allclose(after_S, state_S, 1e-4, 1e-5)
 
 
