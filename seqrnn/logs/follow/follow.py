@@ -282,7 +282,8 @@ class Service:
     except Exception as error:  # As files that are damaged may raise any.
       report(f"the detection before stays: {error}")
       return
-    follower.take_over(before)
+    self.save()
+    follower.restore(before.facts(), before.rows())
     self._take_follower(follower)
     if self._drift.key == drift.key:
       self._drift = drift

@@ -29,7 +29,7 @@ from seqrnn.logs.follow.open_sessions import (
   Step,
   Waiting,
 )
-from seqrnn.logs.follow.state import Change
+from seqrnn.logs.follow.state import Change, Row
 from seqrnn.logs.follow.stepping import Stepper
 from seqrnn.logs.follow.verdicts import Bound, Judge, Verdict
 
@@ -266,25 +266,23 @@ class Follower:
     """All that `restore` needs besides sessions, as JSON."""
     return {"clock": vars(self._clock), "lines": vars(self._lines)}
 
-  def changes(self) -> Iterator[Change]:
-    """Changes of sessions since the last call; a part has the events from it.
+  def rows(self) -> Iterator[Row]:
+    """All sessions for `restore`, which computes the models' states again."""
+    for session in self._waiting.sessions:
+      yield session.number, 0, _row(session, 0)
 
-    The models' states are not stored: `restore` computes them from the events.
-    """
+  def changes(self) -> Iterator[Change]:
+    """Changes of sessions; a part has the events from its number on."""
     for session in self._waiting.changed:
       number, first = session.number, session.saved
       if session.phase != CLOSED:
-        header = [getattr(session, name) for name in _STORED]
-        columns = [[*getattr(session, name)[first:]] for name in _COLUMNS]
-        yield "sessions", number, first, [header, columns]
+        yield "sessions", number, first, _row(session, first)
         session.saved = len(session.symbols)
       elif first:
         yield "sessions", number, 0, None
     self._waiting.changed.clear()
 
-  def restore(
-    self, facts: dict[str, Any], rows: Iterable[tuple[int, int, Any]]
-  ):
+  def restore(self, facts: dict[str, Any], rows: Iterable[Row]):
     """Replaces all sessions by stored ones, also those of other models.
 
     Args:
@@ -301,17 +299,14 @@ class Follower:
         setattr(sessions[-1], name, value)
       for name, values in zip(_COLUMNS, columns, strict=True):
         getattr(sessions[-1], name).extend(values)
-      sessions[-1].saved = len(sessions[-1].symbols)
-    self._adopt(Waiting(self.deployed.idle, sessions))
-
-  def take_over(self, before: "Follower"):
-    """Takes the sessions of a follower, perhaps of other models."""
-    self._clock, self._lines = before._clock, before._lines
-    before._waiting.set_idle(self.deployed.idle)
-    self._adopt(before._waiting)
-
-  def _adopt(self, waiting: Waiting):
-    self._read.clear()
-    self._waiting = waiting
-    for session in waiting.sessions:
+    for session in sessions:
       session.symbols = [*map(sys.intern, session.symbols)]
+      session.saved = len(session.symbols)
+    self._waiting = Waiting(self.deployed.idle, sessions)
+    self._read.clear()
+
+
+def _row(session: OpenSession, first: int) -> Any:
+  """What is stored of a session, with its events from one on."""
+  header = [getattr(session, name) for name in _STORED]
+  return header, [[*getattr(session, name)[first:]] for name in _COLUMNS]

@@ -108,8 +108,8 @@ class OpenSession:
     last: the event time when the last event arrived.
     severity: of the verdicts so far.
     saved: number of its events that are stored.
-    deadline: the event time after which its silence has ended it.
-    waits: the earliest time in the heap of deadlines at which it is looked at.
+    deadline: the event time after which its silence has ended it, or it does
+      not wake up any more.
     symbols: its events as read.
     times: of the events, in seconds; NaN: unknown.
     lines: of the events; 0: unknown.
@@ -124,7 +124,6 @@ class OpenSession:
   severity: int = 0
   saved: int = 0
   deadline: float = math.inf
-  waits: float = math.inf
   symbols: list[str] = field(default_factory=list)
   times: array = field(default_factory=partial(array, "d"))
   lines: array = field(default_factory=partial(array, "q"))
@@ -184,7 +183,6 @@ class Waiting:
     self._idle = idle
     self._heap.clear()
     for session in self.sessions:
-      session.waits = session.deadline = math.inf
       self._set_deadline(session)
 
   def touch(self, session: OpenSession, now: float):
@@ -215,26 +213,23 @@ class Waiting:
   def close(self, session: OpenSession, phase: str = CLOSED):
     """Ends an open or a dormant session; `phase` is its new one."""
     del (self.open if session.phase == OPEN else self.dormant)[session.name]
-    session.waits = math.inf
     self._change(session, phase)
+    session.deadline = math.inf
     if phase == DORMANT:
       self.dormant[session.name] = session
       self._set_deadline(session)
 
   def silent(self, now: float) -> list[OpenSession]:
     """The sessions that silence has ended, which the caller closes."""
-    ended: list[OpenSession] = []
+    ended: set[OpenSession] = set()
     while self._heap and self._heap[0][0] < now:
-      time, _, session = heapq.heappop(self._heap)
-      if session.waits != time:
-        continue  # It was looked at, or will be, at another time.
-      session.waits = math.inf
+      deadline, _, session = heapq.heappop(self._heap)
+      if session.deadline != deadline:
+        continue  # It has another one.
       if session.phase == DORMANT:
         self.close(session)
-      elif session.deadline < now:
-        ended.append(session)
       else:
-        self._set_deadline(session)
+        ended.add(session)
     # An order that does not depend on what the heap was before.
     return sorted(ended, key=lambda session: (session.deadline, session.name))
 
@@ -246,14 +241,12 @@ class Waiting:
 
   def _set_deadline(self, session: OpenSession):
     """Sets the time when a session ends, or does not wake up any more."""
+    silence = 2 * self._idle.longest
     if session.phase == OPEN:
-      until = session.last + self._idle.after(session.symbols[-1])
-      session.deadline = until
-    else:
-      until = session.last + 2 * self._idle.longest
-    if until < session.waits:
-      session.waits = until
-      heapq.heappush(self._heap, (until, next(self._order), session))
+      silence = self._idle.after(session.symbols[-1])
+    session.deadline = session.last + silence
+    if session.deadline < math.inf:
+      heapq.heappush(self._heap, (session.deadline, next(self._order), session))
     if len(self._heap) > 2 * (len(self.open) + len(self.dormant)) + _STALE:
-      self._heap = [entry for entry in self._heap if entry[0] == entry[2].waits]
+      self._heap = [one for one in self._heap if one[0] == one[2].deadline]
       heapq.heapify(self._heap)

@@ -39,6 +39,7 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 
 # Table, key, part, value. Without a value, all parts of the key are deleted.
 Change = tuple[str, int | str, int, Any]
+Row = tuple[Any, int, Any]  # Key, part, value.
 
 
 @contextmanager
@@ -127,7 +128,7 @@ class State:
     """
     return {key: value for key, _, value in self.rows("meta")}.get(name)
 
-  def rows(self, table: str) -> list[tuple[Any, int, Any]]:
+  def rows(self, table: str) -> list[Row]:
     """Key, part and value of each row, ordered.
 
     Raises:
@@ -232,7 +233,7 @@ class State:
 
 def read_kinds(
   folder: Path,
-) -> tuple[dict[str, Any], list[tuple[Any, int, Any]]] | None:
+) -> tuple[dict[str, Any], list[Row]] | None:
   """The facts and the rows of `kinds` of a follower, which may be running.
 
   None: there are none.
@@ -300,7 +301,7 @@ def _size(database: sqlite3.Connection) -> int:
 
 def _rows(
   database: sqlite3.Connection, table: str, after: int = 0
-) -> Iterator[tuple[Any, int, Any]]:
+) -> Iterator[Row]:
   """Key, part and value of the rows of a table, perhaps after a key."""
   where = f"WHERE key > {after}" if after else ""
   query = f"SELECT * FROM {table} {where} ORDER BY key, part"

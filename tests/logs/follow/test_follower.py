@@ -295,10 +295,7 @@ def test_a_state_goes_on_as_if_nothing_had_stopped(monkeypatch):
   for place in range(0, len(events), 50):
     results += follower.feed_many(events[place : place + 50]).verdicts
     before, follower = follower, Follower(model)
-    if place % 200:
-      stored.move(before, follower)
-    else:  # As a new detection does.
-      follower.take_over(before)
+    stored.move(before, follower)
   assert list(map(plain, results)) == list(map(plain, expected))
   assert any(not v.ended for v in results) and any(v.flag for v in results)
 
