@@ -26,6 +26,8 @@ _CHUNK = 2**20  # Symbols that are handled together.
 # Python's help, shorter ones join almost all.
 _LONG_LINE = 40
 
+_NEAR = 10  # A border moves by at most this part of a block.
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pieces:
@@ -179,7 +181,11 @@ def _joined(corpus: Corpus) -> np.ndarray:
 def fold(pieces: Pieces, which: str, held_out: bool) -> Pieces:
   """One of several equal parts of a split, or all other parts.
 
-  Groups of documents are assigned to parts in the order of their digests.
+  A part is a block of documents that are side by side, because documents of the
+  same time are alike: a model that has seen the neighbours of a document is no
+  judge of it. Between documents with the same symbols there is no border, if
+  there is another place near it. Documents with labels, which files often have
+  label by label, are assigned in the order of the digests of their groups.
 
   Args:
     pieces: of the split.
@@ -191,14 +197,42 @@ def fold(pieces: Pieces, which: str, held_out: bool) -> Pieces:
   """
   number, parts = map(int, which.split("/"))
   groups = _groups(pieces.corpus)[pieces.document]
-  distinct, group = np.unique(groups, return_inverse=True)
-  if len(distinct) < parts:
-    documents = counted(len(distinct), nouns(pieces.corpus.unit)[1])
+  _, firsts, group = np.unique(groups, return_index=True, return_inverse=True)
+  if len(firsts) < parts:
+    documents = counted(len(firsts), nouns(pieces.corpus.unit)[1])
     raise UserError(
       f"data.fold={which!r}: {documents}: too few for {parts} parts of the"
       " training split"
     )
-  return _some(pieces, (group % parts == number - 1) == held_out)
+  if pieces.corpus.labels is None:
+    order = np.sort(firsts)
+    edges = [_border(pieces, order, k, parts) for k in range(1, parts)]
+    part = np.searchsorted(edges, firsts, "right")
+  else:
+    part = np.arange(len(firsts)) % parts
+  return _some(pieces, (part[group] == number - 1) == held_out)
+
+
+def _border(pieces: Pieces, firsts: np.ndarray, k: int, parts: int) -> int:
+  """The first piece after the border of blocks k and k + 1.
+
+  Args:
+    pieces: in their order.
+    firsts: the first piece of each group, rising.
+    k: from 1.
+    parts: the number of blocks.
+  """
+  count = len(firsts)
+  middle, reach = k * count // parts, count // (_NEAR * parts)
+
+  def symbols(group):
+    piece = firsts[group]
+    ids = pieces.corpus.ids[pieces.starts[piece] : pieces.stops[piece]]
+    return np.unique(ids).tobytes()
+
+  near = sorted(range(-reach, reach + 1), key=abs)
+  apart = (n for n in near if symbols(middle + n - 1) != symbols(middle + n))
+  return int(firsts[middle + next(apart, 0)])
 
 
 def split(

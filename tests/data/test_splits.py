@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from seqrnn.configs import base
 from seqrnn.data import splits
 from seqrnn.data.documents import Document, collect, digest
+from seqrnn.data.read.columns import Tokens
 from seqrnn.data.sources import corpora
 from seqrnn.data.sources.corpora import SPLITS
 from seqrnn.errors import UserError
@@ -299,3 +300,28 @@ def test_a_fold_takes_groups_as_a_whole():
   ]
   assert groups[0] == groups[3] and groups[1] == groups[2]
   assert not groups[0] & groups[1] and len(groups[0]) == 2
+
+
+def test_folds_are_blocks_with_borders_between_unlike_documents():
+  symbols = ["ab"] * 9 + ["abb"] * 2 + ["c"] * 9
+  documents = [Document(f"{n}", text) for n, text in enumerate(symbols)]
+  corpus = collect(documents, "char")
+
+  def names(pieces, which, held_out):
+    fold = splits.fold(pieces, which, held_out)
+    return [int(name) for name in names_of(fold.documents())]
+
+  whole = splits.whole(corpus)
+  # The middle is 10, in the middle of like documents.
+  assert names(whole, "1/2", True) == [*range(11)]
+  assert names(whole, "1/2", False) == [*range(11, 20)]
+  assert names(whole, "2/2", True) == [*range(11, 20)]
+  # No other place is near it.
+  alike = [Document(f"{n}", "c") for n in range(40)]
+  alike = splits.whole(collect(alike, "char"))
+  assert names(alike, "1/2", True) == [*range(20)]
+  labels = Tokens()
+  for n in range(20):
+    labels.append("first" if n < 11 else "last")
+  labelled = splits.whole(corpus._replace(labels=labels.texts()))
+  assert {n < 11 for n in names(labelled, "1/2", True)} == {True, False}

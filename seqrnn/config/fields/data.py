@@ -114,7 +114,8 @@ FIELDS |= group(
     " latin-1: read all files as Latin-1.",
   ),
   fold=rules.FOLD(
-    "A fold of the training split: 2/5 tests on the second of five parts."
+    "A fold of the training split: 2/5 tests on the second of five parts, which"
+    " are blocks of documents side by side."
   ),
   boundaries=rules.SWITCH("Add begin and end to each document.", default=True),
   min_count=rules.COUNT("Symbols that are rarer are unknown.", default=1),
