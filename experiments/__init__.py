@@ -12,10 +12,10 @@ from seqrnn.config import suggestions
 from seqrnn.config.read import Config
 from seqrnn.data import vocabulary
 from seqrnn.errors import UserError
-from seqrnn.experiment import Experiment, shapes
+from seqrnn.experiment import Experiment
 from seqrnn.experiments.trained import Run
+from seqrnn.modes import load_model
 from seqrnn.runtime import files
-from seqrnn.training.checkpoint import restore_params
 
 
 def find_tasks() -> dict[str, ModuleType]:
@@ -70,8 +70,4 @@ def load(workdir: str | os.PathLike, step: int | None = None) -> Run:
   config = config_lib.read_run(workdir)
   config.checkpoint.step = step
   config_lib.check(config)
-  experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
-  params, step = restore_params(
-    workdir, config.checkpoint.step, shapes(experiment)
-  )
-  return Run(workdir, config, experiment, params, step)
+  return Run(workdir, config, *load_model(build, config, workdir, "report"))

@@ -76,11 +76,6 @@ class Field(NamedTuple):
     """Whether its flag may be repeated; the value is a tuple of texts."""
     return self.rule.kind is list
 
-  @property
-  def type_rule(self) -> str:
-    """The type of the values, in words."""
-    return f"must be {_KINDS[self.rule.kind]}" + ", or none" * self.optional
-
   def holds(self, value: Any) -> bool:
     """Returns whether a value is of the field's type and allowed."""
     if value is None:
@@ -94,14 +89,14 @@ class Field(NamedTuple):
     """Returns the value of a flag's text.
 
     Raises:
-      ValueError: the text is not of the field's type; says which it must be.
+      ValueError: the text is not of the field's type; has the rule in words.
     """
     if self.optional and text.lower() == "none":
       return None
     try:
       return self._named(_PARSERS[self.rule.kind](text))
     except ValueError:
-      raise ValueError(self.type_rule) from None
+      raise ValueError(self.rule_text) from None
 
   def cast(self, value: Any) -> Any:
     """Returns a value from a file in the field's type; an int may be a float.
@@ -208,12 +203,4 @@ _PARSERS: dict[type, Callable[[str], Any]] = {
   int: _parse_int,
   float: float,
   tuple: _parse_numbers,
-}
-_KINDS = {
-  str: "a text",
-  bool: "true or false",
-  int: "a whole number",
-  float: "a number",
-  tuple: "numbers separated by commas",
-  list: "texts",
 }

@@ -178,7 +178,7 @@ def no_such_field(name: str) -> str:
 
 def wrong_type(name: str, value: Any) -> str:
   """Returns the message for a value that is not of its field's type."""
-  return f"config.{name}={value!r}: {FIELDS[name].type_rule}"
+  return f"config.{name}={value!r}: {FIELDS[name].rule_text}"
 
 
 def set_field(config: Config, name: str, value: Any):

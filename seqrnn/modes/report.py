@@ -14,6 +14,7 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
+from seqrnn.modes import load_model
 from seqrnn.reporting import (
   alarms,
   decisions,
@@ -24,7 +25,7 @@ from seqrnn.reporting import (
   summary,
 )
 from seqrnn.reporting.page import Section
-from seqrnn.reporting.subject import Subject, open_run, writer
+from seqrnn.reporting.subject import Subject, subject_of, writer
 from seqrnn.runtime import files
 from seqrnn.runtime.console import console as make_console
 
@@ -62,7 +63,8 @@ def run(
     make_console().print(printed)
     print(path)
     return path
-  subject = open_run(build, config, workdir)
+  run = load_model(build, config, workdir, "report")
+  subject = subject_of(workdir, config, *run)
   model = writer(subject)
   _, figures = gathering.best_evaluation(workdir)
   top = summary.lead(subject, figures)

@@ -1,10 +1,8 @@
 """Section of a report on anomalies, from the files of a detection."""
 
-import heapq
+import base64
 import itertools
 import math
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +10,9 @@ from seqrnn.logs.detect import inputs
 from seqrnn.logs.detect.tables import read_csv_table
 from seqrnn.reporting import page
 from seqrnn.reporting.page import Mark, Section, section
+from seqrnn.runtime import files
 
-_INCIDENTS = 20  # Rows of the first table.
-_SESSIONS = 12  # Rows of the second table.
+_INCIDENTS = 20  # Rows of the table.
 _SHOWN = 5  # Sessions with events in the report.
 _AROUND = 8  # Events on each side of a flagged event.
 _FIGURES = (
@@ -26,11 +24,6 @@ _FIGURES = (
   "f1",
 )
 _LONGEST = 2000  # Events of a session in memory, more than the page has.
-
-_PICTURES = {
-  "timeline": "The surprisal of each event of evenly spaced sessions and of the"
-  " most anomalous sessions",
-}
 
 
 def _report(folder: Path) -> dict[str, Any]:
@@ -93,63 +86,20 @@ def _context(folder: Path, names: list[str]) -> dict[str, Any] | None:
     marks.append(Mark("\n\n", "the end of the excerpt"))
   if not marks:
     return None
-  words = "The most anomalous sessions, event by event"
+  words = "The examples of the first incidents, event by event"
   return page.coloured(marks, math.log2(len(kinds) + 2), words)
-
-
-def _sessions(folder: Path) -> dict[str, Any]:
-  """The most anomalous sessions, and some of their events."""
-  path = folder / "sessions.csv"
-  counts: Counter[bool] = Counter()
-
-  def scored() -> Iterator[tuple[float, int, dict[str, str]]]:
-    rows = read_csv_table(path) if path.exists() else ()
-    for n, row in enumerate(rows):
-      score = float(row["combined"])
-      # The length alone decided on a session whose score is infinite.
-      counts[score == math.inf] += 1
-      if score < math.inf:
-        yield score, -n, row
-
-  ranked = heapq.nlargest(_SESSIONS, scored(), key=lambda item: item[:2])
-  short = f"{counts[True]:,}" if counts[True] else 0
-  if not ranked:
-    return {"short": short, "head": [], "sessions": [], "reading": None}
-  columns = ranked[0][2]
-  marks = [name for name in ("open", "cut") if name in columns]
-  places = [name for name in ("file", "line", "label") if name in columns]
-  rows = [
-    [
-      row["session"],
-      row["events"],
-      f"{float(row['p_value']):.2g}",
-      f"{score:.4g}",
-      row["severity"],
-      row["reason"],
-      *(row[name] for name in places),
-      *("yes" if row[name] == "1" else "no" for name in marks),
-    ]
-    for score, _, row in ranked
-  ]
-  head = ["session", "events", "p-value", "score", "severity", "reason"]
-  names = [row["session"] for _, _, row in ranked[:_SHOWN]]
-  return {
-    "short": short,
-    "head": [*head, *places, *marks],
-    "sessions": rows,
-    "reading": _context(folder, names),
-  }
 
 
 def _incidents(folder: Path) -> dict[str, Any]:
   """The flagged sessions, grouped by their surprising events."""
   path = folder / "incidents.csv"
   if not path.exists():
-    return {"incidents": None, "more": ""}
+    return {"incidents": None, "more": "", "reading": None}
   rows = list(itertools.islice(read_csv_table(path), _INCIDENTS + 1))
   return {
     "incidents": list(map(_incident, rows[:_INCIDENTS])),
     "more": path.name if len(rows) > _INCIDENTS else "",
+    "reading": _context(folder, [row["example"] for row in rows[:_SHOWN]]),
   }
 
 
@@ -186,6 +136,8 @@ def sections(workdir: Path) -> list[Section]:
   if not folder.is_dir():
     return []
   with inputs.reading(folder):
-    parts = {**_incidents(folder), **_report(folder), **_sessions(folder)}
-  pictures = page.pictures(folder, _PICTURES)
-  return [section("Anomalies", "alarms", **parts, pictures=pictures)]
+    parts = {**_incidents(folder), **_report(folder)}
+  path, picture = folder / "timeline.png", None
+  if path.exists():
+    picture = base64.b64encode(files.read_bytes(path, 2**25)).decode()
+  return [section("Anomalies", "alarms", **parts, picture=picture)]

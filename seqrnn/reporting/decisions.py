@@ -1,14 +1,11 @@
 """Sections of a report on the predictions of a model with labels."""
 
-import math
-
 import jax
 import numpy as np
 
 from seqrnn.data.vocabulary import UNKNOWN
-from seqrnn.reporting import page
-from seqrnn.reporting.page import Mark, Section, section
-from seqrnn.reporting.subject import Subject, prediction_marks
+from seqrnn.reporting.page import Section, section
+from seqrnn.reporting.subject import Subject, coloured_text
 from seqrnn.runtime import sharding
 from seqrnn.scoring.evaluation import examiner
 from seqrnn.scoring.predictions import predictions
@@ -61,16 +58,6 @@ def _confused(subject: Subject, split: str) -> Section:
 
 def _tagged(subject: Subject, split: str) -> Section:
   """A text coloured by the surprisal of its true tags."""
-  labels = subject.experiment.labels
-  marks: list[Mark] = []
-  for p in predictions(subject.experiment, subject.params, split, _LIKELY):
-    marks += prediction_marks(
-      subject.symbols, p, lambda i: labels.names([i])[0]
-    )
-    marks.append(Mark("\n", "the end of a text"))
-    if page.full(marks):
-      break
-  guess = math.log2(len(labels.symbols))
-  words = "A text, each symbol coloured by the surprisal of its tag"
-  reading = page.coloured(marks, guess, words)
-  return section("Tagged text", "tagged", reading=reading)
+  rows = predictions(subject.experiment, subject.params, split, _LIKELY)
+  part = coloured_text(subject, rows, subject.experiment.labels)
+  return section("Tagged text", "tagged", reading=part)

@@ -1,8 +1,7 @@
 """Sections of a report on what a model of symbols or of music learned."""
 
 import copy
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -13,14 +12,13 @@ from seqrnn.data.vocabulary import BEGIN, END, Vocabulary
 from seqrnn.experiment import Decoder, Params
 from seqrnn.reporting import charts, neurons, page
 from seqrnn.reporting.neurons import TextReading
-from seqrnn.reporting.page import Mark, Section, section
+from seqrnn.reporting.page import Section, section
 from seqrnn.reporting.subject import (
   Passage,
   Subject,
+  coloured_text,
   encoded,
-  named,
   passages,
-  prediction_marks,
   shown,
   writer,
 )
@@ -116,45 +114,27 @@ def samples(subject: Subject) -> Section:
 
 def surprises(subject: Subject, source: ReadSplit) -> Section:
   """A text, coloured by the surprisal of its symbols."""
-  symbols = subject.symbols
-  name = lambda i: named(symbols, i)
-  marks: list[Mark] = []
-  for ids_S, nll_T, best_TK, share_TK, _ in zip(
-    source.ids, *source.reading, strict=True
-  ):
-    answers = nll_T, best_TK, share_TK
-    place_T = np.arange(1, len(ids_S))
-    p = Prediction(0, ids_S, [], place_T, ids_S[1:], [], *answers)
-    marks += prediction_marks(symbols, p, name)
-    if page.full(marks):
-      break
-    if marks and not marks[-1].text.endswith("\n"):
-      marks.append(Mark("\n", "the end of a passage"))
-  return _coloured(
-    "Surprisal of a text", "surprisal", subject, source.split, marks
-  )
 
+  def rows() -> Iterator[Prediction]:
+    for ids_S, *answers, _ in zip(source.ids, *source.reading, strict=True):
+      place_T = np.arange(1, len(ids_S))
+      yield Prediction(0, ids_S, [], place_T, ids_S[1:], [], *answers)
 
-def _coloured(
-  title: str, kind: str, subject: Subject, split: str, marks: list[Mark]
-) -> Section:
-  """A text of a split, coloured by surprisal."""
-  words = f"A text of the {split} split, each symbol coloured by surprisal"
-  reading = page.coloured(marks, math.log2(len(subject.symbols)), words)
-  return section(title, kind, split=split, reading=reading)
+  title = "Surprisal of a text"
+  part = coloured_text(subject, rows(), subject.symbols)
+  return section(title, "surprisal", split=source.split, reading=part)
 
 
 def gaps(subject: Subject) -> list[Section]:
   """A text coloured by surprisal, with the predictions of a gap model."""
   if not subject.facts:
     return []
-  symbols, split = subject.symbols, subject.splits[-1]
+  split = subject.splits[-1]
   texts = passages(subject.read(split), 1, _SHOWN, _SHOWN)
   documents = [document for document, _ in texts]
-  marks: list[Mark] = []
-  for p in predictions(subject.experiment, subject.params, documents, _LIKELY):
-    marks += prediction_marks(symbols, p, lambda i: named(symbols, i))
-  return [_coloured("Predictions in gaps", "gaps", subject, split, marks)]
+  rows = predictions(subject.experiment, subject.params, documents, _LIKELY)
+  part = coloured_text(subject, rows, subject.symbols)
+  return [section("Predictions in gaps", "gaps", split=split, reading=part)]
 
 
 def pieces(subject: Subject) -> list[Section]:

@@ -4,7 +4,6 @@ The template escapes every value, because texts come from corpora and may
 contain markup. sections.html.jinja has a macro for each kind of section.
 """
 
-import base64
 import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -94,25 +93,6 @@ def tinted(texts: Iterable[tuple[str, float]]) -> list[tuple[str, str]]:
     kind = f"{'p' if n > 0 else 'n'}{abs(n)}" if n else ""
     spans.append(("".join(part for part, _ in run), kind))
   return spans
-
-
-def pictures(
-  folder: Path, descriptions: dict[str, str]
-) -> list[tuple[str, str]]:
-  """The base64 and the description of the PNG files that exist in a folder.
-
-  Args:
-    folder: of the files.
-    descriptions: file name without its suffix -> what the picture shows.
-  """
-  paths = {
-    folder / f"{name}.png": words for name, words in descriptions.items()
-  }
-  return [
-    (base64.b64encode(files.read_bytes(path, 2**25)).decode(), words)
-    for path, words in paths.items()
-    if path.exists()
-  ]
 
 
 def render(title: str, top: dict[str, Any], sections: list[Section]) -> str:

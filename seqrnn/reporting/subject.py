@@ -1,7 +1,7 @@
 """The subject of a report: a trained run, and texts of its data."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,17 +10,18 @@ import jax
 import numpy as np
 
 from seqrnn.config.read import Config
-from seqrnn.data import splits, vocabulary
+from seqrnn.data import splits
 from seqrnn.data.batches.windows import Batches
 from seqrnn.data.documents import Document
 from seqrnn.data.sources.corpora import SPLITS
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.experiment import Experiment, Params, shapes
+from seqrnn.experiment import Experiment, Params
+from seqrnn.reporting import page
 from seqrnn.reporting.page import Mark
 from seqrnn.scoring.predictions import Prediction
-from seqrnn.training.checkpoint import data_changed, restore_params
+from seqrnn.training.checkpoint import data_changed
 
 # Approximate number of symbols that are read of a large split.
 _READ = {"train": 50_000, "validation": 300_000, "test": 300_000}
@@ -103,35 +104,23 @@ class Subject(NamedTuple):
     return " ".join(cautions)
 
 
-def open_run(
-  build: Callable[..., Experiment], config: Config, workdir: Path
+def subject_of(
+  workdir: Path,
+  config: Config,
+  experiment: Experiment,
+  params: Params,
+  step: int,
 ) -> Subject:
-  """Opens the run of a workdir; its data may be missing.
-
-  Raises:
-    UserError: there is no checkpoint, or it is damaged.
-  """
-  experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
-  params, step = restore_params(
-    workdir, config.checkpoint.step, shapes(experiment)
-  )
+  """The subject of a run, whose data may be missing."""
   facts, missing = {}, []
   for split in SPLITS:
     try:
       facts[split] = experiment.facts(split)
     except UserError as reason:
       missing.append(f"{split}: {reason}")
-  return Subject(
-    workdir,
-    config,
-    experiment,
-    params,
-    step,
-    splits.reader(config),
-    facts,
-    missing,
-    data_changed(workdir, step, experiment),
-  )
+  changed = data_changed(workdir, step, experiment)
+  run = workdir, config, experiment, params, step
+  return Subject(*run, splits.reader(config), facts, missing, changed)
 
 
 def writer(subject: Subject) -> Subject | None:
@@ -229,20 +218,33 @@ def named(symbols: Vocabulary, i: int) -> str:
   return {" ": "space", "\\n": "\u21b5 newline", "\\t": "tab"}.get(name, name)
 
 
-def prediction_marks(
-  symbols: Vocabulary, prediction: Prediction, name: Callable[[int], str]
-) -> list[Mark]:
-  """The symbols of a text, with the predictions that a model made at some.
+def coloured_text(
+  subject: Subject, rows: Iterable[Prediction], names: Vocabulary
+) -> dict[str, Any]:
+  """Texts coloured by the surprisal of their targets, as far as a page goes.
 
   Args:
-    symbols: of the text.
-    prediction: of the text.
-    name: id of a target -> its name.
+    subject: the run.
+    rows: the predictions for each text.
+    names: the vocabulary of the targets.
   """
-  p = prediction
+  marks: list[Mark] = []
+  for p in rows:
+    if marks and not marks[-1].text.endswith("\n"):
+      marks.append(Mark("\n", "the end of a text"))
+    marks += _marks(subject.symbols, p, names)
+    if page.full(marks):
+      break
+  guess = math.log2(len(names.symbols))
+  return page.coloured(marks, guess, "A text, coloured by surprisal")
+
+
+def _marks(
+  symbols: Vocabulary, p: Prediction, names: Vocabulary
+) -> Iterator[Mark]:
+  """The symbols of a text, with the predictions that a model made at some."""
   answers = zip(p.surprisal, p.ids, p.probabilities, strict=True)
   known = dict(zip(p.positions.tolist(), answers, strict=True))
-  marks = []
   for t, i in enumerate(p.inputs):
     if i <= BEGIN:
       continue
@@ -251,6 +253,6 @@ def prediction_marks(
       nats, ids_K, chances_K = known[t]
       # JSON has no infinity.
       bits = min(float(nats) / math.log(2), 99)
-      likely = list(zip(map(name, ids_K), chances_K, strict=True))
-    marks.append(Mark(shown(symbols, i), named(symbols, i), bits, likely))
-  return marks
+      best = [named(names, i) for i in ids_K]
+      likely = list(zip(best, chances_K, strict=True))
+    yield Mark(shown(symbols, i), named(symbols, i), bits, likely)
