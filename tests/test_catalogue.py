@@ -12,16 +12,13 @@ import re
 import tarfile
 import threading
 import warnings
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pooch
 import pytest
 
 from docs import data_sets
-from seqrnn import catalogue, cli
-from seqrnn.config import command
+from seqrnn import catalogue
 from seqrnn.config import read as config_lib
 from seqrnn.config.resolve import Facts, resolve
 from seqrnn.configs import base
@@ -274,41 +271,6 @@ def test_all_files_that_are_missing_or_wrong_are_named(served, tmp_path):
   )
 
 
-def test_files_of_one_name_are_kept_under_names_of_their_own(served, tmp_path):
-  pairs = {"in": b"play it\n", "out": b"O B-song\n"}
-  rows = {}
-  for split in ("train", "test"):
-    for part, content in pairs.items():
-      path = f"{split}/seq.{part}"
-      served.content[f"{PATH}{path}"] = content
-      checksum = hashlib.sha256(content).hexdigest()
-      row = [f"data/{path}", 1, checksum, f"{split}.{part}"]
-      rows.setdefault(split, []).append(row)
-  with catalogue._LIST.open("a") as listed:
-    fields = 'format = "parallel", tags_file = "*.out", unit = "word"'
-    listed.write(
-      f'\n[slots]\nwhat = "slots"\nrepository = "owner/name"\ncommit ='
-      f' "{COMMIT}"\nterms = "free"\ncite = "Doe"\nfields = {{ {fields} }}\n'
-      f"[slots.files]\ntrain = {rows['train']}\ntest = {rows['test']}\n"
-    )
-  catalogue.sets.cache_clear()
-  missing = served.content.pop(f"{PATH}train/seq.out")
-  message = refused("404", "slots")
-  assert "/data/train/seq.out (as train.out) and http" in message
-  served.content[f"{PATH}train/seq.out"] = missing
-  corpus = corpora.read_corpus(config_of("slots").data)
-  place = folder(tmp_path, "slots")
-  assert (place / "train.in").read_bytes() == pairs["in"]
-  assert corpus.tags.symbols == ["O", "B-song"]
-
-
-def test_those_that_need_a_file_at_once_fetch_it_once(served):
-  with ThreadPoolExecutor(2) as pool:
-    fetched = list(pool.map(catalogue.fetch, ["play"] * 2, ["all"] * 2))
-  assert [path.read_bytes() for [path] in fetched] == [PLAY] * 2
-  assert len(served.requests) == 1
-
-
 def test_a_set_that_the_user_must_get(served, tmp_path):
   place = folder(tmp_path, "reviews") / "films.tar.gz"
   message = refused("is missing", "reviews")
@@ -369,28 +331,14 @@ def test_a_detection_examines_the_anomalous_sessions_of_a_set(served):
   assert len(served.requests) == 3
 
 
-def test_a_flag_replaces_the_files_of_a_config(served, tmp_path, monkeypatch):
-  monkeypatch.chdir(tmp_path)
-  Path("mine.py").write_text(
-    "from seqrnn.configs import base\n\n"
-    "def get_config():\n"
-    "  config = base.get_config()\n"
-    "  config.data.source = 'files'\n"
-    "  config.data.path = 'mine.txt'\n"
-    "  config.data.unit = 'log'\n"
-    "  config.data.log_header = '<Content>'\n"
-    "  return config\n"
-  )
-  flags = ["--config.data.source=sessions", "--config.data.window=9"]
-  parsed = cli.define_flags()
-  parsed(["run.py", *flags, "--config=mine.py"])
-  config, workdir = command.resolve(
-    parsed, cli.overrides_of_flags(parsed), None
-  )
-  data = config.data
+def test_a_flag_replaces_the_files_of_a_config():
+  config = base.get_config()
+  log = {"unit": "log", "log_header": "<Content>"}
+  config.data.update({"source": "files", "path": "mine.txt", **log})
+  overrides = {"data.source": "hdfs"}
+  by_user = {*overrides, "data.path", *(f"data.{name}" for name in log)}
+  data = resolve(config, Facts(overrides, by_user))[0].data
   assert (data.path, data.unit, data.log_header) == (None, "session", None)
-  assert "source=sessions" in workdir.name and "unit" not in workdir.name
-  assert not served.requests
 
 
 def test_the_page_has_the_table_of_the_catalogue():

@@ -4,8 +4,6 @@ import os
 
 import pytest
 
-from seqrnn import experiments
-from seqrnn.config import read as config_lib
 from seqrnn.data import splits
 from seqrnn.data.read import reading
 from seqrnn.data.read.reading import NOT_UTF8
@@ -106,28 +104,3 @@ def test_a_path(here):
   for path, expected in PATHS.items():
     config = tiny(here, {"data.path": path})
     assert outcome(lambda c=config: documents(c.data)) == expected, path
-
-
-FIELDS = {
-  "streams of little": (
-    {"split": "stream_tails", "window": 99},
-    "data.split='stream_tails': 60 symbols are too few for train.batch_size=4"
-    " streams of data.window=99",
-  ),
-}
-
-
-def make_batches(config):
-  experiment = experiments.build(config, None)
-  for split in ("train", "validation"):
-    _ = experiment.batches(split, 0)[0]
-  return "trains"
-
-
-def test_fields_that_do_not_fit_the_text(here):
-  (here / "text").write_text("abc" * 20)
-  for name, (fields, expected) in FIELDS.items():
-    fields = {f"data.{field}": value for field, value in fields.items()}
-    config = tiny(here, {"data.path": "text", **fields})
-    config_lib.check(config)
-    assert outcome(lambda c=config: make_batches(c)) == expected, name

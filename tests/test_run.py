@@ -47,6 +47,7 @@ MISTAKES = {
   # The corpus.
   f"{LM} --config.data.min_count=9999": "none is left for the vocabulary",
   f"{LM} --config.data.path=one.txt": "leaves no symbol for the validation",
+  f"{LM} --config.data.split=stream_tails": "needs one document, not 3",
   f"{LM} --config.data.offset=999": "data.offset=999: no document is long",
   # The workdir.
   f"{LM} --workdir=text.txt": "--workdir=text.txt: must be a folder",
@@ -55,6 +56,7 @@ MISTAKES = {
   "--workdir=lm --mode=sample --config.model.layers=2": "lm: was trained with "
   "other settings, model.layers: 1 -> 2",
   "--workdir=changed": "changed: the training data have changed since",
+  "--workdir=flipped": "flipped/config.json: differs from its checksum",
   "--workdir=letters --mode=sample": "letters/vocabulary.json: not JSON",
   "--workdir=bare --mode=sample": "bare: has no checkpoint; train this run",
   "--workdir=lm --mode=sample --config.checkpoint.step=9": "no such checkpoint",
@@ -86,12 +88,13 @@ def home(tmp_path_factory, trained):
   for name, content in FILES.items():
     (home / name).parent.mkdir(exist_ok=True)
     (home / name).write_bytes(content)
-  names = ["lm", "gap", "paths", "changed", "letters", "bare"]
-  for name in [*names, "damaged"]:
+  sound = ["lm", "bare", "damaged", "flipped"]  # With their checksums.
+  for name in [*sound, "gap", "paths", "changed", "letters"]:
     shutil.copytree(trained(), home / name)
-    if name not in ("lm", "bare", "damaged"):  # Others are as they were.
+    if name not in sound:
       (home / name / files.SUMS).unlink()
   edit(home / "gap", "", task="gap_model")
+  edit(home / "flipped", "", seed=9)
   edit(home / "changed", "data", path="text.txt")
   edit(home / "paths", "data", path=None, train_path="a", validation_path="b")
   (home / "letters/vocabulary.json").write_text("abc")
@@ -164,43 +167,6 @@ def test_how_a_mode_ends(call, capfd, monkeypatch):
   assert err.startswith("error: JAX_PLATFORMS=cuda: no such device is avail")
 
 
-@pytest.fixture
-def resolved(call, monkeypatch):
-  """What a line means: the config and the workdir, and nothing is run."""
-
-  def resolve(line):
-    with monkeypatch.context() as patch:
-      for mode in ("train", "sample"):
-        patch.setattr(
-          f"seqrnn.modes.{mode}.run", lambda _, *found: seen.append(found)
-        )
-      seen = []
-      assert call(line) == 0
-    return seen[0]
-
-  return resolve
-
-
-def test_the_default_workdir_names_what_flags_changed(resolved):
-  def name(line):
-    return str(resolved(f"{LM} {line}")[1])
-
-  assert name("--config.train.epochs=3 --config.sample.length=3") == "runs/lm"
-  assert name("--config.model.hidden_size=1e1 --config.data.path=./a/b") == (
-    "runs/lm-path=._a_b-hidden_size=10"
-  )
-  assert name("--config.optimizer.name=sgd") == "runs/lm-optimizer.name=sgd"
-  long = [name(f"--config.data.path={'x' * 300}{n}") for n in range(2)]
-  assert long[0] != long[1] and max(map(len, long)) < 200
-
-
-def test_a_workdir_alone_stands_for_its_run(resolved):
-  config, workdir = resolved("--workdir=lm")
-  assert str(workdir) == "lm" and config.train.max_steps == 4
-  config, _ = resolved("--workdir=lm --config.train.max_steps=none")
-  assert config.train.max_steps is None
-
-
 # What runs in a process of its own, as a user's does.
 
 
@@ -264,24 +230,6 @@ def test_a_full_disk_behind_stdout_is_named():
     done = start("run.py", "--help", stdout=full)
   assert done.returncode == 2
   assert done.stderr == "error: stdout: No space left on device\n"
-
-
-def test_an_interrupt_in_a_callback_is_not_lost():
-  code = """
-import time
-from seqrnn.runtime import launch
-launch.prepare()
-class Callback:
-  def __del__(self):
-    raise KeyboardInterrupt
-Callback()
-try:
-  time.sleep(30)
-except KeyboardInterrupt:
-  print("interrupted")
-"""
-  done = start("-c", code)
-  assert (done.stdout, done.stderr) == ("interrupted\n", "")
 
 
 def test_cpu_devices_and_workers_by_the_rule():

@@ -50,29 +50,6 @@ def test_a_line_names_the_field_its_value_and_the_reason():
   assert vain({"optimizer.momentum": 0.9}, **space) == []
 
 
-def test_each_field_has_an_effect_where_its_condition_holds():
-  others = {
-    int: [1, 2, 100],
-    float: [0.25, 0.5],
-    tuple: [(0.5,)],
-    str: ["word", "replace", "last", "2/5", "weight", "tails", "sum", "max"]
-    + ["train", "even_pairs", "none", "jsonl", "time=x"],
-  }
-  faults = []
-  for name, conditions in USED.items():
-    field = FIELDS[name]
-    values = others.get(field.rule.kind, [not field.default])
-    holds = lambda v, field=field: field.holds(v) and v != field.default
-    value = next(filter(holds, values))
-    for condition in conditions:
-      needed = {n: v[0] for n, v in condition.items()}
-      if vain({name: value}, **needed):
-        faults.append((name, needed))
-    if vain({name: field.default}):  # A default is no mistake.
-      faults.append(name)
-  assert not faults
-
-
 def test_a_config_of_the_project_sets_nothing_in_vain():
   defaults = base.get_config()
   for path in CONFIGS:
@@ -98,22 +75,18 @@ def test_settings_without_effect_are_reported_before_a_mode(here, capfd):
   assert capfd.readouterr().err == ""  # The first of several reports it.
 
 
-def test_a_refusal_names_the_remedy(here, capfd):
+def test_the_default_workdir_names_what_flags_changed(here):
   del here
-  cases = {
-    "--config=rnn --config.data.offset=1 --config.data.random_offset": "the"
-    " offset must be either fixed or random",
-    "--config=rnn --config.data.source=opcodes": "a symbol is an opcode",
-    "--config=rnn --config.data.path=a": "only your own files have a path",
-    "--mode=detect": "train one first: --config=NAME --workdir=runs/NAME",
-  }
-  faults = []
-  for line, end in cases.items():
-    assert cli.main(["run.py", *line.split()]) == 2
-    message = capfd.readouterr().err
-    if not message.endswith(f"{end}\n") or message.count("\n") > 1:
-      faults.append((line, message))
-  assert not faults
+  name = lambda *flags: str(resolve("--config=rnn", *flags)[1])
+  only_limits = "--config.train.epochs=3", "--config.sample.length=3"
+  assert name(*only_limits) == "runs/rnn"
+  assert name("--config.model.hidden_size=1e1", "--config.data.window=9") == (
+    "runs/rnn-window=9-hidden_size=10"
+  )
+  assert name("--config.optimizer.name=sgd") == "runs/rnn-optimizer.name=sgd"
+  long = [name(f"--config.train.start_from={'./' * 150}{n}") for n in range(2)]
+  assert long[0] != long[1] and max(map(len, long)) < 200
+  assert long[0].startswith("runs/rnn-start_from=._._._")
 
 
 def test_flags_that_a_mode_does_not_read_are_reported(here, capfd):

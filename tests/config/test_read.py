@@ -92,17 +92,6 @@ def test_a_name_of_no_field_has_a_hint():
     assert field in FIELDS and alias not in parts, alias
 
 
-def test_a_config_survives_its_file(config, tmp_path):
-  config.sample.temperature = (0.2, 1.0)
-  config.data.path = "/corpora/\u00e4lter.txt"
-  config.train.max_steps = 7
-  config.optimizer.learning_rate = 0.1 + 0.2
-  (tmp_path / "config.json").write_bytes(config_lib.encoded(config))
-  again = config_lib.read_config(tmp_path / "config.json")
-  assert config_lib.flat(again) == config_lib.flat(config)
-  assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
-
-
 def test_a_run_of_another_format_is_refused(config, tmp_path):
   path = tmp_path / "config.json"
   path.write_bytes(config_lib.encoded(config))

@@ -9,7 +9,6 @@ import pytest
 from scipy.special import softmax
 
 from seqrnn import experiments
-from seqrnn.config import read as config_lib
 from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiments import classification
@@ -195,20 +194,7 @@ def test_a_text_has_the_mean_probabilities_of_its_windows(run):
   np.testing.assert_allclose(surprisal[known], nll, 1e-4)
 
 
-def test_settings_and_labels_that_are_refused(tmp_path, monkeypatch, capsys):
-  monkeypatch.chdir(tmp_path)
-  (tmp_path / "one").write_text("a\nb\nc\n" * 9)
-  tied = {"model.tied": True, "model.embedding_size": 8}
-  for changes, rule in (
-    ({"data.format": "spaces"}, "data.format='spaces' has no labels; it needs"),
-    (tied, "model.tied=True: the outputs are labels"),
-    ({"data.path": "one"}, "split has one label, 'one'; there"),
-  ):
-    fields = {"task": "classification", "data.format": "files", **changes}
-    with pytest.raises(UserError, match=rule):
-      config = tiny(tmp_path, fields)
-      config_lib.check(config)
-      experiments.build(config, None)
+def test_labels_that_training_has_not_seen(capsys):
   labels = Vocabulary("id", ("pos", "neg"))
   with pytest.raises(UserError, match="'1' '0'; those of training are 'pos'"):
     classification.check_seen(labels, ["1", "0"], "test")

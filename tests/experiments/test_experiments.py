@@ -42,26 +42,6 @@ def test_a_gap_model_samples_by_its_forward_head(tmp_path):
     one.sample("bc")
 
 
-# Of tasks that need labels.
-FORMATS = {"classification": "files", "tagging": "spaces"}
-
-
-def test_every_task_meets_the_contract(tmp_path):
-  for task in experiments.TASKS:
-    fields = {"task": task, "data.format": FORMATS.get(task, "text")}
-    music = {"data.source": "chords"} if task == "polyphony" else {}
-    config = tiny(tmp_path, {**fields, **music})
-    experiment = experiments.build(config, None)
-    again = experiments.build(config, experiment.vocabularies)
-    assert again.vocabularies == experiment.vocabularies
-    batch = experiment.batches("train", 0)[0]
-    assert {"inputs", "targets", "weights", "reset"} <= set(batch)
-    assert batch["targets"].shape[:2] == batch["weights"].shape
-    T = batch["inputs"].shape[1]
-    if experiment.forbidden is not None:
-      assert experiment.forbidden(T).shape == (batch["targets"].shape[1], T)
-
-
 def test_what_cannot_be_loaded_is_named(trained, tmp_path):
   with pytest.raises(UserError, match="config.task='nonsense': must be one of"):
     experiments.build(tiny(tmp_path, {"task": "nonsense"}), None)

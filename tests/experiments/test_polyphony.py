@@ -8,7 +8,6 @@ import pytest
 from flax import linen as nn
 
 from seqrnn import cli, experiments
-from seqrnn.config import read as config_lib
 from seqrnn.data.read.music import NOTES
 from seqrnn.errors import UserError
 from seqrnn.experiment import shapes
@@ -193,19 +192,3 @@ def test_sampled_music_is_written_and_repeats(folder, capfd):
   short = {"length": 5, "streams": 2}
   assert run.sample("4", **short)[1].shape == (8 + 5, NOTES)
   assert run.sample(**short)[1].shape == (5, NOTES)  # From silence.
-
-
-def test_settings_of_symbols_are_refused(folder, tmp_path, capfd):
-  run = experiments.load(folder)
-  rule = "must be a piece of the test split, 0 to 5, or the first"
-  for prime in ("6", "-1", "x", "1:0"):
-    with pytest.raises(UserError, match=f"sample.prime='{prime}': {rule}"):
-      run.sample(prime)
-  with pytest.raises(UserError, match="config.sample.top_k=3: has no effect"):
-    run.sample(top_k=3)
-  with pytest.raises(UserError, match="'polyphony' has no symbols to predict"):
-    run.score("text")
-  assert cli.main(["run.py", f"--workdir={folder}", "--mode=predict"]) == 2
-  assert "its modes are train, evaluate, sample" in capfd.readouterr().err
-  with pytest.raises(UserError, match="bidirectional=True: frames of notes"):
-    config_lib.check(write_config(tmp_path, **{"model.bidirectional": True}))

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from seqrnn import experiments
-from seqrnn.config import read as config_lib
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.errors import UserError
@@ -249,15 +248,3 @@ def test_tags_and_letters_stand_where_their_symbols_do(chained):
     assert count == facts["symbols"] - 2 * facts["documents"]
   [batch] = experiment.batches(from_text("ax b", "word"), 0)
   assert (batch["targets"][batch["weights"] > 0] == UNKNOWN).all()
-
-
-def test_settings_that_are_refused(tmp_path):
-  for changes, rule in (
-    ({"data.format": "files"}, "data.format='files' has no tags; it needs"),
-    ({"model.letters": 4}, "model.letters=4, config.data.unit='char': the sp"),
-  ):
-    fields = {"task": "tagging", "data.format": "spaces", **changes}
-    with pytest.raises(UserError, match=rule):
-      config = tiny(tmp_path, fields)
-      config_lib.check(config)
-      experiments.build(config, None)

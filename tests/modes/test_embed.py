@@ -1,7 +1,6 @@
 """embed: files of vectors and of their names, written in pieces."""
 
 import csv
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -87,19 +86,3 @@ def test_the_vocabulary(run):
   names = run.experiment.vocabularies["symbols"].names(range(len(table)))
   assert [row["symbol"] for row in rows] == names
   assert names[: len(RESERVED)] == list(RESERVED)
-
-
-def test_memory_does_not_grow_with_the_input(tmp_path):
-  def blocks(count):
-    for n in range(count):
-      yield np.full((100, 64), n, np.float32), {"text": [n] * 100}
-
-  def peak(count):
-    tracemalloc.start()
-    embed.write_vectors(tmp_path, 100 * count, blocks(count))
-    size = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return size
-
-  peak(2)  # Imports take memory, too.
-  assert peak(200) < 2 * peak(20)

@@ -3,7 +3,6 @@
 import csv
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ import pytest
 from seqrnn import experiments
 from seqrnn.config import read as config_lib
 from seqrnn.errors import Interrupted, MachineError, UserError
-from seqrnn.runtime import sharding
+from seqrnn.runtime import files, sharding
 from seqrnn.training import step as step_lib
 from seqrnn.training import train
 from seqrnn.training.checkpoint import Checkpoints, steps
@@ -212,34 +211,6 @@ def test_a_finished_run_says_so_and_more_epochs_resume_it(
   assert_same_run(folder / "run", workdir, 10)
 
 
-def test_changed_files_are_refused(ten, tmp_path):
-  config, workdir = tiny(tmp_path, LONG), tmp_path / "run"
-  shutil.copytree(ten[0] / "run", workdir)
-  config.data.path = tiny(ten[0], LONG).data.path
-  config.train.epochs = 3
-  for name in ("vocabulary.json", "config.json"):
-    path = workdir / name
-    content = path.read_bytes()
-    path.write_bytes(content.replace(b'"', b"8", 1))
-    before = contents(workdir)
-    with pytest.raises(
-      MachineError, match=f"{name}: differs from its checksum"
-    ):
-      train.fit(build, config, workdir)
-    assert before == contents(workdir)
-    path.write_bytes(content)
-  other = tiny(tmp_path / "other", LONG)
-  text = Path(other.data.path) / "0.txt"
-  text.write_text(text.read_text()[::-1])
-  record = (workdir / "config.json").read_text()
-  (workdir / "config.json").write_text(
-    record.replace(config.data.path, other.data.path)
-  )
-  (workdir / "sha256").unlink()  # The user has edited a file.
-  with pytest.raises(UserError, match="training data have changed"):
-    train.fit(experiments.build, other, workdir)
-
-
 def test_patience_stops_and_the_best_checkpoint_stays(tmp_path, monkeypatch):
   """With a plateau schedule, and averaged parameters."""
   config = tiny(
@@ -298,6 +269,12 @@ def test_patience_stops_and_the_best_checkpoint_stays(tmp_path, monkeypatch):
       run.params,
       mean,
     )
+
+
+def test_a_second_training_is_refused(tmp_path):
+  refused = pytest.raises(UserError, match=r"is being trained by process \d+")
+  with files.locked(tmp_path / "lock", "trained"), refused:
+    train.fit(build, tiny(tmp_path), tmp_path)
 
 
 def test_a_signal_ends_the_first_compilation(tmp_path, monkeypatch):
@@ -381,30 +358,6 @@ def test_a_loss_that_is_not_finite_stops(ten, tmp_path, monkeypatch):
   assert steps(workdir / "checkpoints")[-1] == 6
   train.fit(build, config, workdir)
   assert_same_run(ten[0] / "run", workdir, 10)
-
-
-def test_a_second_training_is_refused_while_the_first_runs(
-  ten, tmp_path, monkeypatch
-):
-  config, workdir = tiny(ten[0], LONG), tmp_path / "run"
-  original = Progress.step
-  refused = []
-
-  def second(self, loss, symbols):
-    with pytest.raises(
-      UserError, match=f"being trained by process {os.getpid()}"
-    ):
-      train.fit(build, config, workdir)
-    refused.append(1)
-    return original(self, loss, symbols)
-
-  monkeypatch.setattr(Progress, "step", second)
-  train.fit(build, config, workdir)
-  assert len(refused) == 10
-  monkeypatch.undo()
-  # A lock file that a killed process has left locks nothing.
-  (workdir / "lock").write_text("process 1 on another")
-  train.fit(build, config, workdir)
 
 
 def test_it_stops_where_the_workdir_is_removed_or_anothers(
