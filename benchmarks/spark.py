@@ -81,7 +81,8 @@ def on_one_machine(deployed, log: Path, config) -> tuple[int, float]:
     parsed = sessions.read_sessions(config, deployed.detector.names, str(log))
     findings = find_anomalies(deployed.detector, deployed.normal, parsed)
     grouped = group_incidents(findings)
-    tables.write_sessions(findings, grouped, log.parent)
+    rows = tables.session_rows(findings, grouped)
+    tables.write_csv_table(log.parent / "sessions.csv", rows)
     return len(parsed.ids)
 
   return second_time(examine)

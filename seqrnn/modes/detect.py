@@ -113,7 +113,8 @@ def _run(
     "config": nested(config_lib.flat(config)),
   }
   with files.results(folder, "detect", _RESULTS.__contains__) as new:
-    tables.write_sessions(findings, grouped, new)
+    rows = tables.session_rows(findings, grouped)
+    tables.write_csv_table(new / "sessions.csv", rows)
     tables.write_incidents(findings, grouped, new)
     tables.write_events(findings, detector, new)
     with files.atomic_write(new / "report.json") as file:

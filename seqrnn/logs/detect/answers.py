@@ -283,5 +283,4 @@ def write_rows(workdir: Path, rows: list[dict[str, Any]]):
   names = dict.fromkeys(name for row in rows for name in row)
   columns = [name for name in _COLUMNS if name in names]
   columns += [name for name in names if name not in _COLUMNS]
-  cells = ([row.get(name) for name in columns] for row in rows)
-  write_csv_table(workdir / NAME, columns, cells)
+  write_csv_table(workdir / NAME, rows, columns)

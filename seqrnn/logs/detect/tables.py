@@ -3,6 +3,7 @@
 import csv
 import functools
 import io
+import itertools
 import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -75,13 +76,28 @@ def read_csv_table(path: Path) -> Iterator[dict[str, str]]:
     yield from csv.DictReader(file, strict=True)
 
 
-def write_csv_table(path: Path, columns: list[str], rows: Iterable[list[Any]]):
-  """Writes a table; None is an empty cell."""
+def write_csv_table(
+  path: Path, rows: Iterable[dict[str, Any]], columns: Sequence[str] = ()
+):
+  """Writes a table; None, and what a row lacks, is an empty cell.
+
+  Args:
+    path: of the file.
+    rows: of the table.
+    columns: that are written; empty: those of the first row.
+  """
+  rows = iter(rows)
+  first = list(itertools.islice(rows, 1))
   with files.atomic_write(path, "wb") as raw:
     text = io.TextIOWrapper(raw, "utf-8", "surrogateescape", newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
+    writer = csv.DictWriter(
+      text,
+      columns or [*first[0]],
+      extrasaction="ignore",
+      lineterminator="\n",
+    )
+    writer.writeheader()
+    writer.writerows(itertools.chain(first, rows))
     text.detach()
 
 
@@ -93,63 +109,46 @@ def _cells(values: np.ndarray) -> list[float | None]:
   ]
 
 
-def session_columns(findings: Findings) -> dict[str, list[Any]]:
-  """The columns of sessions.csv that are the same for equal sessions.
-
-  The values are those of the distinct sessions. The incidents are not known
-  yet.
-  """
-  decision, distinct = findings.decision, findings.distinct
-  begins, ends = findings.sessions.whole
-  cuts = {}
-  if findings.sessions.ends is not None:
-    cuts = {"open": ~ends[distinct.first], "cut": ~begins[distinct.first]}
-  return {
-    "events": findings.scored.lengths.tolist(),
-    **{name: cut.astype(int).tolist() for name, cut in cuts.items()},
-    "p_value": decision.p.tolist(),
-    "flag": decision.flags.astype(int).tolist(),
-    "severity": [SEVERITIES[n] or None for n in decision.severity.tolist()],
-    "incident": [None] * len(decision.p),
-    "reason": [WORDS.get(name) for name in decision.reasons],
-    "score": [name or None for name in decision.reasons],
-    "models": decision.models.tolist(),
-    "unknown_events": decision.unknown_events.tolist(),
-    "flagged_events": decision.flagged_events.tolist(),
-    "first_alarm": [findings.first_alarm(d) for d in range(len(decision.p))],
-  }
-
-
-def write_sessions(findings: Findings, grouped: list[Incident], folder: Path):
-  """Writes sessions.csv: a row per session of the input.
+def session_rows(
+  findings: Findings, grouped: Sequence[Incident] = ()
+) -> Iterator[dict[str, Any]]:
+  """The rows of sessions.csv, one per session of the input.
 
   Line and timestamp are those of the session's most surprising event. The
   columns severity, reason and score, of alarms alone, are as in `Decision`, the
   reason in words; incident is a row of incidents.csv, from 1. In a log, 1 in
   the column open or cut is a session that its end or its begin cuts.
   """
-  sessions, decision = findings.sessions, findings.decision
-  distinct = session_columns(findings) | {"p_value": _cells(decision.p)}
-  for number, one in enumerate(grouped, 1):
-    for d in one.members:
-      distinct["incident"][d] = number
+  sessions, distinct = findings.sessions, findings.distinct
+  decision, which = findings.decision, range(len(findings.decision.p))
+  incident = {d: n for n, one in enumerate(grouped, 1) for d in one.members}
+  columns: dict[str, list[Any]] = {"events": findings.scored.lengths.tolist()}
+  if sessions.ends is not None:
+    begins, ends = (whole[distinct.first] for whole in sessions.whole)
+    columns |= {"open": (1 - ends).tolist(), "cut": (1 - begins).tolist()}
+  columns |= {
+    "p_value": _cells(decision.p),
+    "flag": decision.flags.astype(int).tolist(),
+    "severity": [SEVERITIES[n] or None for n in decision.severity.tolist()],
+    "incident": [incident.get(d) for d in which],
+    "reason": [WORDS.get(name) for name in decision.reasons],
+    "score": [name or None for name in decision.reasons],
+    "models": decision.models.tolist(),
+    "unknown_events": decision.unknown_events.tolist(),
+    "flagged_events": decision.flagged_events.tolist(),
+    "first_alarm": [findings.first_alarm(d) for d in which],
+  }
   scores = {name: _cells(values) for name, values in decision.scores.items()}
-  rows = list(zip(*distinct.values(), strict=True))
-  score_rows = list(zip(*scores.values(), strict=True))
-  worst = [findings.worst_position(d) for d in range(len(rows))]
-
-  def lines() -> Iterator[list[Any]]:
-    for j, d in enumerate(findings.distinct.which.tolist()):
-      where = findings.place(j, worst[d]).values()
-      row = [sessions.names[j], *rows[d], *where, *score_rows[d]]
-      if sessions.kinds is not None:
-        kind = int(sessions.kinds[j])
-        row.append(None if kind == UNLABELLED else kind)
-      yield row
-
-  columns = ["session", *distinct, *findings.places, *scores]
-  columns += ["label"] * (sessions.kinds is not None)
-  write_csv_table(folder / "sessions.csv", columns, lines())
+  worst = [findings.worst_position(d) for d in which]
+  for j, d in enumerate(distinct.which.tolist()):
+    row = {"session": sessions.names[j]}
+    row |= {name: column[d] for name, column in columns.items()}
+    row |= findings.place(j, worst[d])
+    row |= {name: column[d] for name, column in scores.items()}
+    if sessions.kinds is not None:
+      kind = int(sessions.kinds[j])
+      row["label"] = None if kind == UNLABELLED else kind
+    yield row
 
 
 def describe(findings: Findings, members: list[int]) -> dict[str, Any]:
@@ -200,8 +199,7 @@ def write_incidents(findings: Findings, grouped: list[Incident], folder: Path):
   columns = ["incident", "severity", "sessions", "p_value", "reason", "score"]
   columns += ["event", "example", *findings.places, "before", "after"]
   rows = incident_rows(findings, grouped)
-  cells = ([row[name] for name in columns] for row in rows)
-  write_csv_table(folder / "incidents.csv", columns, cells)
+  write_csv_table(folder / "incidents.csv", rows, columns)
 
 
 def write_events(findings: Findings, detector: Detector, folder: Path):
@@ -222,20 +220,21 @@ def write_events(findings: Findings, detector: Detector, folder: Path):
     values = details.document(document[d])
     return _event_columns(findings, d, values, settings.top_k)
 
-  def rows() -> Iterator[list[Any]]:
+  def rows() -> Iterator[dict[str, Any]]:
     for j, d in enumerate(findings.distinct.which.tolist()):
       if d not in document:
         continue
       first, targets = scored.offset(d), scored.targets[scored.events(d)]
-      events = zip(*columns(d).values(), strict=True)
-      for position, (event, *row) in enumerate(events, first):
-        where = findings.place(j, position).values()
-        if targets[position - first] == UNKNOWN:  # Equal sessions may differ.
-          event = escaped(findings.as_read(j, position) or event)
-        yield [findings.sessions.names[j], position, *where, event, *row]
+      for n, target in enumerate(targets.tolist()):
+        row = {"session": findings.sessions.names[j], "position": first + n}
+        row |= findings.place(j, first + n)
+        row |= {name: column[n] for name, column in columns(d).items()}
+        if target == UNKNOWN:  # Equal sessions may differ.
+          event = findings.as_read(j, first + n)
+          row["event"] = escaped(event or row["event"])
+        yield row
 
-  header = ["session", "position", *findings.places, *columns(which[0])]
-  write_csv_table(folder / "events.csv", header, rows())
+  write_csv_table(folder / "events.csv", rows())
 
 
 def _event_columns(

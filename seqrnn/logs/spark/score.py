@@ -35,7 +35,7 @@ from seqrnn.runtime import compiled, sharding
 _EVENTS = 2**17  # That are scored together, in the mean.
 # A task has one core, however many the machine has.
 _ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
-# `key` is the name of a session without masks.
+# Of `session_rows`; `key` is the name of a session without masks.
 _VERDICT = (
   "key string, session string, events bigint, open int, cut int,"
   " p_value double, flag int, severity string, incident int, reason string,"
@@ -109,21 +109,9 @@ def _score(events: Any, shipped: Shipped, span: Span) -> pd.DataFrame:
   """The verdicts on some sessions, of which all events are there."""
   deployed = _restore(shipped.content.value)
   findings, names = examine(deployed, events, span)
-  sessions, which = findings.sessions, findings.distinct.which
-  places = [
-    findings.place(j, findings.worst_position(d))
-    for j, d in enumerate(which.tolist())
-  ]
-  columns = {**tables.session_columns(findings), **findings.decision.scores}
-  distinct = pd.DataFrame(columns).iloc[which]
-  verdicts = distinct.reset_index(drop=True).assign(
-    key=names,
-    session=sessions.names,
-    **{name: [place[name] for place in places] for name in findings.places},
-  )
-  # Spark refuses numbers, as NaN, for a column of texts.
-  names = [column.split()[0] for column in shipped.columns]
-  return verdicts.reindex(columns=names).astype(object)
+  rows = pd.DataFrame(tables.session_rows(findings), dtype=object)
+  columns = [column.split()[0] for column in shipped.columns]
+  return rows.assign(key=names).reindex(columns=columns).astype(object)
 
 
 def score_ended(

@@ -77,7 +77,8 @@ def test_every_session_names_the_line_of_its_worst_event(scored, tmp_path):
   findings = scored([1.0, 1, 1, 19, 2])
   assert [findings.worst_position(d) for d in range(2)] == [0, 0]
   findings = scored([1.0, 1, 3, 2, 19])
-  tables.write_sessions(findings, group_incidents(findings), tmp_path)
+  rows = tables.session_rows(findings, group_incidents(findings))
+  tables.write_csv_table(tmp_path / "sessions.csv", rows)
   columns = ("line", "first_alarm", "incident")
   rows = list(tables.read_csv_table(tmp_path / "sessions.csv"))
   assert [tuple(map(row.get, columns)) for row in rows] == [
@@ -86,8 +87,7 @@ def test_every_session_names_the_line_of_its_worst_event(scored, tmp_path):
   ]
   assert "file" not in rows[0]
   files = Texts(["a.log.1", "a.log"], np.array([0, 1, 1]))
-  tables.write_sessions(scored([1.0, 1, 3, 2, 9], files=files), [], tmp_path)
-  rows = tables.read_csv_table(tmp_path / "sessions.csv")
+  rows = tables.session_rows(scored([1.0, 1, 3, 2, 9], files=files))
   assert [row["file"] for row in rows] == ["a.log", "a.log"]
 
 
