@@ -228,10 +228,6 @@ def test_a_wrong_file_is_refused_with_its_line(run):
     ("session,answer\nA,normal\nB,maybe", ":3: answer='maybe': must be normal"),
     ("session,answer\nlog:999,", ":2: session='log:999': is no session"),
     (
-      "session,answer\nA,normal\nA,",
-      f":3: session {first!r} is also in line 2",
-    ),
-    (
       "session,answer\nA,normal\nB,anomalous",
       f":3: session {second!r} equals {first!r} of line 2",
     ),

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import shutil
+from collections import Counter
 
 import pytest
 
@@ -115,11 +116,11 @@ def test_every_line_is_read_once(path, tail_of, rotation, seed):
 
   def read():
     while chunk := source.read(0) or source.read(0):
-      results.extend(chunk.lines)
-      parts.add(chunk.part)
+      for number, line in enumerate(chunk.lines, chunk.first):
+        results.append((line, chunk.part, number))
       saved.append((len(results), json.dumps(chunk.position)))
 
-  source, results, parts = tail_of(report=reported.append), [], set()
+  source, results = tail_of(report=reported.append), []
   saved = [(0, json.dumps(BEGIN))]
   for _ in range(120):
     match draw.choice(("write", "write", "read", "rotate", "pack", "restart")):
@@ -143,26 +144,12 @@ def test_every_line_is_read_once(path, tail_of, rotation, seed):
   log.write()
   read()
   log.close()
-  assert results == log.lines and not reported and max(parts) > 3
-
-
-def test_lines_have_the_numbers_of_their_file(path, tail_of):
-  draw, source, of_part = random.Random(0), tail_of(), {}
-  log = Log(path, draw)
-  for _ in range(60):
-    log.write()
-    if draw.random() < 0.3:
-      log.rename()
-      log.write()
-    while chunk := source.read(0) or source.read(0):
-      before = of_part.setdefault(chunk.part, [])
-      assert chunk.first == len(before) + 1
-      before += chunk.lines
-  log.close()
-  newest = max(of_part)
-  for part, lines in of_part.items():
-    name = f"app.log.{newest - part}" if part < newest else "app.log"
-    assert path.with_name(name).read_bytes().split(b"\n")[:-1] == lines
+  assert [line for line, *_ in results] == log.lines and not reported
+  # Lines have the numbers of their file.
+  parts = Counter(part for _, part, _ in results)
+  expected = [(p, n) for p in parts for n in range(1, parts[p] + 1)]
+  assert [place for _, *place in results] == list(map(list, expected))
+  assert max(parts) > 3
 
 
 def test_a_renamed_file_is_read_until_it_is_silent(path, tail_of, monkeypatch):
@@ -182,15 +169,6 @@ def test_a_renamed_file_is_read_until_it_is_silent(path, tail_of, monkeypatch):
       now[0] += 9
   now[0] += 2
   assert lines_of(source) == [b"4"]
-
-
-def test_a_last_line_without_a_newline_ends_with_its_file(path, tail_of):
-  path.write_bytes(b"1\n2")
-  source = tail_of()
-  assert lines_of(source) == [b"1"]
-  path.rename(f"{path}.1")
-  path.write_bytes(b"3\n")
-  assert lines_of(source) == [b"2", b"3"]
 
 
 @pytest.mark.parametrize("how", ["deleted", "truncated", "another"])
@@ -241,20 +219,6 @@ def test_a_part_that_is_being_packed_is_read_once(path, tail_of):
   path.with_name("app.log.1.gz").write_bytes(gzip.compress(b"2\n"))
   path.write_bytes(b"3\n")
   assert lines_of(tail_of(source.position)) == [b"2", b"3"]
-
-
-def test_the_name_may_be_a_link_to_the_newest_file(path, tail_of):
-  first, second = (path.with_name(f"app-2026-11-2{n}.log") for n in (6, 7))
-  first.write_bytes(b"1\n")
-  path.symlink_to(first.name)
-  source = tail_of()
-  assert lines_of(source) == [b"1"]
-  with first.open("ab") as file:
-    file.write(b"2\n")
-  second.write_bytes(b"3\n")
-  path.unlink()
-  path.symlink_to(second.name)
-  assert lines_of(source) == [b"2", b"3"]
 
 
 def test_the_bytes_that_wait_are_known_before_the_file_is_opened(path, tail_of):

@@ -147,17 +147,6 @@ def test_a_baseline_is_what_it_says(data, oracle):
   assert len(set(expected)) > 1
 
 
-@pytest.mark.parametrize("name", BASELINES)
-def test_a_score_depends_on_nothing_beside_the_session(data, name):
-  train, test = data
-  score = BASELINES[name](train)
-  values = score(test)
-  order = np.random.default_rng(3).permutation(len(values))
-  assert values.dtype == np.float64 and np.isfinite(values).all()
-  assert (score(test.take(order)) == values[order]).all()
-  assert (score(test.take(np.array([7]))) == values[7]).all()
-
-
 def cut(sessions, seed):
   """The sessions, some of them cut at the begin, at the end, or at both."""
   begins, ends = np.random.default_rng(seed).random((2, len(sessions.names)))

@@ -1,10 +1,8 @@
 """Redaction: secrets are masked where text of a log is shown."""
 
 import json
-from typing import Any
 
 import hypothesis
-import numpy as np
 import pytest
 from hypothesis import strategies as st
 
@@ -12,9 +10,6 @@ from seqrnn import experiments
 from seqrnn.config import read as config_lib
 from seqrnn.configs import base
 from seqrnn.data.logs.secrets import Redaction, excerpt
-from seqrnn.data.logs.sessions import Sessions
-from seqrnn.data.read.columns import Texts
-from seqrnn.data.sources import corpora
 from seqrnn.data.vocabulary import (
   UNKNOWN,
   Vocabulary,
@@ -22,7 +17,6 @@ from seqrnn.data.vocabulary import (
   masked_vocabulary,
 )
 from seqrnn.errors import UserError
-from seqrnn.logs.detect import findings
 from seqrnn.training import train
 from tests.data.logs.test_logs import settings
 
@@ -150,19 +144,6 @@ def test_templates_are_shown_with_masks_and_known_without():
     assert built.vocabularies["symbols"].names([4]) == shown.names([4])
 
 
-def test_lines_of_sessions_are_masked_but_not_changed():
-  as_read = Texts(["login a@b.cd", "x"], np.array([0, 1, 0]))
-  sessions = Sessions(
-    np.array([3, 4, 3]), np.array([0, 1, 3]), ["s", "t"], as_read=as_read
-  )
-  none: Any = None
-  for pattern, shown in (("<secrets>", "login <masked>"), ("", "login a@b.cd")):
-    masks = Redaction(pattern)
-    one = findings.Findings(sessions, none, none, masks, none, none)
-    assert [one.as_read(1, n) for n in range(3)] == ["x", shown, None]
-  assert [*sessions.as_read] == ["login a@b.cd", "x", "login a@b.cd"]
-
-
 def test_the_first_line_of_a_log_is_shown_with_masks(tmp_path, capfd):
   secret = "abcdefghijklmnopqrstuvwxyz"
   line = f"2026-11-25T12:00:01Z password={secret} of bob\n"
@@ -176,14 +157,6 @@ def test_the_first_line_of_a_log_is_shown_with_masks(tmp_path, capfd):
     told = capfd.readouterr().err
     assert shown in told and told.count("\n") == 1
     assert (secret[:9] in told) == (not redact)
-
-
-def test_an_error_shows_no_secret(tmp_path):
-  for log_format in ("auto", "syslog"):
-    config = settings(tmp_path, "password=hunter2\n", log_format=log_format)
-    with pytest.raises(UserError, match="'password=<masked>'") as error:
-      corpora.read_corpus(config.data)
-    assert "hunter2" not in str(error.value)
 
 
 def test_a_text_is_masked_before_it_is_cut():

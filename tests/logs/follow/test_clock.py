@@ -16,24 +16,6 @@ def read(times, clock=None):
   return positions
 
 
-def bursts(count, step, size=2):
-  """So many groups of lines, a second between the lines of a group."""
-  return [n * step + line for n in range(count) for line in range(size)]
-
-
-def test_a_log_of_days_moves_the_clock_by_all_but_the_last_lines():
-  for size, step, behind in ((2, 3 * DAY, 1), (1, DAY, 2)):
-    times = bursts(100, step, size)
-    positions = read(times)
-    assert positions == sorted(positions)
-    assert positions[-1] == times[-1 - behind * size]
-
-
-def test_lines_of_a_step_may_be_out_of_order_by_seconds():
-  times = [0.0, 5 * HOUR, 5 * HOUR - 3, 5 * HOUR + 1]
-  assert read(times) == [0.0, 0.0, 5 * HOUR, 5 * HOUR + 1]
-
-
 @pytest.mark.parametrize("wrong", [WRONG, 3 * HOUR, -WRONG, -3 * HOUR])
 def test_a_wrong_time_does_not_move_the_clock(wrong):
   right = [n * HOUR / 2 for n in range(9)]

@@ -251,37 +251,6 @@ def test_p_values_are_equal_also_at_the_edges_of_rounding():
   assert len({p[n] for n in near}) > 10
 
 
-def test_events_have_the_scores_of_whole_sessions():
-  model = make(GAP)
-  rng = np.random.default_rng(0)
-  texts = random_texts(rng, 9)
-  scored = model.detector.score(sessions_of(texts), np.ones(9, np.int64))
-  for size in (1, 1000):
-    events = interleaved(rng, list(enumerate(texts)))
-    events = [event for event in events if event.symbol is not None]
-    follower, nats = Follower(model), {}
-    read = follower._stepper.read
-
-    def reading(pairs, read=read, nats=nats):
-      results = read(pairs)
-      for (state_S, _), (after_S, scores_T3X) in zip(
-        pairs, results, strict=True
-      ):
-        before = nats.get(state_S.tobytes(), [])
-        nats[after_S.tobytes()] = [*before, *scores_T3X[:, 0, 0]]
-      return results
-
-    follower._stepper.read = reading
-    for place in range(0, len(events), size):
-      follower.feed_many(events[place : place + size])
-    for session, (state_S, count) in follower._read.items():
-      j = int(session.name.removeprefix("s"))
-      nll = scored.nll[scored.events(j)][:-1]  # Without the end.
-      np.testing.assert_allclose(nats[state_S.tobytes()], nll, 1e-4, 1e-4)
-      assert count == len(texts[j])
-    assert len(follower._read) == 9
-
-
 def test_a_state_goes_on_as_if_nothing_had_stopped(monkeypatch):
   model = make({"detect.rate": 0.1}, combination=MIN)
   rng = np.random.default_rng(5)
@@ -407,21 +376,26 @@ def test_a_session_of_many_events_is_judged_in_parts(model, monkeypatch):
   assert follower.open_sessions == 1
 
 
-def test_many_sessions_are_read_as_each_alone(model, monkeypatch):
+def test_events_have_the_scores_of_whole_sessions(monkeypatch):
+  model, rng = make(GAP), np.random.default_rng(0)
   decoder = model.detector.experiment.decoder
   stepper = stepping.Stepper(decoder, model.detector.models)
-  rng, some = np.random.default_rng(0), []
-  for size in (*range(1, 12), 70, 200, 9):
-    ids = [BEGIN if size % 2 else 5, *rng.integers(4, 11, size).tolist()]
-    some.append((stepper.begin_S, ids))
   monkeypatch.setattr(stepper, "_steps", 64)
-  for (state_S, ids), (after_S, scores) in zip(
-    some, stepper.read(some), strict=True
-  ):
-    for n, expected in enumerate(scores, 1):
-      [(state_S, [one])] = stepper.read([(state_S, ids[n - 1 : n + 1])])
-      np.testing.assert_allclose(one, expected, 1e-4, 1e-5)
-    np.testing.assert_allclose(after_S, state_S, 1e-4, 1e-5)
+  texts = random_texts(rng, 70) + ["abcde" * 40]
+  scored = model.detector.score(sessions_of(texts), np.ones(71, np.int64))
+  left = {j: [BEGIN, *SYMBOLS.encode(text)] for j, text in enumerate(texts)}
+  states, nats = dict.fromkeys(left, stepper.begin_S), {j: [] for j in left}
+  while left:  # Portions of several sessions together.
+    sizes = {j: int(rng.choice([2, 3, 200])) for j in left}
+    some = [(states[j], ids[: sizes[j]]) for j, ids in left.items()]
+    for j, (state_S, scores) in zip(left, stepper.read(some), strict=True):
+      states[j] = state_S
+      nats[j] += scores[:, 0, 0].tolist()
+    left = {j: ids[sizes[j] - 1 :] for j, ids in left.items()}
+    left = {j: ids for j, ids in left.items() if len(ids) > 1}
+  for j, values in nats.items():
+    nll = scored.nll[scored.events(j)][:-1]  # Without the end.
+    np.testing.assert_allclose(values, nll, 1e-4, 1e-4)
 
 
 def test_what_cannot_be_followed_is_refused():

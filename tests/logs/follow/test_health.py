@@ -9,7 +9,6 @@ import urllib.request
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from seqrnn.errors import UserError
 from seqrnn.logs.follow import health
 from seqrnn.logs.follow.health import Health
 
@@ -132,23 +131,3 @@ def test_slow_and_broken_clients_stop_nothing(server, monkeypatch, capfd):
     else:
       pytest.fail("the client keeps its thread")
   assert capfd.readouterr().err == ""
-
-
-def test_a_log_line_a_minute():
-  clock = Clock()
-  figures = Health(clock)
-  figures.take(lines=1300, events=1200, unknown_events=3)
-  clock.now += 59
-  assert look(figures) is None
-  clock.now += 1
-  line = look(figures, 3.4, 12, 45) or ""
-  assert line.startswith("following: 1,300 lines, 1,200 events (3 unknown), 20")
-  clock.now += 120
-  assert " 0.0 events a second," in (look(figures) or "")
-
-
-def test_an_address_that_cannot_be_used_is_refused_in_one_line(server):
-  port = server[-1].rpartition(":")[2]
-  rule = "cannot be listened on: Address already in use"
-  with pytest.raises(UserError, match=f"config.detect.port='{port}': {rule}"):
-    health.serve(Health(), port).__enter__()

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from seqrnn.data.logs.tail import Chunk, LogPosition
-from seqrnn.data.read.reading import NOT_UTF8
 from seqrnn.errors import UserError
 from seqrnn.logs.follow.follower import Event
 from seqrnn.logs.follow.lines import Parser, parse_pair
@@ -123,30 +122,6 @@ def test_lines_have_several_forms_and_others_are_skipped(capsys):
   lines, messages = numbers(capsys)
   assert lines == [f"line {n}" for n in range(7, 16)]
   assert all(line.isprintable() and len(line) < 2100 for line in messages)
-
-
-def test_of_many_bad_lines_few_are_reported(capsys):
-  assert parsed([b"bad"] * 5000 + [b"x a"]) == [("x", "a", 5001)]
-  messages = numbers(capsys)[1]
-  assert len(messages) == 11
-  assert messages[-1] == "further skipped lines are only counted"
-
-
-def test_lines_of_a_log_are_events_of_the_sessions_that_they_name(capsys):
-  fields = {"data.unit": "log", "data.log_session": r"(job_\d+)"}
-  lines = [
-    b"begin job_3",
-    b"",
-    b"none",
-    b"begin \xff job_3",
-    b"job_3 of job_14",
-  ]
-  assert parsed(lines, **fields) == [
-    ("job_3", "begin <session>", 1),
-    ("job_3", "<session> of <session>", 5),
-    ("job_14", "<session> of <session>", 5),
-  ]
-  assert capsys.readouterr().err == f"line 4: skipped, {NOT_UTF8}\n"
 
 
 def test_a_line_whose_time_does_not_exist_is_skipped(capsys):

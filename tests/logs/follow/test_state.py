@@ -117,20 +117,6 @@ def written(tmp_path):
   return folder
 
 
-def test_a_kill_between_statements_leaves_a_prefix(tmp_path, monkeypatch):
-  draw, kills = random.Random(0), 0
-  killer = Kills(monkeypatch, draw)
-  while True:
-    try:
-      with killer:
-        resume(tmp_path, NUMBERS)
-      break
-    except Killed:
-      kills += 1
-  assert kills > 5 and alarms_in(tmp_path) == expected(NUMBERS)
-  assert resume(tmp_path, NUMBERS) == []
-
-
 def test_alarms_that_were_truncated_are_completed_renamed_ones_stay(written):
   path = written / ALARMS
   content = path.read_bytes()
