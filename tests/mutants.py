@@ -271,7 +271,7 @@ MUTANTS = (
     "top-p: the symbol that reaches the mass is left out",
     "jnp.cumsum(chances_BV, axis=-1) - chances_BV",
     "jnp.cumsum(chances_BV, axis=-1)",
-    "test_top_k_and_top_p_leave_the_most_likely_symbols",
+    "test_every_platform_draws_from_the_same_symbols",
   ),
   Mutant(
     "patterns: the last symbol of a text may leave it unfinished",

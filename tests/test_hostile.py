@@ -72,23 +72,14 @@ def state(folder: Path, without: str | None = None) -> dict[str, tuple]:
 Edit = Callable[[Path], None]
 
 
-def text(name: str, content: str | bytes) -> Edit:
+def text(name: str, content: str) -> Edit:
   """Another content of a file."""
-  encoded = content if isinstance(content, bytes) else content.encode()
-  return lambda workdir: signed(workdir, name, encoded)
 
+  def edit(workdir):
+    (workdir / name).write_text(content)
+    checkpoint.write_sums(workdir / LAST)
 
-def signed(workdir: Path, name: str, content: bytes):
-  path = workdir / name
-  path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_bytes(content)
-  if name.startswith(LAST) and not name.endswith(SUMS):
-    sign(workdir)
-
-
-def sign(workdir: Path):
-  """Writes the checksums of the present files."""
-  checkpoint.write_sums(workdir / LAST)
+  return edit
 
 
 def field(name: str, value: Any) -> Edit:
@@ -118,7 +109,7 @@ def array(name: str = "head.bias", **fields: Any) -> Edit:
     key = f"{name}/.zarray"
     found = json.loads(store.read(key).result().value)
     store.write(key, json.dumps({**found, **fields}).encode()).result()
-    sign(workdir)
+    checkpoint.write_sums(workdir / LAST)
 
   return edit
 
@@ -142,14 +133,12 @@ def elsewhere(workdir: Path):
   shutil.copy(path.parent / name.decode(), "s" * 22)
   content = content.replace(name, outside)
   path.write_bytes(content + struct.pack("<I", crc32c(content)))
-  sign(workdir)
+  checkpoint.write_sums(workdir / LAST)
 
 
 def link(name: str, target: str) -> Edit:
   def edit(workdir):
     path = workdir / name
-    if path.is_dir():
-      shutil.rmtree(path)
     path.unlink(missing_ok=True)
     path.symlink_to(workdir.absolute().parent / target)
 

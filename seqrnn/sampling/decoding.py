@@ -18,7 +18,6 @@ from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.models.arrays import platform
 from seqrnn.runtime.compiled import padded_length
 
-_COMPARED = 1024  # Symbols, at most, of `_likely_by_comparing`.
 _PART = "\ufffd"  # Stands for a byte that may begin a character.
 
 
@@ -63,9 +62,7 @@ def choose_symbol(
   """
   scaled_BV = _scaled(logits_BV, temperature)
   if limits.top_k is not None:
-    few = platform() != "cpu" and scaled_BV.shape[-1] <= _COMPARED
-    find = _likely_by_comparing if few else _likely_by_sorting
-    likely_BV = find(scaled_BV, limits.top_k, limits.top_p)
+    likely_BV = _likely(scaled_BV, limits.top_k, limits.top_p)
     scaled_BV = jnp.where(likely_BV, scaled_BV, -jnp.inf)
   if limits.min_p is not None:
     largest_B1 = jnp.max(scaled_BV, axis=-1, keepdims=True)
@@ -81,7 +78,7 @@ def choose_symbol(
   return jnp.min(jnp.where(noisy_BV == largest_B1, id_1V, V - 1), axis=-1)
 
 
-def _likely_by_sorting(
+def _likely(
   scaled_BV: jax.Array, top_k: jax.Array | int, top_p: jax.Array | float
 ) -> jax.Array:
   """Returns whether a symbol is among those to draw from, [B, V]."""
@@ -96,21 +93,6 @@ def _likely_by_sorting(
   kept_BV = jnp.where(inside_BV, sorted_BV, jnp.inf)
   last_B1 = jnp.min(kept_BV, axis=-1, keepdims=True)
   return scaled_BV >= jnp.maximum(kth_B1, last_B1)
-
-
-def _likely_by_comparing(
-  scaled_BV: jax.Array, top_k: jax.Array | int, top_p: jax.Array | float
-) -> jax.Array:
-  """`_likely_by_sorting`, from comparisons of each symbol with each other.
-
-  A GPU needs two kernels to compare and to draw, and several more to sort.
-  """
-  likelier_BVV = scaled_BV[:, None] > scaled_BV[..., None]
-  likely_BV = jnp.sum(likelier_BVV, axis=-1) < top_k
-  kept_BV = jnp.where(likely_BV, scaled_BV, -jnp.inf)
-  chances_BV = jax.nn.softmax(kept_BV, axis=-1)
-  before_BV = jnp.sum(jnp.where(likelier_BVV, chances_BV[:, None], 0), axis=-1)
-  return likely_BV & ((before_BV < top_p) | (top_p >= 1))
 
 
 def _scaled(logits_BV: jax.Array, temperature: jax.Array) -> jax.Array:

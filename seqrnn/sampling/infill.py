@@ -5,6 +5,7 @@ probability of the text that follows it (importance sampling). A gap model draws
 one symbol after another from those on both sides (Gibbs sampling).
 """
 
+import itertools
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -16,8 +17,6 @@ import numpy as np
 from scipy.special import logsumexp, softmax
 
 from seqrnn.config.read import Config
-from seqrnn.data.read.spelling import spelled
-from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Carry, Experiment, Filler, Params
@@ -25,6 +24,7 @@ from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS, padded_length
 from seqrnn.sampling.decoding import Draw, Processor
 from seqrnn.sampling.sampler import drawer, prime_carry, replayer
+from seqrnn.sampling.texts import read_sequence
 
 OPEN = -1  # The id of a symbol in a gap.
 _LONGEST = 1000  # Symbols of all gaps.
@@ -86,14 +86,10 @@ def parse_gaps(
   parts, unknown = [], []
   pieces = re.split(_gap(experiment, config), text)
   lengths = [_length(inside, name) for inside in pieces[1::2]]
+  if symbols.unit == "session":  # A gap may be between two of them.
+    read_sequence(text, "session", config.data, "predict.text")
   for piece in pieces[::2]:
-    documents = from_text(piece, symbols.unit)
-    lines = symbols.unit == "session" and len(text.strip().splitlines())
-    if len(documents) > 1 or lines > 1:
-      raise UserError(
-        f"{name}: gaps are filled in one sequence, not in several"
-      )
-    tokens = spelled(documents[0].symbols if documents else "", config.data)
+    tokens = read_sequence(piece, symbols.unit, config.data, "predict.text")
     parts.append(symbols.encode(tokens))
     unknown += symbols.unknown(tokens)
   if config.data.boundaries:
@@ -211,28 +207,29 @@ def forward(
   """
   ids_T, gaps = question
   first = gaps[0].start
-  total = 0.0
+  before = 0.0
   if first > 1:
     rows = Reader(experiment, params, ids_T[:1])
-    [total], _ = rows.log_p(ids_T[None, 1:first], ids_T[None, 1:first])
+    row = ids_T[None, 1:first]
+    [before], _ = rows.log_p(row, row, rows.start(1))
   rows = Reader(experiment, params, ids_T[:first])
-  ids_NT, weight_N = np.tile(ids_T[:first], (N, 1)), np.zeros(N)
-  before, score_N = total, np.zeros(N)
-  for stop in [*(gap.start for gap in gaps[1:]), len(ids_T)]:
+  state, total = rows.start(N), before
+  ids_NT = np.tile(ids_T[:first], (N, 1))
+  weight_N, score_N = np.zeros((2, N))
+  edges = [*(gap.start for gap in gaps), len(ids_T)]
+  for start, stop in itertools.pairwise(edges):
     # Drawn with the weights, at equal distances.
     ends_N = np.cumsum(softmax(weight_N))
     at_N = (rng.random() + np.arange(N)) / N
     pick_N = np.searchsorted(ends_N / ends_N[-1], at_N)
-    before_N = score_N[pick_N]
-    fixed_NT = np.tile(ids_T[first:stop], (N, 1))
-    done_NT = ids_NT[pick_N, first:]
-    fixed_NT[:, : done_NT.shape[1]] = done_NT
-    drawn_NT = rows.draw(fixed_NT, fixed_NT, rng)
-    score_N, drawn_N = rows.log_p(fixed_NT, drawn_NT)
-    weight_N = score_N - before_N - drawn_N
+    state = jax.tree.map(lambda x, pick_N=pick_N: x[pick_N], state)
+    fixed_NT = np.tile(ids_T[start:stop], (N, 1))
+    drawn_NT, after = rows.draw(fixed_NT, fixed_NT, rng, state)
+    model_N, drawn_N = rows.log_p(fixed_NT, drawn_NT, state)
+    weight_N, score_N = model_N - drawn_N, score_N[pick_N] + model_N
     # p(text) is the product of the mean weights.
     total += logsumexp(weight_N) - np.log(N)
-    ids_NT = np.concatenate([ids_NT[:, :first], drawn_NT], axis=1)
+    state, ids_NT = after, np.concatenate([ids_NT[pick_N], drawn_NT], axis=1)
   return ids_NT, score_N + before, float(total)
 
 
@@ -275,16 +272,13 @@ class Reader:
     if experiment.filler is None:
       self._carry = prime_carry(self._model, params, left_P[None])
 
-  def _begin(self, ids_BW: np.ndarray) -> tuple[Carry, np.ndarray]:
-    """The carry before the symbol before the rows, and that symbol_B."""
-    B = len(ids_BW)
-    last_B = np.full(B, self._left_P[-1], np.int32)
-    if isinstance(self._model, Filler):
-      return _starter(self._model.start)(self._params, ids_BW), last_B
-    return jax.tree.map(lambda x: np.repeat(x, B, axis=0), self._carry), last_B
+  def start(self, N: int) -> tuple[Carry, np.ndarray]:
+    """The state of N rows: the carry before the text's last symbol, and it."""
+    state = self._carry, self._left_P[-1:]
+    return jax.tree.map(lambda x: np.repeat(x, N, axis=0), state)
 
   def _blocks(
-    self, fixed_NT: np.ndarray, ids_NT: np.ndarray
+    self, fixed_NT: np.ndarray, ids_NT: np.ndarray, state: Any
   ) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[Any, ...]]]:
     """Blocks of rows [B, W] of a few sizes, as each compiles a program.
 
@@ -295,14 +289,25 @@ class Reader:
     B = 1 << (N - 1).bit_length()
     B = max(min(B, _LOGITS // self._V, _POSITIONS // W), 1)
     for first in range(0, N, B):
-      block = [x[first : first + B] for x in (fixed_NT, ids_NT)]
-      missing = B - len(block[0])
-      fixed_BW, ids_BW = (np.pad(x, [(0, missing), (0, W - T)]) for x in block)
-      yield fixed_BW, ids_BW, (*self._begin(ids_BW), ((),))
+      some = slice(first, first + B)
+      padding = [(0, B - len(ids_NT[some])), (0, W - T)]
+      fixed_BW, ids_BW = (np.pad(x[some], padding) for x in (fixed_NT, ids_NT))
+      if isinstance(self._model, Filler):
+        carry = _starter(self._model.start)(self._params, ids_BW)
+        before = carry, np.full(B, PAD, np.int32)
+      else:
+        before = jax.tree.map(
+          lambda x, some=some: np.resize(x[some], (B, *x.shape[1:])), state
+        )
+      yield fixed_BW, ids_BW, (*before, ((),))
 
   def draw(
-    self, fixed_NT: np.ndarray, ids_NT: np.ndarray, rng: np.random.Generator
-  ) -> np.ndarray:
+    self,
+    fixed_NT: np.ndarray,
+    ids_NT: np.ndarray,
+    rng: np.random.Generator,
+    state: Any = None,
+  ) -> tuple[np.ndarray, Any]:
     """The rows with each symbol of a gap drawn from left to right.
 
     Args:
@@ -310,20 +315,27 @@ class Reader:
       ids_NT: the symbols that a model of both sides reads on the right of a
         position.
       rng: of the seeds.
+      state: of a language model, before the rows.
+
+    Returns:
+      the rows; of a language model, the state after them.
     """
     N, T = ids_NT.shape
-    drawn = []
-    for fixed_BW, ids_BW, start in self._blocks(fixed_NT, ids_NT):
+    drawn, states = [], []
+    for fixed_BW, ids_BW, start in self._blocks(fixed_NT, ids_NT, state):
       B, W = ids_BW.shape
       draw = drawer(self._model, _CHOICE, (_IN_GAPS,), W)
-      state = start, np.zeros(B, bool)
       seed = np.uint32(rng.integers(2**32))
-      _, drawn_BW = draw(self._params, state, seed, ((), (fixed_BW,)), 0, T)
+      (after, _), drawn_BW = draw(
+        self._params, (start, np.zeros(B, bool)), seed, ((), (fixed_BW,)), 0, T
+      )
       drawn.append(np.asarray(drawn_BW)[:, :T])
-    return np.concatenate(drawn)[:N]
+      states.append(after[:2])
+    join = lambda *blocks: np.concatenate(blocks)[:N]
+    return join(*drawn), state and jax.tree.map(join, *states)
 
   def log_p(
-    self, fixed_NT: np.ndarray, ids_NT: np.ndarray
+    self, fixed_NT: np.ndarray, ids_NT: np.ndarray, state: Any = None
   ) -> tuple[np.ndarray, np.ndarray]:
     """The log p of rows by the model, and by the distribution of `draw` [N].
 
@@ -333,9 +345,10 @@ class Reader:
     Args:
       fixed_NT: the symbols of the text, OPEN in gaps.
       ids_NT: the filled rows.
+      state: of a language model, before the rows.
     """
     replay, blocks = replayer(self._model, (_IN_GAPS,)), []
-    for fixed_BW, ids_BW, start in self._blocks(fixed_NT, ids_NT):
+    for fixed_BW, ids_BW, start in self._blocks(fixed_NT, ids_NT, state):
       each: Any = replay(self._params, start, (fixed_BW,), ids_BW)
       some_BW = ~np.isin(ids_BW, (PAD, BEGIN, END, UNKNOWN))
       blocks.append(
@@ -359,6 +372,6 @@ def gibbs(
   rows, states = Reader(experiment, params), []
   ids_NT = np.where(fixed_NT == OPEN, UNKNOWN, fixed_NT)
   for _ in range(sweeps):
-    ids_NT = rows.draw(fixed_NT, ids_NT, rng)
+    ids_NT, _ = rows.draw(fixed_NT, ids_NT, rng)
     states.append(ids_NT)
   return states

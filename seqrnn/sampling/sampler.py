@@ -35,16 +35,14 @@ def _part_size(total: int, limit: int) -> int:
 
 
 @lru_cache(CACHED_FUNCTIONS)
-def prime_reader(
-  decoder: Decoder, mesh: Mesh | None = None
-) -> Callable[..., Carry]:
+def prime_reader(decoder: Decoder) -> Callable[..., Carry]:
   """A jitted function params, prime_BP, length -> carry.
 
   It reads the first `length` symbols of the prime. It skips padding at the
   start, so that primes of several lengths end at one place.
   """
 
-  @partial(sharding.jit, mesh=mesh)
+  @sharding.jit
   def read(params, prime_BP, length):
     def step(t, carry):
       symbol_B = jax.lax.dynamic_index_in_dim(prime_BP, t, 1, keepdims=False)
@@ -227,9 +225,7 @@ def generator(
 
 @lru_cache(CACHED_FUNCTIONS)
 def replayer(
-  decoder: Decoder,
-  applied: tuple[decoding.Processor, ...] = (),
-  mesh: Mesh | None = None,
+  decoder: Decoder, applied: tuple[decoding.Processor, ...] = ()
 ) -> Callable[..., tuple[jax.Array, jax.Array]]:
   """A jitted function of symbols after a prime -> their log-probabilities.
 
@@ -239,7 +235,7 @@ def replayer(
   """
   step = partial(_step, decoder, applied)
 
-  @partial(sharding.jit, mesh=mesh)
+  @sharding.jit
   def replay(params, state, arrays, symbols_BT):
     def score(state, following):
       t, next_B = following

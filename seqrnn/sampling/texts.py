@@ -4,18 +4,20 @@ import copy
 import json
 import sys
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from seqrnn.config.read import Config
 from seqrnn.config.rules import parse_stops
+from seqrnn.data.read import reading
+from seqrnn.data.read.reading import Source
 from seqrnn.data.read.spelling import spelled
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.vocabulary import BEGIN, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError, listed
 from seqrnn.experiment import Experiment, Params
-from seqrnn.runtime import files
 from seqrnn.sampling import decoding, patterns, schema
 from seqrnn.sampling.automaton import PatternError
 from seqrnn.sampling.decoding import collect, ending, pieces
@@ -23,7 +25,6 @@ from seqrnn.sampling.sampler import generator, log_probabilities
 
 _EXCERPT = 60  # Symbols.
 _ROWS = 64  # Texts for a file of prompts that are drawn together, at most.
-_LIMIT = 2**28  # Bytes of a file of prompts.
 
 
 class Sample(NamedTuple):
@@ -58,19 +59,12 @@ def prompts(path: str) -> list[tuple[str, str]]:
   Raises:
     UserError: the file cannot be read, or has no prompt.
   """
-  name = f"config.sample.prompts={path!r}"
-  try:
-    text = files.read_bytes(path, _LIMIT).decode("utf-8-sig")
-  except OSError as error:
-    raise UserError(f"{name}: cannot be read: {error.strerror}") from None
-  except UnicodeDecodeError as error:
-    raise UserError(f"{name}: byte {error.start} is not UTF-8") from None
-  lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+  lines = reading.lines(Source(path, Path(path)), "strict", reading.LONGEST)
   rows = [(f"{path}:{n}: prime", line) for n, line in enumerate(lines, 1)]
   if path.endswith(".jsonl"):
     rows = [(where, _of_json(where, s)) for where, s in rows if s.strip()]
-  if not text or not rows:
-    raise UserError(f"{name}: must have at least one prompt")
+  if not rows:
+    raise UserError(f"config.sample.prompts={path!r}: has no prompt")
   return rows
 
 
@@ -96,6 +90,21 @@ def start_ids(symbols: Vocabulary, data: Config, prime: str) -> np.ndarray:
   return np.array([BEGIN] if begins else [], np.int32)
 
 
+def read_sequence(text: str, unit: str, data: Config, where: str) -> Any:
+  """The symbols of a text that is a sequence or a part of one.
+
+  Raises:
+    UserError: it is several; each line is a session.
+  """
+  documents = from_text(text, unit)
+  if len(documents) > 1:
+    raise UserError(
+      f"{where}={text!r}: has {len(documents)} sequences of data.unit={unit},"
+      " where one is needed"
+    )
+  return spelled(documents[0].symbols if documents else "", data)
+
+
 def prime_ids(
   symbols: Vocabulary,
   prime: str,
@@ -110,13 +119,7 @@ def prime_ids(
   Raises:
     UserError: the prime is not one sequence; each line is a session.
   """
-  documents = from_text(prime, symbols.unit) if prime else []
-  if prime and len(documents) != 1:
-    raise UserError(
-      f"{where}={prime!r}: has {len(documents)} sequences of"
-      f" data.unit={symbols.unit}; a sample continues one sequence"
-    )
-  tokens = spelled(documents[0].symbols if documents else "", data)
+  tokens = read_sequence(prime, symbols.unit, data, where)
   start = start_ids(symbols, data, prime)
   ids = np.concatenate([start, symbols.encode(tokens)])
   if not len(ids):
@@ -290,6 +293,9 @@ def draw(
     scored: with log-probabilities.
   """
   settings, count = writing.config.sample, len(writing.rows)
+  symbols, stops = writing.symbols, writing.stops
+  # Without these the model gives an end no probability, or another one.
+  learned = writing.config.data.boundaries and not _patterned(settings)
   size = count if settings.prompts is None else min(count, _ROWS)
   for first in range(0, count, size):
     # The last group is filled up: another number of rows would compile.
@@ -297,47 +303,32 @@ def draw(
     seed = settings.seed
     if first:  # Other groups have other draws.
       [seed] = np.random.SeedSequence((seed, first)).generate_state(1)
-    samples = _group(writing, chosen, seed, temperature, scored)
-    yield from samples[: count - first]
-
-
-def _group(
-  writing: Writing,
-  chosen: list[int],
-  seed: int,
-  temperature: float,
-  scored: bool,
-) -> list[Sample]:
-  """The text of each of the chosen primes."""
-  symbols, rows = writing.symbols, [writing.rows[n] for n in chosen]
-  first_seed = writing.config.sample.seed
-  P = max(map(len, rows))
-  prime_BP = np.stack([np.pad(row, (P - len(row), 0)) for row in rows])
-  chunks = writing.generate(prime_BP, seed, temperature)
-  shown = [writing.shown[n] for n in chosen]
-  drawn_BT = collect(symbols, shown, chunks, writing.stops)
-  pairs = zip(shown, drawn_BT, strict=True)
-  texts, sizes, ends = zip(
-    *(ending(symbols, *pair, writing.stops) for pair in pairs), strict=True
-  )
-  if _patterned(writing.config.sample) or not writing.config.data.boundaries:
-    # The model gives such an end no probability, or another one.
-    sizes = [n - (end == "end") for n, end in zip(sizes, ends, strict=True)]
-  log_p = [None] * len(chosen)
-  if scored:
-    decoder = writing.experiment.decoder
-    assert decoder is not None, "checked by the caller"
-    counted_BT = np.arange(drawn_BT.shape[1])[None] < np.array(sizes)[:, None]
-    symbols_BT = np.where(counted_BT, drawn_BT, PAD)
-    log_p_BT = log_probabilities(decoder, writing.params, prime_BP, symbols_BT)
-    log_p = log_p_BT.sum(axis=1, dtype=np.float64).tolist()
-  primes = [writing.primes[n] for n in chosen]
-  return [
-    Sample(prime, text, p, size, temperature, first_seed, end)
-    for prime, text, p, size, end in zip(
-      primes, texts, log_p, sizes, ends, strict=True
+    rows, shown = (
+      [ids[n] for n in chosen] for ids in (writing.rows, writing.shown)
     )
-  ]
+    P = max(map(len, rows))
+    prime_BP = np.stack([np.pad(row, (P - len(row), 0)) for row in rows])
+    chunks = writing.generate(prime_BP, seed, temperature)
+    drawn_BT = collect(symbols, shown, chunks, stops)
+    pairs = zip(shown, drawn_BT, strict=True)
+    texts, sizes, ends = zip(
+      *(ending(symbols, *pair, stops) for pair in pairs), strict=True
+    )
+    if not learned:
+      sizes = [n - (end == "end") for n, end in zip(sizes, ends, strict=True)]
+    log_p = [None] * size
+    if scored:
+      decoder = writing.experiment.decoder
+      assert decoder is not None, "checked by the caller"
+      counted_BT = np.arange(drawn_BT.shape[1])[None] < np.array(sizes)[:, None]
+      symbols_BT = np.where(counted_BT, drawn_BT, PAD)
+      scores = decoder, writing.params, prime_BP, symbols_BT
+      log_p = log_probabilities(*scores).sum(axis=1, dtype=np.float64).tolist()
+    primes = writing.primes[first:]  # Fewer than the filled group has.
+    for prime, text, p, n, end in zip(
+      primes, texts, log_p, sizes, ends, strict=False
+    ):
+      yield Sample(prime, text, p, n, temperature, settings.seed, end)
 
 
 def sample(experiment: Experiment, params: Params, config: Config) -> list[str]:

@@ -13,13 +13,12 @@ larger steps, and are pulled back more slowly.
 
 import copy
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 
 from seqrnn.config.read import Config
 from seqrnn.errors import UserError
@@ -88,9 +87,7 @@ def as_streams(config: Config, segment: int, rows: int) -> Config:
 
 
 @lru_cache(CACHED_FUNCTIONS)
-def follower(
-  loss: Callable[..., Any], mesh: Mesh | None = None
-) -> Callable[..., Any]:
+def follower(loss: Callable[..., Any]) -> Callable[..., Any]:
   """A jitted function trained, scales, rule, state, batches_S.
 
   A state is the parameters, the carry and the sums of the squares of gradients.
@@ -100,7 +97,7 @@ def follower(
     is scored with the parameters before it.
   """
 
-  @partial(sharding.jit, mesh=mesh)
+  @sharding.jit
   def read(trained, scales, rule, state, batches_S):
     leaves = jax.tree.leaves(scales)
     mean = sum(map(jnp.sum, leaves)) / sum(leaf.size for leaf in leaves)
@@ -185,7 +182,8 @@ def evaluate(
 
   def figures(rule: UpdateRule, batches: Any) -> dict[str, float]:
     totals, _ = follow(one, params, scales, batches, rule)
-    return figures_of(one, totals)
+    sums = jax.tree.map(lambda x: x.sum(axis=0, dtype=np.float64)[None], totals)
+    return metrics.finish(sums, one.in_bits)
 
   def loss(rule: UpdateRule) -> float:
     return figures(rule, one.batches("validation", 0)[:_CHOSEN])["loss"]
@@ -204,11 +202,3 @@ def chosen(loss: Callable[[UpdateRule], float]) -> UpdateRule:
   rate = min(RATES, key=lambda value: loss(UpdateRule(value, DECAYS[1])))
   decay = min(DECAYS, key=lambda value: loss(UpdateRule(rate, value)))
   return UpdateRule(rate, decay)
-
-
-def figures_of(
-  experiment: Experiment, totals: dict[str, tuple[np.ndarray, np.ndarray]]
-) -> dict[str, float]:
-  """The figures of a text, from the totals of its segments."""
-  sums = jax.tree.map(lambda x: x.sum(axis=0, dtype=np.float64)[None], totals)
-  return metrics.finish(sums, experiment.in_bits)

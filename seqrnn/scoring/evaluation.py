@@ -20,7 +20,8 @@ from seqrnn.scoring.predictions import decider
 
 # Pending batches; more would take memory and no less time.
 _PENDING = 8
-_COLUMNS = "targets", "weights", "spans"  # [B, N] of a batch.
+# Of a batch, [B, N] or [B].
+_COLUMNS = "targets", "weights", "spans", "document", "place"
 
 
 class LabelRows(NamedTuple):
@@ -98,7 +99,7 @@ def examiner(
         return None
       columns = {name: rows[name] for name in _COLUMNS if name in rows}
       for name in ("document", "place"):
-        columns[name] = rows.pop(name, None)
+        rows.pop(name, None)
       batch = sharding.put(rows, B, mesh)
       if sums is None:
         carry = start(batch["inputs"].shape[0])

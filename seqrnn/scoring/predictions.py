@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
-from itertools import chain, groupby
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import jax
@@ -155,57 +155,12 @@ def predictions(
 
   The windows of a text with labels are joined.
   """
-  every = _rows(experiment, params, split, k)
+  rows = _rows(experiment, params, split, k)
   if experiment.labels is not None:
-    documents = groupby(every, lambda row: row[1].document)
-    every = ((0, _joined(experiment, [*rows], k)) for _, rows in documents)
-  yield from (one for _, one in every if len(one.positions))
-
-
-def _joined(
-  experiment: Experiment, rows: list[tuple[int, Prediction]], k: int
-) -> Prediction:
-  """The prediction for a text, from its windows and their places.
-
-  The probabilities of a text's label are the mean over its windows.
-  """
-  start, first = rows[0]
-  parts = [p for _, p in rows]
-  names = ["inputs", "read"]
-  if not experiment.by_text:
-    names += "targets", "truth", "surprisal", "ids", "probabilities", "likely"
-  columns = {name: [getattr(p, name) for p in parts] for name in names}
-  joined = first._replace(
-    **{
-      name: [*chain(*every)]
-      if isinstance(every[0], list)
-      else np.concatenate(every)
-      for name, every in columns.items()
-    }
-  )
-  if not experiment.by_text:
-    places = [p.positions + at - start for at, p in rows]
-    return joined._replace(positions=np.concatenate(places))
-  parts = [p for p in parts if len(p.positions)]
-  if len(parts) > 1:
-    ids = np.sort(first.ids, axis=1)
-    each = [
-      np.take_along_axis(p.probabilities, p.ids.argsort(axis=1), axis=1)
-      for p in parts
-    ]
-    mean = np.mean(each, axis=0)
-    order = np.argsort(-mean, axis=1, kind="stable")
-    nll = np.logaddexp.reduce([-p.surprisal for p in parts])
-    joined = joined._replace(
-      surprisal=np.log(len(parts)) - nll,
-      ids=np.take_along_axis(ids, order, axis=1),
-      probabilities=np.take_along_axis(mean, order, axis=1),
-    )
-  ids = joined.ids[:, :k]
-  return joined._replace(
-    ids=ids,
-    probabilities=joined.probabilities[:, :k],
-    likely=[experiment.names.names(ids_K) for ids_K in ids],
+    documents = groupby(rows, lambda row: row["document"])
+    rows = (_joined([*some], experiment.by_text) for _, some in documents)
+  yield from (
+    _prediction(experiment, x, k) for x in rows if len(x["positions"])
   )
 
 
@@ -214,53 +169,97 @@ def _rows(
   params: Params,
   split: str | Pieces | list[Document],
   k: int,
-) -> Iterator[tuple[int, Prediction]]:
-  """Yields the place of each row, and its predictions; all with `by_text`."""
+) -> Iterator[dict[str, Any]]:
+  """Yields the arrays of each row, of its inputs [T] or its targets [N].
+
+  They have the names of `Prediction`, and `place`, of the row, from which
+  positions count, too; with `by_text` all labels are ranked.
+  """
   names, predict = experiment.names, experiment.predict
   assert predict is not None, "checked by the caller"
   answer: Any = _jitted(predict)
+  kinds = ["numbers"]
   if names is not None:
     if experiment.labels is not None:  # Reserved ids are not labels.
       V = len(names.symbols)
       k = V if experiment.by_text else min(k, V)
     answer = ranker(decider(experiment), k)
+    kinds = ["ids", "probabilities", "surprisal"]
   carry = None
   for batch in experiment.batches(split, 0, ordered=True, named=True):
-    read_BT, truth_BN = batch.pop("read"), batch.pop("truth", None)
+    read_BT, truth = batch.pop("read"), batch.pop("truth", batch["targets"])
     if carry is None:
       carry = experiment.carry(len(batch["inputs"]))
-    carry, ranked = answer(params, carry, batch)
-    ranked = jax.tree.leaves(jax.device_get(ranked))
-    for row, weights_N in enumerate(batch["weights"]):
-      positions = np.flatnonzero(weights_N)
-      inputs = batch["inputs"][row]
-      if not (inputs != PAD).any():
-        continue
-      targets = batch["targets"][row][positions]
-      answers = [x[row][positions] for x in ranked]
-      if names is None:
-        truth = [number_text(target) for target in targets]
-        fields = {"numbers": answers[0]}
-      else:
-        truth = [
-          printable(symbol, names.unit) if target == UNKNOWN else name
-          for target, name, symbol in zip(
-            targets, names.names(targets), truth_BN[row][positions], strict=True
-          )
-        ]
-        kinds = ("ids", "probabilities", "surprisal")
-        likely = [names.names(ids_K) for ids_K in answers[0]]
-        fields = dict(zip(kinds, answers, strict=True), likely=likely)
-      prediction = Prediction(
-        int(batch["document"][row]),
-        inputs[inputs != PAD],
-        read_BT[row][inputs != PAD].tolist(),
-        positions,
-        targets,
-        truth,
-        **fields,
-      )
-      yield int(batch["place"][row]), prediction
+    carry, answers = answer(params, carry, batch)
+    answers = jax.tree.leaves(jax.device_get(answers))
+    of_targets = dict(zip(kinds, answers, strict=True))
+    of_targets |= {"targets": batch["targets"], "truth": truth}
+    for b, weights_N in enumerate(batch["weights"]):
+      place, targets = int(batch["place"][b]), np.flatnonzero(weights_N)
+      is_read = batch["inputs"][b] != PAD
+      if is_read.any():
+        yield {
+          "document": int(batch["document"][b]),
+          "place": place,
+          "inputs": batch["inputs"][b][is_read],
+          "read": read_BT[b][is_read],
+          "positions": place + targets,
+          **{name: x[b][targets] for name, x in of_targets.items()},
+        }
+
+
+def _joined(rows: list[dict[str, Any]], by_text: bool) -> dict[str, Any]:
+  """The row of a text, from those of its windows.
+
+  The probabilities of a text's label are the mean over its windows.
+  """
+  first = rows[0]
+  names = first.keys() - {"document", "place"}
+  row = first | {n: np.concatenate([one[n] for one in rows]) for n in names}
+  count = len(row["positions"])
+  if not by_text or count < 2:
+    return row
+  by_id = np.argsort(row["ids"], axis=1)
+  mean_V = np.take_along_axis(row["probabilities"], by_id, axis=1).mean(0)
+  best_V = np.argsort(-mean_V, kind="stable")
+  log_p = np.logaddexp.reduce(-row["surprisal"][:, None])
+  return row | {
+    **{name: first[name] for name in ("positions", "targets", "truth")},
+    "ids": np.sort(first["ids"])[:, best_V],
+    "probabilities": mean_V[None, best_V],
+    "surprisal": np.log(count) - log_p,
+  }
+
+
+def _prediction(
+  experiment: Experiment, row: dict[str, Any], k: int
+) -> Prediction:
+  names, targets = experiment.names, row["targets"]
+  if names is None:
+    answers = {"numbers": row["numbers"]}
+    truth = [number_text(target) for target in targets]
+  else:
+    ids = row["ids"][:, :k]
+    answers = {
+      "ids": ids,
+      "probabilities": row["probabilities"][:, :k],
+      "surprisal": row["surprisal"],
+      "likely": [names.names(ids_K) for ids_K in ids],
+    }
+    of_data = zip(targets, names.names(targets), row["truth"], strict=True)
+    truth = [
+      printable(symbol, names.unit) if target == UNKNOWN else name
+      for target, name, symbol in of_data
+    ]
+  return Prediction(
+    row["document"],
+    row["inputs"],
+    row["read"].tolist(),
+    row["positions"] - row["place"],
+    targets,
+    truth,
+    **answers,
+  )
 
 
 def console_text(text: str) -> str:

@@ -6,13 +6,12 @@ task runs, so each task whose model has recurrent layers has states.
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from flax import linen as nn
-from jax.sharding import Mesh
 
 from seqrnn.data.splits import Pieces, continued
 from seqrnn.data.vocabulary import PAD
@@ -92,7 +91,7 @@ def followed(
 
 @lru_cache(CACHED_FUNCTIONS)
 def reader(
-  predict: Callable[..., Any], layer: int | None, mesh: Mesh | None = None
+  predict: Callable[..., Any], layer: int | None
 ) -> Callable[..., Any]:
   """A jitted function params, carry, batch -> carry, states of a layer.
 
@@ -103,7 +102,7 @@ def reader(
     UserError: the model has no such layer.
   """
 
-  @partial(sharding.jit, mesh=mesh)
+  @sharding.jit
   def read(params, carry, batch):
     states: dict[bool, list[jax.Array]] = {False: [], True: []}
 

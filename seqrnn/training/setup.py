@@ -247,8 +247,7 @@ def _initial_state(training: Training) -> TrainState:
   config, replaced = training.config, training.values
   if replaced is None and config.model.embedding_path is not None:
     names = training.experiment.vocabularies["symbols"]
-    workdir = training.workdir if sharding.is_first() else None
-    table_VD = words.initial_embedding(config, names, workdir)
+    table_VD = words.initial_embedding(config, names, sharding.is_first())
     replaced = lambda p: {**p, "embedding": {"embedding": table_VD}}
   seed = np.uint32(config.seed)
   compile_programs(training.start.lower(seed), training.lower_step)

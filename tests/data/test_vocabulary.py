@@ -35,35 +35,26 @@ def make(documents, unit, min_count, size):
 
 
 @examples
-@given(plain, plain)
-def test_characters_as_one_by_one(known, text):
-  vocab = make([document(known)], "char", 1, None)
-  ids = vocab.encode(text)
-  assert ids.dtype == np.int32
-  expected = [
-    vocab.symbols.index(c) + 4 if c in known else UNKNOWN for c in text
-  ]
-  assert ids.tolist() == expected
-  np.testing.assert_array_equal(vocab.encode(list(text)), ids)
-  assert vocab.text(vocab.encode(known)) == known
-  shown = "".join(c if c in known else "\ufffd" for c in text)
-  assert vocab.text(ids) == shown
-  strangers = [c for c in dict.fromkeys(text) if c not in known]
-  assert vocab.unknown(text) == strangers
-
-
-@examples
-@given(tokens, tokens)
-def test_tokens_as_one_by_one(known, text):
-  for unit in ("id", "session"):
+@given(plain, plain, tokens, tokens)
+def test_symbols_as_one_by_one(text, other, words, others):
+  for unit, known, some, unknown in (
+    ("char", text, other, "\ufffd"),
+    *((unit, words, others, "<unknown>") for unit in ("id", "session")),
+  ):
     vocab = make([document(known)], unit, 1, None)
-    ids = vocab.encode(text)
+    ids = vocab.encode(some)
     assert ids.dtype == np.int32
-    assert vocab.text(vocab.encode(known)) == " ".join(known)
-    shown = [token if token in known else "<unknown>" for token in text]
-    assert vocab.text(ids) == " ".join(shown)
-    strangers = [t for t in dict.fromkeys(text) if t not in known]
-    assert vocab.unknown(text) == strangers
+    expected = [
+      vocab.symbols.index(s) + 4 if s in [*known] else UNKNOWN for s in some
+    ]
+    assert ids.tolist() == expected
+    np.testing.assert_array_equal(vocab.encode([*some]), ids)
+    between = "" if unit == "char" else " "
+    assert vocab.text(vocab.encode(known)) == between.join(known)
+    shown = [s if s in [*known] else unknown for s in some]
+    assert vocab.text(ids) == between.join(shown)
+    strangers = [s for s in dict.fromkeys(some) if s not in [*known]]
+    assert vocab.unknown(some) == strangers
 
 
 def test_templates_of_long_lines_are_found_and_not_kept():

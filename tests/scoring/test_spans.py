@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqrnn.data.batches.sequences import Sequences
+from seqrnn.data import splits
+from seqrnn.data.batches.sequences import encode
+from seqrnn.data.documents import Document
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.scoring import metrics, spans
 
@@ -133,23 +135,14 @@ def test_all_texts_of_a_scheme_are_allowed_and_no_others(names, oracle):
   assert 50 < count < len(names) ** 4 / 2
 
 
-def warned(names, texts, capsys) -> str:
-  """The warnings of a training on texts of tags."""
-  labels = Vocabulary("id", names)
-  ids = [names.index(tag) for text in texts for tag in text]
-  bounds = np.cumsum([0, *map(len, texts)])
-  table = np.arange(len(names)) + UNKNOWN + 1
-  none = np.zeros(len(texts), np.int64)
-  sequences = Sequences(
-    np.array(ids), table, none, none > 0, none > 0, bounds, none
-  )
-  spans.warn(spans.allowed(labels), labels, sequences)
-  return capsys.readouterr().err
-
-
 def test_tags_against_a_scheme_are_warned_of(capsys):
-  names = ("O", "B-x", "I-x", "B-y", "I-y")
-  assert warned(names, [["B-x", "I-x", "O"], ["B-y"]], capsys) == ""
-  found = warned(names, [["B-x", "O"], ["O", "I-x", "I-y"]], capsys)
-  assert "2 of 5 tags follow another" in found and "'I-x' after 'O'" in found
-  assert warned(("NOUN", "VERB"), [["VERB"]], capsys) == ""
+  labels = Vocabulary("id", BIO)
+  for texts, warning in (
+    (["B-x I-x O", "B-y"], ""),
+    (["B-x O", "O I-x I-y"], "2 of 5 tags follow another"),
+  ):
+    documents = [Document("", text.split()) for text in texts]
+    pieces = splits.from_documents(documents, "id")
+    spans.warn(spans.allowed(labels), labels, encode(pieces, labels, False))
+    err = capsys.readouterr().err
+    assert err.startswith(f"train split: {warning}") == bool(warning)

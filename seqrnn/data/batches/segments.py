@@ -4,6 +4,7 @@ A segment is a run of symbols of one document: a window, or the next part of a
 stream. The task makes inputs and targets of it.
 """
 
+import functools
 from collections.abc import Sequence
 from itertools import count
 from typing import Any, NamedTuple
@@ -61,8 +62,12 @@ class Segments:
     self._config = config
     self._vocabulary = vocabulary
     self._read = reader(config)
-    self._sequences: dict[tuple[str, bool], Sequences] = {}
-    self._checksums: dict[str, int] = {}
+    self._encoded = functools.cache(self._encode)  # Of splits by name.
+    self._checksum = functools.cache(
+      lambda split: checksum(
+        self._read(split), vocabulary, self.sequences(split, ordered=True)
+      )
+    )
 
   def pieces(self, split: Split) -> Pieces:
     """The documents of a split, or documents given."""
@@ -78,27 +83,21 @@ class Segments:
     Equal documents are kept once where `data.repeats` says so, but never if
     `ordered`.
     """
-    every = ordered or self._config.data.repeats == "each"
-    if isinstance(split, str) and (split, every) in self._sequences:
-      return self._sequences[split, every]
-    if every:
-      boundaries = self._config.data.boundaries
-      sequences = encode(self.pieces(split), self._vocabulary, boundaries)
-    else:
-      sequences = once(self.sequences(split, ordered=True))
-    if isinstance(split, str):
-      self._sequences[split, every] = sequences
-    return sequences
+    make = self._encoded if isinstance(split, str) else self._encode
+    return make(split, ordered or self._config.data.repeats == "each")
+
+  def _encode(self, split: Split, every: bool) -> Sequences:
+    if not every:
+      return once(self.sequences(split, ordered=True))
+    boundaries = self._config.data.boundaries
+    return encode(self.pieces(split), self._vocabulary, boundaries)
 
   def facts(self, split: str) -> dict[str, Any]:
     """The size and the checksum of a split, as `Experiment.facts`."""
-    every = self.sequences(split, ordered=True)
-    pieces = self._read(split)
-    if split not in self._checksums:
-      self._checksums[split] = checksum(pieces, self._vocabulary, every)
-    facts: dict[str, Any] = every.size() | {"crc32": self._checksums[split]}
-    if pieces.corpus.origin:
-      facts["origin"] = pieces.corpus.origin
+    facts: dict[str, Any] = self.sequences(split, ordered=True).size()
+    facts["crc32"] = self._checksum(split)
+    if origin := self._read(split).corpus.origin:
+      facts["origin"] = origin
     if self._config.data.repeats == "weight":
       sizes = self.sequences(split).size().items()
       facts |= {f"distinct_{name}": size for name, size in sizes}

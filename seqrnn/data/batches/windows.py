@@ -52,8 +52,6 @@ class Batches(Sequence):
 
   def rows(self, start: int, stop: int) -> "Batches":
     """The batches with these rows only; other rows are never gathered."""
-    if not 0 <= start <= stop <= self.batch_size:
-      raise IndexError(f"rows {start}..{stop} of {self.batch_size}")
     return dataclasses.replace(
       self,
       batch_size=stop - start,

@@ -27,7 +27,6 @@ Row = tuple[int, str, str | Iterable[str]]
 # A sentence: the number of its first line, and its words with their tags.
 Sentence = tuple[int, list[tuple[str, str]]]
 
-_PLUS = "# global.columns ="  # Begins a file whose columns have names.
 _CONLLU = [
   *("ID", "FORM", "LEMMA", "UPOS", "XPOS"),
   *("FEATS", "HEAD", "DEPREL", "DEPS", "MISC"),
@@ -234,33 +233,24 @@ def _word_a_line(
 ) -> Iterator[Sentence]:
   """The sentences of a file with a word on each line, ended by blank lines."""
   content = reading.lines(source, data.errors)
-  head = next(content, "")
-  word_column, tag_column = data.text_column, data.label_column
-  is_conllu, separator, names = data.format == "conllu", None, []
+  is_conllu = data.format == "conllu"
+  word_column = data.text_column or ("FORM" if is_conllu else "1")
+  tag_column = data.label_column or ("UPOS" if is_conllu else "-1")
+  word_index = _index(source.name, "text_column", word_column, is_conllu)
+  tag_index = _index(source.name, "label_column", tag_column, is_conllu)
+  hint = "; data.format=text reads a sentence a line" if optional else ""
   # The number of columns; 0: any that has both.
-  size, rule = (0, "") if word_column or tag_column else (2, "2 columns, ")
-  if is_conllu:
-    separator, names = "\t", _CONLLU
-    size, rule = 10, "10 columns, the word's number first, "
-  elif head.startswith(_PLUS):
-    names = head.removeprefix(_PLUS).split()
-  word_column = word_column or ("FORM" if is_conllu else "1")
-  tag_column = tag_column or ("UPOS" if is_conllu else "-1")
-  rule += f"the word in column {word_column}, its tag in {tag_column}"
-  if optional:
-    rule += "; data.format=text reads a sentence a line"
-  word_index = _index(source.name, "text_column", word_column, names)
-  tag_index = _index(source.name, "label_column", tag_column, names)
+  size = 10 if is_conllu else 2 * (not (data.text_column or data.label_column))
   start, sentence = 0, []
-  for number, line in enumerate(itertools.chain([head], content, [""]), 1):
+  for number, line in enumerate(itertools.chain(content, [""]), 1):
     if not line.strip():
       if sentence:
         yield start, sentence
       sentence = []
       continue
-    if names and line.startswith("#"):
+    if is_conllu and line.startswith("#"):
       continue
-    columns = line.split(separator)
+    columns = line.split("\t" if is_conllu else None)
     word, tag = _get(columns, word_index), _get(columns, tag_index)
     if len(columns) == 1 or (is_conllu and optional and tag == "_"):
       tag = ""
@@ -270,14 +260,15 @@ def _word_a_line(
     if not (fits and word and (tag or optional)):
       raise UserError(
         f"{source.place}:{number}: has {len(columns)} columns;"
-        f" data.format={data.format} needs {rule}"
+        f" data.format={data.format} needs the word in column {word_column},"
+        f" its tag in {tag_column}{f' of {size}' if size else ''}{hint}"
       )
     if not (is_conllu and match and match[1]):
       start = start if sentence else number
       sentence.append((word, tag))
 
 
-def _index(name: str, field: str, column: str, names: list[str]) -> int:
+def _index(name: str, field: str, column: str, is_conllu: bool) -> int:
   """The index of a column, from 0 or from the last, -1.
 
   Raises:
@@ -285,11 +276,11 @@ def _index(name: str, field: str, column: str, names: list[str]) -> int:
   """
   if column.removeprefix("-").isdecimal():
     return int(column) - (int(column) > 0)
-  if column in names:
-    return names.index(column)
+  if is_conllu and column in _CONLLU:
+    return _CONLLU.index(column)
   raise UserError(
-    f"{name}: data.{field}={column!r}: is no name of a column, but"
-    f" {', '.join(names) or f'a first line {_PLUS!r} is missing'}"
+    f"{name}: data.{field}={column!r}: must be a number, or in CoNLL-U one of"
+    f" {', '.join(_CONLLU)}"
   )
 
 
@@ -323,22 +314,19 @@ def _parallel(
     UserError: there is no such file, or a line has not a tag for each word.
   """
   path = _tags_of(source, data)
-  if optional and (path is None or not path.exists()):
-    for number, line in enumerate(reading.lines(source, data.errors), 1):
-      if line.strip():
-        yield number, [(word, "") for word in line.split()]
-    return
-  assert path is not None, "only a file is read to train"
-  if not path.exists():
+  has_tags = path is not None and path.exists()
+  if path is not None and not (has_tags or optional):
     raise MachineError(
       f"{path}: no such file; data.tags_file={data.tags_file!r} names the tags"
       f" of {source.place}"
     )
-  of_words = reading.lines(source, data.errors)
-  of_tags = reading.lines(Source(path.name, path), data.errors)
-  pairs = itertools.zip_longest(of_words, of_tags, fillvalue="")
-  for number, pair in enumerate(pairs, 1):
-    words, tags = map(str.split, pair)
+  texts = [source, Source(path.name, path)] if path and has_tags else [source]
+  files = (reading.lines(text, data.errors) for text in texts)
+  for number, lines in enumerate(
+    itertools.zip_longest(*files, fillvalue=""), 1
+  ):
+    words, *more = map(str.split, lines)
+    [tags] = more or [[""] * len(words)]
     if len(words) != len(tags):
       raise UserError(
         f"{path}:{number}: has {counted(len(tags), 'tag')}, where"

@@ -9,7 +9,6 @@ import json
 import random
 import zlib
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -106,31 +105,26 @@ def _read_file(path: Path) -> Music:
   content = b"".join(reading.chunks(reading.Source(path.name, path)))
   from scipy.io import loadmat
 
+  music, convert = {}, _from_numbers if is_json else _from_cell
   try:
     splits = json.loads(content) if is_json else loadmat(io.BytesIO(content))
-  except Exception as error:  # SciPy raises any type for a damaged file.
-    raise UserError(f"{path}: not {path.suffix[1:]} ({error})") from None
-  music = {}
-  for split, name in zip(SPLITS, ("train", "valid", "test"), strict=True):
-    name += "" if is_json else "data"
-    try:
-      pieces = splits[name] if is_json else splits[name].ravel()
-      convert = _from_numbers if is_json else _from_cell
+    for split, name in zip(SPLITS, ("train", "valid", "test"), strict=True):
+      pieces = splits[name] if is_json else splits[f"{name}data"].ravel()
       music[split] = [convert(piece) for piece in pieces]
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError):
-      form = f"lists of MIDI numbers from {LOWEST} to {LOWEST + NOTES - 1}"
-      raise UserError(
-        f"{path}: {name}: must be pieces of frames,"
-        f" {form if is_json else f'[frames, {NOTES}] of 0, 1'}"
-      ) from None
-    if not any(piece[1:].any() for piece in music[split]):
-      raise UserError(f"{path}: {name}: needs a note after a first frame")
+      if not any(piece[1:].any() for piece in music[split]):
+        raise ValueError(f"{name} needs a note after a first frame")
+  except Exception as error:  # SciPy raises any type for a damaged file.
+    form = f"lists of MIDI numbers from {LOWEST} to {LOWEST + NOTES - 1}"
+    raise UserError(
+      f"{path}: must be pieces of frames,"
+      f" {form if is_json else f'[frames, {NOTES}] of 0, 1'} ({error})"
+    ) from None
   return music
 
 
 def _from_cell(piece: np.ndarray) -> np.ndarray:
   if piece.shape[1:] != (NOTES,) or not np.isin(piece, (0, 1)).all():
-    raise ValueError
+    raise ValueError(f"a piece of shape {piece.shape}")
   return piece.astype(np.uint8, order="C")
 
 
@@ -138,7 +132,7 @@ def _from_numbers(piece: list[list[int]]) -> np.ndarray:
   frames = np.zeros((len(piece), NOTES), np.uint8)
   for t, numbers in enumerate(piece):
     if not set(numbers) <= {*range(LOWEST, LOWEST + NOTES)}:
-      raise ValueError
+      raise ValueError(f"a frame of {numbers}")
     frames[t, [int(number) - LOWEST for number in numbers]] = 1
   return frames
 
@@ -181,26 +175,16 @@ def _near(pitch_class: int, before: int, home: int) -> int:
   return middle + (pitch_class - middle + 6) % 12 - 6
 
 
-class Note(NamedTuple):
-  """A note that is held.
+def long_notes(notes_TV: np.ndarray) -> list[list[int]]:
+  """The notes of frames; a note in adjacent frames is one long note.
 
-  Attributes:
-    start: its first frame.
-    stop: the frame after its last.
-    number: of MIDI, 60 for middle C.
+  Returns:
+    the first frame, the frame after the last, and the number of MIDI of each.
   """
-
-  start: int
-  stop: int
-  number: int
-
-
-def long_notes(notes_TV: np.ndarray) -> list[Note]:
-  """The notes of frames; a note in adjacent frames is one long note."""
   changes_VT = np.diff(notes_TV.T.astype(np.int8), prepend=0, append=0)
   key, start = np.nonzero(changes_VT == 1)
   _, stop = np.nonzero(changes_VT == -1)
-  return [Note(*note) for note in np.stack([start, stop, key + LOWEST], 1)]
+  return np.stack([start, stop, key + LOWEST], axis=1).tolist()
 
 
 def write_midi(path: Path, notes_TV: np.ndarray, tempo: int):
@@ -225,10 +209,10 @@ def write_midi(path: Path, notes_TV: np.ndarray, tempo: int):
   track.append(mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(tempo)))
   now = 0
   for frame, kind, number in sorted(events):
-    time = int(frame - now) * _TICKS
-    track.append(mido.Message(kind, note=int(number), velocity=64, time=time))
+    time = (frame - now) * _TICKS
+    track.append(mido.Message(kind, note=number, velocity=64, time=time))
     now = frame
-  silence = int(len(notes_TV) - now) * _TICKS
+  silence = (len(notes_TV) - now) * _TICKS
   track.append(mido.MetaMessage("end_of_track", time=silence))
   midi = mido.MidiFile(ticks_per_beat=_TICKS)
   midi.tracks.append(track)

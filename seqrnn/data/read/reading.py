@@ -14,9 +14,8 @@ import lzma
 import os
 import stat
 import sys
-import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -32,22 +31,14 @@ NOT_UTF8 = (
 )
 
 
-@contextmanager
-def _zstd(file: IO[bytes]) -> Iterator[IO[bytes]]:
+def _zstd(file: IO[bytes]) -> IO[bytes]:
   """The unpacked bytes of a file."""
   for name in ("compression.zstd", "backports.zstd"):  # Python 3.14 has one.
     with suppress(ImportError):
-      zstd = importlib.import_module(name)
-      break
-  else:
-    raise OSError(
-      "it needs the package backports.zstd: pip install backports.zstd"
-    )
-  try:
-    with zstd.ZstdFile(file) as content:
-      yield content
-  except zstd.ZstdError as error:
-    raise OSError(str(error)) from None
+      return importlib.import_module(name).ZstdFile(file)
+  raise OSError(
+    "it needs the package backports.zstd: pip install backports.zstd"
+  )
 
 
 PACKED: dict[str, Any] = {".gz": gzip.open, ".xz": lzma.open, ".zst": _zstd}
@@ -147,7 +138,9 @@ def chunks(source: Source, may_grow: bool = False) -> Iterator[bytes]:
           left -= len(chunk)
           yield chunk
       after = os.fstat(file.fileno())
-  except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+  except UserError:
+    raise
+  except Exception as error:  # Each packer raises types of its own.
     reason = getattr(error, "strerror", None) or error
     raise MachineError(f"{path}: cannot be read: {reason}") from None
   if may_grow and not unpack and after.st_size > before.st_size:
@@ -167,10 +160,9 @@ def decode(name: str, content: Iterable[bytes], errors: str) -> Iterator[str]:
   Raises:
     UserError: a byte is not UTF-8.
   """
-  if errors == "latin-1":  # Every byte is a character.
-    decoder = codecs.getincrementaldecoder("latin-1")()
-  else:
-    decoder = codecs.getincrementaldecoder("utf-8")(errors)
+  encoding = "latin-1" if errors == "latin-1" else "utf-8"
+  how = "strict" if errors == "latin-1" else errors
+  decoder = codecs.getincrementaldecoder(encoding)(how)
   read, has_begun = 0, False
   held = ""  # A carriage return that a newline may follow.
   for chunk in itertools.chain(content, [b""]):

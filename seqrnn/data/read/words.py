@@ -6,7 +6,6 @@ many words there are, and how many numbers each has.
 """
 
 import itertools
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,9 +16,6 @@ from seqrnn.config.read import Config
 from seqrnn.data.read import reading
 from seqrnn.data.vocabulary import RESERVED, Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.runtime import files
-
-RECORD = "vectors.json"
 
 _CHARACTERS = 20  # Of a word, that are read.
 _SHAPE = 8  # Of a shape, likewise.
@@ -30,10 +26,9 @@ def characters(vocabulary: Vocabulary, words: Sequence[str]) -> np.ndarray:
 
   Positions after the last character are PAD.
   """
-  table = np.zeros((len(words), _CHARACTERS), np.int32)
-  for row, word in zip(table, words, strict=True):
-    row[: len(word)] = vocabulary.encode(word[:_CHARACTERS])
-  return table
+  return _padded(
+    vocabulary, [word[:_CHARACTERS] for word in words], _CHARACTERS
+  )
 
 
 def affixes(
@@ -43,10 +38,16 @@ def affixes(
 
   int32 [words, 2 * longest + 1]. An affix longer than the word is PAD.
   """
-  table = np.zeros((len(words), 2 * longest + 1), np.int32)
-  for row, word in zip(table, words, strict=True):
-    features = [*_features(word, longest)]
-    row[: len(features)] = vocabulary.encode(features)
+  rows = [[*_features(word, longest)] for word in words]
+  return _padded(vocabulary, rows, 2 * longest + 1)
+
+
+def _padded(
+  vocabulary: Vocabulary, rows: Sequence[str | list[str]], width: int
+) -> np.ndarray:
+  table = np.zeros((len(rows), width), np.int32)
+  for ids, symbols in zip(table, rows, strict=True):
+    ids[: len(symbols)] = vocabulary.encode(symbols)
   return table
 
 
@@ -140,22 +141,19 @@ def complete(vectors: np.ndarray, seed: int) -> np.ndarray:
 
 
 def initial_embedding(
-  config: Config, names: Vocabulary, workdir: Path | None
+  config: Config, names: Vocabulary, reports: bool
 ) -> np.ndarray:
-  """The embedding that a new run starts from; prints how much is known.
+  """The embedding that a new run starts from.
 
   Args:
     config: of the run.
     names: its symbols.
-    workdir: where to write vectors.json; None: another process does.
+    reports: whether to print how many symbols have a vector.
   """
   path = config.model.embedding_path
   vectors = read_vectors(path, names, config.model.embedding_size)
   count, symbols = int(np.isfinite(vectors[:, 0]).sum()), len(names.symbols)
-  if workdir is not None:
-    record = {"path": path, "vectors": count, "symbols": symbols}
-    with files.atomic_write(workdir / RECORD) as file:
-      file.write(json.dumps(record, indent=2) + "\n")
+  if reports:
     print(
       f"vectors: {count:,} of {symbols:,} symbols are in {path}"
       f" ({count / symbols:.1%})"

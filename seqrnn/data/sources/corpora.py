@@ -36,7 +36,7 @@ def read_corpus(data: Config, split: str | None = None) -> Corpus:
   source = f"data.source={data.source!r}"
   known = catalogue.sets().get(data.source)
   if data.source == "files":
-    field = "path" if split is None else _path(split)
+    field = "path" if split is None else f"{split}_path"
     if data[field] is None:
       raise UserError(
         f"data.{field}=None: data.source=files needs data.path, or"
@@ -58,10 +58,6 @@ def read_corpus(data: Config, split: str | None = None) -> Corpus:
     assert split is None, "its training split would have the test split in it"
     corpus = embedded.CORPORA[data.source](data.unit)
   return _finished(source, corpus, data)
-
-
-def _path(split: str) -> str:
-  return f"{split}_path"
 
 
 def _of_set(
@@ -87,7 +83,7 @@ def separate(data: Config) -> set[str]:
     return set(SPLITS)
   known = catalogue.sets().get(data.source)
   if known is None:
-    has_paths = any(data[_path(name)] is not None for name in SPLITS)
+    has_paths = any(data[f"{name}_path"] is not None for name in SPLITS)
     return set(SPLITS) if has_paths else set()
   splits = {name for name in SPLITS if known.has(name)}
   return splits if "validation" in splits else splits - {"train"}
@@ -151,15 +147,18 @@ def _finished(value: str, corpus: Corpus, data: Config) -> Corpus:
   Raises:
     UserError: it has no symbol.
   """
-  corpus = spelling.spell(corpus, data)
-  if data.format == "spaces":
-    corpus = forms.spaces(corpus)
+  corpus = _spelled(corpus, data)
   if not len(corpus.ids):
     empty = "the corpus is empty, it has no symbols"
     if corpus.unit == "log":
       empty = "the log is empty, it has no lines"
     raise UserError(f"{value}: {empty}")
   return corpus
+
+
+def _spelled(corpus: Corpus, data: Config) -> Corpus:
+  corpus = spelling.spell(corpus, data)
+  return forms.spaces(corpus) if data.format == "spaces" else corpus
 
 
 def log_format(config: Config, describes: bool) -> str | None:
@@ -208,10 +207,9 @@ def from_text(
     content = text.encode("utf-8", "surrogateescape")
     if unit != "byte":
       content.decode()
-  except (UnicodeDecodeError, UnicodeEncodeError) as error:
-    unit = "byte" if isinstance(error, UnicodeDecodeError) else "character"
+  except UnicodeError as error:
     raise UserError(
-      f"text: {unit} {error.start} is not UTF-8; a file of it can be read with"
+      f"text: is not UTF-8 ({error}); a file of it can be read with"
       " data.errors=latin-1"
     ) from None
   sources = [Source("text", content)]
@@ -225,9 +223,7 @@ def from_text(
   else:
     corpus = encode(sources, unit, "strict")
   if data is not None:
-    corpus = spelling.spell(corpus, data)
-    if data.format == "spaces":
-      corpus = forms.spaces(corpus)
+    corpus = _spelled(corpus, data)
   return [
     Document(name, corpus.text(*corpus.bounds[j : j + 2].tolist()))
     for j, name in enumerate(corpus.names)

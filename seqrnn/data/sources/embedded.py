@@ -107,7 +107,7 @@ def names(unit: str) -> Corpus:
     module = importlib.import_module(f"{person.__name__}.{module_info.name}")
     for kind in ("last_names", "last_romanized_names", "unisex_last_names"):
       for name in getattr(module.Provider, kind, ()):
-        if all(c in " '-" or _latin(c) for c in name):
+        if all(c in " '-" or "LATIN" in unicodedata.name(c, "") for c in name):
           language = module_info.name.partition("_")[0]
           languages.setdefault(name.strip(), set()).add(language)
   single = {name: min(of) for name, of in languages.items() if len(of) == 1}
@@ -118,10 +118,6 @@ def names(unit: str) -> Corpus:
     if name and counts[language] >= _NAMES
   )
   return with_labels(files, unit)._replace(origin=f"faker {faker.VERSION}")
-
-
-def _latin(character: str) -> bool:
-  return "LATIN" in unicodedata.name(character, "")
 
 
 @functools.cache

@@ -3,14 +3,10 @@
 import gzip
 import lzma
 import random
-import tracemalloc
 from itertools import pairwise
 
-import numpy as np
 import pytest
 
-from seqrnn.data import splits
-from seqrnn.data.read import columns, reading
 from seqrnn.data.sources import corpora
 from seqrnn.errors import UserError
 from tests.conftest import tiny
@@ -18,6 +14,7 @@ from tests.conftest import tiny
 TAGGED = "1\tIn\tin\tADP" + "\t_" * 6
 JSON = '{"label": 3, "text": "ab"}\n{"text": "b", "label": "x y", "more": 1}\n'
 FOLDERS = {"pos/1.txt": b"good\n", "neg/deep/2.txt": b"bad"}
+ASKED = {"known": {"a", "b"}}
 # Form, files, and the labelled documents or the error.
 LABELLED = [
   ("tab", {"f": b"a\tx y\nb\tz\n"}, [("a", "x y"), ("b", "z")]),
@@ -30,19 +27,27 @@ LABELLED = [
   ("folders", FOLDERS, [("neg", "bad"), ("pos", "good\n")]),
   ("folders", {"f": b"x"}, "f: lies in no folder"),
   ("files", {"A.txt": b"x\n", "B": b"\nz"}, [("A", "x"), ("B", "z")]),
+  # To predict, with the labels a and b.
+  ("space", {"f": b"x y\nb z\n"}, [("", "x y"), ("b", "z")], ASKED),
+  ("jsonl", {"f": b'{"text": "x"}'}, [("", "x")], ASKED),
+  ("folders", {"b/f": b"x\ny", "c/f": b"z"}, [("b", "x\ny"), ("", "z")], ASKED),
+  ("files", {"b.txt": b"x", "c": b"z"}, [("b", "x"), ("", "z")], ASKED),
 ]
 
 
-def read(folder, files, **changes):
+def read(folder, files, known=None, **changes):
   for name, content in files.items():
     path = folder / "data" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
-  fields = {"data.path": str(folder / "data"), **changes}
-  return corpora.read_corpus(tiny(folder, fields).data)
+  path = str(folder / "data")
+  data = tiny(folder, {"data.path": path, **changes}).data
+  return corpora.read_files("data.path", path, data, known)
 
 
 def labels(corpus):
+  if corpus.labels is None:
+    return [""] * len(corpus.names)
   return [corpus.labels.symbols[i] for i in corpus.labels.ids]
 
 
@@ -75,7 +80,6 @@ def test_forms_of_labels(tmp_path):
   )
 
 
-PLUS = b"# global.columns = ID FORM NER\n# text = a\n1 a X\n2 # Y\n\n1 c X"
 MORE = b"1\ta\tb\tADP\tIN" + b"\t_" * 4 + b"\tM\n"
 CONLLU = f"# text = In\n{TAGGED}\n1-2\tx\t_\t_{TAGGED[-12:]}\n\n# \n{TAGGED}\n"
 
@@ -98,9 +102,8 @@ SENTENCES = [
   ("conllu", {"f": CONLLU.encode()}, [["InADP"], ["InADP"]]),
   # Of a line that has more than two columns, the two that are chosen.
   ("columns", {"f": b"1 a X z\n2 b Y\n"}, [["aX", "bY"]], chosen("2", "3")),
-  ("columns", {"f": PLUS}, [["aX", "#Y"], ["cX"]], chosen("FORM", "NER")),
   ("conllu", {"f": b"# x\n" + MORE}, [["aIN"]], chosen(None, "XPOS")),
-  ("columns", {"f": PLUS}, "f: data.label_column='POS'", chosen("FORM", "POS")),
+  ("columns", {"f": b"a X"}, "f: data.label_column='POS'", chosen("1", "POS")),
   ("parallel", PAIRS, [["xX", "yY"], ["zZ"], ["wW"]], beside("*.tags")),
   (
     "parallel",
@@ -108,6 +111,7 @@ SENTENCES = [
     "a.tags:2: has 1 tag, where a.words:2 has 2 words",
     beside("*.tags"),
   ),
+  ("parallel", {"new": b"x y\n"}, None, beside("*.tags") | {"known": ()}),
 ]
 
 
@@ -115,23 +119,10 @@ def test_forms_of_tags(tmp_path):
   check_forms(tmp_path, SENTENCES, sentences, **{"data.unit": "word"})
 
 
-def test_sentences_without_a_file_of_tags_are_predicted(tmp_path):
-  fields = {"data.format": "parallel", "data.tags_file": "*.tags"}
-  data = tiny(tmp_path, {**fields, "data.unit": "word"}).data
-  path = tmp_path / "new.words"
-  path.write_text("x y\n\nz\n")
-  corpus = corpora.read_files("predict.path", str(path), data, ())
-  assert corpus.tags is None and list(corpus.names) == [
-    "new.words:1",
-    "new.words:3",
-  ]
-  (tmp_path / "new.tags").write_text("X Y\n\nZ\n")
-  corpus = corpora.read_files("predict.path", str(path), data, ())
-  assert sentences(corpus) == [["xX", "yY"], ["zZ"]]
-
-
 def sentences(corpus):
-  """Each word with its tag."""
+  """Each word with its tag; None if there are none."""
+  if corpus.tags is None:
+    return None
   assert corpus.bounds.tolist() == corpus.tags.bounds.tolist()
   return [
     [a + b for a, b in zip(corpus.text(*e), corpus.tags.text(*e), strict=True)]
@@ -167,56 +158,6 @@ def test_spaces_are_what_is_left_out(tmp_path):
   assert list(corpus.names) == names
 
 
-def test_equal_texts_stay_on_one_side(tmp_path):
-  rng = random.Random(2)
-  lines = [f"{rng.choice('ab')} {rng.randint(0, 40)}" for _ in range(400)]
-  (tmp_path / "f").write_text("\n".join(lines))
-  fields = {"data.path": str(tmp_path / "f"), "data.format": "space"}
-  config = tiny(tmp_path, fields)
-  reader = splits.reader(config)
-  sides = [
-    {document.symbols for document in reader(name).documents()}
-    for name in corpora.SPLITS
-  ]
-  assert all(sides) and len(set.union(*sides)) == sum(map(len, sides))
-
-
-# A form, files without labels or with some, and their labelled documents.
-FEW = '{"text": "x"}\n{"text": "z", "label": "b"}'
-ASKED = [
-  ("space", {"f": "x y\nb z\n"}, [("", "x y"), ("b", "z")]),
-  ("jsonl", {"f": FEW}, [("", "x"), ("b", "z")]),
-  ("folders", {"b/f": "x\ny", "new/f": "z"}, [("b", "x\ny"), ("", "z")]),
-  ("files", {"b.txt": "x\ny", "new": "z"}, [("b", "x"), ("b", "y"), ("", "z")]),
-]
-
-
-def test_files_to_predict_need_no_labels(tmp_path):
-  for form, files, expected in ASKED:
-    folder = tmp_path / form
-    for name, content in files.items():
-      (folder / name).parent.mkdir(parents=True, exist_ok=True)
-      (folder / name).write_text(content)
-    data = tiny(tmp_path, {"data.format": form}).data
-    corpus = corpora.read_files("x", str(folder), data, {"a", "b"})
-    texts = documents(corpus)
-    names = [""] * len(texts) if corpus.labels is None else labels(corpus)
-    assert list(zip(names, texts, strict=True)) == expected
-
-
-def test_packages_are_held_out_by_the_file(tmp_path):
-  config = tiny(tmp_path, {"data.source": "packages"})
-  reader = splits.reader(config)
-  files = {name: reader(name) for name in corpora.SPLITS}
-  corpus = files["train"].corpus
-  numbers = np.concatenate([pieces.document for pieces in files.values()])
-  assert sorted(numbers.tolist()) == list(range(len(corpus.names)))
-  for name, label in zip(corpus.names, labels(corpus), strict=True):
-    assert name.startswith(f"{label}/")
-  assert {"asyncio", "email", "encodings"} <= set(labels(corpus))
-  assert corpus.origin.startswith("Python 3.")
-
-
 def test_names_have_one_language_each(tmp_path):
   pytest.importorskip("faker")
   corpus = corpora.read_corpus(tiny(tmp_path, {"data.source": "names"}).data)
@@ -224,45 +165,3 @@ def test_names_have_one_language_each(tmp_path):
   assert len(languages) == len(corpus.names) > 10_000
   assert languages["Yamamoto"] == "ja" and "Martin" not in languages
   assert corpus.origin.startswith("faker ")
-
-
-# A unit, what a file of it begins with, and a text of it: some hundred letters.
-LARGE = {
-  "word": ("label,text\n", 'a,"{}"\n'),
-  "session": ("session,event,more\n", "a,b,{}\n"),
-}
-
-
-@pytest.fixture
-def peak(tmp_path, monkeypatch):
-  """The memory to read a packed file: unit, text, times it is repeated."""
-  monkeypatch.setattr(columns, "_SMALL", 2**12)
-  monkeypatch.setattr(columns, "_BLOCK", 2**6)
-  monkeypatch.setattr(reading, "CHUNK", 2**12)
-  path = tmp_path / "data" / "a" / "f.gz"
-  path.parent.mkdir(parents=True)
-
-  def peak(unit, text, count):
-    head, line = LARGE[unit]
-    fields = {"data.format": "csv", "data.unit": unit}
-    data = tiny(tmp_path, {"data.path": str(tmp_path / "data"), **fields}).data
-    first = "x y " * 100
-    with gzip.open(path, "wt") as file:
-      file.write(head + line.format(first) + line.format(text) * count)
-    tracemalloc.start()
-    corpora.read_corpus(data)
-    _, size = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    return size
-
-  return peak
-
-
-def test_a_corpus_may_be_larger_than_memory(peak):
-  for unit in LARGE:
-    peak(unit, "x" * 400, 10)  # Imports and caches.
-    few, many = (peak(unit, "x" * 400, count) for count in (50, 400))
-    assert many - few < 350 * 400 / 3, unit
-    # Short rows take little more than an index each.
-    few, many = (peak(unit, "x", count) for count in (2000, 6000))
-    assert many - few < 4000 * 20, unit

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from scipy.io import savemat
 
 from seqrnn.data.read import music
-from seqrnn.data.vocabulary import PAD
 from seqrnn.errors import UserError
 from tests.conftest import tiny
 
@@ -76,26 +75,19 @@ def test_files_that_hold_no_music(tmp_path, pieces):
     return file.getvalue()
 
   for ending, content, rule in (
-    ("json", b"{", "not json"),
-    ("json", json_with(valid=[[[60], [20]]]), "valid: must be pieces of"),
-    ("json", json_with(test=[]), "test: needs a note after a first frame"),
-    ("mat", b"traindata\n" * 100, "not mat"),
-    ("mat", mat_with(np.zeros((4, 87))), "validdata: must be pieces of"),
+    ("json", b"{", "must be .*MIDI numbers from 21 to 108 .Expecting"),
+    ("json", json_with(valid=[[[60], [20]]]), "must be .*a frame of .20"),
+    ("json", json_with(test=[]), ".*test needs a note after a first frame"),
+    ("mat", b"traindata\n" * 100, r"must be pieces of frames, \[frames, 88"),
+    ("mat", mat_with(np.zeros((4, 87))), r"must be .*a piece of shape .4, 87"),
+    ("mid", b"", "must end in .mat or .json"),
   ):
     path = tmp_path / f"music.{ending}"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=f"music.{ending}: {rule}"):
+    with pytest.raises(UserError, match=f"music.{ending}'?: {rule}"):
       read(tmp_path, path.name)
-
-
-def test_other_sources_are_refused(tmp_path, monkeypatch):
-  monkeypatch.chdir(tmp_path)
-  for fields, rule in (
-    ({"data.path": "a.mid"}, "data.path='a.mid': must end in .mat or .json"),
-    ({"data.source": "stdlib"}, "data.source='stdlib', data.path="),
-  ):
-    with pytest.raises(UserError, match=rule):
-      music.read_music(tiny(tmp_path, fields).data)
+  with pytest.raises(UserError, match="data.source='stdlib', data.path="):
+    music.read_music(tiny(tmp_path, {"data.source": "stdlib"}).data)
 
 
 def test_chords_are_four_voices_and_always_the_same(tmp_path):
@@ -111,28 +103,6 @@ def test_chords_are_four_voices_and_always_the_same(tmp_path):
   assert len({piece.tobytes() for piece in every}) == len(every)
   # Whatever the machine, the Python or the NumPy.
   assert zlib.crc32(np.concatenate(every)) == 2911649390
-
-
-def test_ids_stand_for_the_frames(pieces):
-  found, frames = music.sequences(pieces["train"])
-  assert not frames[PAD].any()
-  document = np.array([2, 0])
-  place = found.bounds[document]
-  ids = found.gather(document, place, found.bounds[document + 1], 9)
-  np.testing.assert_array_equal(frames[ids[0]], pieces["train"][2][:9])
-  np.testing.assert_array_equal(frames[ids[1, :7]], pieces["train"][0])
-  assert (ids[1, 7:] == PAD).all() and not (ids[1, :7] == PAD).any()
-
-
-def test_facts_tell_music_apart(pieces):
-  train = pieces["train"]
-  facts = music.facts(train)
-  assert (facts["documents"], facts["symbols"]) == (3, 20)
-  assert music.facts([piece.copy() for piece in train]) == facts
-  joined = [np.concatenate(train[:2]), train[2]]
-  changed = [*train[:2], 1 - train[2]]
-  crc32s = {music.facts(p)["crc32"] for p in (train, joined, changed)}
-  assert len(crc32s) == 3
 
 
 def random_notes(seed, T, share=0.3):

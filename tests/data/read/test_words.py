@@ -1,7 +1,6 @@
 """Words as numbers: affixes, shapes, vectors; a run that starts from them."""
 
 import gzip
-import json
 
 import numpy as np
 import pytest
@@ -100,9 +99,7 @@ def test_a_run_starts_from_them_and_resumes_without_the_file(tmp_path, capsys):
   }
   config = tiny(tmp_path, fields)
   train.fit(experiments.build, config, tmp_path / "run")
-  record = json.loads((tmp_path / "run" / "vectors.json").read_text())
-  assert (record["vectors"], record["path"]) == (2, str(path))
-  message = f"vectors: 2 of {record['symbols']} symbols are in {path}"
+  message = f"vectors: 2 of 7 symbols are in {path} (28.6%)"
   assert message in capsys.readouterr().out
   path.unlink()
   config.update_from_flattened_dict({"train.max_steps": 2})

@@ -5,15 +5,13 @@ import errno
 import numpy as np
 import pytest
 
-from seqrnn.data.documents import Corpus, Names
+from seqrnn.data.documents import Corpus
 from seqrnn.data.logs import logs
 from seqrnn.data.logs.cuts import Cuts
 from seqrnn.data.read import encoding
-from seqrnn.data.read.columns import Changes, Texts
 from seqrnn.data.read.reading import Source
 from seqrnn.data.sources import cache, corpora
 from seqrnn.errors import UserError
-from seqrnn.runtime import files
 from tests.data.logs.test_logs import HEADER, settings
 from tests.data.read.test_encoding import plain
 
@@ -66,41 +64,6 @@ def values(corpus):
     else:
       fields[name] = list(value)
   return fields
-
-
-def test_a_corpus_is_as_it_was(tmp_path):
-  times = Changes()
-  for text in ("1", "\ud800", "\ud800"):
-    times.append(text)
-  corpus = Corpus(
-    "log",
-    ["a", "\u00e9\ud800"],
-    np.array([0, 1, 0], np.uint8),
-    np.array([0, 1, 3]),
-    Names(["f", "g\ud800"], [0, 1], np.arange(4)[::2]),  # Not contiguous.
-    np.zeros(2, np.uint64),
-    labels=Texts(["x"], np.zeros(2, np.uint8)),
-    timestamps=times.texts(),
-    cuts=Cuts("f", "lines", 0.1, *np.zeros((6, 2)), 0.5, np.zeros(0)),
-    origin="1.2",
-  )
-  corpus = corpus._replace(tags=corpus._replace(ids=np.zeros(3, bool)))
-  folder = tmp_path / "corpus"
-  cache._save(folder, (corpus, ["a line"]))
-  loaded, lines = cache._load(folder)
-  assert values(loaded) == values(corpus) and lines == ["a line"]
-  assert [loaded.names[j] for j in range(2)] == list(corpus.names)
-  assert loaded.tags.bounds is loaded.bounds  # Written once.
-
-
-def test_a_file_of_the_cache_runs_no_code(tmp_path, capsys):
-  path = tmp_path / "corpus.pickle"
-  for content in (b"cos\nsystem\n(S'true'\ntR.", b"cthis\nscalar\n."):
-    path.write_bytes(content)
-    files.write_sums(tmp_path, [(files.checksum_of(path), path.name)])
-    assert cache._load(tmp_path) is None
-    shown = capsys.readouterr()
-    assert "damaged" in shown.err and not shown.out
 
 
 def test_it_is_encoded_once(folder, source, capsys):

@@ -91,7 +91,11 @@ def test_each_split_has_its_own_path(folder):
 
 MISTAKES = [
   ({"path": "none.txt"}, "data.path='none.txt': no such file"),
+  ({"path": "a\0b"}, r"data.path='a\x00b': no such file"),
+  ({"path": "a/void"}, "data.path='a/void': no file in this folder"),
+  ({"path": "loop"}, "loop: cannot be read: Too many levels of symbolic links"),
   ({"path": "empty.txt"}, "data.path='empty.txt': the corpus is empty"),
+  ({"path": "long", "unit": "word"}, f"long: '{'x' * 20}'... has more than 65"),
   ({}, "data.path=None: data.source=files needs data.path, or data."),
   ({"source": "stdlib", "format": "csv"}, "data.format='csv': is read with"),
   ({"source": "chords"}, "data.source='chords': is music, which only task='po"),
@@ -100,6 +104,9 @@ MISTAKES = [
 
 def test_each_mistake_has_one_line(folder, monkeypatch):
   monkeypatch.chdir(folder)
+  (folder / "a" / "void").mkdir()
+  (folder / "loop").symlink_to("loop")
+  (folder / "long").write_text("a b\n" + "x" * 2**20)
   for overrides, message in MISTAKES:
     with pytest.raises(UserError, match=re.escape(message)) as error:
       read(fields(**overrides))
