@@ -1,6 +1,7 @@
 """Exceptions that end a run and are no bug, and safe text for terminals."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 _LIMIT = 2000  # Characters of a message.
 _NAMES = 20  # Of a list in a message.
@@ -41,6 +42,26 @@ class Interrupted(Exception):
   def _render_traceback_(self) -> list[str]:
     """What IPython and notebooks show in place of a traceback."""
     return [str(self)]
+
+
+@contextmanager
+def needs_package(user: str, name: str, extra: str) -> Iterator[None]:
+  """Names the package that an import of its block lacks.
+
+  Args:
+    user: what needs the package: a field with its value, or a file.
+    name: of the package.
+    extra: of seqrnn, which brings the package.
+
+  Raises:
+    UserError: the package is not installed.
+  """
+  try:
+    yield
+  except ImportError:
+    raise UserError(
+      f"{user}: needs the package {name}: pip install 'seqrnn[{extra}]'"
+    ) from None
 
 
 def escaped(text: str, keep: str = "") -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seqrnn.errors import UserError
+from seqrnn.errors import UserError, needs_package
 
 if TYPE_CHECKING:
   import pandas as pd  # pyright: ignore[reportMissingImports]
@@ -42,10 +42,6 @@ def read_csv_frame(
 
 
 def _pandas() -> Any:
-  try:
+  with needs_package("a table in Python", "pandas", "tables"):
     import pandas  # pyright: ignore[reportMissingImports]
-  except ImportError:
-    raise UserError(
-      "tables in Python need pandas: pip install 'seqrnn[tables]'"
-    ) from None
   return pandas

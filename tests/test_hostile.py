@@ -195,7 +195,7 @@ REFUSED: list[tuple] = [
   (
     "escapes in a file's name",
     lambda workdir: (workdir / LAST / "params" / ESCAPE).touch(),
-    r"\x1b]0;owned\x07\x9b2J\u202e is not in sha256",
+    r"\x1b]0;owned\x07\x9b2J\u202e differs from its checksum in sha256",
     BOTH,
   ),
   # Arrays.
@@ -260,8 +260,8 @@ HARMLESS: list[tuple] = [
   (
     "a damaged checkpoint",
     damaged,
-    r"checkpoint 9 is damaged: params/\x1b]0;owned\x07\x9b2J\u202e is not in"
-    " sha256\ncheckpoint 4 is used instead\n",
+    r"checkpoint 9 is damaged: params/\x1b]0;owned\x07\x9b2J\u202e differs from"
+    " its checksum in sha256\ncheckpoint 4 is used instead\n",
   ),
   (
     "places outside",

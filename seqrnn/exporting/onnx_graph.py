@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from seqrnn.data.vocabulary import PAD
-from seqrnn.errors import UserError
+from seqrnn.errors import needs_package
 from seqrnn.exporting.network import Network, Operator
 
 FILE = "model.onnx"
@@ -30,14 +30,9 @@ def encoded(network: Network, about: dict[str, str]) -> bytes:
   Raises:
     UserError: onnx is missing.
   """
-  try:
+  with needs_package("config.export.format='onnx'", "onnx", "export"):
     import onnx
     from onnx import helper
-  except ImportError:
-    raise UserError(
-      "config.export.format='onnx': needs the package onnx; pip install"
-      " 'seqrnn[export]'"
-    ) from None
   graph = Graph(onnx)
   outputs = build(graph, network)
   inputs = [graph.value(*described) for described in _inputs(network)]

@@ -10,7 +10,7 @@ import numpy as np
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data import vocabulary
-from seqrnn.errors import UserError
+from seqrnn.errors import UserError, needs_package
 from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.exporting import network as network_lib
 from seqrnn.exporting.network import Network
@@ -36,13 +36,9 @@ def encoded(network: Network, about: dict[str, str]) -> bytes:
   Raises:
     UserError: safetensors is missing, or the layers have no equal in torch.nn.
   """
-  try:
+  field = "config.export.format='safetensors'"
+  with needs_package(field, "safetensors", "export"):
     from safetensors.numpy import save
-  except ImportError:
-    raise UserError(
-      "config.export.format='safetensors': needs the package safetensors; pip"
-      " install 'seqrnn[export]'"
-    ) from None
   tensors = {
     name: np.ascontiguousarray(tensor, np.float32)
     for name, tensor in state(network).items()
@@ -131,13 +127,9 @@ def make_run(build: Callable[..., Experiment], folder: Path, workdir: Path):
 
 
 def _load_tensors(path: Path) -> dict[str, np.ndarray]:
-  try:
+  with needs_package(str(path), "safetensors", "export"):
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
-  except ImportError:
-    raise UserError(
-      f"{path}: needs the package safetensors; pip install 'seqrnn[export]'"
-    ) from None
   # An AttributeError is of a type that NumPy lacks.
   errors = OSError, SafetensorError, AttributeError, KeyError, TypeError
   try:

@@ -1,18 +1,16 @@
 """The parts of a model, their numbers of parameters, and their picture."""
 
 import itertools
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
-from flax.traverse_util import flatten_dict
 
 from seqrnn.config.read import Config
-from seqrnn.experiment import Experiment, Params, shapes
+from seqrnn.experiment import Experiment, shapes
 from seqrnn.models import cells
-from seqrnn.models.cell import Cell
 from seqrnn.runtime import figures, files
 
 if TYPE_CHECKING:
@@ -20,7 +18,71 @@ if TYPE_CHECKING:
 
 Box = tuple[str, ...]  # Lines of text.
 Rows = list[list[Box]]  # From the input up; one or two boxes each.
+# Parameters of parts that are no layers -> their axes, and the formula of the
+# number of all parameters of the part.
+_FORMULAS = {
+  "embedding": ("VD", "VD"),
+  "affixes": ("AD", "AD"),
+  "kernel": ("WV", "WV + V"),
+  "head_bias": ("V", "V"),
+  "transitions": ("VV", "V² + 2V"),
+}
 _CENTRES = {1: [0.5], 2: [0.25, 0.75]}  # Of the boxes of a row.
+
+
+@dataclass(frozen=True)
+class Part:
+  """A part of a model.
+
+  Attributes:
+    name: `layer`, or the name of another part, such as `embedding` or `head`.
+    depth: of a layer, from 1, the layer that reads the input; 0 of other parts.
+    direction: of a layer, `forward` or `backward`; "" of other parts.
+  """
+
+  name: str
+  depth: int = 0
+  direction: str = ""
+
+  @property
+  def is_input(self) -> bool:
+    """Whether layers read it."""
+    return self.name in ("embedding", "letters")
+
+  @property
+  def is_output(self) -> bool:
+    """Whether it reads layers."""
+    return not self.depth and not self.is_input
+
+  def __lt__(self, other: "Part") -> bool:
+    """Whether it comes before the other, from the input to the head."""
+    return self._order < other._order
+
+  @property
+  def _order(self) -> tuple[Any, ...]:
+    backward = self.direction == "backward"
+    return self.is_output, self.depth, backward, self.name == "crf", self.name
+
+  def __str__(self) -> str:
+    if self.depth:
+      return f"layer {self.depth} {self.direction}"
+    return self.name
+
+
+def part_of(path: tuple[Any, ...]) -> tuple[Part, str]:
+  """The part that has a parameter, and the parameter's name within it."""
+  keys = [str(key.key) for key in path]
+  if keys[0] == "head_bias":  # Of a head that is tied to the embedding.
+    return Part("head"), "head_bias"
+  if keys[0] != "body" or "cell" not in keys:
+    return Part(keys[0]), "/".join(keys[1:])
+  at = keys.index("cell")
+  depth = 1  # Of a layer outside of a stack.
+  for key in keys[:at]:
+    if key.startswith("layers_"):
+      depth += int(key.removeprefix("layers_"))
+  direction = "backward" if "backward" in keys[:at] else "forward"
+  return Part("layer", depth, direction), "/".join(keys[at + 1 :])
 
 
 class ModelPart(NamedTuple):
@@ -31,7 +93,7 @@ class ModelPart(NamedTuple):
     parameters: their number.
     formula: of their number; "": there is none.
     values: of the letters in the formula.
-    depth: of a layer, from 1, the layer that reads the input; 0: no layer.
+    depth: as in Part.
     reverse: whether a layer reads from the last position to the first.
   """
 
@@ -45,68 +107,31 @@ class ModelPart(NamedTuple):
 
 def parts(experiment: Experiment, config: Config) -> list[ModelPart]:
   """The parts of a model, from the input to the head; only shapes are read."""
-  params = shapes(experiment)
+  arrays: dict[Part, dict[str, Any]] = {}
+  for path, leaf in jax.tree.leaves_with_path(shapes(experiment)):
+    part, name = part_of(path)
+    arrays.setdefault(part, {})[name] = leaf
+  both = len({part.direction for part in arrays if part.depth}) > 1
   cell = cells.make(config.model, hidden_size=1)
-  order = lambda name: (name == "crf", "head" in name, name == "body")
-  return [
-    part
-    for name in sorted(params, key=order)
-    for part in (
-      _layers(params[name], cell)
-      if name == "body"
-      else [_outside(name, params[name])]
+  described = []
+  for part in sorted(arrays):
+    size = sum(leaf.size for leaf in arrays[part].values())
+    name, formula, values = part.name.replace("_", " "), "", {}
+    if part.depth:
+      name = f"layer {part.depth}" + f", {part.direction}" * both
+      leaves = arrays[part].items()
+      [(D, K)] = [x.shape for path, x in leaves if "input_kernel" in path]
+      formula, values = cell.formula, {"D": D, "H": K // cell.gate_count}
+    for array in _FORMULAS.keys() & arrays[part].keys():
+      axes, formula = _FORMULAS[array]
+      values = dict(zip(axes, arrays[part][array].shape, strict=True))
+    name = {"crf": "CRF"}.get(name, name)
+    name += ", tied to the embedding" * ("head_bias" in arrays[part])
+    reverse = part.direction == "backward"
+    described.append(
+      ModelPart(name, size, formula, values, part.depth, reverse)
     )
-  ]
-
-
-def _outside(name: str, params: Any) -> ModelPart:
-  """A part that is no recurrent layer."""
-  title, size = name.replace("_", " "), _size(params)
-  if name == "embedding":
-    V, D = params["embedding"].shape
-    return ModelPart(title, size, "VD", {"V": V, "D": D})
-  if name.endswith("head"):
-    W, V = params["kernel"].shape
-    return ModelPart(title, size, "WV + V", {"W": W, "V": V})
-  if name == "head_bias":
-    return ModelPart("head, tied to the embedding", size, "V", {"V": size})
-  if name == "crf":
-    V = max(leaf.shape[-1] for leaf in jax.tree.leaves(params))
-    return ModelPart("CRF", size, "V² + 2V", {"V": V})
-  if isinstance(params, Mapping) and "affixes" in params:
-    A, D = params["affixes"].shape
-    return ModelPart(title, size, "AD", {"A": A, "D": D})
-  return ModelPart(title, size)
-
-
-def _layers(body: Params, cell: Cell) -> list[ModelPart]:
-  """The layers by depth, the forward one first."""
-  layers = []
-  kernels: dict[tuple[str, ...], Any] = {}
-  sizes: Counter[tuple[str, ...]] = Counter()
-  leaves: Any = flatten_dict(body)
-  for path, leaf in leaves.items():
-    place = path[: path.index("cell")]
-    sizes[place] += leaf.size
-    if "input_kernel" in path:
-      kernels[place] = leaf
-  both = any("backward" in place for place in kernels)
-  for place, kernel_DK in kernels.items():
-    D, K = kernel_DK.shape
-    names = [name for name in place if name.startswith("layers_")]
-    # A layer outside of a stack has no number.
-    depth = 1 + int(names[0].removeprefix("layers_")) if names else 1
-    reverse = "backward" in place
-    direction = (", backward" if reverse else ", forward") if both else ""
-    values = {"D": D, "H": K // cell.gate_count}
-    name = f"layer {depth}{direction}"
-    shape = cell.formula, values, depth, reverse
-    layers.append(ModelPart(name, sizes[place], *shape))
-  return sorted(layers, key=lambda part: (part.depth, part.reverse))
-
-
-def _size(tree: Any) -> int:
-  return sum(leaf.size for leaf in jax.tree.leaves(tree))
+  return described
 
 
 def rows(

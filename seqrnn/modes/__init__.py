@@ -6,7 +6,7 @@ from typing import Any
 
 from seqrnn.config.read import Config
 from seqrnn.data import vocabulary
-from seqrnn.experiment import Experiment, Params, require, shapes
+from seqrnn.experiment import Experiment, Params, require
 from seqrnn.training.checkpoint import restore_params
 
 
@@ -25,6 +25,4 @@ def load_model(
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   require(experiment, mode, config.task)
   step = config.checkpoint.step
-  return experiment, *restore_params(
-    workdir, step, shapes(experiment), sharding
-  )
+  return experiment, *restore_params(workdir, step, experiment, sharding)

@@ -25,7 +25,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ import jax
 import tensorstore as ts
 
 from seqrnn.errors import MachineError, UserError, visible
-from seqrnn.experiment import Experiment, Params
+from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.runtime import files, processes, sharding
 from seqrnn.runtime.files import SUMS
 
@@ -101,15 +101,13 @@ def read_position(folder: Path) -> Position:
   try:
     position = Position(**content)
   except TypeError:
-    names = ", ".join(field.name for field in fields(Position))
-    raise UserError(f"{path}: must be an object of {names}") from None
-  counts = {**content, "crc32": position.crc32 or 0}
-  best = counts.pop("best", None)
+    position = Position()  # Step 0, which no checkpoint has.
+  counts = {**vars(position), "crc32": position.crc32 or 0}
+  best = counts.pop("best")
   if (
     str(position.step) != folder.name
     or any(type(n) is not int or not 0 <= n < 2**32 for n in counts.values())
     or type(best) is not float
-    or math.isnan(best)
   ):
     raise UserError(f"{path}: {content} is not valid in this checkpoint")
   return position
@@ -131,17 +129,14 @@ def find_damage(folder: Path) -> str | None:
   except (OSError, UserError):
     return f"{SUMS} is missing or broken"
   for name in sorted({*sums, *entries}):
-    if name not in entries:
-      reason = "is missing"
-    elif name not in sums:
-      reason = f"is not in {SUMS}"
-    elif not entries[name].is_file(follow_symlinks=False):
-      reason = "is not a file"  # A link may lead out of the checkpoint.
-    elif not files.has_checksum(folder / name, sums[name]):
-      reason = f"differs from its checksum in {SUMS}"
-    else:
-      continue
-    return visible(f"{name} {reason}")
+    if (
+      name not in entries
+      or name not in sums
+      # A link may lead out of the checkpoint.
+      or not entries[name].is_file(follow_symlinks=False)
+      or not files.has_checksum(folder / name, sums[name])
+    ):
+      return visible(f"{name} differs from its checksum in {SUMS}")
   return None
 
 
@@ -155,12 +150,6 @@ def _entries(folder: Path) -> dict[str, os.DirEntry]:
     for part in ("params", "state", "position")
     for entry in files.walk(folder / part)
   }
-
-
-def write_sums(folder: Path):
-  """Writes the checksums of a checkpoint."""
-  names = sorted(_entries(folder))
-  files.write_sums(folder, [(files.checksum_of(folder / n), n) for n in names])
 
 
 def steps(directory: Path) -> list[int]:
@@ -232,7 +221,7 @@ def select(directory: Path, step: int | None) -> int:
 def restore_params(
   workdir: Path,
   step: int | None,
-  shapes: Params,
+  experiment: Experiment,
   sharding: jax.sharding.Sharding | None = None,
 ) -> tuple[Params, int]:
   """Returns the parameters of a checkpoint, by default of the best; its step.
@@ -240,7 +229,7 @@ def restore_params(
   Args:
     workdir: the folder of the run.
     step: the step of the checkpoint, or None for `select`'s choice.
-    shapes: the shapes of the parameters.
+    experiment: of the run.
     sharding: the sharding of the arrays; None: all on the first device.
 
   Raises:
@@ -251,10 +240,10 @@ def restore_params(
   if sharding is None:
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   folder = directory / str(step) / "params"
-  return restore(folder, shapes, sharding), step
+  return restore(folder, shapes(experiment), sharding), step
 
 
-def restore(folder: Path, shapes: Any, sharding: jax.sharding.Sharding) -> Any:
+def restore(folder: Path, like: Any, sharding: jax.sharding.Sharding) -> Any:
   """Returns the arrays in `params` or `state` of a checkpoint without damage.
 
   Raises:
@@ -266,14 +255,14 @@ def restore(folder: Path, shapes: Any, sharding: jax.sharding.Sharding) -> Any:
       array.shape, sharding, lambda index: array[index].read().result()
     )
 
-  arrays = open_arrays(folder, shapes)
+  arrays = open_arrays(folder, like)
   try:
     return jax.tree.map(read_array, arrays)
   except Exception as error:  # tensorstore raises bare Exceptions
     raise UserError(f"{folder}: cannot be read: {_first_line(error)}") from None
 
 
-def open_arrays(folder: Path, shapes: Any) -> Any:
+def open_arrays(folder: Path, like: Any) -> Any:
   """Opens the arrays in a folder of a checkpoint, without reading them.
 
   To bound the memory of reading, the files must not be much larger than the
@@ -283,7 +272,7 @@ def open_arrays(folder: Path, shapes: Any) -> Any:
     UserError: an array is missing, or its metadata are not those of the model.
   """
   folder = folder.absolute()
-  leaves = jax.tree.leaves(shapes)
+  leaves = jax.tree.leaves(like)
   need = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
   size = sum(entry.stat().st_size for entry in files.walk(folder))
 
@@ -308,7 +297,7 @@ def open_arrays(folder: Path, shapes: Any) -> Any:
   try:
     if size > _COPIES * need + _OVERHEAD * (1 + len(leaves)):
       raise ValueError(f"{size:,} bytes for {need:,} bytes of arrays")
-    return jax.tree_util.tree_map_with_path(open_one, shapes)
+    return jax.tree_util.tree_map_with_path(open_one, like)
   except Exception as error:  # tensorstore raises bare Exceptions
     raise UserError(
       f"{folder}: does not hold the model of config.json: {_first_line(error)}"
@@ -447,7 +436,9 @@ class Checkpoints:
     if jax.process_index() == 0:
       self.check()
       [folder] = self.directory.glob(f"{self._step}.orbax-checkpoint-tmp*")
-      write_sums(folder)
+      names = sorted(_entries(folder))
+      sums = [(files.checksum_of(folder / name), name) for name in names]
+      files.write_sums(folder, sums)
 
   def delete_after(self, step: int):
     """Removes the checkpoints after a step, before any is written."""

@@ -17,7 +17,8 @@ from jax.typing import ArrayLike
 from seqrnn.config.read import Config
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params, shapes
-from seqrnn.training.transfer import Record, named_places
+from seqrnn.models.diagram import Part
+from seqrnn.training.transfer import Record, named_parts
 
 
 def schedule(
@@ -122,26 +123,34 @@ def shares(
   freeze, decay = config.train.freeze, config.optimizer.layer_decay
   if freeze is None and decay == 1:
     return None
-  places = named_places(experiment, shapes(experiment))
-  parts = {place.whole for place in jax.tree.leaves(places)}
+  tree = named_parts(experiment, shapes(experiment))
+  parts = {*jax.tree.leaves(tree)}
   layers = max(part.depth for part in parts)
+
+  def names(part: Part) -> set[str]:
+    if part.depth:
+      return {"layers", f"layer{part.depth}"}
+    return {part.name if part.is_input else "head"}
+
+  def factor(part: Part) -> float:
+    above = layers + 1 - part.depth  # Heads, then layers, the last one first.
+    return 0.0 if part in frozen else decay ** (above * (not part.is_output))
+
   field, frozen = f"config.train.freeze={freeze!r}", set()
   for name in freeze.split(",") if freeze else ():
     if name == "taken":  # As a whole; a part with new rows learns.
       taken = {} if record is None else record.taken
       frozen |= {part for part in parts if taken.get(str(part)) == ""}
-    elif named := {part for part in parts if name in part.names}:
+    elif named := {part for part in parts if name in names(part)}:
       frozen |= named
     else:
-      known = sorted({name for part in parts for name in part.names})
+      known = sorted({name for part in parts for name in names(part)})
       raise UserError(
         f"{field}: the model has no {name}; it has {', '.join(known)}"
       )
   if frozen == parts:
     raise UserError(f"{field}: no part is left that learns; freeze fewer parts")
-  return jax.tree.map(
-    lambda p: 0.0 if p.whole in frozen else decay ** p.level(layers), places
-  )
+  return jax.tree.map(factor, tree)
 
 
 def freeze_parts(experiment: Experiment, factors: Any) -> Experiment:

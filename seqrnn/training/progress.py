@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
-from seqrnn.errors import UserError
+from seqrnn.errors import needs_package
 from seqrnn.experiment import Params
 from seqrnn.runtime import sharding
 from seqrnn.runtime.console import console
@@ -166,11 +166,8 @@ def summary_writer() -> Any:
   Raises:
     UserError: its package is missing.
   """
-  try:
+  with needs_package(
+    "config.train.tensorboard=True", "tensorboardX", "tensorboard"
+  ):
     from tensorboardX import SummaryWriter
-  except ImportError:
-    raise UserError(
-      "train.tensorboard=True: needs the package tensorboardX: pip install"
-      " tensorboardX"
-    ) from None
   return SummaryWriter

@@ -22,12 +22,12 @@ from seqrnn.data.read.words import affix_vocabulary
 from seqrnn.data.vocabulary import RESERVED, Vocabulary
 from seqrnn.errors import MachineError, UserError
 from seqrnn.experiment import Experiment, Params, shapes
+from seqrnn.models.diagram import Part, part_of
 from seqrnn.runtime import files, sharding
 from seqrnn.training import checkpoint
 
 RECORD = "start.json"
 _LIMIT = 2**20  # Bytes of a record.
-_INPUTS = ("embedding", "letters")  # Parts that layers read.
 _NOISE = 0.1  # Of a new row, in standard deviations of the known rows.
 # Fields of which one differs where nothing fits.
 _SIZES = ("data.unit", "model.embedding_size", "model.hidden_size")
@@ -90,81 +90,16 @@ def read_record(workdir: Path) -> Record | None:
     raise UserError(f"{path}: must be an object with {names}") from None
 
 
-@dataclasses.dataclass(frozen=True)
-class Place:
-  """The place of an array.
-
-  Attributes:
-    part: `layer`, or the name of another part, such as `embedding` or `head`.
-    depth: of a layer, from 1, the layer that reads the input; 0 of other parts.
-    direction: of a layer, `forward` or `backward`; "" of other parts.
-    array: the name of the array within its part.
-  """
-
-  part: str
-  depth: int = 0
-  direction: str = ""
-  array: str = ""
-
-  @property
-  def whole(self) -> "Place":
-    """The part of the array."""
-    return dataclasses.replace(self, array="")
-
-  @property
-  def is_input(self) -> bool:
-    """Whether layers read it."""
-    return self.part in _INPUTS
-
-  @property
-  def is_output(self) -> bool:
-    """Whether it reads layers."""
-    return not self.depth and not self.is_input
-
-  @property
-  def names(self) -> tuple[str, ...]:
-    """The names that its part has in `train.freeze`."""
-    if self.depth:
-      return "layers", f"layer{self.depth}"
-    return (self.part if self.is_input else "head",)
-
-  def level(self, layers: int) -> int:
-    """The number of levels above it: heads, then layers, the last one first.
-
-    `layers` is the number of layers.
-    """
-    if self.depth:
-      return layers + 1 - self.depth
-    return layers + 1 if self.is_input else 0
-
-  def __str__(self) -> str:
-    if self.depth:
-      return f"layer {self.depth} {self.direction}"
-    return self.part
+Arrays = dict[Part, dict[str, Any]]  # Of each part, by their names.
 
 
-def _place_of(path: tuple[Any, ...]) -> Place:
-  keys = [str(key.key) for key in path]
-  if keys[0] == "head_bias":  # Of a head that is tied to the embedding.
-    return Place("head", array="head_bias")
-  if keys[0] != "body" or "cell" not in keys:
-    return Place(keys[0], array="/".join(keys[1:]))
-  at = keys.index("cell")
-  depth = 1  # Of a layer outside of a stack.
-  for key in keys[:at]:
-    if key.startswith("layers_"):
-      depth += int(key.removeprefix("layers_"))
-  direction = "backward" if "backward" in keys[:at] else "forward"
-  return Place("layer", depth, direction, "/".join(keys[at + 1 :]))
-
-
-def named_places(experiment: Experiment, params: Params) -> Any:
-  """Returns a tree like `params` of the places of its arrays.
+def named_parts(experiment: Experiment, params: Params) -> Any:
+  """Returns a tree like `params` of the parts that have its arrays.
 
   Heads of symbols are named by their inputs.
   """
   tree = jax.tree_util.tree_map_with_path(
-    lambda path, _: _place_of(path), params
+    lambda path, _: part_of(path)[0], params
   )
   if experiment.unit != "symbol":
     return tree
@@ -176,18 +111,17 @@ def named_places(experiment: Experiment, params: Params) -> Any:
     "backward_head": "backward head",
   }
   return jax.tree.map(
-    lambda p: dataclasses.replace(p, part=names.get(p.part, p.part)), tree
+    lambda p: dataclasses.replace(p, name=names.get(p.name, p.name)), tree
   )
-
-
-Arrays = dict[Place, dict[str, Any]]  # Of each part, by their names.
 
 
 def _arrays(experiment: Experiment, params: Params) -> Arrays:
   arrays: Arrays = {}
-  named = jax.tree.leaves(named_places(experiment, params))
-  for place, array in zip(named, jax.tree.leaves(params), strict=True):
-    arrays.setdefault(place.whole, {})[place.array] = array
+  named = jax.tree.leaves(named_parts(experiment, params))
+  for part, (path, array) in zip(
+    named, jax.tree.leaves_with_path(params), strict=True
+  ):
+    arrays.setdefault(part, {})[part_of(path)[1]] = array
   return arrays
 
 
@@ -237,7 +171,7 @@ def open_source(
   try:
     # A run that is being trained may have another one a moment later.
     step = sharding.broadcast(checkpoint.select(folder / "checkpoints", None))
-    params, _ = checkpoint.restore_params(folder, step, shapes(experiment))
+    params, _ = checkpoint.restore_params(folder, step, experiment)
   except MachineError:
     raise UserError(f"{field}: no checkpoint is intact") from None
   return TrainedRun(start, step, old, experiment, jax.device_get(params))
@@ -291,10 +225,10 @@ def transfer(
   new = _arrays(experiment, shapes(experiment))
   rows = _rows(source, experiment, config)
   same_task = source.config.task == config.task
-  taken: list[Place] = []
-  for part in sorted(new, key=_from_the_input):
+  taken: list[Part] = []
+  for part in sorted(new):
     # Inputs, layers and heads of symbols have the same meaning in every task.
-    common = not part.is_output or part.part.endswith(" head")
+    common = not part.is_output or part.name.endswith(" head")
     if (
       part in old
       and (same_task or common)
@@ -314,31 +248,28 @@ def transfer(
     rng = np.random.default_rng((config.seed, 1))
     for part in taken:
       for name, fresh in initial[part].items():
-        place = dataclasses.replace(part, array=name)
-        initial[part][name] = _moved(place, old[part][name], fresh, rows, rng)
-    named = named_places(experiment, params)
-    return jax.tree.map(lambda p: initial[p.whole][p.array], named)
+        array = old[part][name]
+        initial[part][name] = _moved(part, name, array, fresh, rows, rng)
+    return jax.tree_util.tree_map_with_path(
+      lambda path, part: initial[part][part_of(path)[1]],
+      named_parts(experiment, params),
+    )
 
   shares = dict.fromkeys(map(str, taken), "")
   for part in taken:
     for name in new[part]:
-      kind, _ = _named_axis(dataclasses.replace(part, array=name))
+      kind, _ = _named_axis(part, name)
       if kind in rows and (fresh := rows[kind] < 0).any():
         count = len(fresh) - len(RESERVED) * (kind != "labels")
         known = count - np.count_nonzero(fresh)
         shares[str(part)] = f"{known:,} of {count:,} {kind}"
   others = (
-    [str(part) for part in sorted({*parts} - {*taken}, key=_from_the_input)]
-    for parts in (new, old)
+    [str(part) for part in sorted({*parts} - {*taken})] for parts in (new, old)
   )
   return Record(source.workdir, source.step, shares, *others), values
 
 
-def _from_the_input(part: Place) -> tuple[Any, ...]:
-  return part.is_output, part.depth, part.direction == "backward", part.part
-
-
-def _below(part: Place, parts: Arrays, old: Arrays) -> set[Place]:
+def _below(part: Part, parts: Arrays, old: Arrays) -> set[Part]:
   """The parts that a part needs below it."""
   if part.is_input:
     return set()
@@ -346,7 +277,7 @@ def _below(part: Place, parts: Arrays, old: Arrays) -> set[Place]:
     return {p for p in parts if p.is_input and p in old}
   if part.depth:
     return {dataclasses.replace(part, depth=part.depth - 1)}
-  ways = {part.part.removesuffix(" head")} & {"forward", "backward"}
+  ways = {part.name.removesuffix(" head")} & {"forward", "backward"}
   return {p for p in parts if p.depth and (not ways or p.direction in ways)}
 
 
@@ -377,29 +308,29 @@ def _rows(source: TrainedRun, experiment: Experiment, config: Config) -> Rows:
   return by_name
 
 
-def _named_axis(place: Place) -> tuple[str, int]:
+def _named_axis(part: Part, name: str) -> tuple[str, int]:
   """What the rows of an array stand for, and their axis; "": for no names."""
-  if place.part == "embedding" or place.array == "input_kernel/embedding":
+  if part.name == "embedding" or name == "input_kernel/embedding":
     return "symbols", 0
-  if place.part == "letters" and place.array.endswith("Embed_0/embedding"):
+  if part.name == "letters" and name.endswith("Embed_0/embedding"):
     return "letters", 0
-  if place.part == "letters" and place.array == "affixes":
+  if part.name == "letters" and name == "affixes":
     return "affixes", 0
-  if place.part in ("head", "crf"):
+  if part.name in ("head", "crf"):
     return "labels", -1
-  return ("symbols", -1) if place.part.endswith(" head") else ("", 0)
+  return ("symbols", -1) if part.name.endswith(" head") else ("", 0)
 
 
 def _part_fits(
-  part: Place, old: dict[str, Any], new: Arrays, rows: dict[str, Any]
+  part: Part, old: dict[str, Any], new: Arrays, rows: Rows
 ) -> bool:
-  letters = any(p.part == "letters" for p in new)
+  letters = any(p.name == "letters" for p in new)
 
   def fits(name: str, array: Any) -> bool:
     shape, source_shape = [*array.shape], [*old[name].shape]
     if len(shape) != len(source_shape):
       return False
-    kind, axis = _named_axis(dataclasses.replace(part, array=name))
+    kind, axis = _named_axis(part, name)
     if kind in rows:
       del shape[axis], source_shape[axis]
       return shape == source_shape and rows[kind] is not None
@@ -410,7 +341,7 @@ def _part_fits(
       )
     return shape == source_shape
 
-  if part.part == "crf":
+  if part.name == "crf":
     return rows["labels"] is not None
   return old.keys() == new[part].keys() and all(
     fits(*item) for item in new[part].items()
@@ -418,18 +349,19 @@ def _part_fits(
 
 
 def _moved(
-  place: Place,
+  part: Part,
+  name: str,
   old: np.ndarray,
   fresh: np.ndarray,
-  rows: dict[str, Any],
+  rows: Rows,
   rng: np.random.Generator,
 ) -> np.ndarray:
   """The values of a new array, from those of the source."""
-  if place.part == "crf":  # All axes are tags. New ones score 0 at first.
+  if part.name == "crf":  # All axes are tags. New ones score 0 at first.
     at = np.ix_(*[rows["labels"]] * old.ndim)
     known = np.minimum.reduce(np.broadcast_arrays(*at)) >= 0
     return np.where(known, old[at], 0).astype(fresh.dtype)
-  kind, axis = _named_axis(place)
+  kind, axis = _named_axis(part, name)
   if kind in rows:
     old = np.moveaxis(old, axis, 0)
     known = rows[kind] >= 0
@@ -443,6 +375,6 @@ def _moved(
     return old
   moved = np.zeros_like(fresh)
   # Both directions of the layer below stand side by side, the forward first.
-  last = place.depth > 1 and place.direction == "backward"
+  last = part.depth > 1 and part.direction == "backward"
   moved[slice(-len(old), None) if last else slice(len(old))] = old
   return moved

@@ -1,11 +1,8 @@
 """kill -9 and signals: a resumed run equals an uninterrupted one to the bit."""
 
 import csv
-import random
 import re
 import signal
-import time
-from collections import Counter
 
 import pytest
 
@@ -111,38 +108,3 @@ def test_a_fault_at_every_place_of_a_training(whole, start):
     stop_at(start, config, folder / "places", fault.strip())
   assert process.ended().status == 0
   finish(start, config, folder, "places")
-
-
-KILLS = 20
-LONG = {**PLAN, "train.epochs": 40}  # 800 steps: a life gets a 21st of them.
-
-
-@pytest.mark.faults
-def test_twenty_kills_at_random_moments(tmp_path, start):
-  config = write_config(tmp_path, {**LONG, **WINDOWS})
-  whole = start(config, tmp_path / "whole")
-  draw = random.Random(0)
-  workdir = tmp_path / "random"
-  kinds = ["steps", "evaluation", "saving", "any"] * (KILLS // 4)
-  draw.shuffle(kinds)
-  happened = Counter()
-  for number, kind in enumerate(kinds):
-    if kind in ("steps", "evaluation"):  # At an exact, random place.
-      stop_at(start, config, workdir, f"KILL {kind} {draw.randint(1, 20)}")
-    else:  # Once it has come so far, at a moment that nobody knows.
-      goal = 800 * (number + draw.random()) / (KILLS + 1)
-      process = start(config, workdir)
-      process.until(lambda g=goal: max(steps(workdir), default=0) >= g)
-      if kind == "saving":
-        process.until(lambda: any(workdir.glob(UNFINISHED)))
-      else:
-        time.sleep(draw.uniform(0, 0.05))
-      process.send(signal.SIGKILL)
-      assert process.ended().status == -signal.SIGKILL
-      if any(workdir.glob(UNFINISHED)):
-        kind = "saving"
-    happened[kind] += 1
-  assert min(happened[k] for k in ("steps", "evaluation", "saving")) >= 1
-  assert happened.total() == KILLS
-  assert whole.ended().status == 0
-  finish(start, config, tmp_path, "random")

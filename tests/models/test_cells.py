@@ -237,30 +237,6 @@ def test_step_equals_equations():
       assert all(equal) == cell.additive, name
 
 
-def test_initial_values():
-  H, D = 16, 40
-  cases = (("lstm", None, None), ("gru", D, 0.03))
-  made = [MAKE[n](H, vocabulary_size=V, initial_scale=a) for n, V, a in cases]
-  inputs = np.zeros((1, 1, D)), np.zeros((1, 1), int)
-
-  @quick_jit
-  def init(key):
-    return [
-      cell.init(key, x, method="inputs")["params"]
-      for cell, x in zip(made, inputs, strict=True)
-    ]
-
-  lstm, gru = jax.tree.map(np.float64, init(jax.random.key(3)))
-  assert np.array_equal(lstm["bias"][H : 2 * H], np.ones(H))
-  lstm["bias"] = np.delete(lstm["bias"], slice(H, 2 * H))
-  for params, bound in ((lstm, 1 / 4), (gru, 0.03)):
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-      assert 0.7 * bound < np.abs(leaf).max() <= bound, path
-      # Of U(-a, a); the smallest leaf has 16 values.
-      error = 0.05 if leaf.size > 500 else 0.4
-      assert leaf.std() == pytest.approx(bound / 3**0.5, rel=error), path
-
-
 def test_forget_bias_is_set():
   config = base.get_config().model
   zeros = lambda _, shape, dtype=np.float32: jnp.zeros(shape, dtype)

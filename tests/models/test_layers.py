@@ -159,31 +159,6 @@ def test_values_and_gradients_equal_equations(case):
 
 
 @pytest.mark.usefixtures("x64")
-def test_steps_one_at_a_time_equal_equations():
-  names = "lstm", "gru_reset_before", "min_gru"
-  modules = [recurrent(name, ids=True) for name in names]
-  params, xs, first = zip(*(arrays(6, m, True) for m in modules), strict=True)
-  x = xs[0]
-
-  @quick_jit
-  def step(x, mask, carries):
-    return [
-      module.apply({"params": p}, x, mask, carry)
-      for module, p, carry in zip(modules, params, carries, strict=True)
-    ]
-
-  carries, outputs = list(first), []
-  for t in range(T):
-    new = step(x[:, t : t + 1], MASK[:, t : t + 1], carries)
-    carries = [carry for carry, _ in new]
-    outputs.append([y_B1H for _, y_B1H in new])
-  for n, name in enumerate(names):
-    y_BTH = np.concatenate([each[n] for each in outputs], axis=1)
-    expected = scan(EQUATIONS[name], params[n], x, MASK, first[n])
-    close((carries[n], y_BTH), expected, name=name)
-
-
-@pytest.mark.usefixtures("x64")
 def test_letters_are_the_last_states_over_the_characters_of_a_word():
   module, rng = (
     layers.Letters(bidirectional("gru"), V, D),

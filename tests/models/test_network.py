@@ -355,19 +355,6 @@ def test_probe_looks_at_every_output(heads):
       heads.probe(forbidden)
 
 
-def test_initial_values_of_head_and_embedding(tmp_path):
-  scales = {"model__embedding_scale": 0.3, "model__initial_scale": 0.05}
-  sizes = {"model__hidden_size": 64, "model__embedding_size": 128}
-  experiment = build(tmp_path, **scales, **sizes)
-  params = jax.device_get(quick_jit(experiment.init)(jax.random.key(5)))
-  kernel = params["head"]["kernel"]
-  assert 0.95 * 0.05 < np.abs(kernel).max() <= 0.05
-  assert kernel.std() == pytest.approx(0.05 / 3**0.5, rel=0.1)
-  table = params["embedding"]["embedding"]
-  assert table.std() == pytest.approx(0.3, rel=0.1)
-  assert not params["head"]["bias"].any()
-
-
 class Echo(nn.Module):
   """A body that shows the ids it was given, one-hot."""
 

@@ -223,30 +223,6 @@ def test_a_bias_may_be_a_row_of_the_kernel():
   close(values_and_gradients(x, kernel, bias), expected)
 
 
-def test_rounded_factors_lie_by_rows(monkeypatch):
-  """Else XLA would widen them, and the product take three times as long."""
-  monkeypatch.setattr(jax, "device_count", lambda: 1)
-  rng = np.random.default_rng(1)
-  x_TBD, d_TBK, kernel_DK = jax.tree.map(
-    np.float32,
-    normal(rng, [np.empty(s) for s in ((8, 16, 32), (8, 16, 64), (32, 64))]),
-  )
-
-  def backward(x, kernel, d):
-    _, back = jax.vjp(lambda *of: product(*of, jnp.bfloat16), x, kernel)
-    return back(d)
-
-  step = jax.jit(backward).lower(x_TBD, kernel_DK, d_TBK).compile()
-  dots = [line for line in step.as_text().splitlines() if " dot(" in line]
-  assert len(dots) == 2
-  for line in dots:
-    assert "lhs_contracting_dims={1}, rhs_contracting_dims={0}" in line
-  rounded = lambda x: np.asarray(x.astype(jnp.bfloat16), np.float64)
-  x, kernel, d = map(rounded, (x_TBD, kernel_DK, d_TBK))
-  expected = d @ kernel.T, np.einsum("tbd,tbk->dk", x, d)
-  close(step(x_TBD, kernel_DK, d_TBK), expected, 1e-5)
-
-
 @pytest.mark.usefixtures("x64")
 def test_a_step_s_product_is_the_product(monkeypatch):
   wrong = []

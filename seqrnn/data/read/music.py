@@ -17,7 +17,7 @@ from seqrnn.config.read import Config
 from seqrnn.data.batches.sequences import Sequences
 from seqrnn.data.read import reading
 from seqrnn.data.sources.corpora import SPLITS
-from seqrnn.errors import UserError
+from seqrnn.errors import UserError, needs_package
 from seqrnn.runtime import figures, files
 
 NOTES = 88  # The keys of a piano.
@@ -193,12 +193,8 @@ def write_midi(path: Path, notes_TV: np.ndarray, tempo: int):
   Raises:
     UserError: mido is missing, or the file cannot be written.
   """
-  try:
+  with needs_package(str(path), "mido", "midi"):
     import mido
-  except ImportError:
-    raise UserError(
-      f"{path}: a MIDI file needs the package mido: pip install mido"
-    ) from None
   events = [
     (frame, kind, number)
     for start, stop, number in long_notes(notes_TV)

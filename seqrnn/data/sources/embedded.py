@@ -20,7 +20,7 @@ from seqrnn.data.documents import Corpus, Document, collect, digest
 from seqrnn.data.read.encoding import encode
 from seqrnn.data.read.forms import Row, with_labels
 from seqrnn.data.read.reading import Source
-from seqrnn.errors import UserError
+from seqrnn.errors import needs_package
 
 _MODULES = 12  # The fewest modules of a package that is a label.
 _NO_PACKAGES = {"site-packages", "dist-packages", "test", "tests", "idle_test"}
@@ -95,13 +95,9 @@ def names(unit: str) -> Corpus:
   Raises:
     UserError: the package faker is missing.
   """
-  try:
+  with needs_package("config.data.source='names'", "faker", "names"):
     import faker
     from faker.providers import person
-  except ImportError:
-    raise UserError(
-      "data.source='names': needs the package faker: pip install faker"
-    ) from None
   languages: dict[str, set[str]] = {}
   for module_info in pkgutil.iter_modules(person.__path__):
     module = importlib.import_module(f"{person.__name__}.{module_info.name}")

@@ -16,7 +16,7 @@ from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import END, RESERVED, UNKNOWN, Vocabulary
-from seqrnn.experiment import Batch, Carry, Experiment, Params, shapes
+from seqrnn.experiment import Batch, Carry, Experiment, Params
 from seqrnn.logs.detect.scores import BASELINES, NETWORK, Score, network_scores
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
@@ -333,8 +333,7 @@ def load_detector(
   whole = whole_sessions(config, vocabularies)
   experiment = build(whole, vocabularies)
   restored = [
-    restore_params(folder, step, shapes(experiment))
-    for folder, step in checkpoints
+    restore_params(folder, step, experiment) for folder, step in checkpoints
   ]
   stack = lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves])
   params = jax.tree.map(stack, *(params for params, _ in restored))
