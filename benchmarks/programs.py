@@ -9,7 +9,6 @@ Arguments are shapes, so no array is made.
 """
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,8 +25,7 @@ from seqrnn.experiment import shapes as parameter_shapes
 from seqrnn.runtime import sharding
 from seqrnn.sampling.sampler import drawer
 from seqrnn.scoring.scoring import ROWS, batch_scorer
-from seqrnn.training import optimizers
-from seqrnn.training.step import make_start, make_step, state_shapes
+from seqrnn.training.step import programs
 
 _ROOT = Path(__file__).resolve().parents[1]
 _H100 = _ROOT / "benchmarks" / "h100.txtpb"
@@ -101,13 +99,8 @@ def training(config: Config, experiment: Experiment, mesh: Mesh) -> Program:
   """Returns the training step."""
   batches = experiment.batches("train", 0)
   batch = _widest(batches)
-  total = config.train.epochs * len(batches)
-  schedule = partial(optimizers.schedule, config, len(batches), total)
-  optimizer = lambda rate: optimizers.optimizer(config, schedule(rate))
-  average = config.train.ema is not None
-  start = make_start(experiment, optimizer, batch, mesh, average)
-  state = state_shapes(start, mesh)
-  step = make_step(experiment, optimizer, mesh, config.train.ema or 1.0)
+  step, start = programs(experiment, config, mesh, None)
+  state = start.eval_shape(np.uint32(0))
   rate = jax.ShapeDtypeStruct((), jnp.float32)
   args = state, _placed(batch, mesh), rate
   return Program(step, args, batch["inputs"].shape[1])

@@ -36,6 +36,13 @@ from seqrnn.models.loops import (
 )
 from seqrnn.models.products import Products, kernel_gradient, step_dot
 
+# A decorator: the backward function has what `cell.save` marks.
+_saving_marked = partial(
+  jax.checkpoint,
+  policy=jax.checkpoint_policies.save_only_these_names(SAVED),
+  prevent_cse=False,  # The body of a loop needs no guard against it.
+)
+
 
 def hold(take: jax.Array, new: Carry, old: Carry) -> Carry:
   """The new carry where take_B is true, the old carry elsewhere.
@@ -117,11 +124,7 @@ def _forward(cell: Cell, reverse: bool) -> Callable[..., Any]:
   """The forward pass of `scan`; it saves the backward function of each step."""
 
   def forward(params, first, z_TBK, take, mask_BH):
-    @partial(
-      jax.checkpoint,
-      policy=jax.checkpoint_policies.save_only_these_names(SAVED),
-      prevent_cse=False,  # The body of a loop needs no guard against it.
-    )
+    @_saving_marked
     def gates(local, carry, z_BK, u_BK):
       variables = {"params": {**params, **local}}
       return cell.apply(variables, carry, z_BK, u_BK, method="gates")
@@ -271,11 +274,7 @@ def _forward_several(cell: Cell, reverse: bool) -> Callable[..., Any]:
     zeros = [jnp.zeros(u_BK.shape, u_BK.dtype) for u_BK in record.results]
     local, kernels = _step_params(cell, params), record.kernels
 
-    @partial(
-      jax.checkpoint,
-      policy=jax.checkpoint_policies.save_only_these_names(SAVED),
-      prevent_cse=False,  # The body of a loop needs no guard against it.
-    )
+    @_saving_marked
     def one(local, carry, z_BK, zeros):
       pairs = list(zip(kernels, zeros, strict=True))
       variables = {**params, **local}

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -15,7 +16,6 @@ from seqrnn.models.diagram import ModelPart
 from seqrnn.runtime import devices, files
 from seqrnn.training import optimizers
 from seqrnn.training.setup import Training, make_training
-from seqrnn.training.step import state_shapes
 
 
 def advice(parameters: int, symbols: int, unit: str) -> str:
@@ -97,7 +97,7 @@ def _print_cost(training: Training):
   number of steps, so it is no measure of a recurrent network.
   """
   memory: Any = training.lower_step().compile().memory_analysis()
-  state = jax.tree.leaves(state_shapes(training.start, training.mesh))
+  state = jax.tree.leaves(training.start.eval_shape(np.uint32(0)))
   size = sum(x.size * x.dtype.itemsize for x in state)
   print(
     f"A training step needs {size / 1e6:,.1f} MB for its state and"

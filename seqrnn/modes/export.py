@@ -1,14 +1,24 @@
 """export: writes a trained model for PyTorch or ONNX, and its model card."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
-from seqrnn.config.read import Config
+import jax
+import jinja2
+
+from seqrnn import catalogue
+from seqrnn.config import read as config_lib
+from seqrnn.config.field import nested
+from seqrnn.config.read import TRAINING, Config
 from seqrnn.data import vocabulary
-from seqrnn.experiment import Experiment
-from seqrnn.exporting import card, network, onnx_graph, tensors
+from seqrnn.data.sources.corpora import SPLITS
+from seqrnn.experiment import Experiment, Params
+from seqrnn.exporting import network, onnx_graph, tensors
 from seqrnn.modes import load_model
+from seqrnn.reporting import gathering
 from seqrnn.runtime import files
+from seqrnn.training import transfer
 
 _CARD = "MODEL_CARD.md"
 # Format -> its module, and whether it has a cell.
@@ -39,7 +49,7 @@ def run(
   module, has = FORMATS[config.export.format]
   parts = network.parts(experiment, config, params, has)
   folder = workdir / "export"
-  settings = card.encoded_config(config)
+  settings = _encoded_config(config)
   record = folder / "config.json"
   # Asked under the lock, after the files of a killed process are moved.
   same = lambda: record.exists() and record.read_bytes() == settings
@@ -50,7 +60,7 @@ def run(
     module.FILE: module.encoded(parts, about),
     "config.json": settings,
     "vocabulary.json": vocabulary.encoded(experiment.vocabularies),
-    _CARD: card.card(experiment, config, workdir).encode(),
+    _CARD: _card(params, config, workdir).encode(),
   }
   folder.mkdir(parents=True, exist_ok=True)
   with files.locked_results(folder, "export", older) as new:
@@ -60,3 +70,35 @@ def run(
   for name in (module.FILE, _CARD):
     print(folder / name)
   return folder / module.FILE
+
+
+def _card(params: Params, config: Config, workdir: Path) -> str:
+  """The text of the model card, in Markdown."""
+  _, figures = gathering.best_evaluation(workdir)
+  if figures.get("step") != config.checkpoint.step:
+    figures = {}
+  environment = jinja2.Environment(
+    loader=jinja2.PackageLoader("seqrnn", "exporting"),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    keep_trailing_newline=True,
+  )
+  return environment.get_template("card.md.jinja").render(
+    name=workdir.absolute().name,
+    config=config,
+    count=sum(leaf.size for leaf in jax.tree.leaves(params)),
+    public=catalogue.sets().get(config.data.source),
+    start=transfer.read_record(workdir),
+    figures={k: v for k, v in figures.items() if k.startswith(SPLITS)},
+    settings=config_lib.differences(config_lib.defaults(), config, TRAINING),
+  )
+
+
+def _encoded_config(config: Config) -> bytes:
+  """The fields of the training, as a config in JSON."""
+  fields = {
+    name: value
+    for name, value in config_lib.flat(config).items()
+    if name.startswith((*TRAINING, "checkpoint.step"))
+  }
+  return (json.dumps(nested(fields), indent=2) + "\n").encode()

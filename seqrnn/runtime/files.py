@@ -16,7 +16,8 @@ import socket
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -36,22 +37,14 @@ def read_bytes(path: str | os.PathLike, limit: int) -> bytes:
     UserError: the path is not a regular file (a pipe would block), or the file
       has more than `limit` bytes.
   """
-  with _open_regular(path) as file:
+  opener = lambda name, flags: os.open(name, flags | os.O_NONBLOCK)
+  with open(path, "rb", opener=opener) as file:
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+      raise UserError(f"{path}: must be a file")
     content = file.read(limit + 1)
   if len(content) > limit:
     raise UserError(f"{path}: must not be larger than {limit:,} bytes")
   return content
-
-
-def _open_regular(path: str | os.PathLike) -> IO[bytes]:
-  def opener(name, flags):
-    return os.open(name, flags | os.O_NONBLOCK)
-
-  file = open(path, "rb", opener=opener)  # noqa: SIM115
-  if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-    file.close()
-    raise UserError(f"{path}: must be a file")
-  return file
 
 
 def read_json(path: str | os.PathLike, limit: int) -> Any:
@@ -314,16 +307,17 @@ def locked_results(
     yield new
 
 
-class Lock:
-  """A locked file. Closing it or the end of the process releases the lock.
+@dataclass(frozen=True)
+class Lock(AbstractContextManager["Lock"]):
+  """A locked file. Its context or the end of the process releases the lock.
 
   Attributes:
     path: the path of the file.
     file: the file, open for reading and appending.
   """
 
-  def __init__(self, path: Path, file: IO[bytes]):
-    self.path, self.file = path, file
+  path: Path
+  file: IO[bytes]
 
   def in_place(self) -> bool:
     """Returns whether the path still leads to the locked file."""
@@ -344,14 +338,7 @@ class Lock:
         " stops writing to the folder"
       )
 
-  def __enter__(self) -> "Lock":
-    return self
-
-  def __exit__(self, *_):
-    self.close()
-
-  def close(self):
-    """Releases the lock; the file stays."""
+  def __exit__(self, *_: Any):
     self.file.close()
 
 
@@ -418,13 +405,13 @@ def locked(path: Path, doing: str, wait: bool = False) -> Iterator[Lock]:
   with write_errors(path):
     held = lock(path, wait)
   if held is None:
+    holder = "another process"
     with suppress(OSError):
       holder = visible(read_bytes(path, 100).decode(errors="replace"))
-      raise MachineError(
-        f"{path.parent}: is being {doing} by {holder}; wait for it, or name"
-        " another --workdir"
-      )
-    raise MachineError(f"{path}: is held by another process; wait for it")
+    raise MachineError(
+      f"{path.parent}: is being {doing} by {holder}; wait for it, or name"
+      " another --workdir"
+    )
   with held:
     with write_errors(path):
       content = read_bytes(path, _LOCK_LIMIT)

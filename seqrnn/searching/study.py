@@ -222,7 +222,7 @@ def claim(search: Search) -> tuple[Trial, files.Lock] | None:
           resumed = _take_over(search, trials, trial)
           if resumed is not None:
             return resumed, lock
-          lock.close()
+          lock.file.close()
     if len(trials) >= settings.trials or not _set_sampler(search, trials):
       return None
     trial = search.study.ask()

@@ -152,6 +152,12 @@ def _entries(folder: Path) -> dict[str, os.DirEntry]:
   }
 
 
+def write_sums(folder: Path):
+  """Writes the checksums of a checkpoint."""
+  names = sorted(_entries(folder))
+  files.write_sums(folder, [(files.checksum_of(folder / n), n) for n in names])
+
+
 def steps(directory: Path) -> list[int]:
   """Returns the steps of the checkpoints in a folder, oldest first."""
   if not directory.is_dir():
@@ -436,9 +442,7 @@ class Checkpoints:
     if jax.process_index() == 0:
       self.check()
       [folder] = self.directory.glob(f"{self._step}.orbax-checkpoint-tmp*")
-      names = sorted(_entries(folder))
-      sums = [(files.checksum_of(folder / name), name) for name in names]
-      files.write_sums(folder, sums)
+      write_sums(folder)
 
   def delete_after(self, step: int):
     """Removes the checkpoints after a step, before any is written."""

@@ -15,6 +15,7 @@ import optax
 from jax.typing import ArrayLike
 
 from seqrnn.config.read import Config
+from seqrnn.config.resolve import total_steps
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.models.diagram import Part
@@ -22,7 +23,7 @@ from seqrnn.training.transfer import Record, named_parts
 
 
 def schedule(
-  config: Config, steps_per_epoch: int, total_steps: int, rate: ArrayLike
+  config: Config, steps_per_epoch: int, rate: ArrayLike
 ) -> optax.Schedule:
   """Returns the function step -> learning rate.
 
@@ -34,7 +35,7 @@ def schedule(
   decay = partial(
     optax.exponential_decay, rate, decay_rate=plan.factor, staircase=True
   )
-  left = max(total_steps - warmup, 1)
+  left = max(total_steps(config, steps_per_epoch) - warmup, 1)
   constant = lambda: optax.constant_schedule(rate)
   after: dict[str, Callable[[], optax.Schedule]] = {
     "constant": constant,

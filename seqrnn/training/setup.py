@@ -29,9 +29,10 @@ from seqrnn.training.step import (
   compile_programs,
   pack,
   programs,
-  state_shapes,
   unpack,
 )
+
+_SEED = np.uint32(0)  # Any seed, for the shapes of the state.
 
 
 class Training(NamedTuple):
@@ -134,15 +135,13 @@ def make_training(
     )
   mesh = sharding.mesh()
   batches = experiment.batches("train", 0)
-  total = total_steps(config, len(batches))
   rate = config.optimizer.learning_rate
-  schedule = partial(optimizers.schedule, config, len(batches), total)
-  step, start = programs(experiment, config, schedule, mesh, record)
+  step, start = programs(experiment, config, mesh, record)
 
   def lower_step():
     rows = batches.rows(*sharding.local_rows(batches.batch_size, mesh))[0]
     batch = sharding.put(rows, batches.batch_size, mesh)
-    return step.lower(state_shapes(start, mesh), batch, rate=rate)
+    return step.lower(start.eval_shape(_SEED), batch, rate=rate)
 
   return Training(
     config=config,
@@ -155,8 +154,8 @@ def make_training(
     step=partial(step, rate=rate),
     start=start,
     lower_step=lower_step,
-    learning_rate=schedule(rate),
-    total_steps=total,
+    learning_rate=optimizers.schedule(config, len(batches), rate),
+    total_steps=total_steps(config, len(batches)),
   )
 
 
@@ -225,7 +224,7 @@ def restore(training: Training) -> tuple[TrainState, Position]:
     )
   # The config may describe arrays that exceed the memory: compare their shapes
   # with the checkpoint before allocating them.
-  state = state_shapes(training.start, mesh)
+  state = training.start.eval_shape(_SEED)
   checkpoint.open_arrays(folder / "params", state.params)
   if position.crc32 != crc32:
     raise MachineError(

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
@@ -148,7 +147,8 @@ def make_start(
 ) -> Any:
   """Returns a jitted function of the seed: the state before the first step.
 
-  The seed is a np.uint32, so that all seeds share one program.
+  The seed is a np.uint32, so that all seeds share one program. `eval_shape` of
+  the function has the shardings of the state, too.
 
   Args:
     experiment: the task.
@@ -183,19 +183,6 @@ def make_start(
 
   options = _compiler_options(mesh)
   return sharding.jit(init, mesh, out_shardings=_shardings(mesh), **options)
-
-
-def state_shapes(start: Any, mesh: Mesh) -> Any:
-  """Returns the shapes and shardings of the state of `make_start`."""
-
-  def placed(place, tree):
-    return jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree
-    )
-
-  return jax.tree.map(
-    placed, _shardings(mesh), jax.eval_shape(start, np.uint32(0))
-  )
 
 
 def _shardings(mesh: Mesh) -> Any:
@@ -274,18 +261,13 @@ def keep_last(key: Callable[..., Any], count: int = 1) -> Callable[..., Any]:
 
 
 @keep_last(
-  lambda experiment, config, schedule, mesh, record: (
-    experiment.loss,
-    mesh,
-    schedule.args[1:],
-    without_rate(config),
-    record,
+  lambda experiment, config, mesh, record: (
+    *(experiment.loss, mesh, without_rate(config), record),
   )
 )
 def programs(
   experiment: Experiment,
   config: Config,
-  schedule: partial,
   mesh: Mesh,
   record: transfer.Record | None,
 ) -> tuple[Any, Any]:
@@ -294,6 +276,8 @@ def programs(
   The last ones are kept: trials that differ only in the learning rate have the
   same experiment, and trace and load their programs once.
   """
+  batches = experiment.batches("train", 0)
+  schedule = partial(optimizers.schedule, config, len(batches))
   optimizer = lambda rate: optimizers.optimizer(config, schedule(rate))
   factors = optimizers.shares(experiment, config, record)
   if factors is not None:
@@ -301,10 +285,9 @@ def programs(
     optimizer = lambda rate: optax.chain(whole(rate), scale)
     experiment = optimizers.freeze_parts(experiment, factors)
   average = config.train.ema is not None
-  batch = experiment.batches("train", 0)[0]
   return (
     make_step(experiment, optimizer, mesh, config.train.ema or 1.0),
-    make_start(experiment, optimizer, batch, mesh, average),
+    make_start(experiment, optimizer, batches[0], mesh, average),
   )
 
 

@@ -1,7 +1,6 @@
 """Processes that fail on purpose, and what must be the same afterwards."""
 
 import csv
-import json
 import os
 import random
 import signal
@@ -232,9 +231,8 @@ def steps(workdir: Path) -> list[int]:
   return checkpoint.steps(workdir / "checkpoints")
 
 
-def position(workdir: Path, step: int) -> dict[str, Any]:
-  folder = workdir / "checkpoints" / str(step)
-  return json.loads((folder / "position" / "metadata").read_bytes())
+def position(workdir: Path, step: int) -> checkpoint.Position:
+  return checkpoint.read_position(workdir / "checkpoints" / str(step))
 
 
 def arrays(workdir: Path, step: int) -> dict[str, np.ndarray]:
@@ -263,7 +261,7 @@ def assert_same_run(a: Path, b: Path):
   """
   assert (a / "metrics.csv").read_bytes() == (b / "metrics.csv").read_bytes()
   assert steps(a)[-1] == steps(b)[-1]
-  best = position(a, steps(a)[-1])["best_step"]
+  best = position(a, steps(a)[-1]).best_step
   common = set(steps(a)) & set(steps(b))
   assert best in common
   for step in common:
@@ -290,12 +288,3 @@ def assert_close_run(a: Path, b: Path):
       np.testing.assert_allclose(
         one[name], other[name], rtol=0, atol=1e-5, err_msg=name
       )
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-  """Every file of a workdir but its lock."""
-  return {
-    str(path.relative_to(folder)): path.read_bytes()
-    for path in folder.rglob("*")
-    if path.is_file() and not path.name.endswith("lock")
-  }

@@ -15,7 +15,7 @@ from seqrnn import experiments
 from seqrnn.models.products import Products, rows
 from seqrnn.scoring.evaluation import totals_of
 from seqrnn.scoring.predictions import decider
-from seqrnn.training.step import make_start, make_step, state_shapes
+from seqrnn.training.step import make_start, make_step
 from tests import stablehlo
 from tests.conftest import tiny
 from tests.test_golden import FIELDS, write_data
@@ -48,7 +48,9 @@ def programs(folder, model, platform, **more):
   experiment = experiments.build(config, None)
   batch = experiment.batches("train", 0)[0]
   mesh = stablehlo.mesh_of(platform)
-  state = state_shapes(make_start(experiment, optax.sgd, batch, mesh), mesh)
+  state = make_start(experiment, optax.sgd, batch, mesh).eval_shape(
+    np.uint32(0)
+  )
   step = make_step(experiment, optax.sgd, mesh)
 
   @jax.jit

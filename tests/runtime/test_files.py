@@ -121,7 +121,7 @@ def test_a_lock_that_was_replaced_is_none(tmp_path):
         path.parent.mkdir()
         second = files.lock(path)
         assert second is not None
-        second.close()
+        second.file.close()
       with pytest.raises(MachineError, match="lock: was removed or replaced"):
         held.check()
     assert path.exists() == again

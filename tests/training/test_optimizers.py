@@ -131,7 +131,8 @@ def test_values_are_clipped_before_the_norm_of_all_and_the_weight_decay():
 def rates(steps, *, per_epoch=3, total=None, **fields):
   """The learning rate of each step."""
   config = configure(**{f"schedule__{k}": v for k, v in fields.items()})
-  schedule = optimizers.schedule(config, per_epoch, total or steps, RATE)
+  config.train.epochs = config.train.max_steps = total or steps
+  schedule = optimizers.schedule(config, per_epoch, RATE)
   return np.array([float(schedule(step)) for step in range(steps)])
 
 
