@@ -123,8 +123,7 @@ def make_training(
       has a run that started from nothing, or a split is empty.
   """
   source = transfer.open_source(build, config, workdir)
-  build = transfer.widened(build, source)
-  config, experiment = _resolved(build, config, workdir)
+  config, experiment = _resolved(build, config, workdir, source)
   record, values = transfer.read_record(workdir), None
   if source is not None:
     record, values = transfer.transfer(source, experiment, config)
@@ -160,7 +159,10 @@ def make_training(
 
 
 def _resolved(
-  build: Callable[..., Experiment], config: Config, workdir: Path
+  build: Callable[..., Experiment],
+  config: Config,
+  workdir: Path,
+  source: transfer.TrainedRun | None,
 ) -> tuple[Config, Experiment]:
   """Returns the config and the experiment of a run, and prints what changed.
 
@@ -169,6 +171,8 @@ def _resolved(
   names = workdir / "vocabulary.json"
   known = vocabulary.load(names) if names.exists() else None
   experiment = build(config, known)
+  if known is None and source is not None:
+    experiment = transfer.widen(experiment, source, partial(build, config))
   if (workdir / "config.json").exists():
     return config, experiment
   # No experiment depends on the fields of ADAPTED.

@@ -177,38 +177,36 @@ def open_source(
   return TrainedRun(start, step, old, experiment, jax.device_get(params))
 
 
-def widened(
-  build: Callable[..., Experiment], source: TrainedRun | None
-) -> Callable[..., Experiment]:
-  """Returns a `build` that may add symbols of the source to new vocabularies.
+def widen(
+  experiment: Experiment,
+  source: TrainedRun,
+  rebuild: Callable[[dict[str, Vocabulary]], Experiment],
+) -> Experiment:
+  """Adds symbols of the source to the vocabulary of a new run.
 
   A run has the symbols of its own training split. If it predicts labels, it has
   the other symbols of the source, too, because the source can read them.
+
+  Args:
+    experiment: of the new run.
+    source: the trained run.
+    rebuild: makes the experiment with other vocabularies.
   """
-  if source is None:
-    return build
+  names = experiment.vocabularies.get("symbols")
   old = source.experiment.vocabularies.get("symbols")
-
-  def build_widened(
-    config: Config, known: dict[str, Vocabulary] | None
-  ) -> Experiment:
-    experiment = build(config, known)
-    names = experiment.vocabularies.get("symbols")
-    if known is not None or not (names and old) or names.unit != old.unit:
-      return experiment
-    more = names.unknown(old.symbols)
-    size, common = len(names.symbols), len(old.symbols) - len(more)
-    print(
-      f"{source.workdir} knows {common:,} of the {size:,} symbols of the"
-      f" training split, {common / size:.1%}"
-    )
-    if experiment.unit == "symbol" or not more:
-      return experiment
-    print(f"its {len(more):,} other symbols are added to the vocabulary")
-    wider = dataclasses.replace(names, symbols=(*names.symbols, *more))
-    return build(config, {**experiment.vocabularies, "symbols": wider})
-
-  return build_widened
+  if not (names and old) or names.unit != old.unit:
+    return experiment
+  more = names.unknown(old.symbols)
+  size, common = len(names.symbols), len(old.symbols) - len(more)
+  print(
+    f"{source.workdir} knows {common:,} of the {size:,} symbols of the"
+    f" training split, {common / size:.1%}"
+  )
+  if experiment.unit == "symbol" or not more:
+    return experiment
+  print(f"its {len(more):,} other symbols are added to the vocabulary")
+  wider = dataclasses.replace(names, symbols=(*names.symbols, *more))
+  return rebuild({**experiment.vocabularies, "symbols": wider})
 
 
 def transfer(
@@ -224,18 +222,24 @@ def transfer(
   old = _arrays(source.experiment, source.params)
   new = _arrays(experiment, shapes(experiment))
   rows = _rows(source, experiment, config)
+  rng = np.random.default_rng((config.seed, 1))
   same_task = source.config.task == config.task
-  taken: list[Part] = []
+  taken: Arrays = {}
   for part in sorted(new):
     # Inputs, layers and heads of symbols have the same meaning in every task.
     common = not part.is_output or part.name.endswith(" head")
     if (
       part in old
       and (same_task or common)
-      and _below(part, new, old) <= {*taken}
-      and _part_fits(part, old[part], new, rows)
+      and _below(part, new, old) <= taken.keys()
+      and old[part].keys() == new[part].keys()
     ):
-      taken.append(part)
+      arrays = {
+        name: _moved(part, name, old[part][name], like, rows, rng)
+        for name, like in new[part].items()
+      }
+      if all(array is not None for array in arrays.values()):
+        taken[part] = arrays
   if not taken:
     differ = config_lib.differences(source.config, config, _SIZES)
     raise UserError(
@@ -244,14 +248,9 @@ def transfer(
     )
 
   def values(params: Params) -> Params:
-    initial = _arrays(experiment, params)
-    rng = np.random.default_rng((config.seed, 1))
-    for part in taken:
-      for name, fresh in initial[part].items():
-        array = old[part][name]
-        initial[part][name] = _moved(part, name, array, fresh, rows, rng)
+    arrays = _arrays(experiment, params) | taken
     return jax.tree_util.tree_map_with_path(
-      lambda path, part: initial[part][part_of(path)[1]],
+      lambda path, part: arrays[part][part_of(path)[1]],
       named_parts(experiment, params),
     )
 
@@ -321,48 +320,37 @@ def _named_axis(part: Part, name: str) -> tuple[str, int]:
   return ("symbols", -1) if part.name.endswith(" head") else ("", 0)
 
 
-def _part_fits(
-  part: Part, old: dict[str, Any], new: Arrays, rows: Rows
-) -> bool:
-  letters = any(p.name == "letters" for p in new)
-
-  def fits(name: str, array: Any) -> bool:
-    shape, source_shape = [*array.shape], [*old[name].shape]
-    if len(shape) != len(source_shape):
-      return False
-    kind, axis = _named_axis(part, name)
-    if kind in rows:
-      del shape[axis], source_shape[axis]
-      return shape == source_shape and rows[kind] is not None
-    more = shape[0] - source_shape[0]
-    if name == "input_kernel/kernel" and more > 0:
-      return shape[1:] == source_shape[1:] and (
-        letters if part.depth == 1 else more == source_shape[0]
-      )
-    return shape == source_shape
-
-  if part.name == "crf":
-    return rows["labels"] is not None
-  return old.keys() == new[part].keys() and all(
-    fits(*item) for item in new[part].items()
-  )
-
-
 def _moved(
   part: Part,
   name: str,
   old: np.ndarray,
-  fresh: np.ndarray,
+  like: Any,
   rows: Rows,
   rng: np.random.Generator,
-) -> np.ndarray:
-  """The values of a new array, from those of the source."""
+) -> np.ndarray | None:
+  """The values of a new array, from those of the source; None: they do not fit.
+
+  Args:
+    part: of the model.
+    name: of the array in the part.
+    old: the array of the source.
+    like: the shape and the type of the new array.
+    rows: of `_rows`.
+    rng: draws new rows.
+  """
+  kind, axis = _named_axis(part, name)
+  if kind in rows and rows[kind] is None:
+    return None
   if part.name == "crf":  # All axes are tags. New ones score 0 at first.
     at = np.ix_(*[rows["labels"]] * old.ndim)
     known = np.minimum.reduce(np.broadcast_arrays(*at)) >= 0
-    return np.where(known, old[at], 0).astype(fresh.dtype)
-  kind, axis = _named_axis(part, name)
+    return np.where(known, old[at], 0).astype(like.dtype)
   if kind in rows:
+    sizes = [
+      np.delete(shape, axis).tolist() for shape in (old.shape, like.shape)
+    ]
+    if sizes[0] != sizes[1]:
+      return None
     old = np.moveaxis(old, axis, 0)
     known = rows[kind] >= 0
     moved = old[rows[kind]]
@@ -370,10 +358,14 @@ def _moved(
     spread = _NOISE * trained.std(0, keepdims=True)
     noise = spread * rng.standard_normal(moved.shape)
     moved[~known] = (trained.mean(0, keepdims=True) + noise)[~known]
-    return np.moveaxis(moved, 0, axis).astype(fresh.dtype)
-  if old.shape == fresh.shape:
+    return np.moveaxis(moved, 0, axis).astype(like.dtype)
+  if old.shape == like.shape:
     return old
-  moved = np.zeros_like(fresh)
+  more = like.shape[0] - len(old)
+  wider = name == "input_kernel/kernel" and old.shape[1:] == like.shape[1:]
+  if not wider or more <= 0 or (part.depth > 1 and more != len(old)):
+    return None
+  moved = np.zeros(like.shape, like.dtype)
   # Both directions of the layer below stand side by side, the forward first.
   last = part.depth > 1 and part.direction == "backward"
   moved[slice(-len(old), None) if last else slice(len(old))] = old

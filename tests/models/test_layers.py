@@ -9,6 +9,7 @@ import pytest
 
 from seqrnn.data.vocabulary import PAD
 from seqrnn.models import layers
+from seqrnn.models.layers import Dropout, keep_mask
 from tests.models.test_cells import EQUATIONS, MAKE, close, normal, quick_jit
 
 B, T, D, H, V = 3, 5, 4, 3, 7
@@ -214,58 +215,33 @@ def test_dropout_falls_on_outputs_and_never_along_time():
   two_layers = [recurrent("lstm", size=16) for _ in range(2)]
   module = layers.Stack(two_layers, dropout=0.25)
   run, params, carry, _ = training(module, rows=4, steps=20)
-  rngs = {"dropout": jax.random.key(3)}
 
   @quick_jit
   def runs(params, carry):
-    several = [run(params, carry, key) for key in (1, 2)]
-    summary = module.apply(
-      {"params": params}, several[0][0], True, method="summary", rngs=rngs
-    )
-    return run(params, carry, train=False), *several, summary
+    return run(params, carry, train=False), run(params, carry)
 
-  (plain, y_BTH), (new, y_drop), (_, y_other), summary = runs(params, carry)
+  (plain, y_BTH), (new, y_drop) = runs(params, carry)
   close(new[0], plain[0], 0)  # The lower layer's own state knows no dropout.
   dropped = np.asarray(y_drop == 0)
   assert not np.any(y_BTH == 0)  # Off in evaluation.
   assert dropped.mean() == pytest.approx(0.25, abs=0.05)
   # Another mask at each position: no unit is dropped at all of them.
   assert not dropped.all(axis=1).any()
-  assert not np.array_equal(y_drop, y_other)
   # The upper layer reads what is left of the lower one's outputs.
   assert not np.allclose(y_drop[~dropped] * 0.75, y_BTH[~dropped])
-  left = np.asarray(summary != 0)
-  close(summary, np.where(left, top(new[1]) / 0.75, 0), 1e-6)
-  assert 0 < left.mean() < 1
 
 
 def test_variational_dropout_drops_units_for_a_whole_sequence():
-  two_layers = [recurrent("lstm", size=16) for _ in range(2)]
-  run, params, carry, _ = training(
-    layers.Stack(two_layers, variational_dropout=0.25)
-  )
   # The state before the first step is dropped as the outputs are.
-  before, *first = training(
-    layers.Before(layers.Stack(two_layers[:1], 0, 0.25))
-  )
+  one_layer = layers.Stack([recurrent("lstm", size=16)], 0, 0.25)
+  run, params, carry, _ = training(layers.Before(one_layer))
 
   @quick_jit
-  def runs(params, carry, before_params, before_carry):
-    return [
-      run(params, carry),
-      run(params, carry, train=False),
-      run(params, carry, 2),
-      before(before_params, before_carry),
-    ]
+  def runs(params, carry):
+    return run(params, carry)[1], run(params, carry, 2)[1]
 
-  results = runs(params, carry, *first[:2])
-  ((below, _), y_BTH), ((plain, _), _), (_, y_other), (_, y_before) = results
-  close(below, plain, 0)  # The lower layer's own state knows nothing of it.
-  dropped, other, dropped_before = (
-    np.asarray(y == 0) for y in (y_BTH, y_other, y_before)
-  )
-  for mask in (dropped, dropped_before):
-    assert np.array_equal(mask, mask[:, :1].repeat(5, axis=1)) and mask.any()
+  dropped, other = (np.asarray(y_BTH == 0) for y_BTH in runs(params, carry))
+  assert np.array_equal(dropped, dropped[:, :1].repeat(5, axis=1))
   # 1024 units: within four standard deviations.
   assert dropped[:, 0].mean() == pytest.approx(0.25, abs=0.054)
   # Each sequence has units of its own; two of 64 may agree by chance.
@@ -324,3 +300,62 @@ def test_recurrent_dropout_hides_units_from_the_recurrent_product():
     for t in range(5):
       h = EQUATIONS["gru"](p, h, x[b, t])
       close(y_BTH[b, t], h, 1e-4)
+
+
+def drop(rate, x, key):
+  return Dropout(rate).apply({}, x, deterministic=False, rng=key)
+
+
+def test_the_share_is_kept():
+  shapes = (3, 64, 257), (50_001,), (200, 1, 250)
+  cases = [(0.703, shape) for shape in shapes]
+  # The smallest and the largest share do not wrap round.
+  cases += [(share, shapes[0]) for share in (0.5, 0.01, 1e-9, 1 - 1e-9)]
+  draw = quick_jit(lambda key: [keep_mask(key, *case) for case in cases])
+  for (share, shape), mask in zip(cases, draw(jax.random.key(0)), strict=True):
+    assert mask.shape == shape and mask.dtype == bool
+    # Five standard deviations of a binomial share.
+    spread = 5 * (share * (1 - share) / mask.size) ** 0.5
+    error = abs(np.mean(mask) - share)
+    assert error < max(spread, 1e-3), (share, shape)
+
+
+def test_numbers_of_one_draw_are_independent():
+  keys = jax.random.split(jax.random.key(1), 2)
+  draw = quick_jit(lambda keys: [keep_mask(k, 0.5, (4000, 32)) for k in keys])
+  mask, other = map(np.float64, draw(keys))
+  correlation = np.corrcoef(mask.T) - np.eye(32)
+  assert np.abs(correlation).max() < 5 / 4000**0.5
+  assert 0.48 < np.mean(mask == other) < 0.52
+
+
+def test_rows_do_not_depend_on_how_many_alive_are():
+  x = np.ones((6, 5, 9), np.float32)
+  run = quick_jit(
+    lambda key: (
+      drop(0.3, x, key),
+      drop(0.3, x[:4], key),
+      keep_mask(key, 0.7, x.shape),
+    )
+  )
+  whole, part, mask = map(np.asarray, run(jax.random.key(5)))
+  np.testing.assert_array_equal(whole[:4], part)
+  np.testing.assert_array_equal(whole != 0, mask)
+
+
+def test_what_is_left_is_scaled_and_so_is_its_gradient():
+  x = np.random.default_rng(0).normal(size=(40, 30)).astype(np.float32)
+
+  @quick_jit
+  def run(x, key):
+    y, back = jax.vjp(lambda x: drop(0.3, x, key), x)
+    return y, back(jnp.ones_like(y))[0]
+
+  y, dx = map(np.asarray, run(x, jax.random.key(4)))
+  alive = y != 0
+  np.testing.assert_allclose(y, np.where(alive, x / 0.7, 0), rtol=1e-6)
+  np.testing.assert_allclose(dx, np.where(alive, 1 / 0.7, 0), rtol=1e-6)
+  assert 0.6 < alive.mean() < 0.8
+  # Evaluation and rate zero need no key.
+  assert Dropout(0.0).apply({}, x, deterministic=False) is x
+  assert Dropout(0.5).apply({}, x, deterministic=True) is x

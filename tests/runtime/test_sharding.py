@@ -12,7 +12,7 @@ from seqrnn.logs.follow import stepping
 from seqrnn.models import arrays
 from seqrnn.runtime import sharding
 from seqrnn.sampling import sampler
-from seqrnn.scoring import evaluation, predictions, scoring
+from seqrnn.scoring import evaluation, scoring
 
 B, V = 3, 9
 ABSENT = AbstractMesh(
@@ -74,10 +74,6 @@ MAKERS = {
     scoring.batch_scorer(model, ABSENT),
     ((), BATCH),
   ),
-  "ranker": lambda model, _: (
-    predictions.ranker(predictions.best_of_each(model), 3, ABSENT),
-    ((), BATCH),
-  ),
   "drawer": lambda _, decoder: (
     sampler.drawer(decoder, mesh=ABSENT),
     ((STATE, jnp.zeros(B, bool)), np.uint32(0), ((1.0,), ()), 0, 5),
@@ -121,37 +117,13 @@ def test_devices_do_not_wait_for_each_other_in_an_evaluation(model):
   np.testing.assert_array_equal(value_V, 2 * 2 * counts_V)
 
 
-def test_without_a_mesh_one_device_of_the_process_is_meant(
-  model, decoder, seen
-):
-  sampler.prime_reader(decoder)(jnp.ones(()), INPUTS, 5)
-  decide = predictions.best_of_each(model)
-  predictions.ranker(decide, 3)(jnp.ones(()), (), BATCH)
-  assert set(seen) == {("cpu", 1)}
-
-
 def test_events_are_followed_on_the_cpu(decoder, seen, monkeypatch):
   """Whatever JAX's default is, and wherever the parameters are."""
   monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
   other = jax.devices()[3]
-  places = []
-  make = stepping.advancer
-
-  def advancer(*args):
-    begin_S, advance = make(*args)
-
-    def noted(*args):
-      states_BS, scores = advance(*args)
-      places.append(states_BS.devices())
-      return states_BS, scores
-
-    return begin_S, noted
-
-  monkeypatch.setattr(stepping, "advancer", advancer)
   with jax.default_device(other):
     models = jax.tree.map(jnp.asarray, MODELS)
     assert models.params.devices() == {other}
     stepper = stepping.Stepper(decoder, models)
     stepper.read([(stepper.begin_S, [1, 4])])
   assert set(seen) == {("cpu", 1)}
-  assert places == [{jax.local_devices(backend="cpu")[0]}]

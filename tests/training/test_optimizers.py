@@ -94,16 +94,6 @@ def test_first_two_updates_equal_equations(rule):
     tree = optax.apply_updates(tree, updates)
 
 
-def test_the_rate_follows_the_schedule():
-  config = configure(optimizer__name="sgd")
-  optimizer = optimizers.optimizer(config, lambda step: 0.5 / (step + 1))
-  params = np.float32(np.random.default_rng(1).normal(size=3))
-  state = optimizer.init(params)
-  for rate in (0.5, 0.25, 0.5 / 3):
-    updates, state = optimizer.update(params, state, params)
-    close(updates, -np.float32(rate) * params, 1e-6)
-
-
 def clipped(grads, **fields):
   """The gradients that the update rule gets."""
   config = configure(optimizer__name="sgd", **fields)

@@ -1,6 +1,5 @@
 """A run that starts from another one: its parts, and that it resumes."""
 
-import itertools
 import json
 import shutil
 from pathlib import Path
@@ -114,10 +113,7 @@ def test_a_classifier_takes_the_tower_of_a_language_model(trained, tmp_path):
   tower: Any = network.stack(training.config.model, None)
   both: Any = network.stack(training.config.model, None, bidirectional=True)
   ids = np.random.default_rng(0).integers(0, 14, (3, 5))
-  x, mask = (
-    np.asarray(old["embedding"]["embedding"])[ids],
-    np.ones((3, 5), bool),
-  )
+  x, mask = old["embedding"]["embedding"][ids], np.ones((3, 5), bool)
 
   @jax.jit
   def outputs(*params):
@@ -258,19 +254,14 @@ def test_a_tagger_takes_affixes_by_name_and_a_crf_of_the_same_tags(tmp_path):
   training, record, _, initial = start(workdir, config, tmp_path / "second")
   assert {"letters", "crf"} <= {*record.taken}
   assert_equal(initial["crf"], old["crf"])
-  first, second = (
-    dict(
-      zip(
-        affix_vocabulary(run.vocabularies["symbols"].symbols, 2).symbols,
-        np.asarray(params["letters"]["affixes"])[len(RESERVED) :],
-        strict=True,
-      )
-    )
-    for run, params in (
-      (source.experiment, old),
-      (training.experiment, initial),
-    )
-  )
+
+  def rows_of(experiment, params):
+    symbols = experiment.vocabularies["symbols"].symbols
+    rows = params["letters"]["affixes"][len(RESERVED) :]
+    return dict(zip(affix_vocabulary(symbols, 2).symbols, rows, strict=True))
+
+  first = rows_of(source.experiment, old)
+  second = rows_of(training.experiment, initial)
   common = first.keys() & second.keys()
   assert len(common) > 3 and [*first] != [*second]
   assert all(np.array_equal(first[name], second[name]) for name in common)
@@ -278,17 +269,11 @@ def test_a_tagger_takes_affixes_by_name_and_a_crf_of_the_same_tags(tmp_path):
   config = config_with("third", "CA")
   training, record, _, initial = start(workdir, config, tmp_path / "third")
   assert record.taken["crf"] == "1 of 2 labels"
-  tags, known = (
-    [*experiment.vocabularies["labels"].symbols]
-    for experiment in (training.experiment, source.experiment)
-  )
-  for row, column in itertools.product(range(2), repeat=2):
-    names = tags[row], tags[column]
-    expected = 0.0
-    if "C" not in names:
-      at = tuple(map(known.index, names))
-      expected = np.asarray(old["crf"]["transitions"])[at]
-    assert initial["crf"]["transitions"][row, column] == expected
+  of = lambda experiment: experiment.vocabularies["labels"].symbols.index
+  expected, both = np.zeros((2, 2)), of(source.experiment)("A")
+  both, new = (both, both), of(training.experiment)("A")
+  expected[new, new] = old["crf"]["transitions"][both]
+  assert_equal(initial["crf"]["transitions"], expected)
 
 
 def test_what_does_not_fit_is_refused_in_a_line(trained, tmp_path):

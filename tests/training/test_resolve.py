@@ -1,0 +1,156 @@
+"""Fields that the data, the length of a training or a budget determine."""
+
+import json
+from typing import Any
+
+import pytest
+
+from seqrnn import cli, experiments
+from seqrnn.config import read as config_lib
+from seqrnn.config.resolve import Facts, resolve
+from seqrnn.configs import base, brnn, rnn, text_generation
+from seqrnn.training import setup
+from tests.conftest import tiny
+
+
+def changes(config, batches, rows=1):
+  """The fields that an epoch of so many batches changes, and the lines."""
+  resolved, lines = resolve(config, Facts(epoch=lambda _: (batches, rows)))
+  changed = config_lib.changes(config, resolved)
+  return {name: new for name, (_, new) in changed.items()}, [*lines]
+
+
+def limited(config, steps_per_epoch, total_steps):
+  config = config.copy_and_resolve_references()
+  config.train.epochs = config.train.max_steps = total_steps
+  return changes(config, steps_per_epoch)[0]
+
+
+def test_a_short_training_is_evaluated_each_epoch():
+  config: Any = rnn.get_config()
+  names = "train.eval_every", "schedule.warmup_steps", "train.ema"
+  expected = dict(zip(names, (36, 28, 0.9826), strict=True))
+  assert limited(config, 36, 288) == expected
+  expected = dict(zip(names, (1, 0, 0.5), strict=True))
+  assert limited(config, 1, 2) == expected
+  config.train.adapt_to_length = False
+  assert limited(config, 36, 288) == {}
+  assert limited(base.get_config(), 1, 1) == {}
+
+
+def test_the_corpus_of_a_recipe_limits_nothing():
+  for recipe in (rnn, brnn, text_generation):
+    config: Any = recipe.get_config()
+    config_lib.check(config)
+    batches = len(experiments.build(config, None).batches("train", 0))
+    # The library of another Python may be a little smaller.
+    batches = round(batches * 1.02)
+    assert limited(config, batches, batches * config.train.epochs) == {}
+
+
+def test_a_run_records_the_fields_that_it_limits(tmp_path, capsys):
+  fields = {
+    "train.adapt_to_length": True,
+    "train.batches_per_epoch": 2,
+    "train.eval_every": 100,
+    "train.epochs": 3,
+  }
+  config: Any = tiny(tmp_path, fields)
+  workdir = tmp_path / "run"
+  workdir.mkdir()
+  started = setup.make_training(experiments.build, config, workdir)
+  assert started.config.train.eval_every == 2
+  assert (
+    "for only 6 steps, the model is evaluated every 2 steps, not 100"
+    " (train.eval_every; train.adapt_to_length)\n"
+  ) in capsys.readouterr().out
+  setup.write_record(started.config, started.experiment, workdir)
+  # A longer training, too: the run keeps them.
+  config.train.epochs = 60
+  _, [line] = resolve(config, Facts(run=config_lib.flat(started.config)))
+  assert line.startswith("train.eval_every=2 is that of the run's first length")
+  config = setup.check_owner(config, workdir)
+  resumed = setup.make_training(experiments.build, config, workdir)
+  assert resumed.config.train.eval_every == 2
+  assert resumed.total_steps == 120
+
+
+def fitted(windows, names: str | None = "all", **fields):
+  """The fields that `train.fit_to_data` changes, and the lines."""
+  config: Any = base.get_config()
+  config.train.fit_to_data = names
+  fields = {"train__epochs": 3, "train__batch_size": 32} | fields
+  config.update_from_flattened_dict(
+    {name.replace("__", "."): value for name, value in fields.items()}
+  )
+  rows = min(config.train.batch_size, windows)
+  return changes(config, -(-windows // rows), rows)
+
+
+def test_a_small_set_is_read_more_often():
+  small = {"train.batch_size": 8, "train.epochs": 15, "model.dropout": 0.5}
+  changed, lines = fitted(544)
+  assert (changed, len(lines)) == (small, 3)
+  assert lines[0] == (
+    "train.fit_to_data: train.batch_size=8 (was 32): at most 544 windows, for"
+    " 40 batches an epoch"
+  )
+  assert fitted(544, "train.epochs")[0] == {"train.epochs": 40}
+  changed, _ = fitted(544, train__epochs=100, model__dropout=0.6)
+  assert changed == {"train.batch_size": 8}
+
+
+def test_a_large_set_has_what_the_config_says():
+  assert fitted(32 * 1000) == fitted(544, None) == ({}, [])
+  assert fitted(10**6, train__batch_size=4) == ({}, [])
+
+
+def test_few_different_sessions_are_read_more_often():
+  """In one batch: its loss is divided by the weight of the batch."""
+  fields = {"data__repeats": "weight", "train__epochs": 8}
+  changed, lines = fitted(267, **fields)
+  assert changed == {"train.batch_size": 288, "train.batches_per_epoch": 30}
+  assert lines == [
+    "train.fit_to_data: train.batch_size=288 (was 32): at most 288 different"
+    " windows, for all in a batch",
+    "train.fit_to_data: train.batches_per_epoch=30 (was none): for 240 steps in"
+    " 8 epochs",
+  ]
+  assert fitted(32 * 30, **fields) == ({}, [])
+
+
+def parameters(H):
+  return 3 * H * H + 5 * H + 2
+
+
+@pytest.mark.parametrize(
+  ("budget", "expected"),
+  [(parameters(7) - 1, 6), (parameters(7), 7), (2**31 - 1, 26754)],
+)
+def test_the_largest_model_within_the_budget(tmp_path, budget, expected):
+  facts = Facts(parameters=lambda config: parameters(config.model.hidden_size))
+  config = tiny(tmp_path, {"model.parameters": budget})
+  assert resolve(config, facts)[0].model.hidden_size == expected
+  assert config.model.hidden_size == 8  # The config itself is unchanged.
+
+
+def test_a_run_keeps_its_hidden_size(tmp_path, capfd):
+  base = tmp_path / "base.json"
+  fields = {"train.max_steps": 1, "model.hidden_size": 3}
+  base.write_text(tiny(tmp_path, fields).to_json())
+  workdir = tmp_path / "run"
+
+  def go(budget):
+    argv = ["run.py", f"--config={base}", f"--workdir={workdir}"]
+    status = cli.main([*argv, f"--config.model.parameters={budget}"])
+    return status, capfd.readouterr()
+
+  status, shown = go(750)  # As many as 8 units need.
+  assert status == 0
+  assert "model.parameters=750: model.hidden_size=8\n" in shown.out
+  written = json.loads((workdir / "config.json").read_text())["model"]
+  assert written["parameters"] == 750 and written["hidden_size"] == 8
+  status, shown = go(750)
+  assert status == 0 and "hidden_size" not in shown.out
+  status, shown = go(751)
+  assert status == 2 and "holds another run" in shown.err
