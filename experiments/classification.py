@@ -7,6 +7,7 @@ input is a target, so `model.bidirectional` is legitimate.
 
 import sys
 import zlib
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any
 
@@ -15,8 +16,7 @@ import numpy as np
 
 from seqrnn.config.read import Config
 from seqrnn.data import splits, vocabulary
-from seqrnn.data.batches.segments import Request, Segments, Split
-from seqrnn.data.batches.windows import Batches
+from seqrnn.data.batches.segments import Segments, Split
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import PAD, Vocabulary
 from seqrnn.errors import UserError, listed
@@ -104,7 +104,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     init=partial(network.init, model),
     loss=partial(parts.loss, model, objective),
     facts=partial(facts, segments, ids),
-    batches=partial(batches, segments, ids),
+    batches=partial(parts.labelled, segments, partial(columns, segments, ids)),
     predict=partial(predict, model),
     forbidden=None,
     unit="label",
@@ -152,61 +152,32 @@ def facts(segments: Segments, ids, split: str) -> dict[str, Any]:
   return {**sizes, "crc32": zlib.crc32(ids(split).data, sizes["crc32"])}
 
 
-def batches(
-  segments: Segments,
-  ids,
-  split: Split,
-  epoch: int | None,
-  **how,
-) -> Batches:
-  """Batches of windows; the target is the label of the document.
+def columns(
+  segments: Segments, ids, split: Split
+) -> Callable[[Batch], dict[str, np.ndarray]]:
+  """A function of a batch of segments -> the labels of its documents.
 
-  Args:
-    segments: the documents.
-    ids: split -> as `label_ids`; called for the first batch, so that batches
-      which are only counted need no labels.
-    split: as in Experiment, and so are the others.
-    epoch: of training.
-    **how: `named` and others.
+  `ids` is a function split -> as `label_ids`.
   """
-  name_D = None
-  if how.get("named"):
+  label_D = ids(split)
+
+  @cache
+  def names_D() -> np.ndarray:
     places, names = document_labels(segments, split)
-    name_D = np.array(names, object)[places]
-  known = cache(partial(ids, split))
-  windows = segments.batches(split, epoch, placed=True, **how)
-  trains = Request(split, epoch, **how).trains
-  return windows.map(lambda b: targets(known(), name_D, b, trains))
+    return np.array(names, object)[places]
 
+  def labels(batch: Batch) -> dict[str, np.ndarray]:
+    document_B = batch["document"]
+    some_B1 = (batch["segment"] != PAD).any(1, keepdims=True)
+    asked = {
+      "targets": label_D[document_B, None],
+      "weights": some_B1.astype(np.float32),
+    }
+    if "read" in batch:
+      asked["truth"] = names_D()[document_B, None]
+    return asked
 
-def targets(
-  label_D: np.ndarray,
-  name_D: np.ndarray | None,
-  batch: Batch,
-  trains: bool = True,
-) -> Batch:
-  """Inputs and targets of a batch of segments of D documents.
-
-  Args:
-    label_D: the id of the label of each.
-    name_D: its name; None: not asked for.
-    batch: has `document`.
-    trains: whether the documents of the rows are of no use.
-  """
-  inputs_BT, document_B = batch["segment"], batch["document"]
-  target_B1 = label_D[document_B, None]
-  asked = {
-    "inputs": inputs_BT,
-    "targets": target_B1,
-    "weights": (inputs_BT != PAD).any(1, keepdims=True).astype(np.float32),
-    "reset": batch["reset"],
-  }
-  if name_D is not None or not trains:
-    asked |= {name: batch[name] for name in ("document", "place")}
-  if name_D is not None:
-    asked["read"] = batch["read"]
-    asked["truth"] = name_D[document_B, None]
-  return asked
+  return labels
 
 
 def predict(model, params, carry, batch) -> tuple[Carry, jax.Array]:

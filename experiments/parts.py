@@ -14,10 +14,11 @@ import numpy as np
 from flax import linen as nn
 
 from seqrnn.config.read import Config
-from seqrnn.data.batches.segments import Split
+from seqrnn.data.batches.segments import Request, Segments, Split
+from seqrnn.data.batches.windows import Batches
 from seqrnn.data.read.words import affix_vocabulary, affixes, characters
 from seqrnn.data.vocabulary import Vocabulary
-from seqrnn.experiment import Carry, Totals
+from seqrnn.experiment import Batch, Carry, Totals
 from seqrnn.models import layers, losses, network
 from seqrnn.models.scan import hold
 
@@ -121,3 +122,26 @@ def once_a_split(read: Callable[[Split], Any]) -> Callable[[Split], Any]:
   """The same function, whose result for the name of a split is cached."""
   cached = functools.cache(read)
   return lambda split: cached(split) if isinstance(split, str) else read(split)
+
+
+def labelled(
+  segments: Segments, columns, split: Split, epoch: int | None, **how
+) -> Batches:
+  """Batches of windows with labels.
+
+  `columns` is a function split -> a function of a batch of segments -> its
+  other arrays. It is called for the first batch, so that batches which are only
+  counted need no labels. In training, nothing needs the documents of the rows.
+  """
+  arrays = functools.cache(functools.partial(columns, split))
+  names = ["reset"]
+  if how.get("named"):
+    names.append("read")
+  if how.get("named") or not Request(split, epoch, **how).trains:
+    names += ["document", "place"]
+
+  def make(batch: Batch) -> Batch:
+    asked = {"inputs": batch["segment"], **{n: batch[n] for n in names}}
+    return asked | arrays()(batch)
+
+  return segments.batches(split, epoch, placed=True, **how).map(make)

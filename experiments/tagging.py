@@ -11,7 +11,7 @@ probabilities are its marginals.
 
 import dataclasses
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,9 +20,8 @@ import numpy as np
 
 from seqrnn.config.read import Config
 from seqrnn.data import splits
-from seqrnn.data.batches.segments import Request, Segments, Split
+from seqrnn.data.batches.segments import Segments, Split
 from seqrnn.data.batches.sequences import Sequences, encode
-from seqrnn.data.batches.windows import Batches
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
@@ -77,7 +76,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   tags = parts.once_a_split(
     partial(tag_ids, segments, labels, data.boundaries, check)
   )
-  beside = partial(columns, segments, labels, tags, spell)
+  beside = partial(columns, segments, labels, tags, spell, config.model.crf)
   stored = lambda split: tags(split).table[tags(split).ids]
   marked, count = spans.counter(labels)
   objective = parts.Objective(
@@ -88,7 +87,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     init=partial(network.init, model),
     loss=partial(parts.loss, model, objective),
     facts=partial(classification.facts, segments, stored),
-    batches=partial(batches, segments, beside),
+    batches=partial(parts.labelled, segments, beside),
     predict=partial(classification.predict, model),
     forbidden=None,
     unit="label",
@@ -105,7 +104,6 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   return task._replace(
     init=partial(init, model, len(labels.symbols)),
     loss=partial(loss, model, count, rules),
-    batches=partial(batches, segments, partial(with_edges, segments, beside)),
     predict=partial(predict, decide),
     decode=decide,
   )
@@ -223,21 +221,23 @@ def tag_ids(
 
 
 def columns(
-  segments: Segments, labels: Vocabulary, tags, spell, split: Split
-) -> dict[str, Callable[..., np.ndarray]]:
-  """The arrays of a batch beside its symbols, as functions of rows.
+  segments: Segments, labels: Vocabulary, tags, spell, edges: bool, split: Split
+) -> Callable[[Batch], dict[str, np.ndarray]]:
+  """A function of a batch of segments -> its tags, and other columns.
 
   Args:
     segments: the documents.
     labels: the tags by id.
     tags: split -> as `tag_ids`.
     spell: words -> ids; None: words are read by their ids alone.
+    edges: whether it has `begins` and `ends` [B], true for the rows with these
+      edges of their documents.
     split: or documents.
 
   Returns:
-    names in a batch -> functions like `Sequences.gather`: `targets` and
-    `truth`, where there are tags; `spans`, where training has not seen all of
-    them; `letters`, the ids of `spell` [B, T, ...], if it is not None.
+    as `targets`: where there are tags, also `truth`, and `spans` where training
+    has not seen all of them; `letters`, the ids of `spell` [B, T, ...], if it
+    is not None.
   """
   pieces, true = segments.pieces(split), tags(split)
   arrays: dict[str, Callable[..., np.ndarray]] = {}
@@ -253,55 +253,25 @@ def columns(
     every = segments.sequences(split)
     every = every._replace(table=np.arange(len(words)) + UNKNOWN + 1)
     arrays["letters"] = lambda *rows: table[every.gather(*rows)]
-  return arrays
+  if edges:
+    whole = segments.sequences(split)
+    first = whole.bounds[:-1] + whole.begins
+    last = whole.bounds[1:] - whole.ends
+    arrays["begins"] = lambda document, place, *_: place <= first[document]
+    arrays["ends"] = lambda document, _, stop, __: stop >= last[document]
+  return partial(targets, arrays)
 
 
-def batches(
-  segments: Segments, beside, split: Split, epoch: int | None, **how
-) -> Batches:
-  """Batches of windows; the targets are the tags of their symbols.
-
-  `beside` is a function split -> as `columns`. It is called for the first
-  batch, so that batches which are only counted need no tags.
-  """
-  arrays = cache(partial(beside, split))
-  windows = segments.batches(split, epoch, placed=True, **how)
-  trains = Request(split, epoch, **how).trains
-  return windows.map(lambda batch: targets(arrays(), batch, trains))
-
-
-def with_edges(
-  segments: Segments, beside, split: Split
-) -> dict[str, Callable[..., np.ndarray]]:
-  """As `columns`, with whether rows have the edges of their documents, [B]."""
-  every = segments.sequences(split)
-  first, last = every.bounds[:-1] + every.begins, every.bounds[1:] - every.ends
-  return beside(split) | {
-    "begins": lambda document, place, *_: place <= first[document],
-    "ends": lambda document, _, stop, __: stop >= last[document],
-  }
-
-
-def targets(
-  columns: dict[str, Callable], batch: Batch, trains: bool = True
-) -> Batch:
-  """Inputs, targets and other columns of a batch of segments.
-
-  In training, `trains`, nothing needs the documents of the rows.
-  """
+def targets(columns: dict[str, Callable], batch: Batch) -> Batch:
+  """The tags of a batch of segments, and what else `columns` have of it."""
   inputs_BT, place_B = batch["segment"], batch["place"]
   stop_B = place_B + (inputs_BT != PAD).sum(1)
   rows = batch["document"], place_B, stop_B, inputs_BT.shape[1]
   asked = {
-    "inputs": inputs_BT,
     "targets": np.full_like(inputs_BT, UNKNOWN),
     "weights": (inputs_BT > END).astype(np.float32),  # Others have no tag.
-    "reset": batch["reset"],
   }
-  if "read" in batch or not trains:
-    asked |= {name: batch[name] for name in ("document", "place")}
   if "read" in batch:
-    asked["read"] = batch["read"]
     asked["truth"] = np.full(inputs_BT.shape, "", object)  # Slow to look up.
   wanted = asked.keys() | {"spans", "letters", "begins", "ends"}
   asked |= {n: f(*rows) for n, f in columns.items() if n in wanted}

@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -26,7 +25,6 @@ from seqrnn.scoring.evaluation import evaluator
 from seqrnn.scoring.predictions import Prediction, predictions
 from seqrnn.scoring.scoring import in_few_lengths, scorer
 from seqrnn.table import read_csv_frame
-from seqrnn.training.history import read_rows
 
 if TYPE_CHECKING:
   import pandas as pd  # pyright: ignore[reportMissingImports]
@@ -56,16 +54,11 @@ class Run(NamedTuple):
   step: int
 
   def __repr__(self) -> str:
-    """The task, the step, sizes, and the figures of validation."""
+    """The task, the step and sizes."""
     count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
     facts = [self.config.task, f"step {self.step:,}", f"parameters {count:,}"]
     for name, known in self.experiment.vocabularies.items():
       facts.append(f"{name} {len(known.symbols):,}")
-    with suppress(UserError):  # A damaged table has no figures.
-      for row in read_rows(self.workdir / "metrics.csv"):
-        for name, value in row.items():
-          if int(row["step"]) == self.step and name.startswith("validation_"):
-            facts.append(f"{name.replace('_', ' ')} {float(value):.4f}")
     return f"Run({self.workdir}: {', '.join(facts)})"
 
   @property

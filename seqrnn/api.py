@@ -58,13 +58,7 @@ class Study:
     loss in the unit of the task's loss; `evaluations`; `symbols`; `seconds`;
     the fields that are searched; and `error`.
     """
-    frame = read_csv_frame(self.workdir / "trials.csv", FIELDS.__contains__)
-    for name in FIELDS.keys() & set(frame.columns):
-      parse = FIELDS[name].parse
-      frame[name] = [
-        parse(x) if isinstance(x, str) else None for x in frame[name]
-      ]
-    return frame
+    return read_csv_frame(self.workdir / "trials.csv")
 
 
 @dataclass(frozen=True)

@@ -95,14 +95,20 @@ def tinted(texts: Iterable[tuple[str, float]]) -> list[tuple[str, str]]:
   return spans
 
 
-def render(title: str, top: dict[str, Any], sections: list[Section]) -> str:
-  """A page.
+def write_page(
+  path: Path, title: str, top: dict[str, Any], sections: list[Section]
+):
+  """Writes a page.
 
   Args:
+    path: of the file.
     title: of the page.
     top: `eyebrow`, `heading` and `text` above the sections, and what else a
       report has there.
     sections: in the order of the page.
+
+  Raises:
+    UserError: the file cannot be written.
   """
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -113,16 +119,5 @@ def render(title: str, top: dict[str, Any], sections: list[Section]) -> str:
     lstrip_blocks=True,
   )
   template = environment.get_template("page.html.jinja")
-  return template.render(title=title, top=top, sections=sections)
-
-
-def write_page(
-  path: Path, title: str, top: dict[str, Any], sections: list[Section]
-):
-  """Writes a page; see `render`.
-
-  Raises:
-    UserError: the file cannot be written.
-  """
   with files.atomic_write(path) as file:
-    file.write(render(title, top, sections))
+    file.write(template.render(title=title, top=top, sections=sections))
