@@ -359,13 +359,13 @@ def report(text: str):
 def _pattern(header: str) -> re.Pattern:
   """The regular expression of a header, which takes linear time.
 
-  A field before white space is a word; another field ends where the text that
-  follows it in the header begins. An atomic group has such a field and all up
-  to the next one: its first match is also the one that ends first, so that no
-  later one need be tried.
+  A field before white space alone is a word; another field ends where the text
+  that follows it in the header begins. An atomic group has such a field and all
+  up to the next one: its first match is also the one that ends first, so that
+  no later one need be tried.
   """
   names, texts = re.findall(r"<(\w+)>", header), re.split(r"<\w+>", header)
-  is_word = [text[:1].isspace() for text in texts[1:]]
+  is_word = [text.isspace() for text in texts[1:]]
   literals = [r"\s++".join(map(re.escape, re.split(r"\s+", t))) for t in texts]
   pattern = f"(?>{literals[0]}"
   for place, name in enumerate(names):

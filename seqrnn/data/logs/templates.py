@@ -37,18 +37,24 @@ _VALUES = re.compile(
   r"|<(?:time|address|hex|number)>"
 )
 _ADJACENT = re.compile(rf"{VALUE}(?:[.,:;_@/+~-]*{VALUE})+")
-_LISTED = re.compile(r"(?<!\S)(<\w+>),?(?: \1,?)+(?!\S)")
-# The words of a date that may be before its numbers.
-_DATE = re.compile(
-  r"(?<![^\s\"'(\[])(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? )?"
-  r"(?:(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) )?"
-  rf"(?={VALUE})"
+_SESSIONS = re.compile(rf"(?<!\S){SESSION},?(?: {SESSION},?)+(?!\S)")
+# What follows a value and belongs to it: more values of a list, its unit, and
+# in parentheses the same again.
+_UNIT = (
+  r" (?:[kKMGT]?i?B|[Bb]ytes?|[mun\u00b5]?s|sec(?:ond)?s?|min(?:ute)?s?|hours?"
+  r"|days?)(?!\w)"
 )
-# The end of a word that may be a status code, and a word before one.
-_MAYBE_CODE = re.compile(r"(?<![^=:\"'(])([1-5]\d\d)(?=[\"',;)}\]]*$)")
-_CODE = re.compile(
-  rf"((?i:status|code|HTTP/{VALUE})\w{{0,32}}+[\"']?[:= ]{{1,3}}[\"']?)<(\d+)>"
+_JOINED = rf"[.,:;_@/+~-]*{VALUE}"
+_MORE = rf"{_JOINED}|,? {VALUE}(?:{_JOINED})*+(?![^\s,])|{_UNIT}"
+# Values that are one value, with the words of a date before its numbers.
+_RUN = re.compile(
+  r"(?:(?<![^\s\"'(\[])(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? )?"
+  r"(?:(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) )?)?"
+  rf"{VALUE}(?:{_MORE}| \((?:{VALUE}(?:{_MORE})*+)?\))*+"
 )
+# A word that may be a status code, and where it is one.
+_CODE = re.compile(r"([1-5]\d\d)(?=[\"',;)}\]]*$)")
+_STATUS = re.compile(rf"(HTTP/{VALUE}[\"']? )<(\d+)>")
 _MAYBE = re.compile(r"<([1-5]\d\d)>")
 
 _WORDS, _LINES = 2**16, 2**14  # Whose masks are kept.
@@ -58,29 +64,26 @@ _LONG = 2**12  # Characters of a word that is a value, whatever is in it.
 
 @functools.lru_cache(_WORDS)
 def _word(word: str) -> str:
-  """A word with masks, but `<404>` where it may end in a status code."""
+  """A word with masks, but `<404>` where it may be a status code."""
   if len(word) > _LONG:
     return VALUE
-  code = _MAYBE_CODE.search(word)
-  if code is None:
-    return _ADJACENT.sub(VALUE, _VALUES.sub(VALUE, word))
-  before, after = word[: code.start()], word[code.end() :]
-  return f"{_ADJACENT.sub(VALUE, _VALUES.sub(VALUE, before))}<{code[1]}>{after}"
+  if code := _CODE.match(word):
+    return f"<{code[1]}>{word[code.end() :]}"
+  return _ADJACENT.sub(VALUE, _VALUES.sub(VALUE, word))
 
 
 @functools.lru_cache(_LINES)
 def _line(line: str) -> str:
   """A line of masked words, with dates, lists and status codes as one."""
-  line = _CODE.sub(r"\1\2", line)
-  line = _ADJACENT.sub(VALUE, _MAYBE.sub(VALUE, line))
-  return _LISTED.sub(r"\1", _DATE.sub("", line))
+  line = _MAYBE.sub(VALUE, _STATUS.sub(r"\1\2", line))
+  return _SESSIONS.sub(SESSION, _RUN.sub(VALUE, line))
 
 
 def mask(line: str) -> str:
   """A line with `<value>` in place of its values.
 
-  A list of values becomes one; status codes stay, such as 404 after `HTTP/1.1`
-  or `status:`.
+  A list of values becomes one, and so does a value with its unit, or with
+  another in parentheses after it. Status codes after `HTTP/1.1` stay.
   """
   if len(line) > _SHORT:
     words = map(_word.__wrapped__, line.split())
@@ -104,6 +107,7 @@ def without_names(
 _FEW = 6  # Distinct words at a place that could be a blank.
 _MANY = 50  # Distinct words that always are one.
 _RARE = 10  # Lines of a word that is rare.
+_FRACTION = 10  # Lines of a value for one of other words at its place.
 
 _Rows = list[tuple[list[str], int]]
 
@@ -113,8 +117,9 @@ def mine(lines: dict[str, int]) -> list[str]:
 
   Lines of as many words are divided by the place that has the fewest different
   words, again and again. A place is a blank instead if words new to it are to
-  be expected, because it has many of them or at least half of several are rare.
-  A template has at most as many blanks as other words.
+  be expected, because it has many of them or at least half of several are rare,
+  or if its words have the form of a masked value among them. A template has at
+  most as many blanks as other words.
 
   Args:
     lines: the frequency of each.
@@ -159,7 +164,17 @@ def _counts(rows: _Rows, index: int) -> Counter[str]:
 def _is_open(counts: Counter[str]) -> bool:
   """Whether other words than these are to be expected at their place."""
   rare = sum(count < _RARE for count in counts.values())
-  return len(counts) >= _MANY or _FEW <= len(counts) <= 2 * rare
+  if len(counts) >= _MANY or _FEW <= len(counts) <= 2 * rare:
+    return True
+  # `a(b)` has the form of `a(<value>)`; any word has that of `<value>`.
+  word, _ = counts.most_common(1)[0]
+  form = re.compile(".*".join(map(re.escape, word.split(VALUE))))
+  plain = sum(n for x, n in counts.items() if VALUE not in x)
+  return (
+    VALUE in word
+    and all(map(form.fullmatch, counts))
+    and (word != VALUE or plain * _FRACTION <= counts.total())
+  )
 
 
 def matcher(templates: Sequence[str]) -> Callable[[str], int | None]:

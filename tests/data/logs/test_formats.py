@@ -99,6 +99,7 @@ HEADERS = [
   "[<Node>:<Component>@<Id>]<Content>",
   "<Date> <Time> <Level> [<Process>] <Component>: <Content>",
   "<Content><Word> x",
+  "<Time> - <Name> - <Content>",
 ]
 
 
@@ -107,7 +108,7 @@ def lazy(header):
   first, *parts = re.split(r"<(\w+)>", header)
   pattern = re.escape(first)
   for name, text in zip(parts[::2], parts[1::2], strict=True):
-    field = r"\S++" if text[:1] == " " else ".*?"
+    field = r"\S++" if text.isspace() else ".*?"
     pattern += rf"(?P<{name}>{field}){re.escape(text)}"
   return re.compile(pattern.replace(r"\ ", r"\s++"))
 

@@ -132,7 +132,9 @@ read 1 2, 3 of  4  -> read <value> of <value>
 open /etc/passwd: C:\\a.txt and/or ./x -> open <value>: <value> and/or <value>
 run org.apache.Tool in main.py -> run org.apache.Tool in main.py
 x "GET /a/b HTTP/1.1" 404 612 -> x "GET <value> HTTP/<value>" 404 <value>
-{"statusCode":503,"n":503} -> {"statusCode":<value>,"n":<value>}
+{"statusCode":503} status: 404 -> {"statusCode":<value>} status: <value>
+sent 7 bytes (1.5 KB) of 3 B, 20 ms, <1 sec -> sent <value> of <value>, <<value>
+from 1.2.3.4 () and a (5) 6 blobs -> from <value> and a (<value>) <value> blobs
 """
 
 
@@ -149,6 +151,8 @@ def test_the_time_of_a_mask_is_linear_in_the_length_of_a_word():
     word = part * (60_000 // len(part))
     masked = templates._line(templates._word(word))
     assert VALUE in masked or masked == word
+  for part in ("1 (", "1 B ", "1, 2..", "1 (2 "):
+    assert VALUE in templates.mask(part * 15_000)
 
 
 def test_a_line_is_of_the_closest_template_that_it_fits():
@@ -214,6 +218,12 @@ EVENTS = {
     for a in "abcdefgh"
     for b in "abcdefgh"
   ],
+  "free <*> of <*> pages": [
+    ("free mask=<value> of <value> pages", 60),
+    ("free mask=ffff of <value> pages", 50),
+    ("free mask=<value> of LOCAL(<value>) pages", 70),
+    ("free mask=<value> of all pages", 4),
+  ],
   # A few words, or frequent ones, or values alone: no place for any word.
   **{
     line: [(line, count)]
@@ -221,6 +231,7 @@ EVENTS = {
       *((f"vm {state} (event)", 2) for state in ("on", "off", "up", "down")),
       *((f"package is {'x' * n}", 90) for n in range(1, 9)),
       *((f"{'x' * n} <value>", 1) for n in range(1, 9)),
+      *((f"read {x} of a file", n) for x, n in (("all", 9), (VALUE, 80))),
       *((f"{'x' * n} {'y' * n}", 1) for n in range(1, 6)),
     )
   },
