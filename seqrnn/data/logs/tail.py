@@ -217,14 +217,14 @@ class FileTail:
   def _chunk(self, lines: list[bytes]) -> Chunk:
     """The chunk of lines, after which an incomplete line may be read."""
     assert self._file is not None
-    before, complete = self.position, self._recent
+    before, end = self.position, len(self._recent)
     if self._begin:
-      complete = complete[: complete.rfind(b"\n") + 1]
+      end = self._recent.rfind(b"\n") + 1
     self.position = before._replace(
       line=before.line + len(lines),
-      offset=self._file.tell() - len(self._recent) + len(complete),
+      offset=self._file.tell() - len(self._recent) + end,
       changed=os.fstat(self._file.fileno()).st_mtime_ns,
-      mark=_mark(complete),
+      mark=_mark(self._recent[:end]),
     )
     return Chunk(lines, before.line + 1, before.part, self.position)
 
@@ -261,7 +261,7 @@ class FileTail:
       at = [(part, place) for part in parts if part.path == self._path]
       return at[0] if at else None
     if holder := self._holder(parts):
-      if not is_open or holder.inode != place.inode:  # Or a copy of it.
+      if not is_open:
         return holder, place
       later = parts[parts.index(holder) + 1 :]
     else:

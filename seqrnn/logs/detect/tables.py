@@ -141,7 +141,7 @@ def session_rows(
   scores = {name: _cells(values) for name, values in decision.scores.items()}
   worst = [findings.worst_position(d) for d in which]
   for j, d in enumerate(distinct.which.tolist()):
-    row = {"session": sessions.names[j]}
+    row: dict[str, Any] = {"session": sessions.names[j]}
     row |= {name: column[d] for name, column in columns.items()}
     row |= findings.place(j, worst[d])
     row |= {name: column[d] for name, column in scores.items()}

@@ -47,7 +47,7 @@ class Kind:
 
   number: int
   session: str
-  surprising: frozenset[str]
+  surprising: list[str]
   example: dict[str, Any]
   symbols: list[str] = field(default_factory=list)
   whole: bool = False
@@ -69,15 +69,6 @@ class Kind:
     """Sets the events of the example."""
     self.symbols, self.is_open = verdict.symbols[:_SYMBOLS], not verdict.ended
     self.whole = verdict.ended and len(verdict.symbols) <= _SYMBOLS
-
-  def to_json(self) -> dict[str, Any]:
-    """All attributes, for JSON."""
-    return {**vars(self), "surprising": sorted(self.surprising)}
-
-  @classmethod
-  def from_json(cls, fields: dict[str, Any]) -> "Kind":
-    """The kind that `to_json` has written."""
-    return cls(**{**fields, "surprising": frozenset(fields["surprising"])})
 
 
 class Alarms:
@@ -146,8 +137,8 @@ class Alarms:
   def _find(self, verdict: Verdict) -> Kind:
     """The first kind to which a session belongs, or a new one."""
     for kind in self.kinds.values():
-      event = kind.example["event"]
-      if belongs_to_incident(verdict.surprising, event, kind.surprising):
+      event, first = kind.example["event"], frozenset(kind.surprising)
+      if belongs_to_incident(verdict.surprising, event, first):
         return kind
     if len(self.kinds) >= _KINDS:
       # The one that is unseen for longest, if any without an answer.
@@ -156,9 +147,8 @@ class Alarms:
       del self.kinds[oldest]
       self._changed.add(oldest)
     self.numbers += 1
-    kind = Kind(
-      self.numbers, verdict.session, verdict.surprising, self._row(verdict)
-    )
+    first = sorted(verdict.surprising)
+    kind = Kind(self.numbers, verdict.session, first, self._row(verdict))
     kind.set_example(verdict)
     self.kinds[kind.number] = kind
     return kind
@@ -193,7 +183,7 @@ class Alarms:
     """Changes of kinds since the last call."""
     for number in self._changed:
       kind = self.kinds.get(number)
-      yield "kinds", number, 0, kind and kind.to_json()
+      yield "kinds", number, 0, kind and vars(kind).copy()
     self._changed.clear()
 
   def restore(
@@ -203,7 +193,7 @@ class Alarms:
     for name in _STORED:
       setattr(self, name, facts[name])
     for number, _, fields in rows:
-      self.kinds[number] = Kind.from_json(fields)
+      self.kinds[number] = Kind(**fields)
 
 
 def isoformat(seconds: float) -> str:

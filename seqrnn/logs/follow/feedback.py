@@ -50,16 +50,16 @@ def load_kinds(config: Config, workdir: Path) -> list[Kind]:
   if path.exists():
     with inputs.reading(path):
       for fields in inputs.read_object(path)["kinds"]:
-        kind = Kind.from_json(fields)
+        kind = Kind(**fields)
         kinds[kind.key] = kind
   if stored := state.read_kinds(state_folder(config, workdir)):
     facts, rows = stored
     for _, _, fields in rows:
-      kind = Kind.from_json(fields)
+      kind = Kind(**fields)
       kind.share = kind.count / max(facts["alarms"]["sessions"], kind.count)
       kinds[kind.key] = kind
   if kinds:
-    content = {"kinds": [kind.to_json() for kind in kinds.values()]}
+    content = {"kinds": [*map(vars, kinds.values())]}
     with files.atomic_write(path) as file:
       json.dump(content, file)
   return sorted(kinds.values(), key=lambda kind: -kind.count)
@@ -68,13 +68,13 @@ def load_kinds(config: Config, workdir: Path) -> list[Kind]:
 def review_row(kind: Kind, answers: ByKind) -> dict[str, Any]:
   """A kind as review.csv has it."""
   row = kind.example
-  columns = {"line": "line", "timestamp": "time"}
   return {
     "kind": kind.number,
     "session": row["session"],
     "count": kind.count,
     "severity": row["severity"],
-    **{name: row[key] for name, key in columns.items() if key in row},
+    "line": row.get("line"),
+    "timestamp": row.get("time"),
     "event": row["event"],
     "context": " | ".join([*row["before"], row["event"], *row["after"]]),
     "answer": answers.get(kind.key, ""),

@@ -12,7 +12,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,17 +43,16 @@ class Watched:
   """A file that other processes replace."""
 
   def __init__(self, path: Path):
-    self._path, self._stamp = path, None
+    self._path, self._before = path, ()
 
   def is_new(self) -> bool:
     """Whether the file has changed since the last call, and is there."""
-    try:
+    now, before = (), self._before
+    with suppress(OSError):
       status = self._path.stat()
-    except OSError:
-      return False
-    before = self._stamp
-    self._stamp = status.st_ino, status.st_size, status.st_mtime_ns
-    return self._stamp != before
+      now = status.st_ino, status.st_size, status.st_mtime_ns
+    self._before = now or before
+    return self._before != before
 
 
 class Service:

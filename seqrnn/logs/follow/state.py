@@ -316,12 +316,8 @@ def _sum(table: str, key: Any, part: int, text: str) -> int:
 
 
 def _append(path: Path, content: bytes):
-  """Appends to a file, perhaps a part only.
-
-  Raises:
-    OSError: not all could be written.
-  """
-  with path.open("ab", buffering=0) as file:
-    if file.write(content) < len(content):
-      raise OSError("No space left on device")
+  """Appends to a file; if an error stops it, perhaps a part only."""
+  with path.open("ab") as file:
+    file.write(content)
+    file.flush()
     os.fsync(file.fileno())

@@ -104,15 +104,3 @@ def test_the_events_of_an_example_are_whole_when_it_has_ended():
   assert alerts.kinds[1].count == 1
   alerts.take(verdict("s5", ["a"] * 2000, event="long"))
   assert len(alerts.kinds[2].symbols) == 1000 and not alerts.kinds[2].whole
-
-
-def test_kinds_with_answers_are_forgotten_last(monkeypatch):
-  monkeypatch.setattr(alarms, "_KINDS", 3)
-  one = lambda n: verdict(f"s{n}", ["a", f"rare {n}"])
-  alerts, _ = alarms_of(*map(one, range(3)))
-  alerts.answer({(1, "s0"): "normal"})
-  for n in range(3, 9):
-    alerts.take(one(n))
-  assert [*alerts.kinds] == [1, 8, 9]
-  stored = {number: value for _, number, _, value in alerts.changes()}
-  assert stored[2] is None and stored[9]["number"] == 9

@@ -124,28 +124,6 @@ def test_lines_have_several_forms_and_others_are_skipped(capsys):
   assert all(line.isprintable() and len(line) < 2100 for line in messages)
 
 
-def test_a_line_whose_time_does_not_exist_is_skipped(capsys):
-  lines = [
-    b"no time yet",
-    b"2024-02-28 10:00:00 begin",
-    b"2024-02-31 10:00:01 read",  # Nor has the next line a time.
-    b"  and more of it",
-    b"2024-02-28 25:00:00 read",
-    b"2024-02-28 09:59:30 read",  # Back: still of the same session.
-    b"Feb 30 10:00:00 begin",
-    b"2024-02-28 10:05:00 begin",
-  ]
-  fields = {"data.unit": "log", "data.log_session": "gap=60"}
-  assert parsed(lines, **fields) == [
-    ("app.log:2", "<value> begin", 2),
-    ("app.log:2", "<value> read", 6),
-    ("app.log:8", "<value> begin", 8),
-  ]
-  skipped, messages = numbers(capsys)
-  assert skipped == [f"line {n}" for n in (1, 3, 4, 5, 7)]
-  assert "'2024-02-31 10:00:01': is no time that" in messages[1]
-
-
 def test_a_form_that_no_line_has_is_reported(capsys):
   reader = parser(**{"data.log_session": r"(job_\d+)"})
   reader.events(chunk_of([b"begin"] * 1200))

@@ -179,22 +179,6 @@ def test_a_full_disk_is_reported_once_and_loses_nothing(tmp_path, monkeypatch):
   assert again == f"{tmp_path}: the state is written again"
 
 
-def test_alarms_that_cannot_be_written_are_written_later(written, monkeypatch):
-  reported, append = [], state._append
-
-  def fail(path, content):
-    append(path, content[:3])
-    raise OSError(28, "No space left on device")
-
-  with open_state(written, reported.append) as opened:
-    monkeypatch.setattr(state, "_append", fail)
-    Sum(opened).feed(NUMBERS[90:])  # The transaction is on the disk.
-    monkeypatch.setattr(state, "_append", append)
-    opened._again = 0.0
-    opened.save([])
-  assert alarms_in(written) == expected(NUMBERS) and len(reported) == 2
-
-
 def refused(folder, kind, message):
   """Whether a state cannot be opened."""
   with pytest.raises(kind, match=message), open_state(folder, pytest.fail):

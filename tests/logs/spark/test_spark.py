@@ -3,14 +3,12 @@
 import csv
 import random
 import shutil
-from collections import defaultdict
 
 import numpy as np
 import pytest
 
 from benchmarks import shop_log
 from seqrnn import experiments
-from seqrnn.data.sources import corpora
 from seqrnn.errors import UserError
 from seqrnn.logs.detect import deployed as deployment
 from seqrnn.logs.detect.tables import summary
@@ -115,64 +113,6 @@ def trained(shop):
     shop / "run",
     detect.run(experiments.build, config, shop / "run"),
   )
-
-
-def by_session(rows):
-  found = defaultdict(list)
-  for name, *event in rows:
-    found[name].append(tuple(event))
-  return dict(found)
-
-
-def events_of(corpus):
-  """The events of each session of a corpus: symbol, line, time, file."""
-  rows = []
-  for j, name in enumerate(corpus.names):
-    for n in range(*corpus.bounds[j : j + 2].tolist()):
-      time = corpus.timestamps[n] if corpus.timestamps else ""
-      file = corpus.files[n] if corpus.files else ""
-      symbol = corpus.symbols[int(corpus.ids[n])]
-      rows.append((name, symbol, int(corpus.lines[n]), time, file))
-  return by_session(rows)
-
-
-def events_by_spark(events):
-  """The same of what Spark has read."""
-  names = ["session", "symbol", "line", "timestamp", "file"]
-  rows = events.frame.toPandas().sort_values(["rank", "file", "place"])
-  events.rows.unpersist()
-  return by_session(rows[names].itertuples(index=False))
-
-
-@pytest.mark.parametrize(
-  "fields",
-  [
-    {"log_format": "time", "log_session": SESSION},
-    {"log_format": "time", "log_session": "gap=60"},
-    {"log_format": "auto"},
-  ],
-  ids=lambda fields: "-".join(fields),
-)
-def test_events_are_those_of_one_machine(session, shop, fields, capsys):
-  settings = {f"data.{name}": value for name, value in fields.items()}
-  data = tiny(shop, {"data.unit": "log", "data.path": "", **settings}).data
-  # No part of it begins with a line that has no time.
-  is_gap = fields.get("log_session") == "gap=60"
-  path = str(shop / "logs/app.log.2" if is_gap else shop / "logs")
-  corpus = corpora.read_files("data.path", path, data)
-  said = capsys.readouterr().err
-  with spark_session.whole_files(session):
-    found = read.read_events(session, data, path)
-  assert sorted(capsys.readouterr().err.splitlines()) == sorted(
-    line for line in said.splitlines() if ": fits " not in line
-  )
-  assert events_by_spark(found) == events_of(corpus)
-  cuts, span = corpus.cuts, found.span
-  assert span.clock == (cuts.clock if cuts else "")
-  if cuts and span.clock == "seconds" and "log_session" in fields:
-    assert span.end - span.begin == pytest.approx(
-      np.max(cuts.before_D + cuts.after_D), abs=3600
-    )
 
 
 def compare(workdir, output):
@@ -323,12 +263,3 @@ def test_verdicts_of_a_stream_of_events(session, tables, tmp_path):
   writer.trigger(availableNow=True).start().awaitTermination()
   rows = [row.asDict() for row in session.table("found").collect()]
   assert equal_verdicts(rows, one) > 100
-
-
-def test_without_java_one_line_says_so(monkeypatch):
-  monkeypatch.setattr(SparkSession, "getActiveSession", lambda: None)
-  monkeypatch.setenv("PATH", "")
-  monkeypatch.delenv("JAVA_HOME", raising=False)
-  needed = pytest.raises(UserError, match="Java 17 or newer")
-  with needed, spark_session.open_session():
-    pass
