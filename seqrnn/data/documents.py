@@ -48,6 +48,9 @@ class Corpus(NamedTuple):
     timestamps: the time of each of `ids`, as it was written; None: none.
     cuts: of a log, which documents its begin or its end cuts; None: none.
     files: the name of the file of each of `ids`; None: there is one, or none.
+    seconds: float64, the time of each of `ids`, NaN: unknown; None: no time is.
+    values: float32 [ids, PLACES], the first numbers in the line of each of
+      `ids`, then NaN; None: there is no number.
     origin: the version of the package that the data come from; else empty.
   """
 
@@ -63,6 +66,8 @@ class Corpus(NamedTuple):
   timestamps: Texts | None = None
   cuts: Cuts | None = None
   files: Texts | None = None
+  seconds: np.ndarray | None = None
+  values: np.ndarray | None = None
   origin: str = ""
 
   def text(self, start: int, stop: int) -> str | list[str]:

@@ -15,8 +15,6 @@ from typing import NamedTuple
 import numpy as np
 
 from seqrnn.data.logs import formats
-from seqrnn.data.logs.entries import LogEvent
-from seqrnn.data.read.columns import Column, taken
 from seqrnn.errors import counted
 
 _CHUNK = 2**18  # Events that are handled together.
@@ -98,7 +96,7 @@ _report_once = functools.lru_cache(maxsize=2**8)(formats.report)
 
 @dataclasses.dataclass
 class Clock:
-  """Collects the times of a log's events, from which `Cuts` are learned.
+  """The begin and the end of a log, from which `Cuts` are learned.
 
   Attributes:
     log: its name.
@@ -114,23 +112,16 @@ class Clock:
 
   def __post_init__(self):
     self._begin, self._end, self._last = math.inf, -math.inf, 0
-    self._seconds = Column("<f8")
-    self._read: tuple[tuple[str, ...], float] = (), math.nan  # The last time.
 
-  def add(self, event: LogEvent):
-    """Adds an event, once for each of its sessions."""
-    self._last = event.line
-    if event.times != self._read[0]:
-      now = formats.seconds(event.times) if self.times else None
-      self._read = event.times, math.nan if now is None else now
-      if now is not None:
-        self._begin, self._end = min(self._begin, now), max(self._end, now)
-    for _ in event.sessions:
-      self._seconds.append(self._read[1])
+  def read(self, line: int, time: float):
+    """Reads the line and the time of an event; NaN: it has no time."""
+    self._last = line
+    if self.times and time == time:
+      self._begin, self._end = min(self._begin, time), max(self._end, time)
 
   def cuts(
     self,
-    order: np.ndarray | slice,
+    times: np.ndarray,
     lines: np.ndarray,
     ids: np.ndarray,
     bounds: np.ndarray,
@@ -139,16 +130,14 @@ class Clock:
     """What decides in the log; None: it has no clock.
 
     Args:
-      order: of the added events, session by session.
-      lines: of the events in this order.
-      ids: of the events in this order.
+      times: of the events, session by session, NaN: unknown.
+      lines: of the events.
+      ids: of the events.
       bounds: of the sessions.
       symbols: the number of distinct events.
     """
-    times = self._seconds.numbers()
     if self._end >= self._begin:
       begin, end, clock = self._begin, self._end, "seconds"
-      times = taken(times, order)
     elif self.lines:
       begin, end, clock, times = 1, self._last, "lines", lines
     else:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from seqrnn.data.logs import formats
 from seqrnn.data.logs.formats import Entry, Form
 from seqrnn.data.logs.secrets import SECRETS, excerpt
-from seqrnn.data.logs.templates import mask, without_names
+from seqrnn.data.logs.templates import NO_VALUES, mask, numbers, without_names
 from seqrnn.data.read import reading
 from seqrnn.data.read.reading import Source
 from seqrnn.errors import UserError
@@ -37,6 +37,7 @@ class LogEvent(NamedTuple):
     label: as written; empty: none.
     times: what may be the whole time, the most likely first, as written.
     file: its name.
+    values: as `numbers` of its content.
   """
 
   sessions: list[str]
@@ -45,6 +46,7 @@ class LogEvent(NamedTuple):
   label: str
   times: tuple[str, ...]
   file: str
+  values: tuple[float, ...] = NO_VALUES
 
   @property
   def timestamp(self) -> str:
@@ -235,8 +237,10 @@ class LogReader:
       self._count(_ALONE, number, entry.text)
     if self._log:
       sessions = [f"{self._log}:{name}" for name in sessions]
-    symbol, times = mask(content), entry.times
-    return LogEvent(sessions, symbol, number, entry.label, times, self.source)
+    return LogEvent(
+      *(sessions, mask(content), number, entry.label, entry.times),
+      *(self.source, numbers(content)),
+    )
 
   def _named(self, entry: Entry) -> tuple[list[str], str]:
     """The sessions that an entry names, and its content with masked names."""

@@ -5,6 +5,7 @@ sessions are between them; sessions are in the order of their first events. An
 event keeps its line, its time and its label.
 """
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -14,10 +15,11 @@ import numpy as np
 from seqrnn.config.read import Config
 from seqrnn.config.rules import keys_of_json, session_cut
 from seqrnn.data.documents import Corpus
-from seqrnn.data.logs import entries, rotation
+from seqrnn.data.logs import entries, formats, rotation
 from seqrnn.data.logs.cuts import Clock
 from seqrnn.data.logs.entries import LogEvent, LogReader
 from seqrnn.data.logs.formats import Form
+from seqrnn.data.logs.templates import PLACES
 from seqrnn.data.read.columns import (
   Changes,
   Column,
@@ -30,6 +32,8 @@ from seqrnn.data.read.reading import Source, rows
 from seqrnn.data.sources import cache
 from seqrnn.data.sources.cache import Reading
 from seqrnn.errors import UserError
+
+_LINE = np.dtype(",".join(["<f4"] * PLACES))  # The numbers in a line.
 
 
 def form(data: Config) -> Form:
@@ -190,15 +194,22 @@ def _corpus(
   """
   session, symbol, label, file = Tokens(), Tokens(), Tokens(), Tokens()
   time, line = Changes(), Column("<u8")
+  second, value = Column("<f8"), Column(_LINE)
+  last, now = (), math.nan
   for event in events:
+    if event.times != last:
+      last, known = event.times, formats.seconds(event.times)
+      now = math.nan if known is None else known
     if clock:
-      clock.add(event)
+      clock.read(event.line, now)
     for name in event.sessions:
       session.append(name)
       symbol.append(event.symbol)
       time.append(event.timestamp)
       label.append(event.label)
       line.append(event.line)
+      second.append(now)
+      value.append(event.values)
       if several:
         file.append(event.file)
   session, symbol, label = session.texts(), symbol.texts(), label.texts()
@@ -206,6 +217,9 @@ def _corpus(
   order, bounds = grouped(session.ids, len(session.symbols))
   ids = taken(symbol.ids, order)
   lines = taken(line.numbers().view(np.int64), order)
+  seconds = taken(second.numbers(), order)
+  values = taken(value.numbers(), order)
+  values = values.view(np.float32).reshape(-1, PLACES)
   corpus = Corpus(
     unit,
     symbol.symbols,
@@ -214,8 +228,10 @@ def _corpus(
     session.symbols,
     lines=lines,
     timestamps=time and Texts(time.symbols, taken(time.ids, order)),
-    cuts=clock and clock.cuts(order, lines, ids, bounds, len(symbol.symbols)),
+    cuts=clock and clock.cuts(seconds, lines, ids, bounds, len(symbol.symbols)),
     files=Texts(file.symbols, taken(file.ids, order)) if several else None,
+    seconds=None if np.isnan(seconds).all() else seconds,
+    values=None if np.isnan(values[:, 0]).all() else values,
   )
   if label.symbols == [""]:
     return corpus

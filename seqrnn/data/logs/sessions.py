@@ -30,7 +30,8 @@ _ANOMALOUS = {1.0} | {
 }
 # Fields with a value for each session, not for each event.
 _OF_SESSIONS = ("kinds", "begins", "ends")
-_OF_EVENTS = ("lines", "timestamps", "files")  # Columns of a corpus.
+# Columns of a corpus.
+_OF_EVENTS = ("lines", "timestamps", "files", "seconds", "values")
 # Equal sessions have equal keys: the ids, and whether begin and end are there.
 Key = tuple[bytes, bool, bool]
 _NO_SYMBOL = ""  # In no vocabulary, so that its id is UNKNOWN.
@@ -53,6 +54,7 @@ class Sessions(NamedTuple):
     ends: bool [sessions], False where the end of its log cuts a session; None:
       there is no log that can cut sessions.
     files: the name of the file of each event; None: there is one, or none.
+    seconds, values: of the events, as those of a Corpus.
   """
 
   ids: np.ndarray
@@ -66,6 +68,8 @@ class Sessions(NamedTuple):
   begins: np.ndarray | None = None
   ends: np.ndarray | None = None
   files: Texts | None = None
+  seconds: np.ndarray | None = None
+  values: np.ndarray | None = None
 
   def take(self, index: np.ndarray) -> "Sessions":
     """Some of the sessions, in the order of `index`."""

@@ -6,6 +6,7 @@ line. A blank of a template is a single word.
 """
 
 import functools
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
@@ -102,6 +103,48 @@ def without_names(
       parts += [line[end:start], SESSION]
       end = stop
   return "".join([*parts, line[end:last]])
+
+
+PLACES = 4  # Numbers of a line, at most.
+NO_VALUES = (math.nan,) * PLACES
+# A number without its sign, alone or between signs, as in `took=41.2s`: no part
+# of a name, an address or a date. With more digits it is an identifier.
+_NUMBER = re.compile(
+  r"(\d(?<![\w./\\].)(?<!\d[:,].)(?<!\w[-+].)"
+  r"(?:\d{0,2}(?:,\d{3})+|\d{0,11})(?:\.\d+)?(?:[eE][+-]?\d+)?)"
+  r"([a-zA-Z\u00b5%]{0,7})(?![\w:@~$+/\\*-]|[.,]\d)"
+)
+# Units in one: seconds, and bytes or what else has a prefix.
+_UNITS = {
+  **{"ns": 1e-9, "us": 1e-6, "\u00b5s": 1e-6, "ms": 1e-3, "s": 1.0},
+  **{"m": 60.0, "min": 60.0, "h": 3600.0, "hours": 3600.0, "days": 86400.0},
+  **{"k": 1e3, "kB": 1e3, "KB": 1e3, "K": 1e3, "M": 1e6, "MB": 1e6},
+  **{"G": 1e9, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30},
+}
+_SPACED = re.compile(rf"(\d) ({'|'.join(_UNITS)})(?!\w)")
+
+
+@functools.lru_cache(_WORDS)
+def _numbers(word: str) -> tuple[float, ...]:
+  """The numbers in a word."""
+  return tuple(
+    float(number.replace(",", "")) * _UNITS.get(unit, 1.0)
+    for number, unit in _NUMBER.findall(word[:_LONG])
+  )
+
+
+def numbers(line: str) -> tuple[float, ...]:
+  """The first `PLACES` numbers in a line, filled up with NaN.
+
+  Those of different units are in one of them: `900 ms` is 0.9.
+  """
+  words, values = line.split(), NO_VALUES[:0]
+  if not _UNITS.keys().isdisjoint(words):
+    words = _SPACED.sub(r"\1\2", line).split()
+  for some in map(_numbers, words):
+    if some:
+      values += some
+  return (values + NO_VALUES)[:PLACES]
 
 
 _FEW = 6  # Distinct words at a place that could be a blank.

@@ -11,7 +11,6 @@ import numpy as np
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.logs import cuts, sessions
 from seqrnn.data.logs.cuts import Clock
-from seqrnn.data.logs.entries import LogEvent
 from tests.data.logs.test_logs import settings
 
 BY_SESSION = {"log_session": "(s[0-9]+)", "log_header": "<Time> <Content>"}
@@ -110,10 +109,11 @@ def test_times_of_a_log_decide(monkeypatch):
       now += rng.randrange(SCALES[symbol])
   clock = Clock("a.log")
   for time, _ in sum(drawn, []):
-    clock.add(LogEvent(["s"], "", 1, "", (str(time),), ""))
+    clock.read(1, time)
   bounds = np.cumsum([0, *map(len, drawn)])
   ids = np.array([symbol for _, symbol in sum(drawn, [])])
-  learned = clock.cuts(slice(None), ids, ids, bounds, len(SCALES))
+  times = np.array([float(time) for time, _ in sum(drawn, [])])
+  learned = clock.cuts(times, ids, ids, bounds, len(SCALES))
   pairs = [list(itertools.pairwise(session)) for session in drawn]
   longest = sorted(max(b[0] - a[0] for a, b in some) for some in pairs if some)
   idle = longest[math.ceil(0.99 * (len(longest) - 1))]

@@ -2,17 +2,19 @@
 
 import itertools
 import lzma
+import math
 import random
 from datetime import UTC, datetime
 
 import hypothesis
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from seqrnn.config import read as config_lib
 from seqrnn.data import vocabulary
-from seqrnn.data.logs import sessions, tail, templates
+from seqrnn.data.logs import formats, sessions, tail, templates
 from seqrnn.data.logs.templates import BLANK, VALUE, matcher, mine
 from seqrnn.data.read import reading
 from seqrnn.data.sources import corpora
@@ -61,18 +63,33 @@ def test_lines_are_of_the_sessions_that_they_name(tmp_path):
       continue
     ids = rng.sample(range(40), rng.choice((0, 1, 1, 1, 2)))
     verb = rng.choice(("opened", "closed"))
-    times[number] = f"0811{rng.randint(10, 30)} 203{rng.randint(100, 999)}"
+    times[number] = f"0811{rng.randint(10, 30)} 2036{rng.randint(10, 59)}"
     named = ", ".join(f"req_{i}" for i in ids)
-    texts.append(f"{times[number]}  {number} net.Node: {verb} {named}")
+    took = f"took={number}ms" if number % 9 else ""
+    texts.append(f"{times[number]}  {number} net.Node: {verb} {named} {took}")
     for i in ids:
       events, lines = expected.setdefault(f"req_{i}", ([], []))
-      events.append(f"{verb} <session>")
+      events.append(f"{verb} <session>" + " took=<value>" * bool(took))
       lines.append(number)
   fields = {"log_header": HEADER, "log_session": r"(req_\d+)"}
   config = settings(tmp_path, "\n".join(texts), **fields)
   assert read(config) == [(key, *both) for key, both in expected.items()]
   corpus = corpora.read_corpus(config.data)
-  assert list(corpus.timestamps) == [times[n] for n in corpus.lines.tolist()]
+  lines = corpus.lines.tolist()
+  assert list(corpus.timestamps) == [times[n] for n in lines]
+  seconds = [formats.seconds((times[n],)) for n in lines]
+  assert corpus.seconds.tolist() == seconds
+  took = [[n / 1000 if n % 9 else math.nan] for n in lines]
+  np.testing.assert_array_equal(corpus.values[:, :1], np.float32(took))
+  assert np.isnan(corpus.values[:, 1:]).all()
+
+
+def test_the_numbers_of_a_line_are_in_one_unit():
+  line = "took 900 ms, 1.5 s and 3,000 KiB: n=7, 9 of 10.0.0.1:80"
+  assert templates.numbers(line) == (0.9, 1.5, 3000 * 1024.0, 7.0)
+  for text in ("2026-03-02 10:20:30.5", "blk_-17 part-0003 v1.2.3", "0x1f a/5"):
+    assert np.isnan(templates.numbers(text)).all(), text
+  assert templates.numbers('{"ms":1e3,"n":[50%]}')[:2] == (1000.0, 50.0)
 
 
 def test_a_session_is_of_one_file(tmp_path):
