@@ -112,7 +112,7 @@ NO_VALUES = (math.nan,) * PLACES
 _NUMBER = re.compile(
   r"(\d(?<![\w./\\].)(?<!\d[:,].)(?<!\w[-+].)"
   r"(?:\d{0,2}(?:,\d{3})+|\d{0,11})(?:\.\d+)?(?:[eE][+-]?\d+)?)"
-  r"([a-zA-Z\u00b5%]{0,7})(?![\w:@~$+/\\*-]|[.,]\d)"
+  r"([a-zA-Z\u00b5%]{0,7})(?![\w@~$+/\\*-]|[.,:]\d)"
 )
 # Units in one: seconds, and bytes or what else has a prefix.
 _UNITS = {
