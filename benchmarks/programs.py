@@ -24,7 +24,7 @@ from seqrnn.experiment import Experiment
 from seqrnn.experiment import shapes as parameter_shapes
 from seqrnn.runtime import sharding
 from seqrnn.sampling.sampler import drawer
-from seqrnn.scoring.scoring import ROWS, batch_scorer
+from seqrnn.scoring.scoring import ROWS
 from seqrnn.training.step import programs
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -120,7 +120,8 @@ def scoring(
   carry = jax.eval_shape(lambda: experiment.carry(count))
   params = shapes(parameter_shapes(experiment), sharding.replicated(mesh))
   args = params, shapes(carry, sharding.by_rows(mesh)), _placed(batch, mesh)
-  function = batch_scorer(experiment.score, mesh)
+  by_rows = sharding.by_rows(mesh)
+  function = sharding.jit(experiment.score, mesh, out_shardings=by_rows)
   return Program(function, args, batch["inputs"].shape[1])
 
 

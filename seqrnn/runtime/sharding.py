@@ -73,6 +73,9 @@ def jit(
   return jax.jit(traced, **options)
 
 
+cached_jit = lru_cache(CACHED_FUNCTIONS)(jit)
+
+
 def each_device(function: Callable[..., Any], mesh: Mesh) -> Any:
   """Returns the function params, *arrays -> arrays of each device's own rows.
 

@@ -8,7 +8,6 @@ one symbol after another from those on both sides (Gibbs sampling).
 import itertools
 import re
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +20,7 @@ from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Carry, Experiment, Filler, Params
 from seqrnn.runtime import sharding
-from seqrnn.runtime.compiled import CACHED_FUNCTIONS, padded_length
+from seqrnn.runtime.compiled import padded_length
 from seqrnn.sampling.decoding import Draw, Processor
 from seqrnn.sampling.sampler import drawer, prime_carry, replayer
 from seqrnn.sampling.texts import read_sequence
@@ -250,9 +249,6 @@ _CHOICE = Draw(jax.random.gumbel, _draw_allowed)
 _IN_GAPS = Processor(_allowed, lambda *args: args[1])
 
 
-_starter = lru_cache(CACHED_FUNCTIONS)(sharding.jit)
-
-
 class Reader:
   """How a model reads rows: a language model those that follow a text.
 
@@ -293,7 +289,7 @@ class Reader:
       padding = [(0, B - len(ids_NT[some])), (0, W - T)]
       fixed_BW, ids_BW = (np.pad(x[some], padding) for x in (fixed_NT, ids_NT))
       if isinstance(self._model, Filler):
-        carry = _starter(self._model.start)(self._params, ids_BW)
+        carry = sharding.cached_jit(self._model.start)(self._params, ids_BW)
         before = carry, np.full(B, PAD, np.int32)
       else:
         before = jax.tree.map(

@@ -65,9 +65,8 @@ def prime_carry(
   decoder: Decoder, params: Params, prime_BP: np.ndarray
 ) -> Carry:
   """The carry before the last symbol of a prime, padded at the start."""
-  P, size = prime_BP.shape[1], _PRIME
-  while size < P:  # Each length compiles a program, so there are few.
-    size *= 4
+  P = prime_BP.shape[1]
+  size = max(_PRIME, padded_length(P))  # Few, as each compiles a program.
   padding = [(0, 0), (0, size - P), (0, 0)][: prime_BP.ndim]
   padded_BP = np.pad(prime_BP.astype(np.int32), padding)
   return prime_reader(decoder)(params, padded_BP, P - 1)

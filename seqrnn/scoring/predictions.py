@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Callable, Iterator
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import groupby
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from rich.markup import escape
 
 from seqrnn.data.documents import Document
@@ -115,20 +114,15 @@ def best_of_each(predict: Callable[..., Any]) -> Callable[..., Any]:
   return decide
 
 
-_jitted = lru_cache(CACHED_FUNCTIONS)(sharding.jit)
-
-
 @lru_cache(CACHED_FUNCTIONS)
-def ranker(
-  decide: Callable[..., Any], k: int, mesh: Mesh | None = None
-) -> Callable[..., Any]:
+def ranker(decide: Callable[..., Any], k: int) -> Callable[..., Any]:
   """A jitted function params, carry, batch -> carry, (ids, p, surprisal).
 
   These are the best id of `decide`, the most likely others and their
   probabilities [B, N, K], and the surprisal of the targets [B, N].
   """
 
-  @partial(sharding.jit, mesh=mesh)
+  @sharding.jit
   def rank(params, carry, batch):
     carry, (logits_BNV, best_BN) = decide(params, carry, batch)
     logs_BNV = jax.nn.log_softmax(logits_BNV)
@@ -177,7 +171,7 @@ def _rows(
   """
   names, predict = experiment.names, experiment.predict
   assert predict is not None, "checked by the caller"
-  answer: Any = _jitted(predict)
+  answer: Any = sharding.cached_jit(predict)
   kinds = ["numbers"]
   if names is not None:
     if experiment.labels is not None:  # Reserved ids are not labels.

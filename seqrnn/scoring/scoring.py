@@ -5,7 +5,6 @@ Equal documents are scored once.
 
 from collections import deque
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -15,10 +14,10 @@ from jax.sharding import Mesh
 
 from seqrnn.data.documents import Document
 from seqrnn.data.vocabulary import UNKNOWN
-from seqrnn.experiment import Batch, Carry, Experiment, Params
+from seqrnn.experiment import Batch, Experiment, Params
 from seqrnn.models import losses
 from seqrnn.runtime import sharding
-from seqrnn.runtime.compiled import CACHED_FUNCTIONS, padded_length
+from seqrnn.runtime.compiled import padded_length
 
 # Rows that a device scores at once. The arrays of so few rows fit in a core's
 # cache; several pending batches keep all cores busy.
@@ -108,14 +107,6 @@ def pad_time(batch: Batch) -> Batch:
   return {name: one(x) for name, x in batch.items()}
 
 
-@lru_cache(CACHED_FUNCTIONS)
-def batch_scorer(
-  score: Callable[..., tuple[Carry, Any]], mesh: Mesh
-) -> Callable[..., tuple[Carry, Any]]:
-  """`score` of `scorer`, jitted: params, carry, batch -> carry, a tree."""
-  return sharding.jit(score, mesh, out_shardings=sharding.by_rows(mesh))
-
-
 def scorer(
   experiment: Experiment,
   mesh: Mesh,
@@ -133,7 +124,8 @@ def scorer(
   """
   score = score or experiment.score
   assert score is not None, "the task has no score"
-  score_batch = batch_scorer(score, mesh)
+  by_rows = sharding.by_rows(mesh)
+  score_batch = sharding.cached_jit(score, mesh, out_shardings=by_rows)
 
   def run(params: Params, split: str | list[Document]) -> Scores:
     batches = experiment.batches(split, 0, batch_size=rows * mesh.size)

@@ -210,14 +210,12 @@ def texts(reading: Reading, pooling: str) -> Block:
     for reverse, y_BTH in states.items():
       y_NH, size = y_BTH[row, t], y_BTH.shape[2]
       vectors = pooled.setdefault(reverse, np.full((documents, size), start))
-      if pooling == "mean":
-        np.add.at(vectors, document, y_NH)
-      elif pooling == "max":
-        np.maximum.at(vectors, document, y_NH)
-      elif reverse:  # Of equal indices, the last one counts.
-        vectors[document[first]] = y_NH[first]
+      if pooling == "last":  # Of equal indices, the last one counts.
+        rows = first if reverse else slice(None)
+        vectors[document[rows]] = y_NH[rows]
       else:
-        vectors[document] = y_NH
+        pool = np.add if pooling == "mean" else np.maximum
+        pool.at(vectors, document, y_NH)
     np.add.at(counts, document, 1)
   vectors = np.concatenate([*pooled.values()], axis=1)
   vectors[counts == 0] = 0

@@ -12,7 +12,7 @@ from seqrnn.logs.follow import stepping
 from seqrnn.models import arrays
 from seqrnn.runtime import sharding
 from seqrnn.sampling import sampler
-from seqrnn.scoring import evaluation, scoring
+from seqrnn.scoring import evaluation
 
 B, V = 3, 9
 ABSENT = AbstractMesh(
@@ -69,10 +69,6 @@ MAKERS = {
   "evaluation": lambda model, _: (
     evaluation.adder(totals_of(model), ABSENT)[1],
     ((), jnp.zeros((3, V)), BATCH),
-  ),
-  "scoring": lambda model, _: (
-    scoring.batch_scorer(model, ABSENT),
-    ((), BATCH),
   ),
   "drawer": lambda _, decoder: (
     sampler.drawer(decoder, mesh=ABSENT),

@@ -3,7 +3,6 @@
 A file that is not of its form is refused with the file's name and the line.
 """
 
-import hashlib
 import itertools
 import json
 import re
@@ -21,9 +20,8 @@ from seqrnn.data.read.reading import Source
 from seqrnn.errors import MachineError, UserError, counted
 
 Known = Collection[str] | None  # As `read_form` has it.
-# The line, 0 for a whole file; the label, empty for none; and the text, which
-# may be in parts.
-Row = tuple[int, str, str | Iterable[str]]
+# The line, 0 for a whole file; the label, empty for none; and the text.
+Row = tuple[int, str, str]
 # A sentence: the number of its first line, and its words with their tags.
 Sentence = tuple[int, list[tuple[str, str]]]
 
@@ -89,26 +87,21 @@ def with_labels(
   for source, rows in files:
     encoder.begin_file(source.name)
     for line, label, text in rows:
-      group, is_empty = hashlib.sha256(), True
-      for part in (text,) if isinstance(text, str) else text:
-        is_empty = is_empty and not part.strip()
-        try:
-          content = part.encode()
-        except UnicodeEncodeError as error:  # JSON can hold it.
-          raise UserError(
-            f"{source.place}:{line}: character {error.start} is half of a"
-            " surrogate pair"
-          ) from None
-        group.update(content)
-        encoder.add(content.decode("latin-1") if unit == "byte" else part)
-      if is_empty or not (optional or label.strip()):
-        place = f"{source.place}:{line}" if line else source.place
+      place = f"{source.place}:{line}" if line else source.place
+      try:
+        content = text.encode()
+      except UnicodeEncodeError as error:  # JSON can hold it.
         raise UserError(
-          f"{place}: its {'text' if is_empty else 'label'} is empty"
-        )
+          f"{place}: character {error.start} is half of a surrogate pair"
+        ) from None
+      if not text.strip():
+        raise UserError(f"{place}: its text is empty")
+      if not (optional or label.strip()):
+        raise UserError(f"{place}: its label is empty")
+      encoder.add(content.decode("latin-1") if unit == "byte" else text)
       encoder.end(line)
       labels.append(label)
-      groups.append(int.from_bytes(group.digest()[:8]))
+      groups.append(digest(content))
   texts = labels.texts()
   return encoder.corpus()._replace(
     groups=groups.numbers(), labels=None if texts.symbols == [""] else texts
@@ -186,7 +179,7 @@ def _folders(source: Source, data: Config, known: Known) -> Iterator[Row]:
       f"{source.place}: lies in no folder, which data.format=folders takes as"
       " its label"
     )
-  yield 0, label, reading.text(source, data.errors)
+  yield 0, label, "".join(reading.text(source, data.errors))
 
 
 def _files(source: Source, data: Config, known: Known) -> Iterator[Row]:

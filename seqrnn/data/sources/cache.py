@@ -51,7 +51,11 @@ def open_corpus(
   """
   key = _key(sources, settings)
   if key not in _opened:
-    large = sum(map(_size, sources)) >= LARGE
+    sizes = (
+      size * (_UNPACKED if path.endswith(tuple(PACKED)) else 1)
+      for _, path, size, _ in map(_stamp, sources)
+    )
+    large = sum(sizes) >= LARGE
     corpus, lines = _on_disk(sources, settings, read) if large else read()
     for line in lines:
       report(line)
@@ -77,12 +81,6 @@ def _stamp(source: Source) -> tuple[str, str, int, int]:
   return source.name, str(path), size, time
 
 
-def _size(source: Source) -> int:
-  """Bytes of a source, estimated if packed; 0 for a file that is missing."""
-  _, path, size, _ = _stamp(source)
-  return size * (_UNPACKED if path.endswith(tuple(PACKED)) else 1)
-
-
 @functools.cache
 def _code() -> str:
   """The SHA-256 of the code that reads, so that no version is set by hand."""
@@ -104,7 +102,8 @@ def _on_disk(
   folder = parent / hashlib.sha256((_code() + key).encode()).hexdigest()
   try:
     parent.mkdir(parents=True, exist_ok=True)
-    lock = files.lock(folder.with_suffix(".lock"), wait=True, on_wait=_wait)
+    wait = lambda: report("waiting for a process that reads the same corpus")
+    lock = files.lock(folder.with_suffix(".lock"), wait=True, on_wait=wait)
     assert lock is not None, "`wait` returns with the lock"
     # That others wait only saves time: a folder is renamed when it is complete.
     with lock:
@@ -121,10 +120,6 @@ def _on_disk(
       " variable XDG_CACHE_HOME names another folder, and TMPDIR one for"
       " temporary files"
     ) from None
-
-
-def _wait():
-  report("waiting for a process that reads the same corpus")
 
 
 def _save(folder: Path, reading: Reading):
