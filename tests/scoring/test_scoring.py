@@ -134,10 +134,3 @@ def test_equal_sessions_with_weights_are_the_full_list(make):
   assert a.items() <= b.items()
   assert b["distinct_documents"] < a["documents"]
   assert b["distinct_symbols"] < a["symbols"]
-
-
-def test_scores_are_in_order_though_equal_lengths_are_scored_together(make):
-  run, documents = make("language model")
-  text = "\n".join(" ".join(one.symbols) for one in documents[-9:])
-  predicted = [p.surprisal for p in run.predict(text)]
-  np.testing.assert_allclose(run.score(text), np.concatenate(predicted), 1e-5)

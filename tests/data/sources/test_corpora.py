@@ -81,14 +81,6 @@ def test_a_glob_names_files_from_its_first_wildcard_on(folder, monkeypatch):
   assert [d.name for d in read(fields(path="?.txt"))] == ["a.txt", "b.txt"]
 
 
-def test_each_split_has_its_own_path(folder):
-  data = fields(train_path=str(folder / "a"), test_path=str(folder / "b.txt"))
-  assert symbols(read(data, "train")) == ["sea", "zed"]
-  assert symbols(read(data, "test")) == ["bee"]
-  with pytest.raises(UserError, match=r"^data\.validation_path=None: data\."):
-    read(data, "validation")
-
-
 MISTAKES = [
   ({"path": "none.txt"}, "data.path='none.txt': no such file"),
   ({"path": "a\0b"}, r"data.path='a\x00b': no such file"),
