@@ -4,7 +4,7 @@ All modules are in logs/detect/:
 1. calibration.py trains the folds, and has the normal sessions scored that each
    model has not seen (detector.py: the network's surprisals; scores.py: the
    scores of a session, also those of the baselines).
-2. selection.py leaves out sessions that may be anomalous, and chooses scores.
+2. selection.py leaves out sessions that may be anomalous.
 3. inputs.py reads the sessions to examine.
 4. findings.py has them scored, and `decide` compares them with the normal ones:
    conformal.py makes p-values, `detect.rule` flags.
@@ -123,8 +123,12 @@ def _run(
     path = new / deployed.DEPLOYED
     deployed.write_deployed(path, detector, normal, read("train"))
   tables.print_findings(console, findings, grouped)
-  combined = normal.choice.combination.names
-  tables.print_metrics(console, metrics, combined, settings.rate)
+  for line in (
+    *tables.unknown_events(findings),
+    *tables.nothing_flagged(findings, normal, settings.rate),
+  ):
+    console.print(line)
+  tables.print_metrics(console, metrics, normal.names, settings.rate)
   print(f"{folder}: {tables.summary(findings)}")
   return findings
 

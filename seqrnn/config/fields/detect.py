@@ -29,8 +29,8 @@ FIELDS = group(
     " them all, as DeepLog's programs do.",
   ),
   scores=rules.TEXT(
-    "Scores to combine: max, mean, top_mean, misses, unknown, or a baseline."
-    " Empty: max, mean and count_vector, or those that rank injected ones best."
+    "Scores to combine: max, mean, top_mean, misses, or a baseline. Empty:"
+    " unknown, max, mean and markov_5."
   ),
   folds=rules.FOLDS(
     "Models trained and calibrated on folds of the training sessions; they are"

@@ -8,9 +8,6 @@ from seqrnn.data.logs.sessions import Sessions
 
 # The least, and one more than the most.
 _RUN = (2, 9)  # Events of a foreign run.
-_SHUFFLED = (3, 21)  # Events that are shuffled.
-_REPEATED = (1, 7)  # Events that are repeated.
-_COPIES = (2, 6)
 
 # rng, the events of a session, those of any session -> the events changed, the
 # place of the first anomalous one and the one after the last; None: the session
@@ -57,39 +54,6 @@ def _truncate(rng, ids, _):
   return ids[:size], size - 1, size
 
 
-def _replace(rng, ids, other):
-  """Replaces a fifth to four fifths of the events by events of the other."""
-  size = min(int(len(ids) * rng.uniform(0.2, 0.8)), len(other))
-  if size < 2:
-    return None
-  start = rng.integers(len(other) - size + 1)
-  position = rng.integers(len(ids) - size + 1)
-  ids = ids.copy()
-  ids[position : position + size] = other[start : start + size]
-  return ids, position, position + size
-
-
-def _shuffle(rng, ids, _):
-  """Shuffles a run of different events."""
-  size = int(rng.integers(*_SHUFFLED))
-  position = rng.integers(max(len(ids) - size, 0) + 1)
-  run = ids[position : position + size]
-  mixed = rng.permutation(run)
-  if np.array_equal(run, mixed):
-    return None
-  ids = ids.copy()
-  ids[position : position + size] = mixed
-  return ids, position, position + len(run)
-
-
-def _repeat(rng, ids, _):
-  """Repeats a short run of events several times."""
-  size = min(int(rng.integers(*_REPEATED)), len(ids))
-  position = rng.integers(len(ids) - size + 1)
-  copies = np.tile(ids[position : position + size], rng.integers(*_COPIES))
-  return np.insert(ids, position, copies), position, position + len(copies)
-
-
 def _put(rng, ids, run):
   position = rng.integers(len(ids) + 1)
   return np.insert(ids, position, run), position, position + len(run)
@@ -102,12 +66,6 @@ KINDS: dict[str, Change] = {
   "foreign": _foreign,
   "truncate": _truncate,
 }
-# Further kinds, which are injected to choose among scores.
-FURTHER: dict[str, Change] = {
-  "replace": _replace,
-  "shuffle": _shuffle,
-  "repeat": _repeat,
-}
 
 
 def inject(rng: np.random.Generator, sessions: Sessions, kind: str) -> Sessions:
@@ -116,7 +74,7 @@ def inject(rng: np.random.Generator, sessions: Sessions, kind: str) -> Sessions:
   `event_kinds` mark the anomalous events. The result has no lines and no
   timestamps. A truncated session ends where it is truncated.
   """
-  change = (KINDS | FURTHER)[kind]
+  change = KINDS[kind]
   parts = np.split(sessions.ids, sessions.bounds[1:-1])
   long_enough, changed, marks = [], [sessions.ids[:0]], [np.zeros(0, bool)]
   for j, ids in enumerate(parts):

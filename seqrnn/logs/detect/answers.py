@@ -43,10 +43,9 @@ def _row_scores(
     name: of the score, or COMBINED.
   """
   model, scores = arrays["model"], normal.scores
-  calibrates = normal.calibrates[: len(model)]
+  calibrates = normal.selection.calibrates[: len(model)]
   if name == COMBINED:
-    combination = normal.choice.combination
-    values = combined_rows(scores, combination, arrays, calibrates)
+    values = combined_rows(scores, normal.names, arrays, calibrates)
   else:
     values = arrays[f"score {name}"]
   neg_log_p = scores[name].rows_neg_log_p(values, model, calibrates)

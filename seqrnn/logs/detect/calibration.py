@@ -27,7 +27,7 @@ from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 from seqrnn.logs.detect import inputs
-from seqrnn.logs.detect.conformal import CrossCalibration, combine
+from seqrnn.logs.detect.conformal import CrossCalibration
 from seqrnn.logs.detect.detector import (
   VOCABULARY,
   Detector,
@@ -38,29 +38,20 @@ from seqrnn.logs.detect.detector import (
 from seqrnn.logs.detect.scores import (
   BASELINES,
   COMBINED,
-  Combination,
   combined_names,
   round_scores,
 )
-from seqrnn.logs.detect.selection import (
-  UNANSWERED,
-  Choice,
-  Judged,
-  Selection,
-  choose,
-  select,
-)
+from seqrnn.logs.detect.selection import UNANSWERED, Selection, select
 from seqrnn.runtime.console import console as make_console
 from seqrnn.training import train
 
 CALIBRATION = "calibration.npz"
 # Settings that invalidate a cached calibration, in addition to training's.
 SETTINGS = ("head", "idle", "short", "top_k", "folds")
-_INJECTED = 100  # Sessions of a model with each kind of anomaly.
 # Arrays of a calibration with a number for each event, and for each session,
 # beside scores.
 _EVENTS = ("nll", "event_counts")
-_SESSIONS = ("counts", "choosing", "model", "sizes")
+_SESSIONS = ("counts", "model", "sizes")
 
 
 class NormalScores(NamedTuple):
@@ -70,29 +61,31 @@ class NormalScores(NamedTuple):
     scores: name of a score, or COMBINED -> scores of the sessions.
     events: surprisal of the sessions' events.
     as_new: the combined score that new sessions equal to them get.
-    choice: the scores that are combined.
-    selection: which rows of calibration.npz calibrate events.
-    calibrates: whether a row is of these sessions, bool [R].
+    names: of the scores that are combined.
+    selection: which rows of calibration.npz are of these sessions.
     arrays: as of calibration.npz, of the selected rows.
   """
 
   scores: dict[str, CrossCalibration]
   events: CrossCalibration
   as_new: CrossCalibration
-  choice: Choice
+  names: tuple[str, ...]
   selection: Selection
-  calibrates: np.ndarray
   arrays: dict[str, np.ndarray]
 
   def combined(self, scores: dict[str, np.ndarray]) -> np.ndarray:
     """The combined score of sessions by each model [K, D].
 
+    It is -log of the product of the p-values (Fisher 1925). It is no -log p: it
+    must be calibrated again.
+
     Args:
       scores: name -> scores of the sessions [K, D].
     """
-    names, how = self.choice.combination
-    each = [self.scores[name].each_neg_log_p(scores[name]) for name in names]
-    return combine(each, how)
+    return np.sum(
+      [self.scores[name].each_neg_log_p(scores[name]) for name in self.names],
+      axis=0,
+    )
 
 
 def calibrate(
@@ -146,7 +139,7 @@ def _key(config: Config, workdir: Path, experiment: Experiment) -> str:
   splits_used = ("train", "validation")
   return json.dumps(
     {
-      "version": 4,  # Of the arrays and the folds.
+      "version": 5,  # Of the arrays and the folds.
       "scores": sorted(BASELINES),
       "vocabulary": zlib.crc32((workdir / VOCABULARY).read_bytes()),
       **{split: experiment.facts(split)["crc32"] for split in splits_used},
@@ -238,28 +231,13 @@ def _train(build: Callable[..., Experiment], config: Config, folder: Path):
 
 def score_held_out(detector: Detector) -> dict[str, np.ndarray]:
   """The arrays of calibration.npz, from the models' held-out sessions."""
-  rng = np.random.default_rng(0)
-  held_out, injected, kinds, choosing = [], [], [], []
+  parts = []
   for k in range(len(detector.members)):
-    sessions, alone = detector.held_out(k), detector.alone(k)
+    sessions = detector.held_out(k)
     distinct = sessions.distinct()
     once = sessions.take(distinct.first)
-    held_out.append(alone.score(once, distinct.counts))
-    which = distinct.which
-    half = np.sort(rng.permutation(len(which))[: (len(which) + 1) // 2])
-    choosing_D = np.bincount(which[half], minlength=len(distinct.counts))
-    choosing.append(choosing_D[~held_out[k].short])
-    mixed, kind = inputs.inject_each(rng, sessions.take(half), _INJECTED)
-    injected.append(alone.score(mixed, np.ones(len(kind), np.int64)))
-    kinds.append(kind[~injected[k].short])
-  arrays = calibration_arrays(held_out)
-  for name, column in calibration_arrays(injected).items():
-    if name.startswith("score ") or name == "model":
-      arrays[f"injected {name}"] = column
-  arrays["choosing"] = np.concatenate(choosing)  # Of the sessions in counts.
-  arrays["injected kind"] = np.concatenate(kinds)
-  arrays["steps"] = np.array(detector.steps)
-  return arrays
+    parts.append(detector.alone(k).score(once, distinct.counts))
+  return calibration_arrays(parts) | {"steps": np.array(detector.steps)}
 
 
 def calibration_arrays(parts: list[SessionScores]) -> dict[str, np.ndarray]:
@@ -348,7 +326,6 @@ def normal_scores(
   selection = select(arrays, settings.contamination, answers)
   if further:
     count = len(further["counts"])
-    further = {**further, "choosing": np.zeros(count, np.int64)}
     together = {
       name: np.concatenate([arrays[name], column])
       for name, column in further.items()
@@ -360,58 +337,45 @@ def normal_scores(
       counts=arrays["counts"],
       answers=np.append(selection.answers, np.full(count, UNANSWERED)),
     )
-  if settings.scores is None:
-    chooses = selection.calibrates & (arrays["choosing"] > 0)
-    half = {**arrays, "counts": arrays["choosing"]}
-    choice = choose(_judged(_rows(half, chooses)))
-  else:
-    choice = Choice(Combination(combined_names(settings), "fisher"))
-  return of_choice(arrays, selection, choice)
+  return of_selection(arrays, selection, combined_names(settings))
 
 
-def of_choice(
-  arrays: dict[str, np.ndarray], selection: Selection, choice: Choice
+def of_selection(
+  arrays: dict[str, np.ndarray], selection: Selection, names: tuple[str, ...]
 ) -> NormalScores:
-  """The normal scores of the selected sessions, with chosen scores.
+  """The normal scores of the selected sessions.
 
   Args:
     arrays: of calibration.npz.
     selection: which rows calibrate.
-    choice: the scores that are combined.
+    names: of the scores that are combined.
   """
-  selected, models = _rows(arrays, selection.calibrates), len(arrays["steps"])
-  events = CrossCalibration.by_model(
-    round_scores(selected["nll"]),
-    selected["event_counts"],
-    np.repeat(selected["model"], selected["sizes"]),
+  arrays, models = _rows(arrays, selection.calibrates), len(arrays["steps"])
+  counts, model = arrays["counts"], arrays["model"]
+  by_model = CrossCalibration.by_model
+  events = by_model(
+    round_scores(arrays["nll"]),
+    arrays["event_counts"],
+    np.repeat(model, arrays["sizes"]),
     models,
   )
-  if choice.replaced:
-    arrays = {**arrays, "counts": arrays["counts"] - arrays["choosing"]}
-  calibrates = selection.calibrates & (arrays["counts"] > 0)
-  arrays = _rows(arrays, calibrates)
-  counts, model = arrays["counts"], arrays["model"]
-  by_name = _by_name(arrays)
-
+  by_name = {
+    name: by_model(scores, counts, model, models)
+    for name, scores in named(arrays, "score ").items()
+  }
   combined, as_new = (
-    combined_rows(by_name, choice.combination, arrays, is_normal)
+    by_model(
+      combined_rows(by_name, names, arrays, is_normal), counts, model, models
+    )
     for is_normal in (True, False)
   )
-  by_name[COMBINED] = CrossCalibration.by_model(combined, counts, model, models)
-  return NormalScores(
-    by_name,
-    events,
-    CrossCalibration.by_model(as_new, counts, model, models),
-    choice,
-    selection,
-    calibrates,
-    selected,
-  )
+  by_name[COMBINED] = combined
+  return NormalScores(by_name, events, as_new, names, selection, arrays)
 
 
 def combined_rows(
   by_name: dict[str, CrossCalibration],
-  combination: Combination,
+  names: tuple[str, ...],
   arrays: dict[str, np.ndarray],
   is_normal: np.ndarray | bool,
 ) -> np.ndarray:
@@ -419,7 +383,7 @@ def combined_rows(
 
   Args:
     by_name: the calibration of each score.
-    combination: of scores.
+    names: of the scores that are combined.
     arrays: of calibration.npz.
     is_normal: as in `rows_neg_log_p`.
   """
@@ -427,41 +391,6 @@ def combined_rows(
     by_name[name].rows_neg_log_p(
       arrays[f"score {name}"], arrays["model"], is_normal
     )
-    for name in combination.names
+    for name in names
   ]
-  return combine(neg_log_p, combination.how)
-
-
-def _by_name(arrays: dict[str, np.ndarray]) -> dict[str, CrossCalibration]:
-  """The calibration of each score."""
-  counts, model, models = arrays["counts"], arrays["model"], arrays["steps"]
-  return {
-    name: CrossCalibration.by_model(scores, counts, model, len(models))
-    for name, scores in named(arrays, "score ").items()
-  }
-
-
-def _judged(arrays: dict[str, np.ndarray]) -> list[Judged]:
-  """-log p of the normal and of the injected sessions by each model."""
-  by_name = _by_name(arrays)
-  normal, injected = (
-    {
-      name: calibration.rows_neg_log_p(
-        arrays[f"{start}score {name}"], arrays[f"{start}model"], not start
-      )
-      for name, calibration in by_name.items()
-    }
-    for start in ("", "injected ")
-  )
-  judged = []
-  for k in range(len(arrays["steps"])):
-    some, other = arrays["model"] == k, arrays["injected model"] == k
-    judged.append(
-      Judged(
-        {name: scores[some] for name, scores in normal.items()},
-        arrays["counts"][some],
-        {name: scores[other] for name, scores in injected.items()},
-        arrays["injected kind"][other],
-      )
-    )
-  return judged
+  return np.sum(neg_log_p, axis=0)

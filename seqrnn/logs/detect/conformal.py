@@ -205,17 +205,3 @@ def benjamini_hochberg(p: np.ndarray, rate: float) -> np.ndarray:
 def event_rate(settings: Config) -> float:
   """The false-alarm rate of events, by `config.detect`."""
   return settings.rate if settings.rule == "events" else _EVENT_RATE
-
-
-def combine(neg_log_p: list[np.ndarray], how: str) -> np.ndarray:
-  """Combines several -log p of the same items into one score.
-
-  The result is not a -log p: it must be calibrated again.
-
-  Args:
-    neg_log_p: -log p of each score.
-    how: min, the least p-value; fisher, the product of all p-values (Fisher
-      1925).
-  """
-  stacked = np.stack(neg_log_p)
-  return stacked.max(axis=0) if how == "min" else stacked.sum(axis=0)

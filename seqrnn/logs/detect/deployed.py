@@ -24,8 +24,8 @@ from seqrnn.experiment import Experiment
 from seqrnn.logs.detect import calibration, inputs
 from seqrnn.logs.detect.calibration import NormalScores
 from seqrnn.logs.detect.detector import Detector, load_detector
-from seqrnn.logs.detect.scores import BASELINES, Combination, combined_names
-from seqrnn.logs.detect.selection import UNANSWERED, Choice, Selection
+from seqrnn.logs.detect.scores import BASELINES, combined_names
+from seqrnn.logs.detect.selection import UNANSWERED, Selection
 
 DEPLOYED = "deployed.npz"
 # Settings of `detect` that decide verdicts, beside the scores.
@@ -102,12 +102,9 @@ def write_deployed(
   if cuts is not None:
     idle = _idle_times(cuts, trained, cuts.patience, cuts.patience_V)
     cut = _idle_times(cuts, trained, cuts.idle, cuts.last_V)
-  names, how = normal.choice.combination
   record = {
     "settings": {name: settings[name] for name in _SETTINGS},
-    "scores": ",".join(names),
-    "combine": how,
-    "replaced": normal.choice.replaced,
+    "scores": ",".join(normal.names),
     # A fold is a folder of the workdir; without folds, its own model decides.
     "members": [
       ("folds/" + member.folder.name if settings.folds else ".", step)
@@ -175,9 +172,7 @@ def restore(
       for folder, step in record["members"]
     ]
     names = combined_names(config.detect)
-    combination = Combination(names, str(record["combine"]))
-    choice = Choice(combination, replaced=bool(record["replaced"]))
-    normal = _normal_scores(arrays, choice)
+    normal = _normal_scores(arrays, names)
     trained = _trained(arrays, len(checkpoints))
     idle, cut = (IdleTimes(*fields) for fields in record["idle"])
   baselines = [name for name in names if name in BASELINES]
@@ -201,14 +196,14 @@ def _inside(workdir: Path, folder: str) -> Path:
 
 
 def _normal_scores(
-  arrays: dict[str, np.ndarray], choice: Choice
+  arrays: dict[str, np.ndarray], names: tuple[str, ...]
 ) -> NormalScores:
   """The normal scores of the sessions that calibrated the last detection."""
   arrays = calibration.named(arrays, "calibration ")
   every = np.ones(len(arrays["counts"]), bool)
   answers = np.full(len(every), UNANSWERED)
   selection = Selection(every, arrays["counts"], answers)
-  return calibration.of_choice(arrays, selection, choice)
+  return calibration.of_selection(arrays, selection, names)
 
 
 def _trained(arrays: dict[str, np.ndarray], models: int) -> list[Sessions]:

@@ -21,11 +21,10 @@ from seqrnn.logs.detect.scores import BASELINES, NETWORK, Score, network_scores
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 from seqrnn.scoring import scoring
-from seqrnn.scoring.scoring import UNRANKED, Scores
+from seqrnn.scoring.scoring import Scores
 from seqrnn.training.checkpoint import restore_params
 
 VOCABULARY = "vocabulary.json"
-UNKNOWN_NATS = 20.0  # The least surprisal of an event unseen in training.
 _LOGITS = 2**25  # Logits of a batch, at most.
 _BUCKETS = 8  # Number of lengths to which sessions are padded.
 
@@ -134,8 +133,7 @@ class SessionScores(NamedTuple):
   """Scores of D distinct sessions and of their N events by K members.
 
   Attributes:
-    nll: surprisal in nats by the mean prediction of the members [N], at least
-      UNKNOWN_NATS for unknown events.
+    nll: surprisal in nats by the mean prediction of the members [N].
     rank: 1 plus the number of events that are likelier by this prediction [N];
       UNRANKED for unknown events.
     member_nll: surprisal in nats by each member [K, N].
@@ -260,7 +258,7 @@ class Detector(NamedTuple):
     events = self.score_events(sessions, 0)
     bounds, values = events.bounds, events.values
     short, ranks_KN = self.short(sessions), values["member_rank"].T
-    nlls_KN = _with_floor(values["member_nll"].T, ranks_KN)
+    nlls_KN = values["member_nll"].T
     network = [
       network_scores(nll_N, rank_N, bounds, self.config.detect.top_k)
       for nll_N, rank_N in zip(nlls_KN, ranks_KN, strict=True)
@@ -272,7 +270,7 @@ class Detector(NamedTuple):
     for name in self.fitted[0]:
       scores[name] = np.stack([fit[name](sessions) for fit in self.fitted])
     return SessionScores(
-      nll=_with_floor(values["nll"], values["rank"]),
+      nll=values["nll"],
       rank=values["rank"],
       member_nll=nlls_KN,
       targets=values["targets"],
@@ -304,11 +302,6 @@ def _rows(sessions: Sessions, symbols: int) -> np.ndarray:
   padded = 2 ** np.ceil(np.log2(np.diff(sessions.bounds) + 2))
   most = np.maximum(_LOGITS // (padded * symbols), 1)
   return np.minimum(2 ** np.floor(np.log2(most)), scoring.ROWS).astype(int)
-
-
-def _with_floor(nll: np.ndarray, rank: np.ndarray) -> np.ndarray:
-  """Surprisals, those of unknown events at least UNKNOWN_NATS."""
-  return np.where(rank == UNRANKED, np.maximum(nll, UNKNOWN_NATS), nll)
 
 
 def load_detector(

@@ -103,19 +103,14 @@ def evaluate(
 def calibration_record(
   normal: NormalScores, settings: Config
 ) -> dict[str, Any]:
-  """The sessions left out, the chosen scores, and the rates in report.json."""
-  selection, choice = normal.selection, normal.choice
+  """The sessions left out, the scores, and the rates in report.json."""
+  selection = normal.selection
   return {
     "calibration": {
       "left_out": selection.left_out,
       "answered_normal": selection.answered(NORMAL),
       "answered_anomalous": selection.answered(ANOMALOUS),
-      "scores": {
-        "names": choice.combination.names,
-        "combine": choice.combination.how,
-        "average_precision_on_injected": choice.precision,
-        "standard": choice.standard,
-      },
+      "scores": normal.names,
     },
     "thresholds": {
       "sessions": {

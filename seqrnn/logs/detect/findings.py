@@ -26,7 +26,14 @@ from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.logs.detect import conformal
 from seqrnn.logs.detect.calibration import NormalScores
 from seqrnn.logs.detect.detector import Detector, SessionScores
-from seqrnn.logs.detect.scores import COMBINED, EVENT, SHORT, round_scores
+from seqrnn.logs.detect.scores import (
+  COMBINED,
+  EVENT,
+  PAIR,
+  SHORT,
+  UNSEEN,
+  round_scores,
+)
 from seqrnn.scoring.scoring import UNRANKED
 
 SEVERITIES = ("", "low", "medium", "high")  # The first: no alarm.
@@ -54,8 +61,8 @@ class Decision(NamedTuple):
     models: number of models that give a session a higher combined score than
       all their normal sessions [D].
     severity: an index of `SEVERITIES` for each session [D].
-    reasons: a key of `WORDS` for each session: of the combined scores, the one
-      with the smallest p-value; "": it is not flagged.
+    reasons: a key of `WORDS` for each session: the first of the combined scores
+      with the least p-value; "": it is not flagged.
   """
 
   scores: dict[str, np.ndarray]
@@ -128,8 +135,9 @@ def decide(
     + ((flagged > 0) & (4 * flagged >= scored.lengths))
   )
   signs[short] = 0
-  names, _ = normal.choice.combination
-  reasons = np.array(names)[np.argmax([scores[n] for n in names], axis=0)]
+  p_SD = [normal.scores[n].p_values(scored.scores[n]) for n in normal.names]
+  reasons = np.array([*normal.names, PAIR])[np.argmin(p_SD, axis=0)]
+  reasons[(reasons == UNSEEN) & (unknown == 0)] = PAIR
   if settings.rule in ("events", "topk"):
     reasons = np.full(len(p), EVENT)
   reasons = np.where(short, SHORT, reasons)

@@ -153,22 +153,6 @@ def inject(
   return mixed.take(order), each[order]
 
 
-def inject_each(
-  rng: np.random.Generator, sessions: Sessions, count: int
-) -> tuple[Sessions, np.ndarray]:
-  """Random sessions with an anomaly each, at most `count` of each kind.
-
-  Returns:
-    the sessions; the number of the kind of each, in KINDS and then FURTHER.
-  """
-  parts = []
-  for kind in anomalies.KINDS | anomalies.FURTHER:
-    some = rng.permutation(len(sessions.names))[:count]
-    parts.append(anomalies.inject(rng, sessions.take(some), kind))
-  sizes = [len(part.names) for part in parts]
-  return concatenate(parts), np.repeat(np.arange(len(parts)), sizes)
-
-
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
   """Turns an error of a damaged file into one with the file and the remedy.

@@ -1,28 +1,29 @@
 """Scores of sessions: their names, their reasons in words, and baselines.
 
-The networks give the scores `NETWORK`. Each baseline learns from normal
+The networks give the scores `NETWORK`. Each other score learns from normal
 sessions: `score = BASELINES[name](train)`, and `score(test)` is float64
-[sessions]. A higher score is more anomalous. No session may be empty. Events
-absent from training have no special treatment. A session that its log cuts is
-scored by the events that the log has of it.
+[sessions]. A higher score is more anomalous. No session may be empty. A session
+that its log cuts is scored by the events that the log has of it.
 """
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 from scipy.spatial.distance import cdist
 
 from seqrnn.config.read import Config
 from seqrnn.data.logs.sessions import Sessions
-from seqrnn.data.vocabulary import BEGIN, END
+from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN
 from seqrnn.errors import UserError
-from seqrnn.scoring.scoring import UNRANKED
 
 COMBINED = "combined"
-SHORT, EVENT = "short", "event"  # Reasons that are no scores.
-NETWORK = ("max", "mean", "top_mean", "misses", "unknown")
+UNSEEN = "unknown"
+SHORT, EVENT, PAIR = "short", "event", "pair"  # Reasons that are no scores.
+NETWORK = ("max", "mean", "top_mean", "misses")
+# The scores that are combined by default. Of those that have the least p-value,
+# the first one is the reason for an alarm.
+STANDARD = (UNSEEN, "max", "mean", "markov_5")
 
 # The reasons for alarms in words.
 WORDS = {
@@ -30,11 +31,11 @@ WORDS = {
   "mean": "improbable events overall",
   "top_mean": "several improbable events",
   "misses": "many improbable events",
-  "unknown": "unknown events",
+  UNSEEN: "an unknown event",
+  PAIR: "events in an unknown order",
   **{f"markov_{order}": "unusual order of events" for order in range(1, 6)},
   "naive_bayes": "unusual events",
   "stide": "new sequences of events",
-  "unseen": "unknown events",
   "length": "unusual length",
   "count_vector": "unusual counts of events",
   "union": "unknown events, unusual length or counts",
@@ -42,20 +43,6 @@ WORDS = {
   EVENT: "a flagged event",
 }
 
-
-class Combination(NamedTuple):
-  """Scores, and the method that combines them."""
-
-  names: tuple[str, ...]
-  how: str
-
-
-STANDARD = Combination(("max", "mean", "count_vector"), "fisher")
-# The scores of which a combination is chosen.
-CANDIDATES = (
-  *("max", "mean", "top_mean", "count_vector"),
-  *("markov_2", "markov_3", "markov_5", "stide"),
-)
 
 TOP = 5  # The surprisals of the score top_mean.
 _BLOCK = 2**22  # Distances in memory at once.
@@ -65,13 +52,13 @@ Score = Callable[[Sessions], np.ndarray]
 
 
 def combined_names(settings: Config) -> tuple[str, ...]:
-  """The names in `detect.scores`, or those of which some are chosen.
+  """The names of the scores that are combined.
 
   Raises:
     UserError: a name is unknown or occurs twice.
   """
   if settings.scores is None:
-    return CANDIDATES
+    return STANDARD
   names = [name.strip() for name in settings.scores.split(",")]
   known = (*NETWORK, *BASELINES)
   for name in names:
@@ -114,7 +101,6 @@ def network_scores(
     "mean": round_scores(sums(nll) / np.maximum(sizes, 1)),
     "top_mean": round_scores(largest(TOP) / np.clip(sizes, 1, TOP)),
     "misses": sums(rank > top_k),
-    "unknown": sums(rank == UNRANKED),
   }
 
 
@@ -161,10 +147,13 @@ class Chain:
     return p[scored]
 
   def novel(self, sessions: Sessions) -> np.ndarray:
-    """Whether the (order + 1)-gram that ends at each event is new, bool."""
+    """Whether the (order + 1)-gram that ends at each event is new, bool.
+
+    That of an event of another vocabulary always is.
+    """
     symbols, scored = self._padded(sessions)
     *_, (n, _, _) = self._counts(symbols)
-    return n[scored] == 0
+    return (n[scored] == 0) | (symbols[scored] == UNKNOWN)
 
   def _counts(self, symbols: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
     """Yields n(cx), n(c) and t(c) at each symbol, for c of length 0, 1, ..."""
@@ -205,13 +194,31 @@ def _index(values: np.ndarray, known: np.ndarray) -> np.ndarray:
   return np.where(present, indices, len(known))
 
 
+def _sums(values: np.ndarray, sessions: Sessions) -> np.ndarray:
+  """The sum of a chain's values over each session."""
+  sizes = _scored(sessions)
+  number = np.repeat(np.arange(len(sizes)), sizes)
+  return np.bincount(number, values, minlength=len(sizes))
+
+
 def _mean(values: np.ndarray, sessions: Sessions) -> np.ndarray:
   """The mean of a chain's values over each session; 0 where it has none."""
+  return _sums(values, sessions) / np.maximum(_scored(sessions), 1)
+
+
+def _scored(sessions: Sessions) -> np.ndarray:
+  """The number of events of each session that a chain scores."""
   begins, ends = sessions.whole
-  sizes = np.diff(sessions.bounds) + begins + ends - 1
-  number = np.repeat(np.arange(len(sizes)), sizes)
-  sums = np.bincount(number, values, minlength=len(sizes))
-  return sums / np.maximum(sizes, 1)
+  return np.diff(sessions.bounds) + begins + ends - 1
+
+
+def unknown(train: Sessions) -> Score:
+  """The number of pairs of neighbours that are not in training.
+
+  Begin and end are neighbours, too; an unknown event is in two unknown pairs.
+  """
+  chain = Chain(train, 1)
+  return lambda test: _sums(chain.novel(test), test)
 
 
 def markov(order: int, train: Sessions) -> Score:
@@ -224,17 +231,6 @@ def stide(train: Sessions) -> Score:
   """The share of new n-grams, including those with begin or end symbols."""
   chain = Chain(train, _STIDE - 1)
   return lambda test: _mean(chain.novel(test).astype(float), test)
-
-
-def unseen(train: Sessions) -> Score:
-  """The number of events that are not in training."""
-  known = np.unique(train.ids)
-
-  def score(test):
-    new = ~np.isin(test.ids, known)
-    return np.add.reduceat(new.astype(float), test.bounds[:-1])
-
-  return score
 
 
 def length(train: Sessions) -> Score:
@@ -295,15 +291,17 @@ def _is_whole(sessions: Sessions) -> np.ndarray:
 
 
 def union(train: Sessions) -> Score:
-  """The sum of (`unseen` > 0), (`length` > 0) and `count_vector`.
+  """1 for an unknown event, 1 for a new length, and `count_vector`.
 
   A session scores above 0.05 if it has a new event, a new length or counts at a
   distance above 0.05; this distance was chosen on HDFS.
   """
-  event, size, counts = unseen(train), length(train), count_vector(train)
+  known, size, counts = np.unique(train.ids), length(train), count_vector(train)
 
   def score(test):
-    return 1.0 * (event(test) > 0) + (size(test) > 0) + counts(test)
+    new = ~np.isin(test.ids, known)
+    new = np.logical_or.reduceat(new, test.bounds[:-1])
+    return 1.0 * new + (size(test) > 0) + counts(test)
 
   return score
 
@@ -312,7 +310,7 @@ BASELINES: dict[str, Callable[[Sessions], Score]] = {
   **{f"markov_{order}": partial(markov, order) for order in range(1, 6)},
   "naive_bayes": partial(markov, 0),
   "stide": stide,
-  "unseen": unseen,
+  UNSEEN: unknown,
   "length": length,
   "count_vector": count_vector,
   "union": union,

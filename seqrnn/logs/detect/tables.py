@@ -30,7 +30,7 @@ from seqrnn.logs.detect.findings import (
   Incident,
   event_context,
 )
-from seqrnn.logs.detect.scores import COMBINED, WORDS
+from seqrnn.logs.detect.scores import COMBINED, NETWORK, WORDS
 from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL
 from seqrnn.runtime import files
 from seqrnn.runtime.console import print_titled
@@ -280,19 +280,13 @@ def calibration_lines(normal: NormalScores, settings: Config) -> list[str]:
       " are left out, because their highest surprisals form a second mode;"
       " detect.contamination=0 keeps them"
     )
-  choice, (names, how) = normal.choice, normal.choice.combination
-  words = " and ".join(names)
-  if len(names) > 1:
-    words += {"min": ", the least p-value", "fisher": ", their product"}[how]
-  why = "set by detect.scores"
-  if settings.scores is None:
-    why = "the standard combination"
-  if choice.replaced:
-    why = (
-      f"average precision {choice.precision:.3f} on injected anomalies, the"
-      f" standard combination {choice.standard:.3f}"
-    )
-  lines.append(f"combined score: {words} ({why})")
+  deciding = (
+    ("the networks", [name for name in normal.names if name in NETWORK]),
+    ("counts of training", [n for n in normal.names if n not in NETWORK]),
+  )
+  words = [f"{one} ({', '.join(names)})" for one, names in deciding if names]
+  product = "the product of the p-values of " * (len(normal.names) > 1)
+  lines.append(f"combined score: {product}{' and '.join(words)}")
   rate, calibration, item = settings.rate, normal.scores[COMBINED], "session"
   if settings.rule == "events":
     calibration, item = normal.events, "event"
@@ -331,13 +325,61 @@ def print_findings(
       print_row(console, row, [*row["before"], row["event"], *row["after"]])
 
 
+def nothing_flagged(
+  findings: Findings, normal: NormalScores, rate: float
+) -> list[str]:
+  """Lines on why no session is flagged, and on what to do next."""
+  if findings.decision.flags.any() or not len(findings.decision.flags):
+    return []
+  n, least = normal.scores[COMBINED].n, normal.scores[COMBINED].resolution
+  return [
+    f"nothing is flagged: {n:,} normal sessions allow no p-value below"
+    f" {least:.2g}; the least one here is {np.nanmin(findings.decision.p):.2g},"
+    f" and detect.rate={rate:g}",
+    "next: read the most anomalous sessions above; --mode=review asks whether"
+    " those that set the threshold are normal; --config.detect.rule=budget"
+    " --config.detect.budget=20 flags the 20 most anomalous ones",
+  ]
+
+
+def unknown_events(findings: Findings) -> list[str]:
+  """A line on the sessions with events that training does not have, if any."""
+  sessions = findings.sessions
+  events = np.flatnonzero(sessions.ids == UNKNOWN)
+  if not len(events):
+    return []
+  if sessions.lines is not None and sessions.files is None:
+    events = events[np.argsort(sessions.lines[events], kind="stable")]
+  which = np.searchsorted(sessions.bounds, events, "right") - 1
+  j, count = int(which[0]), len(np.unique(which))
+  place = findings.place(j, int(events[0] - sessions.bounds[j]))
+  place["session"] = sessions.names[j]
+  return [
+    f"unknown events: {count:,} of {counted(len(sessions.names), 'session')}"
+    f" have events that training does not have, since {place_of(place)}"
+  ]
+
+
+def place_of(row: dict[str, Any]) -> str:
+  """The session and the place of an event, as far as a row has them."""
+  line, file = row.get("line"), row.get("file")
+  parts = [
+    row["session"],
+    f"line {file}:{line}" if file else f"line {line}" if line else "",
+    row.get("timestamp"),
+    "open" if row.get("open") else "",
+    "cut at its begin" if row.get("cut") else "",
+  ]
+  return console_text(", ".join(filter(None, parts)))
+
+
 def print_row(console: Console, row: dict[str, Any], events: Iterable[str]):
   """Prints the columns of `describe`, as far as a row has them.
 
   Each of the events has a line, which is cut at the width of the terminal; the
   event of the row is in reverse.
   """
-  p, line, file = map(row.get, ("p_value", "line", "file"))
+  p = row.get("p_value")
   alarm = [
     f"[bold]{row['severity']}[/bold]" if row.get("severity") else "",
     row.get("reason"),
@@ -345,16 +387,9 @@ def print_row(console: Console, row: dict[str, Any], events: Iterable[str]):
     f"{row['bits']:.1f} bits" if "bits" in row else "",
     counted(row["count"], "alarm" if row.get("kind") else "session"),
   ]
-  place = [
-    row["session"],
-    f"line {file}:{line}" if file else f"line {line}" if line else "",
-    row.get("timestamp"),
-    "open" if row.get("open") else "",
-    "cut at its begin" if row.get("cut") else "",
-  ]
   console.print(", ".join(filter(None, alarm)))
   indented = functools.partial(Padding, pad=(0, 0, 0, 2), expand=False)
-  console.print(indented(console_text(", ".join(filter(None, place)))))
+  console.print(indented(place_of(row)))
   for event in events:
     text = quoted(event)
     text = f"[reverse]{text}[/reverse]" if event == row["event"] else text

@@ -87,6 +87,9 @@ class Follower:
     self._stepper = Stepper(decoder, deployed.detector.models)
     self._judge = Judge(deployed)
     self._most = deployed.config.detect.followed
+    # Sessions of at most so many events may end as short ones.
+    flags_short = deployed.config.detect.short == "flag"
+    self._short = deployed.config.data.window * flags_short
     # Sessions that are cut by times or lines do not overlap.
     self._consecutive = form(deployed.config.data).cut in ("gap", "lines")
     self._by = deployed.idle.clock
@@ -210,7 +213,8 @@ class Follower:
       if step.ends is None:
         bound = bounds.get((session, step.size))
         before = severity.get(session, session.severity)
-        if bound is None or bound.severity <= before:
+        is_short = step.size <= self._short  # So far.
+        if bound is None or bound.severity <= before or is_short:
           continue
         severity[session] = bound.severity
       judged.append((step, bound))

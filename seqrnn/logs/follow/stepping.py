@@ -16,12 +16,7 @@ from jax.sharding import Mesh
 
 from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.experiment import Decoder
-from seqrnn.logs.detect.detector import (
-  UNKNOWN_NATS,
-  Ensemble,
-  carry_of,
-  event_scorer,
-)
+from seqrnn.logs.detect.detector import Ensemble, carry_of, event_scorer
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 from seqrnn.scoring.scoring import UNRANKED
@@ -77,13 +72,10 @@ def advancer(
       jnp.append(values[name][..., None], values[f"member_{name}"], axis=-1)
       for name in ("nll", "rank")
     )
-    is_unknown_BTX = rank_BTX == UNRANKED
-    least_BTX = jnp.where(is_unknown_BTX, UNKNOWN_NATS, -jnp.inf)
-    nats_BTX = jnp.maximum(nats_BTX, least_BTX)
     read_BT1 = read_BT[..., None]
     highest_BTX = jax.lax.cummax(jnp.where(read_BT1, nats_BTX, 0), axis=1)
     highest_BTX = jnp.maximum(highest_BTX, highest_BX[:, None])
-    unknown_BTX = jnp.cumsum(is_unknown_BTX & read_BT1, axis=1)
+    unknown_BTX = jnp.cumsum((rank_BTX == UNRANKED) & read_BT1, axis=1)
     unknown_BTX = unknown_BX[:, None] + unknown_BTX
     states = carry, highest_BTX[:, -1], unknown_BTX[:, -1]
     states_BS = jax.vmap(lambda x: ravel_pytree(x)[0])(states)

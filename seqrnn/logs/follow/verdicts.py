@@ -26,7 +26,7 @@ from seqrnn.logs.detect.findings import (
   find_anomalies,
   surprising_events,
 )
-from seqrnn.logs.detect.scores import TOP, round_scores
+from seqrnn.logs.detect.scores import TOP, UNSEEN, round_scores
 from seqrnn.logs.follow.open_sessions import OpenSession, Step
 from seqrnn.scoring.scoring import UNRANKED
 
@@ -158,7 +158,7 @@ class Judge:
     Each counts as one event among so many that it is no quarter of them: the
     last one, which is unknown if any is.
     """
-    size, names = len(nats_DX), self._deployed.normal.choice.combination.names
+    size, names = len(nats_DX), self._deployed.normal.names
     highest_KD = np.round(highest_DX[:, 1:].T - _ROUNDING, 4)
     nothing_KD = np.full(highest_KD.shape, -np.inf)
     nats_KD = nothing_KD
@@ -167,7 +167,7 @@ class Judge:
     lowest = {
       "max": round_scores(highest_KD),
       "top_mean": round_scores(highest_KD / TOP),
-      "unknown": unknown_DX[:, 1:].T,
+      UNSEEN: unknown_DX[:, 1:].T,  # Each is in an unknown pair.
     }
     scored = SessionScores(
       nll=nats_KD[0],

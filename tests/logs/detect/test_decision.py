@@ -11,7 +11,14 @@ from seqrnn.logs.detect import calibration
 from seqrnn.logs.detect.conformal import Calibration, CrossCalibration
 from seqrnn.logs.detect.detector import SessionScores
 from seqrnn.logs.detect.findings import SEVERITIES, decide
-from seqrnn.logs.detect.scores import BASELINES, EVENT, NETWORK, SHORT, WORDS
+from seqrnn.logs.detect.scores import (
+  BASELINES,
+  EVENT,
+  NETWORK,
+  PAIR,
+  SHORT,
+  WORDS,
+)
 from seqrnn.scoring.scoring import UNRANKED
 
 
@@ -78,7 +85,7 @@ def test_severity_counts_signs(settings):
     scores=dict.fromkeys(("combined", "max", "mean", "unknown"), one),
     events=CrossCalibration([Calibration(np.arange(999) / 10)] * 4),
     combined=lambda scores: scores["max"],
-    choice=SimpleNamespace(combination=(("mean", "max"), "min")),
+    names=("mean", "max"),
   )
   decided = decide(scored, normal, settings)
   assert [SEVERITIES[n] for n in decided.severity] == list(columns[3])
@@ -95,7 +102,7 @@ def test_severity_counts_signs(settings):
 
 
 def test_every_score_has_words():
-  assert WORDS.keys() == {*NETWORK, *BASELINES, SHORT, EVENT}
+  assert WORDS.keys() == {*NETWORK, *BASELINES, SHORT, EVENT, PAIR}
 
 
 def test_an_event_never_seen_is_flagged_whatever_its_surprisal(settings):

@@ -13,7 +13,7 @@ from seqrnn import experiments
 from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.read.columns import Texts
-from seqrnn.data.vocabulary import BEGIN, Vocabulary
+from seqrnn.data.vocabulary import BEGIN, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import shapes
 from seqrnn.logs.detect.calibration import NormalScores
@@ -25,15 +25,14 @@ from seqrnn.logs.detect.findings import (
   find_anomalies,
   surprising_events,
 )
-from seqrnn.logs.detect.scores import BASELINES, Combination, round_scores
-from seqrnn.logs.detect.selection import Choice, Selection
+from seqrnn.logs.detect.scores import BASELINES, STANDARD, round_scores
+from seqrnn.logs.detect.selection import Selection
 from seqrnn.logs.follow import alarms, stepping
 from seqrnn.logs.follow.follower import Event, Follower
 from tests.conftest import tiny
 
 SYMBOLS = Vocabulary("session", tuple("abcdefg"))
-NAMES = Combination(("max", "mean", "count_vector"), "fisher")
-MIN = Combination(("max", "top_mean", "mean"), "min")
+DECISIVE = ("unknown", "max", "top_mean")
 SECONDS = IdleTimes("seconds", 50.0, {"b": 5.0}, {"a": 0.0, "c": 20.0})
 GAP = {"task": "gap_model", "model.heads": "all", "model.cell": "gru"}
 GAP |= {"data.window": 4, "detect.short": "flag"}
@@ -74,15 +73,20 @@ def random_models(fields):
     experiments.build(config, vocabularies),
     np.random.default_rng(1),
   )
-  params = jax.tree.map(
-    lambda x: rng.normal(size=(2, *x.shape)).astype(x.dtype), shapes(experiment)
-  )
+
+  def draw(leaf):
+    values = rng.normal(size=(2, *leaf.shape)).astype(leaf.dtype)
+    if leaf.shape == (len(SYMBOLS),):  # The bias of the predictions.
+      values[:, UNKNOWN] = -20  # Training never has the unknown event.
+    return values
+
+  params = jax.tree.map(draw, shapes(experiment))
   seen = np.ones((2, len(SYMBOLS)), bool)
   seen[1, -1] = False  # The second model has not seen the last event.
   return experiment, Ensemble(params, seen)
 
 
-def make(fields=None, combination=NAMES):
+def make(fields=None, names=STANDARD):
   """A detector of random models, calibrated on its own random sessions."""
   fields = fields or {}
   of_models = {k: v for k, v in fields.items() if not k.startswith("detect.")}
@@ -91,7 +95,7 @@ def make(fields=None, combination=NAMES):
   train, normal = (
     sessions_of(random_texts(rng, 200, "abcdef")) for _ in range(2)
   )
-  fitted = [{"count_vector": BASELINES["count_vector"](train)}] * 2
+  fitted = [{n: BASELINES[n](train) for n in ("unknown", "markov_5")}] * 2
   detector = Detector(config_of(fields), experiment, [], [1, 2], models, fitted)
   scored = detector.score(normal, np.ones(200, np.int64))
   calibrated = lambda rows: CrossCalibration([*map(Calibration, rows)])
@@ -101,9 +105,8 @@ def make(fields=None, combination=NAMES):
     by_name,
     calibrated(map(round_scores, scored.member_nll)),
     CrossCalibration([]),
-    Choice(combination),
+    names,
     Selection(nothing, nothing, nothing),
-    nothing,
     {},
   )
   by_name["combined"] = calibrated(normal.combined(scored.scores))
@@ -171,7 +174,7 @@ class Table:
 @pytest.mark.parametrize(
   "fields",
   [
-    {"detect.scores": "max,top_mean,mean"},
+    {"detect.scores": ",".join(DECISIVE)},
     {"detect.rule": "events"},
     {"detect.rule": "topk", "detect.top_k": 9},
     {**GAP, "detect.rate": 0.1},
@@ -180,7 +183,7 @@ class Table:
 def test_final_verdicts_are_those_of_a_detection(fields):
   decisive = "detect.scores" in fields
   fields = {"detect.rate": 0.05, **fields}
-  model = make(fields, combination=MIN if decisive else NAMES)
+  model = make(fields, DECISIVE if decisive else STANDARD)
   rng = np.random.default_rng(0)
   texts = random_texts(rng, 60) + random_texts(rng, 60, "abcde")
   results = find_anomalies(model.detector, model.normal, sessions_of(texts))
@@ -223,7 +226,7 @@ def test_final_verdicts_are_those_of_a_detection(fields):
 
 def test_p_values_are_equal_also_at_the_edges_of_rounding():
   """Normal scores lie where a last digit decides on which side a score is."""
-  model = make(combination=Combination(("max",), "fisher"))
+  model = make(names=("max",))
   rng = np.random.default_rng(3)
   texts = random_texts(rng, 200, "abcdef")
   scored = model.detector.score(sessions_of(texts), np.ones(200, np.int64))
@@ -252,7 +255,7 @@ def test_p_values_are_equal_also_at_the_edges_of_rounding():
 
 
 def test_a_state_goes_on_as_if_nothing_had_stopped(monkeypatch):
-  model = make({"detect.rate": 0.1}, combination=MIN)
+  model = make({"detect.rate": 0.1}, DECISIVE)
   rng = np.random.default_rng(5)
   texts = random_texts(rng, 40)
   events = interleaved(rng, list(enumerate(texts)))
