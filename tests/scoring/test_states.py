@@ -9,7 +9,7 @@ from seqrnn.data.documents import Document
 from seqrnn.errors import UserError
 from seqrnn.scoring import states
 from tests.conftest import tiny
-from tests.sampling.test_repeats import untrained
+from tests.sampling.test_sampler import untrained
 from tests.scoring.oracle import lstm, tower, towers
 
 TEXT = "abcde abcd\nabc " * 2
