@@ -29,6 +29,13 @@ LARGE = 32 * 2**20  # Bytes of the smallest corpus that is written to disk.
 _UNPACKED = 10  # Bytes of a text that are packed to one.
 _OPEN = 2  # Corpora that a process keeps: a run reads the same several times.
 _opened: dict[str, Corpus] = {}  # By their keys.
+# Classes that a corpus consists of, and what NumPy makes arrays with.
+_NAMES = {
+  *("Corpus", "Cuts", "Names", "Texts", "Stored"),
+  *("ndarray", "dtype", "scalar", "_frombuffer", "_reconstruct"),
+}
+_MODULES = ("seqrnn.data.", "numpy.")  # And what is in them.
+
 # A corpus, and the lines about it for stderr.
 Reading = tuple[Corpus, list[str]]
 
@@ -144,6 +151,16 @@ def _save(folder: Path, reading: Reading):
     shutil.rmtree(temporary, ignore_errors=True)
 
 
+class _Unpickler(pickle.Unpickler):
+  """Reads a corpus; any other object is refused, so that no file runs code."""
+
+  def find_class(self, module: str, name: str) -> Any:
+    """The class or the function of NumPy of this name."""
+    if name not in _NAMES or not f"{module}.".startswith(_MODULES):
+      raise pickle.UnpicklingError(f"{module}.{name}")
+    return super().find_class(module, name)
+
+
 def _load(folder: Path) -> Reading | None:
   """The corpus in a folder; None if there is none, or it is damaged."""
   if not folder.exists():
@@ -156,9 +173,8 @@ def _load(folder: Path) -> Reading | None:
     sums = files.read_sums(folder)
     if not all(files.has_checksum(folder / name, sums[name]) for name in sums):
       raise ValueError
-    # As trusted as JAX's compiled programs beside it: the user's own files.
-    content = (folder / "corpus.pickle").read_bytes()
-    return pickle.loads(content, buffers=columns)
+    with (folder / "corpus.pickle").open("rb") as file:
+      return _Unpickler(file, buffers=columns).load()
   except Exception:  # A damaged file raises any type.
     report(f"{folder}: damaged, made again")
     return None

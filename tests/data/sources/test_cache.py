@@ -12,6 +12,7 @@ from seqrnn.data.read import encoding
 from seqrnn.data.read.reading import Source
 from seqrnn.data.sources import cache, corpora
 from seqrnn.errors import UserError
+from seqrnn.runtime import files
 from tests.data.logs.test_logs import HEADER, settings
 from tests.data.read.test_encoding import plain
 
@@ -64,6 +65,16 @@ def values(corpus):
     else:
       fields[name] = list(value)
   return fields
+
+
+def test_a_file_of_the_cache_runs_no_code(tmp_path, capsys):
+  path = tmp_path / "corpus.pickle"
+  for content in (b"cos\nsystem\n(S'true'\ntR.", b"cthis\nscalar\n."):
+    path.write_bytes(content)
+    files.write_sums(tmp_path, [(files.checksum_of(path), path.name)])
+    assert cache._load(tmp_path) is None
+    shown = capsys.readouterr()
+    assert "damaged" in shown.err and not shown.out
 
 
 def test_it_is_encoded_once(folder, source, capsys):
