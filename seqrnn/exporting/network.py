@@ -1,11 +1,9 @@
 """The parts of a trained model that a file for other programs has.
 
 PyTorch and ONNX have the recurrent layers LSTM, GRU and RNN, with an input
-matrix, a recurrent matrix and two biases. ONNX also has peepholes, and a GRU
-that resets its state before the product.
+matrix, a recurrent matrix and two biases.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -34,8 +32,6 @@ class Operator(NamedTuple):
     input_bias_K: added to the product with the input.
     recurrent_bias_K: added to the product with the state.
     relu: whether the activation of an RNN is relu, not tanh.
-    peepholes: of i, f and o, [3, H]; None: there are none.
-    reset_after: whether a GRU resets after the product with the state.
   """
 
   kind: str
@@ -44,8 +40,6 @@ class Operator(NamedTuple):
   input_bias_K: np.ndarray
   recurrent_bias_K: np.ndarray
   relu: bool = False
-  peepholes: np.ndarray | None = None
-  reset_after: bool = True
 
   @property
   def hidden_size(self) -> int:
@@ -53,53 +47,23 @@ class Operator(NamedTuple):
     return self.recurrent_KH.shape[1]
 
 
-_KINDS = {
-  cells.LSTM: "LSTM",
-  cells.GRU: "GRU",
-  cells.ResetBeforeGRU: "GRU",
-  cells.RNN: "RNN",
-}
-
-
-def kind_of(cell: Cell) -> str | None:
-  """LSTM, GRU or RNN; None: no operator of ONNX computes this cell."""
-  if type(cell) is not cells.Odyssey:
-    return _KINDS.get(type(cell))
-  activated = cell.input_activation and cell.output_activation
-  whole = cell.names == "ifgo" and activated and not cell.gate_recurrence
-  return "LSTM" if whole else None
-
-
-def in_onnx(cell: Cell) -> bool:
-  """Whether an operator of ONNX computes this cell."""
-  return kind_of(cell) is not None
-
-
-def in_torch(cell: Cell) -> bool:
-  """Whether torch.nn has a layer of this cell."""
-  peepholes = isinstance(cell, cells.Odyssey) and cell.peepholes
-  other = peepholes or isinstance(cell, cells.ResetBeforeGRU)
-  return in_onnx(cell) and not other
+_KINDS = {cells.LSTM: "LSTM", cells.GRU: "GRU", cells.RNN: "RNN"}
 
 
 def operator(cell: Cell, params: Any) -> Operator:
-  """A layer from its cell and the cell's parameters, for which `in_onnx`."""
+  """A layer from its cell, which _KINDS has, and the cell's parameters."""
   [kernel] = jax.tree.leaves(params["input_kernel"])
   bias = np.asarray(params["bias"])
-  recurrent_bias, peepholes = np.zeros_like(bias), None
+  recurrent_bias = np.zeros_like(bias)
   if "reset_bias" in params:
     recurrent_bias[2 * cell.hidden_size :] = params["reset_bias"]
-  if "peephole_i" in params:
-    peepholes = np.stack([params[f"peephole_{name}"] for name in "ifo"])
   return Operator(
-    str(kind_of(cell)),
+    _KINDS[type(cell)],
     np.asarray(kernel).T,
     np.asarray(params["recurrent_kernel"]).T,
     bias,
     recurrent_bias,
     isinstance(cell, cells.RNN) and cell.activation is jax.nn.relu,
-    peepholes,
-    reset_after=not isinstance(cell, cells.ResetBeforeGRU),
   )
 
 
@@ -148,27 +112,22 @@ class Network(NamedTuple):
     return len(self.stacks) > 1 or len(self.stacks[STACK][0]) > 1
 
 
-def parts(
-  experiment: Experiment,
-  config: Config,
-  params: Params,
-  has: Callable[[Cell], bool],
-) -> Network:
+def parts(experiment: Experiment, config: Config, params: Params) -> Network:
   """The parts of a model.
 
   Args:
     experiment: the task.
     config: of the run.
     params: of the checkpoint.
-    has: whether the format has a cell: `in_torch` or `in_onnx`.
 
   Raises:
-    UserError: the format has no place for a part; names the field.
+    UserError: a part has no place in a file; names the field.
   """
   model, name = config.model, config.export.format
   cell = cells.make(model, hidden_size=model.hidden_size)
-  if not has(cell):
-    names = [one for one in sorted(CELLS) if has(CELLS[one](hidden_size=1))]
+  if type(cell) not in _KINDS:
+    others = {name: kind(hidden_size=1) for name, kind in sorted(CELLS.items())}
+    names = [name for name, other in others.items() if type(other) in _KINDS]
     raise UserError(
       f"config.export.format={name!r} with model.cell={model.cell!r}: must be"
       f" one of {', '.join(names)}"

@@ -238,13 +238,8 @@ def _recurrent(
     options["direction"] = "bidirectional"
   if first.relu:
     options["activations"] = ["Relu"] * len(ways)
-  if first.kind == "GRU":
-    options["linear_before_reset"] = int(first.reset_after)
-  sides = [way.peepholes for way in ways if way.peepholes is not None]
-  if sides:  # ONNX has them in the order i, o, f.
-    operands += [""] * (7 - len(operands))
-    iof = [np.concatenate(side[[0, 2, 1]]) for side in sides]
-    operands.append(graph.weight(np.stack(iof)))
+  if first.kind == "GRU":  # As torch.nn, it resets after the product.
+    options["linear_before_reset"] = 1
   outputs = 3 if first.kind == "LSTM" else 2
   return graph.add(first.kind, *operands, outputs=outputs, **options)
 

@@ -152,8 +152,7 @@ def _params(path: Path, experiment: Experiment, config: Config) -> Params:
       for start, leaf in zip(starts, leaves, strict=False)
     ]
   )
-  in_torch = network_lib.in_torch
-  wanted = state(network_lib.parts(experiment, config, places, in_torch))
+  wanted = state(network_lib.parts(experiment, config, places))
   tensors, values = _load_tensors(path), np.zeros(starts[-1], np.float32)
   for name, place in wanted.items():
     if name not in tensors:

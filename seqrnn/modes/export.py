@@ -21,11 +21,7 @@ from seqrnn.runtime import files
 from seqrnn.training import transfer
 
 _CARD = "MODEL_CARD.md"
-# Format -> its module, and whether it has a cell.
-FORMATS = {
-  "safetensors": (tensors, network.in_torch),
-  "onnx": (onnx_graph, network.in_onnx),
-}
+_FORMATS = {"safetensors": tensors, "onnx": onnx_graph}
 
 
 def run(
@@ -39,21 +35,21 @@ def run(
     the path of the model.
 
   Raises:
-    UserError: the format has no place for a part of the model, or its package
-      is missing.
+    UserError: a part of the model has no place in a file, or the format's
+      package is missing.
   """
   experiment, params, config.checkpoint.step = load_model(
     build, config, workdir, "export"
   )
   config.train.cpu_devices = config.train.cpu_threads = None  # Of this machine.
-  module, has = FORMATS[config.export.format]
-  parts = network.parts(experiment, config, params, has)
+  module = _FORMATS[config.export.format]
+  parts = network.parts(experiment, config, params)
   folder = workdir / "export"
   settings = _encoded_config(config)
   record = folder / "config.json"
   # Asked under the lock, after the files of a killed process are moved.
   same = lambda: record.exists() and record.read_bytes() == settings
-  models = [other.FILE for other, _ in FORMATS.values()]
+  models = [other.FILE for other in _FORMATS.values()]
   older = lambda name: name in models and not same()
   about = {"task": config.task, "step": str(config.checkpoint.step)}
   contents = {

@@ -74,25 +74,21 @@ def optimizer(
   at 0.1, and epsilon is inside the root.
   """
   fields = config.optimizer
-  rules = {
-    "sgd": lambda: optax.sgd(
-      learning_rate, momentum=fields.momentum or None, nesterov=fields.nesterov
-    ),
-    "rmsprop": lambda: optax.rmsprop(
-      learning_rate,
-      decay=fields.decay,
-      eps=fields.epsilon,
-      momentum=fields.momentum or None,
-      eps_in_sqrt=False,
-    ),
-    "adagrad": lambda: optax.adagrad(learning_rate, eps=fields.epsilon),
-    "adam": lambda: optax.adam(learning_rate, eps=fields.epsilon),
-    "adamw": lambda: optax.adamw(
-      learning_rate,
-      eps=fields.epsilon,
-      weight_decay=fields.weight_decay,
-    ),
+  epsilon = {"eps": fields.epsilon}
+  momentum = {"momentum": fields.momentum or None}
+  arguments = {
+    "sgd": {"nesterov": fields.nesterov, **momentum},
+    "rmsprop": {
+      "decay": fields.decay,
+      "eps_in_sqrt": False,
+      **epsilon,
+      **momentum,
+    },
+    "adagrad": epsilon,
+    "adam": epsilon,
+    "adamw": {"weight_decay": fields.weight_decay, **epsilon},
   }
+  rule = getattr(optax, fields.name)
   parts: list[optax.GradientTransformation] = []
   if fields.clip_value is not None:
     parts.append(optax.clip(fields.clip_value))
@@ -102,7 +98,7 @@ def optimizer(
     parts.append(optax.add_decayed_weights(fields.weight_decay))
   if fields.dampened:
     parts.append(optax.scale(1 - fields.momentum))
-  return optax.chain(*parts, rules[fields.name]())
+  return optax.chain(*parts, rule(learning_rate, **arguments[fields.name]))
 
 
 def shares(

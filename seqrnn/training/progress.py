@@ -3,13 +3,11 @@
 import math
 import os
 import re
-import textwrap
 import time
 from collections import deque
 from typing import Any
 
 import jax
-import numpy as np
 from rich.progress import (
   BarColumn,
   MofNCompleteColumn,
@@ -19,7 +17,6 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 
 from seqrnn.errors import needs_package
-from seqrnn.experiment import Params
 from seqrnn.runtime import sharding
 from seqrnn.runtime.console import console
 from seqrnn.training.checkpoint import Position
@@ -73,11 +70,6 @@ class Progress:
   def live(self) -> bool:
     """Whether stdout is a terminal, which shows the bar."""
     return self._console.is_terminal
-
-  @property
-  def shows_samples(self) -> bool:
-    """Whether this process shows samples."""
-    return sharding.is_first() and (self.live or self._writer is not None)
 
   def __enter__(self) -> "Progress":
     if self.live:
@@ -143,21 +135,15 @@ class Progress:
     """Prints a line; on a terminal, above the bar."""
     self._console.print(text, markup=False)
 
-  def write_tensorboard(self, row: dict[str, Any], params: Params, sample: str):
-    """Writes a row of metrics.csv, parameters and a sample, if it is asked."""
-    writer, step = self._writer, row["step"]
-    if writer is None:
+  def write_tensorboard(self, row: dict[str, Any]):
+    """Writes a row of metrics.csv, if `train.tensorboard` is set."""
+    if self._writer is None:
       return
     for name, value in row.items():
       if name != "step":
         tag = re.sub("^(train|validation)_", r"\1/", name)
-        writer.add_scalar(tag, value, step)
-    if sample:  # Indented, so that Markdown keeps it as code.
-      writer.add_text("sample", textwrap.indent(sample, " " * 4), step)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-      tag = jax.tree_util.keystr(path, simple=True, separator="/")
-      writer.add_histogram(f"parameters/{tag}", np.asarray(leaf), step)
-    writer.flush()
+        self._writer.add_scalar(tag, value, row["step"])
+    self._writer.flush()
 
 
 def summary_writer() -> Any:

@@ -319,11 +319,11 @@ def evaluate_and_save(
   if not all(math.isfinite(figure) for figure in row.values()):
     raise training.diverged(state, position.step)
   sample = ""
-  if progress.shows_samples:
+  if progress.live:
     # Parameters are replicated, so the first process needs no other process.
     params = jax.tree.map(lambda x: x.addressable_data(0), state.eval_params)
     sample = excerpts(experiment, training.config)(params)
-    progress.write_tensorboard(row, params, sample)
+  progress.write_tensorboard(row)
   evaluation_seconds, _ = progress.lap()
   state = record_evaluation(training.config, state, position, figures["loss"])
   if sharding.is_first():
@@ -341,7 +341,7 @@ def evaluate_and_save(
   progress.line(
     metrics_line(row, position, experiment.loss_unit, training.unit)
   )
-  if sample and progress.live:
+  if sample:
     progress.line(f"  sample: {escaped(sample)}")
   return state, training.should_stop(row)
 

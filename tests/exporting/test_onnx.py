@@ -23,15 +23,15 @@ onnxruntime = pytest.importorskip("onnxruntime")
 # Models of ONNX alone, beside the models of all formats.
 MODELS = {
   **{name: (name, {}) for name in FORMAT_MODELS},
-  "sum of heads": ("heads", {"merge": "sum", "cell": "odyssey"}),
-  "mean of ways": ("tagger", {"merge": "mean", "cell": "gru_reset_before"}),
+  "sum of heads": ("heads", {"merge": "sum"}),
+  "mean of ways": ("tagger", {"merge": "mean"}),
   "sum of states": ("classifier", {"merge": "sum"}),
 }
 
 
 def session(folder, experiment, config, params):
   """An inference session of the model's file, which is a valid one."""
-  parts = network.parts(experiment, config, params, network.in_onnx)
+  parts = network.parts(experiment, config, params)
   path = folder / onnx_graph.FILE
   path.write_bytes(onnx_graph.encoded(parts, {"task": config.task}))
   onnx.checker.check_model(str(path), full_check=True)

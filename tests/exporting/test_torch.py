@@ -119,14 +119,14 @@ def test_the_guide_puts_weights_of_torch_in(tmp_path, monkeypatch):
 
 def test_what_torch_lacks_is_refused():
   _, _, params = new_model("lstm")
-  cells = "must be one of gru, lstm, odyssey_np, rnn_relu, rnn_tanh"
+  cells = "must be one of gru, lstm, rnn_relu, rnn_tanh"
   for cell, more, message in (
     ("slstm", {}, f"model.cell='slstm': {cells}"),
     ("lstm", {"transitions": 0}, "the model has transitions, and"),
   ):
     experiment, config, _ = new_model("lstm", model__cell=cell)
     with pytest.raises(UserError) as caught:
-      network.parts(experiment, config, {**params, **more}, network.in_torch)
+      network.parts(experiment, config, {**params, **more})
     assert message in str(caught.value)
 
 

@@ -24,7 +24,6 @@ def test_only_limits_may_change(trained, capsys):
 
   record = (workdir / "config.json").read_bytes()
   for name, value, differs in (
-    ("train.label_smoothing", 0.4, "train.label_smoothing: 0.0 -> 0.4"),
     ("optimizer.learning_rate", 0.1, "optimizer.learning_rate: 0.002 -> 0.1"),
     ("checkpoint.every", 2, "checkpoint.every: None -> 2"),
   ):
