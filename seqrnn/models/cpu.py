@@ -15,12 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 
-from seqrnn.models.arrays import (
-  device_count,
-  dot,
-  merge_positions,
-  platform,
-)
+from seqrnn.models.arrays import device_count, dot, merge_positions, platform
 
 # From this number of rows on, the bias of the head is a row of its kernel.
 BIAS_ROW = 512

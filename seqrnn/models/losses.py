@@ -91,10 +91,7 @@ def cross_entropy(
     terms.append(nll_BN + smoothing * above_BN)
   sums = jnp.sum(jnp.stack(terms) * weights_BN[None], axis=(1, 2))
   total, hits, weight = sums[:3]
-  totals = {
-    "loss": (total, weight),
-    "accuracy": (hits, weight),
-  }
+  totals = {"loss": (total, weight), "accuracy": (hits, weight)}
   trained = sums[3] if len(terms) > 3 else total
   return trained / jnp.where(weight > 0, weight, 1), totals
 

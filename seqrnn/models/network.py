@@ -333,9 +333,7 @@ def sequence_model(
 
 
 def init(
-  model: SequenceModel | NoteModel,
-  key: jax.Array,
-  inputs: Any = None,
+  model: SequenceModel | NoteModel, key: jax.Array, inputs: Any = None
 ) -> Params:
   """New parameters; `inputs` is an example of inputs, by default one id."""
   more = {}

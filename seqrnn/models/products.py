@@ -55,16 +55,6 @@ product.defvjp(
 )
 
 
-def affine(
-  x_NK: jax.Array, kernel_KV: jax.Array, bias_V: jax.Array, dtype: Any = None
-) -> jax.Array:
-  """`product` plus a bias, which is not rounded."""
-  factors = cpu.add_bias_row(x_NK, kernel_KV, bias_V, dtype)
-  if factors is not None:
-    return product(*factors)
-  return add_bias(product(x_NK, kernel_KV, dtype), bias_V)
-
-
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def step_dot(a_BD: jax.Array, b_DK: jax.Array, dtype: Any = None) -> Any:
   """`dot` for the body of a loop in which b does not change."""
@@ -172,10 +162,12 @@ class Products(NamedTuple):
   def affine(
     self, x_NK: jax.Array, kernel_KV: jax.Array, bias_V: jax.Array
   ) -> jax.Array:
-    """The product with a kernel, plus a bias."""
-    if self.plain:
-      return dot(x_NK, kernel_KV, self.dtype) + align(bias_V, x_NK)
-    return affine(x_NK, kernel_KV, bias_V, self.dtype)
+    """The product with a kernel, plus a bias, which is not rounded."""
+    if not self.plain:
+      factors = cpu.add_bias_row(x_NK, kernel_KV, bias_V, self.dtype)
+      if factors is not None:
+        return product(*factors)
+    return self.add_bias(self.product(x_NK, kernel_KV), bias_V)
 
   def add_bias(self, x: jax.Array, bias_K: jax.Array) -> jax.Array:
     """x_NK or x_TBK plus the bias."""

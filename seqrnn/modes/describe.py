@@ -58,7 +58,7 @@ def run(
   console = Console(highlight=False)
   console.print(_parts_table(parts, size))
   if training.record is not None:
-    print("\n".join(training.record.lines()))
+    print(training.record)
   if config.train.freeze is not None:
     sizes = jax.tree.map(
       lambda factor, x: 0 if factor else x.size, factors, shapes(experiment)

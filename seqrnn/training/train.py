@@ -86,31 +86,15 @@ def fit(
   config = check_owner(config, workdir)
   training = make_training(build, config, workdir)
   workdir.mkdir(parents=True, exist_ok=True)
-  keep = training.config.checkpoint.keep
-  with open_checkpoints(workdir, keep) as checkpoints:
-    print(f"devices: {devices.words(training.mesh)}")
-    position = resume(
-      training._replace(checkpoints=checkpoints, should_stop=should_stop)
-    )
-  print(
-    f"{workdir}: finished at step {position.step}; best validation loss"
-    f" {position.best:.4f} {training.experiment.loss_unit} at step"
-    f" {position.best_step}"
-  )
-  return asdict(position)
-
-
-def resume(training: Training) -> Position:
-  """Restores the newest checkpoint, if there is one, and trains to the end.
-
-  Returns:
-    the last position.
-
-  Raises:
-    UserError, Interrupted: as `fit`.
-  """
   position = Position()
-  with catch_signals() as caught:
+  with (
+    open_checkpoints(workdir, training.config.checkpoint.keep) as checkpoints,
+    catch_signals() as caught,
+  ):
+    print(f"devices: {devices.words(training.mesh)}")
+    training = training._replace(
+      checkpoints=checkpoints, should_stop=should_stop
+    )
     # The programs may compile for minutes. Until the first step is done there
     # is nothing to save, so a signal ends a single process at once.
     caught.at_once = jax.process_count() == 1
@@ -122,7 +106,12 @@ def resume(training: Training) -> Position:
       if not (caught and caught.at_once):
         raise
       raise _interrupted(training, position, caught[-1]) from None
-  return position
+  print(
+    f"{workdir}: finished at step {position.step}; best validation loss"
+    f" {position.best:.4f} {training.experiment.loss_unit} at step"
+    f" {position.best_step}"
+  )
+  return asdict(position)
 
 
 def _begin(training: Training, state: TrainState, position: Position) -> bool:
@@ -138,7 +127,7 @@ def _begin(training: Training, state: TrainState, position: Position) -> bool:
       write_record(config, training.experiment, workdir, training.record)
   print_summary(training.experiment, config, state.params)
   if training.record is not None:
-    print("\n".join(training.record.lines()))
+    print(training.record)
   if finished:
     print(f"the training has ended by {' and '.join(limits)}")
   elif position.step:

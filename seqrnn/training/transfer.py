@@ -8,7 +8,7 @@ other direction, its kernel has zeros, so that it first computes the same.
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,12 +61,12 @@ class Record(NamedTuple):
       for part, share in self.taken.items()
     ]
 
-  def lines(self) -> Iterator[str]:
-    """Returns lines for the console."""
-    yield f"started from {self.workdir}, step {self.step}"
+  def __str__(self) -> str:
     lists = {"taken": self.parts, "new": self.new, "left": self.left}
-    for name, parts in lists.items():
-      yield f"  {name}: {', '.join(parts) or 'nothing'}"
+    return f"started from {self.workdir}, step {self.step}" + "".join(
+      f"\n  {name}: {', '.join(parts) or 'nothing'}"
+      for name, parts in lists.items()
+    )
 
   def encoded(self) -> bytes:
     """Returns the content of start.json."""

@@ -3,7 +3,6 @@
 import csv
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -56,55 +55,47 @@ class Ended(NamedTuple):
   err: str
 
 
-class Process:
-  """A run.py, or several, in sessions of their own."""
+class Process(subprocess.Popen[str]):
+  """A run.py in a session of its own, with a fault of child.py.
+
+  Attributes:
+    marker: the file that exists once the fault has come.
+  """
 
   def __init__(
     self,
-    arguments: list[str],
+    flags: tuple[str, ...],
     marker: Path,
-    devices: int | None = 1,
+    devices: int = 1,
     fault: str = "",
-    environment: dict[str, str] | None = None,
+    **environment: str,
   ):
-    environment = {
-      **os.environ,
-      **(environment or {}),
+    self.marker = marker
+    self._ended: Ended | None = None
+    environment |= {
       "JAX_PLATFORMS": "cpu",
+      "JAX_NUM_CPU_DEVICES": str(devices),
       "FAULT_FILE": str(marker),
     }
-    if devices is None:  # The config says how many.
-      environment.pop("JAX_NUM_CPU_DEVICES", None)
-    else:
-      environment["JAX_NUM_CPU_DEVICES"] = str(devices)
     if fault:
       environment["FAULT"] = fault
-    self._marker = marker
-    self._popen = subprocess.Popen(
-      [sys.executable, *arguments],
+    child = str(Path(__file__).with_name("child.py"))
+    super().__init__(
+      [sys.executable, child, *flags],
       cwd=ROOT,
-      env=environment,
+      env=os.environ | environment,
       stdin=subprocess.DEVNULL,
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,
       start_new_session=True,
     )
-    self._ended: Ended | None = None
-
-  @property
-  def struck(self) -> bool:
-    """Whether the fault has come."""
-    return self._marker.exists()
-
-  def send(self, number: int):
-    self._popen.send_signal(number)
 
   def until(self, condition: Callable[[], Any]):
     """Waits for what the process is about to do, and may die of."""
     end = time.monotonic() + LIMIT
     while not condition():
-      dead = self._popen.poll() is not None
+      dead = self.poll() is not None
       if (dead and not condition()) or time.monotonic() > end:
         pytest.fail(f"it did not come to this: {self.ended(1)}")
       time.sleep(0.001)
@@ -113,93 +104,36 @@ class Process:
     """Waits for its end, and that of its children."""
     if self._ended is None:
       try:
-        out, err = self._popen.communicate(timeout=limit)
+        out, err = self.communicate(timeout=limit)
       except subprocess.TimeoutExpired:
         self.end()
-        out, err = self._popen.communicate()
+        out, err = self.communicate()
         pytest.fail(f"no end after {limit:.0f} s:\n{out}\n{err}")
-      self._ended = Ended(self._popen.returncode, out, err)
+      self._ended = Ended(self.returncode, out, err)
     return self._ended
 
   def end(self):
     with suppress(ProcessLookupError):
-      os.killpg(self._popen.pid, signal.SIGKILL)
-
-
-class Starter:
-  """Starts processes, and ends them all when the tests are done."""
-
-  def __init__(self, folder: Path):
-    self._folder = folder
-    self._started: list[Process] = []
-
-  def __call__(
-    self, config: Path | None, workdir: Path, *flags: str, **how: Any
-  ) -> Process:
-    named = () if config is None else (f"--config={config}",)
-    flags = (*named, f"--workdir={workdir}", *flags)
-    marker = self._folder / f"struck{len(self._started)}"
-    script = str(Path(__file__).with_name("child.py"))
-    process = Process([script, *flags], marker, **how)
-    self._started.append(process)
-    return process
-
-  def several(
-    self,
-    config: Path | None,
-    workdir: Path,
-    *flags: str,
-    faults=("", ""),
-    heartbeat: int | None = 10,
-    **how: Any,
-  ) -> list[Process]:
-    """Two processes of two devices each.
-
-    Args:
-      config: as for one.
-      workdir: as for one.
-      *flags: for both.
-      faults: the one's and the other's.
-      heartbeat: seconds after which a silent one is lost, fewer than those of
-        the product to save the tests' time; None: those of the product.
-      **how: as for one.
-    """
-    shorter = {} if heartbeat is None else {"HEARTBEAT": str(heartbeat)}
-    port = free_port()
-    return [
-      self(
-        config,
-        workdir,
-        f"--coordinator=127.0.0.1:{port}",
-        "--num_processes=2",
-        f"--process_id={index}",
-        "--config.train.cpu_devices=2",
-        *flags,
-        devices=None,
-        fault=fault,
-        environment=shorter,
-        **how,
-      )
-      for index, fault in enumerate(faults)
-    ]
-
-  def close(self):
-    for process in self._started:
-      process.end()
-      process.ended()
+      os.killpg(self.pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
-  starter = Starter(tmp_path_factory.mktemp("started"))
-  yield starter
-  starter.close()
+  """A function that starts a Process, which ends with the module's tests."""
+  folder, started = tmp_path_factory.mktemp("started"), []
 
+  def start_process(
+    config: Path | None, workdir: Path, *flags: str, **how: Any
+  ):
+    named = [] if config is None else [f"--config={config}"]
+    flags = (*named, f"--workdir={workdir}", *flags)
+    started.append(Process(flags, folder / f"struck{len(started)}", **how))
+    return started[-1]
 
-def free_port() -> int:
-  with socket.socket() as unused:
-    unused.bind(("127.0.0.1", 0))
-    return unused.getsockname()[1]
+  yield start_process
+  for process in started:
+    process.end()
+    process.ended()
 
 
 def call(config: Path | None, workdir: Path, *flags: str) -> int:

@@ -63,12 +63,10 @@ def test_a_full_disk_ends_a_run_that_can_be_resumed(
   whole, disk, start, place, leave, words, saved
 ):
   (config, reference), workdir = whole, disk / "run"
-  environment = {"FILLER": str(disk / "filler"), "LEAVE": str(leave)}
-  process = start(
-    config, workdir, devices=4, fault=f"FILL {place}", environment=environment
-  )
+  room = {"FILLER": str(disk / "filler"), "LEAVE": str(leave)}
+  process = start(config, workdir, devices=4, fault=f"FILL {place}", **room)
   done = process.ended()
-  assert process.struck, place
+  assert process.marker.exists(), place
   assert done.status == 2, done
   assert done.err.startswith("error: ") and done.err.count("\n") == 1, done.err
   assert words in done.err, done.err

@@ -122,7 +122,7 @@ def test_kills_at_random_moments(shop, expected, start, tmp_path):
       writer.start()
       process.until(lambda before=before: position(folder) != before)
       time.sleep(draw.uniform(0, 0.5))
-    process.send(signal.SIGKILL)
+    process.send_signal(signal.SIGKILL)
     assert process.ended().status == -signal.SIGKILL
     assert not process.ended().err.replace("drift:", "").count("lost")
     writer.join()
@@ -131,7 +131,7 @@ def test_kills_at_random_moments(shop, expected, start, tmp_path):
   log.close()
   size = log.path.stat().st_size
   process.until(lambda: position(folder).offset == size)
-  process.send(signal.SIGTERM)
+  process.send_signal(signal.SIGTERM)
   done = process.ended()
   assert done.status == 0, done
   assert rows_of(folder) == expected

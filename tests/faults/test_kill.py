@@ -70,7 +70,7 @@ def stop_at(start, config, workdir, fault):
   """A life that ends by a fault: at once, or saved and in one line."""
   process = start(config, workdir, fault=fault)
   done = process.ended()
-  assert process.struck, fault
+  assert process.marker.exists(), fault
   name = fault.split()[0]
   lines = [line for line in done.err.splitlines() if "checkpoint " not in line]
   if name == "KILL":

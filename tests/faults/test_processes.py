@@ -5,6 +5,7 @@ Each has two devices, as two machines with two accelerators would.
 
 import json
 import re
+import socket
 
 import pytest
 
@@ -58,6 +59,21 @@ def one(config):
   return workdir
 
 
+def start_two(start, *flags, faults=("", ""), heartbeat="10"):
+  """Two processes; one that is silent for `heartbeat` seconds is lost."""
+  with socket.socket() as unused:
+    unused.bind(("127.0.0.1", 0))
+    _, port = unused.getsockname()
+  shared = f"--coordinator=127.0.0.1:{port}", "--num_processes=2"
+  more = {"HEARTBEAT": heartbeat} if heartbeat else {}
+  return [
+    start(
+      *flags, *shared, f"--process_id={index}", devices=2, fault=fault, **more
+    )
+    for index, fault in enumerate(faults)
+  ]
+
+
 def finish_alone(config, workdir, one):
   """Resumes to the end in this process, and compares with one process."""
   assert call(config, workdir) == 0
@@ -76,7 +92,7 @@ def same_end(processes, status):
 def left_alone(processes, lost):
   """A peer is lost: the other one ends, with one line."""
   other = processes[1 - lost]
-  processes[lost].until(lambda: processes[lost].struck)
+  processes[lost].until(processes[lost].marker.exists)
   ended = other.ended()
   assert ended.status not in (0, None), ended
   assert ended.err == LOST
@@ -88,11 +104,11 @@ def left_alone(processes, lost):
 
 def test_two_processes_stop_fail_and_go_on_as_one(config, one, start):
   workdir = config.parent / "default"
-  both = start.several(config, workdir, faults=("", "TERM steps 8"))
+  both = start_two(start, config, workdir, faults=("", "TERM steps 8"))
   line = same_end(both, 143)
   step = int(re.search(r"saved at step (\d+);", line)[1])
   assert steps(workdir)[-1] == step
-  both = start.several(config, workdir, faults=("", "KILL steps 8"))
+  both = start_two(start, config, workdir, faults=("", "KILL steps 8"))
   left_alone(both, 1)
   finish_alone(config, workdir, one)
   first, both = ((run / "start.json").read_bytes() for run in (one, workdir))
@@ -105,7 +121,7 @@ def test_a_lost_peer(config, one, start, name, lost):
   workdir = config.parent / f"{name}{lost}"
   faults = ["", ""]
   faults[lost] = f"{name} steps 15"
-  both = start.several(config, workdir, faults=faults, heartbeat=None)
+  both = start_two(start, config, workdir, faults=faults, heartbeat=None)
   left_alone(both, lost)
   finish_alone(config, workdir, one)
 
@@ -123,7 +139,7 @@ def test_two_processes_evaluate_as_one_does(tmp_path, start, capfd):
   alone = json.loads((workdir / "evaluation.json").read_text())
   table = (workdir / "confusion.csv").read_text()
   (workdir / "evaluation.json").unlink()
-  first, second = (p.ended() for p in start.several(None, workdir, *flags))
+  first, second = (p.ended() for p in start_two(start, None, workdir, *flags))
   assert first.status == 0
   assert first.err.count(": input ") == first.err.count("\n") == 1
   assert second == (0, "", "")

@@ -49,11 +49,7 @@ def test_sums_and_maxima_are_those_over_all_sequences(case):
 
   @jax.jit
   def run(*terms):
-    return (
-      crf.forward(*terms)[1],
-      crf.marginals(*terms),
-      crf.viterbi(*terms),
-    )
+    return (crf.forward(*terms)[1], crf.marginals(*terms), crf.viterbi(*terms))
 
   for scored in (chain, crf.TagScores(A, start, chain.stop), new):
     terms = scored, logits, mask, edges

@@ -7,12 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqrnn.models import cells, cpu, layers, loops, products, scan
-from seqrnn.models.products import (
-  Products,
-  product,
-  step_dot,
-)
+from seqrnn.models import cells, cpu, layers, loops
+from seqrnn.models.products import Products, product, step_dot
 from seqrnn.runtime import sharding
 from tests.models.test_cells import (
   MAKE,
@@ -20,7 +16,6 @@ from tests.models.test_cells import (
   close,
   normal,
   quick_jit,
-  shapes_of,
 )
 from tests.stablehlo import mesh_of
 
@@ -171,25 +166,6 @@ def test_products_in_bfloat16():
   assert apart(fast, plain) < 1e-3
 
 
-# Of the LSTM: h, c and four gates; the sLSTM: h, its carry, four gates and
-# their inputs.
-@pytest.mark.parametrize(("name", "count"), [("lstm", 6), ("slstm", 12)])
-def test_what_the_backward_pass_keeps(name, count):
-  """So many arrays [T, B, H]."""
-  cell = MAKE[name](H)
-  x, mask = np.zeros((B, T, D), np.float32), np.ones((B, T), bool)
-
-  def run(params):
-    over_time = scan.scan(cell, reverse=False)
-    z_TBK = cell.apply({"params": params}, x.swapaxes(0, 1), method="inputs")
-    return over_time(params, cell.initial_carry(B), z_TBK, mask.T)
-
-  back = jax.eval_shape(lambda p: jax.vjp(run, p)[1], shapes_of(cell, x))
-  sizes = [leaf.size for leaf in jax.tree.leaves(back) if leaf.ndim == 3]
-  # Beside them, the inputs x.
-  assert sum(sizes) <= count * T * B * H + x.size
-
-
 def test_memory_of_a_stack():
   """As much as three layers keep, and one of them needs besides."""
   B, T, H = 32, 50, 64
@@ -216,7 +192,7 @@ def test_a_bias_may_be_a_row_of_the_kernel():
 
   @quick_jit
   def values_and_gradients(x, kernel, bias):
-    y_NV, back = jax.vjp(products.affine, x, kernel, bias)
+    y_NV, back = jax.vjp(Products().affine, x, kernel, bias)
     return y_NV, *back(d)
 
   expected = x @ kernel + bias, d @ kernel.T, x.T @ d, d.sum(0)

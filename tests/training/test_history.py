@@ -5,12 +5,7 @@ import os
 import pytest
 
 from seqrnn.errors import UserError
-from seqrnn.training.history import (
-  add_row,
-  cut_tables,
-  draw_history,
-  read_rows,
-)
+from seqrnn.training.history import add_row, cut_tables, draw_history, read_rows
 
 ROWS = [{"step": n, "loss": 1 / n, "name": 2.0} for n in (10, 20, 30)]
 WRONG = "metrics.csv: (row 2 must be|must have the columns step)"

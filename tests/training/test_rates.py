@@ -36,25 +36,21 @@ def shares(model, record=RECORD, **fields):
   return optimizers.shares(experiment, config, record)
 
 
-def updates(model, factors):
-  """The scaled updates of 1, by parts."""
-  ones = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), shapes(model[1]))
+def rates(factors):
+  """The factor of each part, which its arrays share."""
+  ones = jax.tree.map(lambda _: np.ones(()), factors)
   rule = optimizers.scale_updates(factors)
-  left, _ = rule.update(ones, rule.init(ones))
-  parts = {
-    "embedding": left["embedding"],
-    "layer1": left["body"]["layers_0"],
-    "layer2": left["body"]["layers_1"],
-    "head": left["head"],
+  parts, _ = rule.update(ones, rule.init(ones))
+  layers = parts.pop("body")
+  parts |= {"layer1": layers["layers_0"], "layer2": layers["layers_1"]}
+  scales = {
+    name: {*map(float, jax.tree.leaves(part))} for name, part in parts.items()
   }
-  for name, tree in parts.items():
-    leaves = [np.unique(leaf) for leaf in jax.tree.leaves(tree)]
-    [parts[name]] = {float(x) for x in np.concatenate(leaves)}
-  return parts
+  return {name: scale for name, [scale] in scales.items()}
 
 
 def test_rates_fall_towards_the_input(model):
-  left = updates(model, shares(model, **{"optimizer.layer_decay": 0.5}))
+  left = rates(shares(model, **{"optimizer.layer_decay": 0.5}))
   assert left == {"head": 1, "layer2": 0.5, "layer1": 0.25, "embedding": 0.125}
   assert shares(model) is None  # All learn at the same rate.
 
@@ -63,7 +59,7 @@ def test_frozen_parts_get_no_gradients_and_do_not_change(model):
   _, experiment = model
   fields = {"train.freeze": "layer2,taken", "optimizer.layer_decay": 0.5}
   factors = shares(model, **fields)
-  left = updates(model, factors)
+  left = rates(factors)
   assert left == {"head": 1, "layer2": 0, "layer1": 0, "embedding": 0}
   batch = experiment.batches("train", 0)[0]
   params = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), shapes(experiment))
@@ -74,7 +70,7 @@ def test_frozen_parts_get_no_gradients_and_do_not_change(model):
   assert not any(np.any(x) for x in jax.tree.leaves(grads))
   # A part that was taken without some of its rows learns.
   some = RECORD._replace(taken=TAKEN | {"embedding": "1 of 2 symbols"})
-  left = updates(model, shares(model, some, **fields))
+  left = rates(shares(model, some, **fields))
   assert left == {"head": 1, "layer2": 0, "layer1": 0, "embedding": 0.125}
 
 

@@ -220,7 +220,7 @@ def test_labels_are_found_by_name(classifier, tmp_path, monkeypatch):
   y, z = (initial["head"]["kernel"][:, names.index(name)] for name in "yz")
   assert_equal(y, kernel[:, was])
   assert not np.isin(z, kernel).any()
-  assert [*record.lines()][1] == (
+  assert str(record).split("\n")[1] == (
     "  taken: embedding, layer 1 forward, layer 1 backward, head (1 of 2"
     " labels)"
   )
