@@ -1,7 +1,6 @@
 """The Python API; `import seqrnn` has its names without importing it."""
 
 import importlib
-import multiprocessing
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -344,11 +343,6 @@ def call(
     UserError: as on the command line, in one line.
     Interrupted: SIGINT or SIGTERM was received.
   """
-  if getattr(multiprocessing.current_process(), "_inheriting", False):
-    sys.exit(
-      "error: a worker of a search imports this script; put the calls of seqrnn"
-      ' below `if __name__ == "__main__":`'
-    )
   before = os.environ.get(_THREADS)
   try:
     with errors_of_python(), open(os.devnull, "w") as nowhere:

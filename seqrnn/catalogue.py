@@ -178,22 +178,16 @@ def _download(data_set: DataSet, file: File, path: Path):
   import pooch  # Imports requests, which only this needs.
 
   pooch.get_logger().setLevel("WARNING")
+  url = data_set.url(file)
   try:
-    url = data_set.url(file)
     pooch.retrieve(url, file.digest, path.name, path.parent)
   except (OSError, ValueError) as error:  # ValueError: another checksum.
     cause: BaseException = error
     # requests and urllib3 wrap the error of the system.
     while inner := cause.__cause__ or cause.__context__:
       cause = inner
-    every = (file for files in data_set.files.values() for file in files)
-    needed = [
-      data_set.url(file) + f" (as {file.alias})" * bool(file.alias)
-      for file in every
-      if not file.is_at(path.with_name(file.name))
-    ]
     raise MachineError(
-      f"data.source={data_set.name!r}: {file.path} cannot be fetched"
-      f" ({' '.join(str(cause).split())}); get {' and '.join(needed)} on"
-      f" another machine and put it in {path.parent}"
+      f"data.source={data_set.name!r}: {url} cannot be fetched"
+      f" ({' '.join(str(cause).split())}); get it on another machine and put it"
+      f" at {path}"
     ) from None

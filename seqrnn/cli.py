@@ -9,7 +9,7 @@ import signal
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -64,9 +64,14 @@ def main(argv: list[str]) -> int:
   joined, index = False, 0  # Whether it is one of several processes; its index.
   try:
     distributed = parse_flags(parsed, argv)
-    if parsed.version or parsed.help is not None:
-      for line in information(parsed, argv[0]):
-        print(line, flush=True)
+    if parsed.version:
+      print_versions()
+      return 0
+    if parsed.help is not None:
+      help = (
+        fields_help(parsed.help) if parsed.help else overview(argv[0], parsed)
+      )
+      print(help, flush=True)
       return 0
     launch.refuse_windows()
     fields = overrides_of_flags(parsed)
@@ -200,23 +205,6 @@ def parse_flags(parsed: flags.FlagValues, argv: list[str]) -> bool:
   return distributed
 
 
-def information(parsed: flags.FlagValues, path: str) -> Iterable[str]:
-  """Returns the lines that --version or --help asks for.
-
-  Args:
-    parsed: the flags.
-    path: of the program, argv[0].
-
-  Raises:
-    UserError: there is no such field.
-  """
-  if parsed.version:
-    return version()
-  if not parsed.help:
-    return [overview(path, parsed)]
-  return [fields_help(parsed.help)]
-
-
 def overview(path: str, parsed: flags.FlagValues) -> str:
   """Returns the modes, the configs and the flags, with a line for each.
 
@@ -311,21 +299,21 @@ def fields_help(wanted: str) -> str:
   return "\n".join(lines)
 
 
-def version() -> Iterator[str]:
-  """Yields the versions, the cache and the devices; the last starts JAX."""
-  yield f"python {platform.python_version()} ({platform.platform()})"
+def print_versions():
+  """Prints the versions, the cache and the devices; the last starts JAX."""
+  print(f"python {platform.python_version()} ({platform.platform()})")
   for name in ("seqrnn", "jax", "jaxlib", "flax", "optax"):
     try:
-      yield f"{name} {metadata.version(name)}"
+      print(name, metadata.version(name))
     except metadata.PackageNotFoundError:  # A clone that is not installed.
-      yield f"{name} (not installed)"
-  yield f"cache {os.environ.get('JAX_COMPILATION_CACHE_DIR', 'none')}"
+      print(f"{name} (not installed)")
+  cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", "none")
+  print(f"cache {cache}", flush=True)
   try:
     warned = devices.start(named=True)
   except UserError as error:
-    yield f"devices none: {error}"
+    print(f"devices none: {error}")
     return
   from seqrnn.runtime import sharding  # It imports JAX.
 
-  yield f"devices {devices.words(sharding.mesh())}"
-  yield from warned
+  print(f"devices {devices.words(sharding.mesh())}", *warned, sep="\n")

@@ -257,18 +257,12 @@ def test_a_file_that_is_not_the_published_one_is_not_kept(served, tmp_path):
   assert (folder(tmp_path) / "play.all").read_bytes() == PLAY
 
 
-def test_all_files_that_are_missing_or_wrong_are_named(served, tmp_path):
-  content = dict(served.content)
+def test_a_file_that_cannot_be_fetched_is_named(served, tmp_path):
   served.content.clear()
-  place = folder(tmp_path, "lines")
-  place.mkdir(parents=True)
-  (place / "lines.validation").write_bytes(content[f"{PATH}lines.validation"])
-  (place / "lines.test").write_bytes(b"<html>")
-  urls = f"{served.url}{PATH}lines.train and {served.url}{PATH}lines.test"
   message = refused("404", "lines")
-  assert message.endswith(
-    f"get {urls} on another machine and put it in {place}"
-  )
+  assert f"{served.url}{PATH}lines.train cannot be fetched" in message
+  place = folder(tmp_path, "lines") / "lines.train"
+  assert message.endswith(f"get it on another machine and put it at {place}")
 
 
 def test_a_set_that_the_user_must_get(served, tmp_path):

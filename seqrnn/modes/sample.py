@@ -14,7 +14,7 @@ from seqrnn.data.read import music
 from seqrnn.errors import escaped
 from seqrnn.experiment import Experiment, Params
 from seqrnn.modes import load_model
-from seqrnn.runtime import files
+from seqrnn.runtime import figures, files
 from seqrnn.sampling import texts
 from seqrnn.sampling.sampler import sample_music
 
@@ -35,7 +35,8 @@ def write_music(
       path = folder / f"music-{temperature:g}-{stream}.mid"
       music.write_midi(path, notes_TV, _TEMPO)
       primed = len(notes_TV) - settings.length
-      music.draw_roll(path.with_suffix(".png"), notes_TV, primed)
+      roll = music.piano_roll(notes_TV, primed)
+      figures.save(roll, path.with_suffix(".png"))
       print(f"{workdir / path.name}, {path.with_suffix('.png').name}")
   return pieces
 

@@ -18,7 +18,7 @@ _STYLES = "-", "--", ":"  # Of the curves of a chart, in turn.
 Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]  # name -> x, y
 
 
-def _chart(figure: "Figure", title: str, words: str) -> dict[str, Any]:
+def chart(figure: "Figure", title: str, words: str) -> dict[str, Any]:
   """The figure for a page; `words` describe it to screen readers."""
   import matplotlib
 
@@ -67,24 +67,4 @@ def lines(
   if zero:
     axes.set_ylim(bottom=0)
   words = "; ".join(descriptions) or "no values"
-  return _chart(figure, title, f"{title}: {y} by {x}. {words}.")
-
-
-def piano_roll(title: str, notes_TV: np.ndarray, lowest: int) -> dict[str, Any]:
-  """Frames of notes, time from left to right.
-
-  Args:
-    title: of the chart.
-    notes_TV: whether each note sounds in each frame.
-    lowest: the MIDI number of the first note.
-  """
-  T, V = notes_TV.shape
-  figure = figures.create(5, 3.1)
-  axes = figure.subplots()
-  sides = (0, T, lowest - 0.5, lowest + V - 0.5)
-  axes.imshow(notes_TV.T, "Blues", aspect="auto", origin="lower", extent=sides)
-  axes.set(xlabel="frame", ylabel="MIDI number")
-  keys = np.flatnonzero(notes_TV.any(0)) + lowest
-  span = f"from MIDI number {keys[0]} to {keys[-1]}" if len(keys) else "no note"
-  words = f"{title}: {int(notes_TV.sum())} notes in {T} frames, {span}."
-  return _chart(figure, title, words)
+  return chart(figure, title, f"{title}: {y} by {x}. {words}.")

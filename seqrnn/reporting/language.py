@@ -155,10 +155,10 @@ def pieces(subject: Subject) -> list[Section]:
     split = subject.splits[-1]
     titles.append(f"A piece of the {split} split")
     pieces.append(music.read_music(config.data)[split][0][:_FRAMES])
-  rolls = [
-    charts.piano_roll(title, notes_TV, music.LOWEST)
-    for title, notes_TV in zip(titles, pieces, strict=True)
-  ]
+  rolls = []
+  for title, notes_TV in zip(titles, pieces, strict=True):
+    words = f"{title}: {int(notes_TV.sum())} notes in {len(notes_TV)} frames."
+    rolls.append(charts.chart(music.piano_roll(notes_TV), title, words))
   return [section("Sampled music", "music", charts=rolls)]
 
 

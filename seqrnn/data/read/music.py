@@ -216,12 +216,8 @@ def write_midi(path: Path, notes_TV: np.ndarray, tempo: int):
     midi.save(file=file)
 
 
-def draw_roll(path: Path, notes_TV: np.ndarray, primed: int):
-  """Draws a piano roll, with the first `primed` frames, the prompt, in gray.
-
-  Raises:
-    UserError: the file cannot be written.
-  """
+def piano_roll(notes_TV: np.ndarray, primed: int = 0):
+  """Draws frames of notes, the first `primed`, of the prompt, in gray."""
   T = len(notes_TV)
   figure = figures.create(min(4 + T / 16, 40), 4)
   axes = figure.add_subplot()
@@ -234,4 +230,4 @@ def draw_roll(path: Path, notes_TV: np.ndarray, primed: int):
   lowest, highest = min(numbers, default=48), max(numbers, default=72)
   axes.set(xlim=(0, T), ylim=(lowest - 2, highest + 2), xlabel="frame")
   figures.grid(axes)
-  figures.save(figure, path)
+  return figure
