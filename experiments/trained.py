@@ -232,12 +232,7 @@ class Run(NamedTuple):
     return infill.fill_gaps(self.experiment, self.params, question, config)
 
   def states(
-    self,
-    text: str,
-    of: str = "symbols",
-    *,
-    layer: int | None = None,
-    pooling: str = "mean",
+    self, text: str, of: str = "symbols", **settings: Any
   ) -> np.ndarray:
     """The states of a layer as it reads a text, both directions concatenated.
 
@@ -251,9 +246,9 @@ class Run(NamedTuple):
       text: in the format of the run's data.
       of: `symbols`: the state after each symbol that the model reads; `texts`:
         a vector of each document, such as a line of a run on lines.
-      layer: its number, from 1; None: the last.
-      pooling: of `texts`: `mean`, `max`, or `last`, the state after the last
-        step of each direction.
+      **settings: `layer`, its number, from 1; None: the last; `pooling`, of
+        `texts`: `mean`, `max`, or `last`, the state after the last step of each
+        direction.
 
     Returns:
       float32 [symbols or documents, D].
@@ -263,8 +258,7 @@ class Run(NamedTuple):
         symbol.
     """
     self._require("embed")
-    settings = {"of": of, "layer": layer, "pooling": pooling}
-    self._changed("embed", settings)  # Checks the values.
+    embed = self._changed("embed", {"of": of, **settings}).embed
     if of == "vocabulary":
       return states.embedding(self.params)
     data = self.config.data
@@ -272,8 +266,8 @@ class Run(NamedTuple):
     if not len(pieces.corpus.ids):
       raise UserError(f"text={text!r}: no symbol there")
     pieces = states.followed(self.experiment, pieces, data.boundaries)
-    reading = states.Reading(self.experiment, self.params, pieces, layer)
-    return states.vectors(reading, of, pooling, data.boundaries)
+    reading = states.Reading(self.experiment, self.params, pieces, embed.layer)
+    return states.vectors(reading, of, embed.pooling, data.boundaries)
 
   def _documents(self, text: str) -> list[Document]:
     if self.experiment.reads != "symbol":

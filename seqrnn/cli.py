@@ -18,7 +18,6 @@ from absl import flags
 
 from seqrnn.config import command, suggestions
 from seqrnn.config import read as config_lib
-from seqrnn.config.field import Field
 from seqrnn.config.read import FIELDS, MODES, Config
 from seqrnn.config.resolve import this_machine
 from seqrnn.errors import Interrupted, UserError, visible
@@ -128,16 +127,6 @@ def _mode(parsed: flags.FlagValues, config: Config) -> Callable[..., Any]:
   return importlib.import_module(f"seqrnn.{name}").run
 
 
-class _Parser(flags.ArgumentParser):
-  """Parses the text of a flag as its field does."""
-
-  def __init__(self, field: Field):
-    self._field = field
-
-  def parse(self, argument: str) -> Any:
-    return self._field.parse(argument)
-
-
 def define_flags() -> flags.FlagValues:
   """Defines the flags: those of the program, and one for each field."""
   values = flags.FlagValues()
@@ -154,19 +143,22 @@ def define_flags() -> flags.FlagValues:
     elif field.rule.kind is bool:
       flags.DEFINE_boolean(flag, None, field.help, flag_values=values)
     else:
-      flags.DEFINE(_Parser(field), flag, None, field.help, values)
+      flags.DEFINE_string(flag, None, field.help, flag_values=values)
   return values
 
 
 def overrides_of_flags(values: flags.FlagValues) -> dict[str, Any]:
-  """Returns the values of the fields that flags set, by their names."""
-  overrides = {}
-  for name, field in FIELDS.items():
-    flag = values[f"{_PREFIX}{name}"]
-    if flag.present:
-      value: Any = flag.value
-      overrides[name] = tuple(value) if field.repeated else value
-  return overrides
+  """Returns the values of the fields that flags set, by their names.
+
+  Raises:
+    UserError: a value is of another type.
+  """
+  typed = {name: values[f"{_PREFIX}{name}"] for name in FIELDS}
+  return {
+    name: config_lib.converted(name, flag.value)
+    for name, flag in typed.items()
+    if flag.present
+  }
 
 
 def parse_flags(parsed: flags.FlagValues, argv: list[str]) -> bool:
@@ -174,7 +166,7 @@ def parse_flags(parsed: flags.FlagValues, argv: list[str]) -> bool:
 
   Raises:
     UserError: an argument is not a flag, or flags exclude each other.
-    flags.Error: a flag has a value of another type.
+    flags.Error: a flag of the program has a value of another type.
   """
   bare = {"--help": "--help=", "-h": "--help="}  # A text flag needs a value.
   asked = [bare.get(part, part) for part in argv[1:]]

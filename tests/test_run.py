@@ -33,7 +33,7 @@ LM, GAP = "--config=lm.json", "--config=gap.json"
 # A mistake -> a part of its line. Each is of another kind.
 MISTAKES = {
   # The line itself and the config.
-  "--mode=train": "--config: is missing, and so is --workdir, the folder of a",
+  "--mode=train": "--mode=train: needs --workdir, the folder of a run, or",
   f"{LM} --workdir=/proc/x": "/proc/x: No such file or directory",
   f"{LM} --workdir=a\udcff": r"--workdir=a\udcff: must be UTF-8",
   "'--config=no\nsuch.py'": "--config=no such.py: no such file",

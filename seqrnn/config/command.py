@@ -145,23 +145,9 @@ def base_config(
     return path, config_lib.read_config(path)
   if folder:
     return Path(folder, record), config_lib.read_run(folder, record)
-  raise UserError(_nothing_named(parsed.mode))
-
-
-def _nothing_named(mode: str) -> str:
-  """Returns the error of a command with neither a config nor a workdir."""
-  if mode in _STARTS:
-    names = ", ".join(config_lib.config_names())
-    return (
-      "--config: is missing, and so is --workdir, the folder of a run; the"
-      f" configs are {names}"
-    )
-  records = sorted(Path("runs").glob("*/config.json"))
-  remedy = "train one first: --config=NAME --workdir=runs/NAME"
-  if records:
-    remedy = f"here are {', '.join(str(path.parent) for path in records[:5])}"
-  return (
-    f"--workdir: is missing, the folder of the run for --mode={mode}; {remedy}"
+  raise UserError(
+    f"--mode={parsed.mode}: needs --workdir, the folder of a run, or --config;"
+    f" the configs are {', '.join(config_lib.config_names())}"
   )
 
 

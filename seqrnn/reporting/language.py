@@ -9,7 +9,7 @@ import numpy as np
 
 from seqrnn.data.read import music
 from seqrnn.data.vocabulary import BEGIN, END, Vocabulary
-from seqrnn.experiment import Decoder, Params
+from seqrnn.experiment import Params
 from seqrnn.reporting import charts, neurons, page
 from seqrnn.reporting.neurons import TextReading
 from seqrnn.reporting.page import Section, section
@@ -69,7 +69,10 @@ def writing(run: Subject) -> list[Section]:
   if sources[-1].reading.states.shape[-1]:
     if len(sources) > 1:
       parts += _interpretable(subject, read, *sources)
-    parts += _gates(subject, decoder, sources[-1])
+    if gates := neurons.saturation(
+      subject.config, subject.params, decoder, sources[-1].ids
+    ):
+      parts.append(section("Gates", "gates", gates=gates))
   return parts
 
 
@@ -242,13 +245,3 @@ def _passage(
     for i, state in zip(ids_BT[b, :_PASSAGE], state_BT[b], strict=False)
     if i > BEGIN
   )
-
-
-def _gates(
-  subject: Subject, decoder: Decoder, source: ReadSplit
-) -> list[Section]:
-  """The saturation of gates."""
-  saturation = neurons.saturation(
-    subject.config, subject.params, decoder, source.ids
-  )
-  return [section("Gates", "gates", gates=saturation)] if saturation else []

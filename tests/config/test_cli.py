@@ -53,7 +53,7 @@ def test_a_wrong_flag_is_refused_in_a_line(capfd):
     "--hidden_size=3": "--hidden_size: no such flag; did you mean"
     " --config.model.hidden_size?",
     "--model=lstm": "--model: no such flag; did you mean --config.model.cell?",
-    "--config.seed=x": "--config.seed=x: must be from 0 to 2**32 - 1",
+    "--config.seed=x": "config.seed='x': must be from 0 to 2**32 - 1",
     "rnn": "'rnn': not a flag; flags begin with --",
     "--follow": "--follow: needs --mode=detect, not train",
     "--help=modle": r".*did you mean model\?",

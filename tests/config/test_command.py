@@ -102,8 +102,6 @@ def test_flags_that_a_mode_does_not_read_are_reported(here, capfd):
   line = capfd.readouterr().err
   assert line.startswith("warning: config.seed=1: has no effect with --mode=")
   assert line.endswith("; did you mean config.sample.seed?\n")
-  assert cli.main(["run.py", "--mode=evaluate"]) == 2
-  assert capfd.readouterr().err.endswith("; here are runs/a\n")
 
 
 def test_a_workdir_names_no_place_to_write_to(here, monkeypatch, capfd):
