@@ -227,7 +227,6 @@ def test_it_is_refused_in_a_line(home, capfd):
 
 
 OWN = "import os; os.mkdir('owned')\ndef get_config(): os.mkdir('owned')\n"
-FLAGS = '{"use_ocdbt": false, "use_zarr3": true, "tree_metadata": {"a": 1}}'
 
 
 def code(workdir: Path):
@@ -252,11 +251,6 @@ def damaged(workdir: Path):
 HARMLESS: list[tuple] = [
   ("code", code, ""),
   ("folders that are no steps", names, ""),
-  (
-    "what Orbax alone reads",
-    text(f"{LAST}/params/_METADATA", FLAGS),
-    "",
-  ),
   (
     "a damaged checkpoint",
     damaged,

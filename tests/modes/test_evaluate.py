@@ -1,8 +1,6 @@
 """evaluate: figures of a split equal a sum over its symbols."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -86,37 +84,3 @@ def test_a_workdir_may_have_any_name(tmp_path, capsys):
     text.write_text(text.read_text()[::-1])
   evaluate.run(experiments.build, config, workdir)
   assert "training data have changed" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_devices_do_not_wait_for_each_other_for_ever(tmp_path):
-  script = """
-import sys
-from pathlib import Path
-from tests.conftest import tiny
-import jax
-from seqrnn import experiments
-from seqrnn.scoring.evaluation import evaluator
-from seqrnn.runtime import sharding
-fields = {
-  "data.window": 64,
-  "model.hidden_size": 128,
-  "train.batches_per_epoch": 100,
-}
-experiment = experiments.build(tiny(Path(sys.argv[1]), fields), None)
-mesh = sharding.mesh()
-params = jax.device_put(
-  experiment.init(jax.random.key(0)), sharding.replicated(mesh)
-)
-evaluate = evaluator(experiment, mesh)
-figures = evaluate(params, experiment.batches("train", 0))
-print(mesh.size, figures["loss"] > 0)
-"""
-  done = subprocess.run(  # Not in this process, which would not go on.
-    [sys.executable, "-c", script, str(tmp_path)],
-    cwd=Path(__file__).parents[2],
-    capture_output=True,
-    text=True,
-    timeout=600,
-  )
-  assert (done.stdout, done.stderr) == ("4 True\n", "")

@@ -18,7 +18,6 @@ from seqrnn.logs.detect import (
   calibration,
   deployed,
   evaluation,
-  inputs,
 )
 from seqrnn.logs.detect.findings import find_anomalies
 from seqrnn.logs.follow import alarms
@@ -302,15 +301,3 @@ def test_a_review_has_the_settings_of_the_last_detection(run):
   review.run(build, config, workdir)
   assert table(workdir) == asked
   assert {name: config.detect[name] for name in fields} == fields
-  # A follower refuses a detector that was changed.
-  path = workdir / "detect/deployed.npz"
-  arrays = inputs.load_arrays(path)
-  record = json.loads(str(arrays["record"]))
-  settings = record["settings"]
-  for changes in (
-    {"settings": settings | {"rate": 2.0}},
-    {"members": [["../other", 1]] * 2},
-  ):
-    inputs.save_arrays(path, arrays | {"record": json.dumps(record | changes)})
-    with pytest.raises(UserError, match="run --mode=detect again"):
-      deployed.restore(build, config, workdir)
