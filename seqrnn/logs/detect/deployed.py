@@ -219,6 +219,24 @@ def _trained(arrays: dict[str, np.ndarray], models: int) -> list[Sessions]:
   ]
 
 
+def refuse_comparing(deployed: Deployed, how: str):
+  """Refuses a rule that does not judge each session by itself.
+
+  Args:
+    deployed: the detector.
+    how: it is used, for the message.
+
+  Raises:
+    UserError: so.
+  """
+  rule = deployed.config.detect.rule
+  if rule in ("budget", "bh"):
+    raise UserError(
+      f"{how}: config.detect.rule={rule!r}: compares all sessions; run"
+      " --mode=detect with rate, events or topk"
+    )
+
+
 def refuse_unfollowed(deployed: Deployed):
   """Refuses a detector that cannot follow sessions.
 
@@ -226,17 +244,12 @@ def refuse_unfollowed(deployed: Deployed):
     UserError: it reads later events, or its rule compares sessions.
   """
   config, experiment = deployed.config, deployed.detector.experiment
-  settings = config.detect
   if "forward" not in experiment.heads or experiment.decoder is None:
     unless = f" unless {experiment.unless}" if experiment.unless else ""
     raise UserError(
       f"--follow: task={config.task!r} does not predict the next event{unless}"
     )
-  if settings.rule in ("budget", "bh"):
-    raise UserError(
-      f"--follow: config.detect.rule={settings.rule!r}: compares all sessions;"
-      " run --mode=detect with rate, events or topk"
-    )
+  refuse_comparing(deployed, "--follow")
   config_lib.refuse_unless(
     config,
     {

@@ -35,7 +35,7 @@ _ROUNDING = 1e-4  # By which a running score is below the final one, at least.
 
 
 class Bound(NamedTuple):
-  """What is certain of an open session: fields of its verdict."""
+  """The certain fields of the verdict on an open session."""
 
   severity: int
   reason: str

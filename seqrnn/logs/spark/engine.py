@@ -39,7 +39,6 @@ from seqrnn.logs.spark.score import examine, score_ended, score_events, ship
 from seqrnn.logs.spark.session import open_session, reporting, whole_files
 
 _GROUPED = 10_000  # Flagged sessions that are grouped to incidents.
-_RULES = ("rate", "events", "topk")  # They judge each session by itself.
 _INCIDENTS = (
   "incident int, severity string, sessions bigint, p_value double,"
   " reason string, score string, event string, example string, file string,"
@@ -119,12 +118,7 @@ def restore(
     UserError: as `deployed.restore`, or the rule needs all sessions at once.
   """
   deployed = deployment.restore(build, config, workdir)
-  rule = deployed.config.detect.rule
-  if rule not in _RULES:
-    raise UserError(
-      f"config.detect.rule={rule!r}: engine=spark has {', '.join(_RULES)}; this"
-      " rule compares all sessions"
-    )
+  deployment.refuse_comparing(deployed, "detect.engine=spark")
   return deployed
 
 
@@ -237,13 +231,12 @@ def start(
   Raises:
     UserError: silence ends no session of the run.
   """
-  plan = read.plan_files(deployed.config.data, path, None)
+  data, begin = deployed.config.data, -math.inf
   with whole_files(session):
-    begin = -math.inf
     if deployed.idle.first:
-      rows = read.parsed(read.read_lines(session.read, path), plan)
+      rows, _ = read.file_rows(session.read, data, path, is_stream=True)
       begin = _begin(session, rows, f"{output}/begin")
-    rows = read.parsed(read.read_lines(session.readStream, path), plan)
+    rows, _ = read.file_rows(session.readStream, data, path, is_stream=True)
     verdicts = _ended(session, rows, deployed, begin)
     writer = verdicts.writeStream.format("parquet").outputMode("append")
     writer = writer.option("path", f"{output}/sessions")

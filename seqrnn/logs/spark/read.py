@@ -107,31 +107,6 @@ def _path(uri: str) -> PurePosixPath:
   return PurePosixPath(os.path.abspath(unquote(urlsplit(uri).path)))
 
 
-def plan_files(data: Config, path: str, files: list[str] | None) -> Plan:
-  """The plan for the files of a path.
-
-  Args:
-    data: the fields of `config.data`.
-    path: as `detect.path`.
-    files: as Spark names them; None: a stream, whose files are not known yet.
-
-  Raises:
-    UserError: there is no file.
-  """
-  fixed = itertools.takewhile(
-    lambda part: not set(part) & set("*?[{"), _path(path).parts
-  )
-  plan = Plan(data, PurePosixPath(*fixed))
-  if files is None:
-    return plan
-  if not files:
-    raise UserError(f"config.detect.path={path!r}: no file in this folder")
-  root = plan.root.parent if _path(files[0]) == plan.root else plan.root
-  plan = plan._replace(root=root, several=len(files) > 1)
-  names = sorted(map(plan.name, files))
-  return plan._replace(logs=logs.of_logs(names, logs.form(data)))
-
-
 def parse_files(frames: Iterable[Any], plan: Plan) -> Iterator[pd.DataFrame]:
   """The events of files, by `_SCHEMA`, and messages about them.
 
@@ -215,9 +190,7 @@ def read_events(session: SparkSession, data: Config, path: str) -> Events:
     return of_table(session.table(path.removeprefix(TABLE)), data)
   if path.rstrip("/").endswith(".parquet"):
     return of_table(session.read.parquet(path), data)
-  lines = read_lines(session.read, path)
-  plan = plan_files(data, path, lines.inputFiles())
-  rows = parsed(lines, plan)
+  rows, plan = file_rows(session.read, data, path)
   if not plan.several:
     rows = rows.withColumn("file", lit(""))
   cut = logs.form(data).cut if data.unit == "log" else "table"
@@ -229,18 +202,38 @@ def read_events(session: SparkSession, data: Config, path: str) -> Events:
   return events
 
 
-def read_lines(reader: Any, path: str) -> DataFrame:
-  """The lines of files as `parse_files` takes them, by a reader of Spark."""
+def file_rows(
+  reader: Any, data: Config, path: str, is_stream: bool = False
+) -> tuple[DataFrame, Plan]:
+  """The rows of `parse_files`, and how the files are read.
+
+  Args:
+    reader: of Spark.
+    data: the fields of `config.data`.
+    path: as `detect.path`.
+    is_stream: whether the files are not known yet.
+
+  Raises:
+    UserError: there is no file.
+  """
   reader = reader.option("recursiveFileLookup", True)
-  return reader.text(path, lineSep="\n").select(
+  lines = reader.text(path, lineSep="\n").select(
     col("value").cast("binary").alias("value"),
     col("_metadata.file_path").alias("file"),
   )
-
-
-def parsed(lines: DataFrame, plan: Plan) -> DataFrame:
-  """The rows of `parse_files`, of lines that may stream."""
-  return lines.mapInPandas(partial(parse_files, plan=plan), _SCHEMA)
+  fixed = itertools.takewhile(
+    lambda part: not set(part) & set("*?[{"), _path(path).parts
+  )
+  plan = Plan(data, PurePosixPath(*fixed))
+  if not is_stream:
+    if not (files := lines.inputFiles()):
+      raise UserError(f"config.detect.path={path!r}: no file in this folder")
+    if _path(files[0]) == plan.root:
+      plan = plan._replace(root=plan.root.parent)
+    names = sorted(map(plan.name, files))
+    of_logs = logs.of_logs(names, logs.form(data))
+    plan = plan._replace(logs=of_logs, several=len(files) > 1)
+  return lines.mapInPandas(partial(parse_files, plan=plan), _SCHEMA), plan
 
 
 def _measured(rows: DataFrame, times: bool, of_lines: bool) -> Events:
