@@ -10,11 +10,10 @@ from rich.console import Console
 from rich.table import Table
 
 from seqrnn.config.read import Config
-from seqrnn.experiment import Experiment, require, shapes
+from seqrnn.experiment import Experiment, require
 from seqrnn.models import diagram
 from seqrnn.models.diagram import ModelPart
 from seqrnn.runtime import devices, files
-from seqrnn.training import optimizers
 from seqrnn.training.setup import Training, make_training
 
 
@@ -52,19 +51,12 @@ def run(
   config, experiment = training.config, training.experiment
   require(experiment, "describe", config.task)
   batches = experiment.batches("train", 0)
-  factors = optimizers.shares(experiment, config, training.record)
   parts = diagram.parts(experiment, config)
   size = sum(part.parameters for part in parts)
   console = Console(highlight=False)
   console.print(_parts_table(parts, size))
   if training.record is not None:
     print(training.record)
-  if config.train.freeze is not None:
-    sizes = jax.tree.map(
-      lambda factor, x: 0 if factor else x.size, factors, shapes(experiment)
-    )
-    frozen = sum(jax.tree.leaves(sizes))
-    print(f"{frozen:,} of them are frozen (train.freeze={config.train.freeze})")
   symbols = experiment.facts("train")["symbols"]
   console.print(advice(size, symbols, experiment.reads))
   _print_cost(training)
