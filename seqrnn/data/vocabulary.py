@@ -51,10 +51,6 @@ class Vocabulary:
 
   def encode(self, symbols: str | Sequence[str]) -> np.ndarray:
     """The ids, int32; a symbol never seen is UNKNOWN."""
-    if isinstance(symbols, str):
-      encoded = symbols.encode("utf-32-le", "surrogatepass")
-      codes = np.frombuffer(encoded, np.dtype("<u4"))
-      return self._table[np.minimum(codes, len(self._table) - 1)]
     return np.fromiter(map(self._id, symbols), np.int32, len(symbols))
 
   def unknown(self, symbols: str | Sequence[str]) -> list[str]:
@@ -108,14 +104,6 @@ class Vocabulary:
     # Most lines are frequent and short; all lines kept have some 16 MB.
     cached = functools.lru_cache(maxsize=2**14)(find)
     return lambda line: (cached if len(line) < _CACHED else find)(line)
-
-  @functools.cached_property
-  def _table(self) -> np.ndarray:
-    """The id of each code point; the last entry is for all greater ones."""
-    codes = {ord(s): i for s, i in self._ids.items() if len(s) == 1}
-    table = np.full(max(codes, default=0) + 2, UNKNOWN, np.int32)
-    table[list(codes)] = list(codes.values())
-    return table
 
   @functools.cached_property
   def _names(self) -> tuple[str, ...]:

@@ -48,7 +48,6 @@ def test_symbols_as_one_by_one(text, other, words, others):
       vocab.symbols.index(s) + 4 if s in [*known] else UNKNOWN for s in some
     ]
     assert ids.tolist() == expected
-    np.testing.assert_array_equal(vocab.encode([*some]), ids)
     between = "" if unit == "char" else " "
     assert vocab.text(vocab.encode(known)) == between.join(known)
     shown = [s if s in [*known] else unknown for s in some]

@@ -27,17 +27,13 @@ _NO_PACKAGES = {"site-packages", "dist-packages", "test", "tests", "idle_test"}
 _NAMES = 40  # The fewest names of a language that is a label.
 
 
-def _library() -> Path:
-  return Path(sysconfig.get_paths()["stdlib"])
-
-
 def _of_python(corpus: Corpus) -> Corpus:
   """The corpus with the Python version that it depends on."""
   return corpus._replace(origin=f"Python {platform.python_version()}")
 
 
 def _modules() -> list[Path]:
-  return sorted(_library().glob("*.py"))
+  return sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py"))
 
 
 @functools.cache
@@ -55,7 +51,7 @@ def stdlib(unit: str) -> Corpus:
 
 def packages(unit: str) -> Corpus:
   """The modules of the standard library's larger packages, by package."""
-  library, files = _library(), []
+  library, files = Path(sysconfig.get_paths()["stdlib"]), []
   for package in sorted(library.iterdir()):
     if package.name in _NO_PACKAGES:
       continue
