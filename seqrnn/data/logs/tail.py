@@ -5,6 +5,7 @@ of the log: the file of the content is found again by its inode or, where the
 content was copied or packed, by the bytes before the place.
 """
 
+import functools
 import hashlib
 import os
 import select
@@ -136,7 +137,7 @@ class FileTail:
       grace: seconds for which a renamed file must be silent.
     """
     self.position, self._path, self._grace = position, path, grace
-    self._report, self._fault = report, ""  # As reported.
+    self._report, self._report_once = report, functools.cache(report)
     self._file: IO[bytes] | None = None
     self._packed, self._open = False, ExitStack()
     self._recent = self._begin = b""  # What was read last; an incomplete line.
@@ -177,12 +178,6 @@ class FileTail:
     self._open.close()
     self._file = None
 
-  def _warn(self, fault: str):
-    """Reports a fault once."""
-    if fault != self._fault:
-      self._report(fault)
-    self._fault = fault
-
   def _read(self) -> Chunk | None:
     if self._file is not None and self._is_replaced():
       self.close()
@@ -211,7 +206,7 @@ class FileTail:
     except Exception as error:  # Each way of packing has errors of its own.
       if not self._packed:
         raise
-      self._warn(f"{self._path}: the end of a packed part: {error}")
+      self._report_once(f"{self._path}: the end of a packed part: {error}")
     return []
 
   def _chunk(self, lines: list[bytes]) -> Chunk:
@@ -256,7 +251,7 @@ class FileTail:
       if is_open and self._path.stat().st_ino == place.inode:
         return None
     if not (parts := rotation.list_parts(self._path)):
-      self._warn(f"{self._path}: no such file yet; waiting for it")
+      self._report_once(f"{self._path}: no such file yet; waiting for it")
     if not place.inode:
       at = [(part, place) for part in parts if part.path == self._path]
       return at[0] if at else None

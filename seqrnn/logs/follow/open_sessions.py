@@ -171,19 +171,14 @@ class Waiting:
     self._turns = by_turn[-1].turn if by_turn else 0
     self._heap: list[tuple[float, int, OpenSession]] = []
     self._order = itertools.count()  # Of equal deadlines.
-    self.set_idle(idle)
+    self._idle = idle
+    for session in by_turn:
+      self._set_deadline(session)
 
   @property
   def sessions(self) -> list[OpenSession]:
     """All sessions."""
     return [*self.open.values(), *self.dormant.values()]
-
-  def set_idle(self, idle: IdleTimes):
-    """Sets all deadlines by the silences of a detection."""
-    self._idle = idle
-    self._heap.clear()
-    for session in self.sessions:
-      self._set_deadline(session)
 
   def touch(self, session: OpenSession, now: float):
     """Notes an event of a session at a time."""
@@ -204,7 +199,7 @@ class Waiting:
       for session in self.sessions:
         session.last -= before - now
         self.changed[session] = None
-      self.set_idle(self._idle)
+        self._set_deadline(session)
     elif now - before > LEAP:
       for session in [*self.open.values()]:
         if before == -math.inf or session.times[-1] > before + LEAP:
