@@ -39,7 +39,7 @@ from seqrnn.logs.detect.findings import (
 )
 from seqrnn.logs.detect.inputs import examined, read_sessions
 from seqrnn.logs.detect.scores import combined_names
-from seqrnn.logs.follow import feedback
+from seqrnn.logs.follow import drift, feedback
 from seqrnn.runtime import files
 from seqrnn.runtime.console import console as make_console
 from seqrnn.scoring.predictions import console_text
@@ -97,6 +97,9 @@ def _run(
   metrics = evaluation.evaluate(findings, normal, kinds, settings)
   grouped = group_incidents(findings)
   seconds = np.diff(times).tolist()
+  warnings = []
+  if settings.anomalous_path is None and not settings.inject:
+    warnings = drift.of_findings(normal, findings)
   record = {
     "steps": detector.steps,
     "data": {
@@ -107,6 +110,7 @@ def _run(
     "basis": [f"examined: {which}", *basis],
     **evaluation.calibration_record(normal, settings),
     **metrics,
+    "drift": warnings,
     "seconds": dict(
       zip(("reading", "calibration", "scoring"), seconds, strict=True)
     ),
@@ -126,6 +130,7 @@ def _run(
   for line in (
     *tables.unknown_events(findings),
     *tables.nothing_flagged(findings, normal, settings.rate),
+    *warnings,
   ):
     console.print(line)
   tables.print_metrics(console, metrics, normal.names, settings.rate)

@@ -43,6 +43,7 @@ from seqrnn.logs.detect.scores import (
 )
 from seqrnn.logs.detect.selection import UNANSWERED, Selection, select
 from seqrnn.runtime.console import console as make_console
+from seqrnn.scoring.scoring import UNRANKED
 from seqrnn.training import train
 
 CALIBRATION = "calibration.npz"
@@ -51,7 +52,8 @@ SETTINGS = ("head", "idle", "short", "top_k", "folds")
 # Arrays of a calibration with a number for each event, and for each session,
 # beside scores.
 _EVENTS = ("nll", "event_counts")
-_SESSIONS = ("counts", "model", "sizes")
+# Those of distinct sessions; `order` has the row of every session of the log.
+_SESSIONS = ("counts", "model", "sizes", "unknown")
 
 
 class NormalScores(NamedTuple):
@@ -60,7 +62,6 @@ class NormalScores(NamedTuple):
   Attributes:
     scores: name of a score, or COMBINED -> scores of the sessions.
     events: surprisal of the sessions' events.
-    as_new: the combined score that new sessions equal to them get.
     names: of the scores that are combined.
     selection: which rows of calibration.npz are of these sessions.
     arrays: as of calibration.npz, of the selected rows.
@@ -68,7 +69,6 @@ class NormalScores(NamedTuple):
 
   scores: dict[str, CrossCalibration]
   events: CrossCalibration
-  as_new: CrossCalibration
   names: tuple[str, ...]
   selection: Selection
   arrays: dict[str, np.ndarray]
@@ -231,13 +231,19 @@ def _train(build: Callable[..., Experiment], config: Config, folder: Path):
 
 def score_held_out(detector: Detector) -> dict[str, np.ndarray]:
   """The arrays of calibration.npz, from the models' held-out sessions."""
-  parts = []
+  parts, order, count = [], [], 0
   for k in range(len(detector.members)):
     sessions = detector.held_out(k)
     distinct = sessions.distinct()
     once = sessions.take(distinct.first)
-    parts.append(detector.alone(k).score(once, distinct.counts))
-  return calibration_arrays(parts) | {"steps": np.array(detector.steps)}
+    part = detector.alone(k).score(once, distinct.counts)
+    rows_D = ~part.short
+    number_D = count + np.cumsum(rows_D) - 1
+    order.append(number_D[distinct.which[rows_D[distinct.which]]])
+    count += int(rows_D.sum())
+    parts.append(part)
+  arrays = calibration_arrays(parts) | {"steps": np.array(detector.steps)}
+  return arrays | {"order": np.concatenate(order)}
 
 
 def calibration_arrays(parts: list[SessionScores]) -> dict[str, np.ndarray]:
@@ -258,6 +264,9 @@ def calibration_arrays(parts: list[SessionScores]) -> dict[str, np.ndarray]:
     columns["counts"] = part.counts[rows]
     columns["model"] = np.full(rows.sum(), k)
     columns["sizes"] = sizes[rows]
+    session_N = np.repeat(np.arange(len(sizes)), sizes)
+    unknown_D = np.bincount(session_N, part.rank == UNRANKED, len(sizes))
+    columns["unknown"] = unknown_D[rows] > 0
     columns["nll"] = part.member_nll[0, rows_N]
     columns["event_counts"] = np.repeat(part.counts, sizes)[rows_N]
     for name, column in columns.items():
@@ -287,6 +296,8 @@ def _rows(
   for name, array in arrays.items():
     if name in _EVENTS:
       selected[name] = array[events]
+    elif name == "order":
+      selected[name] = (np.cumsum(which) - 1)[array[which[array]]]
     elif name in _SESSIONS or name.startswith("score "):
       selected[name] = array[which]
   return selected
@@ -331,6 +342,11 @@ def normal_scores(
       for name, column in further.items()
       if name in arrays
     }
+    rows = len(arrays["counts"]) + np.arange(count)
+    rows = np.repeat(rows, further["counts"].astype(int))
+    order, spread = arrays["order"], np.linspace(0, 1, len(rows))
+    places = (spread * len(order)).astype(int)
+    together["order"] = np.insert(order, places, rows)
     arrays = {**arrays, **together}
     selection = selection._replace(
       calibrates=np.append(selection.calibrates, np.ones(count, bool)),
@@ -363,14 +379,9 @@ def of_selection(
     name: by_model(scores, counts, model, models)
     for name, scores in named(arrays, "score ").items()
   }
-  combined, as_new = (
-    by_model(
-      combined_rows(by_name, names, arrays, is_normal), counts, model, models
-    )
-    for is_normal in (True, False)
-  )
-  by_name[COMBINED] = combined
-  return NormalScores(by_name, events, as_new, names, selection, arrays)
+  combined = combined_rows(by_name, names, arrays, True)
+  by_name[COMBINED] = by_model(combined, counts, model, models)
+  return NormalScores(by_name, events, names, selection, arrays)
 
 
 def combined_rows(

@@ -21,7 +21,7 @@ from seqrnn.logs.detect.scores import BASELINES, NETWORK, Score, network_scores
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 from seqrnn.scoring import scoring
-from seqrnn.scoring.scoring import Scores
+from seqrnn.scoring.scoring import UNRANKED, Scores
 from seqrnn.training.checkpoint import restore_params
 
 VOCABULARY = "vocabulary.json"
@@ -135,7 +135,7 @@ class SessionScores(NamedTuple):
   Attributes:
     nll: surprisal in nats by the mean prediction of the members [N].
     rank: 1 plus the number of events that are likelier by this prediction [N];
-      UNRANKED for unknown events.
+      UNRANKED for events that no member has seen.
     member_nll: surprisal in nats by each member [K, N].
     targets: ids of the events [N].
     bounds: int64 [D + 1]; session d has the events bounds[d] : bounds[d + 1].
@@ -269,9 +269,10 @@ class Detector(NamedTuple):
     }
     for name in self.fitted[0]:
       scores[name] = np.stack([fit[name](sessions) for fit in self.fitted])
+    unknown_N = np.all(ranks_KN == UNRANKED, axis=0)
     return SessionScores(
       nll=values["nll"],
-      rank=values["rank"],
+      rank=np.where(unknown_N, UNRANKED, values["rank"]),
       member_nll=nlls_KN,
       targets=values["targets"],
       bounds=bounds,

@@ -1,172 +1,254 @@
 """Drift: whether new sessions still score as those of the calibration.
 
-Each new session is assigned to one model at random, and its score by that model
-is ranked among the calibration scores of the model and all new scores before it
-(transductive conformal p-values: Vovk et al. 2005). If new sessions are like
-those of the calibration, the p-values are independent and uniform. A fixed
-calibration would not do: its p-values share its chance, and 30,000 of them show
-that 1,000 scores are no whole distribution.
-
-A martingale bets against uniformity: its capital, 1 at first, stays below
-1 / alpha for ever with a probability of at least 1 - alpha (Ville 1939), and
-grows exponentially when the p-values become small or large (conformal test
-martingales for "Retrain or not retrain", Vovk et al. 2021). Instead of their
-Simple Jumper, whose capital melts away while nothing happens, a small part of
-the capital starts to bet at each session, and most is saved.
-
-Alarms are no drift: a bet pays so little that its expectation is at most 1 even
-if a share TOLERATED of the sessions has any p-values.
+1. Three shares of sessions are watched: those that score higher than 80 %, and
+   higher than 95 %, of the calibration (of several models, by the share of the
+   models that say so), and those that have unknown events.
+2. New sessions are counted in blocks, four times as long as the calibration
+   sessions depend on each other in the order of their log.
+3. A share is expected to be at most the upper end of its 95 % interval (Wilson
+   1927) by the calibration, plus TOLERATED, because alarms are no drift.
+4. A gambler bets that a share is higher: a block multiplies the capital by
+   1 + bet (share / expected - 1), whose expectation is at most 1 without drift.
+   So the capital, 1 at first, ever reaches 1 / ALPHA with a probability of at
+   most ALPHA (Ville 1939; bets on means: Waudby-Smith and Ramdas 2024).
+5. A small part of the capital starts to bet at each block, and most is saved:
+   what bets lose before a change is little.
+6. After a warning, the next blocks decide what is expected, and the bets begin
+   anew: a later change is noticed, too.
 """
 
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
+from seqrnn.data.logs import formats
+from seqrnn.logs.detect.calibration import NormalScores, combined_rows
+from seqrnn.logs.detect.findings import Findings
 from seqrnn.logs.follow.state import Change
 
 TOLERATED = 0.05  # Share of anomalous sessions that is no drift.
-ALPHA = 0.01  # The probability that there is ever a false warning.
-_BETS = np.array([-1.9, -1, -0.5, -0.25, 0.25, 0.5, 1, 1.9])
-# Sessions after which the saved capital has fallen to 1 / sqrt(2).
-_PATIENCE = 100
-# Scores are ranked in cells that depend on no data, so that memory is bounded
-# and ranks stay valid; scores of a cell are ties.
-_CELLS, _CELLS_OF_A_NAT = 4096, 200
+ALPHA = 0.01  # The probability of a false warning.
+_TAILS = (0.2, 0.05)
+_ERRORS = 1.96  # Standard errors of what is expected.
+_BETS = np.array([0.1, 0.3, 0.9])[:, None]
+_LEAST = 10  # Sessions of a block.
+_APART = 4  # A block is so many times as long as its sessions depend.
+_FEWEST = 10  # Blocks of which a variance is estimated.
+_BLOCKS = 20  # That are learned after a warning.
+_PATIENCE = 10  # Blocks after which the saved capital is 1 / sqrt(2).
+_WORDS = (
+  *(f"score higher than {1 - t:.0%} of the calibration" for t in _TAILS),
+  "have events that training has not seen",
+)
 
 
 class Drift:
-  """The test martingale of a calibration.
+  """The bets against a calibration.
 
   Attributes:
     key: tells calibrations apart.
+    worth: sessions in a row that tell as much as an independent one.
+    length: number of sessions of a block.
     sessions: number of sessions taken.
-    warning: that new sessions are no longer like those of the calibration;
-      empty: there was none.
+    warning: the last one; empty: there was none.
   """
 
   def __init__(
-    self, groups: Sequence[tuple[ArrayLike, ArrayLike]], seed: int = 0
+    self, scores_N: np.ndarray, model_N: np.ndarray, unknown_N: np.ndarray
   ):
-    """Begins with a calibration.
+    """Begins with the sessions of a calibration, in the order of their log.
 
     Args:
-      groups: for each model the scores of its calibration sessions, as they
-        would get them as new sessions, and the number of sessions of each.
-      seed: of the assignment to models and of the ranks of ties.
+      scores_N: that they would get as new sessions, by a model each.
+      model_N: the number of the model of each, from 0.
+      unknown_N: whether they have events that this model has not seen.
     """
-    self._counts = np.zeros((len(groups), _CELLS), np.int64)
-    for row, (scores, counts) in zip(self._counts, groups, strict=True):
-      np.add.at(row, _cells(scores), np.asarray(counts, np.int64))
-    sizes = self._counts.sum(axis=1)
-    self._shares = np.cumsum(sizes) / sizes.sum()
-    self._new = np.zeros_like(self._counts)  # Of new sessions alone.
-    self._stored = -1  # Number of sessions of the state that is stored.
-    self._seed = seed
-    self.key = zlib.crc32(self._counts.tobytes(), seed)
+    self._models, sizes_K = np.unique(model_N, return_counts=True)
+    self._weights_K = sizes_K / sizes_K.sum()
+    ranks = 1 - np.array(_TAILS)
+    self._highest_KS = np.stack(
+      [
+        np.quantile(scores_N[model_N == k], ranks, method="inverted_cdf")
+        for k in self._models
+      ]
+    )
+    highest_NS = self._highest_KS[np.searchsorted(self._models, model_N)]
+    above_NS = np.column_stack([scores_N[:, None] > highest_NS, unknown_N])
+    self.worth = dependence(above_NS)
+    self.length = max(math.ceil(_APART * self.worth), _LEAST)
+    self._expected_S = self._expected(above_NS.mean(axis=0), len(above_NS))
+    self.key = zlib.crc32(
+      np.append(self._highest_KS, self._expected_S).tobytes()
+    )
     self.sessions, self.warning = 0, ""
+    self._stored = -1  # Number of sessions of the state that is stored.
+    self._since = math.nan  # The time of the block's first session.
+    self._sums_S = np.zeros(len(_WORDS))
+    # After a warning, the blocks that are still learned, and their mean so far.
+    self._left, self._learned_S = 0, np.zeros(len(_WORDS))
+    self._begin()
+
+  def _begin(self):
+    """Begins the bets."""
+    self._blocks = 0
     # Of each bet: its capital; its capital since the begin, as a logarithm, and
-    # the minimum of that; the sessions before the minimum, and their time.
-    self._bets = np.zeros((5, len(_BETS)))
+    # the minimum of that; and of the blocks after the minimum their number, the
+    # sum of their shares, the sessions before them, and the time of the first.
+    self._bets = np.zeros((7, len(_BETS), len(_WORDS)))
 
   def take(
-    self, scores_K: np.ndarray, number: int, time: float | None = None
-  ) -> str:
-    """Takes a new session; returns the warning, once, and then does nothing.
+    self, scores_KN: np.ndarray, unknown_N: np.ndarray, times_N: np.ndarray
+  ) -> list[str]:
+    """Takes new sessions; returns the warnings.
 
     Args:
-      scores_K: its combined score by each model.
-      number: a number of its own, for the random choices.
-      time: of the session, in seconds since 1970.
+      scores_KN: their combined scores by each model.
+      unknown_N: whether they have unknown events.
+      times_N: of the sessions, in seconds since 1970; NaN: unknown.
     """
-    if self.warning:
-      return ""
-    capital, log, least, began, times = self._bets
-    p = self.p_value(scores_K, number)
-    # At the session after a minimum a change may have begun.
+    above_KNS = scores_KN[self._models, :, None] > self._highest_KS[:, None]
+    shares_NS = np.tensordot(self._weights_K, above_KNS, 1)
+    above_NS = np.column_stack([shares_NS, unknown_N])
+    begin, warnings = 0, []
+    while begin < len(above_NS):
+      taken = self.sessions % self.length
+      if not taken:
+        self._since = float(times_N[begin])
+      some_NS = above_NS[begin : begin + self.length - taken]
+      self._sums_S += some_NS.sum(axis=0)
+      begin += len(some_NS)
+      self.sessions += len(some_NS)
+      if self.sessions % self.length == 0:
+        warnings += self._end_block(self._sums_S / self.length)
+        self._sums_S[:] = 0
+    return warnings
+
+  def _end_block(self, shares_S: np.ndarray) -> list[str]:
+    """Takes the shares of a block; returns a warning, if there is one."""
+    if not self._left:
+      return self._bet(shares_S)
+    self._learned_S += shares_S / _BLOCKS
+    self._left -= 1
+    if not self._left:
+      sessions = _BLOCKS * self.length
+      self._expected_S = self._expected(self._learned_S, sessions)
+      self._begin()
+    return []
+
+  def _bet(self, shares_S: np.ndarray) -> list[str]:
+    capital, log, least, count, total, before, times = self._bets
     fresh = log == least
-    began[fresh] = self.sessions
-    times[fresh] = math.nan if time is None else time
-    saved = _saved(self.sessions)
-    self.sessions += 1
-    capital += (saved - _saved(self.sessions)) / len(_BETS)
-    pays = payoffs(p)
+    for column in (count, total):
+      column[fresh] = 0
+    before[fresh] = self.sessions - self.length
+    times[fresh] = self._since
+    count += 1
+    total += shares_S
+    saved = _saved(self._blocks)
+    self._blocks += 1
+    capital += (saved - _saved(self._blocks)) / capital.size
+    pays = 1 + _BETS * (shares_S / self._expected_S - 1)
     capital *= pays
     log += np.log(pays)
     np.minimum(least, log, out=least)
-    if self.capital >= 1 / ALPHA:
-      best = int(np.argmax(capital))
-      when = f"session {int(began[best]) + 1:,} since the model was taken up"
-      if not math.isnan(times[best]):
-        when = f"{datetime.fromtimestamp(times[best], UTC):%Y-%m-%d %H:%M:%S}"
-      self.warning = (
-        f"drift: since {when}, sessions score"
-        f" {'higher' if _BETS[best] > 0 else 'lower'} than those of the"
-        " calibration, so p-values and alarms are unreliable; train and detect"
-        " in a new --workdir, on a log that has the new sessions"
-      )
-    return self.warning
+    if self.capital < 1 / ALPHA:
+      return []
+    best = np.unravel_index(np.argmax(capital), capital.shape)
+    since = f"session {int(before[best]) + 1:,}"
+    if not math.isnan(times[best]):
+      since = f"{datetime.fromtimestamp(times[best], UTC):%Y-%m-%d %H:%M:%S}"
+    share, expected = total[best] / count[best], self._expected_S[best[1]]
+    self.warning = (
+      f"drift: since {since}, {share:.0%} of the sessions {_WORDS[best[1]]};"
+      f" expected are at most {expected:.0%}. P-values and alarms are"
+      " unreliable: train and detect in a new --workdir, on a log that has the"
+      " new sessions"
+    )
+    self._left, self._learned_S = _BLOCKS, np.zeros(len(_WORDS))
+    return [self.warning]
+
+  def _expected(self, shares_S: np.ndarray, sessions: int) -> np.ndarray:
+    """The shares up to which there is no drift, by those of sessions."""
+    z, n = _ERRORS, sessions / self.worth
+    error_S = np.sqrt(shares_S * (1 - shares_S) / n + (z / (2 * n)) ** 2)
+    shares_S = (shares_S + z**2 / (2 * n) + z * error_S) / (1 + z**2 / n)
+    return np.minimum(shares_S + TOLERATED, 1)
 
   @property
   def capital(self) -> float:
-    """The martingale: 1 at first, large if the p-values are not uniform."""
-    return float(_saved(self.sessions) + self._bets[0].sum())
-
-  def p_value(self, scores_K: np.ndarray, number: int) -> float:
-    """The smoothed p-value of a new session, whose score it takes."""
-    pick, tie = np.random.default_rng([self._seed, number]).random(2)
-    k = min(
-      int(np.searchsorted(self._shares, pick, "right")), len(scores_K) - 1
-    )
-    row, cell = self._counts[k], int(_cells(scores_K[k]))
-    row[cell] += 1
-    self._new[k, cell] += 1
-    return float((row[cell + 1 :].sum() + tie * row[cell]) / row.sum())
+    """The capital of all bets, and what is saved: 1 at first."""
+    return float(_saved(self._blocks) + self._bets[0].sum())
 
   def changes(self) -> Iterator[Change]:
     """The state for `restore`, if it has changed since the last call."""
     if self._stored != self.sessions:
-      k, cells = np.nonzero(self._new)
-      counts = k, cells, self._new[k, cells]
-      state = {
-        "key": self.key,
-        "sessions": self.sessions,
-        "counts": [column.tolist() for column in counts],
-        "bets": self._bets.tolist(),
-        "warning": self.warning,
-      }
-      yield "meta", "drift", 0, state
+      state = {name: getattr(self, name) for name in _STORED}
+      arrays = {name: getattr(self, name).tolist() for name in _ARRAYS}
+      yield "meta", "drift", 0, {**state, **arrays}
     self._stored = self.sessions
 
   def restore(self, state: dict[str, Any]) -> bool:
     """Resumes from a state; False: it is of another calibration."""
     if state["key"] != self.key:
       return False
-    self._stored = self.sessions = state["sessions"]
-    k, cells, counts = state["counts"]
-    self._new[k, cells] = counts
-    self._counts += self._new
-    self._bets = np.array(state["bets"])
-    self.warning = state["warning"]
+    for name in _STORED:
+      setattr(self, name, state[name])
+    for name in _ARRAYS:
+      setattr(self, name, np.array(state[name]))
+    self._stored = self.sessions
     return True
 
 
-def payoffs(p: float) -> np.ndarray:
-  """The factor by which the capital of each bet grows."""
-  # The expectation is highest if the tolerated share has a p of 0 or of 1.
-  return (1 + _BETS * (0.5 - p)) / (1 + TOLERATED * np.abs(_BETS) / 2)
+# Attributes that are stored, and those that are arrays.
+_STORED = ("key", "sessions", "warning", "_since", "_left", "_blocks")
+_ARRAYS = ("_expected_S", "_sums_S", "_learned_S", "_bets")
 
 
-def _cells(scores: Any) -> np.ndarray:
-  """The cell of each score, which is not negative and may be infinite."""
-  cells = _CELLS_OF_A_NAT * np.log1p(np.maximum(scores, 0))
-  return np.minimum(cells, _CELLS - 1).astype(int)
+def of_calibration(normal: NormalScores) -> Drift:
+  """The bets against the calibration of a detection."""
+  arrays = normal.arrays
+  order = arrays["order"]
+  scores_R = combined_rows(normal.scores, normal.names, arrays, False)
+  unknown_N = arrays["unknown"][order]
+  return Drift(scores_R[order], arrays["model"][order], unknown_N)
 
 
-def _saved(sessions: int) -> float:
+def of_findings(normal: NormalScores, findings: Findings) -> list[str]:
+  """The warnings that the examined sessions give in their order."""
+  drift, sessions = of_calibration(normal), findings.sessions
+  every = np.flatnonzero(sessions.whole[0])
+  which, times_N = findings.distinct.which[every], np.full(len(every), math.nan)
+  if sessions.timestamps is not None:
+    for n in range(0, len(every), drift.length):  # Of the blocks.
+      time = sessions.timestamps[sessions.bounds[every[n]]]
+      times_N[n] = formats.seconds((time,)) or math.nan
+  decision = findings.decision
+  unknown_N = decision.unknown_events[which] > 0
+  return drift.take(decision.combined_KD[:, which], unknown_N, times_N)
+
+
+def dependence(above_NS: np.ndarray) -> float:
+  """The sessions in a row that tell as much as an independent one, at least 1.
+
+  It is the factor by which the variance of the mean of a block is higher than
+  that of independent sessions, in blocks of a length for which it is highest.
+  """
+  worth, length = 1.0, 2
+  while (blocks := len(above_NS) // length) >= _FEWEST:
+    some_NS = above_NS[: blocks * length]
+    means_BS = some_NS.reshape(blocks, length, -1).mean(axis=1)
+    variance_S = np.maximum(some_NS.var(axis=0), 1 / len(some_NS))
+    worth = max(
+      worth, float(np.max(length * means_BS.var(axis=0) / variance_S))
+    )
+    length *= 2
+  return worth
+
+
+def _saved(blocks: int) -> float:
   """The capital that does not bet yet."""
-  return 1 / math.sqrt(1 + sessions / _PATIENCE)
+  return 1 / math.sqrt(1 + blocks / _PATIENCE)

@@ -26,9 +26,8 @@ from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 from seqrnn.logs.detect import answers, deployed
 from seqrnn.logs.detect.deployed import DEPLOYED, Deployed
-from seqrnn.logs.follow import feedback, health
+from seqrnn.logs.follow import drift, feedback, health
 from seqrnn.logs.follow.alarms import Alarms
-from seqrnn.logs.follow.drift import Drift
 from seqrnn.logs.follow.follower import Follower
 from seqrnn.logs.follow.lines import Parser, report
 from seqrnn.logs.follow.state import NAME, State, damage, open_state
@@ -103,8 +102,7 @@ class Service:
   def _take_follower(self, follower: Follower):
     """Takes up a detection."""
     model = follower.deployed
-    groups = [(g.scores, -np.diff(g.above)) for g in model.normal.as_new.groups]
-    self.follower, self._drift = follower, Drift(groups)
+    self.follower, self._drift = follower, drift.of_calibration(model.normal)
     self.config = model.config
     info = {
       "steps": ",".join(map(str, model.detector.steps)),
@@ -132,8 +130,8 @@ class Service:
         self._parser.restore(facts["parser"])
         self.alarms.restore(facts["alarms"], self._state.rows("kinds"))
         self.follower.restore(facts["follower"], self._state.rows("sessions"))
-      if drift := self._state.value("drift"):
-        self._drift.restore(drift)
+      if bets := self._state.value("drift"):
+        self._drift.restore(bets)
       alarms = [json.loads(line) for line in lines]
     if facts:
       report(
@@ -234,9 +232,11 @@ class Service:
     if not math.isnan(verdict.p):
       self.health.p_values.observe(verdict.p)
     if verdict.begins:
-      scores_K, number = np.array(verdict.scores_K), self.alarms.sessions
-      if warning := self._drift.take(scores_K, number, verdict.time):
-        report(warning)
+      scores_K1 = np.array(verdict.scores_K)[:, None]
+      time = math.nan if verdict.time is None else verdict.time
+      unknown = np.array([verdict.unknown_events > 0])
+      for line in self._drift.take(scores_K1, unknown, np.array([time])):
+        report(line)
 
   def _show(self, rows: Iterable[dict[str, Any]]):
     if text := "".join(f"{json.dumps(row)}\n" for row in rows):
@@ -274,7 +274,7 @@ class Service:
 
   def reload(self):
     """Takes up a new detection; an invalid one is reported."""
-    before, drift = self.follower, self._drift
+    before, bets = self.follower, self._drift
     try:
       follower = Follower(self._restore())
       follower.warm()
@@ -284,8 +284,8 @@ class Service:
     self.save()
     follower.restore(before.facts(), before.rows())
     self._take_follower(follower)
-    if self._drift.key == drift.key:
-      self._drift = drift
+    if self._drift.key == bets.key:
+      self._drift = bets
     self.save()
     steps = ", ".join(map(str, self.follower.deployed.detector.steps))
     report(f"a new detection is taken up: models of steps {steps}")

@@ -31,6 +31,8 @@ def arrays_of(rng, sizes=(80, 90)):
     "nll": rng.exponential(size=count).astype(np.float32),
     "event_counts": counts,
     "steps": np.arange(len(sizes)),
+    "unknown": rng.random(count) < 0.1,
+    "order": rng.permutation(np.repeat(np.arange(count), counts)),
   }
 
 
@@ -41,6 +43,8 @@ def test_a_deployed_calibration_is_that_of_the_detection(settings):
   batch = calibration.normal_scores(arrays, settings, further=false)
   used = arrays["counts"].sum() + false["counts"].sum()
   assert batch.scores[COMBINED].n == used
+  sessions = np.bincount(batch.arrays["order"])
+  np.testing.assert_array_equal(sessions, batch.arrays["counts"])
   stored = {f"calibration {name}": x for name, x in batch.arrays.items()}
   normal = deployed._normal_scores(stored, batch.names)
   new = {name: rng.exponential(size=(2, 50)) for name in STANDARD}
@@ -75,8 +79,11 @@ def test_anomalous_sessions_calibrate_as_if_they_were_not_there(
     name: array[~out] if len(array) == 300 else array
     for name, array in arrays.items()
   }
+  row = np.cumsum(~out) - 1
+  without["order"] = np.array([row[r] for r in arrays["order"] if not out[r]])
   settings.contamination = 0.0
   expected = calibration.normal_scores(without, settings)
+  np.testing.assert_array_equal(normal.arrays["order"], without["order"])
   pairs = [(normal.events, expected.events)]
   pairs += [(normal.scores[n], expected.scores[n]) for n in expected.scores]
   for one, other in pairs:

@@ -1,6 +1,7 @@
-"""Drift: p-values that need no fixed calibration, and bets against them."""
+"""Drift: bets on blocks, against sessions that depend on each other."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,79 +9,108 @@ import pytest
 from seqrnn.logs.follow.drift import Drift
 
 
-def calibration(rng, draw):
-  """Scores of three models with 20 to 60 sessions, some several times."""
-  return [(draw(rng, n), rng.integers(1, 4, n)) for n in (20, 40, 60)]
+def calibration(rng, count=600):
+  """Scores of three models, two of which are asked for half of the sessions."""
+  model = np.repeat([0, 1, 2], [count // 4, count // 4, count // 2])
+  return rng.gamma(3, 1, count), model, rng.random(count) < 0.02
 
 
-def continuous(rng, *shape):
-  return rng.gamma(3, 1, shape)
-
-
-def tied(rng, *shape):
-  return rng.choice([0.5, 1.5, 2.0, 7.0], shape, p=[0.6, 0.2, 0.15, 0.05])
-
-
-@pytest.mark.parametrize("draw", [continuous, tied])
-def test_capital_is_that_of_bets_on_ranks_among_all_scores_before(draw):
+def test_capital_is_that_of_bets_on_the_shares_of_blocks():
   rng = np.random.default_rng(0)
-  groups = calibration(rng, draw)
-  drifting, seed, count = Drift(groups, 7), 7, 150
-  cell = lambda x: int(200 * np.log1p(x))
-  before = [np.repeat([cell(s) for s in x], n).tolist() for x, n in groups]
-  sizes = [len(scores) for scores in before]
-  p = []
-  for number, scores_K in enumerate(draw(rng, count, 3)):
-    pick, tie = np.random.default_rng([seed, number]).random(2)
-    k = int(sum(pick >= np.cumsum(sizes) / sum(sizes)))
-    score = cell(scores_K[k])
-    before[k].append(score)
-    higher = sum(s > score for s in before[k])
-    p.append((higher + tie * before[k].count(score)) / len(before[k]))
-    drifting.take(scores_K, number)
-  saved = 1 / np.sqrt(1 + np.arange(count + 1) / 100)
-  expected = saved[-1]
-  for bet in (-1.9, -1, -0.5, -0.25, 0.25, 0.5, 1, 1.9):
-    pays = (1 + bet * (0.5 - np.array(p))) / (1 + 0.05 * abs(bet) / 2)
-    for start in range(count):
-      expected += (saved[start] - saved[start + 1]) / 8 * pays[start:].prod()
-  assert drifting.capital == pytest.approx(expected)
+  scores, model, unknown = calibration(rng)
+  drifting = Drift(scores, model, unknown)
+  assert drifting.length == 10
+  new, new_unknown = rng.gamma(4, 1, (150, 3)), rng.random(150) < 0.1
+  assert not drifting.take(new.T, new_unknown, np.full(150, np.nan))
+  shares, expected = [], []
+  for tail in (0.2, 0.05):
+    highest = [
+      np.sort(scores[model == k])[
+        int(np.ceil((1 - tail) * sum(model == k) - 1e-6)) - 1
+      ]
+      for k in range(3)
+    ]
+    shares.append((new > highest) @ [0.25, 0.25, 0.5])
+    expected.append(np.mean(scores > np.array(highest)[model]))
+  shares = np.array([*shares, new_unknown]).reshape(3, 15, 10).mean(axis=2)
+  z, n = 1.96, 600 / drifting.worth
+  assert 1 <= drifting.worth < 2
+  saved, capital = 1 / np.sqrt(1 + np.arange(16) / 10), 0
+  for x, p in zip(shares, [*expected, unknown.mean()], strict=True):
+    # The end of Wilson's interval: whose z is that of the share itself.
+    high = max(np.roots([n + z * z, -2 * n * p - z * z, n * p * p])) + 0.05
+    for bet in (0.1, 0.3, 0.9):
+      pays = 1 + bet * (x / high - 1)
+      for start in range(15):
+        part = (saved[start] - saved[start + 1]) / 9
+        capital += part * pays[start:].prod()
+  assert drifting.capital == pytest.approx(capital + saved[-1])
 
 
-@pytest.mark.parametrize(("shift", "word"), [(4.0, "higher"), (0.02, "lower")])
-def test_change_is_noticed_once_with_the_day_it_began(shift, word):
+@pytest.mark.parametrize("how", ["scores", "events"])
+def test_a_change_is_noticed_with_its_time_and_so_is_a_later_one(how):
   rng = np.random.default_rng(2)
-  drifting, untimed = (Drift(calibration(rng, continuous), 0) for _ in range(2))
-  # 3 % are anomalies; all sessions after 1,000 have other scores.
-  scores = continuous(rng, 1600, 3) + 20 * (rng.random((1600, 1)) < 0.03)
-  scores[1000:] = shift * np.minimum(scores[1000:], 8)
-  warnings = [drifting.take(x, n, 1.8e9 + 60 * n) for n, x in enumerate(scores)]
-  [warning] = filter(None, warnings)
-  assert warning == drifting.warning and 1000 < drifting.sessions < 1100
-  # The 1,000th session was at 00:40.
-  assert "since 2027-01-16 00:" in warning and f"score {word} than" in warning
-  [warning] = filter(None, (untimed.take(x, n) for n, x in enumerate(scores)))
-  assert "since session 1," in warning or "since session 9" in warning
+  scores, model, unknown = calibration(rng)
+  timed, untimed = (Drift(scores, model, unknown) for _ in range(2))
+  # 3 % are anomalies; 30 % of all after 1,000 are new, of all after 2,000 90 %.
+  new = rng.gamma(3, 1, (3000, 3)) + 20 * (rng.random((3000, 1)) < 0.03)
+  is_new = rng.random(3000) < np.repeat([0, 0.3, 0.9], 1000)
+  if how == "scores":
+    new[is_new] *= 4
+    is_new[:] = False
+  warnings = {}
+  times = 1.8e9 + 60 * np.arange(3000)
+  for n in range(3000):
+    one = slice(n, n + 1)
+    for warning in timed.take(new[one].T, is_new[one], times[one]):
+      warnings[n] = warning
+      assert warning == timed.warning
+  first, second = warnings
+  assert 1000 < first < 1300 and 2000 < second < 2300
+  # The 1,000th session was at 00:40, the 2,000th at 17:20.
+  assert re.search("since 2027-01-16 00:[34]", warnings[first])
+  assert re.search("since 2027-01-16 1(6:5|7:)", warnings[second])
+  words = {"scores": "score higher than", "events": "have events that"}
+  assert words[how] in warnings[first]
+  # Also of all at once.
+  warning, _ = untimed.take(new.T, is_new, np.full(3000, np.nan))
+  assert "since session 1,0" in warning or "since session 9" in warning
+
+
+def test_sessions_that_depend_on_each_other_are_no_drift():
+  lengths = []
+  for seed in range(8):
+    rng = np.random.default_rng(seed)
+    noise, scores = rng.normal(size=5000), np.zeros(5000)
+    for n in range(1, 5000):
+      scores[n] = 0.9 * scores[n - 1] + noise[n]
+    old, new = np.split(np.exp(scores), [1500])
+    drifting = Drift(old, np.zeros(1500, int), np.zeros(1500, bool))
+    lengths.append(drifting.length)
+    assert not drifting.take(new[None], new < 0, np.full(3500, np.nan))
+  assert min(lengths) > 12
 
 
 def test_restored_drift_goes_on_as_if_it_had_not_stopped():
   rng = np.random.default_rng(3)
-  groups = calibration(rng, continuous)
-  scores = continuous(rng, 400, 3)
+  old = calibration(rng)
+  scores = rng.gamma(3, 1, (900, 3))
   scores[200:] += 3
-  whole, first = Drift(groups, 0), Drift(groups, 0)
-  expected = [whole.take(x, n, float(n)) for n, x in enumerate(scores)]
+  scores[700:] += 3
+  whole, first = Drift(*old), Drift(*old)
+  expected = whole.take(scores.T, scores[:, 0] < 0, np.arange(900.0))
   drifting, stored = [], ""
   for n, scores_K in enumerate(scores):
-    if n % 70 == 0:
+    if n % 73 == 0:
       for *_, value in first.changes():
         stored = json.dumps(value)
       assert not [*first.changes()]
-      first = Drift(groups, 0)
+      first = Drift(*old)
       assert first.restore(json.loads(stored))
-    drifting.append(first.take(scores_K, n, float(n)))
-  assert drifting == expected and any(drifting)
+    at = np.array([float(n)])
+    drifting += first.take(scores_K[:, None], at < 0, at)
+  assert drifting == expected and len(drifting) == 2
   assert first.warning == whole.warning and first.capital == whole.capital
   # A new model begins anew.
-  other = Drift([groups[0], groups[1], groups[0]], 0)
+  other = Drift(old[0] + 1, *old[1:])
   assert not other.restore(json.loads(stored)) and other.sessions == 0

@@ -101,16 +101,17 @@ def make(fields=None, names=STANDARD):
   calibrated = lambda rows: CrossCalibration([*map(Calibration, rows)])
   by_name = {name: calibrated(x) for name, x in scored.scores.items()}
   nothing = np.zeros(0)
+  arrays = {f"score {name}": x.ravel() for name, x in scored.scores.items()}
+  arrays |= {"model": np.repeat([0, 1], 200), "order": np.arange(400)}
+  arrays["unknown"] = np.zeros(400, bool)
   normal = NormalScores(
     by_name,
     calibrated(map(round_scores, scored.member_nll)),
-    CrossCalibration([]),
     names,
     Selection(nothing, nothing, nothing),
-    {},
+    arrays,
   )
   by_name["combined"] = calibrated(normal.combined(scored.scores))
-  normal = normal._replace(as_new=by_name["combined"])
   return Deployed(detector.config, detector, normal, SECONDS)
 
 
