@@ -257,7 +257,7 @@ def test_an_unattainable_rate_and_the_examined_sessions_are_reported(
   findings = again.detect(rate=1e-4, events="none")
   assert not findings.decision.flags.any()
   out, error = capsys.readouterr()
-  assert "95% interval" not in out  # No session is flagged at all.
+  assert "true rate" not in out  # No session is flagged at all.
   assert re.match(
     r"detect.rate=0.0001: below 0.00\d+, so this rate flags no session;", error
   )

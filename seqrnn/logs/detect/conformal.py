@@ -179,10 +179,11 @@ def is_flagged(p: Any, rate: float) -> Any:
 
 
 def beta_interval(rate: float, n: int) -> tuple[float, float]:
-  """A 95% interval of the true false-alarm rate at a nominal rate.
+  """A 95% interval of the true false-alarm rate of one model.
 
-  The rate of a conformal threshold of n scores has a Beta distribution (Vovk
-  2012).
+  The rate of a conformal threshold of n independent scores has a Beta
+  distribution (Vovk 2012). That of several models, each with scores of its own,
+  may be far outside: where they disagree, it is lower.
   """
   k = math.floor(rate * (n + 1) * (1 + 1e-12))
   if k < 1:

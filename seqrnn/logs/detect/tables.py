@@ -301,8 +301,12 @@ def calibration_lines(normal: NormalScores, settings: Config) -> list[str]:
       file=sys.stderr,
     )
   elif item == "session":  # Events of one session are not independent.
-    low, high = beta_interval(rate, calibration.n)
-    line += f"; 95% interval of the true rate: {low:.2g} to {high:.2g}"
+    if len(calibration.groups) > 1:
+      rates = f"{2 * rate:g} is guaranteed, about {rate:g} if the folds agree"
+    else:
+      low, high = beta_interval(rate, calibration.n)
+      rates = f"{low:.2g} to {high:.2g} (95% interval)"
+    line += f"; true rate, if sessions are independent: {rates}"
   return [*lines, line]
 
 
