@@ -30,13 +30,11 @@ class Interrupted(Exception):
   """A signal has ended the training, after a checkpoint was saved.
 
   Attributes:
-    event: what has happened; the message adds how to resume.
     status: the exit status, 128 + the number of the signal.
   """
 
   def __init__(self, event: str, status: int, resume: str = ""):
     super().__init__(f"{event}; {resume}" if resume else event)
-    self.event = event
     self.status = status
 
   def _render_traceback_(self) -> list[str]:

@@ -68,9 +68,11 @@ def run(
   model = writer(subject)
   _, figures = gathering.best_evaluation(workdir)
   top = summary.lead(subject, figures)
+  names = subject.experiment.report.sections
+  learned = [part for name in names for part in SECTIONS[name](subject)]
   sections = [
     *alarms.sections(workdir),
-    *learned(subject),
+    *learned,
     summary.curves({workdir.name: workdir}, subject.experiment.loss_unit),
     summary.metrics(subject, figures),
     summary.settings(config_lib.read_run(workdir)),
@@ -84,12 +86,6 @@ def run(
   if (workdir / _PLAYGROUND).exists():
     print(workdir / _PLAYGROUND)
   return path
-
-
-def learned(subject: Subject) -> list[Section]:
-  """Returns the sections that show what the model has learned."""
-  names = subject.experiment.report.sections
-  return [part for name in names for part in SECTIONS[name](subject)]
 
 
 def _playground(model: Subject, folder: Path) -> dict[str, str]:

@@ -36,17 +36,12 @@ def find_workdirs(paths: Iterable[str | os.PathLike]) -> list[Path]:
   for pattern in paths:
     path = os.path.expanduser(pattern)
     runs = files.matching_runs(path)
-    if runs == [path] and _is_search(path):
+    has = lambda name, path=path: os.path.exists(os.path.join(path, name))
+    if runs == [path] and has("search.json") and not has("config.json"):
       trials = os.path.join(glob.escape(path), "trials", "*")
       runs = files.matching_runs(trials)
     workdirs |= dict.fromkeys(map(Path, runs))
   return list(workdirs)
-
-
-def _is_search(path: str) -> bool:
-  """Whether a folder has a search, and no run of its own."""
-  names = "config.json", "search.json"
-  return [os.path.exists(os.path.join(path, x)) for x in names] == [False, True]
 
 
 def best_evaluation(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
