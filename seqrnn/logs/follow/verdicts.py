@@ -30,7 +30,7 @@ from seqrnn.logs.detect.scores import TOP, UNSEEN, round_scores
 from seqrnn.logs.follow.open_sessions import OpenSession, Step
 from seqrnn.scoring.scoring import UNRANKED
 
-_KNOWN = 2**18  # Events of distinct sessions whose verdicts are in memory.
+_KNOWN = 2**18  # Events whose verdicts or bounds are in memory.
 _ROUNDING = 1e-4  # By which a running score is below the final one, at least.
 
 
@@ -130,6 +130,10 @@ class Judge:
     self._shown = dataclasses.replace(names, mask=masks.text)
     self._known: dict[tuple, Verdict] = {}
     self._events = 0  # Of these sessions.
+    # By the scores that decide: most events change no score but their own.
+    by_event = self._settings.rule == "events"
+    self._decisive = slice(0 if by_event else 1, None)
+    self._bounds: dict[bytes, Bound] = {}
 
   def warm(self):
     """Compiles the programs for sessions of at most a hundred events."""
@@ -146,9 +150,20 @@ class Judge:
     Args:
       scores_D3X: of events, as of `Stepper.read`.
     """
-    decision = self._decide(*scores_D3X.astype(float).transpose(1, 0, 2))
-    columns = decision.severity.tolist(), decision.reasons, decision.p.tolist()
-    return list(map(Bound, *columns))
+    if len(self._bounds) > _KNOWN:
+      self._bounds.clear()
+    keys = [scores_3X.tobytes() for scores_3X in scores_D3X[:, self._decisive]]
+    missing = {key: d for d, key in enumerate(keys) if key not in self._bounds}
+    if missing:
+      some = scores_D3X[[*missing.values()]].astype(float)
+      decision = self._decide(*some.transpose(1, 0, 2))
+      columns = (
+        decision.severity.tolist(),
+        decision.reasons,
+        decision.p.tolist(),
+      )
+      self._bounds |= zip(missing, map(Bound, *columns), strict=True)
+    return [self._bounds[key] for key in keys]
 
   def _decide(
     self, nats_DX: np.ndarray, highest_DX: np.ndarray, unknown_DX: np.ndarray
