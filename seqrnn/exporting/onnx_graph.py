@@ -35,7 +35,12 @@ def encoded(network: Network, about: dict[str, str]) -> bytes:
     from onnx import helper
   graph = Graph(onnx)
   outputs = build(graph, network)
-  inputs = [graph.value(*described) for described in _inputs(network)]
+  read: Any = graph.value("ids", np.int64, ["batch", "length"])
+  if network.frames:
+    shape = ["batch", "length", network.inputs]
+    read = graph.value("frames", np.float32, shape)
+  carry = _carry(network)
+  inputs = [read, *(graph.value(n, np.float32, carry[n]) for n in carry)]
   values = [graph.value(name, np.float32, outputs[name]) for name in outputs]
   model = helper.make_model(
     helper.make_graph(graph.nodes, "model", inputs, values, graph.constants),
@@ -91,15 +96,6 @@ class Graph:
     node = self._onnx.helper.make_node(kind, inputs, names, stem, **options)
     self.nodes.append(node)
     return names[0] if outputs == 1 else names
-
-
-def _inputs(network: Network) -> list[tuple[str, Any, list[Any]]]:
-  """Name, dtype and shape of each input."""
-  read: tuple[str, Any, list[Any]] = ("ids", np.int64, ["batch", "length"])
-  if network.frames:
-    read = ("frames", np.float32, ["batch", "length", network.inputs])
-  carry = _carry(network)
-  return [read, *((name, np.float32, carry[name]) for name in carry)]
 
 
 def _carry(network: Network) -> dict[str, list[Any]]:

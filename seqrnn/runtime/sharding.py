@@ -22,17 +22,15 @@ def mesh() -> Mesh:
   return _mesh(sorted(jax.devices(), key=lambda d: (d.process_index, d.id)))
 
 
-def one_device() -> Mesh:
+def one_device(backend: str | None = None) -> Mesh:
   """Returns a mesh of the first device of this process.
 
   Sampling, predictions and reports compute on it.
+
+  Args:
+    backend: of the device; None: JAX's default.
   """
-  return _mesh(jax.local_devices()[:1])
-
-
-def one_cpu() -> Mesh:
-  """Returns a mesh of one CPU device, whatever JAX's default backend is."""
-  return _mesh(jax.local_devices(backend="cpu")[:1])
+  return _mesh(jax.local_devices(backend=backend)[:1])
 
 
 def _mesh(devices: list[Any]) -> Mesh:

@@ -55,15 +55,15 @@ def read_rows(path: Path, *columns: str) -> list[dict[str, str]]:
   # No value in these tables is quoted.
   lines = content.split("\n")[:-1] or [",".join(("step", *columns))]
   names, *rows = [line.split(",") for line in lines]
-  if names[0] != "step" or not {*columns} <= {*names}:
+  if (
+    names[0] != "step"
+    or not {*columns} <= {*names}
+    or any(len(r) != len(names) or not _are_numbers(*r) for r in rows)
+  ):
     wanted = ", ".join(["step", *columns])
-    raise UserError(f"{path}: must have the columns {wanted}; move it away")
-  for number, row in enumerate(rows, 2):
-    if len(row) != len(names) or not _are_numbers(*row):
-      raise UserError(
-        f"{path}: row {number} must be {len(names)} numbers, the step first;"
-        " move it away"
-      )
+    raise UserError(
+      f"{path}: must have the columns {wanted}, with numbers; move it away"
+    )
   return [dict(zip(names, row, strict=True)) for row in rows]
 
 

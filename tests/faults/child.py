@@ -13,7 +13,6 @@ Places, of which the second word of FAULT names one:
   replace-X   the file X is written beside its place and not yet in it
   steps       a step was started
   evaluation  a batch of an evaluation is about to be read
-  add_row     a row is about to be written
   header      metrics.csv is there and empty
   title       half of the first line of metrics.csv is on disk
   row         half of a row of metrics.csv is on disk
@@ -31,7 +30,6 @@ import os
 import shutil
 import signal
 import sys
-import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -112,14 +110,6 @@ def arm(*_):
   add_row = train.add_row
 
   def torn(path, row):
-    if os.environ["FAULT"].startswith("FILL add_row"):
-      # Else the disk may be full while the checkpoint before is written.
-      while not any(
-        folder.name.isdecimal()
-        for folder in (path.parent / "checkpoints").iterdir()
-      ):
-        time.sleep(0.01)
-    at("add_row")
     if path.name == "timing.csv":
       at("rows")
     before = path.stat().st_size if path.exists() else 0

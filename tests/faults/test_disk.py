@@ -50,28 +50,18 @@ def disk(tmp_path):
   subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-@pytest.mark.parametrize(
-  ("place", "leave", "words", "saved"),
-  [
-    # The next row may find no room, before the checkpoint is waited for.
-    ("room 3", 20_000, "/run/", [5, 10]),
-    # Later rows find room in the last page of the file.
-    ("add_row 1", 0, "metrics.csv: cannot be written: No space left", [5]),
-  ],
-)
-def test_a_full_disk_ends_a_run_that_can_be_resumed(
-  whole, disk, start, place, leave, words, saved
-):
+def test_a_full_disk_ends_a_run_that_can_be_resumed(whole, disk, start):
   (config, reference), workdir = whole, disk / "run"
-  room = {"FILLER": str(disk / "filler"), "LEAVE": str(leave)}
-  process = start(config, workdir, devices=4, fault=f"FILL {place}", **room)
+  # The next row may find no room, before the checkpoint is waited for.
+  room = {"FILLER": str(disk / "filler"), "LEAVE": "20000"}
+  process = start(config, workdir, devices=4, fault="FILL room 3", **room)
   done = process.ended()
-  assert process.marker.exists(), place
+  assert process.marker.exists()
   assert done.status == 2, done
   assert done.err.startswith("error: ") and done.err.count("\n") == 1, done.err
-  assert words in done.err, done.err
-  assert steps(workdir) == saved
-  for step in saved:
+  assert "/run/" in done.err, done.err
+  assert steps(workdir) == [5, 10]
+  for step in (5, 10):
     folder = workdir / "checkpoints" / str(step)
     assert checkpoint.find_damage(folder) is None
   (disk / "filler").unlink(missing_ok=True)

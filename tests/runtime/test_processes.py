@@ -19,10 +19,6 @@ MISTAKES = [
   ((*BOTH, "--process_id=2"), "--process_id=2: must be below"),
   (BOTH, "--process_id: --coordinator, --num_processes and --process_id must"),
   (
-    (*BOTH, "--process_id=0", "--mode=sample"),
-    "--mode=sample: runs in one process",
-  ),
-  (
     ("--coordinator=here", "--num_processes=2", "--process_id=0"),
     "--coordinator=here: must be host:port",
   ),

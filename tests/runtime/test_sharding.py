@@ -7,8 +7,6 @@ import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 
 from seqrnn.experiment import Decoder
-from seqrnn.logs.detect.detector import Ensemble
-from seqrnn.logs.follow import stepping
 from seqrnn.models import arrays
 from seqrnn.runtime import sharding
 from seqrnn.sampling import sampler
@@ -23,7 +21,6 @@ ABSENT = AbstractMesh(
 )
 INPUTS = np.ones((B, 5), np.int32)
 BATCH = {"inputs": INPUTS, "targets": INPUTS}
-MODELS = Ensemble(np.ones(2, np.float32), np.ones((2, V), bool))
 
 
 @pytest.fixture
@@ -102,15 +99,3 @@ def test_devices_do_not_wait_for_each_other_in_an_evaluation(model):
   value_V, _ = sharding.sum_devices(sums, mesh)
   counts_V = np.bincount(batch["inputs"].ravel(), minlength=V)
   np.testing.assert_array_equal(value_V, 2 * 2 * counts_V)
-
-
-def test_events_are_followed_on_the_cpu(decoder, seen, monkeypatch):
-  """Whatever JAX's default is, and wherever the parameters are."""
-  monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
-  other = jax.devices()[3]
-  with jax.default_device(other):
-    models = jax.tree.map(jnp.asarray, MODELS)
-    assert models.params.devices() == {other}
-    stepper = stepping.Stepper(decoder, models)
-    stepper.read([(stepper.begin_S, [1, 4])])
-  assert set(seen) == {("cpu", 1)}

@@ -8,7 +8,7 @@ from seqrnn.errors import UserError
 from seqrnn.training.history import add_row, cut_tables, draw_history, read_rows
 
 ROWS = [{"step": n, "loss": 1 / n, "name": 2.0} for n in (10, 20, 30)]
-WRONG = "metrics.csv: (row 2 must be|must have the columns step)"
+WRONG = "metrics.csv: must have the columns step, with numbers; move it away"
 LINES = [b"step,loss,name\n", b"10,0.1,2\n", b"20,0.05,2\n"]
 LINES.append(b"30,0.03333333,2\n")
 
@@ -54,7 +54,7 @@ def test_another_file_is_refused_and_unchanged(tmp_path):
   line = "its columns are step,loss,name, must be step,new; move it away"
   with pytest.raises(UserError, match=line):
     add_row(path, {"step": 40, "new": 1.0})
-  line = "metrics.csv: must have the columns step, train_loss, validation_loss;"
+  line = "metrics.csv: must have the columns step, train_loss, validation_loss,"
   with pytest.raises(UserError, match=line):
     draw_history(tmp_path, "nats a symbol")
   assert path.read_bytes() == b"".join(LINES)

@@ -95,7 +95,7 @@ class Stepper:
   """
 
   def __init__(self, decoder: Decoder, models: Ensemble):
-    mesh = sharding.one_cpu()
+    mesh = sharding.one_device("cpu")
     # By way of NumPy: the type of an array keeps the mesh it was once on.
     models = jax.tree.map(np.asarray, models)
     self._models = jax.device_put(models, mesh.devices.item())
