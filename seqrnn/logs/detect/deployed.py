@@ -6,6 +6,7 @@ calibration, the sessions that baselines are fitted to, and the idle times.
 
 import copy
 import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,8 @@ from seqrnn.logs.detect.selection import UNANSWERED, Selection
 DEPLOYED = "deployed.npz"
 # Settings of `detect` that decide verdicts, beside the scores.
 _SETTINGS = ("head", "rule", "rate", "budget", "top_k", "short", "idle")
+# A log is silent after so many times its longest pause, and so many seconds.
+_PAUSES, _BUFFERED = 2.0, 60.0
 
 
 class IdleTimes(NamedTuple):
@@ -67,6 +70,8 @@ class Deployed(NamedTuple):
       It is longer than the idle times, because a session that ends here too
       early is cut in two, and its first part seems to lack its end.
     cut: when a log that is examined at once cuts a session.
+    silence: seconds without a line after which a log that is followed is silent
+      as a whole: twice the longest pause of the training log.
   """
 
   config: Config
@@ -74,6 +79,7 @@ class Deployed(NamedTuple):
   normal: NormalScores
   idle: IdleTimes
   cut: IdleTimes = IdleTimes()
+  silence: float = np.inf
 
 
 def write_deployed(
@@ -111,6 +117,7 @@ def write_deployed(
       for member, step in zip(members, detector.steps, strict=True)
     ],
     "idle": [idle, cut],
+    "silence": _silence(trained.corpus.seconds),
   }
   arrays: dict[str, Any] = {
     f"calibration {n}": x for n, x in normal.arrays.items()
@@ -124,6 +131,15 @@ def write_deployed(
     "counts": counts_KD.ravel(),
   }
   inputs.save_arrays(path, arrays)
+
+
+def _silence(seconds: np.ndarray | None) -> float:
+  """After how many seconds a log is silent, by the times of training events."""
+  known = np.unique([] if seconds is None else seconds[~np.isnan(seconds)])
+  if len(known) < 2:
+    return math.inf
+  # A program may write its lines a buffer at a time.
+  return max(_PAUSES * float(np.diff(known).max()), _BUFFERED)
 
 
 def _idle_times(
@@ -175,6 +191,7 @@ def restore(
     normal = _normal_scores(arrays, names)
     trained = _trained(arrays, len(checkpoints))
     idle, cut = (IdleTimes(*fields) for fields in record["idle"])
+    silence = float(record["silence"])
   baselines = [name for name in names if name in BASELINES]
   detector = load_detector(
     build, config, workdir, checkpoints, trained, baselines
@@ -184,7 +201,7 @@ def restore(
     first = {s: min(time, idle_seconds) for s, time in cut.first.items()}
     cut = IdleTimes(cut.clock, idle_seconds, first)
     idle = IdleTimes(clock, idle_seconds, idle.first)
-  return Deployed(config, detector, normal, idle, cut)
+  return Deployed(config, detector, normal, idle, cut, silence)
 
 
 def _inside(workdir: Path, folder: str) -> Path:

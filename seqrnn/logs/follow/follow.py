@@ -26,8 +26,9 @@ from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 from seqrnn.logs.detect import answers, deployed
 from seqrnn.logs.detect.deployed import DEPLOYED, Deployed
+from seqrnn.logs.detect.findings import SEVERITIES
 from seqrnn.logs.follow import drift, feedback, health
-from seqrnn.logs.follow.alarms import Alarms
+from seqrnn.logs.follow.alarms import Alarms, isoformat
 from seqrnn.logs.follow.follower import Follower
 from seqrnn.logs.follow.lines import Parser, report
 from seqrnn.logs.follow.state import NAME, State, damage, open_state
@@ -88,7 +89,8 @@ class Service:
     self._detection = Watched(workdir / "detect" / DEPLOYED)
     self._answers = Watched(workdir / answers.NAME)
     self._detection.is_new()
-    self._looked = time.monotonic()
+    self._looked = self._heard = time.monotonic()
+    self._silence: dict[str, Any] | None = None  # The row of its alarm.
     self.health = health.Health()
     self._take_follower(Follower(restore()))
     settings = self.config.detect
@@ -130,6 +132,7 @@ class Service:
         self._parser.restore(facts["parser"])
         self.alarms.restore(facts["alarms"], self._state.rows("kinds"))
         self.follower.restore(facts["follower"], self._state.rows("sessions"))
+        self._silence = facts["silence"]
       if bets := self._state.value("drift"):
         self._drift.restore(bets)
       alarms = [json.loads(line) for line in lines]
@@ -149,6 +152,7 @@ class Service:
       "parser": self._parser.state(),
       "alarms": self.alarms.facts(),
       "follower": self.follower.facts(),
+      "silence": self._silence,
     }
     changes = [change for part in parts for change in part.changes()]
     changes.append(("meta", "facts", 0, facts))
@@ -192,6 +196,8 @@ class Service:
       if chunk := source.read(_WAIT):
         self._look(source.behind + sum(map(len, chunk.lines)))
         self._take(chunk)
+      elif not source.ended and self._is_silent():
+        self._fall_silent()
       elif self._state.fault:
         self.save()
     self.save()
@@ -201,22 +207,16 @@ class Service:
   def _take(self, chunk: Chunk):
     """Judges the events of lines, and stores and writes rows and alarms."""
     begin, skipped = time.perf_counter(), self._parser.skipped
-    rows, alarms = [], []
+    ended = self._end_silence()
     events = self._parser.events(chunk)
     self.position = chunk.position
     outcome = self.follower.feed_many(events)
     for event in outcome.not_open:
       fault = f"ends session {event.session!r}, which is not open"
       self._parser.skip(event.line or 0, fault)
-    for verdict in outcome.verdicts:
-      if row := self.alarms.take(verdict):
-        self.health.alarm(row)
-        alarms.append(row)
-      if verdict.ended:
-        self._note_end(verdict)
-        if self.config.detect.follow == "sessions":
-          rows.append(self.alarms.session_row(verdict))
-    if events:
+    rows, alarms = self._rows(outcome.verdicts)
+    alarms = [*ended, *alarms]
+    if events or ended:
       self.save(alarms)
       self.health.seconds.observe(time.perf_counter() - begin)
     self._show([*rows, *alarms])
@@ -226,6 +226,56 @@ class Service:
       unknown_events=outcome.unknown,
       skipped_lines=self._parser.skipped - skipped,
     )
+
+  def _rows(
+    self, verdicts: Iterable[Verdict]
+  ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows of sessions, and those of alarms."""
+    rows, alarms = [], []
+    for verdict in verdicts:
+      if row := self.alarms.take(verdict):
+        self.health.alarm(row)
+        alarms.append(row)
+      if verdict.ended:
+        self._note_end(verdict)
+        if self.config.detect.follow == "sessions":
+          rows.append(self.alarms.session_row(verdict))
+    return rows, alarms
+
+  def _is_silent(self) -> bool:
+    """Whether the log has just fallen silent, after a line that was read."""
+    waited = time.monotonic() - self._heard
+    is_new = self._silence is None and self.position.line > 0
+    return is_new and waited > self.follower.deployed.silence
+
+  def _fall_silent(self):
+    """Raises an alarm, and ends all sessions."""
+    begin = time.time() + self._heard - time.monotonic()
+    rows, alarms = self._rows(self.follower.end_all())
+    self.alarms.count += 1
+    self._silence = {
+      "type": "silence",
+      "number": self.alarms.count,
+      "ended": False,
+      "severity": SEVERITIES[-1],
+      "since": isoformat(int(begin)) + "Z",
+      "line": self.position.line,
+    }
+    report(f"the log has been silent since {self._silence['since']}")
+    self.health.alarm(self._silence)
+    alarms.append(self._silence)
+    self.save(alarms)
+    self._show([*rows, *alarms])
+
+  def _end_silence(self) -> list[dict[str, Any]]:
+    """The row of a silence that a line has ended, if the log was silent."""
+    self._heard, row = time.monotonic(), self._silence
+    if row is None:
+      return []
+    self._silence = None
+    until = isoformat(int(time.time())) + "Z"
+    report(f"the log was silent from {row['since']} until {until}")
+    return [{**row, "ended": True, "until": until}]
 
   def _note_end(self, verdict: Verdict):
     """Takes a final verdict for the figures, and for the drift."""
@@ -246,6 +296,7 @@ class Service:
     """Notes the figures of the moment, of which so many bytes wait."""
     now, self.health.fault = self.follower.now, self._state.fault
     self.health.drift = self._drift.warning
+    self.health.silence = (self._silence or {}).get("since", "")
     if line := self.health.look(
       lag_seconds=math.nan if now is None else time.time() - now,
       input_lag_bytes=behind,

@@ -131,6 +131,12 @@ class Follower:
     """The final verdict on an open session, whose end is known."""
     return self.feed_many([Event(session, None)]).verdicts
 
+  def end_all(self) -> list[Verdict]:
+    """The final verdicts on all open sessions, of a log that is silent."""
+    for session in list(self._waiting.open.values()):
+      self._end(session, ends=True, phase=DORMANT)
+    return self._outcome([]).verdicts
+
   def tick(self, time: float) -> list[Verdict]:
     """Moves event time on without an event; returns final verdicts."""
     self._move_clock(time)

@@ -35,6 +35,7 @@ class Health:
     figures: by the names of the metrics without labels.
     fault: why the state cannot be written; empty: it can.
     drift: the warning of drift; empty: there is none.
+    silence: since when the log is silent, in words; empty: it is not.
     p_values: of sessions that have ended.
     seconds: from the arrival of lines to their verdicts.
     model: the models that were taken up.
@@ -52,15 +53,18 @@ class Health:
     self.registry.register(self)
     self.figures: dict[str, Any] = dict.fromkeys((*_COUNTERS, *_GAUGES), 0)
     self.figures |= {"alarms": 0, "lag_seconds": math.nan}
-    self.fault = self.drift = ""
+    self.fault = self.drift = self.silence = ""
     self._clock, self._follows, self._before = clock, False, 0
     self._moved = self._reported = clock()
 
   def collect(self) -> list[core.Metric]:
     """The figures, as prometheus_client asks for them."""
     kinds = dict.fromkeys(_COUNTERS, core.CounterMetricFamily)
-    kinds |= dict.fromkeys((*_GAUGES, "drift"), core.GaugeMetricFamily)
-    figures = {**self.figures, "drift": bool(self.drift)}
+    kinds |= dict.fromkeys(
+      (*_GAUGES, "drift", "silence"), core.GaugeMetricFamily
+    )
+    words = {"drift": bool(self.drift), "silence": bool(self.silence)}
+    figures = {**self.figures, **words}
     return [kinds[x](f"seqrnn_{x}", x, value=figures[x]) for x in kinds]
 
   def take(self, **counts: int):
@@ -71,7 +75,8 @@ class Health:
 
   def alarm(self, row: dict[str, Any]):
     """Counts an alarm that was written, `row` as in alarms.jsonl."""
-    kind = str(row["kind"]) if row["kind"] <= _KINDS else "other"
+    kind = row.get("kind", "silence")
+    kind = "other" if isinstance(kind, int) and kind > _KINDS else str(kind)
     self._alarms.labels(kind, row["severity"]).inc()
     self.figures["alarms"] += 1
 
@@ -100,7 +105,8 @@ class Health:
     status = "failing" if self.fault else status
     if self.figures["input_lag_bytes"] and waited > _MINUTE:
       status = "stuck"
-    more = {"seconds_since_input": round(waited, 1), "drift": self.drift}
+    more = {"seconds_since_input": round(waited, 1)}
+    more |= {"drift": self.drift, "silence": self.silence}
     figures = {k: None if x != x else x for k, x in self.figures.items()}
     return {"status": status, "reason": self.fault, **figures, **more}
 

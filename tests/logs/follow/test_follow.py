@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import random
 from functools import partial
 
@@ -36,7 +37,7 @@ def service(model, folder, write, **settings):
 
 
 class Lines:
-  """An input that is one line at each look; calls functions between lines."""
+  """An input that is a line, or None, at each look; calls functions between."""
 
   behind = 0
 
@@ -47,7 +48,8 @@ class Lines:
     while self._lines and callable(self._lines[0]):
       self._lines.pop(0)()
     self.ended = len(self._lines) < 2
-    if not self._lines:
+    if not self._lines or self._lines[0] is None:
+      self._lines[:1] = []
       return None
     number = self.position.line + 1
     self.position = self.position._replace(line=number)
@@ -240,3 +242,35 @@ def test_a_kind_that_is_answered_normal_is_quiet_from_then_on(
   rows = rows_of(model, tmp_path, lines("w"), "alarms", then)
   assert {row["session"] for row in rows} == {"w"}
   assert quiet == [1, 1, 0]
+
+
+def test_a_log_that_falls_silent_raises_one_alarm_and_ends_its_sessions(
+  model, tmp_path, capsys
+):
+  silent, rows, states = model._replace(silence=0.0), [], []
+  for lines in (
+    [None, b"x a", b"y a", None, None, None],  # At first nothing is silent.
+    [None, b"x b", b"x a"],  # After a restart it is silent as before.
+  ):
+    written = []
+    with service(
+      silent, tmp_path, written.append, follow="sessions"
+    ) as running:
+      note = lambda running=running: states.append(running.health.state())
+      running.follow(Lines(lines[0], note, *lines[1:], note), lambda: False)
+    rows += [[*map(json.loads, "".join(written).splitlines())]]
+  of = lambda n, kind: [row for row in rows[n] if row["type"] == kind]
+  assert [row["session"] for row in of(0, "session")] == ["x", "y"]
+  [begin], [end] = of(0, "silence"), of(1, "silence")
+  assert begin["line"] == 2 and not begin["ended"] and end["ended"]
+  assert end.items() >= {**begin, "ended": True}.items()
+  assert begin["since"] <= end["until"]
+  since = begin["since"]
+  assert [state["silence"] for state in states] == ["", since, since, ""]
+  assert states[1]["alarms"] == 1 + len(of(0, "alarm"))
+  alarms = (tmp_path / "state" / "alarms.jsonl").read_text().splitlines()
+  assert [*map(json.loads, alarms)].count(begin) == 1
+  error = capsys.readouterr().err
+  assert f"the log has been silent since {since}" in error
+  # Without times no pause is known.
+  assert make().silence == math.inf

@@ -63,7 +63,7 @@ def test_metrics_are_those_that_the_loop_has_counted(served):
     figures.alarm({"kind": kind, "severity": severity})
   figures.model.info({"steps": "40,50"})
   look(figures, 2.5, 4096, 17)
-  figures.drift = "drift: since noon"
+  figures.drift, figures.silence = "drift: since noon", "noon"
   status, text = get("/metrics")
   samples = {
     (sample.name, *sorted(sample.labels.items())): sample.value
@@ -72,6 +72,7 @@ def test_metrics_are_those_that_the_loop_has_counted(served):
   }
   expected = {"lines_total": 15, "events_total": 13, "unknown_events_total": 2}
   expected |= {"skipped_lines_total": 1, "open_sessions": 17, "drift": 1}
+  expected["silence"] = 1
   expected |= {"lag_seconds": 2.5, "input_lag_bytes": 4096, "quiet_kinds": 0}
   expected |= {"session_p_value_count": 5, "chunk_seconds_count": 0}
   assert status == 200
