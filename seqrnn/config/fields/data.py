@@ -63,6 +63,12 @@ FIELDS = group(
     " message=body.text,time=ts,level=severity.",
     when.JSON,
   ),
+  log_paths=choice(
+    "auto on off",
+    "Whether words of a line that begin with / are paths of requests: their"
+    " frequent segments and the keys of their query stay, without values. auto:"
+    " for the format access.",
+  ),
   log_header=rules.HEADER(
     "The format of a log line, as '<Date> <Content>'. Empty: it is the content."
   ),

@@ -186,7 +186,7 @@ class LogReader:
         else:  # It has the time of the entry before.
           entry = entry._replace(times=state.times)
         if entry.content and not entry.content.isspace():
-          event = self._event(number, entry)
+          event = self._event(number, entry, form.has_paths)
           if event is not None:
             yield event
 
@@ -206,7 +206,7 @@ class LogReader:
     count, first, shown = self._counts.get(kind, (0, number, text))
     self._counts[kind] = count + 1, first, shown
 
-  def _event(self, number: int, entry: Entry) -> LogEvent | None:
+  def _event(self, number: int, entry: Entry, paths: bool) -> LogEvent | None:
     """The event of an entry; None: it is left out."""
     form, state, content = self._form, self.state, entry.content
     if form.cut == "pattern":
@@ -238,7 +238,7 @@ class LogReader:
     if self._log:
       sessions = [f"{self._log}:{name}" for name in sessions]
     return LogEvent(
-      *(sessions, mask(content), number, entry.label, entry.times),
+      *(sessions, mask(content, paths), number, entry.label, entry.times),
       *(self.source, numbers(content)),
     )
 

@@ -104,6 +104,9 @@ SAMPLE = 100  # Lines that data.log_format=auto looks at.
 _FRACTION = re.compile(r"(?<=\d\d[:.]\d\d[:.]\d\d)(?:[.,]\d+|:\d{3,})(?= |$)")
 
 
+_PATHS = "auto", "access"  # With paths and a format of these, paths count.
+
+
 class Form(NamedTuple):
   """How a log is read, as fields of `data` say.
 
@@ -116,6 +119,7 @@ class Form(NamedTuple):
     value: the pattern, the key, seconds or the number of lines.
     keys: those of `data.log_keys`, by message, time and level, and that of
       the session.
+    paths: as `data.log_paths`.
   """
 
   errors: str
@@ -124,6 +128,12 @@ class Form(NamedTuple):
   cut: str = "file"
   value: Any = None
   keys: tuple[tuple[str, str], ...] = ()
+  paths: str = "auto"
+
+  @property
+  def has_paths(self) -> bool:
+    """Whether words of a line may be paths whose segments count."""
+    return self.paths == "on" or (self.paths, self.log_format) == _PATHS
 
   @property
   def names_sessions(self) -> bool:

@@ -47,6 +47,7 @@ def form(data: Config) -> Form:
   return Form(
     *(data.errors, data.log_header, data.log_format, cut, value),
     tuple(keys.items()),
+    data.log_paths,
   )
 
 

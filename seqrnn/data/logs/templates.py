@@ -9,7 +9,7 @@ import functools
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 BLANK = "<*>"
 VALUE = "<value>"
@@ -73,6 +73,22 @@ def _word(word: str) -> str:
   return _ADJACENT.sub(VALUE, _VALUES.sub(VALUE, word))
 
 
+@functools.lru_cache(_WORDS)
+def _in_request(word: str) -> str:
+  """As `_word`, but a path has its segments and the keys of its query."""
+  if not word.startswith("/"):
+    return _word(word)
+  return _path(word, lambda part: _word(part.partition("=")[0]))
+
+
+def _path(word: str, masked: Callable[[str], str]) -> str:
+  """A path of masked segments, and the sorted, masked keys of its query."""
+  path, _, query = word.partition("?")
+  path = "/".join(map(masked, path.split("/")))
+  keys = sorted({masked(key) for key in query.split("&")} - {""})
+  return _ADJACENT.sub(VALUE, f"{path}?{'&'.join(keys)}" if keys else path)
+
+
 @functools.lru_cache(_LINES)
 def _line(line: str) -> str:
   """A line of masked words, with dates, lists and status codes as one."""
@@ -80,16 +96,22 @@ def _line(line: str) -> str:
   return _SESSIONS.sub(SESSION, _RUN.sub(VALUE, line))
 
 
-def mask(line: str) -> str:
+def mask(line: str, paths: bool = False) -> str:
   """A line with `<value>` in place of its values.
 
   A list of values becomes one, and so does a value with its unit, or with
   another in parentheses after it. Status codes after `HTTP/1.1` stay.
+
+  Args:
+    line: any.
+    paths: whether words that begin with `/` are paths of requests, of which the
+      segments and the keys of the query stay.
   """
+  masked = _in_request if paths else _word
   if len(line) > _SHORT:
-    words = map(_word.__wrapped__, line.split())
+    words = map(masked.__wrapped__, line.split())
     return _line.__wrapped__(" ".join(words))
-  return _line(" ".join(map(_word, line.split())))
+  return _line(" ".join(map(masked, line.split())))
 
 
 def without_names(
@@ -155,6 +177,25 @@ _FRACTION = 10  # Lines of a value for one of other words at its place.
 _Rows = list[tuple[list[str], int]]
 
 
+def _parts(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+  """The segments of paths in masked lines, and the keys, with their lines."""
+  for line in lines:
+    for word in line.split() if " /" in line else ():
+      if word.startswith("/"):
+        yield from ((part, line) for part in re.split("[/?&]", word))
+
+
+def _with_known(line: str, known: Collection[str]) -> str:
+  """A masked line in which the parts of paths that are not known are values."""
+  if " /" not in line:
+    return line
+  masked = lambda part: part if part in known or not part else VALUE
+  return " ".join(
+    _path(word, masked) if word.startswith("/") else word
+    for word in line.split(" ")
+  )
+
+
 def mine(lines: dict[str, int]) -> list[str]:
   """The templates of masked lines, in the order of their first lines.
 
@@ -162,16 +203,24 @@ def mine(lines: dict[str, int]) -> list[str]:
   words, again and again. A place is a blank instead if words new to it are to
   be expected, because it has many of them or at least half of several are rare,
   or if its words have the form of a masked value among them. A template has at
-  most as many blanks as other words.
+  most as many blanks as other words. In a line with a path, its rare parts are
+  values.
 
   Args:
     lines: the frequency of each.
   """
+  in_paths: Counter[str] = Counter()
+  for part, line in _parts(lines):
+    in_paths[part] += lines[line]
+  known = {part for part, count in in_paths.items() if count >= _RARE}
   by_length: dict[int, _Rows] = defaultdict(list)
+  templates = {}
   for line, count in lines.items():
+    if " /" in line:
+      templates[line] = _with_known(line, known)
+      continue
     words = line.split(" ")
     by_length[len(words)].append((words, count))
-  templates = {}
   parts = [(rows, range(n)) for n, rows in by_length.items()]
   while parts:
     rows, places = parts.pop()
@@ -226,6 +275,7 @@ def matcher(templates: Sequence[str]) -> Callable[[str], int | None]:
   Of several templates that fit, the one with the fewest blanks; then the first.
   """
   places = {template: n for n, template in enumerate(templates)}
+  known = {part for part, _ in _parts(templates)}
   # By number of words, the positions of the blanks in templates.
   blanks: dict[int, dict[tuple[int, ...], None]] = defaultdict(dict)
   for template in templates:
@@ -235,7 +285,7 @@ def matcher(templates: Sequence[str]) -> Callable[[str], int | None]:
   tried = {length: sorted(some, key=len) for length, some in blanks.items()}
 
   def match(line: str) -> int | None:
-    words = line.split()  # An empty line has no words, and no template.
+    words = _with_known(line, known).split()  # Of an empty line, none.
     for blank in tried.get(len(words), ()):
       fitted = words.copy()
       for i in blank:

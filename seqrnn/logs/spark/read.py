@@ -157,7 +157,8 @@ def parse_table(frames: Iterable[Any], data: Config) -> Iterator[pd.DataFrame]:
   Raises:
     UserError: a row has no session or no event.
   """
-  masked = mask if data.unit == "log" else str
+  masked = partial(mask, paths=logs.form(data).has_paths)
+  masked = masked if data.unit == "log" else str
   place = itertools.count()
   for frame in frames:
     if not (frame["session"].astype(bool) & frame["symbol"].astype(bool)).all():
