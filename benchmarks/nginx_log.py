@@ -12,7 +12,7 @@ two attackers of each kind:
 - scanner: asks for files that other software has.
 - brute force: tries passwords.
 - walker: reads other people's orders, id by id.
-- no cart: orders without having put anything into the cart.
+- no cart: orders again and again, with nothing in the cart.
 - scraper: reads all pages of all categories, and nothing else.
 
 labels.csv has the kind of each client, "normal" for most. The same seed gives
@@ -128,7 +128,8 @@ def attack(rng: random.Random, kind: str) -> Iterator[str]:
     yield from (f"GET /orders/{first + n}" for n in range(40))
   elif kind == "no cart":
     yield from ["GET /", "GET /static/shop.css", "GET /static/shop.js"]
-    yield from ["POST /checkout", f"GET /orders/{first}"]
+    for n in range(rng.randint(4, 8)):
+      yield from ["POST /checkout", f"GET /orders/{first + n}"]
   else:
     for name in _NAMES:
       yield from (f"GET /category/{name}?page={n}" for n in range(1, 15))
@@ -192,7 +193,7 @@ def main(folder: Path, seed: int = 0):
 
 
 if __name__ == "__main__":
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("folder", type=Path, help="where the logs are written")
   parser.add_argument("--seed", type=int, default=0)
   main(**vars(parser.parse_args()))

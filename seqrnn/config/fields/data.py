@@ -65,9 +65,10 @@ FIELDS = group(
   ),
   log_paths=choice(
     "auto on off",
-    "Whether words of a line that begin with / are paths of requests: their"
-    " frequent segments and the keys of their query stay, without values. auto:"
-    " for the format access.",
+    "on: the words of log lines that begin with / are paths, whose frequent"
+    " segments stay, and the keys of their query. off: they are values. auto:"
+    " on for the format access.",
+    {"data.unit": ("log",)},
   ),
   log_header=rules.HEADER(
     "The format of a log line, as '<Date> <Content>'. Empty: it is the content."
