@@ -3,9 +3,9 @@
   python benchmarks/detection.py --only=hdfs,opcodes    # seeds 0-4
   python benchmarks/detection.py DATA --seeds=1 --cache=kept
 
-DATA is a folder with hdfs/ and hdfs_raw/; docs/results/detection.md says where
-to get them. Without DATA, hdfs/ is made from the data set of the catalogue,
-which is downloaded, and the cases of hdfs_raw/ are left out. For each seed of a
+DATA is a folder with the data; docs/results/detection.md says where to get
+them. Without DATA, hdfs/ is made from the data set of the catalogue, which is
+downloaded, and the cases of other folders are left out. For each seed of a
 case, run.py trains and detects in its own processes. benchmarks/detection.json
 keeps the figures of all seeds, and docs/results/detection.md is made from it.
 The runs are in the cache folder; an interrupted run is resumed, and a finished
@@ -52,6 +52,10 @@ _FIGURES = (
   "average_precision",
   "oracle_f1",
 )
+
+
+# The cases of the first table of the page.
+_VERDICTS = ("hdfs", "raw", "openstack", "bpi12", "calls", "opcodes")
 
 
 class Case(NamedTuple):
@@ -122,7 +126,7 @@ def _by_rate(runs: list[dict[str, Any]]) -> list[str]:
       "Results of the combined score, with p-values from"
       f" {_mean(parts, 'calibration', digits=0)} normal sessions;"
       f" {_mean(parts, 'left_out', digits=0)} more were left out as anomalous."
-      f" Combined scores: {'; '.join(_choices(parts))}.",
+      f" Combined scores: {', '.join(parts[0]['scores'])}.",
       80,
     ),
     "",
@@ -155,18 +159,17 @@ def _by_rate(runs: list[dict[str, Any]]) -> list[str]:
   return lines + _table(columns, rows)
 
 
-def _choices(parts: list[dict[str, Any]]) -> list[str]:
-  """The combinations of scores that were chosen, each once."""
-  chosen = (part["choice"] for part in parts)
-  words = {
-    "fisher": "the product of the p-values",
-    "min": "the least p-value",
-  }
-  return list(
-    dict.fromkeys(
-      f"{words[one['combine']]} of {', '.join(one['names'])}" for one in chosen
-    )
-  )
+def _by_score(runs: list[dict[str, Any]]) -> list[str]:
+  """Makes a table of the scores at the default rate."""
+  rows = []
+  here = ("detect", "default", "figures")
+  for name in runs[0]["detect"]["default"]["figures"]:
+    keys = ("average_precision", "oracle_f1", "f1")
+    row = [_mean(runs, *here, name, key) for key in keys]
+    achieved = _mean(runs, *here, name, "false_alarm_rate", digits=4)
+    rows.append([name, *row, achieved])
+  columns = ("score", "AP", "oracle F1", "F1 at .005", "false-alarm rate")
+  return _table(columns, rows)
 
 
 def _by_rule(runs: list[dict[str, Any]]) -> list[str]:
@@ -228,6 +231,7 @@ def read_cases() -> dict[str, Case]:
 
 _TABLES = {
   "rate": _by_rate,
+  "score": _by_score,
   "rule": _by_rule,
   "head": _by_head,
   "kind": _by_kind,
@@ -318,7 +322,7 @@ def by_rate(workdir: Path, which: np.ndarray | None) -> dict[str, Any]:
     "rate_95": {str(rate): conformal.beta_interval(rate, n) for rate in RATES},
     "calibration": n,
     "left_out": report["calibration"]["left_out"],
-    "choice": report["calibration"]["scores"],
+    "scores": report["calibration"]["scores"],
   }
 
 
@@ -341,7 +345,6 @@ def gather(case: Case, data: Path, workdir: Path) -> dict[str, Any]:
   report = json.loads((workdir / "detect" / "report.json").read_text())
   gathered: dict[str, Any] = {
     "figures": {name: _rounded(row) for name, row in report["figures"].items()},
-    "events_a_second": round(report["distinct_events_per_second"]),
     "seconds": {k: round(s, 1) for k, s in report["seconds"].items()},
   }
   if report["average_precision_by_kind"]:
@@ -431,28 +434,29 @@ def _best_baseline(figures: dict[str, dict[str, Any]]) -> str:
   return f"{precisions[name]:.3f} ({name})"
 
 
+def _at_rate(part: dict[str, Any]) -> dict[str, Any]:
+  """The figures of each score at the default rate."""
+  return {score: rates["0.005"] for score, rates in part["rates"].items()}
+
+
 def _verdict(records: dict[str, Any]) -> list[str]:
   """A table of the default detection, without labels, in each case."""
   rows = []
-  for name in (name for name in ("hdfs", "raw", "opcodes") if name in records):
+  for name in (name for name in _VERDICTS if name in records):
     runs = list(records[name]["runs"].values())
     parts = [run["detect"]["default"] for run in runs]
-    if "rates" in parts[0]:
-      cells = [
-        _mean(parts, "rates", "combined", rate, key, digits=digits)
-        for rate in ("0.005", "0.001")
-        for key, digits in (("f1", 3), ("false_alarm_rate", 4))
-      ]
-      figures = [
-        {score: rates["0.005"] for score, rates in part["rates"].items()}
-        for part in parts
-      ]
-    else:
-      cells, figures = [""] * 4, [part["figures"] for part in parts]
-    ap = _mean(figures, "combined", "average_precision")
-    rows.append([CASES[name].title, *cells, ap, _best_baseline(figures[0])])
-  columns = ["default, no labels", "F1 at .005", "false alarms", "F1 at .001"]
-  columns += ["false alarms", "AP", "AP of the best baseline"]
+    figures = [part.get("figures") or _at_rate(part) for part in parts]
+    row = [
+      _mean(figures, "combined", key, digits=digits)
+      for key, digits in (
+        ("f1", 3),
+        ("false_alarm_rate", 4),
+        ("average_precision", 3),
+      )
+    ]
+    rows.append([CASES[name].title, *row, _best_baseline(figures[0])])
+  columns = ["default, no labels", "F1 at .005", "false alarms"]
+  columns += ["AP", "AP of the best baseline"]
   return ["## Verdict", "", *_table(columns, rows), ""] if rows else []
 
 
@@ -552,11 +556,19 @@ def main(argv: list[str] | None = None):
   arguments = parser.parse_args(argv)
   if arguments.data and not arguments.data.is_dir():
     parser.error(f"DATA={arguments.data}: no such folder")
-  raw = [] if arguments.data else ["raw", "raw_long"]
-  without = [name for name in CASES if name not in raw]
+  folders = {
+    name: set(re.findall(r"DATA/(\w+)", str(commands(case, "DATA"))))
+    for name, case in CASES.items()
+  }
+  has = lambda folder: (arguments.data / folder).is_dir()
+  without = [
+    name
+    for name, some in folders.items()
+    if (all(map(has, some)) if arguments.data else some <= {"hdfs"})
+  ]
   names = (arguments.only or ",".join(without)).split(",")
-  if missing := set(raw) & set(names):
-    parser.error(f"DATA: is missing, which {', '.join(sorted(missing))} need")
+  if missing := set(CASES) - set(without) & set(names):
+    parser.error(f"DATA: has no folder that {', '.join(sorted(missing))} need")
   if unknown := set(names) - set(CASES):
     parser.error(
       f"--only={arguments.only}: knows no {', '.join(sorted(unknown))}"
@@ -575,6 +587,7 @@ def main(argv: list[str] | None = None):
         workdir = cache / f"{name}-{settled:08x}-{seed}"
         workdir.mkdir(parents=True, exist_ok=True)
         keep(name, measure(case, data, seed, workdir), seed)
+  print("\n".join(_verdict(json.loads(_KEPT.read_text()))))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ FIELDS = group(
   ),
   scores=rules.TEXT(
     "Scores to combine: max, mean, top_mean, misses, or a baseline. Empty:"
-    " unknown, max, mean and markov_5."
+    " unknown, counts, max, mean and markov_5."
   ),
   folds=rules.FOLDS(
     "Models trained and calibrated on folds of the training sessions; they are"

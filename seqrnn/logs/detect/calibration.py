@@ -38,6 +38,7 @@ from seqrnn.logs.detect.detector import (
 from seqrnn.logs.detect.scores import (
   BASELINES,
   COMBINED,
+  combine,
   combined_names,
   round_scores,
 )
@@ -76,16 +77,11 @@ class NormalScores(NamedTuple):
   def combined(self, scores: dict[str, np.ndarray]) -> np.ndarray:
     """The combined score of sessions by each model [K, D].
 
-    It is -log of the product of the p-values (Fisher 1925). It is no -log p: it
-    must be calibrated again.
-
     Args:
       scores: name -> scores of the sessions [K, D].
     """
-    return np.sum(
-      [self.scores[name].each_neg_log_p(scores[name]) for name in self.names],
-      axis=0,
-    )
+    each = lambda name: self.scores[name].each_neg_log_p(scores[name])
+    return combine({name: each(name) for name in self.names})
 
 
 def calibrate(
@@ -398,10 +394,7 @@ def combined_rows(
     arrays: of calibration.npz.
     is_normal: as in `rows_neg_log_p`.
   """
-  neg_log_p = [
-    by_name[name].rows_neg_log_p(
-      arrays[f"score {name}"], arrays["model"], is_normal
-    )
-    for name in names
-  ]
-  return np.sum(neg_log_p, axis=0)
+  of_rows = lambda name: by_name[name].rows_neg_log_p(
+    arrays[f"score {name}"], arrays["model"], is_normal
+  )
+  return combine({name: of_rows(name) for name in names})

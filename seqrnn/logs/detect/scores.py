@@ -18,12 +18,15 @@ from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN
 from seqrnn.errors import UserError
 
 COMBINED = "combined"
-UNSEEN = "unknown"
+UNSEEN, COUNTS = "unknown", "counts"
 SHORT, EVENT, PAIR = "short", "event", "pair"  # Reasons that are no scores.
 NETWORK = ("max", "mean", "top_mean", "misses")
 # The scores that are combined by default. Of those that have the least p-value,
 # the first one is the reason for an alarm.
-STANDARD = (UNSEEN, "max", "mean", "markov_5")
+STANDARD = (UNSEEN, COUNTS, "max", "mean", "markov_5")
+# Exponents of p-values in the product, 1 for all others: half of the exponents are
+# those of the network.
+WEIGHTS = {"max": 2.0}
 
 # The reasons for alarms in words.
 WORDS = {
@@ -36,6 +39,7 @@ WORDS = {
   **{f"markov_{order}": "unusual order of events" for order in range(1, 6)},
   "naive_bayes": "unusual events",
   "stide": "new sequences of events",
+  COUNTS: "too many, or too few, of an event",
   "length": "unusual length",
   "count_vector": "unusual counts of events",
   "union": "unknown events, unusual length or counts",
@@ -68,6 +72,18 @@ def combined_names(settings: Config) -> tuple[str, ...]:
         f" {', '.join(known)}, separated by commas, each once"
       )
   return tuple(names)
+
+
+def combine(neg_log_p: dict[str, np.ndarray]) -> np.ndarray:
+  """Combines -log p of several scores of the same items into one score.
+
+  It is -log of the weighted product of the p-values (Fisher 1925; Good 1955),
+  which is no p-value: it must be calibrated again.
+  """
+  return sum(
+    (WEIGHTS.get(name, 1.0) * x for name, x in neg_log_p.items()),
+    start=np.zeros(()),
+  )
 
 
 def round_scores(scores: np.ndarray) -> np.ndarray:
@@ -213,12 +229,49 @@ def _scored(sessions: Sessions) -> np.ndarray:
 
 
 def unknown(train: Sessions) -> Score:
-  """The number of pairs of neighbours that are not in training.
+  """log(1 + n) of n unknown events and unknown pairs of neighbours.
 
-  Begin and end are neighbours, too; an unknown event is in two unknown pairs.
+  Begin and end are neighbours, too. An unknown event is in two unknown pairs.
   """
-  chain = Chain(train, 1)
-  return lambda test: _sums(chain.novel(test), test)
+  chain, alone = Chain(train, 1), Chain(train, 0)
+
+  def score(test):
+    return np.log1p(_sums(chain.novel(test) + 1.0 * alone.novel(test), test))
+
+  return score
+
+
+def counts(train: Sessions) -> Score:
+  """log(1 + n) of n kinds of events with a count outside the range of training.
+
+  Unknown events are one kind. A session that its log cuts has none too rarely.
+  """
+  known, is_whole = np.unique(train.ids), _is_whole(train)
+  kinds = len(known) + 1
+
+  def count(sessions: Sessions) -> tuple[np.ndarray, ...]:
+    """Session, kind and count of the events that a session has."""
+    number = np.repeat(np.arange(len(sessions.names)), np.diff(sessions.bounds))
+    cells = number * kinds + _index(sessions.ids, known)
+    cells, sizes = np.unique(cells, return_counts=True)
+    return *np.divmod(cells, kinds), sizes
+
+  session, kind, size = count(train)
+  high, some = np.zeros(kinds, int), is_whole[session]
+  np.maximum.at(high, kind, size)
+  low = high.copy()
+  np.minimum.at(low, kind[some], size[some])
+  in_all = np.bincount(kind[some], minlength=kinds) == max(is_whole.sum(), 1)
+  low[~in_all] = 0
+
+  def score(test):
+    session, kind, size = count(test)
+    sums = lambda x: np.bincount(session, x, len(test.names))
+    enough = sums((low[kind] > 0) & (size >= low[kind]))
+    few = np.where(_is_whole(test), (low > 0).sum() - enough, 0)
+    return np.log1p(sums(size > high[kind]) + few)
+
+  return score
 
 
 def markov(order: int, train: Sessions) -> Score:
@@ -311,6 +364,7 @@ BASELINES: dict[str, Callable[[Sessions], Score]] = {
   "naive_bayes": partial(markov, 0),
   "stide": stide,
   UNSEEN: unknown,
+  COUNTS: counts,
   "length": length,
   "count_vector": count_vector,
   "union": union,

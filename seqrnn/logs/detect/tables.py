@@ -286,7 +286,7 @@ def calibration_lines(normal: NormalScores, settings: Config) -> list[str]:
   )
   words = [f"{one} ({', '.join(names)})" for one, names in deciding if names]
   product = "the product of the p-values of " * (len(normal.names) > 1)
-  lines.append(f"combined score: {product}{' and '.join(words)}")
+  lines.append(f"combined score: {product}{' and of '.join(words)}")
   rate, calibration, item = settings.rate, normal.scores[COMBINED], "session"
   if settings.rule == "events":
     calibration, item = normal.events, "event"

@@ -182,7 +182,8 @@ class Judge:
     lowest = {
       "max": round_scores(highest_KD),
       "top_mean": round_scores(highest_KD / TOP),
-      UNSEEN: unknown_DX[:, 1:].T,  # Each is in an unknown pair.
+      # The pair that ends with an unknown event is unknown, too.
+      UNSEEN: np.log1p(2 * unknown_DX[:, 1:].T),
     }
     scored = SessionScores(
       nll=nats_KD[0],

@@ -99,7 +99,19 @@ def stide(train, session):
 
 def unknown(train, session):
   pairs = {pair for s in train for pair in pairwise(padded(s, 1))}
-  return sum(pair not in pairs for pair in pairwise(padded(session, 1)))
+  known = {event for s in train for event in s}
+  new = sum(pair not in pairs for pair in pairwise(padded(session, 1)))
+  return np.log1p(new + sum(event not in known for event in session))
+
+
+def counts(train, session):
+  every, other = Counter(session), [Counter(s) for s in train]
+  known = {event for s in train for event in s}
+  outside = any(event not in known for event in session)
+  for event in known:
+    sizes = [s[event] for s in other]
+    outside += not min(sizes) <= every[event] <= max(sizes)
+  return np.log1p(outside)
 
 
 def length(train, session):
@@ -130,7 +142,7 @@ def union(train, session):
 
 @pytest.mark.parametrize(
   "oracle",
-  [stide, unknown, length, count_vector, union],
+  [stide, unknown, counts, length, count_vector, union],
   ids=lambda f: f.__name__,
 )
 def test_a_baseline_is_what_it_says(data, oracle):
@@ -161,8 +173,8 @@ def test_what_a_log_cuts_is_not_scored(data):
   whole = [Counter(s) for s in lists(train)]
   slow = Slow(lists(train), 2, list(zip(*train.whole, strict=True)))
   mean, novel = (BASELINES[n](train)(test) for n in ("markov_2", "stide"))
-  counts = BASELINES["count_vector"](train)(test)
-  size = BASELINES["length"](train)(test)
+  apart = BASELINES["count_vector"](train)(test)
+  size, beyond = (BASELINES[n](train)(test) for n in ("length", "counts"))
   longest = max(map(len, lists(train)))
   for j, session in enumerate(lists(test)):
     begins, ends = bool(test.begins[j]), bool(test.ends[j])
@@ -173,6 +185,10 @@ def test_what_a_log_cuts_is_not_scored(data):
       counted = Counter(x if x in known else None for x in session)
       common = max((counted & other).total() for other in whole)
       distance = (counted.total() - common) / (counted.total() + common)
-      assert counts[j] == pytest.approx(distance)
+      assert apart[j] == pytest.approx(distance)
       assert size[j] == max(len(session) - longest, 0)
-  assert mean.min() == 0 and 0 < counts.max() <= 1
+      high = {x: max(s[x] for s in whole) for x in known}
+      assert beyond[j] == pytest.approx(
+        np.log1p(sum(n > high.get(x, 0) for x, n in counted.items()))
+      )
+  assert mean.min() == 0 and 0 < apart.max() <= 1

@@ -95,7 +95,8 @@ def make(fields=None, names=STANDARD):
   train, normal = (
     sessions_of(random_texts(rng, 200, "abcdef")) for _ in range(2)
   )
-  fitted = [{n: BASELINES[n](train) for n in ("unknown", "markov_5")}] * 2
+  baselines = BASELINES.keys() & {*names}
+  fitted = [{name: BASELINES[name](train) for name in baselines}] * 2
   detector = Detector(config_of(fields), experiment, [], [1, 2], models, fitted)
   scored = detector.score(normal, np.ones(200, np.int64))
   calibrated = lambda rows: CrossCalibration([*map(Calibration, rows)])
