@@ -38,7 +38,6 @@ from seqrnn.logs.detect.detector import (
 from seqrnn.logs.detect.scores import (
   BASELINES,
   COMBINED,
-  combine,
   combined_names,
   round_scores,
 )
@@ -77,11 +76,14 @@ class NormalScores(NamedTuple):
   def combined(self, scores: dict[str, np.ndarray]) -> np.ndarray:
     """The combined score of sessions by each model [K, D].
 
+    It is -log of the product of the p-values (Fisher 1925). It is no -log p: it
+    must be calibrated again.
+
     Args:
       scores: name -> scores of the sessions [K, D].
     """
     each = lambda name: self.scores[name].each_neg_log_p(scores[name])
-    return combine({name: each(name) for name in self.names})
+    return np.sum([each(name) for name in self.names], axis=0)
 
 
 def calibrate(
@@ -397,4 +399,4 @@ def combined_rows(
   of_rows = lambda name: by_name[name].rows_neg_log_p(
     arrays[f"score {name}"], arrays["model"], is_normal
   )
-  return combine({name: of_rows(name) for name in names})
+  return np.sum([of_rows(name) for name in names], axis=0)

@@ -24,9 +24,6 @@ NETWORK = ("max", "mean", "top_mean", "misses")
 # The scores that are combined by default. Of those that have the least p-value,
 # the first one is the reason for an alarm.
 STANDARD = (UNSEEN, COUNTS, "max", "mean", "markov_5")
-# Exponents of p-values in the product, 1 for all others: half of the exponents are
-# those of the network.
-WEIGHTS = {"max": 2.0}
 
 # The reasons for alarms in words.
 WORDS = {
@@ -72,18 +69,6 @@ def combined_names(settings: Config) -> tuple[str, ...]:
         f" {', '.join(known)}, separated by commas, each once"
       )
   return tuple(names)
-
-
-def combine(neg_log_p: dict[str, np.ndarray]) -> np.ndarray:
-  """Combines -log p of several scores of the same items into one score.
-
-  It is -log of the weighted product of the p-values (Fisher 1925; Good 1955),
-  which is no p-value: it must be calibrated again.
-  """
-  return sum(
-    (WEIGHTS.get(name, 1.0) * x for name, x in neg_log_p.items()),
-    start=np.zeros(()),
-  )
 
 
 def round_scores(scores: np.ndarray) -> np.ndarray:
