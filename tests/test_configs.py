@@ -5,6 +5,7 @@ import csv
 import random
 import shutil
 import sysconfig
+import types
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,8 @@ def library(tmp_path_factory):
   for function in (embedded.stdlib, embedded.opcodes):
     function.cache_clear()
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(embedded, "_library", lambda: folder)
+    paths = types.SimpleNamespace(get_paths=lambda: {"stdlib": str(folder)})
+    patch.setattr(embedded, "sysconfig", paths)
     patch.setattr(embedded, "_MODULES", 2)
     yield
   for function in (embedded.stdlib, embedded.opcodes):
