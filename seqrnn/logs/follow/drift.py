@@ -6,7 +6,8 @@
 2. New sessions are counted in blocks, four times as long as the calibration
    sessions depend on each other in the order of their log.
 3. A share is expected to be at most the upper end of its 95 % interval (Wilson
-   1927) by the calibration, plus TOLERATED, because alarms are no drift.
+   1927) by the calibration, where sessions that depend count as fewer, plus
+   TOLERATED, because alarms are no drift.
 4. A gambler bets that a share is higher: a block multiplies the capital by
    1 + bet (share / expected - 1), whose expectation is at most 1 without drift.
    So the capital, 1 at first, ever reaches 1 / ALPHA with a probability of at
@@ -37,7 +38,7 @@ _ERRORS = 1.96  # Standard errors of what is expected.
 _BETS = np.array([0.1, 0.3, 0.9])[:, None]
 _LEAST = 10  # Sessions of a block.
 _APART = 4  # A block is so many times as long as its sessions depend.
-_FEWEST = 10  # Blocks of which a variance is estimated.
+_FEWEST = 5  # Blocks of which a variance is estimated.
 _BLOCKS = 20  # That are learned after a warning.
 _PATIENCE = 10  # Blocks after which the saved capital is 1 / sqrt(2).
 _WORDS = (
@@ -174,6 +175,11 @@ class Drift:
   def _expected(self, shares_S: np.ndarray, sessions: int) -> np.ndarray:
     """The shares up to which there is no drift, by those of sessions."""
     z, n = _ERRORS, sessions / self.worth
+    # A quantile is of the n / K scores of a model: of n / K + 1 scores, the new
+    # one included, one more may be above it.
+    more_S = (1 - shares_S) / (n / len(self._models) + 1)
+    more_S[len(_TAILS) :] = 0
+    shares_S = shares_S + more_S
     error_S = np.sqrt(shares_S * (1 - shares_S) / n + (z / (2 * n)) ** 2)
     shares_S = (shares_S + z**2 / (2 * n) + z * error_S) / (1 + z**2 / n)
     return np.minimum(shares_S + TOLERATED, 1)

@@ -36,7 +36,9 @@ def test_capital_is_that_of_bets_on_the_shares_of_blocks():
   z, n = 1.96, 600 / drifting.worth
   assert 1 <= drifting.worth < 2
   saved, capital = 1 / np.sqrt(1 + np.arange(16) / 10), 0
-  for x, p in zip(shares, [*expected, unknown.mean()], strict=True):
+  m = n / 3  # Of each model.
+  expected = [*((m * np.array(expected) + 1) / (m + 1)), unknown.mean()]
+  for x, p in zip(shares, expected, strict=True):
     # The end of Wilson's interval: whose z is that of the share itself.
     high = max(np.roots([n + z * z, -2 * n * p - z * z, n * p * p])) + 0.05
     for bet in (0.1, 0.3, 0.9):
