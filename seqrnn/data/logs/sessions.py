@@ -5,7 +5,7 @@ Each event keeps its line, its time and its label.
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,10 +29,11 @@ _ANOMALOUS = {1.0} | {
   "malicious",
 }
 # Fields with a value for each session, not for each event.
-_OF_SESSIONS = ("kinds", "begins", "ends")
+_OF_SESSIONS = ("kinds", "begins", "ends", "unusual")
 # Columns of a corpus.
 _OF_EVENTS = ("lines", "timestamps", "files", "seconds", "values")
-# Equal sessions have equal keys: the ids, and whether begin and end are there.
+# Sessions of equal events have equal keys: the ids, and whether begin and end
+# are there.
 Key = tuple[bytes, bool, bool]
 _NO_SYMBOL = ""  # In no vocabulary, so that its id is UNKNOWN.
 
@@ -55,6 +56,8 @@ class Sessions(NamedTuple):
       there is no log that can cut sessions.
     files: the name of the file of each event; None: there is one, or none.
     seconds, values: of the events, as those of a Corpus.
+    unusual: float32 [sessions, kinds, models], the scores of values and times
+      by `data.values`; None: there are none.
   """
 
   ids: np.ndarray
@@ -70,6 +73,7 @@ class Sessions(NamedTuple):
   files: Texts | None = None
   seconds: np.ndarray | None = None
   values: np.ndarray | None = None
+  unusual: np.ndarray | None = None
 
   def take(self, index: np.ndarray) -> "Sessions":
     """Some of the sessions, in the order of `index`."""
@@ -102,12 +106,18 @@ class Sessions(NamedTuple):
       yield content[start:stop], begin, end
 
   def distinct(self) -> "Distinct":
-    """The groups of sessions that have the same events, and are cut alike."""
-    index: dict[Key, int] = {}
+    """The groups of sessions that score alike.
+
+    They have the same events, are cut alike, and their values and times have
+    the same scores.
+    """
+    keys: Iterable[Any] = self.session_keys()
+    if self.unusual is not None:
+      keys = zip(keys, map(np.ndarray.tobytes, self.unusual), strict=True)
+    index: dict[Any, int] = {}
     # A dict is faster here than the sort of np.unique.
     which = np.array(
-      [index.setdefault(key, len(index)) for key in self.session_keys()],
-      np.int64,
+      [index.setdefault(key, len(index)) for key in keys], np.int64
     )
     _, first, counts = np.unique(which, return_index=True, return_counts=True)
     return Distinct(first, which, counts)

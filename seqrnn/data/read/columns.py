@@ -30,7 +30,7 @@ class Column:
 
   def __init__(self, kind: str | np.dtype | None = None):
     self._widens = kind is None  # Whole numbers from 0.
-    self._block: list[float] = []
+    self._block: list[Any] = []
     self._start_file(np.dtype(kind or np.uint8))
 
   def _start_file(self, kind: np.dtype):
@@ -43,8 +43,8 @@ class Column:
   def __len__(self) -> int:
     return self._count + len(self._block)
 
-  def append(self, number: float):
-    """Adds a number."""
+  def append(self, number: Any):
+    """Adds a number, or the tuple of a structure."""
     self._block.append(number)
     if len(self._block) == _BLOCK:
       self._flush()

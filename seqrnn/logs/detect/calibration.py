@@ -23,6 +23,7 @@ from seqrnn.config.read import Config
 from seqrnn.data import splits
 from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.sessions import Sessions
+from seqrnn.data.logs.values import KINDS
 from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
@@ -137,7 +138,7 @@ def _key(config: Config, workdir: Path, experiment: Experiment) -> str:
   splits_used = ("train", "validation")
   return json.dumps(
     {
-      "version": 5,  # Of the arrays and the folds.
+      "version": 6,  # Of the arrays and the folds.
       "scores": sorted(BASELINES),
       "vocabulary": zlib.crc32((workdir / VOCABULARY).read_bytes()),
       **{split: experiment.facts(split)["crc32"] for split in splits_used},
@@ -351,7 +352,16 @@ def normal_scores(
       counts=arrays["counts"],
       answers=np.append(selection.answers, np.full(count, UNANSWERED)),
     )
-  return of_selection(arrays, selection, combined_names(settings))
+  names = combined_names(settings)
+  if settings.scores is None:
+    names += tuple(kind for kind in KINDS if f"score {kind}" in arrays)
+  for name in names:
+    if f"score {name}" not in arrays:
+      raise UserError(
+        f"config.detect.scores={settings.scores!r}: the training sessions have"
+        f" too few numbers or times for {name!r}"
+      )
+  return of_selection(arrays, selection, names)
 
 
 def of_selection(

@@ -1,7 +1,8 @@
 """A detector as its last detection left it: it scores without the corpus.
 
 deployed.npz has the models' checkpoints, the settings that decide verdicts, the
-calibration, the sessions that baselines are fitted to, and the idle times.
+calibration, the sessions that baselines are fitted to, the distributions of
+values and times, and the idle times.
 """
 
 import copy
@@ -19,6 +20,7 @@ from seqrnn.config.read import Config
 from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.cuts import Cuts
 from seqrnn.data.logs.sessions import Sessions
+from seqrnn.data.logs.values import Tails, kinds_of
 from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
@@ -130,6 +132,8 @@ def write_deployed(
     "ends": ends,
     "counts": counts_KD.ravel(),
   }
+  for k, tails in enumerate(detector.tails):
+    arrays |= {f"tails {k} {n}": x for n, x in tails._asdict().items()}
   inputs.save_arrays(path, arrays)
 
 
@@ -192,10 +196,14 @@ def restore(
     trained = _trained(arrays, len(checkpoints))
     idle, cut = (IdleTimes(*fields) for fields in record["idle"])
     silence = float(record["silence"])
+    tails = [
+      Tails(**calibration.named(arrays, f"tails {k} "))
+      for k in range(len(checkpoints))
+    ]
   baselines = [name for name in names if name in BASELINES]
   detector = load_detector(
     build, config, workdir, checkpoints, trained, baselines
-  )
+  )._replace(tails=tails, kinds=kinds_of(tails))
   if idle_seconds is not None:
     clock = idle.clock or "seconds"
     first = {s: min(time, idle_seconds) for s, time in cut.first.items()}

@@ -14,6 +14,7 @@ from seqrnn.config.read import Config
 from seqrnn.data import vocabulary
 from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.sessions import Sessions
+from seqrnn.data.logs.values import Tails, fit, kinds_of, with_unusual
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import END, RESERVED, UNKNOWN, Vocabulary
 from seqrnn.experiment import Batch, Carry, Experiment, Params
@@ -159,6 +160,21 @@ class SessionScores(NamedTuple):
     """The events of a session."""
     return slice(*self.bounds[d : d + 2].tolist())
 
+  def take(self, which: np.ndarray) -> "SessionScores":
+    """The scores of some of the sessions."""
+    places, bounds = data.ranges(self.bounds[which], self.bounds[which + 1])
+    return SessionScores(
+      nll=self.nll[places],
+      rank=self.rank[places],
+      member_nll=self.member_nll[:, places],
+      targets=self.targets[places],
+      bounds=bounds,
+      scores={name: x[:, which] for name, x in self.scores.items()},
+      counts=self.counts[which],
+      short=self.short[which],
+      lengths=self.lengths[which],
+    )
+
   def offset(self, d: int) -> int:
     """The position in a session of its first scored event.
 
@@ -179,6 +195,8 @@ class Detector(NamedTuple):
     steps: of their checkpoints.
     models: the models.
     fitted: for each model, name of a baseline -> function sessions -> scores.
+    tails: for each model, the distributions of values and times.
+    kinds: of these, those that have a score.
   """
 
   config: Config
@@ -187,6 +205,8 @@ class Detector(NamedTuple):
   steps: list[int]
   models: Ensemble
   fitted: list[dict[str, Score]]
+  tails: list[Tails]
+  kinds: list[str]
 
   @property
   def names(self) -> Vocabulary:
@@ -229,8 +249,13 @@ class Detector(NamedTuple):
     return Scores(values, bounds, every)
 
   def held_out(self, k: int) -> Sessions:
-    """The held-out sessions of a member."""
-    return data.of_pieces(self.members[k].held_out, self.names)
+    """The held-out sessions of a member, with its scores of their values."""
+    sessions = data.of_pieces(self.members[k].held_out, self.names)
+    return self.alone(k).with_unusual(sessions)
+
+  def with_unusual(self, sessions: Sessions) -> Sessions:
+    """Sessions with the scores of their values and times, by each model."""
+    return with_unusual(sessions, self.tails, self.kinds)
 
   def short(self, sessions: Sessions) -> np.ndarray:
     """Whether each session is flagged for its length alone, bool [D]."""
@@ -246,6 +271,7 @@ class Detector(NamedTuple):
       steps=self.steps[some],
       models=jax.tree.map(lambda x: x[some], self.models),
       fitted=self.fitted[some],
+      tails=self.tails[some],
     )
 
   def score(self, sessions: Sessions, counts: np.ndarray) -> SessionScores:
@@ -255,6 +281,17 @@ class Detector(NamedTuple):
       sessions: to score.
       counts: number of sessions equal to each of them.
     """
+    if sessions.unusual is None:
+      return self._score(sessions, counts)
+    plain = sessions._replace(unusual=None)
+    first, which, _ = plain.distinct()
+    scored = self._score(plain.take(first), counts[first]).take(which)
+    by_kind = np.moveaxis(sessions.unusual.astype(float).round(1), 0, -1)
+    scores = {**scored.scores, **dict(zip(self.kinds, by_kind, strict=True))}
+    return scored._replace(counts=counts, scores=scores)
+
+  def _score(self, sessions: Sessions, counts: np.ndarray) -> SessionScores:
+    """All scores of distinct sessions, whose values and times are usual."""
     events = self.score_events(sessions, 0)
     bounds, values = events.bounds, events.values
     short, ranks_KN = self.short(sessions), values["member_rank"].T
@@ -267,6 +304,8 @@ class Detector(NamedTuple):
       name: np.where(short, np.inf, np.stack([x[name] for x in network]))
       for name in NETWORK
     }
+    for kind in self.kinds:
+      scores[kind] = np.zeros((len(self.steps), len(short)))
     for name in self.fitted[0]:
       scores[name] = np.stack([fit[name](sessions) for fit in self.fitted])
     unknown_N = np.all(ranks_KN == UNRANKED, axis=0)
@@ -333,14 +372,17 @@ def load_detector(
   params = jax.tree.map(stack, *(params for params, _ in restored))
   seen = np.zeros((len(checkpoints), len(vocabularies["symbols"])), bool)
   seen[:, : len(RESERVED)] = True
-  fitted = []
+  fitted, tails = [], []
   for seen_V, sessions in zip(seen, trained, strict=True):
     seen_V[sessions.ids] = True
     fitted.append({name: BASELINES[name](sessions) for name in wanted})
+    tails.append(fit(sessions))
   replicated = sharding.replicated(sharding.mesh())
   models = jax.device_put(Ensemble(params, seen), replicated)
   steps = [step for _, step in restored]
-  return Detector(config, experiment, [], steps, models, fitted)
+  return Detector(
+    config, experiment, [], steps, models, fitted, tails, kinds_of(tails)
+  )
 
 
 def whole_sessions(

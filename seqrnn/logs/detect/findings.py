@@ -22,6 +22,7 @@ import numpy as np
 from seqrnn.config.read import Config
 from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.logs.sessions import Distinct, Sessions
+from seqrnn.data.logs.values import most_unusual
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.logs.detect import conformal
 from seqrnn.logs.detect.calibration import NormalScores
@@ -32,6 +33,7 @@ from seqrnn.logs.detect.scores import (
   PAIR,
   SHORT,
   UNSEEN,
+  WORDS,
   round_scores,
 )
 from seqrnn.scoring.scoring import UNRANKED
@@ -156,6 +158,18 @@ def decide(
   )
 
 
+class Detail(NamedTuple):
+  """The unusual value or time of a session.
+
+  Attributes:
+    position: of its event in the session.
+    words: the value and its usual range.
+  """
+
+  position: int
+  words: str
+
+
 class Findings(NamedTuple):
   """The scores of sessions and the decision; equal sessions are scored once.
 
@@ -166,6 +180,7 @@ class Findings(NamedTuple):
     masks: of events as they were read.
     scored: scores of the distinct sessions and of their events.
     decision: on the distinct sessions and on their events.
+    details: of flagged sessions, whose reason is a value or a time.
   """
 
   sessions: Sessions
@@ -174,6 +189,12 @@ class Findings(NamedTuple):
   masks: Redaction
   scored: SessionScores
   decision: Decision
+  details: dict[int, Detail]
+
+  def reason(self, j: int, d: int) -> str | None:
+    """Why session j, which equals d, is flagged, in words; None: it is not."""
+    words = WORDS.get(self.decision.reasons[d])
+    return self.details[j].words if j in self.details else words
 
   def most_anomalous(self) -> np.ndarray:
     """The distinct sessions by falling score; short sessions come last."""
@@ -185,15 +206,27 @@ class Findings(NamedTuple):
     flagged = np.flatnonzero(self.decision.event_flags[self.scored.events(d)])
     return self.scored.offset(d) + int(flagged[0]) if len(flagged) else None
 
-  def worst_position(self, d: int) -> int:
-    """The position of the most surprising event of a session.
+  def worst_index(self, j: int, d: int) -> int:
+    """The index of the event that decides, among the scored events.
+
+    It is the most surprising event, or that of the unusual value or time.
+    """
+    nll, index = self.scored.nll[self.scored.events(d)], -1
+    if j in self.details:
+      index = self.details[j].position - self.scored.offset(d)
+    return index if 0 <= index < len(nll) else int(nll.argmax())
+
+  def worst_position(self, j: int, d: int) -> int:
+    """The position of the event that decides, as `worst_index`.
 
     It is the last event where the end of the session is the most surprising,
     the first where no event is scored, and -1 in a session without events.
     """
-    nll, position = self.scored.nll[self.scored.events(d)], 0
-    if len(nll):
-      position = self.scored.offset(d) + int(nll.argmax())
+    if j in self.details:
+      return self.details[j].position
+    position = 0
+    if self.scored.bounds[d] < self.scored.bounds[d + 1]:
+      position = self.scored.offset(d) + self.worst_index(j, d)
     return min(position, int(self.scored.lengths[d]) - 1)
 
   def events(self, j: int, d: int, first: int, stop: int) -> list[str]:
@@ -253,13 +286,27 @@ def find_anomalies(
   detector: Detector, normal: NormalScores, sessions: Sessions
 ) -> Findings:
   """Scores sessions and flags the anomalous ones."""
-  settings, distinct = detector.config.detect, sessions.distinct()
+  settings, sessions = detector.config.detect, detector.with_unusual(sessions)
+  distinct = sessions.distinct()
   scored = detector.score(sessions.take(distinct.first), distinct.counts)
   masks = Redaction(settings.redact)
   names = [masks.name(name) for name in sessions.names]
   sessions = sessions._replace(names=names)
   decision = decide(scored, normal, settings)
-  return Findings(sessions, distinct, detector.names, masks, scored, decision)
+  details = {}
+  for kind in detector.kinds:
+    of_kind = [reason == kind for reason in decision.reasons]
+    which = np.flatnonzero(np.array(of_kind)[distinct.which])
+    some = sessions.take(which)
+    for tails in detector.tails[::-1]:  # The first one for which it is unusual.
+      unusual = most_unusual(some, tails, kind)
+      for n in np.flatnonzero(unusual.scores).tolist():
+        words = unusual.words(n, kind)
+        position = int(unusual.positions[n])
+        details[int(which[n])] = Detail(position, masks.text(words))
+  return Findings(
+    *(sessions, distinct, detector.names, masks, scored, decision, details)
+  )
 
 
 class Incident(NamedTuple):
@@ -324,6 +371,9 @@ def surprising_events(findings: Findings, d: int, j: int) -> frozenset[str]:
   nll = findings.scored.nll[findings.scored.events(d)]
   if findings.scored.short[d] or not len(nll):
     return frozenset(["<short>" if findings.scored.short[d] else "<empty>"])
+  if j in findings.details:
+    worst = findings.worst_index(j, d)
+    return frozenset(findings.events(j, d, worst, worst + 1))
   names = findings.events(j, d, 0, len(nll))
   return frozenset(names[n] for n in surprising_positions(nll))
 
@@ -351,7 +401,7 @@ def event_context(
   nll = findings.scored.nll[findings.scored.events(d)]
   if not len(nll):
     return "<short>" if short else "<empty>", [], []
-  worst = int(np.argmax(nll))
+  worst = findings.worst_index(j, d)
   shown = positions_around(worst, len(nll))
   names = findings.events(j, d, shown.start, shown.stop)
   at = worst - shown.start

@@ -14,6 +14,7 @@ from scipy.spatial.distance import cdist
 
 from seqrnn.config.read import Config
 from seqrnn.data.logs.sessions import Sessions
+from seqrnn.data.logs.values import GAP, KINDS, VALUE
 from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN
 from seqrnn.errors import UserError
 
@@ -40,6 +41,8 @@ WORDS = {
   "length": "unusual length",
   "count_vector": "unusual counts of events",
   "union": "unknown events, unusual length or counts",
+  VALUE: "an unusual value",
+  GAP: "an unusual silence",
   SHORT: "few events",
   EVENT: "a flagged event",
 }
@@ -61,7 +64,7 @@ def combined_names(settings: Config) -> tuple[str, ...]:
   if settings.scores is None:
     return STANDARD
   names = [name.strip() for name in settings.scores.split(",")]
-  known = (*NETWORK, *BASELINES)
+  known = (*NETWORK, *BASELINES, *KINDS)
   for name in names:
     if name not in known or names.count(name) > 1:
       raise UserError(

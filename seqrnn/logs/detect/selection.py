@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from seqrnn.data.logs.values import KINDS
 from seqrnn.errors import UserError
 
 UNANSWERED, NORMAL, ANOMALOUS = 0, 1, 2
@@ -66,11 +67,13 @@ def select(
   counts, model = arrays["counts"], arrays["model"]
   if answers is None:
     answers = np.full(len(counts), UNANSWERED)
-  cleaned = clean(
-    arrays["score max"],
-    counts,
-    model,
-    contamination,
+  cleaned = np.any(
+    [
+      clean(arrays[f"score {name}"], counts, model, contamination)
+      for name in ("max", *KINDS)
+      if f"score {name}" in arrays
+    ],
+    axis=0,
   )
   left_out = cleaned & (answers != NORMAL) | (answers == ANOMALOUS)
   if len(np.unique(model[~left_out])) < len(np.unique(model)):

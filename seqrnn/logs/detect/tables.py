@@ -30,7 +30,7 @@ from seqrnn.logs.detect.findings import (
   Incident,
   event_context,
 )
-from seqrnn.logs.detect.scores import COMBINED, NETWORK, WORDS
+from seqrnn.logs.detect.scores import COMBINED, NETWORK
 from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL
 from seqrnn.runtime import files
 from seqrnn.runtime.console import print_titled
@@ -121,6 +121,7 @@ def session_rows(
   """
   sessions, distinct = findings.sessions, findings.distinct
   decision, which = findings.decision, range(len(findings.decision.p))
+  first = distinct.first.tolist()
   incident = {d: n for n, one in enumerate(grouped, 1) for d in one.members}
   columns: dict[str, list[Any]] = {"events": findings.scored.lengths.tolist()}
   if sessions.ends is not None:
@@ -131,7 +132,7 @@ def session_rows(
     "flag": decision.flags.astype(int).tolist(),
     "severity": [SEVERITIES[n] or None for n in decision.severity.tolist()],
     "incident": [incident.get(d) for d in which],
-    "reason": [WORDS.get(name) for name in decision.reasons],
+    "reason": decision.reasons,
     "score": [name or None for name in decision.reasons],
     "models": decision.models.tolist(),
     "unknown_events": decision.unknown_events.tolist(),
@@ -139,11 +140,15 @@ def session_rows(
     "first_alarm": [findings.first_alarm(d) for d in which],
   }
   scores = {name: _cells(values) for name, values in decision.scores.items()}
-  worst = [findings.worst_position(d) for d in which]
+  worst = [findings.worst_position(j, d) for d, j in enumerate(first)]
   for j, d in enumerate(distinct.which.tolist()):
     row: dict[str, Any] = {"session": sessions.names[j]}
     row |= {name: column[d] for name, column in columns.items()}
-    row |= findings.place(j, worst[d])
+    row["reason"] = findings.reason(j, d)
+    position = worst[d]
+    if j in findings.details:  # Equal sessions may differ.
+      position = findings.details[j].position
+    row |= findings.place(j, position)
     row |= {name: column[d] for name, column in scores.items()}
     if sessions.kinds is not None:
       kind = int(sessions.kinds[j])
@@ -168,11 +173,11 @@ def describe(findings: Findings, members: list[int]) -> dict[str, Any]:
     "session": findings.sessions.names[j],
     "count": int(findings.distinct.counts[members].sum()),
     "severity": SEVERITIES[decision.severity[d]],
-    "reason": WORDS.get(decision.reasons[d]),
+    "reason": findings.reason(j, d),
     "score": decision.reasons[d],
     "p_value": p,
     "bits": float(nll.max(initial=0)) / math.log(2),
-    **findings.place(j, findings.worst_position(d)),
+    **findings.place(j, findings.worst_position(j, d)),
     "open": not ends[j],
     "cut": not begins[j],
     "event": event,

@@ -9,7 +9,6 @@ from typing import Any
 from seqrnn.data.logs.secrets import Redaction
 from seqrnn.logs.detect.answers import ByKind
 from seqrnn.logs.detect.findings import SEVERITIES, belongs_to_incident
-from seqrnn.logs.detect.scores import WORDS
 from seqrnn.logs.follow.state import Change
 from seqrnn.logs.follow.verdicts import Verdict
 
@@ -165,7 +164,7 @@ class Alarms:
       **verdict._asdict(),
       "session": self._masks.name(verdict.session),
       "severity": SEVERITIES[verdict.severity] or None,
-      "reason": WORDS.get(verdict.reason),
+      "reason": verdict.reason or None,
       "p_value": None if math.isnan(verdict.p) else float(f"{verdict.p:.6g}"),
       "time": None if verdict.time is None else isoformat(verdict.time),
     }

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seqrnn.data.logs.logs import form
+from seqrnn.data.logs.templates import NO_VALUES
 from seqrnn.data.vocabulary import BEGIN, UNKNOWN
 from seqrnn.logs.detect.deployed import Deployed, refuse_unfollowed
 from seqrnn.logs.follow.open_sessions import (
@@ -38,7 +39,7 @@ _STATES = 2**28  # Bytes of models' states that are kept.
 _ENCODED = 2**16  # Symbols whose ids are kept.
 # Attributes of a session that are stored, and those of its events.
 _STORED = ("name", "begins", "phase", "number", "turn", "last", "severity")
-_COLUMNS = ("symbols", "times", "lines")
+_COLUMNS = ("symbols", "times", "lines", "values")
 
 
 class Event(NamedTuple):
@@ -49,12 +50,14 @@ class Event(NamedTuple):
     symbol: an event, or the masked content of a line; None: the session ends.
     time: in seconds; None: unknown.
     line: of the input; None: unknown.
+    values: the first numbers in the line, filled up with NaN.
   """
 
   session: str
   symbol: str | None
   time: float | None = None
   line: int | None = None
+  values: tuple[float, ...] = NO_VALUES
 
 
 class Outcome(NamedTuple):
@@ -189,7 +192,7 @@ class Follower:
           self._end(before, ends=True)
       session = OpenSession(name, self._is_begin(symbol, event.time))
     time = math.nan if event.time is None else event.time
-    session.append(symbol, time, event.line or 0)
+    session.append(symbol, time, event.line or 0, event.values)
     clock = self._clock if self._by == "seconds" else self._lines
     waiting.touch(session, clock.now)
     self._steps.append(Step(session, len(session.symbols), self.now))

@@ -111,7 +111,7 @@ class Parser:
     for event in self._reader.events(texts, ends=False):
       time = formats.seconds(event.times)
       for session in event.sessions:
-        yield Event(session, event.symbol, time, event.line)
+        yield Event(session, event.symbol, time, event.line, event.values)
       if not event.sessions and time is not None:
         yield Event("", None, time, event.line)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
+from seqrnn.data.logs.templates import NO_VALUES
 from seqrnn.logs.detect.deployed import IdleTimes
 
 LEAP = 3600.0  # Seconds; a longer step needs confirmation.
@@ -113,6 +114,7 @@ class OpenSession:
     symbols: its events as read.
     times: of the events, in seconds; NaN: unknown.
     lines: of the events; 0: unknown.
+    values: the numbers in the line of each event, filled up with NaN.
   """
 
   name: str = ""
@@ -127,12 +129,14 @@ class OpenSession:
   symbols: list[str] = field(default_factory=list)
   times: array = field(default_factory=partial(array, "d"))
   lines: array = field(default_factory=partial(array, "q"))
+  values: list[tuple[float, ...]] = field(default_factory=list)
 
-  def append(self, symbol: str, time: float, line: int):
+  def append(self, symbol: str, time: float, line: int, values=NO_VALUES):
     """Adds an event."""
     self.symbols.append(symbol)
     self.times.append(time)
     self.lines.append(line)
+    self.values.append(values)
 
 
 class Step(NamedTuple):

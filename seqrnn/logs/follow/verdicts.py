@@ -26,7 +26,7 @@ from seqrnn.logs.detect.findings import (
   find_anomalies,
   surprising_events,
 )
-from seqrnn.logs.detect.scores import TOP, UNSEEN, round_scores
+from seqrnn.logs.detect.scores import TOP, UNSEEN, WORDS, round_scores
 from seqrnn.logs.follow.open_sessions import OpenSession, Step
 from seqrnn.scoring.scoring import UNRANKED
 
@@ -49,7 +49,7 @@ class Verdict(NamedTuple):
     session: its name.
     ended: whether this is the final verdict.
     severity: an index of `SEVERITIES`; 0: it is not flagged.
-    reason: a key of `scores.WORDS`; empty: it is not flagged.
+    reason: in words; empty: it is not flagged.
     p: its p-value; NaN if it is flagged for its length alone. Of a running
       verdict, the largest one that the final verdict can have.
     line, time: of its most surprising event, if known.
@@ -159,7 +159,7 @@ class Judge:
       decision = self._decide(*some.transpose(1, 0, 2))
       columns = (
         decision.severity.tolist(),
-        decision.reasons,
+        [WORDS.get(reason, "") for reason in decision.reasons],
         decision.p.tolist(),
       )
       self._bounds |= zip(missing, map(Bound, *columns), strict=True)
@@ -203,19 +203,25 @@ class Judge:
     if self._events > _KNOWN:
       self._known.clear()
       self._events = 0
+    sessions = self._sessions(steps)
+    own: list[int | None] = [None] * len(steps)
+    if sessions.unusual is not None:  # Those of equal events may differ.
+      for n in np.flatnonzero(sessions.unusual.any(axis=(1, 2))).tolist():
+        own[n] = n
     keys = [
-      (tuple(step.session.symbols[: step.size]), step.session.begins, step.ends)
-      for step in steps
+      (tuple(x.session.symbols[: x.size]), x.session.begins, x.ends, n)
+      for x, n in zip(steps, own, strict=True)
     ]
-    pairs = zip(keys, steps, strict=True)
-    missing = {key: step for key, step in pairs if key not in self._known}
-    if missing:
-      verdicts = self._judged([*missing.values()])
-      self._known |= zip(missing, verdicts, strict=True)
-      self._events += sum(verdict.events for verdict in verdicts)
+    missing = {x: n for n, x in enumerate(keys) if x not in self._known}
+    verdicts: dict[tuple, Verdict] = {}
+    if which := [*missing.values()]:
+      judged = self._judged(sessions.take(np.array(which)), steps, which)
+      verdicts = dict(zip(missing, judged, strict=True))
+      self._known |= {x: verdicts[x] for x in missing if x[-1] is None}
+      self._events += sum(verdict.events for verdict in judged)
     results = []
     for key, (session, *_) in zip(keys, steps, strict=True):
-      verdict = self._known[key]
+      verdict = verdicts.get(key) or self._known[key]
       time = session.times[verdict.position]
       results.append(
         verdict._replace(
@@ -226,8 +232,8 @@ class Judge:
       )
     return results
 
-  def _judged(self, steps: Sequence[Step]) -> list[Verdict]:
-    """The verdicts on distinct sessions, without lines and times."""
+  def _sessions(self, steps: Sequence[Step]) -> Sessions:
+    """The sessions up to a step of each; open ones without values and times."""
     detector = self._deployed.detector
     sessions = sessions_of(
       [step.session.symbols[: step.size] for step in steps],
@@ -235,17 +241,36 @@ class Judge:
       (bool(step.ends) for step in steps),
       detector.names,
     )
+    if not detector.kinds or not steps:
+      return sessions
+    seconds = np.concatenate([x.session.times[: x.size] for x in steps])
+    rows = [row for x in steps for row in x.session.values[: x.size]]
+    values = np.array(rows, np.float32)
+    is_open = np.array([step.ends is None for step in steps])
+    is_of_open = np.repeat(is_open, np.diff(sessions.bounds))
+    seconds[is_of_open] = values[is_of_open] = np.nan
+    sessions = sessions._replace(seconds=seconds, values=values)
+    return detector.with_unusual(sessions)
+
+  def _judged(
+    self, sessions: Sessions, steps: Sequence[Step], which: Sequence[int]
+  ) -> list[Verdict]:
+    """The verdicts on the sessions of some steps, without lines and times."""
+    detector = self._deployed.detector
     findings = find_anomalies(detector, self._deployed.normal, sessions)
     findings = findings._replace(names=self._shown)
     # An open session is not flagged for its length.
     scored = findings.scored
     scored = scored._replace(short=np.zeros_like(scored.short))
     of_open = findings._replace(scored=scored)
-    which = enumerate(zip(steps, findings.distinct.which.tolist(), strict=True))
-    return [
-      _verdict(of_open if step.ends is None else findings, d, j, step)
-      for j, (step, d) in which
-    ]
+    verdicts = []
+    for j, (n, d) in enumerate(
+      zip(which, findings.distinct.which.tolist(), strict=True)
+    ):
+      step = steps[n]
+      of_step = of_open if step.ends is None else findings
+      verdicts.append(_verdict(of_step, d, j, step))
+    return verdicts
 
 
 def _verdict(findings: Findings, d: int, j: int, step: Step) -> Verdict:
@@ -256,7 +281,7 @@ def _verdict(findings: Findings, d: int, j: int, step: Step) -> Verdict:
     session=session.name,
     ended=step.ends is not None,
     severity=int(decision.severity[d]),
-    reason=decision.reasons[d],
+    reason=findings.reason(j, d) or "",
     p=float(decision.p[d]),
     line=None,
     time=None,
@@ -266,7 +291,7 @@ def _verdict(findings: Findings, d: int, j: int, step: Step) -> Verdict:
     events=step.size,
     unknown_events=int(decision.unknown_events[d]),
     flagged_events=int(decision.flagged_events[d]),
-    position=findings.worst_position(d),
+    position=findings.worst_position(j, d),
     surprising=surprising_events(findings, d, j),
     symbols=session.symbols[: step.size],
     scores_K=tuple(decision.combined_KD[:, d].tolist()),

@@ -26,7 +26,7 @@ from pyspark.sql.functions import col, lit
 from seqrnn.config.read import Config
 from seqrnn.data.logs import formats, logs
 from seqrnn.data.logs.entries import LogEvent, LogReader
-from seqrnn.data.logs.templates import mask
+from seqrnn.data.logs.templates import NO_VALUES, mask, numbers
 from seqrnn.data.read.reading import Source
 from seqrnn.errors import UserError
 
@@ -37,7 +37,7 @@ _ROWS = 2**13  # Of a frame that is sent to Spark.
 # without a session is an event of no session or, if it has a symbol, a message.
 _SCHEMA = (
   "session string, symbol string, file string, place bigint, line bigint,"
-  " time double, timestamp string, rank double"
+  " time double, timestamp string, values array<double>, rank double"
 )
 COLUMNS = [field.split()[0] for field in _SCHEMA.split(", ")]
 
@@ -144,7 +144,7 @@ def _rows(events: Iterator[LogEvent]) -> Iterator[tuple[Any, ...]]:
     for session in event.sessions or (None,):
       symbol = session and event.symbol
       row = session, symbol, event.file, place, event.line, seconds
-      yield *row, event.timestamp
+      yield *row, event.timestamp, list(event.values)
 
 
 def parse_table(frames: Iterable[Any], data: Config) -> Iterator[pd.DataFrame]:
@@ -157,8 +157,9 @@ def parse_table(frames: Iterable[Any], data: Config) -> Iterator[pd.DataFrame]:
   Raises:
     UserError: a row has no session or no event.
   """
-  masked = partial(mask, paths=logs.form(data).has_paths)
-  masked = masked if data.unit == "log" else str
+  is_log = data.unit == "log"
+  masked = partial(mask, paths=logs.form(data).has_paths) if is_log else str
+  numbers_of = lambda text: list(numbers(text) if is_log else NO_VALUES)
   place = itertools.count()
   for frame in frames:
     if not (frame["session"].astype(bool) & frame["symbol"].astype(bool)).all():
@@ -170,6 +171,7 @@ def parse_table(frames: Iterable[Any], data: Config) -> Iterator[pd.DataFrame]:
       symbol=frame["symbol"].map(masked),
       timestamp=texts,
       time=times,
+      values=frame["symbol"].map(numbers_of),
       # Lines order events; without them, times.
       rank=np.where(frame["line"].isna(), times, 0.0),
       place=frame["line"].fillna(rows),

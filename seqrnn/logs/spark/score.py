@@ -67,7 +67,9 @@ def ship(session: SparkSession, deployed: Deployed) -> Shipped:
       detector.experiment.vocabularies,
     )
   )
-  scores = dict.fromkeys((COMBINED, *NETWORK, *detector.fitted[0]))
+  scores = dict.fromkeys(
+    (COMBINED, *NETWORK, *detector.kinds, *detector.fitted[0])
+  )
   columns = [*_VERDICT.split(", "), *(f"{name} double" for name in scores)]
   return Shipped(session.sparkContext.broadcast(content), columns)
 
@@ -153,6 +155,8 @@ def examine(
     timestamps if any(timestamps.symbols) else None,
     as_read=symbols,
     files=files if any(files.symbols) else None,
+    seconds=events["time"].to_numpy(float),
+    values=np.array([*events["values"]], np.float32),
   )
   if span.clock:
     clock = events["line" if span.clock == "lines" else "time"]

@@ -9,7 +9,7 @@ than those of as many values by chance. It is 0 for most sessions, and rounded,
 so that sessions of the same events stay equal.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.logs.templates import PLACES
 from seqrnn.data.vocabulary import UNKNOWN
 
-VALUE, GAP = "value", "gap"
+VALUE, GAP = KINDS = "value", "gap"
 
 _LEVELS = (0.05, 0.01, 0.002)  # The probabilities of a tail with a quantile.
 _FEWEST = 30  # Values of a distribution.
@@ -77,6 +77,15 @@ class Unusual(NamedTuple):
   numbers: np.ndarray
   usual: np.ndarray
 
+  def words(self, j: int, kind: str) -> str:
+    """The value or the time of a session, with its usual range."""
+    number, low, high = (
+      f"{x:,.0f}" if abs(x) >= 100 else f"{x:.3g}"
+      for x in (self.numbers[j], *self.usual[:, j])
+    )
+    name, unit = ("a silence", " s") if kind == GAP else ("a value", "")
+    return f"{name} of {number}{unit}, usually {low} to {high}{unit}"
+
 
 class _Observed(NamedTuple):
   """The values of a kind in sessions, as far as there are numbers.
@@ -98,12 +107,6 @@ class _Observed(NamedTuple):
   def take(self, some: np.ndarray) -> "_Observed":
     """Some of the values."""
     return _Observed(*(column[some] for column in self))
-
-
-def kinds_of(sessions: Sessions) -> list[str]:
-  """The kinds of values that sessions have."""
-  columns = {VALUE: sessions.values, GAP: sessions.seconds}
-  return [kind for kind, column in columns.items() if column is not None]
 
 
 def _observe(sessions: Sessions, kind: str) -> _Observed:
@@ -140,7 +143,10 @@ def fit(sessions: Sessions) -> Tails:
   """
   step = len(sessions.ids) // _EVENTS + 1
   some = sessions.take(np.arange(0, len(sessions.bounds) - 1, step))
-  parts = [_fit(some, kind) for kind in kinds_of(some)]
+  kinds = [kind for kind in KINDS if _column(some, kind) is not None]
+  parts = [_fit(some, kind) for kind in kinds]
+  if not parts:
+    return Tails(*map(np.zeros, ((0,), (2, 0), (2, len(_LEVELS), 0), (2, 0))))
   tails = Tails(*(np.concatenate(x, axis=-1) for x in zip(*parts, strict=True)))
   return tails.take(np.argsort(tails.keys))
 
@@ -285,25 +291,41 @@ def _scored(
   return Unusual(scores, positions, numbers, usual)
 
 
-def most_unusual(tails: Tails, sessions: Sessions, kind: str) -> Unusual:
+def most_unusual(sessions: Sessions, tails: Tails, kind: str) -> Unusual:
   """The most unusual value or time of each session, and its score."""
-  bounds, first, parts = sessions.bounds, 0, []
-  while first < len(bounds) - 1:  # Of many, some at a time.
-    stop = int(np.searchsorted(bounds, bounds[first] + _EVENTS, "right")) - 1
-    stop = max(stop, first + 1)
-    some = sessions.take(np.arange(first, stop))
-    observed = _observe(some, kind)
-    parts.append(_scored(tails, observed, some.bounds, kind))
-    first = stop
-  return Unusual(
-    *(np.concatenate(x, axis=-1) for x in zip(*parts, strict=True))
-  )
+  observed = _observe(sessions, kind)
+  return _scored(tails, observed, sessions.bounds, kind)
 
 
-def words(kind: str, number: float, low: float, high: float) -> str:
-  """The reason of a value or a time in words, with its usual range."""
-  number, low, high = (
-    f"{x:,.0f}" if abs(x) >= 100 else f"{x:.3g}" for x in (number, low, high)
-  )
-  name, unit = ("a silence", " s") if kind == GAP else ("a value", "")
-  return f"{name} of {number}{unit}, usually {low} to {high}{unit}"
+def with_unusual(
+  sessions: Sessions, models: Sequence[Tails], kinds: Sequence[str]
+) -> Sessions:
+  """The sessions with the scores of their values of these kinds."""
+  if not kinds:
+    return sessions
+  count, first = len(sessions.bounds) - 1, 0
+  unusual = np.zeros((count, len(kinds), len(models)), np.float32)
+  while first < count:  # Of many, some at a time.
+    end = sessions.bounds[first] + _EVENTS
+    stop = int(np.searchsorted(sessions.bounds, end, "right")) - 1
+    part = np.arange(first, max(stop, first + 1))
+    some = sessions.take(part)
+    for number, kind in enumerate(kinds):
+      if _column(some, kind) is not None:
+        observed = _observe(some, kind)
+        for k, tails in enumerate(models):
+          scored = _scored(tails, observed, some.bounds, kind)
+          unusual[part, number, k] = scored.scores
+    first = part[-1] + 1
+  return sessions._replace(unusual=unusual)
+
+
+def kinds_of(models: Sequence[Tails]) -> list[str]:
+  """The kinds of which each model has a distribution."""
+  is_gap = [(x.keys < 0) | (x.keys % (PLACES + 1) == PLACES) for x in models]
+  has = {VALUE: [not x.all() for x in is_gap], GAP: [x.any() for x in is_gap]}
+  return [kind for kind in KINDS if all(has[kind])]
+
+
+def _column(sessions: Sessions, kind: str) -> np.ndarray | None:
+  return sessions.values if kind == VALUE else sessions.seconds
