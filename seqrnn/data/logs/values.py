@@ -66,7 +66,7 @@ class Unusual(NamedTuple):
   """The most unusual value of each session, or its most unusual time.
 
   Attributes:
-    scores: float64 [sessions], in nats; 0 for most.
+    scores: float64 [sessions], 0 for most.
     positions: int64 [sessions], of its event in the session; -1: there is none.
     numbers: float64 [sessions], the value, or the time in seconds.
     usual: float64 [2, sessions], the range of nine values of ten.
@@ -256,7 +256,8 @@ def _scored(
 
   If the k-th smallest of n p-values is p < k / n, the evidence is n times the
   divergence of a coin of k / n from one of p, about -log of the chance of k
-  such values (Berk and Jones 1979); the score is the largest one.
+  such values (Berk and Jones 1979). The score is log(1 + nats) of what the
+  largest evidence has above `_FLOOR`, rounded.
   """
   nats, count = _nats(tails, observed, kind), len(bounds) - 1
   known = ~np.isnan(nats)
@@ -287,7 +288,7 @@ def _scored(
   signs = np.array([-1, 1])[:, None]
   quantiles = signs * np.sinh(tails.edges[:, 0]) * tails.units
   usual[:, which] = quantiles[:, index]
-  scores = np.round(np.maximum(scores - _FLOOR, 0), 1)
+  scores = np.round(np.log1p(np.maximum(scores - _FLOOR, 0)), 1)
   return Unusual(scores, positions, numbers, usual)
 
 

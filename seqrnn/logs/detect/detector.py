@@ -205,8 +205,8 @@ class Detector(NamedTuple):
   steps: list[int]
   models: Ensemble
   fitted: list[dict[str, Score]]
-  tails: list[Tails]
-  kinds: list[str]
+  tails: Sequence[Tails] = ()
+  kinds: Sequence[str] = ()
 
   @property
   def names(self) -> Vocabulary:

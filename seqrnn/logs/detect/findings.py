@@ -189,7 +189,7 @@ class Findings(NamedTuple):
   masks: Redaction
   scored: SessionScores
   decision: Decision
-  details: dict[int, Detail]
+  details: dict[int, Detail] = {}
 
   def reason(self, j: int, d: int) -> str | None:
     """Why session j, which equals d, is flagged, in words; None: it is not."""

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from seqrnn.configs import base
+from seqrnn.data.logs.values import KINDS
 from seqrnn.logs.detect import calibration
 from seqrnn.logs.detect.conformal import Calibration, CrossCalibration
 from seqrnn.logs.detect.detector import SessionScores
@@ -102,7 +103,7 @@ def test_severity_counts_signs(settings):
 
 
 def test_every_score_has_words():
-  assert WORDS.keys() == {*NETWORK, *BASELINES, SHORT, EVENT, PAIR}
+  assert WORDS.keys() == {*NETWORK, *BASELINES, *KINDS, SHORT, EVENT, PAIR}
 
 
 def test_an_event_never_seen_is_flagged_whatever_its_surprisal(settings):

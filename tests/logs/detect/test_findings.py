@@ -75,7 +75,7 @@ def scored():
 def test_every_session_names_the_line_of_its_worst_event(scored, tmp_path):
   """Where the end is the worst event, the last line is named."""
   findings = scored([1.0, 1, 1, 19, 2])
-  assert [findings.worst_position(d) for d in range(2)] == [0, 0]
+  assert [findings.worst_position(d, d) for d in range(2)] == [0, 0]
   findings = scored([1.0, 1, 3, 2, 19])
   rows = tables.session_rows(findings, group_incidents(findings))
   tables.write_csv_table(tmp_path / "sessions.csv", rows)

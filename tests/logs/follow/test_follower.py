@@ -195,12 +195,12 @@ def test_final_verdicts_are_those_of_a_detection(fields):
   assert 0 < results.decision.flags.sum() < len(results.decision.flags)
   for j, d in enumerate(results.distinct.which.tolist()):
     verdict = final[f"s{j}"]
-    place = results.worst_position(d)
+    place = results.worst_position(j, d)
     lines = [event.line for event in events if event.session == f"s{j}"]
     np.testing.assert_array_equal(verdict.p, results.decision.p[d])
     assert [*verdict[2:4], *verdict[5:15], verdict.flag] == [
       results.decision.severity[d],
-      results.decision.reasons[d],
+      results.reason(j, d) or "",
       lines[place],
       None,
       *event_context(results, d, j),
