@@ -58,11 +58,11 @@ def test_p_values_are_those_of_the_distribution(tails):
   assert nats[1:4].tolist() == [0, 0, 0]  # Within nine of ten.
   np.testing.assert_allclose(nats[[0, 4, 5]], -np.log(p[[0, 4, 5]]), rtol=0.15)
   pair = -(A << 32 | B)
-  silences = 10 * np.array([1, 4, 5])
+  silences = 10 * np.array([1, 3.5, 4.5])
   p = stats.expon.sf(silences / 10)
   nats = nats_of(tails, GAP, pair, silences)
   assert nats[0] == 0 and (np.diff(nats) > 0).all()
-  np.testing.assert_allclose(nats[1:], -np.log(p[1:]), rtol=0.25)
+  np.testing.assert_allclose(nats[1:], -np.log(p[1:]), rtol=0.3)
   # Far beyond all training values, evidence rises with the distance.
   assert nats_of(tails, GAP, pair, [1000])[0] > 2 * nats[-1]
 
@@ -110,10 +110,10 @@ def test_evidence_is_of_the_least_p_values():
       assert unusual.scores[j] == pytest.approx(score, abs=0.051)
 
 
-def test_few_normal_sessions_have_a_score_and_slow_ones_do(normal, tails):
+def test_few_normal_sessions_have_a_score_and_slow_ones_do(tails):
   rng = np.random.default_rng(2)
   usual, slow = drawn(rng, 500), drawn(rng, 500, scale=10.0)
-  for number, kind in enumerate(values.KINDS):
+  for number in range(2):
     scores = with_unusual(usual, [tails], [VALUE, GAP]).unusual[:, number, 0]
     assert (scores > 0).mean() < 0.1
     assert scores.tolist() == np.float32(scores.round(1)).tolist()

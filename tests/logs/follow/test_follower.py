@@ -12,6 +12,8 @@ import pytest
 from seqrnn import experiments
 from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.logs.sessions import Sessions
+from seqrnn.data.logs.templates import PLACES
+from seqrnn.data.logs.values import KINDS, fit
 from seqrnn.data.read.columns import Texts
 from seqrnn.data.vocabulary import BEGIN, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
@@ -86,7 +88,7 @@ def random_models(fields):
   return experiment, Ensemble(params, seen)
 
 
-def make(fields=None, names=STANDARD):
+def make(fields=None, names=STANDARD, is_timed=False):
   """A detector of random models, calibrated on its own random sessions."""
   fields = fields or {}
   of_models = {k: v for k, v in fields.items() if not k.startswith("detect.")}
@@ -98,6 +100,10 @@ def make(fields=None, names=STANDARD):
   baselines = BASELINES.keys() & {*names}
   fitted = [{name: BASELINES[name](train) for name in baselines}] * 2
   detector = Detector(config_of(fields), experiment, [], [1, 2], models, fitted)
+  if is_timed:
+    tails = [fit(timed(rng, train)) for _ in range(2)]
+    detector = detector._replace(tails=tails, kinds=KINDS)
+    normal, names = detector.with_unusual(timed(rng, normal)), (*names, *KINDS)
   scored = detector.score(normal, np.ones(200, np.int64))
   calibrated = lambda rows: CrossCalibration([*map(Calibration, rows)])
   by_name = {name: calibrated(x) for name, x in scored.scores.items()}
@@ -126,6 +132,18 @@ def random_texts(rng, count, letters="abcdefg?"):
     "".join(rng.choice(list(letters), rng.integers(1, 16)))
     for _ in range(count)
   ]
+
+
+def timed(rng, sessions, slow=()):
+  """The sessions with values and times, large ones in slow sessions."""
+  n, which = len(sessions.ids), np.arange(len(sessions.names))
+  is_slow = np.repeat(np.isin(which, slow), np.diff(sessions.bounds))
+  scale = np.where(is_slow, 30, 1)
+  values = np.full((n, PLACES), np.nan, np.float32)
+  values[:, 0] = rng.exponential(5, n) * scale
+  values[rng.random(n) < 0.02, 0] = np.nan
+  seconds = 1e9 + np.cumsum(rng.exponential(2, n) * scale)
+  return sessions._replace(seconds=seconds, values=values)
 
 
 def interleaved(rng, texts):
@@ -224,6 +242,39 @@ def test_final_verdicts_are_those_of_a_detection(fields):
     assert verdict.unknown_events == known.count("?")
   again = fed(Follower(model), events, np.random.default_rng(7))
   assert list(map(plain, again)) == list(map(plain, verdicts))
+
+
+def test_values_and_times_are_those_of_a_detection():
+  """Also after a kill, which a state survives."""
+  model = make({"detect.rate": 0.1}, is_timed=True)._replace(idle=IdleTimes())
+  rng = np.random.default_rng(0)
+  texts = random_texts(rng, 120, "abcdef")
+  sessions = timed(rng, sessions_of(texts), range(0, 120, 10))
+  results = find_anomalies(model.detector, model.normal, sessions)
+  places = dict(zip(sessions.names, sessions.bounds.tolist(), strict=False))
+  events = []
+  for event in interleaved(rng, list(enumerate(texts))):
+    if event.symbol is not None:
+      place = places[event.session]
+      places[event.session] += 1
+      values = tuple(sessions.values[place].tolist())
+      time = float(sessions.seconds[place])
+      event = event._replace(time=time, values=values)
+    events.append(event)
+  first, second, half = Follower(model), Follower(model), len(events) // 2
+  verdicts = fed(first, events[:half], rng)
+  Table().move(first, second)
+  verdicts += fed(second, events[half:], rng)
+  final = {verdict.session: verdict for verdict in verdicts if verdict.ended}
+  for j, d in enumerate(results.distinct.which.tolist()):
+    verdict = final[f"s{j}"]
+    place = results.worst_position(j, d)
+    time = sessions.seconds[sessions.bounds[j] + place]
+    assert (verdict.reason, verdict.time) == (results.reason(j, d) or "", time)
+    assert verdict.p == results.decision.p[d]
+    assert verdict.event == event_context(results, d, j)[0]
+  reasons = " ".join(verdict.reason for verdict in final.values())
+  assert "a silence of " in reasons and "a value of " in reasons
 
 
 def test_p_values_are_equal_also_at_the_edges_of_rounding():
