@@ -53,6 +53,7 @@ SETTINGS = ("head", "idle", "short", "top_k", "folds")
 # Arrays of a calibration with a number for each event, and for each session,
 # beside scores.
 _EVENTS = ("nll", "event_counts")
+_MOST = 3  # See `parts_of`.
 # Those of distinct sessions; `order` has the row of every session of the log.
 _SESSIONS = ("counts", "model", "sizes", "unknown")
 
@@ -77,14 +78,17 @@ class NormalScores(NamedTuple):
   def combined(self, scores: dict[str, np.ndarray]) -> np.ndarray:
     """The combined score of sessions by each model [K, D].
 
-    It is -log of the product of the p-values (Fisher 1925). It is no -log p: it
-    must be calibrated again.
+    It is no -log p: it must be calibrated again.
 
     Args:
       scores: name -> scores of the sessions [K, D].
     """
+    return self.parts(scores).max(axis=0)
+
+  def parts(self, scores: dict[str, np.ndarray]) -> np.ndarray:
+    """As `parts_of`, by each model [parts, K, D]."""
     each = lambda name: self.scores[name].each_neg_log_p(scores[name])
-    return np.sum([each(name) for name in self.names], axis=0)
+    return parts_of({name: each(name) for name in self.names}, scores)
 
 
 def calibrate(
@@ -406,7 +410,33 @@ def combined_rows(
     arrays: of calibration.npz.
     is_normal: as in `rows_neg_log_p`.
   """
+  scores = {name: arrays[f"score {name}"] for name in names}
   of_rows = lambda name: by_name[name].rows_neg_log_p(
-    arrays[f"score {name}"], arrays["model"], is_normal
+    scores[name], arrays["model"], is_normal
   )
-  return np.sum([of_rows(name) for name in names], axis=0)
+  return parts_of({n: of_rows(n) for n in names}, scores).max(axis=0)
+
+
+def parts_of(
+  neg_log_p: dict[str, np.ndarray], scores: dict[str, np.ndarray]
+) -> np.ndarray:
+  """The parts of which the largest is the combined score [parts, ...].
+
+  The first is -log of the product of the p-values of the scores of events
+  (Fisher 1925). The others, of `KINDS`, are the evidence of values and of times
+  in nats. A product with their p-values would hide anomalous events: a usual
+  session in twenty has a p-value below 0.05. They are at most `_MOST` times
+  -log p, because tails are extrapolated.
+
+  Args:
+    neg_log_p: name -> -log p.
+    scores: name -> scores.
+  """
+  of_events = [x for name, x in neg_log_p.items() if name not in KINDS]
+  parts = [
+    np.minimum(np.expm1(scores[name]), _MOST * x)
+    for name, x in neg_log_p.items()
+    if name in KINDS
+  ]
+  product = np.sum(of_events, axis=0) if of_events else np.zeros_like(parts[0])
+  return np.stack([product, *parts])

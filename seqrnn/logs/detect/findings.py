@@ -22,7 +22,7 @@ import numpy as np
 from seqrnn.config.read import Config
 from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.logs.sessions import Distinct, Sessions
-from seqrnn.data.logs.values import most_unusual
+from seqrnn.data.logs.values import KINDS, most_unusual
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.logs.detect import conformal
 from seqrnn.logs.detect.calibration import NormalScores
@@ -94,7 +94,8 @@ def decide(
     normal: scores of normal sessions.
     settings: of `config.detect`.
   """
-  short, combined_KD = scored.short, normal.combined(scored.scores)
+  short, parts_PKD = scored.short, normal.parts(scored.scores)
+  combined_KD = parts_PKD.max(axis=0)
   scores = {
     name: normal.scores[name].neg_log_p(x)
     for name, x in {COMBINED: combined_KD, **scored.scores}.items()
@@ -137,9 +138,7 @@ def decide(
     + ((flagged > 0) & (4 * flagged >= scored.lengths))
   )
   signs[short] = 0
-  p_SD = [normal.scores[n].p_values(scored.scores[n]) for n in normal.names]
-  reasons = np.array([*normal.names, PAIR])[np.argmin(p_SD, axis=0)]
-  reasons[(reasons == UNSEEN) & (unknown == 0)] = PAIR
+  reasons = _reasons(scored, normal, parts_PKD, unknown > 0)
   if settings.rule in ("events", "topk"):
     reasons = np.full(len(p), EVENT)
   reasons = np.where(short, SHORT, reasons)
@@ -156,6 +155,29 @@ def decide(
     np.where(flags, np.minimum(1 + signs, 3), 0),
     np.where(flags, reasons, "").tolist(),
   )
+
+
+def _reasons(
+  scored: SessionScores,
+  normal: NormalScores,
+  parts_PKD: np.ndarray,
+  is_unknown: np.ndarray,
+) -> np.ndarray:
+  """The score that decides on each session [D].
+
+  Args:
+    scored: scores of the sessions.
+    normal: scores of normal sessions.
+    parts_PKD: of the combined score.
+    is_unknown: whether a session has an unknown event.
+  """
+  kinds = [name for name in normal.names if name in KINDS]
+  names = [name for name in normal.names if name not in KINDS] or kinds
+  p_SD = [normal.scores[name].p_values(scored.scores[name]) for name in names]
+  reasons = np.array([*names, PAIR])[np.argmin(p_SD, axis=0)]
+  reasons[(reasons == UNSEEN) & ~is_unknown] = PAIR
+  largest = parts_PKD.mean(axis=1).argmax(axis=0)
+  return np.where(largest, np.array([EVENT, *kinds])[largest], reasons)
 
 
 class Detail(NamedTuple):

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from seqrnn.config.read import Config
 from seqrnn.data.logs.sessions import UNLABELLED
+from seqrnn.data.logs.values import KINDS
 from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.errors import counted, escaped
 from seqrnn.logs.detect import inputs
@@ -285,13 +286,16 @@ def calibration_lines(normal: NormalScores, settings: Config) -> list[str]:
       " are left out, because their highest surprisals form a second mode;"
       " detect.contamination=0 keeps them"
     )
+  of_events = [name for name in normal.names if name not in KINDS]
   deciding = (
-    ("the networks", [name for name in normal.names if name in NETWORK]),
-    ("counts of training", [n for n in normal.names if n not in NETWORK]),
+    ("the networks", [name for name in of_events if name in NETWORK]),
+    ("counts of training", [n for n in of_events if n not in NETWORK]),
   )
   words = [f"{one} ({', '.join(names)})" for one, names in deciding if names]
-  product = "the product of the p-values of " * (len(normal.names) > 1)
-  lines.append(f"combined score: {product}{' and of '.join(words)}")
+  product = "the product of the p-values of " * (len(of_events) > 1)
+  parts = [f"{product}{' and of '.join(words)}"] * bool(words)
+  parts += [f"the evidence of {n}" for n in normal.names if n in KINDS]
+  lines.append(f"combined score: {', or '.join(parts)}")
   rate, calibration, item = settings.rate, normal.scores[COMBINED], "session"
   if settings.rule == "events":
     calibration, item = normal.events, "event"

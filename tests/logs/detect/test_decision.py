@@ -85,7 +85,7 @@ def test_severity_counts_signs(settings):
   normal: Any = SimpleNamespace(
     scores=dict.fromkeys(("combined", "max", "mean", "unknown"), one),
     events=CrossCalibration([Calibration(np.arange(999) / 10)] * 4),
-    combined=lambda scores: scores["max"],
+    parts=lambda scores: scores["max"][None],
     names=("mean", "max"),
   )
   decided = decide(scored, normal, settings)
