@@ -11,6 +11,9 @@ the training part, too. Their kinds are:
 - lost: the order ends when it is paid.
 - error: a line of one of six errors; each sixth of the log has a new one.
 
+With `--slow=0.03`, 3 % of the other orders are slow: their pauses are ten times
+as long, and all else is as usual.
+
 With `--version=2` the log is that of a new version of the shop's software. It
 has three new lines, one in every order, one in half of them, one in a tenth,
 and confirms a payment before it reserves the items.
@@ -85,6 +88,7 @@ def main(arguments: list[str] | None = None):
   parser.add_argument("log", type=Path)
   parser.add_argument("--orders", type=int, default=6000)
   parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--slow", type=float, default=0.0)
   parser.add_argument("--version", type=int, default=1, choices=(1, 2))
   flags = parser.parse_args(arguments)
   rng = random.Random(flags.seed)
@@ -96,12 +100,15 @@ def main(arguments: list[str] | None = None):
     kinds[name] = (
       rng.choice(("unpaid", "retries", "lost", "error")) if bad else "normal"
     )
+    pause = _PAUSE
+    if not bad and flags.slow and rng.random() < flags.slow:
+      kinds[name], pause = "slow", 10 * _PAUSE
     begin += rng.expovariate(1 / _BETWEEN)
     clock = begin
     errors = _ERRORS[: 1 + len(_ERRORS) * number // flags.orders]
     for event in order(rng, kinds[name], errors, flags.version):
       lines.append((clock, f"{name} {event}"))
-      clock += rng.expovariate(1 / _PAUSE)
+      clock += rng.expovariate(1 / pause)
   lines.sort()
   with flags.log.open("w") as file:
     for seconds, line in lines:

@@ -29,8 +29,9 @@ FIELDS = group(
     " them all, as DeepLog's programs do.",
   ),
   scores=rules.TEXT(
-    "Scores to combine: max, mean, top_mean, misses, or a baseline. Empty:"
-    " unknown, counts, max, mean and markov_5."
+    "Scores to combine: max, mean, top_mean, misses, value, gap or a baseline."
+    " Empty: unknown, counts, max, mean and markov_5, and where sessions have"
+    " numbers or times, value and gap."
   ),
   folds=rules.FOLDS(
     "Models trained and calibrated on folds of the training sessions; they are"
@@ -39,7 +40,7 @@ FIELDS = group(
   ),
   contamination=rules.SHARE(
     "The largest share of sessions that calibration may leave out as anomalous,"
-    " if their surprisals form a second mode.",
+    " if their surprisals, values or times form a second mode.",
     default=0.1,
   ),
   rule=choice(

@@ -20,6 +20,7 @@ from seqrnn.data.logs.templates import PLACES
 from seqrnn.data.vocabulary import UNKNOWN
 
 VALUE, GAP = KINDS = "value", "gap"
+WORDS = {VALUE: "a value", GAP: "a silence"}  # At the begin of a reason.
 
 _LEVELS = (0.05, 0.01, 0.002)  # The probabilities of a tail with a quantile.
 _FEWEST = 30  # Values of a distribution.
@@ -83,8 +84,8 @@ class Unusual(NamedTuple):
       f"{x:,.0f}" if abs(x) >= 100 else f"{x:.3g}"
       for x in (self.numbers[j], *self.usual[:, j])
     )
-    name, unit = ("a silence", " s") if kind == GAP else ("a value", "")
-    return f"{name} of {number}{unit}, usually {low} to {high}{unit}"
+    unit = " s" if kind == GAP else ""
+    return f"{WORDS[kind]} of {number}{unit}, usually {low} to {high}{unit}"
 
 
 class _Observed(NamedTuple):

@@ -73,6 +73,8 @@ def session_questions(
     sessions: of its rows.
     most: the number of sessions, at most.
   """
+  # Answers are about events, whatever values and times are.
+  sessions = sessions._replace(seconds=None, values=None, unusual=None)
   neg_log_p, _ = _row_scores(normal, arrays, "max")
   order = np.argsort(-neg_log_p, kind="stable")
   open_R = (normal.selection.answers == UNANSWERED) & (arrays["sizes"] > 0)

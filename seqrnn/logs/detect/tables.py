@@ -283,7 +283,7 @@ def calibration_lines(normal: NormalScores, settings: Config) -> list[str]:
   if cleaned := selection.cleaned:
     lines.append(
       f"calibration: {cleaned:,} of {total:,} sessions ({cleaned / total:.1%})"
-      " are left out, because their highest surprisals form a second mode;"
+      " are left out, because their highest scores form a second mode;"
       " detect.contamination=0 keeps them"
     )
   of_events = [name for name in normal.names if name not in KINDS]

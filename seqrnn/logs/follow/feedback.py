@@ -18,6 +18,7 @@ import numpy as np
 
 from seqrnn.config.read import Config
 from seqrnn.data.logs.sessions import Sessions
+from seqrnn.data.logs.values import WORDS as VALUES
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.logs.detect import calibration, inputs
@@ -112,7 +113,13 @@ def collect(
   Raises:
     UserError: equal sessions have different answers.
   """
-  answered = [kind for kind in kinds if reviewed.by_kind.get(kind.key)]
+  answered = [
+    kind
+    for kind in kinds
+    if reviewed.by_kind.get(kind.key)
+    # Other sessions of these events have other values and times.
+    and not kind.example.get("reason", "").startswith(tuple(VALUES.values()))
+  ]
   words = [reviewed.by_kind[kind.key] for kind in answered]
   keys = _sessions(answered, detector.names).session_keys()
   by_key = dict(reviewed.by_key)
