@@ -399,10 +399,10 @@ EvoTestOps/LogLead), `openstack/` and `bpi12/` (sessions, one a line, in
 `benchmarks/system_calls.py` makes. The data are not part of this project.
 Without DATA the cases of `hdfs/` use `data.source=hdfs`, which is downloaded.
 
-The combined scores were chosen among 128 sets of scores by the labels of the
-first five logs below, so their figures are flattered. Chosen on any four of these
-logs, a set is at most .004 better there in the mean, and at most .012 worse on
-the fifth.
+The combined scores were chosen among 128 sets of scores by the labels of five
+logs below (HDFS twice, OpenStack, loans and system calls), so their figures are
+flattered. Chosen on any four of these logs, a set is at most .004 better there
+in the mean, and at most .012 worse on the fifth.
 
     python benchmarks/detection.py DATA
 
