@@ -3,7 +3,7 @@ r"""Writes the log of an invented shop, in which 3 % of the orders go wrong.
   python benchmarks/shop_log.py shop.log
 
 The lines of orders interleave, as in the log of a server. An order is a session
-of 6 to 30 lines. Anomalous orders are spread over the whole log, so they are in
+of 5 to 29 lines. Anomalous orders are spread over the whole log, so they are in
 the training part, too. Their kinds are:
 
 - unpaid: the parcel is handed over before the payment is confirmed.

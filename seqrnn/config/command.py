@@ -205,7 +205,8 @@ def show_inputs(path: Path, config: Config, mode: str, by_flags: set[str]):
     modes = _INPUTS.get(name) or _INPUTS.get(group) or (group,)
     unused = name in by_flags or (without_data and group == "data")
     if mode in modes and not unused:
-      print(visible(f"{path}: input {name}={value!r}"), file=sys.stderr)
+      line = f"reads {name}={value!r}, which {path} names"
+      print(visible(line), file=sys.stderr)
 
 
 def unread(config: Config, by_flags: Iterable[str], mode: str) -> Iterator[str]:

@@ -5,7 +5,8 @@ All modules are in logs/detect/:
    model has not seen (detector.py: the network's surprisals; scores.py: the
    scores of a session, also those of the baselines).
 2. selection.py leaves out sessions that may be anomalous.
-3. inputs.py reads the sessions to examine.
+3. inputs.py reads the sessions to examine (data/logs/: entries.py lines,
+   templates.py events, sessions.py sessions).
 4. findings.py has them scored, and `decide` compares them with the normal ones:
    conformal.py makes p-values, `detect.rule` flags.
 5. tables.py writes the results, and deployed.py the detector for --follow.

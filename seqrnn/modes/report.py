@@ -67,13 +67,16 @@ def run(
   subject = subject_of(workdir, config, *run)
   model = writer(subject)
   _, figures = gathering.best_evaluation(workdir)
-  top = summary.lead(subject, figures)
+  top, detected = summary.lead(subject, figures), alarms.sections(workdir)
+  top["tiles"][:0] = [part["tile"] for part in detected if part["tile"]]
   names = subject.experiment.report.sections
   learned = [part for name in names for part in SECTIONS[name](subject)]
   sections = [
-    *alarms.sections(workdir),
+    *detected,
     *learned,
-    summary.curves({workdir.name: workdir}, subject.experiment.loss_unit),
+    summary.curves(
+      {workdir.name: workdir}, subject.experiment.loss_unit, subject.target
+    ),
     summary.metrics(subject, figures),
     summary.settings(config_lib.read_run(workdir)),
   ]

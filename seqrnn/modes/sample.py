@@ -1,4 +1,11 @@
-"""sample: draws texts or music from a model, symbol by symbol."""
+"""sample: draws texts or music from a model, symbol by symbol.
+
+All modules are in sampling/:
+1. texts.py reads primes.
+2. patterns.py makes the table of a pattern (automaton.py), schema.py that of a
+   JSON Schema.
+3. sampler.py draws, and decoding.py chooses each symbol.
+"""
 
 import itertools
 import json

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from seqrnn.logs.detect import inputs
-from seqrnn.logs.detect.tables import read_csv_table
+from seqrnn.logs.detect.tables import read_csv_table, summary_of
 from seqrnn.reporting import page
 from seqrnn.reporting.page import Mark, Section, section
 from seqrnn.runtime import files
@@ -27,17 +27,25 @@ _LONGEST = 2000  # Events of a session in memory, more than the page has.
 
 
 def _report(folder: Path) -> dict[str, Any]:
-  """The basis of the flags and, with labels, the metrics of each score."""
+  """How many are flagged, on what basis and, with labels, metrics by score."""
   path = folder / "report.json"
   if not path.exists():
-    return {"basis": [], "names": [], "figures": []}
+    return {"tile": None, "flagged": "", "basis": [], "figures": []}
   record = inputs.read_object(path)
+  tile, flagged, examined = None, "", record["data"]["examined"]
+  if "flagged" in examined:  # Of older versions it is not.
+    total, counts = examined["sessions"], [*examined["flagged"].values()]
+    tile = f"{sum(counts):,} of {total:,}", "sessions flagged"
+    counts.insert(0, total - sum(counts))
+    flagged = summary_of(counts, examined["flagged_for_their_length"])
   table = {name: dict(row) for name, row in record["figures"].items()}
   names = [n for n in _FIGURES if any(n in row for row in table.values())]
   rows = [
     [score, *(row.get(name) for name in names)] for score, row in table.items()
   ]
   return {
+    "tile": tile,
+    "flagged": flagged,
     "basis": record["basis"],
     "names": ["score", *(name.replace("_", " ") for name in names)],
     "figures": [] if names in ([], ["flagged"]) else rows,

@@ -31,7 +31,8 @@ for (const reading of document.querySelectorAll(".reading")) {
       : chance.toFixed(1)} %: ${bits.toFixed(2)} bits`);
     for (const [other, share] of likely) {
       const bar = add(predicted, "div", undefined, "bar");
-      add(bar, "b", names[other]);
+      const name = names[other];
+      add(bar, "b", name, name.length > 12 ? "long" : "").title = name;
       add(add(bar, "div", undefined, "track"), "i").style.width =
         `${100 * share}%`;
       add(bar, "span", `${(100 * share).toFixed(1)} %`);

@@ -209,7 +209,9 @@ def shown(symbols: Vocabulary, i: int) -> str:
   if symbols.unit == "char":
     return name
   [name] = symbols.names([i])
-  return name if joined else f"{name} "
+  if joined:
+    return name
+  return name + ("\n" if " " in name else " ")  # Lines of a log are lines.
 
 
 def named(symbols: Vocabulary, i: int) -> str:

@@ -73,11 +73,12 @@ def _tiles(subject: Subject, figures: dict[str, Any]) -> list[tuple[str, str]]:
 def metrics(subject: Subject, figures: dict[str, Any]) -> Section:
   """The figures of each split, as `gathering.best_evaluation` has them."""
   names = [n.removeprefix("validation_") for n in figures if "validation" in n]
+  words = [_words(name, subject.target) for name in names]
   return section(
     "Metrics",
     "metrics",
     step=figures.get("step"),
-    head=["split", *(name.replace("_", " ") for name in names)],
+    head=["split", *words],
     rows=[
       [split, *(figures.get(f"{split}_{name}") for name in names)]
       for split in SPLITS
@@ -93,19 +94,27 @@ def ordered(names: Iterable[str]) -> list[str]:
   return sorted(names, key=lambda name: place.get(name, len(_FIRST)))
 
 
+def _words(name: str, target: str) -> str:
+  """The name of a metric, with the word for what is predicted."""
+  return name.replace("_", " ").replace("symbol", target)
+
+
 def validation_figures(row: dict[str, str]) -> list[str]:
   """Names of the validation metrics in a row of metrics.csv."""
   prefix = "validation_"
   return [name.removeprefix(prefix) for name in row if name.startswith(prefix)]
 
 
-def curves(runs: dict[str, Path], loss_unit: str = "") -> Section:
+def curves(
+  runs: dict[str, Path], loss_unit: str = "", target: str = "symbol"
+) -> Section:
   """Metrics by step of one run, or of several runs in the same charts.
 
   Args:
     runs: name -> workdir.
     loss_unit: the unit of the loss; "" for several runs, whose units may
       differ.
+    target: the word for what is predicted.
   """
   metrics, timing = (
     {name: read_rows(path / file) for name, path in runs.items()}
@@ -117,11 +126,14 @@ def curves(runs: dict[str, Path], loss_unit: str = "") -> Section:
     for name in validation_figures(rows[0] if rows else {})
     if name != "perplexity"
   )
-  drawn = [_metric_chart(metrics, name, loss_unit) for name in ordered(names)]
+  drawn = [
+    _metric_chart(metrics, name, loss_unit, _words(name, target).capitalize())
+    for name in ordered(names)
+  ]
   for tables, column, title, unit in (
     (metrics, "learning_rate", "Learning rate", "at the step"),
     (metrics, "gradient_norm", "Gradient norm", "of the whole gradient"),
-    (timing, "symbols_per_second", "Speed", "symbols per second"),
+    (timing, "symbols_per_second", "Speed", f"{target}s per second"),
   ):
     series = _series(tables, column)
     if names:
@@ -141,9 +153,10 @@ def _series(tables: Rows, column: str) -> charts.Series:
   }
 
 
-def _metric_chart(metrics: Rows, name: str, loss_unit: str) -> dict[str, Any]:
+def _metric_chart(
+  metrics: Rows, name: str, loss_unit: str, title: str
+) -> dict[str, Any]:
   """Charts a metric: both splits of one run, or validation of several runs."""
-  title = name.replace("_", " ").capitalize()
   series = _series(metrics, f"validation_{name}")
   if len(metrics) == 1:
     train = _series(metrics, f"train_{name}")

@@ -183,9 +183,8 @@ def generator(
 
   A chunk of symbols is int32 [B, n]; all chunks together have `length`
   symbols. After the end symbol a stream is padded. The symbols depend on the
-  seed and not on the size of the chunks. A decoder with a `choose` compiles
-  two programs, one for the prime and one for a chunk; other lengths and
-  settings reuse them.
+  seed and not on the size of the chunks. A decoder compiles two programs, one
+  for the prime and one for a chunk; other lengths and settings reuse them.
 
   Shorter primes are padded at the start, which is not read.
 

@@ -1,14 +1,15 @@
 """Trains or resumes a run, and the modules that a step passes.
 
 run.py turns flags into a config and calls modes/train.py, which calls `fit`:
-1. experiments/ builds the Experiment, pure functions: data, loss, prediction.
+1. experiments/ builds the Experiment of a `task`, pure functions:
+   language_model.py reads data; parts.py has `predict`, which applies
+   models/network.py, and `loss`, which calls models/losses.py.
 2. training/setup.py resolves the config and restores the newest checkpoint.
 3. `loop` takes the next batch of symbol ids, inputs [B, T], from data/batches/.
 4. runtime/sharding.py splits its rows over the devices of the mesh.
 5. training/step.py, jitted once, computes loss, gradients, update and sums.
-6. models/losses.py computes the cross-entropy of models/network.py.
-7. models/layers.py scans a cell over time, with models/scan.py.
-8. models/cells.py computes the gates.
+6. models/layers.py scans a cell over time, with models/scan.py.
+7. models/cell.py computes the products of a step, models/cells.py its gates.
 After a step, the loop evaluates the model where this is due
 (scoring/evaluation.py), writes a row of metrics.csv, and saves a checkpoint.
 """
@@ -24,6 +25,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from seqrnn.config import command
 from seqrnn.config.read import Config
@@ -221,7 +223,8 @@ def loop(
       rows: Any = batches[position.batch]
       state, loss = training.step(state, sharding.put(rows, B, mesh))
       caught.at_once = False
-      symbols = float(rows["weights"].sum()) * jax.process_count()
+      # A weight is the number of equal documents, of which one is computed.
+      symbols = np.count_nonzero(rows["weights"]) * jax.process_count()
       finished_loss = progress.step(loss, symbols)
       if finished_loss is not None and not math.isfinite(finished_loss):
         raise training.diverged(state, position.step - 1)

@@ -141,7 +141,7 @@ def test_two_processes_evaluate_as_one_does(tmp_path, start, capfd):
   (workdir / "evaluation.json").unlink()
   first, second = (p.ended() for p in start_two(start, None, workdir, *flags))
   assert first.status == 0
-  assert first.err.count(": input ") == first.err.count("\n") == 1
+  assert first.err.count(", which ") == first.err.count("\n") == 1
   assert second == (0, "", "")
   both = json.loads((workdir / "evaluation.json").read_text())
   assert both.keys() == alone.keys()

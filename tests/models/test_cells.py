@@ -245,11 +245,13 @@ def test_forget_bias_is_set():
     sign = -1 if name == "odyssey_cifg" else 1
     places[name] = np.flatnonzero(bias == sign * 2.5).tolist()
     assert len(places[name]) == np.count_nonzero(bias), name
-  lstms = {name for name in MAKE if "lstm" in name or "odyssey" in name}
+  variants = {f"odyssey_{variant}" for variant in VARIANTS}
+  lstms = {"lstm", "layer_norm_lstm", "slstm", "odyssey"} | variants
+  expected = dict.fromkeys(lstms, [4, 5, 6, 7])
   first = {"min_lstm", "odyssey_nig", "odyssey_cifg"}
-  expected = dict.fromkeys(MAKE, [])
-  expected |= dict.fromkeys(lstms - {"odyssey_nfg"}, [4, 5, 6, 7])
-  assert places == expected | dict.fromkeys(first, [0, 1, 2, 3])
+  expected |= dict.fromkeys(first, [0, 1, 2, 3])
+  expected |= dict.fromkeys(("odyssey_nfg", "gru", "rnn_tanh"), [])
+  assert {name: places[name] for name in expected} == expected
 
 
 def test_slstm_keeps_in_range_what_exp_does_not():
@@ -295,7 +297,7 @@ def test_shares_of_gates_that_vanish():
 class IndRNN(cells.Cell):
   r"""h' = relu(x W + u * h + b), u a vector (Li et al. 2018).
 
-  A cell without a recurrent matrix, as CONTRIBUTING shows it.
+  A cell without a recurrent matrix, as docs/howto/cell.md describes it.
   """
 
   formula = "HD + 2H"

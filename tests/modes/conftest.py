@@ -95,7 +95,7 @@ def detected(tmp_path_factory):
   lines = out.getvalue().splitlines()
   assert lines[1].startswith("detect.folds=2: trains 2 models")
   folds = [line[:11] for line in lines if line.startswith("fold ")]
-  assert folds[0] == "fold 1 of 2" and folds[-1] == "fold 2 of 2"
+  assert folds == ["fold 1 of 2", "fold 2 of 2"]
   shutil.copytree(folder / "run", folder / "first")
   return Detected(folder, config, findings)
 

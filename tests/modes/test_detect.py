@@ -75,6 +75,14 @@ def report_of(folder):
   return json.loads((folder / "run/detect/report.json").read_text())
 
 
+def test_equal_sessions_are_computed_once(detected):
+  """And counted once where a training tells its speed."""
+  texts = {*texts_of(detected.config).values()}
+  symbols = sum(len(text.split()) + 1 for text in texts)
+  rows = table(detected.folder / "first/timing.csv")
+  assert [int(row["symbols"]) for row in rows] == [symbols] * 4
+
+
 def test_p_values_are_shares_of_the_sessions_held_out_from_each_model(
   detected, members
 ):

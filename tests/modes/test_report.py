@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from seqrnn import cli, experiments
-from seqrnn.data.vocabulary import END, PAD, UNKNOWN
+from seqrnn.data.vocabulary import END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.modes import report
 from seqrnn.reporting import alarms, charts, gathering, neurons, page
+from seqrnn.reporting.subject import shown
 from seqrnn.training.history import add_row
 from tests.conftest import Page, random_params, save_run, tiny, write_text
 
@@ -126,7 +127,11 @@ def test_a_page_without_data_says_why(runs, tmp_path):
   for name in ("metrics.csv", "timing.csv"):
     (workdir / name).unlink()
   (workdir / "detect").mkdir()
-  record = {"basis": ["by max"], "figures": {"combined": {"flagged": 1}}}
+  record = {
+    "data": {"examined": {}},  # As versions wrote it that did not count.
+    "basis": ["by max"],
+    "figures": {"combined": {"flagged": 1}},
+  }
   (workdir / "detect/report.json").write_text(json.dumps(record))
   page = read(report.run(experiments.build, config, workdir))
   assert page.titles[-4:] == ["Samples", *COMMON]
@@ -171,18 +176,29 @@ def test_anomalous_sessions_are_shown(tmp_path):
   head = "session,event,bits,flag,event_1,probability_1\n"
   events = [f"x <i>,e{n},{n / 3},{n == 20:d},<i>,0.25\n" for n in range(30)]
   (folder / "events.csv").write_text(head + "".join(events))
-  page.write_page(
-    tmp_path / "page.html", "detect", TOP, alarms.sections(tmp_path)
-  )
+  counts = {"low": 0, "medium": 4, "high": 1296}
+  examined = {"sessions": 2400, "flagged": counts}
+  examined["flagged_for_their_length"] = 0
+  record = {"data": {"examined": examined}, "basis": [], "figures": {}}
+  (folder / "report.json").write_text(json.dumps(record))
+  [part] = alarms.sections(tmp_path)
+  assert part["tile"] == ("1,300 of 2,400", "sessions flagged")
+  page.write_page(tmp_path / "page.html", "detect", TOP, [part])
   found = read(tmp_path / "page.html")
   row = "high3 sessionsunusual counts of eventsp 0a bbkind 0cx <i>line 7000"
   assert row in found.text  # The cells of a row.
+  assert "1,300 of 2,400 sessions flagged (4 medium, 1,296 high)" in found.text
   assert "kind 19" in found.text and "kind 20" not in found.text
   assert "More incidents are in incidents.csv." in found.text
   assert "e12 " in found.text and "e11 " not in found.text
   (folder / "incidents.csv").write_bytes(b"session\n\xff")
   with pytest.raises(UserError, match="run --mode=detect again"):
     alarms.sections(tmp_path)
+
+
+def test_lines_of_a_log_are_below_each_other():
+  symbols = Vocabulary("log", ("a <value>", "on"))
+  assert [shown(symbols, i) for i in (4, 5)] == ["a <value>\n", "on "]
 
 
 def test_markup_and_controls_of_a_text_are_escaped(tmp_path):

@@ -300,16 +300,17 @@ def describe(source: Source, form: Form, redact: str):
   events = [event for event in reader.events(sample) if reader.state.fits]
   if not events:
     return
+  event = next((event for event in events if event.sessions), events[0])
   fields = {
-    "time": events[0].timestamp,
-    "session": ", ".join(events[0].sessions),
-    "template": events[0].symbol,
+    "time": event.timestamp,
+    "session": ", ".join(event.sessions),
+    "template": event.symbol,
   }
   words = (f"{k} {excerpt(v, _TEXT, redact)!r}" for k, v in fields.items())
   unknown = sum(formats.seconds(e.times) is None for e in events if e.times)
   formats.report(
     f"{source.name}: {_described(form)}: fits {reader.state.fits} of the first"
-    f" {reader.number} lines; line {events[0].line}: {', '.join(words)}"
+    f" {reader.number} lines; line {event.line}: {', '.join(words)}"
     + (f"; in {unknown} of these lines the time is no time" if unknown else "")
   )
 

@@ -9,12 +9,11 @@ import io
 import json
 import math
 import shutil
-import sys
 import zlib
 from collections.abc import Callable
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -216,16 +215,9 @@ def _train(build: Callable[..., Experiment], config: Config, folder: Path):
   folder.mkdir(parents=True, exist_ok=True)
   shutil.copyfile(folder.parents[1] / VOCABULARY, folder / VOCABULARY)
   name = f"fold {k} of {folds}"
-  console = make_console(file=sys.stdout)  # Not that of the training.
-
-  def evaluated(row: dict[str, Any]) -> bool:
-    loss = f"validation loss {row['validation_loss']:.4f}"
-    console.print(f"{name}: epoch {row['epoch']}, {loss}", soft_wrap=True)
-    return False
-
   with redirect_stdout(io.StringIO()):
-    result = train.fit(build, config, folder, evaluated)
-  console.print(
+    result = train.fit(build, config, folder)
+  make_console().print(
     f"{name}: a model of the other training sessions, validation loss"
     f" {result['best']:.4f} at step {result['best_step']} of {result['step']}",
     soft_wrap=True,

@@ -11,7 +11,7 @@ from seqrnn.data.logs import anomalies
 from seqrnn.data.logs import sessions as data
 from seqrnn.logs.detect import conformal
 from seqrnn.logs.detect.calibration import NormalScores
-from seqrnn.logs.detect.findings import Findings
+from seqrnn.logs.detect.findings import SEVERITIES, Findings
 from seqrnn.logs.detect.scores import COMBINED
 from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL
 from seqrnn.runtime import figures
@@ -125,15 +125,21 @@ def calibration_record(
   }
 
 
-def summary(findings: Findings) -> dict[str, int]:
+def summary(findings: Findings) -> dict[str, Any]:
   """Numbers of the examined sessions and events."""
   distinct, scored = findings.distinct, findings.scored
+  severity_S = findings.decision.severity[distinct.which]
   return {
     "sessions": len(distinct.which),
     "distinct_sessions": len(distinct.first),
     "events_scored": int(np.diff(scored.bounds) @ distinct.counts),
     "distinct_events_scored": len(scored.nll),
     "flagged_for_their_length": int(scored.short[distinct.which].sum()),
+    "flagged": {
+      name: int((severity_S == n).sum())
+      for n, name in enumerate(SEVERITIES)
+      if name
+    },
   }
 
 
@@ -266,6 +272,8 @@ def draw(findings: Findings, folder: Path):
   # Above the axes, where it covers no event.
   axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
   red = "; red: labelled" if kinds is not None else ""
-  axes.set_xlabel(f"event, of {len(chosen):,} sessions{red}")
+  axes.set_xlabel(
+    f"events of {len(chosen):,} sessions, in the order of the data{red}"
+  )
   axes.set_ylabel("surprisal, bits")
   figures.save(figure, folder / "timeline.png")
