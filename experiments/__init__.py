@@ -68,6 +68,6 @@ def load(workdir: str | os.PathLike, step: int | None = None) -> Run:
   workdir = Path(os.path.expanduser(workdir))
   files.check_links(workdir)
   config = config_lib.read_run(workdir)
-  config.checkpoint.step = step
+  config_lib.override(config, "checkpoint.step", step)
   config_lib.check(config)
   return Run(workdir, config, *load_model(build, config, workdir, "report"))

@@ -206,6 +206,7 @@ class Run(NamedTuple):
     """
     self._require("predict")
     documents = self._documents(text)
+    top_k = self._changed("predict", {"top_k": top_k}).predict.top_k
     return list(predictions(self.experiment, self.params, documents, top_k))
 
   def fill(self, text: str, **settings: Any) -> list[Filling]:
@@ -226,6 +227,8 @@ class Run(NamedTuple):
       UserError: the task cannot fill gaps, or not these.
     """
     self._require("predict")
+    if not isinstance(text, str):
+      raise UserError(f"text={text!r}: must be a text")
     config = self._changed("predict", settings)
     config.predict.text = text
     question, _ = infill.parse_gaps(self.experiment, config)

@@ -131,7 +131,7 @@ def load(workdir: str | os.PathLike[str], step: int | None = None) -> Run:
       does not have a field of the run's config.
   """
   with errors_of_python():
-    return experiments.load(workdir, step)
+    return experiments.load(_path("workdir", workdir), step)
 
 
 def train(
@@ -290,9 +290,10 @@ def from_export(
   """
   from seqrnn.exporting.tensors import make_run
 
-  source, target = (Path(os.path.expanduser(x)) for x in (folder, workdir))
-  make_run(experiments.build, source, target)
-  return experiments.load(target)
+  source, target = _path("folder", folder), _path("workdir", workdir)
+  with errors_of_python():
+    make_run(experiments.build, source, target)
+    return experiments.load(target)
 
 
 def runs(*paths: str | os.PathLike[str]) -> "pd.DataFrame":
@@ -315,8 +316,11 @@ def runs(*paths: str | os.PathLike[str]) -> "pd.DataFrame":
   Raises:
     UserError: a path has no run, a pattern matches none, or a run is damaged.
   """
-  workdirs = gathering.find_workdirs(paths or ("runs/*",))
-  return data_frame(gathering.gather(workdirs))
+  for path in paths:
+    _path("paths", path)
+  with errors_of_python():
+    workdirs = gathering.find_workdirs(paths or ("runs/*",))
+    return data_frame(gathering.gather(workdirs))
 
 
 def call(
@@ -355,6 +359,14 @@ def call(
   finally:
     if before is None:
       os.environ.pop(_THREADS, None)
+
+
+def _path(name: str, value: Any) -> Path:
+  """Returns the path of an argument."""
+  is_path = isinstance(value, str | os.PathLike)
+  if not is_path or "\0" in str(value):
+    raise UserError(f"{name}={value!r}: must be the path of a folder")
+  return Path(value).expanduser()
 
 
 @contextmanager

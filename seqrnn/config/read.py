@@ -197,6 +197,8 @@ def converted(name: str, value: Any) -> Any:
     raise UserError(no_such_field(name))
   field = FIELDS[name]
   try:
+    if field.repeated and isinstance(value, str):
+      return (value,)
     if value is None or field.repeated:
       return field.cast(value and tuple(value))
     if field.rule.kind is str and isinstance(value, list | tuple):

@@ -19,6 +19,7 @@ from seqrnn.errors import UserError, visible
 
 _LONGEST = 2**12  # Characters of a line that a named format reads.
 _SHOWN = 60  # Characters of a line in a message.
+_YEAR_10000 = datetime(9999, 12, 31, tzinfo=UTC).timestamp() + 24 * 60 * 60
 _DATES = (
   r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?: ?(?:Z|[+-]\d\d:?\d\d))?",
   r"(?:[A-Z][a-z]{2} )?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d+)?"
@@ -425,4 +426,7 @@ def _since_1970(time: datetime) -> float:
     OverflowError: in UTC its year has not four digits.
   """
   time = time if time.tzinfo else time.replace(tzinfo=UTC)
-  return time.astimezone(UTC).timestamp()
+  seconds = time.astimezone(UTC).timestamp()
+  if seconds >= _YEAR_10000:  # A float rounds the last microseconds up.
+    raise OverflowError(f"{time}: its year has not four digits")
+  return seconds

@@ -226,7 +226,8 @@ def of_calibration(normal: NormalScores) -> Drift:
 def of_findings(normal: NormalScores, findings: Findings) -> list[str]:
   """The warnings that the examined sessions give in their order."""
   drift, sessions = of_calibration(normal), findings.sessions
-  every = np.flatnonzero(sessions.whole[0])
+  short = findings.scored.short[findings.distinct.which]  # They have no p.
+  every = np.flatnonzero(sessions.whole[0] & ~short)
   which, times_N = findings.distinct.which[every], np.full(len(every), math.nan)
   if sessions.timestamps is not None:
     for n in range(0, len(every), drift.length):  # Of the blocks.

@@ -279,8 +279,9 @@ class Service:
 
   def _note_end(self, verdict: Verdict):
     """Takes a final verdict for the figures, and for the drift."""
-    if not math.isnan(verdict.p):
-      self.health.p_values.observe(verdict.p)
+    if math.isnan(verdict.p):  # It is flagged for its length alone.
+      return
+    self.health.p_values.observe(verdict.p)
     if verdict.begins:
       scores_K1 = np.array(verdict.scores_K)[:, None]
       time = math.nan if verdict.time is None else verdict.time
