@@ -36,27 +36,22 @@ error_log {folder}/error.log;
 http {{
   log_format day '$remote_addr - $remote_user [$http_x_time] "$request" '
     '$status $body_bytes_sent "$http_referer" "$http_user_agent"';
-  access_log {folder}/access.log day;
+  access_log {folder}/access.log day; client_body_temp_path {folder};
   set_real_ip_from 127.0.0.1; real_ip_header X-Forwarded-For;
-  keepalive_requests 10000000; client_body_temp_path {folder};
+  keepalive_requests 10000000;
   server {{
     listen 127.0.0.1:{port};
     location ~ ^/(static|products|category|blog|orders|api)/ {{ return 200; }}
     location ~ ^/(search|cart|account|robots.txt|)$ {{ return 200; }}
     location = /cart/add {{ return 302 /cart; }}
     location = /checkout {{
-      if ($request_method = POST) {{ return 302 /orders; }}
-      return 200;
-    }}
+      if ($request_method = POST) {{ return 302 /orders; }} return 200; }}
     location = /login {{
       if ($request_method = GET) {{ return 200; }}
-      if ($http_x_password = right) {{ return 302 /account; }}
-      return 401;
-    }}
-    location / {{ return 404; }}
-  }}
-}}
+      if ($http_x_password = right) {{ return 302 /account; }} return 401; }}
+    location / {{ return 404; }} }} }}
 """
+_TIME = "%d/%b/%Y:%H:%M:%S +0000"
 _CLIENTS = 1000  # Normal ones of a day.
 _NAMES = ["tea", "pots", "cups", "sugar", "milk", "cake", "forks", "plates"]
 _FILES = [
@@ -64,7 +59,8 @@ _FILES = [
   *("admin.php", "backup.zip", "config.php.bak", "server-status", ".aws/key"),
 ]
 _KINDS = ["scanner", "brute force", "walker", "no cart", "scraper"]
-_PASSWORD = {"right": "POST /login right", "wrong": "POST /login wrong"}
+_STYLE = ["GET /static/shop.css", "GET /static/shop.js"]
+_RIGHT, _WRONG = "POST /login right", "POST /login wrong"
 
 
 def page(rng: random.Random) -> str:
@@ -86,9 +82,7 @@ def visit(rng: random.Random) -> Iterator[str]:
     yield "GET /robots.txt"
     yield from (page(rng) for _ in range(rng.randint(2, 12)))
     return
-  yield rng.choice(["GET /", page(rng)])
-  yield "GET /static/shop.css"
-  yield "GET /static/shop.js"
+  yield from [rng.choice(["GET /", page(rng)]), *_STYLE]
   if rng.random() < 0.3:
     yield "GET /favicon.ico"
   for _ in range(min(int(rng.expovariate(0.25)), 25)):
@@ -99,9 +93,8 @@ def visit(rng: random.Random) -> Iterator[str]:
   if user < 0.25:  # Logs in.
     yield "GET /login"
     while rng.random() < 0.2:
-      yield _PASSWORD["wrong"]
-    yield _PASSWORD["right"]
-    yield "GET /account"
+      yield _WRONG
+    yield from [_RIGHT, "GET /account"]
     for _ in range(rng.randint(0, 2)):
       yield f"GET /orders/{rng.randrange(9000)}"
   if user < 0.15 or user > 0.85:  # Fills the cart, and may order.
@@ -110,8 +103,7 @@ def visit(rng: random.Random) -> Iterator[str]:
       yield f"POST /cart/add?product={rng.randrange(300)}"
       yield "GET /cart"
     if rng.random() < 0.6:
-      yield "GET /checkout"
-      yield "POST /checkout"
+      yield from ["GET /checkout", "POST /checkout"]
       yield f"GET /orders/{rng.randrange(9000)}"
 
 
@@ -122,12 +114,12 @@ def attack(rng: random.Random, kind: str) -> Iterator[str]:
     yield from (f"GET /{name}" for name in rng.sample(_FILES, 9))
   elif kind == "brute force":
     yield "GET /login"
-    yield from [_PASSWORD["wrong"]] * rng.randint(20, 60)
+    yield from [_WRONG] * rng.randint(20, 60)
   elif kind == "walker":
-    yield from ["GET /login", _PASSWORD["right"], "GET /account"]
+    yield from ["GET /login", _RIGHT, "GET /account"]
     yield from (f"GET /orders/{first + n}" for n in range(40))
   elif kind == "no cart":
-    yield from ["GET /", "GET /static/shop.css", "GET /static/shop.js"]
+    yield from ["GET /", *_STYLE]
     for n in range(rng.randint(4, 8)):
       yield from ["POST /checkout", f"GET /orders/{first + n}"]
   else:
@@ -137,10 +129,8 @@ def attack(rng: random.Random, kind: str) -> Iterator[str]:
 
 def requests(rng: random.Random, day: int) -> list[tuple[float, str, str, str]]:
   """The requests of a day: second, address, kind of the client, request."""
-  attackers = ["scanner"] if day == 1 else _KINDS * 2
-  kinds = ["normal"] * _CLIENTS + attackers
-  sent = []
-  for number, kind in enumerate(kinds):
+  attackers, sent = ["scanner"] if day == 1 else _KINDS * 2, []
+  for number, kind in enumerate(["normal"] * _CLIENTS + attackers):
     address = f"10.{day}.{number // 250}.{number % 250 + 1}"
     normal = kind == "normal"
     at = rng.triangular(0, 80_000, 60_000)
@@ -154,16 +144,12 @@ def requests(rng: random.Random, day: int) -> list[tuple[float, str, str, str]]:
 def send(port: int, day: int, sent: list[tuple[float, str, str, str]]):
   """Sends requests to nginx."""
   connection = http.client.HTTPConnection("127.0.0.1", port)
-  midnight = datetime.datetime(2026, 3, day, tzinfo=datetime.UTC)
+  midnight = datetime.datetime(2026, 3, day)
   for at, address, _, request in sent:
-    method, path, *password = request.split()
     now = midnight + datetime.timedelta(seconds=at)
-    headers = {
-      "X-Forwarded-For": address,
-      "X-Time": now.strftime("%d/%b/%Y:%H:%M:%S +0000"),
-      "X-Password": "".join(password),
-    }
-    connection.request(method, path, headers=headers)
+    headers = {"X-Forwarded-For": address, "X-Time": f"{now:{_TIME}}"}
+    headers["X-Password"] = request[len("POST /login ") :]
+    connection.request(*request.split()[:2], headers=headers)
     connection.getresponse().read()
 
 
@@ -171,21 +157,21 @@ def main(folder: Path, seed: int = 0):
   """Writes the logs and the labels."""
   folder.mkdir(parents=True, exist_ok=True)
   rng, labels, log = random.Random(seed), {}, folder.resolve() / "access.log"
+  with socket.create_server(("127.0.0.1", 0)) as server:
+    port = server.getsockname()[1]
+  config = log.with_name("nginx.conf")
+  config.write_text(_CONFIG.format(folder=log.parent, port=port))
   for day in (1, 2):
     log.unlink(missing_ok=True)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-      port = server.getsockname()[1]
-    config = log.with_name("nginx.conf")
-    config.write_text(_CONFIG.format(folder=log.parent, port=port))
+    sent = requests(rng, day)
+    labels |= {address: kind for _, address, kind, _ in sent}
     with subprocess.Popen(["nginx", "-c", str(config)]) as nginx:
+      while nginx.poll() is None and not log.exists():
+        time.sleep(0.1)
       try:
-        while not log.exists():
-          time.sleep(0.1)
-        sent = requests(rng, day)
         send(port, day, sent)
       finally:
         nginx.terminate()
-    labels |= {address: kind for _, address, kind, _ in sent}
     if day == 1:
       log.rename(log.with_name("access.log.1"))
   with (folder / "labels.csv").open("w", newline="") as file:
