@@ -169,6 +169,7 @@ def test_it_writes_on_from_what_is_typed(tmp_path, browser):
     ("spelled", ("a", ",", "b's", "...", "3.1", "\u03c3"), SPELLED),
     ("word", ("a", "\n", "</script>", "\u2028MODEL"), "a a \n </script>  b\na"),
     ("session", ("a", "E1", "</script>"), "a E1 </script>"),
+    ("log", ("on", "add <value>"), "add <value>\non\nadd <value>"),
     ("byte", tuple(map(chr, range(256))), "a\n\u00fc\U0001f600"),
   ],
 )
