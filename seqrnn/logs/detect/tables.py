@@ -289,7 +289,7 @@ def calibration_lines(normal: NormalScores, settings: Config) -> list[str]:
   of_events = [name for name in normal.names if name not in KINDS]
   deciding = (
     ("the networks", [name for name in of_events if name in NETWORK]),
-    ("counts of training", [n for n in of_events if n not in NETWORK]),
+    ("baselines", [n for n in of_events if n not in NETWORK]),
   )
   words = [f"{one} ({', '.join(names)})" for one, names in deciding if names]
   product = "the product of the p-values of " * (len(of_events) > 1)
@@ -300,8 +300,8 @@ def calibration_lines(normal: NormalScores, settings: Config) -> list[str]:
   if settings.rule == "events":
     calibration, item = normal.events, "event"
   line = (
-    f"detect.rate={rate:g}: {calibration.n:,} normal {item}s resolve rates from"
-    f" {calibration.resolution:.2g}"
+    f"detect.rate={rate:g}: with {calibration.n:,} normal {item}s no p-value is"
+    f" below {calibration.resolution:.2g}"
   )
   if rate < calibration.resolution:
     print(
@@ -311,7 +311,9 @@ def calibration_lines(normal: NormalScores, settings: Config) -> list[str]:
     )
   elif item == "session":  # Events of one session are not independent.
     if len(calibration.groups) > 1:
-      rates = f"{2 * rate:g} is guaranteed, about {rate:g} if the folds agree"
+      rates = (
+        f"at most {2 * rate:g} is guaranteed, about {rate:g} if the folds agree"
+      )
     else:
       low, high = beta_interval(rate, calibration.n)
       rates = f"{low:.2g} to {high:.2g} (95% interval)"
@@ -344,14 +346,15 @@ def nothing_flagged(
   """Lines on why no session is flagged, and on what to do next."""
   if findings.decision.flags.any() or not len(findings.decision.flags):
     return []
-  n, least = normal.scores[COMBINED].n, normal.scores[COMBINED].resolution
+  n, limit = normal.scores[COMBINED].n, normal.scores[COMBINED].resolution
+  resolution = f"{n:,} normal sessions allow no p-value below {limit:.2g}; "
+  budget = min(20, len(findings.sessions.names))
   return [
-    f"nothing is flagged: {n:,} normal sessions allow no p-value below"
-    f" {least:.2g}; the least one here is {np.nanmin(findings.decision.p):.2g},"
-    f" and detect.rate={rate:g}",
+    f"nothing is flagged: {resolution * (rate < limit)}the least p-value is"
+    f" {np.nanmin(findings.decision.p):.2g}, and detect.rate={rate:g}",
     "next: read the most anomalous sessions above; --mode=review asks whether"
     " those that set the threshold are normal; --config.detect.rule=budget"
-    " --config.detect.budget=20 flags the 20 most anomalous ones",
+    f" --config.detect.budget={budget} flags the {budget} most anomalous ones",
   ]
 
 
