@@ -319,6 +319,8 @@ def find_anomalies(
   for kind in detector.kinds:
     of_kind = [reason == kind for reason in decision.reasons]
     which = np.flatnonzero(np.array(of_kind)[distinct.which])
+    if not len(which):  # The sessions may lack values and times.
+      continue
     some = sessions.take(which)
     for tails in detector.tails[::-1]:  # The first one for which it is unusual.
       unusual = most_unusual(some, tails, kind)

@@ -251,6 +251,8 @@ def test_values_and_times_are_those_of_a_detection():
   texts = random_texts(rng, 120, "abcdef")
   sessions = timed(rng, sessions_of(texts), range(0, 120, 10))
   results = find_anomalies(model.detector, model.normal, sessions)
+  bare = sessions._replace(seconds=None, values=None)  # As in a review.
+  assert not find_anomalies(model.detector, model.normal, bare).details
   places = dict(zip(sessions.names, sessions.bounds.tolist(), strict=False))
   events = []
   for event in interleaved(rng, list(enumerate(texts))):
