@@ -294,7 +294,8 @@ def calibration_lines(normal: NormalScores, settings: Config) -> list[str]:
   words = [f"{one} ({', '.join(names)})" for one, names in deciding if names]
   product = "the product of the p-values of " * (len(of_events) > 1)
   parts = [f"{product}{' and of '.join(words)}"] * bool(words)
-  parts += [f"the evidence of {n}" for n in normal.names if n in KINDS]
+  if kinds := [name for name in normal.names if name in KINDS]:
+    parts.append(f"the evidence of values and times ({', '.join(kinds)})")
   lines.append(f"combined score: {', or '.join(parts)}")
   rate, calibration, item = settings.rate, normal.scores[COMBINED], "session"
   if settings.rule == "events":
