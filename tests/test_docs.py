@@ -58,6 +58,7 @@ LEFT_OUT = {
   "app.jsonl": "reads files of the user's",
   "--follow": "reads a log that grows",
   "shop.csv": "reads what benchmarks/shop_log.py writes",
+  "runs/slow": "reads what benchmarks/shop_log.py writes",
   "nginx": "reads what benchmarks/nginx_log.py writes",
   "engine=spark": "needs the extra spark",
   "batches_per_epoch=150": "resumes a run of the user's",
@@ -128,7 +129,7 @@ def begun(tmp_path_factory):
     (workdir / "config.json").write_bytes(config_lib.encoded(config))
   (folder / "runs" / "mine").symlink_to(folder / "runs" / "rnn")
   # Of docs/howto/detect.md and nginx.md.
-  for name in "app", "dpkg", "shop", "shop-2", "nginx":
+  for name in "app", "dpkg", "shop", "shop-2", "slow", "nginx":
     (folder / "runs" / name).symlink_to(folder / "runs" / "logs")
   return folder
 

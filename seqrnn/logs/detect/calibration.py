@@ -52,7 +52,7 @@ SETTINGS = ("head", "idle", "short", "top_k", "folds")
 # Arrays of a calibration with a number for each event, and for each session,
 # beside scores.
 _EVENTS = ("nll", "event_counts")
-_MOST = 3  # See `parts_of`.
+_MOST = 2  # See `parts_of`.
 # Those of distinct sessions; `order` has the row of every session of the log.
 _SESSIONS = ("counts", "model", "sizes", "unknown")
 

@@ -134,15 +134,15 @@ def random_texts(rng, count, letters="abcdefg?"):
   ]
 
 
-def timed(rng, sessions, slow=()):
-  """The sessions with values and times, large ones in slow sessions."""
-  n, which = len(sessions.ids), np.arange(len(sessions.names))
-  is_slow = np.repeat(np.isin(which, slow), np.diff(sessions.bounds))
-  scale = np.where(is_slow, 30, 1)
+def timed(rng, sessions, large=(), slow=()):
+  """The sessions with values and times, large ones in some sessions."""
+  n, sizes = len(sessions.ids), np.diff(sessions.bounds)
+  scale = lambda some: np.where(np.isin(np.arange(len(sizes)), some), 30, 1)
   values = np.full((n, PLACES), np.nan, np.float32)
-  values[:, 0] = rng.exponential(5, n) * scale
+  values[:, 0] = rng.exponential(5, n) * np.repeat(scale(large), sizes)
   values[rng.random(n) < 0.02, 0] = np.nan
-  seconds = 1e9 + np.cumsum(rng.exponential(2, n) * scale)
+  gaps = rng.exponential(2, n) * np.repeat(scale(slow), sizes)
+  seconds = 1e9 + np.cumsum(gaps)
   return sessions._replace(seconds=seconds, values=values)
 
 
@@ -249,7 +249,9 @@ def test_values_and_times_are_those_of_a_detection():
   model = make({"detect.rate": 0.1}, is_timed=True)._replace(idle=IdleTimes())
   rng = np.random.default_rng(0)
   texts = random_texts(rng, 120, "abcdef")
-  sessions = timed(rng, sessions_of(texts), range(0, 120, 10))
+  sessions = timed(
+    rng, sessions_of(texts), range(0, 120, 20), range(10, 120, 20)
+  )
   results = find_anomalies(model.detector, model.normal, sessions)
   bare = sessions._replace(seconds=None, values=None)  # As in a review.
   assert not find_anomalies(model.detector, model.normal, bare).details
