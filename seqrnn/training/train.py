@@ -224,7 +224,7 @@ def loop(
       state, loss = training.step(state, sharding.put(rows, B, mesh))
       caught.at_once = False
       # A weight is the number of equal documents, of which one is computed.
-      symbols = np.count_nonzero(rows["weights"]) * jax.process_count()
+      symbols = int(np.count_nonzero(rows["weights"])) * jax.process_count()
       finished_loss = progress.step(loss, symbols)
       if finished_loss is not None and not math.isfinite(finished_loss):
         raise training.diverged(state, position.step - 1)

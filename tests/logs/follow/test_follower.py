@@ -279,6 +279,9 @@ def test_values_and_times_are_those_of_a_detection():
     assert verdict.event == event_context(results, d, j)[0]
   reasons = " ".join(verdict.reason for verdict in final.values())
   assert "a silence of " in reasons and "a value of " in reasons
+  # Sessions may also have neither.
+  untimed = find_anomalies(model.detector, model.normal, sessions_of(texts))
+  assert not untimed.details
 
 
 def test_p_values_are_equal_also_at_the_edges_of_rounding():
