@@ -404,6 +404,7 @@ logs below (HDFS twice, OpenStack, loans and system calls), so their figures are
 flattered. Chosen on any four of these logs, a set is at most .004 better there
 in the mean, and at most .012 worse on the fifth.
 
+    python benchmarks/system_calls.py DATA/calls
     python benchmarks/detection.py DATA
 
 Simple counts can be better than networks. `union` flags sessions with an event

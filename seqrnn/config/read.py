@@ -51,7 +51,7 @@ IDENTITY = tuple(
   and name not in (*LIMITS, *CPU, "checkpoint.step", "train.fit_to_data")
 )
 # Of a run, in its config.json. A run of another format must be trained again.
-FORMAT = 2
+FORMAT = 3
 
 
 def config_names() -> list[str]:

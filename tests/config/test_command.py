@@ -109,7 +109,7 @@ def test_a_workdir_names_no_place_to_write_to(here, monkeypatch, capfd):
   monkeypatch.setenv("HOME", str(here))
   written = {n for n, place in config_lib.PLACES.items() if place == WRITTEN}
   fields = {
-    "format": 2,
+    "format": config_lib.FORMAT,
     "data": {"source": "files", "path": "~/corpus"},
     "detect": {"input": "log", "output": "o", "port": "1"},
     "search": {"storage": "sqlite:///password"},
@@ -121,9 +121,9 @@ def test_a_workdir_names_no_place_to_write_to(here, monkeypatch, capfd):
   assert {config_lib.flat(config)[name] for name in written} == {None}
   lines = capfd.readouterr().err
   assert "ignored, only flags and --config set them: detect.output," in lines
-  assert "input detect.input='log'" in lines and "data.path" not in lines
+  assert "reads detect.input='log'" in lines and "data.path" not in lines
   resolve("--workdir=w", "--mode=evaluate")
-  assert f"input data.path='{here}/corpus'" in capfd.readouterr().err
+  assert f"reads data.path='{here}/corpus'" in capfd.readouterr().err
   # Flags and --config set them, and no workdir records them.
   (here / "own.json").write_text(json.dumps({"detect": fields["detect"]}))
   config, _ = resolve("--config=own.json", "--config.detect.port=2")

@@ -100,7 +100,7 @@ def test_a_run_of_another_format_is_refused(config, tmp_path):
     path.write_text(json.dumps({"format": number}))
     assert config_lib.read_config(path) == config  # A config of the user.
     assert message_of(config_lib.read_run, tmp_path).startswith(
-      f"{path}: format={number!r}: must be 2; another version of seqrnn wrote"
+      f"{path}: format={number!r}: must be 3; another version of seqrnn wrote"
     )
 
 
