@@ -21,7 +21,6 @@ SUBJECTS = [
   "tests/test_golden.py",
   "tests/test_jax.py",
   f"{SCAN}test_memory_of_a_stack",
-  f"{SCAN}test_rounded_factors_lie_by_rows",
   # Equal bits.
   f"{TRAIN}test_going_on_repeats_an_uninterrupted_run_to_the_bit[stateful]",
   f"{NETWORK}test_probe_passes_what_does_not_leak",
