@@ -113,9 +113,7 @@ def seqrnn(case: Case, products: str = "float32"):
   mesh = sharding.mesh()
 
   def optimizer(rate):
-    return optimizers.optimizer(
-      config, optimizers.schedule(config, 1000, 1000, rate)
-    )
+    return optimizers.optimizer(config, optimizers.schedule(config, 1000, rate))
 
   state = make_start(experiment, optimizer, batch, mesh)(0)
   step = make_step(experiment, optimizer, mesh)
