@@ -118,7 +118,7 @@ def collect(
     for kind in kinds
     if reviewed.by_kind.get(kind.key)
     # Other sessions of these events have other values and times.
-    and not kind.example.get("reason", "").startswith(tuple(VALUES.values()))
+    and not str(kind.example.get("reason")).startswith(tuple(VALUES.values()))
   ]
   words = [reviewed.by_kind[kind.key] for kind in answered]
   keys = _sessions(answered, detector.names).session_keys()
