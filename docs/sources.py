@@ -1,6 +1,6 @@
 """Links of pages to files of the repository lead to copies in the site.
 
-A link such as `[cells.py](../../seqrnn/models/cells.py)` works where the
+A link such as `[cells](../../seqrnn/models/cells)` works where the
 repository is browsed. In the site it leads to a page with the file, or, for a
 folder, with the list of its files; so the site needs no address of a
 repository.

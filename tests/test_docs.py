@@ -20,6 +20,7 @@ from seqrnn.configs import base
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.errors import UserError
 from seqrnn.models import cells
+from seqrnn.models.cells import classic
 from seqrnn.modes import report
 from seqrnn.training import train
 from tests.conftest import tiny
@@ -243,7 +244,7 @@ def blocks(page):
 @pytest.mark.usefixtures("registrations")
 def test_a_cell_as_the_guide_shows_it(tmp_path):
   """The class and its registration are all that the program needs."""
-  names, known = dict(vars(cells)), set(cells.CELLS)
+  names, known = dict(vars(classic)), set(cells.CELLS)
   code, *_ = blocks("howto/cell.md")
   exec(code.replace('"leaky"', '"as_the_guide"'), names)
   [name] = set(cells.CELLS) - known

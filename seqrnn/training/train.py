@@ -9,7 +9,7 @@ run.py turns flags into a config and calls modes/train.py, which calls `fit`:
 4. runtime/sharding.py splits its rows over the devices of the mesh.
 5. training/step.py, jitted once, computes loss, gradients, update and sums.
 6. models/layers.py scans a cell over time, with models/scan.py.
-7. models/cell.py computes the products of a step, models/cells.py its gates.
+7. models/cell.py computes the products of a step, models/cells/ its gates.
 After a step, the loop evaluates the model where this is due
 (scoring/evaluation.py), writes a row of metrics.csv, and saves a checkpoint.
 """

@@ -7,7 +7,7 @@ from seqrnn.config.fields import conditions as when
 FIELDS = group(
   "model",
   cell=rules.one_of(rules.Registered(when.cells))(
-    "The recurrent cell; seqrnn/models/cells.py has the equations.",
+    "The recurrent cell; seqrnn/models/cells/ has the equations.",
     default="lstm",
   ),
   hidden_size=rules.SIZE("The units of a layer in a direction.", default=128),
