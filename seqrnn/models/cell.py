@@ -7,8 +7,8 @@ rest of a step, which has no product. `Cell.__call__`, one step, is `recurrent`
 and then `gates`; `layers.Recurrent` scans it over time.
 
 A cell whose step has another form sets `path`: "several" where `__call__` has
-several products, "parallel" where the step is linear in the carry
-(`cells.Linear`), so that no scan is needed.
+several products, "parallel" where a method `parallel` computes all steps, which
+needs no scan (`cells.Linear`).
 """
 
 from collections.abc import Callable
@@ -148,8 +148,7 @@ class Cell(nn.Module):
   # The name of the bias that `recurrent` adds to its last outputs, or to all;
   # None: `inputs` adds the bias, which takes one more pass over all of z.
   recurrent_bias: ClassVar[Any] = "bias"
-  # How the cell is scanned (scan.py): fused, several, or parallel
-  # (`cells.Linear`).
+  # How the cell is scanned: fused, several (scan.py), or parallel.
   path: ClassVar[Any] = "fused"
 
   def setup(self):

@@ -134,9 +134,8 @@ class Recurrent(nn.Module):
       over_time = scan.SCANS[path](cell, reverse=self.reverse)
       carry, h_TBH = over_time(params, carry, *inputs, mask_BH)
     elif path == "parallel":
-      z_TBK, take = inputs
-      terms = cell.terms(z_TBK)
-      carry, h_TBH = scan.parallel(terms, carry, take, reverse=self.reverse)
+      cell = cell.bind({"params": params})
+      carry, h_TBH = cell.parallel(carry, *inputs, reverse=self.reverse)
     else:
       cell = cell.bind({"params": params})
       carry, h_TBH = self._plain(cell, carry, inputs, mask_BH)

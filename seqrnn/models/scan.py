@@ -348,7 +348,7 @@ def _backward_several(cell: Cell, reverse: bool) -> Callable[..., Any]:
   return backward
 
 
-# Cell.path -> its scan; `parallel` has other arguments.
+# Cell.path -> its scan; `parallel` is a method of the cell.
 SCANS = {"fused": scan, "several": scan_several}
 
 
@@ -377,3 +377,27 @@ def parallel(
   a_TBH, b_TBH = lax.associative_scan(join, (a_TBH, b_TBH), reverse=reverse)
   h_TBH = a_TBH * h_BH[None] + b_TBH
   return h_TBH[0 if reverse else -1], h_TBH
+
+
+def held(
+  take: jax.Array, y_TBH: jax.Array, first_BH: jax.Array, *, reverse: bool
+) -> tuple[jax.Array, jax.Array]:
+  """The last y_BH and all y_TBH, where padding repeats the y before it.
+
+  It is to `parallel` what `hold` is to a scan, for outputs that depend on the
+  input besides the state.
+
+  Args:
+    take: as in `hold`, T before B; padding stands at the ends alone.
+    y_TBH: of all positions.
+    first_BH: the y before the first step.
+    reverse: from the last step to the first.
+  """
+  last = 0 if reverse else -1
+  steps_TB1 = lax.cumsum(take.astype(jnp.int32), reverse=reverse)[..., None]
+  take, count_1B1 = take[..., None], steps_TB1[last][None]
+  final_TBH = jnp.where(take & (steps_TB1 == count_1B1), y_TBH, 0)
+  final_1BH = jnp.sum(final_TBH, axis=0, keepdims=True)
+  before_TBH = jnp.where(steps_TB1 == 0, first_BH[None], final_1BH)
+  y_TBH = jnp.where(take, y_TBH, before_TBH)
+  return y_TBH[last], y_TBH

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from seqrnn.models import scan
 from seqrnn.models.cell import Cell, register
 
 
@@ -25,6 +26,10 @@ class Linear(Cell):
     del mask_BH  # There is no recurrent product.
     a_BH, b_BH = self.terms(z_BK)
     return a_BH * carry + b_BH
+
+  def parallel(self, carry, z_TBK, take, *, reverse):
+    """The last carry and h_TBH; `take` is as in `scan.hold`, T before B."""
+    return scan.parallel(self.terms(z_TBK), carry, take, reverse=reverse)
 
 
 @register("min_lstm")
