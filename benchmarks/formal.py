@@ -1,17 +1,18 @@
-"""All cells on formal languages, with equally many parameters.
+"""Cells on formal languages, with equally many parameters.
 
-  python benchmarks/formal.py                 # all trials that are missing
+  python benchmarks/formal.py               # all trials that are missing
   python benchmarks/formal.py --cells=lstm,gru --languages=parity --workers=2
-  python benchmarks/formal.py --summary       # of the trials so far
+  python benchmarks/formal.py --seeds=1,2 --languages=s3  # two more of each
+  python benchmarks/formal.py --summary     # of the trials so far
 
-Each trial trains on strings of 1 to 40 symbols, and is tested on 41 to 100. A
-cell has the largest hidden size within the budget of parameters; all trials
-have the same steps. Of the learning rates that were tried, the lowest loss of
-validation, on strings of 1 to 40 symbols, chooses one; nothing is chosen on
-test.
-The accuracy of test is that of the paper: over the answers of a length, then
-the mean over the lengths 41 to 100. runs/formal/trials.jsonl has a line for
-each trial; a trial that is there is not repeated. Each worker is a process of
+Each trial trains on strings of 1 to 40 symbols, and is tested on 41 to 100 and,
+where a string has one label, on 101 to 500. A cell has the largest hidden size
+within the budget of parameters; all trials have the same steps. Trials of 1,000
+steps choose one of two learning rates, by the lowest loss of validation, on
+strings of 1 to 40 symbols; nothing is chosen on test. The accuracy of test is
+that of the paper: over the answers of a length, then the mean over the lengths.
+runs/formal/trials.jsonl has a line for each trial; a trial that is there is not
+repeated, so a table that was interrupted resumes. Each worker is a process of
 one thread. The summary writes the tables of docs/results/formal.md.
 """
 
@@ -35,17 +36,21 @@ _MARKS = "<!-- benchmarks/formal.py: -->", "<!-- :tables -->"
 # The LSTM of Delétang et al. 2023, table 5, in percent. None: not given here.
 PUBLISHED = {
   "parity": 100.0,
+  "cycle_navigation": None,
   "modular_arithmetic": 100.0,
+  "s3": None,
   "stack_manipulation": 59.1,
   "reverse_string": 60.9,
   "duplicate_string": 57.6,
   "odds_first": 55.6,
-  "cycle_navigation": None,
   "bucket_sort": None,
   "even_pairs": None,
 }
-LABELLED = "parity", "even_pairs", "cycle_navigation", "modular_arithmetic"
+GROUPS = "parity", "cycle_navigation", "modular_arithmetic", "s3"
+LABELLED = (*GROUPS, "even_pairs")
+CELLS = "lstm", "gru", "slstm", "rnn_tanh", "min_gru"
 RATES = 1e-2, 3e-3
+SHORT, STEPS = 1_000, 10_000  # Of a trial that chooses a rate; of the others.
 FIELDS = {
   "data.source": "formal",
   "data.buckets": 1,
@@ -57,12 +62,11 @@ FIELDS = {
   "train.cpu_devices": 1,
   "train.epochs": 100,
   "train.eval_every": 500,
-  "train.max_steps": 1_000,
 }
 
 
 def settings(
-  language: str, cell: str, rate: float, seed: int
+  language: str, cell: str, rate: float, seed: int, steps: int
 ) -> dict[str, Any]:
   """Returns the fields of a trial."""
   labelled = language in LABELLED
@@ -73,28 +77,33 @@ def settings(
     "data.window": 128 if labelled else 320,
     "model.cell": cell,
     "optimizer.learning_rate": rate,
+    "train.max_steps": steps,
   }
 
 
-def accuracy(run: Any) -> float:
+def accuracy(run: Any, split: str, lengths: range) -> float:
   """Returns the accuracy of test: the mean over the lengths of strings."""
   import jax
 
+  from seqrnn import experiments
+  from seqrnn.data import splits
   from seqrnn.data.sources import formal
 
-  experiment = run.experiment
+  config = run.config.copy_and_resolve_references()
+  config.data.window = max(config.data.window, lengths[-1])
+  experiment = experiments.build(config, run.experiment.vocabularies)
+  pieces = splits.whole(formal.strings(config.data.language, split))
   predict = jax.jit(experiment.predict)
-  hits, counts = np.zeros((2, max(formal.TESTED) + 1))
-  for batch in experiment.batches("test", 0, ordered=True, named=True):
+  hits, counts = np.zeros((2, len(lengths)))
+  for batch in experiment.batches(pieces, 0, ordered=True, named=True):
     arrays = {n: x for n, x in batch.items() if x.dtype != object}
     _, logits_BNV = predict(run.params, (), arrays)
     hit_BN = np.asarray(logits_BNV).argmax(-1) == batch["targets"]
     # Strings are in the order of their lengths.
-    place_B = batch["document"] // formal.OF_A_LENGTH
-    length_B = np.array(formal.TESTED)[place_B]
-    np.add.at(hits, length_B, (hit_BN * batch["weights"]).sum(1))
-    np.add.at(counts, length_B, batch["weights"].sum(1))
-  return float(np.mean(hits[counts > 0] / counts[counts > 0]))
+    place_B = batch["document"] * len(lengths) // len(pieces)
+    np.add.at(hits, place_B, (hit_BN * batch["weights"]).sum(1))
+    np.add.at(counts, place_B, batch["weights"].sum(1))
+  return float(np.mean(hits / counts))
 
 
 def measure(trial: dict[str, Any]) -> dict[str, Any]:
@@ -102,6 +111,7 @@ def measure(trial: dict[str, Any]) -> dict[str, Any]:
   import jax
 
   import seqrnn
+  from seqrnn.data.sources import formal
 
   before = resource.getrusage(resource.RUSAGE_SELF)
   with tempfile.TemporaryDirectory() as folder:
@@ -112,13 +122,14 @@ def measure(trial: dict[str, Any]) -> dict[str, Any]:
   best = int(np.argmin(rows["validation_loss"]))
   record = {
     **trial,
-    "steps": FIELDS["train.max_steps"],
     "hidden_size": run.config.model.hidden_size,
     "parameters": sum(x.size for x in jax.tree.leaves(run.params)),
     "validation_loss": float(rows["validation_loss"][best]),
     "validation_accuracy": float(rows["validation_accuracy"][best]),
-    "test_accuracy": accuracy(run),
+    "test_accuracy": accuracy(run, "test", formal.TESTED),
   }
+  if trial["language"] in LABELLED:
+    record["long_accuracy"] = accuracy(run, "long", formal.LONG)
   after = resource.getrusage(resource.RUSAGE_SELF)
   used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
   return {**record, "cpu_seconds": round(used, 1)}
@@ -131,90 +142,96 @@ def read_trials(path: Path) -> list[dict[str, Any]]:
   return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def work(trials: list[dict[str, Any]], path: Path):
-  """Runs the trials that are missing, one by one."""
-  for trial in trials:
-    if not any(trial.items() <= record.items() for record in read_trials(path)):
-      record = measure(trial)
-      with path.open("a") as file:
-        file.write(json.dumps(record) + "\n")
-      print(json.dumps(record), flush=True)
+def trial(path: Path, **asked: Any) -> dict[str, Any]:
+  """Returns the record of a trial, which runs if it is missing."""
+  for record in read_trials(path):
+    if asked.items() <= record.items():
+      return record
+  record = measure(asked)
+  with path.open("a") as file:
+    file.write(json.dumps(record) + "\n")
+  print(json.dumps(record), flush=True)
+  return record
 
 
-def summary(path: Path):
+def work(pairs: list[tuple[str, str]], arguments: Any, path: Path):
+  """Runs the trials of cells on languages that are missing, one by one."""
+  for language, cell in pairs:
+    asked = {"language": language, "cell": cell}
+    short = [
+      trial(path, **asked, rate=rate, seed=0, steps=SHORT) for rate in RATES
+    ]
+    rate = min(short, key=lambda record: record["validation_loss"])["rate"]
+    for seed in arguments.seeds.split(","):
+      steps = arguments.steps
+      trial(path, **asked, rate=rate, seed=int(seed), steps=steps)
+
+
+def summary(path: Path, steps: int):
   """Writes the tables of the trials that are finished."""
-  from seqrnn.models.cells import CELLS
+  every = read_trials(path)
+  trials: dict[tuple[str, str], dict[int, Any]] = {}
+  for record in sorted(every, key=lambda record: -record["validation_loss"]):
+    if record["steps"] == steps:  # The one with the lowest loss stays.
+      place = record["language"], record["cell"]
+      trials.setdefault(place, {})[record["seed"]] = record
+  languages = [name for name in PUBLISHED if any(name == n for n, _ in trials)]
+  cells = list(dict.fromkeys(record["cell"] for record in every))
 
-  trials = read_trials(path)
-  rates = sorted({trial["rate"] for trial in trials})
-  chosen = {
-    (trial["language"], trial["cell"]): trial
-    for trial in sorted(trials, key=lambda trial: -trial["validation_loss"])
-  }  # The last one, with the lowest loss, stays.
-  languages = [name for name in PUBLISHED if any(name == n for n, _ in chosen)]
+  def text(cell: str, language: str, field: str) -> str:
+    seeds = trials.get((language, cell), {})
+    some = [100 * seeds[n][field] for n in sorted(seeds) if field in seeds[n]]
+    return ", ".join(f"{x:.1f}" for x in some) or "-"
 
-  def of(cell: str, field: str) -> list[float | None]:
-    some = [chosen.get((name, cell)) for name in languages]
-    return [trial and 100 * trial[field] for trial in some]
+  def rows(field: str) -> list[list[str]]:
+    size = {record["cell"]: str(record["hidden_size"]) for record in every}
+    return [
+      [cell, size[cell], *(text(cell, name, field) for name in languages)]
+      for cell in cells
+    ]
 
-  def row(name: str, size: str, figures: list[float | None]) -> list[str]:
-    return [name, size, *("-" if x is None else f"{x:.1f}" for x in figures)]
-
-  cells = [cell for cell in sorted(CELLS) if any(cell == c for _, c in chosen)]
-  sizes = {
-    cell: str(trial["hidden_size"]) for (_, cell), trial in chosen.items()
-  }
-  tables = [
-    [row(cell, sizes[cell], of(cell, field)) for cell in cells]
-    for field in ("test_accuracy", "validation_accuracy")
-  ]
   published = [PUBLISHED[name] for name in languages]
-  tables[0].append(row("LSTM, published", "256", published))
+  published = ["-" if x is None else f"{x:.1f}" for x in published]
   head = ["cell", "hidden size", *(n.replace("_", " ") for n in languages)]
-  missing = len(CELLS) * len(PUBLISHED) * len(rates) - len(trials)
-  seconds = sum(trial["cpu_seconds"] for trial in trials)
-  text = [
-    f"Accuracy in percent. Learning rates: {', '.join(map(str, rates))}."
-    f" {FIELDS['train.max_steps']:,} steps of {FIELDS['train.batch_size']}"
-    f" strings, at most {FIELDS['model.parameters']:,} parameters, seed 0."
-    f" {len(trials)} trials took {seconds / 60:.1f} minutes of CPU time;"
-    f" {missing} are not yet run. {versions()}.",
-    "Test, strings of 41 to 100 symbols:",
-    table(head, tables[0]),
+  seconds = sum(record["cpu_seconds"] for record in every)
+  parts = [
+    f"Accuracy in percent; several figures are several seeds. {steps:,} steps"
+    f" of {FIELDS['train.batch_size']} strings, at most"
+    f" {FIELDS['model.parameters']:,} parameters. {len(every)} trials took"
+    f" {seconds / 3600:.1f} hours of CPU time. {versions()}.",
+    "Strings of 41 to 100 symbols:",
+    table(
+      head,
+      [*rows("test_accuracy"), ["LSTM, published", "256", *published]],
+    ),
+    "Strings of 101 to 500 symbols:",
+    table(head, rows("long_accuracy")),
     "Validation, strings of 1 to 40 symbols that training does not have:",
-    table(head, tables[1]),
+    table(head, rows("validation_accuracy")),
   ]
-  put(_TEXT, _MARKS, "\n\n".join(text))
+  put(_TEXT, _MARKS, "\n\n".join(parts))
 
 
 def main(argv: list[str] | None = None):
   """Starts workers for the missing trials, then summarises."""
-  from seqrnn.models.cells import CELLS
-
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("--cells", default=",".join(CELLS))
-  parser.add_argument("--languages", default=",".join(PUBLISHED))
-  parser.add_argument("--rates", default=",".join(map(str, RATES)))
-  parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--languages", default=",".join(GROUPS))
+  parser.add_argument("--seeds", default="0")
+  parser.add_argument("--steps", type=int, default=STEPS)
   parser.add_argument("--workers", type=int, default=1)
   parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
   parser.add_argument("--cache", type=Path, default=_ROOT / "runs" / "formal")
   parser.add_argument("--summary", action="store_true")
   arguments = parser.parse_args(argv)
   path = arguments.cache.resolve() / "trials.jsonl"
-  trials = [
-    {
-      "language": language,
-      "cell": cell,
-      "rate": float(rate),
-      "seed": arguments.seed,
-    }
-    for rate in arguments.rates.split(",")
+  pairs = [
+    (language, cell)
     for language in arguments.languages.split(",")
     for cell in arguments.cells.split(",")
   ]
   if arguments.worker is not None:
-    work(trials[arguments.worker :: arguments.workers], path)
+    work(pairs[arguments.worker :: arguments.workers], arguments, path)
     return
   if not arguments.summary:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -229,7 +246,7 @@ def main(argv: list[str] | None = None):
     ]
     if any([worker.wait() for worker in workers]):
       raise SystemExit(1)
-  summary(path)
+  summary(path, arguments.steps)
 
 
 if __name__ == "__main__":

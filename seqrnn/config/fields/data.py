@@ -16,9 +16,9 @@ FIELDS = group(
     default="stdlib",
   ),
   language=choice(
-    "parity even_pairs cycle_navigation modular_arithmetic reverse_string"
+    "parity even_pairs cycle_navigation modular_arithmetic s3 reverse_string"
     " stack_manipulation duplicate_string odds_first bucket_sort",
-    "The formal language (Delétang et al. 2023). The first four have labels,"
+    "The formal language (Delétang et al. 2023). The first five have labels,"
     " for classification; the others have tags. Training strings have 1 to 40"
     " symbols, test strings 41 to 100.",
     {"data.source": ("formal",)},

@@ -1,14 +1,17 @@
 """Formal languages: tasks of growing depth in Chomsky's hierarchy, by rules.
 
 The tasks are those of Delétang et al. 2023, "Neural Networks and the Chomsky
-Hierarchy". Training and validation have strings of 1 to 40 symbols, the test
-has 41 to 100, so that it shows whether a rule was learned. A task with one
+Hierarchy", and s3: permutations of three things, whose product depends on their
+order, unlike that of diagonal matrices. Training and validation have strings of
+1 to 40 symbols, the test has 41 to 100, so that it shows whether a rule was
+learned, and "long" 101 to 500. A task with one
 answer labels the string (task=classification). A task with several answers
 appends a blank for each, whose tag is the answer (task=tagging); the symbols
 before have no tag.
 """
 
 import functools
+import itertools
 import zlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -21,8 +24,10 @@ from seqrnn.data.read.columns import Tokens
 BLANK = "_"
 TRAINED = range(1, 41)  # The lengths of training and validation.
 TESTED = range(41, 101)
+LONG = range(101, 501)  # For benchmarks; `data.split` has no such split.
 _TRAIN, _VALIDATION = 20_000, 1_000  # Strings.
 OF_A_LENGTH = 32  # Strings of each length in test, which are in order.
+OF_A_LONG_LENGTH = 8
 
 Ints = np.ndarray
 
@@ -82,11 +87,29 @@ def _popped(string: Ints) -> Ints:
   return np.array([*reversed(stack), 2])
 
 
+# The places of three things that a symbol rearranges, and, for two symbols, the
+# symbol that does what the first and then the second do.
+_PLACES = list(itertools.permutations(range(3)))
+_PRODUCTS = [
+  [_PLACES.index(tuple(first[i] for i in then)) for then in _PLACES]
+  for first in _PLACES
+]
+
+
+def _product(string: Ints) -> Ints:
+  """The permutation that all permutations make, from the first to the last."""
+  product = 0
+  for permutation in string.tolist():
+    product = _PRODUCTS[product][permutation]
+  return np.array([product])
+
+
 LANGUAGES = {
   "parity": Language("01", lambda s: s.sum(keepdims=True) % 2),
   "even_pairs": Language("01", lambda s: (s[:1] + s[-1:]) % 2),
   "cycle_navigation": Language("<=>", lambda s: (s - 1).sum(keepdims=True) % 5),
   "modular_arithmetic": Language("01234+-*", _value, draw=_draw_sum),
+  "s3": Language("012345", _product),
   "reverse_string": Language("01", lambda s: s[::-1], True),
   "stack_manipulation": Language(
     "01xab", _popped, True, _draw_stack, lambda length: length + 1
@@ -113,7 +136,12 @@ def _strings(
 
 @functools.cache
 def strings(name: str, split: str) -> Corpus:
-  """The strings of a split of a language, the same on every machine."""
+  """The strings of a split of a language, the same on every machine.
+
+  Args:
+    name: of the language.
+    split: a name of SPLITS, or "long".
+  """
   language = LANGUAGES[name]
   if split == "train":
     drawn = _strings(name, split, TRAINED, _TRAIN)
@@ -123,10 +151,12 @@ def strings(name: str, split: str) -> Corpus:
     drawn = _strings(name, split, TRAINED, 2 * _VALIDATION)
     drawn = [s for s in drawn if s.tobytes() not in known][:_VALIDATION]
   else:
+    tested = split == "test"
+    count = OF_A_LENGTH if tested else OF_A_LONG_LENGTH
     drawn = [
       string
-      for length in TESTED
-      for string in _strings(name, f"{split}-{length}", [length], OF_A_LENGTH)
+      for length in (TESTED if tested else LONG)
+      for string in _strings(name, f"{split}-{length}", [length], count)
     ]
   texts, answers = [], []
   for number, string in enumerate(drawn, 1):

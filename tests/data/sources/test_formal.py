@@ -57,6 +57,15 @@ def cycle(string):
   return str(place)
 
 
+def arranged(string):
+  """Moves three things step by step; each symbol is a permutation."""
+  orders = ["abc", "acb", "bac", "bca", "cab", "cba"]
+  things = "abc"
+  for order in string:
+    things = "".join(things["abc".index(c)] for c in orders[int(order)])
+  return str(orders.index(things))
+
+
 def pairs(string):
   return str(sum(a != b for a, b in zip(string, string[1:], strict=False)) % 2)
 
@@ -66,6 +75,7 @@ ORACLES = {
   "even_pairs": pairs,
   "cycle_navigation": cycle,
   "modular_arithmetic": lambda s: str(eval(s) % 5),
+  "s3": arranged,
   "reverse_string": lambda s: "".join(reversed(s)),
   "stack_manipulation": stack,
   "duplicate_string": lambda s: s + s,
@@ -100,6 +110,10 @@ def test_the_splits():
   assert not {*train} & {*held} and len(held) == 50
   lengths = [len(s) for s in test]
   assert lengths == np.repeat(formal.TESTED, formal.OF_A_LENGTH).tolist()
+  sizes = np.diff(formal.strings("parity", "long").bounds)
+  assert (
+    sizes.tolist() == np.repeat(formal.LONG, formal.OF_A_LONG_LENGTH).tolist()
+  )
 
 
 def test_only_answers_count():
