@@ -105,7 +105,7 @@ def startup(arguments: argparse.Namespace) -> dict[str, Any]:
 def search(arguments: argparse.Namespace) -> dict[str, Any]:
   trials = 3 if arguments.quick else 6
   return printed(
-    "benchmarks/search.py", f"--trials={trials}", "--parts", "workers", "peer"
+    "benchmarks/search.py", f"--trials={trials}", "--parts", "processes"
   )
 
 

@@ -305,13 +305,11 @@ def size_rows(H: int, rounds: int) -> dict[str, speed_page.Row]:
   """Returns the rows of a hidden size."""
   from seqrnn.config import resolve
   from seqrnn.configs import base
-  from seqrnn.runtime import launch
+  from seqrnn.runtime import devices, launch
 
   config = base.get_config()
   config.model.hidden_size = H
-  config, _ = resolve.resolve(
-    config, resolve.Facts(machine=resolve.this_machine())
-  )
+  config, _ = resolve.resolve(config, resolve.Facts(cores=devices.cores()))
   launch.configure_device(config.train.cpu_devices, config.train.cpu_threads)
   rows_of_sizes = {
     f"sampling, 2x{H}, {streams} at once": measure(sampling(H, streams), rounds)

@@ -91,7 +91,6 @@ def search(cell: str, trials: int, cache: Path):
       f"--workdir={cache / cell}",
       f"--config.model.cell={cell}",
       f"--config.search.trials={trials}",
-      "--config.search.workers=1",
       "--config.data.source=jsb",
     ],
     cwd=_ROOT,

@@ -71,7 +71,7 @@ def seqrnn(case: Case, products: str = "float32"):
   from seqrnn.config import resolve
   from seqrnn.configs import base
   from seqrnn.data.vocabulary import Vocabulary
-  from seqrnn.runtime import launch, sharding
+  from seqrnn.runtime import devices, launch, sharding
   from seqrnn.training import optimizers
   from seqrnn.training.step import make_start, make_step
 
@@ -97,9 +97,7 @@ def seqrnn(case: Case, products: str = "float32"):
       "optimizer.clip_value": CLIP,
     }
   )
-  config, _ = resolve.resolve(
-    config, resolve.Facts(machine=resolve.this_machine())
-  )
+  config, _ = resolve.resolve(config, resolve.Facts(cores=devices.cores()))
   launch.configure_device(config.train.cpu_devices, config.train.cpu_threads)
   names = tuple(f"w{n}" for n in range(case.V - RESERVED))
   experiment = experiments.build(config, {"symbols": Vocabulary("word", names)})

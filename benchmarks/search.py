@@ -1,10 +1,11 @@
 """Measures the cost of a search, in Markdown tables.
 
   python benchmarks/search.py                       # 15 minutes on 2 cores
-  python benchmarks/search.py --parts workers pruning --trials=4 --steps=60
+  python benchmarks/search.py --parts processes pruning --trials=4 --steps=60
 
 The model has two layers of 64 units and reads the Python standard library.
-workers: trials a minute of two workers and of one, and the overhead of a trial.
+processes: trials a minute of two processes and of one, and the overhead of a
+trial.
 pruning: the time of the same trials with and without pruning.
 """
 
@@ -52,20 +53,25 @@ def flags(arguments: Any, fields: dict[str, Any]) -> list[str]:
   ]
 
 
-def search(arguments: Any, fields: dict[str, Any], workdir: Path) -> float:
-  """Searches with run.py; returns the seconds of the command.
-
-  Raises:
-    CalledProcessError: run.py ended with a status other than 0.
-  """
+def search(
+  arguments: Any, fields: dict[str, Any], workdir: Path, processes: int = 1
+) -> float:
+  """Searches with run.py; returns the seconds until all processes end."""
   begin = time.monotonic()
-  subprocess.run(
-    [sys.executable, "run.py", "--mode=search", f"--workdir={workdir}"]
-    + flags(arguments, fields),
-    cwd=_ROOT,
-    check=True,
-    stdout=subprocess.DEVNULL,
-  )
+  command = [sys.executable, "run.py", "--mode=search", f"--workdir={workdir}"]
+  command += flags(arguments, fields)
+  if processes > 1:
+    command.append("--config.train.cpu_threads=1")
+  started = [
+    subprocess.Popen(
+      ["taskset", "-c", str(n), *command] if processes > 1 else command,
+      cwd=_ROOT,
+      stdout=subprocess.DEVNULL,
+    )
+    for n in range(processes)
+  ]
+  if any([process.wait() for process in started]):
+    raise SystemExit("a search has failed")
   return time.monotonic() - begin
 
 
@@ -105,26 +111,25 @@ def overhead(workdir: Path) -> list[float]:
   return overheads
 
 
-def workers(arguments: Any, folder: Path):
-  """Compares two workers with one, in turn; measures the overhead of trials."""
-  print("| searches | trials a minute, 1 worker | 2 workers | ratio |")
+def processes(arguments: Any, folder: Path):
+  """Compares two processes with one, in turn; then the overhead of a trial."""
+  print("| searches | trials a minute, 1 process | 2 processes | ratio |")
   print("| --- | --- | --- | --- |")
   for turn in range(arguments.rounds):
     rates = []
     for count in (1, 2):
-      workdir = folder / f"workers-{count}-{turn}"
-      seconds = search(arguments, {"search.workers": count}, workdir)
+      workdir = folder / f"processes-{count}-{turn}"
+      seconds = search(arguments, {}, workdir, count)
       rates.append(60 * arguments.trials / seconds)
     print(
       f"| {turn + 1} | {rates[0]:.2f} | {rates[1]:.2f} |"
       f" {rates[1] / rates[0]:.2f}x |",
       flush=True,
     )
-  print("\n| a worker's trial | seconds beyond its training, median (all) |")
+  print("\n| a trial | seconds beyond its training, median (all) |")
   print("| --- | --- |")
   # Enough evaluations to measure the steps between them.
   fields = {
-    "search.workers": 1,
     "search.trials": max(arguments.trials // 3, 3),
     "train.eval_every": max(arguments.steps // 6, 1),
   }
@@ -144,12 +149,11 @@ def workers(arguments: Any, folder: Path):
 
 
 def pruning(arguments: Any, folder: Path):
-  """Runs the same trials with and without median pruning, in one worker."""
+  """Runs the same trials with and without median pruning, in one process."""
   print("\n| pruning | seconds | symbols | pruned | best validation loss |")
   print("| --- | --- | --- | --- | --- |")
   for name in ("none", "median"):
     fields = {
-      "search.workers": 1,
       "search.pruning": name,
       "train.eval_every": max(arguments.steps // 10, 1),
     }
@@ -165,7 +169,7 @@ def pruning(arguments: Any, folder: Path):
     )
 
 
-PARTS = {"workers": workers, "pruning": pruning}
+PARTS = {"processes": processes, "pruning": pruning}
 
 
 def main(argv: list[str] | None = None):
@@ -180,8 +184,7 @@ def main(argv: list[str] | None = None):
     # A shared cache: otherwise the first search would compile for all others.
     once = argparse.Namespace(**{**vars(arguments), "trials": 1})
     for count in (1, 2):
-      fields = {"search.workers": count}
-      search(once, fields, Path(folder, f"warm-{count}"))
+      search(once, {}, Path(folder, f"warm-{count}"), count)
     for name in arguments.parts:
       PARTS[name](arguments, Path(folder))
 

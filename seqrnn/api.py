@@ -16,7 +16,6 @@ from seqrnn import experiments
 from seqrnn.config import command, suggestions
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import FIELDS, Config
-from seqrnn.config.resolve import this_machine
 from seqrnn.errors import Interrupted as Interrupted
 from seqrnn.errors import UserError as UserError
 from seqrnn.errors import visible
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 
 ConfigName = str | os.PathLike[str] | ConfigDict | None
 
-_THREADS = "PJRT_NPROC"  # The number of XLA's threads, for JAX.
 _LIMIT = 2**27  # Bytes of a table or a report.
 
 
@@ -183,9 +181,7 @@ def search(
 ) -> Study:
   """Searches hyperparameters, as `--mode=search` does.
 
-  In a script, call it below `if __name__ == "__main__":`, because the workers
-  (`search.workers`) import the script. With a GPU or TPU, this process trains
-  one trial after the other; on the command line, each GPU has a worker.
+  Several processes that search in one workdir share its trials.
 
   Example:
     >>> study = seqrnn.search("rnn", trials=10)
@@ -347,18 +343,13 @@ def call(
     UserError: as on the command line, in one line.
     Interrupted: SIGINT or SIGTERM was received.
   """
-  before = os.environ.get(_THREADS)
-  try:
-    with errors_of_python(), open(os.devnull, "w") as nowhere:
-      resolved, folder = _resolve(mode, config, workdir, settings)
-      _start(resolved, mode)
-      with redirect_stdout(sys.stdout if verbose else nowhere):
-        module = importlib.import_module(f"seqrnn.modes.{mode}")
-        result = module.run(experiments.build, resolved, folder)
-        return result, resolved, folder
-  finally:
-    if before is None:
-      os.environ.pop(_THREADS, None)
+  with errors_of_python(), open(os.devnull, "w") as nowhere:
+    resolved, folder = _resolve(mode, config, workdir, settings)
+    _start(resolved, mode)
+    with redirect_stdout(sys.stdout if verbose else nowhere):
+      module = importlib.import_module(f"seqrnn.modes.{mode}")
+      result = module.run(experiments.build, resolved, folder)
+      return result, resolved, folder
 
 
 def _path(name: str, value: Any) -> Path:
@@ -412,23 +403,18 @@ def _resolve(
       )
     full = name if name in FIELDS or not names else names[0]
     overrides[full] = config_lib.converted(full, value)
-  return command.resolve(request, overrides, this_machine(mode))
+  return command.resolve(request, overrides)
 
 
 def _start(config: Config, mode: str):
   """Starts JAX, unless this process has; sets the number of CPU devices."""
   import jax
 
-  threads = config.train.cpu_threads
-  several = mode == "search" and config.search.workers > 1
+  train = config.train
   with suppress(RuntimeError):  # JAX has started, and keeps its devices.
-    launch.configure_device(
-      config.train.cpu_devices, None if several else threads
-    )
+    launch.configure_device(train.cpu_devices, train.cpu_threads)
   compiled.enable_in_process()
   for line in devices.start(named=mode == "train"):
     print(visible(line), file=sys.stderr)
-  if several and threads is not None:  # Of the workers, not of this process.
-    os.environ.setdefault(_THREADS, str(threads))
   if jax.default_backend() == "cpu":
-    config.train.cpu_devices = jax.local_device_count()
+    train.cpu_devices = jax.local_device_count()

@@ -19,7 +19,6 @@ from absl import flags
 from seqrnn.config import command, suggestions
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import FIELDS, MODES, Config
-from seqrnn.config.resolve import this_machine
 from seqrnn.errors import Interrupted, UserError, visible
 from seqrnn.logs import spark
 from seqrnn.runtime import devices, launch, processes
@@ -74,16 +73,14 @@ def main(argv: list[str]) -> int:
       return 0
     launch.refuse_windows()
     fields = overrides_of_flags(parsed)
-    machine = None if parsed.mode == "config" else this_machine(parsed.mode)
-    config, workdir = command.resolve(parsed, fields, machine)
+    config, workdir = command.resolve(parsed, fields)
     if parsed.mode == "config":  # It needs neither a device nor the tasks.
       _mode(parsed, config)(None, config, workdir)
       return 0
     launch.configure_device(
       config.train.cpu_devices,
       config.train.cpu_threads,
-      on_cpu=parsed.follow or command.gpu_workers(config, parsed.mode),
-      inline=parsed.follow,
+      follow=parsed.follow,
     )
     if distributed:
       joined = True

@@ -85,7 +85,6 @@ SMALL = {
   "model.layers": 1,
   "detect.folds": 0,
   "search.trials": 1,
-  "search.workers": 1,
 }
 RECIPE = """
 from seqrnn.configs import {name}
@@ -140,7 +139,7 @@ def test_a_command_means_a_config_and_a_workdir(begun, monkeypatch):
   for line in dict.fromkeys(COMMANDS):
     parsed = cli.define_flags()
     assert parsed(shlex.split(line, comments=True)[1:])[1:] == [], line
-    command.resolve(parsed, cli.overrides_of_flags(parsed), None)
+    command.resolve(parsed, cli.overrides_of_flags(parsed))
 
 
 def test_there_are_commands_and_no_other_ones_are_left_out():

@@ -14,7 +14,7 @@ import jax
 import pytest
 
 from seqrnn import cli
-from seqrnn.config.resolve import Facts, Machine, resolve
+from seqrnn.config.resolve import Facts, resolve
 from seqrnn.configs import base
 from seqrnn.errors import Interrupted, UserError
 from seqrnn.runtime import files
@@ -232,24 +232,17 @@ def test_a_full_disk_behind_stdout_is_named():
   assert done.stderr == "error: stdout: No space left on device\n"
 
 
-def test_cpu_devices_and_workers_by_the_rule():
-  for size, rows, method, cores, expected in (
-    (256, 16, None, 2, (None, 2, None)),
-    (257, 16, None, 2, (None, 1, None)),
-    (256, 15, None, 2, (None, 1, None)),
-    (256, 16, None, 1, (None, 1, None)),
-    (256, 16, "tpe", 4, (4, 1, 1)),
-    (257, 16, "tpe", 4, (1, 1, None)),
-    (256, 16, "coarse", 4, (1, 2, None)),
+def test_cpu_devices_by_the_rule():
+  for size, rows, cores, expected in (
+    (256, 16, 2, 2),
+    (257, 16, 2, 1),
+    (256, 15, 2, 1),
+    (256, 16, 1, 1),
   ):
     config = base.get_config()
     config.model.hidden_size, config.train.batch_size = size, rows
-    config.search.method = method or "tpe"
-    mode = "search" if method else "train"
-    config, _ = resolve(config, Facts(machine=Machine(mode, cores)))
-    train = config.train
-    counts = config.search.workers, train.cpu_devices, train.cpu_threads
-    assert counts == expected, (size, rows, method, cores)
+    config, _ = resolve(config, Facts(cores=cores))
+    assert config.train.cpu_devices == expected, (size, rows, cores)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a setting of glibc")

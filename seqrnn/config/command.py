@@ -16,7 +16,7 @@ from seqrnn.config import suggestions
 from seqrnn.config.field import Condition
 from seqrnn.config.fields.conditions import TASKS
 from seqrnn.config.read import FIELDS, IDENTITY, SHAPE, Config
-from seqrnn.config.resolve import Facts, Machine
+from seqrnn.config.resolve import Facts
 from seqrnn.config.resolve import resolve as resolve_fields
 from seqrnn.errors import UserError, visible
 from seqrnn.runtime import devices, files
@@ -51,7 +51,7 @@ _WITHOUT_DATA = ("predict.text", "predict.path", "embed.path")
 
 
 def resolve(
-  parsed: flags.FlagValues, overrides: dict[str, Any], machine: Machine | None
+  parsed: flags.FlagValues, overrides: dict[str, Any]
 ) -> tuple[Config, Path]:
   """Returns the config and the workdir that the flags name.
 
@@ -60,7 +60,6 @@ def resolve(
   Args:
     parsed: the flags that are no fields.
     overrides: the values of fields that flags set, by the fields' names.
-    machine: the cores and GPUs; None: not known yet.
 
   Raises:
     UserError: the flags name no config, or the workdir holds another run.
@@ -87,7 +86,9 @@ def resolve(
   if not new and parsed.mode != "config":
     run = config_lib.read_run(workdir, record) if parsed.config else plain
   fields = None if run is None else config_lib.flat(run)
-  facts = Facts(overrides, by_user, fields, machine)
+  # A config that is printed is for any machine.
+  cores = None if parsed.mode == "config" else devices.cores()
+  facts = Facts(overrides, by_user, fields, cores)
   config, lines = resolve_fields(plain, facts)
   config_lib.check(config)
   if run is not None and parsed.mode not in ("train", "search"):
@@ -176,15 +177,6 @@ def run_name(name: str, old: Config, new: Config | dict[str, Any]) -> str:
     digest = hashlib.sha256(os.fsencode(name)).hexdigest()
     name = f"{name[:100]}-{digest[:12]}"
   return name
-
-
-def gpu_workers(config: Config, mode: str) -> bool:
-  """Returns whether this process starts workers that compute on GPUs.
-
-  It must not use the GPUs then: JAX would reserve most of their memory for it.
-  """
-  several = mode == "search" and (config.search.workers or 1) > 1
-  return several and bool(devices.gpus())
 
 
 def show_inputs(path: Path, config: Config, mode: str, by_flags: set[str]):

@@ -24,7 +24,6 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config, flat, set_field
 from seqrnn.config.rules import FITTED_FIELDS
 from seqrnn.errors import UserError, counted
-from seqrnn.runtime import devices
 
 # Fields that `train.adapt_to_length` limits -> the effect.
 ADAPTED = {
@@ -46,20 +45,6 @@ _WARMUP = 0.1  # The largest share of the steps.
 _AVERAGED = 0.2  # The largest share that an average reaches back.
 
 
-class Machine(NamedTuple):
-  """The cores and the GPUs that a mode may use."""
-
-  mode: str
-  cores: int
-  gpus: int = 0
-
-
-def this_machine(mode: str = "train") -> Machine:
-  """Returns the machine of this process."""
-  gpus = len(devices.gpus()) if mode == "search" else 0
-  return Machine(mode, devices.cores(), gpus)
-
-
 class Facts(NamedTuple):
   """Facts that a config depends on; None: not known yet, or not needed.
 
@@ -67,7 +52,7 @@ class Facts(NamedTuple):
     overrides: the values of the fields that flags set.
     by_user: the fields that flags or the config set.
     run: the fields that the run in the workdir has.
-    machine: the cores and GPUs.
+    cores: that this process may use.
     log_format: of the log of the training.
     parameters: a function config -> the number of parameters of its model.
     epoch: a function config -> the batches and the rows of a batch of an epoch.
@@ -76,7 +61,7 @@ class Facts(NamedTuple):
   overrides: dict[str, Any] = {}
   by_user: Collection[str] | None = None
   run: dict[str, Any] | None = None
-  machine: Machine | None = None
+  cores: int | None = None
   log_format: str | None = None
   parameters: Callable[[Config], int] | None = None
   epoch: Callable[[Config], tuple[int, int]] | None = None
@@ -103,8 +88,8 @@ def resolve(config: Config, facts: Facts) -> tuple[Config, list[str]]:
   lines = []
   if facts.run is not None:
     lines += _take_from_run(config, facts.run)
-  if facts.machine is not None:
-    _share_cores(config, facts.machine)
+  if facts.cores is not None and config.train.cpu_devices is None:
+    config.train.cpu_devices = _cpu_devices(config, facts.cores)
   if facts.log_format is not None:
     config.data.log_format = facts.log_format
   if facts.parameters is not None and config.model.parameters:
@@ -151,32 +136,18 @@ def _override(config: Config, overrides: dict[str, Any]):
     model.parameters = None
 
 
-def _share_cores(config: Config, machine: Machine):
-  """Sets the numbers of CPU devices, threads and a search's workers.
+def _cpu_devices(config: Config, cores: int) -> int:
+  """Returns the number of CPU devices.
 
   The operations of small layers are too short to be split over cores. Two
   devices, each with half of the rows, are faster then; with large layers or few
-  rows they are slower. A search has a worker on each GPU; without GPUs, a
-  search of small layers has a worker on each core. Workers divide the cores and
-  have a thread for each of theirs: with two threads on a core, steps of small
-  layers take 1.2 times as long. The numbers of devices and threads affect
-  rounding, so config.json keeps them.
+  rows they are slower. The number affects rounding, so config.json keeps it.
   """
-  model, train, search = config.model, config.train, config.search
+  model = config.model
   small = model.hidden_size <= 256
   if model.parameters:  # The hidden size is computed later, with JAX.
     small = model.parameters <= model.layers * 4 * 256**2
-  cores = machine.cores
-  if machine.mode == "search":
-    if search.workers is None:  # Trials of `coarse` depend on earlier trials.
-      several = machine.gpus or (cores if small else 1)
-      search.workers = several if search.method != "coarse" else 1
-    cores = max(cores // search.workers, 1)
-    if search.workers > 1 and train.cpu_threads is None and not machine.gpus:
-      train.cpu_threads = cores
-  if train.cpu_devices is None:
-    few = train.batch_size < 16
-    train.cpu_devices = 2 if small and not few and cores > 1 else 1
+  return 2 if small and config.train.batch_size >= 16 and cores > 1 else 1
 
 
 def _take_from_run(config: Config, run: dict[str, Any]) -> Iterator[str]:

@@ -11,19 +11,15 @@ process holds a lock on its trial. The system frees the lock when the process
 dies; another process then resumes the trial from its checkpoint.
 """
 
-import copy
-import signal
 import warnings
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
-from seqrnn.errors import Interrupted, UserError, visible
+from seqrnn.errors import UserError, visible
 from seqrnn.experiment import Experiment
 from seqrnn.runtime import figures, files
 from seqrnn.training import transfer
@@ -39,7 +35,7 @@ except ImportError:
     " '.[search]'"
   ) from None
 
-from seqrnn.searching import space, study, workers
+from seqrnn.searching import space, study
 
 # Fields that must not change within a search, with those of its trainings.
 _FIXED = "search.method", "search.pruning", "search.space"
@@ -65,9 +61,6 @@ def run(
   """
   _begin(build, config, workdir)
   search = study.begin(build, config, workdir)
-  count = config.search.workers or 1
-  if jax.default_backend() != "cpu":
-    count = 1  # This process has reserved the accelerator's memory.
   printed = {(t.number, t.state) for t in search.trials()}
 
   def show():
@@ -79,18 +72,7 @@ def run(
         printed.add(key)
         print(_line(trial), flush=True)
 
-  try:
-    if count == 1:
-      workers.train_trials(search, show)
-    else:
-      workers.run_workers(search, count, show)
-  except Interrupted as stop:
-    if stop.status <= 128:
-      raise
-    name = signal.Signals(stop.status - 128).name
-    raise Interrupted(
-      f"stopped by {name}; repeat the command to resume", stop.status
-    ) from None
+  study.train_trials(search, show)
   show()
   ranked = search.ranked()
   with study.alone(workdir):
@@ -166,10 +148,8 @@ def _begin(build: Callable[..., Experiment], config: Config, workdir: Path):
     workdir.mkdir(parents=True, exist_ok=True)
   with study.alone(workdir):
     if not record.exists():
-      lasting = copy.deepcopy(config)
-      lasting.search.workers = None  # It may change.
       with files.atomic_write(record, "wb") as file:
-        file.write(config_lib.encoded(lasting))
+        file.write(config_lib.encoded(config))
     old = config_lib.read_run(workdir, record.name)
   fixed = (*config_lib.TRAINING, *_FIXED)
   if differences := config_lib.differences(old, config, fixed):

@@ -1,7 +1,5 @@
 """The devices of this machine: their names, their choice, their memory."""
 
-import importlib.util
-import itertools
 import os
 import re
 from pathlib import Path
@@ -11,10 +9,6 @@ from seqrnn.errors import UserError
 from seqrnn.runtime import signals
 
 _ROOT = Path("/")
-_PREALLOCATED = 0.75  # The share of a GPU's memory that JAX reserves.
-_FRACTION = "XLA_CLIENT_MEM_FRACTION"
-_OLD_FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"
-_VISIBLE = "CUDA_VISIBLE_DEVICES"
 _UNUSED = (
   "warning: an NVIDIA GPU is there, but JAX computes on the CPU: pip install"
   " 'jax[cuda13]'; if it is installed, `python -c 'import jax; jax.devices()'`"
@@ -76,52 +70,10 @@ def start(named: bool = False) -> list[str]:
     raise UserError(f"JAX cannot start: {error}") from None
   signals.reinstall()
   if jax.default_backend() == "cpu":
-    hidden = os.environ.get(_VISIBLE) in ("", "-1")
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     asked = jax.config.values["jax_platforms"]
-    return [_UNUSED] if _nvidia() and not (hidden or asked) else []
+    unused = not (hidden or asked) and any(_ROOT.glob("dev/nvidia[0-9]*"))
+    return [_UNUSED] if unused else []
   from seqrnn.runtime import sharding  # It imports JAX.
 
   return [] if named else [f"devices: {words(sharding.mesh())}"]
-
-
-def gpus() -> list[str]:
-  """Returns the NVIDIA GPUs that JAX will find, as CUDA_VISIBLE_DEVICES does.
-
-  It asks neither CUDA nor JAX, which would reserve the memory of the GPUs.
-  """
-  platforms = os.environ.get("JAX_PLATFORMS") or "cuda"
-  plugins = ("jax_cuda12_plugin", "jax_cuda13_plugin")
-  if not {"cuda", "gpu"} & set(platforms.split(",")) or not any(
-    map(importlib.util.find_spec, plugins)
-  ):
-    return []
-  indices = [str(index) for index in range(len(_nvidia()))]
-  visible_ones = os.environ.get(_VISIBLE)
-  if not indices or visible_ones is None:
-    return indices
-  # CUDA ignores what follows an invalid name or number.
-  valid = lambda name: name.strip() in indices or name[:4] in ("GPU-", "MIG-")
-  return list(itertools.takewhile(valid, visible_ones.split(",")))
-
-
-def take_gpu(index: int, count: int):
-  """Restricts this worker to one GPU, if there are any; call it before JAX.
-
-  Workers take the GPUs in turn. Where several workers have one GPU, each
-  reserves its share of the memory that JAX would reserve for one process.
-
-  Args:
-    index: of the worker, from 0.
-    count: the number of workers.
-  """
-  names = gpus()
-  if not names:
-    return
-  os.environ[_VISIBLE] = names[index % len(names)]
-  together = -(-count // len(names))
-  if together > 1 and not {_FRACTION, _OLD_FRACTION} & os.environ.keys():
-    os.environ[_FRACTION] = f"{_PREALLOCATED / together:.3f}"
-
-
-def _nvidia() -> list[Path]:
-  return list(_ROOT.glob("dev/nvidia[0-9]*"))

@@ -88,10 +88,7 @@ def refuse_windows():
 
 
 def configure_device(
-  cpu_devices: int,
-  cpu_threads: int | None = None,
-  on_cpu: bool = False,
-  inline: bool = False,
+  cpu_devices: int, cpu_threads: int | None = None, follow: bool = False
 ):
   """Imports JAX and configures it before its backend starts.
 
@@ -100,8 +97,7 @@ def configure_device(
     cpu_threads: the number of XLA's threads, unless PJRT_NPROC is set; None:
       one for each core. XLA splits some sums between them, so it affects
       rounding. Child processes inherit it.
-    on_cpu: whether JAX uses the CPU, and starts no other device.
-    inline: whether to compute on the CPU in the calling thread. Handing a
+    follow: whether to compute on the CPU, in the calling thread. Handing a
       computation of microseconds to another thread would take longer.
   """
   import jax
@@ -110,9 +106,8 @@ def configure_device(
     jax.config.update("jax_num_cpu_devices", cpu_devices)
   if cpu_threads is not None:
     os.environ.setdefault("PJRT_NPROC", str(cpu_threads))
-  if on_cpu:
+  if follow:
     jax.config.update("jax_platforms", "cpu")
-  if inline:
     jax.config.update("jax_cpu_enable_async_dispatch", False)
   _return_memory()
 

@@ -98,6 +98,6 @@ def trial_config(config: Config, values: dict[str, Any]) -> Config:
     model.parameters = None
     model.hidden_size = min(model.hidden_size, _COARSE_SIZE)
   search.space = ()  # A trial searches nothing.
-  search.storage = search.workers = None
+  search.storage = None
   config_lib.expand(config)
   return config

@@ -1,25 +1,37 @@
-"""The trials of a search: Optuna's study, and which process trains which."""
+"""The trials of a search: Optuna's study, and their training."""
 
 import itertools
 import math
 import secrets
+import signal
+import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import (
+  contextmanager,
+  redirect_stderr,
+  redirect_stdout,
+  suppress,
+)
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+import jax
 import numpy as np
 import optuna
 import sqlalchemy
 from optuna.storages import journal
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
-from seqrnn.errors import UserError
+from seqrnn.errors import Interrupted, MachineError, UserError
 from seqrnn.experiment import Experiment
-from seqrnn.runtime import files
+from seqrnn.runtime import compiled, devices, files, launch, signals
 from seqrnn.searching import space
+from seqrnn.training import train
+from seqrnn.training.history import read_rows
+from seqrnn.training.step import keep_last, without_rate
 
 COARSE_RATES = [float(f"1e-{power}") for power in range(8)]
 STATES = {
@@ -29,6 +41,10 @@ STATES = {
   TrialState.RUNNING: "running",
 }
 _COLUMNS = "trial", "state", "loss", "evaluations", "symbols", "seconds"
+# Gives trials of equal programs one experiment; those that start from a run
+# have one without vocabularies, too.
+_share = keep_last(lambda config, names: (without_rate(config), names), count=2)
+_PAUSE = 0.2  # Seconds between two looks at the trials of other processes.
 _ATTEMPTS = 3  # To resume from one evaluation, by processes that died.
 
 
@@ -298,3 +314,80 @@ def alone(workdir: Path) -> Iterator[IO[bytes]]:
   with lock:
     lock.file.seek(0)
     yield lock.file
+
+
+def train_trials(search: Search, show: Callable[[], None]):
+  """Trains trials until none can begin and none is running elsewhere.
+
+  Raises:
+    Interrupted: a signal was caught.
+  """
+  search = search._replace(build=_share(search.build))
+  with signals.catch_signals() as caught:
+    while True:
+      if caught:
+        event = f"stopped by {signal.Signals(caught[0]).name}"
+        raise Interrupted(
+          event, 128 + caught[0], "repeat the command to resume"
+        )
+      claimed = claim(search)
+      show()
+      if claimed is not None:
+        trial, lock = claimed
+        with lock:
+          run_trial(search, trial)
+      elif any(trial.state == TrialState.RUNNING for trial in search.trials()):
+        time.sleep(_PAUSE)
+      else:
+        return
+
+
+def run_trial(search: Search, trial: Trial):
+  """Trains a trial and records its result in the study.
+
+  A trial fails if its loss is not finite, its fields exclude each other, or
+  the memory is too small for it.
+
+  Raises:
+    Interrupted: as training; the trial can be resumed.
+    MachineError: the config is valid, and the trial can be resumed.
+  """
+  folder = search.folder(trial.number)
+  reported = set(search.trials()[trial.number].intermediate_values)
+  value, pruned = None, False
+
+  def should_stop(row: dict[str, Any]) -> bool:
+    nonlocal pruned
+    count = len(read_rows(folder / "metrics.csv"))
+    if count not in reported:
+      trial.report(row["validation_loss"], count)
+    pruned = trial.should_prune()
+    return pruned
+
+  with (folder / "log.txt").open("a", encoding="utf-8") as log:
+    try:
+      config = space.trial_config(search.config, trial.params)
+      config_lib.check(config)
+      with redirect_stdout(log), redirect_stderr(log):
+        value = train.fit(search.build, config, folder, should_stop)["best"]
+    except (Interrupted, MachineError):
+      with suppress(OSError, MachineError):  # The disk may still be full.
+        release(trial)
+      raise
+    except Exception as error:
+      if not (devices.out_of_memory(error) or isinstance(error, UserError)):
+        raise
+      trial.set_user_attr("error", launch.user_message(error))
+  state = TrialState.FAIL if value is None else TrialState.COMPLETE
+  if pruned:
+    state, value = TrialState.PRUNED, None
+  for name, *more in (("seconds", "evaluation_seconds"), ("symbols",)):
+    rows = read_rows(folder / "timing.csv", name, *more)
+    total = sum(float(row[column]) for row in rows for column in (name, *more))
+    trial.set_user_attr(name, total if more else int(total))
+  with alone(search.workdir):
+    search.study.tell(trial, value, state)
+    search.write()
+  if list(search.space) != [space.LEARNING_RATE]:
+    jax.clear_caches()  # The programs of other trials differ.
+  compiled.prune()

@@ -20,7 +20,7 @@ def resolve(*flags):
   """The config and the workdir of a command line."""
   parsed = cli.define_flags()
   cli.parse_flags(parsed, ["run.py", *flags])
-  return command.resolve(parsed, cli.overrides_of_flags(parsed), None)
+  return command.resolve(parsed, cli.overrides_of_flags(parsed))
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_settings_without_effect_are_reported_before_a_mode(here, capfd):
   ]
   parsed = cli.define_flags()
   parsed(["run.py", "--config=own.py", "--process_id=1"])
-  command.resolve(parsed, {}, None)
+  command.resolve(parsed, {})
   assert capfd.readouterr().err == ""  # The first of several reports it.
 
 

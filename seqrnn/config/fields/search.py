@@ -18,9 +18,6 @@ FIELDS = group(
     " hyperband: worse than two thirds, checked earlier.",
     {"search.method": ("tpe", "random", "grid")},
   ),
-  workers=rules.integer(1, 1024)(
-    "Processes. Empty: one a GPU, or a core for small layers. coarse has one."
-  ),
   space=rules.SPACE(
     "The values of a field, as model.dropout=uniform(0, 0.5); repeat the flag"
     " for each field. Also log_uniform, integer, one_minus_log_uniform (bounds"
