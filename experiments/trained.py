@@ -1,7 +1,6 @@
 """A trained run, whose methods are the modes."""
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -104,21 +103,6 @@ class Run(NamedTuple):
     """
     draw = texts.sample if self.experiment.writes_text else sample_music
     return draw(self.experiment, self.params, self._sampled(prime, settings))
-
-  def stream(self, prime: str = "", **settings: Any) -> Iterator[str]:
-    r"""Draws one text as `sample` does: its pieces, as soon as they are drawn.
-
-    A text of `stop` is in no piece.
-
-    Example:
-      >>> for piece in run.stream("import ", length=2000, stop="\n\n"):
-      ...   print(piece, end="")
-
-    Raises:
-      UserError: as `sample`; or the settings ask for several texts.
-    """
-    config = self._sampled(prime, settings)
-    return texts.stream_of(self.experiment, self.params, config)
 
   def _sampled(self, prime: str, settings: dict[str, Any]) -> Config:
     self._require("sample", "cannot sample")

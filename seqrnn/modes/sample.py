@@ -9,7 +9,6 @@ All modules are in sampling/:
 
 import itertools
 import json
-import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -69,9 +68,9 @@ def write_texts(
         drawn[-1] += piece
       show("\n")
       continue
-    samples = texts.draw(writing, temperature, scored=written)
+    samples = texts.draw(writing, temperature)
     for number, one in enumerate(samples, 1):
-      lines.append(_line(one))
+      lines.append(json.dumps(one._asdict()) + "\n")
       show(f"----- {kind} {number}\n{one.text}\n" if plain else lines[-1])
       drawn.append(one.text)
   if written:
@@ -82,16 +81,6 @@ def write_texts(
     ):
       (folder / "samples.jsonl").write_text("".join(lines), "utf-8")
   return drawn
-
-
-def _line(one: texts.Sample) -> str:
-  """A line of samples.jsonl; a number that is not finite is null."""
-  values = {
-    name: None if isinstance(v, float) and not math.isfinite(v) else v
-    for name, v in one._asdict().items()
-    if v is not None
-  }
-  return json.dumps(values) + "\n"
 
 
 def run(

@@ -6,7 +6,6 @@ call to call, such as the table of an automaton, are arrays, so that other
 values of the same shapes reuse the program.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -264,17 +263,14 @@ _append = jax.jit(_appended)  # To read a prime.
 _NO_REPEAT = Processor(_unrepeated, _appended)
 
 
-def find_stop(
-  text: str, stops: Sequence[str], start: int
-) -> tuple[int, int] | None:
-  """Where the first complete stop text after `start` begins and ends.
+def find_stop(text: str, stops: Sequence[str], start: int) -> int | None:
+  """Where the first complete stop text after `start` begins.
 
   Of several that end together it is the longest.
   """
   begins = [(text.find(stop, start), stop) for stop in stops]
   ends = [(begin + len(stop), begin) for begin, stop in begins if begin >= 0]
-  end, begin = min(ends, default=(0, -1))
-  return None if begin < 0 else (begin, end)
+  return min(ends)[1] if ends else None
 
 
 def _whole_characters(symbols: Vocabulary, ids_T: np.ndarray) -> int:
@@ -300,7 +296,7 @@ def pieces(
     ids = np.concatenate([ids, chunk_1T[0]])
     # The last byte of a chunk may begin a character of several bytes.
     text = symbols.text(ids).rstrip(_PART)
-    if find_stop(text, stops, begin):
+    if find_stop(text, stops, begin) is not None:
       break
     parts = (stop[:n] for stop in stops for n in range(len(stop)))
     sizes = (len(part) for part in parts if text[begin:].endswith(part))
@@ -308,7 +304,7 @@ def pieces(
     if safe > size:
       yield text[size:safe]
       size = safe
-  text, _, _ = ending(symbols, prime_P, ids[len(prime_P) :], stops)
+  text, _ = ending(symbols, prime_P, ids[len(prime_P) :], stops)
   if text[size:]:
     yield text[size:]
 
@@ -333,7 +329,7 @@ def collect(
     if stops:
       drawn_BT = np.concatenate(parts, axis=1)
       rows = zip(primes, drawn_BT, strict=True)
-      if all(ending(symbols, *row, stops)[2] != "length" for row in rows):
+      if all(ending(symbols, *row, stops)[1] != "length" for row in rows):
         break
   return np.concatenate(parts, axis=1)
 
@@ -343,18 +339,10 @@ def ending(
   prime_P: np.ndarray,
   drawn_T: np.ndarray,
   stops: Sequence[str],
-) -> tuple[str, int, str]:
-  """The text with its prime, the number of drawn symbols, and why it ends.
-
-  The end symbol, or the symbols of the stop text, are among the number. Why is
-  `end`, `stop` or `length`.
-  """
-  count = int((drawn_T != PAD).sum())
-  ids = np.concatenate([prime_P, drawn_T])
-  text = symbols.text(ids)
-  place = find_stop(text, stops, _whole_characters(symbols, prime_P))
-  if place is None:
-    return text, count, "end" if (drawn_T == END).any() else "length"
-  begin, end = place
-  size = lambda n: _whole_characters(symbols, ids[: len(prime_P) + n])
-  return text[:begin], bisect_left(range(count), end, key=size), "stop"
+) -> tuple[str, str]:
+  """The text with its prime, and why it ends: `end`, `stop` or `length`."""
+  text = symbols.text(np.concatenate([prime_P, drawn_T]))
+  begin = find_stop(text, stops, _whole_characters(symbols, prime_P))
+  if begin is not None:
+    return text[:begin], "stop"
+  return text, "end" if (drawn_T == END).any() else "length"

@@ -1,7 +1,4 @@
-"""Symbols and frames of notes, drawn one by one in a compiled loop.
-
-And the probability of given symbols, from the decoder that would draw them.
-"""
+"""Symbols and frames of notes, drawn one by one in a compiled loop."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -249,30 +246,7 @@ def replayer(
 
 def _log_p(logits_BV: jax.Array, symbol_B: jax.Array) -> jax.Array:
   true_B1 = jnp.take_along_axis(logits_BV, symbol_B[:, None], axis=-1)
-  # A symbol that is not allowed has -inf, also where none is allowed.
-  total_B = jax.nn.logsumexp(logits_BV, axis=-1)
-  return jnp.where(
-    jnp.isneginf(true_B1[:, 0]), -jnp.inf, true_B1[:, 0] - total_B
-  )
-
-
-def log_probabilities(
-  decoder: Decoder, params: Params, prime_BP: np.ndarray, symbols_BT: np.ndarray
-) -> np.ndarray:
-  """The log p of each symbol after the prime, in nats [B, T]; 0 for padding.
-
-  Args:
-    decoder: of the model.
-    params: of the model.
-    prime_BP: the symbols before, at least one; padded at the start.
-    symbols_BT: padded at the end.
-  """
-  carry = prime_carry(decoder, params, prime_BP)
-  T = symbols_BT.shape[1]
-  padded_BT = np.pad(symbols_BT, [(0, 0), (0, padded_length(T) - T)])
-  state = carry, prime_BP[:, -1], ()
-  log_p_BT, _ = replayer(decoder)(params, state, (), padded_BT)
-  return np.where(symbols_BT != PAD, np.asarray(log_p_BT)[:, :T], 0)
+  return true_B1[:, 0] - jax.nn.logsumexp(logits_BV, axis=-1)
 
 
 def prime_frames(data: Config, prime: str) -> np.ndarray:

@@ -1,9 +1,8 @@
 """Texts that a model draws, with the settings of `config.sample`."""
 
-import copy
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,15 +14,14 @@ from seqrnn.data.read import reading
 from seqrnn.data.read.reading import Source
 from seqrnn.data.read.spelling import spelled
 from seqrnn.data.sources.corpora import from_text
-from seqrnn.data.vocabulary import BEGIN, PAD, UNKNOWN, Vocabulary
+from seqrnn.data.vocabulary import BEGIN, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError, listed
 from seqrnn.experiment import Experiment, Params
 from seqrnn.sampling import decoding, patterns, schema
 from seqrnn.sampling.automaton import PatternError
 from seqrnn.sampling.decoding import collect, ending, pieces
-from seqrnn.sampling.sampler import generator, log_probabilities
+from seqrnn.sampling.sampler import generator
 
-_EXCERPT = 60  # Symbols.
 _ROWS = 64  # Texts for a file of prompts that are drawn together, at most.
 
 
@@ -33,10 +31,6 @@ class Sample(NamedTuple):
   Attributes:
     prime: the prime that it continues.
     text: the whole text, with the prime as the model reads it.
-    log_prob: the log-probability of the drawn symbols under the model at
-      temperature 1, in nats; None unless it was asked for.
-    symbols: the number of drawn symbols; the end symbol, or the symbols of the
-      stop text, are among them.
     temperature: at which it was drawn.
     seed: of the draws.
     ended: `end`, at the end symbol; `stop`, at a stop text; or `length`.
@@ -44,8 +38,6 @@ class Sample(NamedTuple):
 
   prime: str
   text: str
-  log_prob: float | None
-  symbols: int
   temperature: float
   seed: int
   ended: str
@@ -243,59 +235,10 @@ def stream(writing: Writing, temperature: float) -> Iterator[str]:
   return pieces(writing.symbols, writing.shown[0], chunks, writing.stops)
 
 
-def stream_of(
-  experiment: Experiment, params: Params, config: Config
-) -> Iterator[str]:
-  """The pieces of the only text of `config.sample`.
-
-  Raises:
-    UserError: the task writes no text, or the settings ask for another number
-      of texts.
-  """
-  settings = config.sample
-  if not experiment.writes_text:
-    raise UserError(f"task={config.task!r}: writes no text, which has pieces")
-  texts = len(settings.temperature), settings.streams, settings.prompts
-  if texts != (1, 1, None):
-    raise UserError(
-      f"config.sample.temperature={settings.temperature}, streams="
-      f"{settings.streams}, prompts={settings.prompts!r}: a stream is one text"
-    )
-  return stream(begin(experiment, params, config), settings.temperature[0])
-
-
-def excerpts(experiment: Experiment, config: Config) -> Callable[[Params], str]:
-  """A function params -> the first symbols of a sample.
-
-  The excerpt is empty where a task writes no text.
-  """
-  if not experiment.writes_text:
-    return lambda _: ""
-  config = copy.deepcopy(config)
-  # A pattern may need more symbols.
-  config.sample.update(pattern=None, schema=None, length=_EXCERPT)
-  config.sample.update(streams=1, prompts=None)
-  writing = begin(experiment, None, config)
-  [temperature, *_] = config.sample.temperature
-  return lambda params: "".join(
-    stream(writing._replace(params=params), temperature)
-  )
-
-
-def draw(
-  writing: Writing, temperature: float, scored: bool = False
-) -> Iterator[Sample]:
-  """The texts at a temperature.
-
-  Args:
-    writing: the texts to draw.
-    temperature: at which they are drawn.
-    scored: with log-probabilities.
-  """
+def draw(writing: Writing, temperature: float) -> Iterator[Sample]:
+  """The texts at a temperature."""
   settings, count = writing.config.sample, len(writing.rows)
   symbols, stops = writing.symbols, writing.stops
-  # Without these the model gives an end no probability, or another one.
-  learned = writing.config.data.boundaries and not _patterned(settings)
   size = count if settings.prompts is None else min(count, _ROWS)
   for first in range(0, count, size):
     # The last group is filled up: another number of rows would compile.
@@ -310,25 +253,10 @@ def draw(
     prime_BP = np.stack([np.pad(row, (P - len(row), 0)) for row in rows])
     chunks = writing.generate(prime_BP, seed, temperature)
     drawn_BT = collect(symbols, shown, chunks, stops)
-    pairs = zip(shown, drawn_BT, strict=True)
-    texts, sizes, ends = zip(
-      *(ending(symbols, *pair, stops) for pair in pairs), strict=True
-    )
-    if not learned:
-      sizes = [n - (end == "end") for n, end in zip(sizes, ends, strict=True)]
-    log_p = [None] * size
-    if scored:
-      decoder = writing.experiment.decoder
-      assert decoder is not None, "checked by the caller"
-      counted_BT = np.arange(drawn_BT.shape[1])[None] < np.array(sizes)[:, None]
-      symbols_BT = np.where(counted_BT, drawn_BT, PAD)
-      scores = decoder, writing.params, prime_BP, symbols_BT
-      log_p = log_probabilities(*scores).sum(axis=1, dtype=np.float64).tolist()
     primes = writing.primes[first:]  # Fewer than the filled group has.
-    for prime, text, p, n, end in zip(
-      primes, texts, log_p, sizes, ends, strict=False
-    ):
-      yield Sample(prime, text, p, n, temperature, settings.seed, end)
+    for prime, *ids in zip(primes, shown, drawn_BT, strict=False):
+      text, end = ending(symbols, *ids, stops)
+      yield Sample(prime, text, temperature, settings.seed, end)
 
 
 def sample(experiment: Experiment, params: Params, config: Config) -> list[str]:

@@ -31,11 +31,10 @@ from seqrnn.config import command
 from seqrnn.config.read import Config
 from seqrnn.data.batches.windows import Batches
 from seqrnn.data.documents import nouns
-from seqrnn.errors import Interrupted, UserError, counted, escaped
+from seqrnn.errors import Interrupted, UserError, counted
 from seqrnn.experiment import Experiment, Params
 from seqrnn.runtime import devices, sharding
 from seqrnn.runtime.signals import Signals, catch_signals
-from seqrnn.sampling.texts import excerpts
 from seqrnn.scoring import metrics
 from seqrnn.scoring.evaluation import evaluator
 from seqrnn.training.checkpoint import Position, open_checkpoints
@@ -310,11 +309,6 @@ def evaluate_and_save(
   }
   if not all(math.isfinite(figure) for figure in row.values()):
     raise training.diverged(state, position.step)
-  sample = ""
-  if progress.live:
-    # Parameters are replicated, so the first process needs no other process.
-    params = jax.tree.map(lambda x: x.addressable_data(0), state.eval_params)
-    sample = excerpts(experiment, training.config)(params)
   progress.write_tensorboard(row)
   evaluation_seconds, _ = progress.lap()
   state = record_evaluation(training.config, state, position, figures["loss"])
@@ -333,8 +327,6 @@ def evaluate_and_save(
   progress.line(
     metrics_line(row, position, experiment.loss_unit, training.unit)
   )
-  if sample:
-    progress.line(f"  sample: {escaped(sample)}")
   return state, training.should_stop(row)
 
 

@@ -53,7 +53,7 @@ FIELDS |= group(
   ),
   format=choice(
     "text jsonl",
-    "jsonl: JSON lines with log-probabilities, also in samples.jsonl.",
+    "jsonl: JSON lines, also in samples.jsonl.",
   ),
   top_k=rules.COUNT("Draw from the k most likely symbols."),
   top_p=rules.ABOVE_0(
