@@ -69,18 +69,11 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     config, vocabularies, pooled=False, letters=letters
   )
   segments = Segments(config, symbols, length=data.window, minimum=1)
-  rules, check = None, None
-  if config.model.crf and config.model.crf_constraints:
-    rules = spans.allowed(labels)
-    check = partial(spans.warn, rules, labels)
-  tags = parts.once_a_split(
-    partial(tag_ids, segments, labels, data.boundaries, check)
-  )
+  tags = parts.once_a_split(partial(tag_ids, segments, labels, data.boundaries))
   beside = partial(columns, segments, labels, tags, spell, config.model.crf)
   stored = lambda split: tags(split).table[tags(split).ids]
-  marked, count = spans.counter(labels)
   objective = parts.Objective(
-    config.train.label_smoothing, partial(figures, count)
+    config.train.label_smoothing, classification.figures
   )
   task = Experiment(
     vocabularies=vocabularies,
@@ -94,16 +87,16 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     report=Report(
       "It gives each {word} of a text one of {count} tags.", ("decisions",)
     ),
-    spans=marked,
     tags_words=symbols.unit == "word",
     present=restored if data.format == "spaces" else None,
   )
   if not config.model.crf:
     return task
+  rules = spans.allowed(labels) if config.model.crf_constraints else None
   decide = partial(decode, model, rules)
   return task._replace(
     init=partial(init, model, len(labels.symbols)),
-    loss=partial(loss, model, count, rules),
+    loss=partial(loss, model, rules),
     predict=partial(predict, decide),
     decode=decide,
   )
@@ -115,23 +108,22 @@ def init(model, C: int, key: jax.Array) -> Params:
 
 
 def loss(
-  model, count, rules: Rules | None, *batch: Any
+  model, rules: Rules | None, *batch: Any
 ) -> tuple[jax.Array, tuple[Carry, Totals]]:
   """Like `parts.loss`; the mean is -log p(all tags of a row) a tag."""
   params, *_ = batch
-  how = partial(chain_figures, count, rules, params["crf"])
+  how = partial(chain_figures, rules, params["crf"])
   return parts.loss(model, parts.Objective(figures=how), *batch)
 
 
 def chain_figures(
-  count,
   rules: Rules | None,
   chain: Params,
   batch: Batch,
   logits_BTC: jax.Array,
   *terms: Any,
 ) -> tuple[jax.Array, Totals]:
-  """Like `figures`, of the CRF with the parameters `chain`.
+  """Like `classification.figures`, of the CRF with the parameters `chain`.
 
   A tag that training has not seen counts as an error. The loss sums over the
   tags in its place. `rules` restrict predictions, not the loss, which would be
@@ -150,7 +142,6 @@ def chain_figures(
   V = logits_BTC.shape[-1] + UNKNOWN + 1
   totals = {"loss": (total, weight)}
   totals |= losses.hits(targets_BT, best_BT, weights_BT, V)
-  totals |= count(batch, best_BT)
   return total / jnp.where(weight > 0, weight, 1), totals
 
 
@@ -193,12 +184,9 @@ def tag_ids(
   segments: Segments,
   labels: Vocabulary,
   boundaries: bool,
-  check: Callable[[Sequences], None] | None,
   split: Split,
 ) -> Sequences | None:
   """The tags of the symbols, PAD for none; None: the documents have none.
-
-  `check` is called with those of the training split.
 
   Raises:
     UserError: a split has no tags.
@@ -215,8 +203,6 @@ def tag_ids(
     some = [names[i] for i in np.flatnonzero(tags.counts()) if names[i]]
     classification.check_seen(labels, some, split)
     sequences.table[[name == "" for name in names]] = PAD
-  if check is not None and split == "train":
-    check(sequences)
   return sequences
 
 
@@ -244,7 +230,7 @@ def columns(
   if true is not None:
     names = _tags(pieces).corpus.symbols
     arrays |= {"targets": true.gather, "truth": true.reader(names)}
-    if labels.unknown([*filter(None, names)]) and spans.scheme(labels.symbols):
+    if labels.unknown([*filter(None, names)]) and spans.types(labels):
       coded = true._replace(table=spans.codes(labels, names))
       arrays["spans"] = coded.gather
   if spell is not None:  # Words never seen have a spelling, too.
@@ -277,14 +263,6 @@ def targets(columns: dict[str, Callable], batch: Batch) -> Batch:
   asked |= {n: f(*rows) for n, f in columns.items() if n in wanted}
   asked["weights"] *= asked["targets"] != PAD
   return asked
-
-
-def figures(
-  count, batch: Batch, logits_BTC: jax.Array, *terms: Any
-) -> tuple[jax.Array, Totals]:
-  """`losses.label_cross_entropy`, and what `count` of `spans.counter` gives."""
-  loss, totals = losses.label_cross_entropy(logits_BTC, *terms)
-  return loss, totals | count(batch, losses.best_ids(logits_BTC))
 
 
 def restored(rows: list[Prediction]) -> str:

@@ -67,19 +67,6 @@ class Report(NamedTuple):
   target: str = ""
 
 
-class Spans(NamedTuple):
-  """Spans of several targets, which --mode=evaluate counts by type.
-
-  Attributes:
-    types: their names.
-    count: batch, best_BN -> the numbers of true, predicted and correct spans
-      [3, types + 1]; the last column is of types that training has not seen.
-  """
-
-  types: list[str]
-  count: Callable[[Batch, jax.Array], jax.Array]
-
-
 class Experiment(NamedTuple):
   """A task: its data, its loss and how it decodes.
 
@@ -133,7 +120,6 @@ class Experiment(NamedTuple):
       note is 0 or 1 and is drawn independently. Any other word, for example
       `sequence`, is for targets that are numbers; an unknown number is NaN.
     loss_unit: `nats`, or the unit of another loss, for example `squared error`.
-    spans: the spans of targets; None: there are none.
     tags_words: whether each word that is read has a label of its own.
     by_text: whether a document has one label: its probabilities are the mean
       over the rows of the document. Where there are labels, batches that are
@@ -161,7 +147,6 @@ class Experiment(NamedTuple):
   unit: str = "symbol"
   loss_unit: str = "nats"
   decode: Callable[..., tuple[Carry, tuple[jax.Array, jax.Array]]] | None = None
-  spans: Spans | None = None
   tags_words: bool = False
   by_text: bool = False
   present: Callable[[Any], Any] | None = None

@@ -74,9 +74,9 @@ def run(
       file.write(json.dumps(record, indent=2) + "\n")
     if answers is not None:
       _write_confusion(folder, experiment.labels, answers, workdir.name)
-    if answers is not None and experiment.spans is not None:
-      counts_3K = answers.span_counts(experiment.spans)
-      _write_spans(folder, spans.span_table(experiment.spans.types, counts_3K))
+      counts_3K = answers.span_counts(experiment.labels)
+      if counts_3K is not None:
+        _write_spans(folder, spans.span_table(experiment.labels, counts_3K))
   return figures
 
 

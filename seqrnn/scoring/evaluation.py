@@ -11,8 +11,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from seqrnn.data.batches.windows import Batches
-from seqrnn.data.vocabulary import UNKNOWN
-from seqrnn.experiment import Carry, Experiment, Params, Spans
+from seqrnn.data.vocabulary import RESERVED, UNKNOWN, Vocabulary
+from seqrnn.experiment import Carry, Experiment, Params
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 from seqrnn.scoring import metrics, spans
@@ -51,12 +51,15 @@ class LabelRows(NamedTuple):
     np.add.at(counts_VV, (self.target, self.best), self.weight)
     return counts_VV
 
-  def span_counts(self, marked: Spans) -> np.ndarray:
-    """The numbers of spans [3, types + 1], as `Spans.count`."""
-    row = {"targets": self.target, "first": self.begins, "spans": self.codes}
-    batch = {name: x[None] for name, x in row.items() if x is not None}
-    batch["weights"] = np.ones_like(batch["targets"])
-    return np.asarray(jax.jit(marked.count)(batch, self.best[None]))
+  def span_counts(self, labels: Vocabulary) -> np.ndarray | None:
+    """As `spans.count_spans`; None if the labels mark no spans."""
+    if self.log_p is not None or not spans.types(labels):
+      return None
+    # An unknown tag is a span by itself, of a type that no other tag has.
+    names = ["", *labels.symbols]
+    code_V = np.pad(spans.codes(labels, names), (len(RESERVED) - 1, 0))
+    true_N = code_V[self.target] if self.codes is None else self.codes
+    return spans.count_spans(labels, true_N, code_V[self.best], self.begins)
 
 
 def evaluator(
@@ -98,7 +101,7 @@ def examiner(
       if stop():
         return None
       columns = {name: rows[name] for name in _COLUMNS if name in rows}
-      for name in ("document", "place"):
+      for name in ("document", "place", "spans"):
         rows.pop(name, None)
       batch = sharding.put(rows, B, mesh)
       if sums is None:
@@ -169,10 +172,8 @@ def _join(columns: dict[str, np.ndarray]) -> LabelRows:
 
 def _of_texts(experiment: Experiment, answers: LabelRows) -> dict[str, float]:
   """The figures that differ where texts are cut into windows."""
-  figures = {}
-  if experiment.spans is not None:
-    counts_3K = answers.span_counts(experiment.spans)
-    figures = spans.figures(counts_3K.sum(axis=1, dtype=np.float64))
+  counts_3K = answers.span_counts(experiment.labels)
+  figures = {} if counts_3K is None else spans.figures(counts_3K.sum(axis=1))
   if answers.joined:
     assert answers.log_p is not None, "windows of a text with one label"
     weight, known = answers.weight, answers.target > UNKNOWN

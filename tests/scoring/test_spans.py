@@ -2,16 +2,12 @@
 
 import itertools
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqrnn.data import splits
-from seqrnn.data.batches.sequences import encode
-from seqrnn.data.documents import Document
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
-from seqrnn.scoring import metrics, spans
+from seqrnn.scoring import spans
+from seqrnn.scoring.evaluation import LabelRows
 
 BIO = ("O", "B-x", "I-x", "B-y", "I-y")
 BIOES = ("O", *(f"{letter}-{kind}" for kind in "xy" for letter in "BIES"))
@@ -54,8 +50,7 @@ def test_spans_are_counted_as_a_loop_does(names, oracle, unseen):
   letters = str.maketrans("LU", "ES")
   tag_of = {UNKNOWN: unseen, **dict(enumerate(names, 4))}
   rng = np.random.default_rng(0)
-  marked, figures = spans.counter(Vocabulary("id", names))
-  assert marked is not None
+  labels = Vocabulary("id", names)
   C, rows = len(names), 400
   targets = 4 + rng.integers(0, C, (rows, 6))
   for row, t in itertools.product(range(0, rows, 2), range(1, 6)):
@@ -70,8 +65,9 @@ def test_spans_are_counted_as_a_loop_does(names, oracle, unseen):
   )
   best = np.maximum(best, 4)
   lengths = rng.integers(0, 7, (rows, 1))
-  weights = (np.arange(6) < lengths).astype(np.float32)
-  batch = {"targets": targets, "weights": weights}
+  some = np.arange(6) < lengths
+  begins = np.arange(6) == np.zeros((rows, 1))
+  answers = LabelRows(targets[some], best[some], some[some], begins[some])
   counts = np.zeros((3, 3))
   for row in range(rows):
     T = int(lengths[row, 0])
@@ -82,33 +78,28 @@ def test_spans_are_counted_as_a_loop_does(names, oracle, unseen):
     for n, kinds in enumerate((a, b, {*a} & {*b})):
       for *_, kind in kinds:
         counts[n, "xy?".index(kind)] += 1
-  true, found, both = counts.sum(1)
+  true, found, both = counts.sum(1).tolist()
   assert 50 < both < min(true, found) and counts[2, 1] > 10
-  count = lambda *batch: (marked.count(*batch), figures(*batch))
-  counted, totals = jax.jit(count)(batch, best)
-  np.testing.assert_array_equal(counted, counts)
-  assert [float(x) for x in totals["precision"]] == [both, found]
-  assert [float(x) for x in totals["recall"]] == [both, true]
-  assert [float(x) for x in totals["f1"]] == [2 * both, true + found]
-  table = spans.span_table(marked.types, counts)
+  np.testing.assert_array_equal(answers.span_counts(labels), counts)
+  table = spans.span_table(labels, counts)
   f1 = 2 * both / (true + found)
-  assert table[0][:4] == ["all", both / found, both / true, f1]
+  figures = {"precision": both / found, "recall": both / true, "f1": f1}
+  assert spans.figures(counts.sum(1)) == figures
+  assert table[0][:4] == ["all", *figures.values()]
   order = sorted(zip(-counts[0], ["x", "y", "<unknown>"], strict=True))
   assert [row[0] for row in table[1:]] == [name for _, name in order]
 
 
 def test_of_two_tags_the_rarer_counts():
-  marked, count = spans.counter(Vocabulary("id", ("none", "space")))
-  targets = np.array([[5, 5, 4, 4, 5]])
-  best = jnp.array([[5, 4, 5, 4, 5]])
-  batch = {"targets": targets, "weights": np.array([[1, 1, 1, 1, 0]], "f")}
-  totals = count(batch, best)
-  assert marked is None and [float(x) for x in totals["f1"]] == [2, 4]
-  assert spans.counter(Vocabulary("id", ("A", "B", "C")))[1](batch, best) == {}
-  batch["weights"] = np.zeros((1, 5), np.float32)
-  sums = metrics.zeros(totals)
-  figures = metrics.finish(metrics.add(sums, count(batch, best)))
-  assert figures == {"precision": 0, "recall": 0, "f1": 0}
+  ones, begins = np.ones(4), np.array([1, 0, 0, 0], bool)
+  answers = LabelRows(
+    np.array([5, 5, 4, 4]), np.array([5, 4, 5, 4]), ones, begins
+  )
+  counts = answers.span_counts(Vocabulary("id", ("none", "space")))
+  assert counts is not None and counts.tolist() == [[2, 0], [2, 0], [1, 0]]
+  assert answers.span_counts(Vocabulary("id", ("A", "B", "C"))) is None
+  nothing = {"precision": 0, "recall": 0, "f1": 0}
+  assert spans.figures(np.zeros(3)) == nothing
 
 
 def follows(oracle, tags):
@@ -133,16 +124,3 @@ def test_all_texts_of_a_scheme_are_allowed_and_no_others(names, oracle):
     assert fits == follows(oracle, [names[i] for i in ids])
     count += fits
   assert 50 < count < len(names) ** 4 / 2
-
-
-def test_tags_against_a_scheme_are_warned_of(capsys):
-  labels = Vocabulary("id", BIO)
-  for texts, warning in (
-    (["B-x I-x O", "B-y"], ""),
-    (["B-x O", "O I-x I-y"], "2 of 5 tags follow another"),
-  ):
-    documents = [Document("", text.split()) for text in texts]
-    pieces = splits.from_documents(documents, "id")
-    spans.warn(spans.allowed(labels), labels, encode(pieces, labels, False))
-    err = capsys.readouterr().err
-    assert err.startswith(f"train split: {warning}") == bool(warning)
