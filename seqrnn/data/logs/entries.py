@@ -61,14 +61,12 @@ class State:
   Attributes:
     fits: number of lines that fit the format.
     times: of the last entry with a time.
-    partial: as of `formats.join_parts`.
     session: the name of the last session that times or lines cut.
     position: of its last line: seconds, or the number of lines.
   """
 
   fits: int = 0
   times: tuple[str, ...] = ()
-  partial: dict[str, tuple[int, str]] = dataclasses.field(default_factory=dict)
   session: str = ""
   position: float = 0.0
 
@@ -153,42 +151,33 @@ class LogReader:
       f" {excerpt(text, _TEXT)!r}"
     )
 
-  def events(
-    self, texts: Iterable[str], ends: bool = True
-  ) -> Iterator[LogEvent]:
-    """The events of the next lines.
-
-    Args:
-      texts: the lines.
-      ends: whether none follows.
-    """
+  def events(self, texts: Iterable[str]) -> Iterator[LogEvent]:
+    """The events of the next lines."""
     form, state = self._form, self.state
     numbered = self.numbered(texts)
     if form.log_format == "auto":  # One of several files of different formats.
       if sample := list(islice(numbered, formats.SAMPLE)):
         form = formats.detected(form, sample, self.source)
       numbered = chain(sample, numbered)
-    if form.log_format == "cri":
-      numbered = formats.join_parts(numbered, state.partial, ends)
     parse = formats.parser(form)
     for number, line in numbered:
-      entries = parse(line)
-      if entries:
+      entry = parse(line)
+      if entry is not None:
         state.fits += 1
       elif state.fits and form.log_format is not None:
         self._count(_JOINED, number, line)
+        continue
       else:
         self._count(_STRAY, number, line)
-        entries = (formats.stray(line),)
-      for entry in entries:
-        if entry.times:
-          state.times = entry.times
-        else:  # It has the time of the entry before.
-          entry = entry._replace(times=state.times)
-        if entry.content and not entry.content.isspace():
-          event = self._event(number, entry, form.has_paths)
-          if event is not None:
-            yield event
+        entry = formats.stray(line)
+      if entry.times:
+        state.times = entry.times
+      else:  # It has the time of the entry before.
+        entry = entry._replace(times=state.times)
+      if entry.content and not entry.content.isspace():
+        event = self._event(number, entry, form.has_paths)
+        if event is not None:
+          yield event
 
   def numbered(self, texts: Iterable[str]) -> Iterator[tuple[int, str]]:
     """The lines that are not blank, with their numbers, without colours."""

@@ -8,7 +8,7 @@ import functools
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -85,21 +85,15 @@ _NAMED = {
   r"SEVERE|CRITICAL|FATAL)[\])>]?(?:[\s|:,-]++(?:\[[^\]]*+\][\s|:,-]++)?"
   rf"[\[(]?{_TIME}[\])]?)?[\s|:,-]++(?P<Content>.*)",
 }
-_PARTIAL = re.compile(r"(\S+ (stdout|stderr) )([FP])\S*(?: |$)")
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 # The keys of JSON lines that programs use, where no field names the key.
 _KEYS = {
-  "message": ("message", "msg", "MESSAGE", "log", "body", "Body", "event"),
+  "message": ("message", "msg", "MESSAGE", "log", "body", "event"),
   "time": (
     *("time", "timestamp", "@timestamp", "ts", "__REALTIME_TIMESTAMP"),
-    *("Timestamp", "date", "t", "timeUnixNano", "observedTimeUnixNano"),
+    *("Timestamp", "date", "t"),
   ),
 }
-_SHARED = ("resource", "scope")  # By the records of a line.
-# Where a key that a field names may be in a record of OpenTelemetry.
-_PREFIXES = ("", "attributes.", "Attributes.", "Resource.") + tuple(
-  prefix for x in _SHARED for prefix in (f"{x}.", f"{x}.attributes.")
-)
 SAMPLE = 100  # Lines that data.log_format=auto looks at.
 # A part of a second, which not all formats have.
 _FRACTION = re.compile(r"(?<=\d\d[:.]\d\d[:.]\d\d)(?:[.,]\d+|:\d{3,})(?= |$)")
@@ -143,7 +137,7 @@ class Form(NamedTuple):
 
 
 class Entry(NamedTuple):
-  """A line of a log, or a record in it, and its parts.
+  """A line of a log, and its parts.
 
   Attributes:
     text: all of it.
@@ -163,8 +157,8 @@ class Entry(NamedTuple):
   places: tuple[tuple[int, int], ...] = ()
 
 
-# A function from a line to its entries; none: it does not fit the format.
-Parse = Callable[[str], Sequence[Entry]]
+# A function from a line to its entry; None: it does not fit the format.
+Parse = Callable[[str], Entry | None]
 
 
 def without_colours(line: str) -> str:
@@ -195,10 +189,10 @@ def _by_pattern(pattern: re.Pattern, longest: int = LINE) -> Parse:
   fields = pattern.groupindex
   times_of = [name for name in fields if name in _TIMES]
 
-  def parse(line: str) -> Sequence[Entry]:
+  def parse(line: str) -> Entry | None:
     match = pattern.fullmatch(line, 0, longest)
     if match is None:
-      return ()
+      return None
     times = tuple(filter(None, map(match.group, times_of)))
     if len(times) > 1:  # Together, or each alone, as it is called.
       alone = (match[name] for name in ("Timestamp", "Time") if name in fields)
@@ -208,54 +202,15 @@ def _by_pattern(pattern: re.Pattern, longest: int = LINE) -> Parse:
     if "_Before" in fields:
       content = f"{match['_Before']} {content}"
       places = (match.span("_Before"), *places)
-    return (Entry(line, content, times, label, "", places),)
+    return Entry(line, content, times, label, "", places)
 
   return parse
-
-
-def _json_records(line: str) -> list[dict[str, Any]]:
-  """The object of a line, or the log records in it; none: it is no JSON.
-
-  A record has its resource and its scope. OpenTelemetry writes values and
-  attributes as {"stringValue": ...} and [{"key": ..., "value": ...}, ...].
-  """
-  try:
-    value = json.loads(line)
-    value = _plain(value) if 'Value"' in line else value
-    if "resourceLogs" not in value:
-      return [value] if isinstance(value, dict) else []
-    return [
-      record
-      | {"resource": resource.get("resource"), "scope": scope.get("scope")}
-      for resource in value["resourceLogs"]
-      for scope in resource.get("scopeLogs", ())
-      for record in scope.get("logRecords", ())
-    ]
-  except (ValueError, RecursionError, TypeError, AttributeError):
-    return []
-
-
-def _plain(value: Any) -> Any:
-  """A value without the types and the lists of keys of OpenTelemetry."""
-  if isinstance(value, list):
-    values = list(map(_plain, value))
-    is_map = values and all(isinstance(x, dict) and "key" in x for x in values)
-    return {str(x["key"]): x.get("value") for x in values} if is_map else values
-  if not isinstance(value, dict):
-    return value
-  if len(value) == 1:
-    [(kind, inner)] = value.items()
-    if kind in ("arrayValue", "kvlistValue") and isinstance(inner, dict):
-      inner = inner.get("values")
-    if kind.endswith("Value"):
-      return _plain(inner)
-  return {key: _plain(inner) for key, inner in value.items()}
 
 
 def _text(fields: Any, key: str) -> str | None:
   """The value of a key, or of a key of a key after a dot, as text.
 
-  None: there is none, or it is too deep.
+  None: there is none, it is too deep, or `fields` is no object.
   """
   if not isinstance(fields, dict):
     return None
@@ -277,60 +232,25 @@ def _text(fields: Any, key: str) -> str | None:
 
 def _by_keys(form: Form) -> Parse:
   """Reads the parts of JSON lines by their keys."""
-  keys = _KEYS | {name: [x + key for x in _PREFIXES] for name, key in form.keys}
+  keys = _KEYS | {name: (key,) for name, key in form.keys}
 
   def find(fields: dict, name: str) -> str:
-    for key in keys.get(name, ()):
-      value = _text(fields, key)
-      if value is not None and (name, value) != ("time", "0"):
-        return value
-    return ""
+    values = (_text(fields, key) for key in keys.get(name, ()))
+    return next((value for value in values if value is not None), "")
 
-  def parse(line: str) -> Sequence[Entry]:
-    records, entries = _json_records(line), []
-    for fields in records:
-      content = find(fields, "message").rstrip("\n")
-      level, time = find(fields, "level"), find(fields, "time")
-      if content:
-        content = f"{level} {content}" if level else content
-        session = find(fields, "session")
-        alone = {k: v for k, v in fields.items() if k not in _SHARED}
-        text = json.dumps(alone) if len(records) > 1 else line
-        entries.append(Entry(text, content, (time,), "", session))
-    return entries
+  def parse(line: str) -> Entry | None:
+    try:
+      fields = json.loads(line)
+    except (ValueError, RecursionError):
+      return None
+    content = find(fields, "message").rstrip("\n")
+    if not content:
+      return None
+    level, time = find(fields, "level"), find(fields, "time")
+    content = f"{level} {content}" if level else content
+    return Entry(line, content, (time,), "", find(fields, "session"))
 
   return parse
-
-
-def join_parts(
-  numbered: Iterable[tuple[int, str]],
-  partial: dict[str, tuple[int, str]],
-  ends: bool,
-) -> Iterator[tuple[int, str]]:
-  """The lines of the format `cri`, each with the parts that it was cut into.
-
-  A line has the number and the time of its first part.
-
-  Args:
-    numbered: lines, with their numbers.
-    partial: the parts of each stream whose line is not complete.
-    ends: whether no lines follow.
-  """
-  for number, line in numbered:
-    match = _PARTIAL.match(line)
-    if match is None:
-      yield number, line
-      continue
-    begin, stream, tag = match.groups()
-    text = line[match.end() :]
-    number, line = partial.pop(stream, (number, f"{begin}F "))
-    line = f"{line}{text}"[:LINE]
-    if tag == "P":
-      partial[stream] = number, line
-    else:
-      yield number, line
-  if ends:
-    yield from sorted(partial.values())
 
 
 def detected(

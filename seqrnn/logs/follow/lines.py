@@ -108,7 +108,7 @@ class Parser:
     # Sessions that lines or times cut are named by their first line.
     part = f"+{chunk.part}" if chunk.part else ""
     self._reader.source = self._name + part
-    for event in self._reader.events(texts, ends=False):
+    for event in self._reader.events(texts):
       time = formats.seconds(event.times)
       for session in event.sessions:
         yield Event(session, event.symbol, time, event.line, event.values)

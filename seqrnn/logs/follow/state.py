@@ -21,7 +21,7 @@ from seqrnn.errors import UserError
 from seqrnn.runtime import files
 
 NAME, ALARMS = "state.db", "alarms.jsonl"
-_FORMAT = 3
+_FORMAT = 4
 # The end of a journal of several databases, with the path of another file.
 _SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")
 # A row is a part of the value of a key, as JSON; `meta` has `facts`, all that

@@ -14,13 +14,6 @@ from tests.conftest import tiny
 
 SECOND = "2026-11-27T10:00:{:02}"
 FORMS = {
-  "cri": (
-    {"data.log_format": "cri", "data.log_session": r"(job\d)"},
-    lambda draw, n: (
-      f"{SECOND.format(n % 60)}Z {draw.choice(('stdout', 'stderr'))}"
-      f" {draw.choice('PF')} job{draw.randrange(3)} part {n}"
-    ),
-  ),
   "traces": (
     {"data.log_format": "time", "data.log_session": r"(job\d)"},
     lambda draw, n: draw.choice(
