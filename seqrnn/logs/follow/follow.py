@@ -234,7 +234,7 @@ class Service:
     rows, alarms = [], []
     for verdict in verdicts:
       if row := self.alarms.take(verdict):
-        self.health.alarm(row)
+        self.health.alarms.labels(row["severity"]).inc()
         alarms.append(row)
       if verdict.ended:
         self._note_end(verdict)
@@ -262,7 +262,7 @@ class Service:
       "line": self.position.line,
     }
     report(f"the log has been silent since {self._silence['since']}")
-    self.health.alarm(self._silence)
+    self.health.alarms.labels(self._silence["severity"]).inc()
     alarms.append(self._silence)
     self.save(alarms)
     self._show([*rows, *alarms])
@@ -295,15 +295,15 @@ class Service:
 
   def _look(self, behind: int):
     """Notes the figures of the moment, of which so many bytes wait."""
-    now, self.health.fault = self.follower.now, self._state.fault
-    self.health.drift = self._drift.warning
-    self.health.silence = (self._silence or {}).get("since", "")
-    if line := self.health.look(
+    now = self.follower.now
+    self.health.look(
+      reason=self._state.fault,
+      drift=self._drift.warning,
+      silence=(self._silence or {}).get("since", ""),
       lag_seconds=math.nan if now is None else time.time() - now,
       input_lag_bytes=behind,
       open_sessions=self.follower.open_sessions,
-    ):
-      report(line)
+    )
 
   def _read_answers(self):
     """Takes answers to alarms, if there are new ones."""
