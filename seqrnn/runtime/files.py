@@ -342,9 +342,7 @@ class Lock(AbstractContextManager["Lock"]):
     self.file.close()
 
 
-def lock(
-  path: Path, wait: bool = False, on_wait: Callable[[], Any] = lambda: None
-) -> Lock | None:
+def lock(path: Path, wait: bool = False) -> Lock | None:
   """Locks a file, and creates it if it is missing.
 
   If the file system has no locks, a warning is printed on stderr, and the file
@@ -353,7 +351,6 @@ def lock(
   Args:
     path: the path of the file.
     wait: whether to wait for another process that holds the lock.
-    on_wait: called before waiting.
 
   Returns:
     the lock; None if another process holds it.
@@ -368,7 +365,6 @@ def lock(
     try:
       held = filelock.lock_descriptor(file.fileno(), blocking=False)
       if not held and wait:
-        on_wait()
         held = filelock.lock_descriptor(file.fileno())
     except OSError as error:  # Some network file systems have no locks.
       _warn_of_no_locks(path.parent, error.strerror)

@@ -45,7 +45,7 @@ SYMBOLS = task(*(name for name in TASKS if name != "polyphony"))
 SPLITS = SYMBOLS | {
   f"data.{split}_path": (None,) for split in ("train", "validation", "test")
 }
-TABLE: Condition = {"data.format": ("csv", "jsonl")}
+TABLE: Condition = {"data.format": ("tab", "csv", "jsonl")}
 COLUMNS: Condition = {"data.format": ("columns", "conllu")}
 JSON: Condition = {"data.log_format": ("auto", "json")}
 CLASSIFICATION = task("classification")

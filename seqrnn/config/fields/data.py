@@ -36,13 +36,13 @@ FIELDS = group(
   ),
   text_column=rules.COLUMN(
     "The column of the text or word, by name or number (-1: the last). Empty:"
-    " text in a table, FORM in CoNLL-U, else the first.",
+    " text in csv and jsonl, the last in tab, FORM in CoNLL-U, else the first.",
     when.COLUMNS,
     when.TABLE,
   ),
   label_column=rules.COLUMN(
-    "The column of the label or tag, as data.text_column. Empty: label in a"
-    " table, UPOS in CoNLL-U, else the last.",
+    "The column of the label or tag, as data.text_column. Empty: label in csv"
+    " and jsonl, the first in tab, UPOS in CoNLL-U, else the last.",
     when.COLUMNS,
     when.TABLE,
   ),

@@ -1,10 +1,11 @@
-"""Spelling: texts in lower case, and punctuation marks as words of their own.
+"""Spelling: lower case, punctuation marks as words, texts without spaces.
 
 A rule maps each symbol to one or several symbols, so it holds wherever a text
 is read, whatever its format is. The playground has the same rule in JavaScript.
 """
 
 import functools
+import itertools
 import re
 import sys
 import unicodedata
@@ -14,8 +15,7 @@ import numpy as np
 
 from seqrnn.config.read import Config
 from seqrnn.data.documents import Corpus, digest
-
-_CHUNK = 2**20  # Symbols that are handled together.
+from seqrnn.data.read.columns import Tokens
 
 
 def spell(corpus: Corpus, data: Config) -> Corpus:
@@ -25,35 +25,26 @@ def spell(corpus: Corpus, data: Config) -> Corpus:
   """
   if not (data.lowercase or data.punctuation):
     return corpus
-  spelled_V = [_spelled(symbol, data) for symbol in corpus.symbols]
-  if spelled_V == [[symbol] for symbol in corpus.symbols]:
+  parts_V = [_spelled(symbol, data) for symbol in corpus.symbols]
+  if parts_V == [[symbol] for symbol in corpus.symbols]:
     return corpus
-  index: dict[str, int] = {}
-  table = [
-    index.setdefault(s, len(index)) for symbols in spelled_V for s in symbols
-  ]
-  sizes_V = np.array([*map(len, spelled_V)], np.int64)
+  tokens = Tokens()
+  for symbol in itertools.chain.from_iterable(parts_V):
+    tokens.append(symbol)
+  parts, sizes_V = tokens.texts(), np.array([*map(len, parts_V)])
   firsts_V = np.cumsum(sizes_V) - sizes_V
-  flat = np.array(table, np.min_scalar_type(len(index)))
-  bounds = np.zeros_like(corpus.bounds)
-  parts, count = [flat[:0]], 0
-  for start in range(0, len(corpus.ids), _CHUNK):
-    ids_N = corpus.ids[start : start + _CHUNK]
-    sizes_N = sizes_V[ids_N]
-    ends_N = np.cumsum(sizes_N)
-    # The place of each new symbol among those that its old symbol became.
-    within = np.arange(ends_N[-1]) - np.repeat(ends_N - sizes_N, sizes_N)
-    parts.append(flat[np.repeat(firsts_V[ids_N], sizes_N) + within])
-    low, high = np.searchsorted(
-      corpus.bounds, [start + 1, start + len(ids_N) + 1]
-    )
-    bounds[low:high] = count + ends_N[corpus.bounds[low:high] - start - 1]
-    count += int(ends_N[-1])
-  ids = np.concatenate(parts)
-  corpus = corpus._replace(symbols=[*index], ids=ids, bounds=bounds)
+  sizes_N = sizes_V[corpus.ids]
+  ends_N = np.cumsum(sizes_N)
+  bounds = np.append(0, ends_N)[corpus.bounds]
+  # The first part of each symbol, less the place of that part in the corpus.
+  shifts_N = firsts_V[corpus.ids] - (ends_N - sizes_N)
+  places = np.repeat(shifts_N, sizes_N) + np.arange(bounds[-1])
+  corpus = corpus._replace(
+    symbols=parts.symbols, ids=parts.ids[places], bounds=bounds
+  )
   if corpus.groups is not None:  # Digests of texts.
-    places = zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
-    texts = ("\0".join(corpus.text(*place)) for place in places)
+    edges = itertools.pairwise(bounds.tolist())
+    texts = ("\0".join(corpus.text(*places)) for places in edges)
     keys = (digest(text.encode("utf-8", "surrogatepass")) for text in texts)
     groups = np.fromiter(keys, np.uint64, len(corpus.groups))
     corpus = corpus._replace(groups=groups)
@@ -85,3 +76,23 @@ def _pattern() -> re.Pattern[str]:
   )
   inner = r"(?<=[^\W_])['\u2019-](?=[^\W_])|(?<=\d)[.,:](?=\d)"
   return re.compile(rf"(?:[^{marks}]|{inner})+|([{marks}])\1*")
+
+
+def spaces(corpus: Corpus) -> Corpus:
+  """Texts without white space; a symbol before some has the tag `space`."""
+  blank_V = np.array([symbol.isspace() for symbol in corpus.symbols], bool)
+  blank_N = blank_V[corpus.ids]
+  places = np.flatnonzero(~blank_N)
+  follows_N = np.append(blank_N[1:], False)
+  follows_N[corpus.bounds[1:] - 1] = False  # The next document follows.
+  bounds = np.searchsorted(places, corpus.bounds)
+  some = np.flatnonzero(np.diff(bounds))
+  bare = corpus._replace(
+    ids=corpus.ids[places],
+    bounds=np.append(bounds[some], len(places)),
+    names=[corpus.names[j] for j in some.tolist()],
+  )
+  tags = bare._replace(
+    unit="id", symbols=["none", "space"], ids=follows_N[places].astype(np.uint8)
+  )
+  return bare._replace(tags=tags)

@@ -1,8 +1,8 @@
 """Large corpora on disk: read once, then memory-mapped by every run.
 
-A folder of the user's cache has a corpus: a .npy file for each array, a pickle
-of all else, and their checksums. The folder's name is a hash of the files, of
-the settings and of the code that reads them.
+A folder of the user's cache has a corpus: a .npy file for each array and a
+pickle of all else. The folder's name is a hash of the files, of the settings
+and of the code that reads them.
 """
 
 import functools
@@ -56,25 +56,24 @@ def open_corpus(
     UserError: as `read`.
     MachineError: the folder cannot be written to.
   """
-  key = _key(sources, settings)
+  stamps = [*map(_stamp, sources)]
+  key = json.dumps([settings, stamps])
   if key not in _opened:
     sizes = (
       size * (_UNPACKED if path.endswith(tuple(PACKED)) else 1)
-      for _, path, size, _ in map(_stamp, sources)
+      for _, path, size, _ in stamps
     )
-    large = sum(sizes) >= LARGE
-    corpus, lines = _on_disk(sources, settings, read) if large else read()
+    if sum(sizes) < LARGE:
+      corpus, lines = read()
+    else:  # A log may grow meanwhile.
+      changed = lambda: stamps != [*map(_stamp, sources)]
+      corpus, lines = _on_disk(key, read, changed)
     for line in lines:
       report(line)
     while len(_opened) >= _OPEN:
       del _opened[next(iter(_opened))]
     _opened[key] = corpus
   return _opened[key]
-
-
-def _key(sources: Sequence[Source], settings: Sequence[Any]) -> str:
-  """Names the files, by their sizes and times, and the settings."""
-  return json.dumps([settings, [*map(_stamp, sources)]])
 
 
 def _stamp(source: Source) -> tuple[str, str, int, int]:
@@ -98,27 +97,21 @@ def _code() -> str:
 
 
 def _on_disk(
-  sources: Sequence[Source],
-  settings: Sequence[Any],
-  read: Callable[[], Reading],
+  key: str, read: Callable[[], Reading], changed: Callable[[], bool]
 ) -> Reading:
   import platformdirs  # Finds Pooch's folder without importing requests.
 
   parent = platformdirs.user_cache_path("seqrnn") / "corpora"
-  key = _key(sources, settings)
   folder = parent / hashlib.sha256((_code() + key).encode()).hexdigest()
   try:
     parent.mkdir(parents=True, exist_ok=True)
-    wait = lambda: report("waiting for a process that reads the same corpus")
-    lock = files.lock(folder.with_suffix(".lock"), wait=True, on_wait=wait)
-    assert lock is not None, "`wait` returns with the lock"
     # That others wait only saves time: a folder is renamed when it is complete.
-    with lock:
-      reading = _load(folder)
+    with files.locked(folder.with_suffix(".lock"), "read", wait=True):
+      reading = _load(folder) if folder.exists() else None
       if reading is None:
         report(f"reading a large corpus; it is kept in {folder}")
         reading = read()
-        if key == _key(sources, settings):  # Unless a log has grown meanwhile.
+        if not changed():
           _save(folder, reading)
       return reading
   except OSError as error:
@@ -141,10 +134,6 @@ def _save(folder: Path, reading: Reading):
       content_N = np.frombuffer(column.raw(), np.uint8)
       np.save(temporary / f"{number}.npy", content_N)
     (temporary / "corpus.pickle").write_bytes(content)
-    written = sorted(temporary.iterdir())
-    files.write_sums(
-      temporary, ((files.checksum_of(path), path.name) for path in written)
-    )
     shutil.rmtree(folder, ignore_errors=True)  # A damaged one.
     temporary.rename(folder)
   finally:
@@ -162,17 +151,12 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _load(folder: Path) -> Reading | None:
-  """The corpus in a folder; None if there is none, or it is damaged."""
-  if not folder.exists():
-    return None
+  """The corpus in a folder; None if it is damaged."""
   columns = (
     np.load(folder / f"{number}.npy", mmap_mode="r")
     for number in itertools.count()
   )
   try:
-    sums = files.read_sums(folder)
-    if not all(files.has_checksum(folder / name, sums[name]) for name in sums):
-      raise ValueError
     with (folder / "corpus.pickle").open("rb") as file:
       return _Unpickler(file, buffers=columns).load()
   except Exception:  # A damaged file raises any type.

@@ -5,20 +5,19 @@ import functools
 import io
 import re
 import tarfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 from seqrnn import catalogue
 from seqrnn.config.read import Config
-from seqrnn.data.documents import Corpus, Document
+from seqrnn.data.documents import Corpus, Document, nouns
 from seqrnn.data.logs import entries, logs
 from seqrnn.data.read import forms, spelling
 from seqrnn.data.read.encoding import encode
 from seqrnn.data.read.forms import Known
 from seqrnn.data.read.reading import Source, files
 from seqrnn.data.sources import cache, embedded, formal
-from seqrnn.errors import MachineError, UserError
+from seqrnn.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 
@@ -43,38 +42,26 @@ def read_corpus(data: Config, split: str | None = None) -> Corpus:
         " data.train_path, data.validation_path and data.test_path"
       )
     return read_files(f"data.{field}", data[field], data)
-  if not known and data.format not in ("text", "spaces"):
-    raise UserError(
-      f"data.format={data.format!r}: is read with data.source=files only, not"
-      f" with {source}"
-    )
   if data.source == "chords" or (known and known.is_music):
     raise UserError(f"{source}: is music, which only task='polyphony' reads")
-  if data.source == "formal":
-    return formal.strings(data.language, split or "train")
+  needed = {"format": "text", "unit": data.unit}
+  needed |= known.fields if known else {}
+  for field in ("format", "unit"):
+    is_spaces = (needed[field], data[field]) == ("text", "spaces")
+    if data[field] != needed[field] and not is_spaces:
+      raise UserError(
+        f"data.{field}={data[field]!r}: {source} is read with"
+        f" data.{field}={needed[field]}"
+      )
   if known:
-    corpus = _of_set(known, data, split)
+    part = split or ("all" if "all" in known.files else "train")
+    corpus = _of_form(set_sources(known.name, part), data, None)
+  elif data.source == "formal":
+    return formal.strings(data.language, split or "train")
   else:
     assert split is None, "its training split would have the test split in it"
     corpus = embedded.CORPORA[data.source](data.unit)
   return _finished(source, corpus, data)
-
-
-def _of_set(
-  known: catalogue.DataSet, data: Config, split: str | None
-) -> Corpus:
-  """A split of a public set; None: the files that `data.split` splits."""
-  form = known.fields.get("format", "text")
-  forms = ("text", "spaces") if form == "text" else (form,)
-  units = (known.fields.get("unit", data.unit),)
-  for field, needed in (("format", forms), ("unit", units)):
-    if data[field] not in needed:
-      raise UserError(
-        f"data.{field}={data[field]!r}: data.source={known.name!r} is read with"
-        f" data.{field}={needed[0]}"
-      )
-  part = split or ("all" if "all" in known.files else "train")
-  return _of_form(set_sources(known.name, part), data, None)
 
 
 def separate(data: Config) -> set[str]:
@@ -149,16 +136,14 @@ def _finished(value: str, corpus: Corpus, data: Config) -> Corpus:
   """
   corpus = _spelled(corpus, data)
   if not len(corpus.ids):
-    empty = "the corpus is empty, it has no symbols"
-    if corpus.unit == "log":
-      empty = "the log is empty, it has no lines"
-    raise UserError(f"{value}: {empty}")
+    symbol, _ = nouns(corpus.unit)
+    raise UserError(f"{value}: is empty, it has no {symbol}s")
   return corpus
 
 
 def _spelled(corpus: Corpus, data: Config) -> Corpus:
   corpus = spelling.spell(corpus, data)
-  return forms.spaces(corpus) if data.format == "spaces" else corpus
+  return spelling.spaces(corpus) if data.format == "spaces" else corpus
 
 
 def log_format(config: Config, describes: bool) -> str | None:
@@ -204,9 +189,8 @@ def from_text(
     raise UserError(f"text: must be a str, not {type(text).__name__}")
   try:
     # Bytes that are not UTF-8 arrive as lone surrogates.
-    content = text.encode("utf-8", "surrogateescape")
-    if unit != "byte":
-      content.decode()
+    errors = "surrogateescape" if unit == "byte" else "strict"
+    content = text.encode("utf-8", errors)
   except UnicodeError as error:
     raise UserError(
       f"text: is not UTF-8 ({error}); a file of it can be read with"
@@ -236,7 +220,7 @@ def set_sources(name: str, split: str) -> list[Source]:
   The content is then in memory; the largest set has 35 MB.
 
   Raises:
-    MachineError: as `catalogue.fetch`, or a file cannot be read.
+    MachineError: as `catalogue.fetch`.
   """
   known = catalogue.sets()[name]
   part = split if split in known.files else "train"
@@ -245,14 +229,11 @@ def set_sources(name: str, split: str) -> list[Source]:
     return [Source(path.name, path) for path in paths]
   sources = []
   for path in paths:
-    try:
-      lines = _lines(name, path, part)
-    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
-      raise MachineError(f"{path}: cannot be read: {error}") from None
+    lines = _lines(name, path, part)
     if known.every and part == "train":
-      trains = split != "validation"
+      every, trains = known.every, split != "validation"
       numbered = enumerate(lines, 1)
-      lines = [line for n, line in numbered if (n % known.every > 0) == trains]
+      lines = [line for n, line in numbered if (n % every > 0) == trains]
     content = "".join(f"{line}\n" for line in lines)
     sources.append(Source(path.name, content.encode()))
   return sources

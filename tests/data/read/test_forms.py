@@ -18,16 +18,17 @@ ASKED = {"known": {"a", "b"}}
 # Form, files, and the labelled documents or the error.
 LABELLED = [
   ("tab", {"f": b"a\tx y\nb\tz\n"}, [("a", "x y"), ("b", "z")]),
-  ("tab", {"f": b"a\tx\nb z\n"}, "f:2: has 1 columns; data.format=tab"),
+  ("tab", {"f": b"a\tx\nb z\n"}, "f:2: needs a text and a label, in the"),
   ("space", {"f": b"0 x y\n1 z"}, [("0", "x y"), ("1", "z")]),
   ("csv", {"f": b'text,id,label\n"a, b\r\nc",1,p\n'}, [("p", "a, b\nc")]),
   ("csv", {"f": b"label,text\nx\n"}, "f:2: needs a text and a label"),
   ("jsonl", {"f": JSON.encode()}, [("3", "ab"), ("x y", "b")]),
   ("jsonl", {"f": b"\n{"}, "f:2: not JSON"),
   ("folders", FOLDERS, [("neg", "bad"), ("pos", "good\n")]),
-  ("folders", {"f": b"x"}, "f: lies in no folder"),
+  ("folders", {"f": b"x"}, "f: needs a label and"),
   ("files", {"A.txt": b"x\n", "B": b"\nz"}, [("A", "x"), ("B", "z")]),
   # To predict, with the labels a and b.
+  ("tab", {"f": b"x y\nc\tz\n"}, [("", "x y"), ("c", "z")], ASKED),
   ("space", {"f": b"x y\nb z\n"}, [("", "x y"), ("b", "z")], ASKED),
   ("jsonl", {"f": b'{"text": "x"}'}, [("", "x")], ASKED),
   ("folders", {"b/f": b"x\ny", "c/f": b"z"}, [("b", "x\ny"), ("", "z")], ASKED),
@@ -103,7 +104,7 @@ SENTENCES = [
   # Of a line that has more than two columns, the two that are chosen.
   ("columns", {"f": b"1 a X z\n2 b Y\n"}, [["aX", "bY"]], chosen("2", "3")),
   ("conllu", {"f": b"# x\n" + MORE}, [["aIN"]], chosen(None, "XPOS")),
-  ("columns", {"f": b"a X"}, "f: data.label_column='POS'", chosen("1", "POS")),
+  ("columns", {"f": b"a X"}, "data.text_column, data.l", chosen("1", "POS")),
   ("parallel", PAIRS, [["xX", "yY"], ["zZ"], ["wW"]], beside("*.tags")),
   (
     "parallel",

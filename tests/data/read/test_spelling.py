@@ -38,8 +38,7 @@ def test_punctuation_is_apart():
     assert again == document.symbols
 
 
-def test_a_corpus_is_spelled_as_its_documents(tmp_path, monkeypatch):
-  monkeypatch.setattr(spelling, "_CHUNK", 7)
+def test_a_corpus_is_spelled_as_its_documents(tmp_path):
   rng = np.random.default_rng(0)
   words = ["A.", "a", "B,c", "...", "d", "\u0130-x!"]
   texts = [" ".join(rng.choice(words, rng.integers(1, 3))) for _ in range(60)]

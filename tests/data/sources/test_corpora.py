@@ -86,10 +86,10 @@ MISTAKES = [
   ({"path": "a\0b"}, r"data.path='a\x00b': no such file"),
   ({"path": "a/void"}, "data.path='a/void': no file in this folder"),
   ({"path": "loop"}, "loop: cannot be read: Too many levels of symbolic links"),
-  ({"path": "empty.txt"}, "data.path='empty.txt': the corpus is empty"),
+  ({"path": "empty.txt"}, "data.path='empty.txt': is empty, it has no symbols"),
   ({"path": "long", "unit": "word"}, f"long: '{'x' * 20}'... has more than 65"),
   ({}, "data.path=None: data.source=files needs data.path, or data."),
-  ({"source": "stdlib", "format": "csv"}, "data.format='csv': is read with"),
+  ({"source": "stdlib", "format": "csv"}, "data.format='csv': data.source='st"),
   ({"source": "chords"}, "data.source='chords': is music, which only task='po"),
 ]
 
