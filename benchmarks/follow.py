@@ -115,7 +115,7 @@ class Following:
     self.folder, self.models = Path(folder), len(restored.detector.steps)
     self._open = contextlib.ExitStack()
     state = self._open.enter_context(open_state(self.folder, report))
-    self.service = follow.Service(lambda: restored, workdir, state, self._count)
+    self.service = follow.Service(restored, workdir, state, self._count)
     self.rows = 0
     self.service.recover()
 

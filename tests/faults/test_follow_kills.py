@@ -64,7 +64,7 @@ def expected(shop, tmp_path_factory):
   run = experiments.load(workdir)
   detection = deployed.restore(experiments.build, run.config, workdir)
   with open_state(folder, print) as stored:
-    service = follow.Service(lambda: detection, folder, stored, lambda _: None)
+    service = follow.Service(detection, folder, stored, lambda _: None)
     service.recover()
     source = Input(follow.LogPosition(), iter(lines), len(lines), 1000)
     service.follow(source, lambda: False)

@@ -25,7 +25,7 @@ from seqrnn.data.logs.tail import Chunk, FileTail, LogPosition, StreamTail
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 from seqrnn.logs.detect import answers, deployed
-from seqrnn.logs.detect.deployed import DEPLOYED, Deployed
+from seqrnn.logs.detect.deployed import Deployed
 from seqrnn.logs.detect.findings import SEVERITIES
 from seqrnn.logs.follow import drift, feedback, health
 from seqrnn.logs.follow.alarms import Alarms, isoformat
@@ -36,23 +36,7 @@ from seqrnn.logs.follow.verdicts import Verdict
 from seqrnn.runtime import signals
 
 _WAIT = 0.2  # Seconds without input, after which answers and figures are read.
-_LOOK = 1.0  # Seconds between two looks for answers and a new detection.
-
-
-class Watched:
-  """A file that other processes replace."""
-
-  def __init__(self, path: Path):
-    self._path, self._before = path, ()
-
-  def is_new(self) -> bool:
-    """Whether the file has changed since the last call, and is there."""
-    now, before = (), self._before
-    with suppress(OSError):
-      status = self._path.stat()
-      now = status.st_ino, status.st_size, status.st_mtime_ns
-    self._before = now or before
-    return self._before != before
+_LOOK = 1.0  # Seconds between two looks for answers.
 
 
 class Service:
@@ -68,50 +52,42 @@ class Service:
 
   def __init__(
     self,
-    restore: Callable[[], Deployed],
+    model: Deployed,
     workdir: Path,
     state: State,
     write: Callable[[str], Any],
   ):
-    """Restores the detection, and nothing of the state.
+    """Restores nothing of the state.
 
     Args:
-      restore: reads the detection as it is now.
+      model: the detection.
       workdir: of the run.
       state: of earlier processes.
       write: writes lines of JSON.
 
     Raises:
-      UserError: as `deployed.restore` and `Follower`.
+      UserError: as `Follower`.
     """
-    self._restore, self._workdir = restore, workdir
-    self._state, self._write = state, write
-    self._detection = Watched(workdir / "detect" / DEPLOYED)
-    self._answers = Watched(workdir / answers.NAME)
-    self._detection.is_new()
+    self._workdir, self._state, self._write = workdir, state, write
+    self._answered = ()  # Size and time of the answers that were read.
     self._looked = self._heard = time.monotonic()
     self._silence: dict[str, Any] | None = None  # The row of its alarm.
-    self.health = health.Health()
-    self._take_follower(Follower(restore()))
+    self.health, self.config = health.Health(), model.config
+    self.follower = Follower(model)
+    self._drift = drift.of_calibration(model.normal)
     settings = self.config.detect
+    info = {
+      "steps": ",".join(map(str, model.detector.steps)),
+      "rate": f"{settings.rate:g}",
+      "calibration": str(model.normal.events.n),
+    }
+    self.health.model.info(info)
     self._input = settings.input or "standard input"
     self._parser = Parser(self.config.data, self._input)
     masks = Redaction(settings.redact)
     self.alarms = Alarms(60 * settings.quiet, masks)
     self.position = LogPosition()
     gc.freeze()  # The models are never garbage.
-
-  def _take_follower(self, follower: Follower):
-    """Takes up a detection."""
-    model = follower.deployed
-    self.follower, self._drift = follower, drift.of_calibration(model.normal)
-    self.config = model.config
-    info = {
-      "steps": ",".join(map(str, model.detector.steps)),
-      "rate": f"{self.config.detect.rate:g}",
-      "calibration": str(model.normal.events.n),
-    }
-    self.health.model.info(info)
 
   def recover(self):
     """Resumes where the process before was stopped.
@@ -191,8 +167,6 @@ class Service:
       if time.monotonic() - self._looked >= _LOOK:
         self._looked = time.monotonic()
         self._read_answers()
-        if self._detection.is_new():
-          self.reload()
       if chunk := source.read(_WAIT):
         self._look(source.behind + sum(map(len, chunk.lines)))
         self._take(chunk)
@@ -307,7 +281,11 @@ class Service:
 
   def _read_answers(self):
     """Takes answers to alarms, if there are new ones."""
-    if not self._answers.is_new():
+    before = self._answered
+    with suppress(FileNotFoundError):
+      status = (self._workdir / answers.NAME).stat()
+      self._answered = status.st_size, status.st_mtime_ns
+    if self._answered == before:
       return
     try:
       rows = answers.load_rows(self._workdir, self.config.data.errors)
@@ -323,24 +301,6 @@ class Service:
     answered = [kind.answer for kind in self.alarms.kinds.values()]
     self.health.figures["quiet_kinds"] = answered.count("normal")
     self.save()
-
-  def reload(self):
-    """Takes up a new detection; an invalid one is reported."""
-    before, bets = self.follower, self._drift
-    try:
-      follower = Follower(self._restore())
-      follower.warm()
-    except Exception as error:  # As files that are damaged may raise any.
-      report(f"the detection before stays: {error}")
-      return
-    self.save()
-    follower.restore(before.facts(), before.rows())
-    self._take_follower(follower)
-    if self._drift.key == bets.key:
-      self._drift = bets
-    self.save()
-    steps = ", ".join(map(str, self.follower.deployed.detector.steps))
-    report(f"a new detection is taken up: models of steps {steps}")
 
 
 def run(build: Callable[..., Experiment], config: Config, workdir: Path):
@@ -360,9 +320,9 @@ def run(build: Callable[..., Experiment], config: Config, workdir: Path):
     received = stack.enter_context(signals.catch_signals())
     folder = feedback.state_folder(config, workdir)
     state = stack.enter_context(open_state(folder, report))
-    restore = partial(deployed.restore, build, config, workdir)
+    model = deployed.restore(build, config, workdir)
     write = partial(print, end="", flush=True)
-    service = Service(restore, workdir, state, write)
+    service = Service(model, workdir, state, write)
     if port := service.config.detect.port:
       stack.enter_context(health.serve(service.health, port))
     service.follower.warm()

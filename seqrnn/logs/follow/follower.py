@@ -279,11 +279,6 @@ class Follower:
     """All that `restore` needs besides sessions, as JSON."""
     return {"clock": vars(self._clock), "lines": vars(self._lines)}
 
-  def rows(self) -> Iterator[Row]:
-    """All sessions for `restore`, which computes the models' states again."""
-    for session in self._waiting.sessions:
-      yield session.number, 0, _row(session, 0)
-
   def changes(self) -> Iterator[Change]:
     """Changes of sessions; a part has the events from its number on."""
     for session in self._waiting.changed:
@@ -297,6 +292,8 @@ class Follower:
 
   def restore(self, facts: dict[str, Any], rows: Iterable[Row]):
     """Replaces all sessions by stored ones, also those of other models.
+
+    The models' states are computed again.
 
     Args:
       facts: as `facts` gave them.

@@ -37,7 +37,7 @@ class Health:
       cannot be written.
     p_values: of sessions that have ended.
     seconds: from the arrival of lines to their verdicts.
-    model: the models that were taken up.
+    model: the models.
     alarms: that were written, by severity.
   """
 

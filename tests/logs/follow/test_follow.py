@@ -31,7 +31,7 @@ def service(model, folder, write, **settings):
   """A service that follows with a state in a folder."""
   model.config.detect.update(settings)
   with open_state(folder / "state", print) as state:
-    running = follow.Service(lambda: model, folder, state, write)
+    running = follow.Service(model, folder, state, write)
     running.recover()
     yield running
 
@@ -167,26 +167,6 @@ def test_kills_and_rotations_neither_lose_nor_repeat_an_alarm(
 
 
 END = b'{"session": "x", "end": true}'
-
-
-@pytest.mark.parametrize("valid", [True, False])
-def test_a_new_detection_takes_up_the_open_sessions(
-  model, tmp_path, capsys, monkeypatch, valid
-):
-  record = tmp_path / "detect/deployed.npz"
-  record.parent.mkdir()
-
-  def change():
-    if not valid:  # A damaged file may raise any exception.
-      monkeypatch.setattr(follow, "Follower", None)
-    record.write_text("22")
-
-  lines = b"x a", b"x b", change, b"x c", END, END
-  assert judged(model, tmp_path, *lines) == [("x", 3)]
-  message = capsys.readouterr().err.splitlines()[0]
-  assert message.startswith(
-    "a new detection is taken up" if valid else "the detection before stays"
-  )
 
 
 def test_a_restart_goes_on_with_open_sessions_and_lines(
