@@ -22,7 +22,7 @@ from seqrnn.errors import UserError
 from seqrnn.logs.detect.calibration import NormalScores, combined_rows
 from seqrnn.logs.detect.conformal import is_flagged
 from seqrnn.logs.detect.detector import Detector
-from seqrnn.logs.detect.findings import find_anomalies
+from seqrnn.logs.detect.findings import find_anomalies, worst_positions
 from seqrnn.logs.detect.scores import COMBINED
 from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL, UNANSWERED
 from seqrnn.logs.detect.tables import describe, write_csv_table
@@ -88,7 +88,9 @@ def session_questions(
   scored, model = findings.scored, arrays["model"][rows]
   model_N = np.repeat(model, np.diff(scored.bounds))
   nll = scored.member_nll[model_N, np.arange(len(model_N))]
-  findings = findings._replace(scored=scored._replace(nll=nll))
+  scored = scored._replace(nll=nll)
+  worst_J = worst_positions(scored)[findings.distinct.which]
+  findings = findings._replace(scored=scored, worst_J=worst_J)
   counts = np.bincount(which, arrays["counts"]).astype(int)[which[rows]]
   _, p = _row_scores(normal, arrays, COMBINED)
   questions = []

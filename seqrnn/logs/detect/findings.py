@@ -180,16 +180,24 @@ def _reasons(
   return np.where(largest, np.array([EVENT, *kinds])[largest], reasons)
 
 
-class Detail(NamedTuple):
-  """The unusual value or time of a session.
+class Explanation(NamedTuple):
+  """Why a session is flagged, and the event that decides.
 
   Attributes:
-    position: of its event in the session.
-    words: the value and its usual range.
+    reason: in words; empty: it is not flagged.
+    position: of the event in the session, as `Findings.position`.
+    event: its name; "<short>" if the session is flagged for its length,
+      "<empty>" if no event is scored.
+    before, after: the events around it.
+    surprising: the names of the session's surprising events.
   """
 
+  reason: str
   position: int
-  words: str
+  event: str
+  before: list[str]
+  after: list[str]
+  surprising: frozenset[str]
 
 
 class Findings(NamedTuple):
@@ -202,7 +210,9 @@ class Findings(NamedTuple):
     masks: of events as they were read.
     scored: scores of the distinct sessions and of their events.
     decision: on the distinct sessions and on their events.
-    details: of flagged sessions, whose reason is a value or a time.
+    worst_J: position of the event that decides on each session: the unusual
+      value or time that is the reason, or else as `worst_positions`.
+    words: the reasons of flagged sessions that are a value or a time.
   """
 
   sessions: Sessions
@@ -211,12 +221,13 @@ class Findings(NamedTuple):
   masks: Redaction
   scored: SessionScores
   decision: Decision
-  details: dict[int, Detail] = {}
+  worst_J: np.ndarray
+  words: dict[int, str] = {}
 
-  def reason(self, j: int, d: int) -> str | None:
-    """Why session j, which equals d, is flagged, in words; None: it is not."""
-    words = WORDS.get(self.decision.reasons[d])
-    return self.details[j].words if j in self.details else words
+  def reason(self, j: int) -> str:
+    """Why session j is flagged, in words; empty: it is not."""
+    score = self.decision.reasons[self.distinct.which[j]]
+    return self.words.get(j, WORDS.get(score, ""))
 
   def most_anomalous(self) -> np.ndarray:
     """The distinct sessions by falling score; short sessions come last."""
@@ -228,47 +239,45 @@ class Findings(NamedTuple):
     flagged = np.flatnonzero(self.decision.event_flags[self.scored.events(d)])
     return self.scored.offset(d) + int(flagged[0]) if len(flagged) else None
 
-  def worst_index(self, j: int, d: int) -> int:
-    """The index of the event that decides, among the scored events.
+  def position(self, j: int) -> int:
+    """The position of the event that decides on session j.
 
-    It is the most surprising event, or that of the unusual value or time.
+    It is the last event where the end of the session decides, and -1 in a
+    session without events.
     """
-    nll, index = self.scored.nll[self.scored.events(d)], -1
-    if j in self.details:
-      index = self.details[j].position - self.scored.offset(d)
-    return index if 0 <= index < len(nll) else int(nll.argmax())
+    length = self.scored.lengths[self.distinct.which[j]]
+    return int(min(self.worst_J[j], length - 1))
 
-  def worst_position(self, j: int, d: int) -> int:
-    """The position of the event that decides, as `worst_index`.
+  def explain(self, j: int) -> Explanation:
+    """Why session j is flagged, if it is, and the event that decides."""
+    d, scored = int(self.distinct.which[j]), self.scored
+    short, nll = scored.short[d], scored.nll[scored.events(d)]
+    event, names, worst, offset = "<empty>", [], 0, scored.offset(d)
+    surprising = []
+    if len(nll):
+      names = self._event_names(j, scored.targets[scored.events(d)], offset)
+      worst = min(max(int(self.worst_J[j]) - offset, 0), len(nll) - 1)
+      event = names[worst]
+      surprising = np.flatnonzero(nll >= _SURPRISING * nll.max()).tolist()
+    kinds = frozenset(names[n] for n in surprising)
+    event = "<short>" if short else event
+    if short or not len(nll) or j in self.words:
+      kinds = frozenset([event])
+    before = names[max(worst - _BEFORE, 0) : worst]
+    after = names[worst + 1 : worst + 1 + _AFTER]
+    return Explanation(
+      self.reason(j), self.position(j), event, before, after, kinds
+    )
 
-    It is the last event where the end of the session is the most surprising,
-    the first where no event is scored, and -1 in a session without events.
-    """
-    if j in self.details:
-      return self.details[j].position
-    position = 0
-    if self.scored.bounds[d] < self.scored.bounds[d + 1]:
-      position = self.scored.offset(d) + self.worst_index(j, d)
-    return min(position, int(self.scored.lengths[d]) - 1)
-
-  def events(self, j: int, d: int, first: int, stop: int) -> list[str]:
-    """Names of scored events of session j for display.
+  def _event_names(self, j: int, targets: np.ndarray, first: int) -> list[str]:
+    """Names of events of session j for display, from a position on.
 
     An unknown event is displayed as "? " and the symbol of the file, if the
     symbol is known.
-
-    Args:
-      j: index of the session.
-      d: index of the distinct session that equals session j.
-      first: index of the first event among the scored events.
-      stop: index after the last event.
     """
-    targets = self.scored.targets[self.scored.events(d)][first:stop].tolist()
     names = self.names.names(targets)
-    position = self.scored.offset(d) + first
-    for n, target in enumerate(targets):
-      symbol = self.as_read(j, position + n)
-      if target == UNKNOWN and symbol is not None:
+    for n in np.flatnonzero(targets == UNKNOWN).tolist():
+      if (symbol := self.as_read(j, first + n)) is not None:
         names[n] = f"? {symbol}"
     return names
 
@@ -315,7 +324,7 @@ def find_anomalies(
   names = [masks.name(name) for name in sessions.names]
   sessions = sessions._replace(names=names)
   decision = decide(scored, normal, settings)
-  details = {}
+  worst_J, words = worst_positions(scored)[distinct.which], {}
   for kind in detector.kinds:
     of_kind = [reason == kind for reason in decision.reasons]
     which = np.flatnonzero(np.array(of_kind)[distinct.which])
@@ -325,12 +334,26 @@ def find_anomalies(
     for tails in detector.tails[::-1]:  # The first one for which it is unusual.
       unusual = most_unusual(some, tails, kind)
       for n in np.flatnonzero(unusual.scores).tolist():
-        words = unusual.words(n, kind)
-        position = int(unusual.positions[n])
-        details[int(which[n])] = Detail(position, masks.text(words))
+        j = int(which[n])
+        worst_J[j] = unusual.positions[n]
+        words[j] = masks.text(unusual.words(n, kind))
   return Findings(
-    *(sessions, distinct, detector.names, masks, scored, decision, details)
+    *(sessions, distinct, detector.names, masks, scored, decision),
+    *(worst_J, words),
   )
+
+
+def worst_positions(scored: SessionScores) -> np.ndarray:
+  """The position of the most surprising event of each session [D].
+
+  It is the number of events where the end of the session is the most
+  surprising, and 0 where no event is scored.
+  """
+  worst_D = np.zeros(len(scored.lengths), np.int64)
+  for d in np.flatnonzero(np.diff(scored.bounds)).tolist():
+    nll = scored.nll[scored.events(d)]
+    worst_D[d] = scored.offset(d) + int(nll.argmax())
+  return worst_D
 
 
 class Incident(NamedTuple):
@@ -359,14 +382,13 @@ def group_incidents(findings: Findings) -> list[Incident]:
   order = order[np.argsort(-decision.severity[order], kind="stable")]
   incidents: list[Incident] = []
   for d in order[decision.flags[order]].tolist():
-    kinds = surprising_events(findings, d, int(findings.distinct.first[d]))
+    why = findings.explain(int(findings.distinct.first[d]))
     for one in incidents:
-      if belongs_to_incident(kinds, one.event, one.kinds):
+      if belongs_to_incident(why.surprising, one.event, one.kinds):
         one.members.append(d)
         break
     else:
-      event, _, _ = event_context(findings, d, int(findings.distinct.first[d]))
-      incidents.append(Incident(event, kinds, [d]))
+      incidents.append(Incident(why.event, why.surprising, [d]))
 
   def rank(one: Incident) -> tuple[int, float, int]:
     d, count = one.members[0], findings.distinct.counts[one.members].sum()
@@ -388,45 +410,3 @@ def belongs_to_incident(
   """
   common = len(surprising & first) >= _COMMON * len(surprising | first)
   return common and event in surprising
-
-
-def surprising_events(findings: Findings, d: int, j: int) -> frozenset[str]:
-  """The names of the surprising events of session j, which equals d."""
-  nll = findings.scored.nll[findings.scored.events(d)]
-  if findings.scored.short[d] or not len(nll):
-    return frozenset(["<short>" if findings.scored.short[d] else "<empty>"])
-  if j in findings.details:
-    worst = findings.worst_index(j, d)
-    return frozenset(findings.events(j, d, worst, worst + 1))
-  names = findings.events(j, d, 0, len(nll))
-  return frozenset(names[n] for n in surprising_positions(nll))
-
-
-def surprising_positions(nll: np.ndarray) -> list[int]:
-  """The indices of the surprising events of a session; none without events."""
-  highest = nll.max(initial=0)
-  return np.flatnonzero(nll >= _SURPRISING * highest).tolist()
-
-
-def positions_around(worst: int, size: int) -> range:
-  """The indices of an event and of the events around it that are displayed."""
-  return range(max(worst - _BEFORE, 0), min(worst + _AFTER + 1, size))
-
-
-def event_context(
-  findings: Findings, d: int, j: int
-) -> tuple[str, list[str], list[str]]:
-  """The most surprising event of a session, and the events around it.
-
-  The event is "<short>" if the session is flagged for its length, "<empty>" if
-  it has no event.
-  """
-  short = bool(findings.scored.short[d])
-  nll = findings.scored.nll[findings.scored.events(d)]
-  if not len(nll):
-    return "<short>" if short else "<empty>", [], []
-  worst = findings.worst_index(j, d)
-  shown = positions_around(worst, len(nll))
-  names = findings.events(j, d, shown.start, shown.stop)
-  at = worst - shown.start
-  return "<short>" if short else names[at], names[:at], names[at + 1 :]

@@ -29,7 +29,6 @@ from seqrnn.logs.detect.findings import (
   SEVERITIES,
   Findings,
   Incident,
-  event_context,
 )
 from seqrnn.logs.detect.scores import COMBINED, NETWORK
 from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL
@@ -122,7 +121,6 @@ def session_rows(
   """
   sessions, distinct = findings.sessions, findings.distinct
   decision, which = findings.decision, range(len(findings.decision.p))
-  first = distinct.first.tolist()
   incident = {d: n for n, one in enumerate(grouped, 1) for d in one.members}
   columns: dict[str, list[Any]] = {"events": findings.scored.lengths.tolist()}
   if sessions.ends is not None:
@@ -141,15 +139,11 @@ def session_rows(
     "first_alarm": [findings.first_alarm(d) for d in which],
   }
   scores = {name: _cells(values) for name, values in decision.scores.items()}
-  worst = [findings.worst_position(j, d) for d, j in enumerate(first)]
   for j, d in enumerate(distinct.which.tolist()):
     row: dict[str, Any] = {"session": sessions.names[j]}
     row |= {name: column[d] for name, column in columns.items()}
-    row["reason"] = findings.reason(j, d)
-    position = worst[d]
-    if j in findings.details:  # Equal sessions may differ.
-      position = findings.details[j].position
-    row |= findings.place(j, position)
+    row["reason"] = findings.reason(j) or None  # Equal sessions may differ.
+    row |= findings.place(j, findings.position(j))
     row |= {name: column[d] for name, column in scores.items()}
     if sessions.kinds is not None:
       kind = int(sessions.kinds[j])
@@ -166,7 +160,7 @@ def describe(findings: Findings, members: list[int]) -> dict[str, Any]:
   """
   d = members[0]
   decision, j = findings.decision, int(findings.distinct.first[d])
-  event, before, after = event_context(findings, d, j)
+  why = findings.explain(j)._asdict()
   begins, ends = findings.sessions.whole
   nll = findings.scored.nll[findings.scored.events(d)]
   [p] = _cells(decision.p[d : d + 1])
@@ -174,16 +168,13 @@ def describe(findings: Findings, members: list[int]) -> dict[str, Any]:
     "session": findings.sessions.names[j],
     "count": int(findings.distinct.counts[members].sum()),
     "severity": SEVERITIES[decision.severity[d]],
-    "reason": findings.reason(j, d),
     "score": decision.reasons[d],
     "p_value": p,
     "bits": float(nll.max(initial=0)) / math.log(2),
-    **findings.place(j, findings.worst_position(j, d)),
+    **{x: why[x] for x in ("reason", "event", "before", "after")},
+    **findings.place(j, why["position"]),
     "open": not ends[j],
     "cut": not begins[j],
-    "event": event,
-    "before": before,
-    "after": after,
   }
 
 

@@ -17,10 +17,10 @@ _SYMBOLS = 1000  # Events of an example that are kept.
 _SESSIONS = 1000  # Sessions of a kind whose alarms may still be raised.
 # Attributes that are stored, besides kinds.
 _STORED = ("count", "sessions", "turn", "numbers")
-# Fields of a row; severity, reason, p and time are converted.
-_FIELDS = ("session", "ended", "severity", "reason", "p_value", "line", "time")
-_FIELDS += ("event", "before", "after", "events", "unknown_events")
-_FIELDS += ("flagged_events",)
+# Fields of a row; severity, reason, score, p and time are converted.
+_FIELDS = ("session", "ended", "severity", "reason", "score", "p_value")
+_FIELDS += ("line", "time", "event", "before", "after", "events")
+_FIELDS += ("unknown_events", "flagged_events")
 
 
 @dataclass
@@ -165,6 +165,7 @@ class Alarms:
       "session": self._masks.name(verdict.session),
       "severity": SEVERITIES[verdict.severity] or None,
       "reason": verdict.reason or None,
+      "score": verdict.score or None,
       "p_value": None if math.isnan(verdict.p) else float(f"{verdict.p:.6g}"),
       "time": None if verdict.time is None else isoformat(verdict.time),
     }

@@ -18,7 +18,7 @@ import numpy as np
 
 from seqrnn.config.read import Config
 from seqrnn.data.logs.sessions import Sessions
-from seqrnn.data.logs.values import WORDS as VALUES
+from seqrnn.data.logs.values import KINDS
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.logs.detect import calibration, inputs
@@ -118,7 +118,7 @@ def collect(
     for kind in kinds
     if reviewed.by_kind.get(kind.key)
     # Other sessions of these events have other values and times.
-    and not str(kind.example.get("reason")).startswith(tuple(VALUES.values()))
+    and kind.example.get("score") not in KINDS
   ]
   words = [reviewed.by_kind[kind.key] for kind in answered]
   keys = _sessions(answered, detector.names).session_keys()

@@ -22,9 +22,7 @@ from seqrnn.logs.detect.findings import (
   Decision,
   Findings,
   decide,
-  event_context,
   find_anomalies,
-  surprising_events,
 )
 from seqrnn.logs.detect.scores import TOP, UNSEEN, WORDS, round_scores
 from seqrnn.logs.follow.open_sessions import OpenSession, Step
@@ -38,6 +36,7 @@ class Bound(NamedTuple):
   """The certain fields of the verdict on an open session."""
 
   severity: int
+  score: str
   reason: str
   p: float
 
@@ -49,16 +48,14 @@ class Verdict(NamedTuple):
     session: its name.
     ended: whether this is the final verdict.
     severity: an index of `SEVERITIES`; 0: it is not flagged.
+    score: the reason as in `Decision.reasons`; empty: it is not flagged.
     reason: in words; empty: it is not flagged.
     p: its p-value; NaN if it is flagged for its length alone. Of a running
       verdict, the largest one that the final verdict can have.
-    line, time: of its most surprising event, if known.
-    event: this event.
-    before, after: the events around it.
+    line, time: of the event that decides, if known.
+    event, before, after, position, surprising: as of `Explanation`.
     events: number of its events so far.
     unknown_events, flagged_events: numbers of events.
-    position: of the most surprising event in the session.
-    surprising: the names of its surprising events, as `surprising_events`.
     symbols: all its events as read.
     scores_K: the combined score by each model [K]; empty: it is running.
     begins: whether its first event is the begin of the session. If not, its
@@ -70,6 +67,7 @@ class Verdict(NamedTuple):
   session: str
   ended: bool
   severity: int
+  score: str
   reason: str
   p: float
   line: int | None
@@ -159,6 +157,7 @@ class Judge:
       decision = self._decide(*some.transpose(1, 0, 2))
       columns = (
         decision.severity.tolist(),
+        decision.reasons,
         [WORDS.get(reason, "") for reason in decision.reasons],
         decision.p.tolist(),
       )
@@ -264,36 +263,29 @@ class Judge:
     scored = scored._replace(short=np.zeros_like(scored.short))
     of_open = findings._replace(scored=scored)
     verdicts = []
-    for j, (n, d) in enumerate(
-      zip(which, findings.distinct.which.tolist(), strict=True)
-    ):
-      step = steps[n]
-      of_step = of_open if step.ends is None else findings
-      verdicts.append(_verdict(of_step, d, j, step))
+    for j, n in enumerate(which):
+      of_step = of_open if steps[n].ends is None else findings
+      verdicts.append(_verdict(of_step, j, steps[n]))
     return verdicts
 
 
-def _verdict(findings: Findings, d: int, j: int, step: Step) -> Verdict:
+def _verdict(findings: Findings, j: int, step: Step) -> Verdict:
   """The verdict on session j, without line and time."""
   decision, session = findings.decision, step.session
-  event, before, after = event_context(findings, d, j)
+  d = int(findings.distinct.which[j])
   return Verdict(
     session=session.name,
     ended=step.ends is not None,
     severity=int(decision.severity[d]),
-    reason=findings.reason(j, d) or "",
+    score=decision.reasons[d],
     p=float(decision.p[d]),
     line=None,
     time=None,
-    event=event,
-    before=before,
-    after=after,
     events=step.size,
     unknown_events=int(decision.unknown_events[d]),
     flagged_events=int(decision.flagged_events[d]),
-    position=findings.worst_position(j, d),
-    surprising=surprising_events(findings, d, j),
     symbols=session.symbols[: step.size],
     scores_K=tuple(decision.combined_KD[:, d].tolist()),
     begins=session.begins,
+    **findings.explain(j)._asdict(),
   )

@@ -11,7 +11,12 @@ from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.read.columns import Texts
 from seqrnn.data.vocabulary import END, UNKNOWN, Vocabulary
 from seqrnn.logs.detect import tables
-from seqrnn.logs.detect.findings import Decision, Findings, group_incidents
+from seqrnn.logs.detect.findings import (
+  Decision,
+  Findings,
+  group_incidents,
+  worst_positions,
+)
 from tests.logs.detect.test_decision import scores_of
 
 LOG = ["unpack package" + 9 * " and so on", "configure it", "boom now"]
@@ -45,7 +50,10 @@ def findings_of(sessions, names, nll, bounds, **decided):
   )
   every = np.arange(count)
   distinct = data.Distinct(every, every, scored.counts)
-  return Findings(sessions, distinct, names, Redaction(""), scored, decision)
+  worst = worst_positions(scored)
+  return Findings(
+    *(sessions, distinct, names, Redaction(""), scored, decision, worst)
+  )
 
 
 @pytest.fixture
@@ -75,7 +83,7 @@ def scored():
 def test_every_session_names_the_line_of_its_worst_event(scored, tmp_path):
   """Where the end is the worst event, the last line is named."""
   findings = scored([1.0, 1, 1, 19, 2])
-  assert [findings.worst_position(d, d) for d in range(2)] == [0, 0]
+  assert [findings.position(d) for d in range(2)] == [0, 0]
   findings = scored([1.0, 1, 3, 2, 19])
   rows = tables.session_rows(findings, group_incidents(findings))
   tables.write_csv_table(tmp_path / "sessions.csv", rows)

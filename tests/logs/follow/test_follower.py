@@ -22,11 +22,7 @@ from seqrnn.logs.detect.calibration import NormalScores
 from seqrnn.logs.detect.conformal import Calibration, CrossCalibration
 from seqrnn.logs.detect.deployed import Deployed, IdleTimes, refuse_unfollowed
 from seqrnn.logs.detect.detector import Detector, Ensemble, whole_sessions
-from seqrnn.logs.detect.findings import (
-  event_context,
-  find_anomalies,
-  surprising_events,
-)
+from seqrnn.logs.detect.findings import find_anomalies
 from seqrnn.logs.detect.scores import BASELINES, STANDARD, round_scores
 from seqrnn.logs.detect.selection import Selection
 from seqrnn.logs.follow import alarms, stepping
@@ -213,20 +209,18 @@ def test_final_verdicts_are_those_of_a_detection(fields):
   assert 0 < results.decision.flags.sum() < len(results.decision.flags)
   for j, d in enumerate(results.distinct.which.tolist()):
     verdict = final[f"s{j}"]
-    place = results.worst_position(j, d)
+    why = results.explain(j)
     lines = [event.line for event in events if event.session == f"s{j}"]
     np.testing.assert_array_equal(verdict.p, results.decision.p[d])
-    assert [*verdict[2:4], *verdict[5:15], verdict.flag] == [
+    assert verdict._asdict().items() >= why._asdict().items()
+    assert [*verdict[2:4], *verdict[6:8], *verdict[11:14], verdict.flag] == [
       results.decision.severity[d],
-      results.reason(j, d) or "",
-      lines[place],
+      results.decision.reasons[d],
+      lines[why.position],
       None,
-      *event_context(results, d, j),
       len(texts[j]),
       results.decision.unknown_events[d],
       results.decision.flagged_events[d],
-      place,
-      surprising_events(results, d, j),
       results.decision.flags[d],
     ]
     assert verdict.scores_K == tuple(results.decision.combined_KD[:, d])
@@ -254,7 +248,7 @@ def test_values_and_times_are_those_of_a_detection():
   )
   results = find_anomalies(model.detector, model.normal, sessions)
   bare = sessions._replace(seconds=None, values=None)  # As in a review.
-  assert not find_anomalies(model.detector, model.normal, bare).details
+  assert not find_anomalies(model.detector, model.normal, bare).words
   places = dict(zip(sessions.names, sessions.bounds.tolist(), strict=False))
   events = []
   for event in interleaved(rng, list(enumerate(texts))):
@@ -272,16 +266,15 @@ def test_values_and_times_are_those_of_a_detection():
   final = {verdict.session: verdict for verdict in verdicts if verdict.ended}
   for j, d in enumerate(results.distinct.which.tolist()):
     verdict = final[f"s{j}"]
-    place = results.worst_position(j, d)
-    time = sessions.seconds[sessions.bounds[j] + place]
-    assert (verdict.reason, verdict.time) == (results.reason(j, d) or "", time)
+    why = results.explain(j)
+    assert verdict.time == sessions.seconds[sessions.bounds[j] + why.position]
     assert verdict.p == results.decision.p[d]
-    assert verdict.event == event_context(results, d, j)[0]
+    assert (verdict.reason, verdict.event) == (why.reason, why.event)
   reasons = " ".join(verdict.reason for verdict in final.values())
   assert "a silence of " in reasons and "a value of " in reasons
   # Sessions may also have neither.
   untimed = find_anomalies(model.detector, model.normal, sessions_of(texts))
-  assert not untimed.details
+  assert not untimed.words
 
 
 def test_p_values_are_equal_also_at_the_edges_of_rounding():
