@@ -48,7 +48,7 @@ from seqrnn.scoring.predictions import console_text
 # Files that each detection replaces, or removes.
 _RESULTS = (
   *("sessions.csv", "events.csv", "incidents.csv"),
-  *("report.json", "timeline.png", deployed.DEPLOYED),
+  *("report.json", deployed.DEPLOYED),
 )
 
 
@@ -124,7 +124,6 @@ def _run(
     tables.write_events(findings, detector, new)
     with files.atomic_write(new / "report.json") as file:
       file.write(json.dumps(_finite(record), indent=2, allow_nan=False) + "\n")
-    evaluation.draw(findings, new)
     path = new / deployed.DEPLOYED
     deployed.write_deployed(path, detector, normal, read("train"))
   tables.print_findings(console, findings, grouped)

@@ -1,6 +1,5 @@
 """Section of a report on anomalies, from the files of a detection."""
 
-import base64
 import itertools
 import math
 from pathlib import Path
@@ -10,7 +9,6 @@ from seqrnn.logs.detect import inputs
 from seqrnn.logs.detect.tables import read_csv_table, summary_of
 from seqrnn.reporting import page
 from seqrnn.reporting.page import Mark, Section, section
-from seqrnn.runtime import files
 
 _INCIDENTS = 20  # Rows of the table.
 _SHOWN = 5  # Sessions with events in the report.
@@ -145,7 +143,4 @@ def sections(workdir: Path) -> list[Section]:
     return []
   with inputs.reading(folder):
     parts = {**_incidents(folder), **_report(folder)}
-  path, picture = folder / "timeline.png", None
-  if path.exists():
-    picture = base64.b64encode(files.read_bytes(path, 2**25)).decode()
-  return [section("Anomalies", "alarms", **parts, picture=picture)]
+  return [section("Anomalies", "alarms", **parts)]

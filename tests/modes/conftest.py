@@ -13,7 +13,6 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data import splits
 from seqrnn.data.vocabulary import encoded
-from seqrnn.logs.detect import evaluation
 from seqrnn.logs.detect.findings import Findings
 from seqrnn.modes import detect
 from seqrnn.training import train
@@ -101,9 +100,8 @@ def detected(tmp_path_factory):
 
 
 @pytest.fixture
-def again(detected, monkeypatch):
-  """The detection, without pictures, which take long."""
-  monkeypatch.setattr(evaluation, "draw", lambda *_: None)
+def again(detected):
+  """The detection, whose folder `run` a test may change."""
   return detected
 
 

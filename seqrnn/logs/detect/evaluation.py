@@ -1,7 +1,5 @@
-"""Metrics of a detection against labels, and its picture."""
+"""Metrics of a detection against labels."""
 
-import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +12,6 @@ from seqrnn.logs.detect.calibration import NormalScores
 from seqrnn.logs.detect.findings import SEVERITIES, Findings
 from seqrnn.logs.detect.scores import COMBINED
 from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL
-from seqrnn.runtime import figures
-
-_EVENTS = 2000  # Of a timeline.
-_WORST = 5  # Most anomalous sessions, which each timeline has.
 
 
 def curve(
@@ -232,48 +226,3 @@ def event_metrics(
     return None
   flags = findings.decision.event_flags
   return metrics(scored.nll[index], flags[index], labels)
-
-
-def draw(findings: Findings, folder: Path):
-  """Draws timeline.png: the surprisal of events, on a logarithmic axis.
-
-  Of many sessions it has an even selection, and the most anomalous ones.
-  """
-  if not len(findings.scored.nll):
-    return
-  which, scored = findings.distinct.which, findings.scored
-  ends = np.cumsum(np.diff(scored.bounds)[which])
-  count = min(len(which), _EVENTS * len(which) // ends[-1] + 1)
-  chosen = np.linspace(0, len(which) - 1, count).astype(int)
-  worst = findings.distinct.first[findings.most_anomalous()[:_WORST]]
-  chosen = np.union1d(chosen, worst)
-  shown = which[chosen]
-  places, bounds = data.ranges(scored.bounds[shown], scored.bounds[shown + 1])
-  bits = scored.nll[places] / math.log(2)
-  flagged = np.repeat(findings.decision.flags[shown], np.diff(bounds))
-  events = findings.decision.event_flags[places]
-  figure = figures.create(12, 4)
-  axes, kinds = figure.add_subplot(), findings.sessions.kinds
-  if kinds is not None:
-    for j in np.flatnonzero(kinds[chosen] == 1).tolist():
-      axes.axvspan(*bounds[j : j + 2], color="C3", alpha=0.15, linewidth=0)
-  for some, marker, colour, name in (
-    (~flagged & ~events, ".", "C0", "event"),
-    (flagged & ~events, ".", "C1", "event of a flagged session"),
-    (events, "x", "C3", "flagged event"),
-  ):
-    style = {"marker": marker, "ls": "", "color": colour, "ms": 4}
-    if some.any():
-      axes.plot(np.flatnonzero(some), bits[some], label=name, **style)
-  axes.set_yscale("log")
-  axes.yaxis.set_major_formatter("{x:g}")
-  axes.margins(x=0.005)
-  figures.grid(axes, "y")
-  # Above the axes, where it covers no event.
-  axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
-  red = "; red: labelled" if kinds is not None else ""
-  axes.set_xlabel(
-    f"events of {len(chosen):,} sessions, in the order of the data{red}"
-  )
-  axes.set_ylabel("surprisal, bits")
-  figures.save(figure, folder / "timeline.png")

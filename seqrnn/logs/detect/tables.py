@@ -215,7 +215,7 @@ def write_events(findings: Findings, detector: Detector, folder: Path):
   @functools.lru_cache(maxsize=2**12)  # Most sessions equal others.
   def columns(d: int) -> dict[str, list[Any]]:
     values = details.document(document[d])
-    return _event_columns(findings, d, values, settings.top_k)
+    return _event_columns(findings, d, values)
 
   def rows() -> Iterator[dict[str, Any]]:
     for j, d in enumerate(findings.distinct.which.tolist()):
@@ -235,20 +235,17 @@ def write_events(findings: Findings, detector: Detector, folder: Path):
 
 
 def _event_columns(
-  findings: Findings, d: int, details: dict[str, np.ndarray], top_k: int
+  findings: Findings, d: int, details: dict[str, np.ndarray]
 ) -> dict[str, list[Any]]:
   """The columns of events that are the same in all equal sessions."""
   scored, part = findings.scored, findings.scored.events(d)
   nll, rank, targets = scored.nll[part], scored.rank[part], scored.targets[part]
-  probability, in_top_k = np.exp(-nll), rank <= top_k
   columns = {
     "event": findings.names.names(targets),
     "nats": _cells(nll),
     "bits": _cells(nll / math.log(2)),
-    "probability": _cells(probability),
+    "probability": _cells(np.exp(-nll)),
     "rank": [r if r != UNRANKED else None for r in rank.tolist()],
-    "in_top_k": in_top_k.astype(int).tolist(),
-    "lifted_probability": _cells(np.where(in_top_k, 1.0, probability)),
     "entropy": _cells(details["entropy"]),
     "unknown": (targets == UNKNOWN).astype(int).tolist(),
     "p_value": _cells(findings.decision.event_p[part]),

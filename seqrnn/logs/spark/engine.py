@@ -98,7 +98,7 @@ def detect(
 
   Args:
     session: of Spark, whose workers have this package.
-    frame: the columns session and event; line, timestamp (or time), or both;
+    frame: the columns session and event; line, timestamp, or both;
       perhaps file. Spark keeps its events until the session ends.
     deployed: the detector, of `restore`.
 
@@ -164,53 +164,6 @@ def _flagged_keys(scored: DataFrame, count: int) -> list[Any]:
   return flagged.limit(_GROUPED).select("key").collect()
 
 
-def detect_stream(
-  session: SparkSession,
-  frame: DataFrame,
-  deployed: Deployed,
-  begin: float = -math.inf,
-) -> DataFrame:
-  """The sessions of a stream that have ended, with scores and verdicts.
-
-  An event that is older than the latest one by more than the longest silence of
-  a session is left out, and counted by Spark; so is an event without a time.
-
-  Args:
-    session: of Spark, whose workers have this package.
-    frame: a stream with the columns session, event, timestamp (or time), and
-      perhaps line and file.
-    deployed: the detector, of `restore`.
-    begin: of the log, in seconds since 1970, where it may cut sessions.
-
-  Raises:
-    UserError: a column is missing, or silence ends no session of the run.
-  """
-  rows = read.table_rows(frame, deployed.config.data)
-  return _ended(session, rows, deployed, begin)
-
-
-def _ended(
-  session: SparkSession, rows: DataFrame, deployed: Deployed, begin: float
-) -> DataFrame:
-  """The verdicts on the sessions of parsed events."""
-  idle = deployed.idle
-  if idle.clock != "seconds" or not math.isfinite(idle.longest):
-    raise UserError(
-      f"config.detect.idle={deployed.config.detect.idle!r}: silence ends no"
-      " session, because the training's log has no times; give the idle time in"
-      " seconds"
-    )
-  at = functions.timestamp_micros((1e6 * col("time")).cast("bigint"))
-  silence = functions.session_window("at", f"{math.ceil(idle.longest)} seconds")
-  events = rows.where("session is not null").withColumn("at", at)
-  listed = functions.collect_list(functions.struct(*read.COLUMNS))
-  ended = events.withWatermark("at", "0 seconds").groupBy(silence, "session")
-  shipped, span = ship(session, deployed), Span("seconds", begin)
-  score = partial(score_ended, shipped=shipped, span=span)
-  rows = ended.agg(listed.alias("events")).select("events")
-  return rows.mapInPandas(score, ", ".join(shipped.columns)).drop("key")
-
-
 def start(
   session: SparkSession,
   deployed: Deployed,
@@ -231,13 +184,29 @@ def start(
   Raises:
     UserError: silence ends no session of the run.
   """
-  data, begin = deployed.config.data, -math.inf
+  data, begin, idle = deployed.config.data, -math.inf, deployed.idle
+  if idle.clock != "seconds" or not math.isfinite(idle.longest):
+    raise UserError(
+      f"config.detect.idle={deployed.config.detect.idle!r}: silence ends no"
+      " session, because the training's log has no times; give the idle time in"
+      " seconds"
+    )
   with whole_files(session):
-    if deployed.idle.first:
+    if idle.first:
       rows, _ = read.file_rows(session.read, data, path, is_stream=True)
       begin = _begin(session, rows, f"{output}/begin")
     rows, _ = read.file_rows(session.readStream, data, path, is_stream=True)
-    verdicts = _ended(session, rows, deployed, begin)
+    at = functions.timestamp_micros((1e6 * col("time")).cast("bigint"))
+    silence = functions.session_window(
+      "at", f"{math.ceil(idle.longest)} seconds"
+    )
+    events = rows.where("session is not null").withColumn("at", at)
+    listed = functions.collect_list(functions.struct(*read.COLUMNS))
+    ended = events.withWatermark("at", "0 seconds").groupBy(silence, "session")
+    rows = ended.agg(listed.alias("events")).select("events")
+    shipped, span = ship(session, deployed), Span("seconds", begin)
+    score = partial(score_ended, shipped=shipped, span=span)
+    verdicts = rows.mapInPandas(score, ", ".join(shipped.columns)).drop("key")
     writer = verdicts.writeStream.format("parquet").outputMode("append")
     writer = writer.option("path", f"{output}/sessions")
     writer = writer.option("checkpointLocation", f"{output}/state")

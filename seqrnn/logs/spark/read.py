@@ -31,7 +31,6 @@ from seqrnn.data.read.reading import Source
 from seqrnn.errors import UserError
 
 TABLE = "table:"  # Before the name of a table of Spark's catalog.
-_TIMES = ("timestamp", "time")  # Columns of a table that may have the time.
 _ROWS = 2**13  # Of a frame that is sent to Spark.
 # Of an event. `rank`, the name of the file and `place` order events. A row
 # without a session is an event of no session or, if it has a symbol, a message.
@@ -262,37 +261,28 @@ def of_table(frame: DataFrame, data: Config) -> Events:
   """The events of a table with a column that orders them; Spark keeps them.
 
   Args:
-    frame: session, event; timestamp (or time), line, or both; file.
+    frame: session, event; timestamp, line, or both; file.
     data: the fields of `config.data`.
 
   Raises:
     UserError: a column is missing.
   """
-  return _measured(table_rows(frame, data), times=True, of_lines=False)
-
-
-def table_rows(frame: DataFrame, data: Config) -> DataFrame:
-  """The events of a table by `_SCHEMA`, which may stream.
-
-  Raises:
-    UserError: a column is missing.
-  """
   names = set(frame.columns)
-  if not ({"session", "event"} <= names and {*_TIMES, "line"} & names):
+  if not ({"session", "event"} <= names and {"timestamp", "line"} & names):
     raise UserError(
       f"config.detect.path: has the columns {', '.join(frame.columns)}; a"
-      " table needs columns session, event, and line, timestamp or time"
+      " table needs columns session, event, and line or timestamp"
     )
   column = lambda name: col(name) if name in names else lit(None)
-  time = next((name for name in _TIMES if name in names), "time")
-  value = column(time)
-  if dict(frame.dtypes).get(time) == "double":  # Not in scientific notation.
-    value = functions.format_string("%.6f", value)
+  time = column("timestamp")
+  if dict(frame.dtypes).get("timestamp") == "double":
+    time = functions.format_string("%.6f", time)  # Not in scientific notation.
   rows = frame.select(
     col("session").cast("string").alias("session"),
     col("event").cast("string").alias("symbol"),
     functions.coalesce(column("file"), lit("")).alias("file"),
     column("line").cast("bigint").alias("line"),
-    value.cast("string").alias("timestamp"),
+    time.cast("string").alias("timestamp"),
   )
-  return rows.mapInPandas(partial(parse_table, data=data), _SCHEMA)
+  parsed = rows.mapInPandas(partial(parse_table, data=data), _SCHEMA)
+  return _measured(parsed, times=True, of_lines=False)

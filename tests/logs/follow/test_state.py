@@ -204,5 +204,5 @@ def test_a_database_of_anybody_writes_nothing_elsewhere(written, tmp_path):
     database.execute("CREATE TABLE mine (x)")
   database.close()
   before = (mine / NAME).read_bytes()
-  refused(mine, UserError, "format 0, not 3")
+  refused(mine, UserError, f"format 0, not {state._FORMAT}")
   assert (mine / NAME).read_bytes() == before

@@ -177,7 +177,7 @@ def test_verdicts_of_a_frame(session, tables):
   settings.detect.path = str(folder / "b.csv")
   one = detect.run(experiments.build, settings, workdir)
   frame = session.read.csv(str(folder / "b.csv"), header=True)
-  frame = frame.repartition(4, "event").withColumnRenamed("timestamp", "time")
+  frame = frame.repartition(4, "event")
   deployed = deployment.restore(experiments.build, settings, workdir)
   rows = engine.detect(session, frame, deployed).collect()
   verdicts = {row["session"]: (row["flag"], row["p_value"]) for row in rows}
@@ -243,23 +243,3 @@ def test_verdicts_of_a_followed_log(session, shop, trained, tmp_path):
   same = equal_verdicts(rows, one)
   # The other sessions are open: the log ends before their silence is over.
   assert 0.4 * len(one.sessions.names) < same <= len(rows)
-
-
-def test_verdicts_of_a_stream_of_events(session, tables, tmp_path):
-  config, workdir, folder = tables
-  settings = config.copy_and_resolve_references()
-  settings.detect.path = str(folder / "b.csv")
-  one = detect.run(experiments.build, settings, workdir)
-  deployed = engine.restore(experiments.build, settings, workdir)
-  (tmp_path / "in").mkdir()
-  shutil.copy(folder / "b.csv", tmp_path / "in")
-  frame = session.readStream.csv(
-    str(tmp_path / "in"),
-    "session string, event string, time string",
-    header=True,
-  )
-  found = engine.detect_stream(session, frame.coalesce(1), deployed)
-  writer = found.writeStream.format("memory").queryName("found")
-  writer.trigger(availableNow=True).start().awaitTermination()
-  rows = [row.asDict() for row in session.table("found").collect()]
-  assert equal_verdicts(rows, one) > 100
