@@ -10,7 +10,7 @@ from seqrnn.models.cell import Cell, register
 class Linear(Cell):
   """A cell whose step is h' = a * h + b, where a and b depend on x alone.
 
-  Two such steps together have the same form, so `scan.parallel` computes T
+  Two such steps together have the same form, so `scan.parallel` can compute T
   steps in log2(T) rounds.
   """
 
