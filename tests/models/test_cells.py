@@ -130,16 +130,40 @@ def mgu(p, h, x):
   return (1 - f) * h + f * n
 
 
-def min_lstm(p, h, x):
+def min_lstm(p, h, x, form=""):
   z = product(p["input_kernel"], x) + p["bias"]
   f, i, g = np.split(z, 3, axis=-1)
   f, i = sigmoid(f), sigmoid(i)
-  return f / (f + i) * h + i / (f + i) * g
+  if form == "untied":
+    return (2 * f - 1) * h + i * g
+  share = f / (f + i)
+  return (2 * share - 1 if form else share) * h + i / (f + i) * g
 
 
-def min_gru(p, h, x):
+def min_gru(p, h, x, form=""):
   z, n = np.split(product(p["input_kernel"], x) + p["bias"], 2, axis=-1)
-  return (1 - sigmoid(z)) * h + sigmoid(z) * n
+  z = sigmoid(z)
+  return (1 - 2 * z if form else 1 - z) * h + (1 if form == "untied" else z) * n
+
+
+def rg_lru(p, h, x):
+  z = product(p["input_kernel"], x) + p["bias"]
+  r, i, g = np.split(z, 3, axis=-1)
+  a = np.exp(-8 * np.log1p(np.exp(p["decay"])) * sigmoid(r))
+  return a * h + np.sqrt(1 - a**2) * sigmoid(i) * g
+
+
+def lru(p, carry, x):
+  """By matrices that turn and shrink pairs of real numbers."""
+  z = product(p["input_kernel"], x) + p["bias"]
+  b1, b2, skip = np.split(z, 3, axis=-1)
+  size, angle = np.exp(-np.exp(p["nu"])), np.exp(p["theta"])
+  s1, s2, _ = carry
+  gain = np.exp(p["gamma"])
+  r1 = size * (np.cos(angle) * s1 - np.sin(angle) * s2) + gain * b1
+  r2 = size * (np.sin(angle) * s1 + np.cos(angle) * s2) + gain * b2
+  c1, c2 = np.split(p["output_kernel"], 2)
+  return r1, r2, r1 @ c1 - r2 @ c2 + skip
 
 
 VARIANTS = ("nig", "nfg", "nog", "niaf", "noaf", "cifg", "np", "fgr")
@@ -156,6 +180,13 @@ EQUATIONS = {
   "mgu": mgu,
   "min_lstm": min_lstm,
   "min_gru": min_gru,
+  **{
+    f"{name}_{form}": functools.partial(step, form=form)
+    for name, step in (("min_lstm", min_lstm), ("min_gru", min_gru))
+    for form in ("signed", "untied")
+  },
+  "rg_lru": rg_lru,
+  "lru": lru,
 }
 MAKE = cells.CELLS  # name -> hidden size -> a cell
 
@@ -225,7 +256,11 @@ def test_step_equals_equations():
     expected = EQUATIONS[name](params, carry, x[:, 1])
     close(new, expected, name=name)
     assert jax.tree.leaves(new)[0].dtype == jnp.float64
-    top = expected[1] if isinstance(expected, tuple) else expected
+    top = (
+      expected[-1 if name == "lru" else 1]
+      if isinstance(expected, tuple)
+      else expected
+    )
     close(cell.hidden(new), top, name=name)
     # `additive` is whether the gates read the sum of z and u alone.
     if both:
@@ -248,7 +283,7 @@ def test_forget_bias_is_set():
   variants = {f"odyssey_{variant}" for variant in VARIANTS}
   lstms = {"lstm", "layer_norm_lstm", "slstm", "odyssey"} | variants
   expected = dict.fromkeys(lstms, [4, 5, 6, 7])
-  first = {"min_lstm", "odyssey_nig", "odyssey_cifg"}
+  first = {"min_lstm", "min_lstm_signed", "odyssey_nig", "odyssey_cifg"}
   expected |= dict.fromkeys(first, [0, 1, 2, 3])
   expected |= dict.fromkeys(("odyssey_nfg", "gru", "rnn_tanh"), [])
   assert {name: places[name] for name in expected} == expected
@@ -292,6 +327,29 @@ def test_shares_of_gates_that_vanish():
   forget, write = quick_jit(terms)({"params": params}, z_43)
   close(forget[:, 0], [0.5, *(1 / (1 + np.exp([-1.0, 1.0, -90.0])))], 1e-6)
   close(write[:, 0], [0.5, *(1 / (1 + np.exp([1.0, -1.0, 90.0])))], 1e-6)
+
+
+def test_initial_values_of_linear_cells():
+  """Factors in the unit disc, or from 0.9 to 0.999; inputs to variance 1."""
+  params = {}
+  for name in ("lru", "rg_lru"):
+    init = functools.partial(MAKE[name](500).init, method="inputs")
+    params |= quick_jit(init)(jax.random.key(3), np.ones((1, 1)))["params"]
+  size = np.exp(-np.exp(params["nu"]))
+  halves = np.sort(size**2)[[50, 250, 450]]  # The area inside a radius.
+  close(halves, [0.1, 0.5, 0.9], 0.1)
+  close(np.exp(params["gamma"]), np.sqrt(1 - size**2), 1e-2)
+  close(np.exp(params["theta"]).mean(), np.pi, 0.1)
+  a = np.exp(-8 * np.log1p(np.exp(params["decay"])))
+  close([a.min(), a.mean(), a.max()], [0.9, 0.9495, 0.999], 1e-3)
+
+
+def test_a_gate_that_vanishes_has_a_gradient():
+  cell = MAKE["rg_lru"](1)
+  params = {"decay": np.ones(1, np.float32), "bias": np.zeros(3, np.float32)}
+  terms = functools.partial(cell.apply, {"params": params})
+  slope = jax.grad(lambda z: sum(terms(z, method="terms"))[0, 0])
+  assert np.isfinite(quick_jit(slope)(np.float32([[-120.0, 1.0, 1.0]]))).all()
 
 
 class IndRNN(cells.Cell):

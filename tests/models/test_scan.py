@@ -1,6 +1,7 @@
 """The fused scan equals nn.scan: values and gradients of everything."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -84,10 +85,13 @@ CASES = [
   ("gru_reset_before", True, True, {}),
   ("mgu", False, False, {}),
   ("min_lstm", True, True, {}),
+  ("lru", True, True, {}),
 ]
-# All others but variants of the Odyssey, of which the list has two.
+# All others but variants of the Odyssey, of which the list has two, and of
+# linear cells, which differ in their terms alone.
 OTHERS = CELLS.keys() - {name for name, *_ in CASES}
-OTHERS = sorted(name for name in OTHERS if not name.startswith("odyssey"))
+VARIANT = re.compile("odyssey|min_.*_")
+OTHERS = sorted(name for name in OTHERS if not VARIANT.match(name))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from seqrnn.models import scan
+from seqrnn.models.arrays import align
 from seqrnn.models.cell import Cell, register
 
 
@@ -32,7 +33,15 @@ class Linear(Cell):
     return scan.parallel(self.terms(z_TBK), carry, take, reverse=reverse)
 
 
+def shares(gate: jax.Array, signed: bool) -> tuple[jax.Array, jax.Array]:
+  """sigma(gate), in (-1, 1) if it is signed, and 1 - sigma(gate)."""
+  factor = jnp.tanh(gate / 2) if signed else jax.nn.sigmoid(gate)
+  return factor, jax.nn.sigmoid(-gate)
+
+
 @register("min_lstm")
+@register("min_lstm_signed", signed=True)
+@register("min_lstm_untied", signed=True, tied=False)
 class MinLSTM(Linear):
   r"""minLSTM (Feng et al. 2024), whose gates depend on the input alone.
 
@@ -45,7 +54,18 @@ class MinLSTM(Linear):
   that they are exact where f and i underflow. The shares and their products are
   at most 1, so the scan needs no logarithms. The authors' scan of logarithms
   requires a positive candidate, this one does not.
+
+  A factor of h that is not negative cannot count modulo 2 (Grazzi et al. 2025).
+  A signed share s of h is 2 s - 1, in (-1, 1). Where the input is untied from
+  it, h' = (2 f - 1) * h + i * (x W_g + b_g).
+
+  Attributes:
+    signed: the factor of h is in (-1, 1).
+    tied: the factors of h and of the input are shares of one.
   """
+
+  signed: bool = False
+  tied: bool = True
 
   gate_count = 3
   forget_place = 0
@@ -53,22 +73,145 @@ class MinLSTM(Linear):
 
   def terms(self, z):
     f, i, g = jnp.split(z, 3, axis=-1)
+    if not self.tied:
+      return shares(f, self.signed)[0], jax.nn.sigmoid(i) * g
     odds = jax.nn.log_sigmoid(f) - jax.nn.log_sigmoid(i)  # log(f / i)
-    return jax.nn.sigmoid(odds), jax.nn.sigmoid(-odds) * g
+    forget, write = shares(odds, self.signed)
+    return forget, write * g
 
 
 @register("min_gru")
+@register("min_gru_signed", signed=True)
+@register("min_gru_untied", signed=True, tied=False)
 class MinGRU(Linear):
   r"""minGRU (Feng et al. 2024), whose gate depends on the input alone.
 
   .. math::
     z &= \sigma(x W_z + b_z) \\
     h' &= (1 - z) \odot h + z \odot (x W_n + b_n)
+
+  Signed (Grazzi et al. 2025), the factor of h is 1 - 2 z, in (-1, 1). Where the
+  input is untied from the gate, h' = (1 - 2 z) * h + x W_n + b_n.
+
+  Attributes:
+    signed: the factor of h is in (-1, 1).
+    tied: the gate multiplies the input, too.
   """
+
+  signed: bool = False
+  tied: bool = True
 
   gate_count = 2
   formula = "2(HD + H)"
 
   def terms(self, z):
     z, n = jnp.split(z, 2, axis=-1)
-    return jax.nn.sigmoid(-z), jax.nn.sigmoid(z) * n
+    keep, write = shares(-z, self.signed)
+    return keep, write * n if self.tied else n
+
+
+@register("rg_lru")
+class RGLRU(Linear):
+  r"""Real-gated linear recurrent unit, of Griffin (De et al. 2024).
+
+  .. math::
+    r &= \sigma(x W_r + b_r) \\
+    i &= \sigma(x W_i + b_i) \\
+    a &= \exp(-8 \, \mathrm{softplus}(\Lambda) \odot r) \\
+    h' &= a \odot h + \sqrt{1 - a^2} \odot i \odot (x W_g + b_g)
+
+  In Griffin, W_g is a layer before the unit, with a convolution, and the gates
+  read its output. Lambda starts such that a is uniform between 0.9 and 0.999
+  where r is 1; it is the parameter ``decay``.
+  """
+
+  gate_count = 3
+  formula = "3(HD + H) + H"
+
+  def setup_gates(self, init):
+    del init
+
+    def decays(key, shape, dtype=jnp.float32):
+      a_H = jax.random.uniform(key, shape, dtype, 0.9, 0.999)
+      return jnp.log(jnp.expm1(-jnp.log(a_H) / 8))
+
+    self.decay = self.param("decay", decays, (self.hidden_size,))
+
+  def terms(self, z):
+    r, i, g = jnp.split(z, 3, axis=-1)
+    rate_H = align(8 * jax.nn.softplus(self.decay), z)
+    log_a = -rate_H * jax.nn.sigmoid(r)
+    # Where r underflows, the slope of the root is infinite.
+    left = jnp.maximum(-jnp.expm1(2 * log_a), jnp.finfo(z.dtype).tiny)
+    return jnp.exp(log_a), jnp.sqrt(left) * jax.nn.sigmoid(i) * g
+
+
+@register("lru")
+class LRU(Linear):
+  r"""Linear recurrent unit (Orvieto et al. 2023), with a complex state s.
+
+  .. math::
+    \lambda &= \exp(-\exp(\nu) + \mathrm{i} \exp(\theta)) \\
+    s' &= \lambda \odot s
+      + \exp(\gamma) \odot (x B_1 + \mathrm{i} \, x B_2 + b_s) \\
+    h' &= s'_1 C_1 - s'_2 C_2 + x D + b_h
+
+  The real part has the index 1, the imaginary one 2. The factors lambda start
+  uniformly in the unit disc, and gamma at the logarithm of
+  :math:`\sqrt{1 - |\lambda|^2}`. The biases are not in the paper, and its D is
+  diagonal. The carry is (s_1, s_2, h), so it has no complex numbers. The cell
+  has no activation: with `model.block=residual` it is the paper's layer.
+  """
+
+  gate_count = 3
+  formula = "3(HD + H) + 2H² + 3H"
+
+  def setup_gates(self, init):
+    H = self.hidden_size
+
+    def nu(key, shape, dtype=jnp.float32):
+      square_H = jax.random.uniform(key, shape, dtype, 1e-6, 1 - 1e-6)
+      return jnp.log(-jnp.log(square_H) / 2)
+
+    def theta(key, shape, dtype=jnp.float32):
+      most = 2 * jnp.pi
+      return jnp.log(jax.random.uniform(key, shape, dtype, most / 1e6, most))
+
+    def gamma(_key, _shape):
+      return jnp.log(-jnp.expm1(-2 * jnp.exp(self.nu))) / 2
+
+    self.nu = self.param("nu", nu, (H,))
+    self.theta = self.param("theta", theta, (H,))
+    self.gamma = self.param("gamma", gamma, (H,))
+    self.output_kernel = self.param("output_kernel", init, (2 * H, H))
+
+  def terms(self, z):
+    real, imaginary, _ = jnp.split(z, 3, axis=-1)
+    factor_H = jnp.exp(-jnp.exp(self.nu) + 1j * jnp.exp(self.theta))
+    scale = align(jnp.exp(self.gamma), z)
+    terms = jax.lax.complex(scale * real, scale * imaginary)
+    return jnp.broadcast_to(align(factor_H, z), terms.shape), terms
+
+  def output(self, state, z):
+    """h, of the state after a step, or after all, and what the step reads."""
+    parts = jnp.concatenate([state.real, -state.imag], axis=-1)
+    product = self.products.product(parts, self.output_kernel)
+    return product + jnp.split(z, 3, axis=-1)[2]
+
+  def __call__(self, carry, z_BK, mask_BH=None):
+    state_BH = super().__call__(jax.lax.complex(*carry[:2]), z_BK, mask_BH)
+    return state_BH.real, state_BH.imag, self.output(state_BH, z_BK)
+
+  def parallel(self, carry, z_TBK, take, *, reverse):
+    *state, h_BH = carry
+    state = jax.lax.complex(*state)
+    last, states = super().parallel(state, z_TBK, take, reverse=reverse)
+    h_TBH = self.output(states, z_TBK)
+    h_BH, h_TBH = scan.held(take, h_TBH, h_BH, reverse=reverse)
+    return (last.real, last.imag, h_BH), h_TBH
+
+  def initial_carry(self, batch_size):
+    return (super().initial_carry(batch_size),) * 3
+
+  def hidden(self, carry):
+    return carry[2]
