@@ -69,7 +69,12 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     config, vocabularies, pooled=False, letters=letters
   )
   segments = Segments(config, symbols, length=data.window, minimum=1)
-  tags = parts.once_a_split(partial(tag_ids, segments, labels, data.boundaries))
+  rules = None
+  if config.model.crf and config.model.crf_constraints:
+    rules = spans.allowed(labels)
+  tags = parts.once_a_split(
+    partial(tag_ids, segments, labels, data.boundaries, rules)
+  )
   beside = partial(columns, segments, labels, tags, spell, config.model.crf)
   stored = lambda split: tags(split).table[tags(split).ids]
   objective = parts.Objective(
@@ -92,7 +97,6 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   )
   if not config.model.crf:
     return task
-  rules = spans.allowed(labels) if config.model.crf_constraints else None
   decide = partial(decode, model, rules)
   return task._replace(
     init=partial(init, model, len(labels.symbols)),
@@ -184,6 +188,7 @@ def tag_ids(
   segments: Segments,
   labels: Vocabulary,
   boundaries: bool,
+  rules: Rules | None,
   split: Split,
 ) -> Sequences | None:
   """The tags of the symbols, PAD for none; None: the documents have none.
@@ -203,6 +208,8 @@ def tag_ids(
     some = [names[i] for i in np.flatnonzero(tags.counts()) if names[i]]
     classification.check_seen(labels, some, split)
     sequences.table[[name == "" for name in names]] = PAD
+  if rules is not None and split == "train":
+    spans.warn(rules[0], sequences)
   return sequences
 
 

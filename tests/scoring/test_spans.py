@@ -5,6 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
+from seqrnn.data import splits
+from seqrnn.data.batches.sequences import encode
+from seqrnn.data.documents import Document
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.scoring import spans
 from seqrnn.scoring.evaluation import LabelRows
@@ -124,3 +127,18 @@ def test_all_texts_of_a_scheme_are_allowed_and_no_others(names, oracle):
     assert fits == follows(oracle, [names[i] for i in ids])
     count += fits
   assert 50 < count < len(names) ** 4 / 2
+
+
+def test_tags_against_a_scheme_are_warned_of(capsys):
+  labels = Vocabulary("id", BIO)
+  rules = spans.allowed(labels)
+  assert rules is not None
+  for texts, warning in (
+    (["B-x I-x O", "B-y"], ""),
+    (["B-x O", "O I-x I-y"], "2 of 5 tags follow another"),
+  ):
+    documents = [Document("", text.split()) for text in texts]
+    pieces = splits.from_documents(documents, "id")
+    spans.warn(rules[0], encode(pieces, labels, False))
+    err = capsys.readouterr().err
+    assert err.startswith(f"train split: {warning}") == bool(warning)
