@@ -44,7 +44,11 @@ def model(name: str):
   boxes = diagram.rows(experiment, config, parts, pooled=False)
   drawn = diagram.figure(title, boxes)
   path = HERE / "explanation" / f"{name}.svg"
-  figures.save_svg(drawn, path, title, diagram.description(title, boxes))
+  described = "; then ".join(
+    " and, beside it, ".join(", ".join(box) for box in row) for row in boxes
+  )
+  words = f"{title}. From the input to the output: {described}."
+  path.write_text(figures.svg(drawn, title, words), "utf-8")
 
 
 def gradient_norms(fields: dict) -> np.ndarray:
@@ -96,9 +100,8 @@ def gradients():
   figures.grid(axes)
   axes.legend(loc="upper right", bbox_to_anchor=(1, 0.93))  # Below the curve.
   title = "Gradients of a new layer's last output, by distance of the input"
-  figures.save_svg(
-    drawn, HERE / "explanation" / "gradients.svg", title, "; ".join(said)
-  )
+  path = HERE / "explanation" / "gradients.svg"
+  path.write_text(figures.svg(drawn, title, "; ".join(said)), "utf-8")
 
 
 def led(run: experiments.Run) -> tuple[str, np.ndarray, np.ndarray]:

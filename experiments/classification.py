@@ -98,11 +98,11 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     config, symbols, length=data.window, minimum=1, full=one, keep=data.keep
   )
   ids = parts.once_a_split(partial(label_ids, segments, labels))
-  objective = parts.Objective(config.train.label_smoothing, figures)
+  smoothing = config.train.label_smoothing
   return Experiment(
     vocabularies=vocabularies,
     init=partial(network.init, model),
-    loss=partial(parts.loss, model, objective),
+    loss=partial(parts.loss, model, (figures, smoothing)),
     facts=partial(facts, segments, ids),
     batches=partial(parts.labelled, segments, partial(columns, segments, ids)),
     predict=partial(predict, model),

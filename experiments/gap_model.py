@@ -48,10 +48,8 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   names = HEADS if apart else HEADS[:1]
   heads = {name: partial(predict, model, name) for name in names}
   make = partial(targets, apart=apart)
-  objective = parts.Objective(
-    config.train.label_smoothing,
-    cross_entropies if apart else parts.cross_entropy,
-  )
+  figures = cross_entropies if apart else parts.cross_entropy
+  objective = figures, config.train.label_smoothing
   experiment = Experiment(
     vocabularies=vocabularies,
     init=partial(network.init, model),

@@ -49,7 +49,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   )
   make = partial(targets, many_to_one=many_to_one)
   predict = partial(parts.predict, model)
-  objective = parts.Objective(config.train.label_smoothing)
+  smoothing = config.train.label_smoothing
   decoder = Decoder(model.initial_carry, partial(network.next_symbol, model))
   if many_to_one:
     # A window of nothing but padding, [B, T].
@@ -59,7 +59,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     vocabularies=vocabularies,
     init=partial(network.init, model),
     carry=model.initial_carry if data.stateful else lambda _: (),
-    loss=partial(parts.loss, model, objective),
+    loss=partial(parts.loss, model, (parts.cross_entropy, smoothing)),
     facts=segments.facts,
     batches=lambda *split, **how: segments.batches(*split, **how).map(make),
     predict=predict,

@@ -7,7 +7,7 @@ carry.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,6 +21,9 @@ from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.experiment import Batch, Carry, Totals
 from seqrnn.models import layers, losses, network
 from seqrnn.models.scan import hold
+
+# The figures of a loss, and its smoothing, as `losses.cross_entropy` has it.
+Objective = tuple[Callable[..., tuple[jax.Array, Totals]], float]
 
 
 def sequence_model(
@@ -77,21 +80,8 @@ def predict(model, params, carry, batch, key=None) -> tuple[Carry, Any]:
 
 
 def cross_entropy(_batch, *terms: Any) -> tuple[jax.Array, Totals]:
-  """`losses.cross_entropy` as `figures` of an Objective."""
+  """`losses.cross_entropy` as `figures` of `loss`."""
   return losses.cross_entropy(*terms)
-
-
-class Objective(NamedTuple):
-  """The loss of a network.
-
-  Attributes:
-    smoothing: as in `losses.cross_entropy`.
-    figures: a function of the batch and of the arguments of
-      `losses.cross_entropy` with the results of the latter.
-  """
-
-  smoothing: float = 0.0
-  figures: Callable[..., tuple[jax.Array, Totals]] = cross_entropy
 
 
 def loss(
@@ -100,13 +90,13 @@ def loss(
   """The mean loss of a batch, the carry after it, and the totals.
 
   With a key the model trains: dropout is drawn from the key, and the loss, but
-  not the totals, includes smoothing.
+  not the totals, includes smoothing. `figures` is a function of a batch and the
+  arguments of `losses.cross_entropy`, with the results of the latter.
   """
+  figures, smoothing = objective
   carry, logits = predict(model, params, carry, batch, key)
-  smoothing = 0.0 if key is None else objective.smoothing
-  mean, totals = objective.figures(
-    batch, logits, batch["targets"], batch["weights"], smoothing
-  )
+  terms = logits, batch["targets"], batch["weights"]
+  mean, totals = figures(batch, *terms, 0.0 if key is None else smoothing)
   return mean, (carry, totals)
 
 

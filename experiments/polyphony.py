@@ -31,13 +31,8 @@ def prepare(_: Config) -> dict:
 
 def build(config: Config, vocabularies: dict) -> Experiment:
   """The experiment; no music is read before its batches are."""
-  model = network.NoteModel(
-    body=network.stack(config.model, None),
-    notes=music.NOTES,
-    initial_scale=config.model.initial_scale,
-    input_noise=config.model.input_noise,
-    products=network.products(config.model),
-  )
+  body = network.stack(config.model, None)
+  model = network.sequence_model(config.model, body, music.NOTES, pooled=False)
   corpus = cache(partial(music.read_music, config.data))
   predict = partial(parts.predict, model)
   example = np.zeros((1, 1, music.NOTES), np.float32)
@@ -45,7 +40,7 @@ def build(config: Config, vocabularies: dict) -> Experiment:
     vocabularies=vocabularies,
     init=partial(network.init, model, inputs=example),
     carry=model.initial_carry,
-    loss=partial(parts.loss, model, parts.Objective(figures=figures)),
+    loss=partial(parts.loss, model, (figures, 0.0)),
     facts=cache(lambda split: music.facts(corpus()[split])),
     batches=partial(batches, config, corpus),
     predict=predict,

@@ -77,9 +77,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   )
   beside = partial(columns, segments, labels, tags, spell, config.model.crf)
   stored = lambda split: tags(split).table[tags(split).ids]
-  objective = parts.Objective(
-    config.train.label_smoothing, classification.figures
-  )
+  objective = classification.figures, config.train.label_smoothing
   task = Experiment(
     vocabularies=vocabularies,
     init=partial(network.init, model),
@@ -117,7 +115,7 @@ def loss(
   """Like `parts.loss`; the mean is -log p(all tags of a row) a tag."""
   params, *_ = batch
   how = partial(chain_figures, rules, params["crf"])
-  return parts.loss(model, parts.Objective(figures=how), *batch)
+  return parts.loss(model, (how, 0.0), *batch)
 
 
 def chain_figures(

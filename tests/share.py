@@ -47,7 +47,7 @@ def build(config, vocabularies):
   return Experiment(
     vocabularies=vocabularies,
     init=partial(network.init, model),
-    loss=partial(parts.loss, model, parts.Objective(figures=errors)),
+    loss=partial(parts.loss, model, (errors, 0.0)),
     facts=segments.facts,
     batches=lambda *split, **how: segments.batches(*split, **how).map(targets),
     predict=partial(parts.predict, model),

@@ -57,9 +57,6 @@ def test_predictions_are_decoded(trained):
   assert found.likely == [symbols.names(ids) for ids in found.ids]
   assert np.shape(found.likely) == found.probabilities.shape == (5, 3)
   assert found.best == [names[0] for names in found.likely]
-  text = repr(found)
-  assert text.startswith(f"Prediction('a': {found.best[0]!r}; ")
-  assert "ids" not in text
 
 
 def test_runs_are_gathered(trained, monkeypatch, capsys):

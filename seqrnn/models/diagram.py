@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -11,7 +10,7 @@ import jax
 from seqrnn.config.read import Config
 from seqrnn.experiment import Experiment, shapes
 from seqrnn.models import cells
-from seqrnn.runtime import figures, files
+from seqrnn.runtime import figures
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
@@ -93,16 +92,14 @@ class ModelPart(NamedTuple):
     parameters: their number.
     formula: of their number; "": there is none.
     values: of the letters in the formula.
-    depth: as in Part.
-    reverse: whether a layer reads from the last position to the first.
+    part: the part.
   """
 
   name: str
   parameters: int
-  formula: str = ""
-  values: Mapping[str, int] = {}
-  depth: int = 0
-  reverse: bool = False
+  formula: str
+  values: Mapping[str, int]
+  part: Part
 
 
 def parts(experiment: Experiment, config: Config) -> list[ModelPart]:
@@ -127,10 +124,7 @@ def parts(experiment: Experiment, config: Config) -> list[ModelPart]:
       values = dict(zip(axes, arrays[part][array].shape, strict=True))
     name = {"crf": "CRF"}.get(name, name)
     name += ", tied to the embedding" * ("head_bias" in arrays[part])
-    reverse = part.direction == "backward"
-    described.append(
-      ModelPart(name, size, formula, values, part.depth, reverse)
-    )
+    described.append(ModelPart(name, size, formula, values, part))
   return described
 
 
@@ -153,20 +147,15 @@ def rows(
   boxes: Rows = [[("input", f"{config.data.window} {unit}s")]]
   merge = [(f"{model.merge} of both directions",)]
   towers = "forward" in shapes(experiment).get("body", {})
-  layers = [part for part in parts if part.depth]
-  heads = [part for part in parts if "head" in part.name]
-  others = [part for part in parts if part not in [*layers, *heads]]
-  after = [part for part in others if part.name == "CRF"]
-  boxes += [[(part.name, each(part))] for part in others if part not in after]
-  for _, group in itertools.groupby(layers, lambda part: part.depth):
-    row = [
-      (
-        f"← {part.name}" if part.reverse else f"{part.name} →",
-        f"{model.cell}, {part.values['H']:,} units",
-        each(part),
-      )
-      for part in group
-    ]
+  layers = [one for one in parts if one.part.depth]
+  outputs = [one for one in parts if one.part.is_output]
+  boxes += [[(one.name, each(one))] for one in parts if one.part.is_input]
+  for _, group in itertools.groupby(layers, lambda one: one.part.depth):
+    row = []
+    for one in group:
+      backward = one.part.direction == "backward"
+      name = f"← {one.name}" if backward else f"{one.name} →"
+      row.append((name, f"{model.cell}, {one.values['H']:,} units", each(one)))
     boxes.append(row)
     if len(row) > 1 and not towers:
       boxes.append(merge)
@@ -174,22 +163,11 @@ def rows(
     boxes += [[(f"state at t {side} 1",) for side in "−+"], merge]
   if pooled:
     boxes.append([(f"pooling: {model.pooling}",)])
-  boxes += [[(part.name, each(part))] for part in [*heads, *after]]
+  boxes += [[(one.name, each(one))] for one in outputs]
   where = "of the sequence" if pooled else f"of each {unit}"
-  outputs = "numbers" if experiment.gives == "linear" else "probabilities"
-  if heads:
-    V = heads[-1].values["V"]
-    outputs = f"{V:,} {outputs if V > 1 else outputs.removesuffix('s')}"
-  boxes.append([("output", f"{outputs} {where}")])
+  kind = "numbers" if experiment.gives == "linear" else "probabilities"
+  boxes.append([("output", f"{outputs[-1].values['V']:,} {kind} {where}")])
   return boxes
-
-
-def description(title: str, boxes: Rows) -> str:
-  """Describes the picture in words, for readers who do not see it."""
-  described = [
-    " and, beside it, ".join(", ".join(box) for box in row) for row in boxes
-  ]
-  return f"{title}. From the input to the output: {'; then '.join(described)}."
 
 
 def figure(title: str, boxes: Rows) -> "Figure":
@@ -220,15 +198,3 @@ def figure(title: str, boxes: Rows) -> "Figure":
       axes.annotate("", b.get_position(), a.get_position(), arrowprops=arrow)
   axes.text(0.5, len(boxes) - 0.4, title, weight="bold", **style)
   return drawn
-
-
-def save_pictures(folder: Path, title: str, boxes: Rows):
-  """Writes model.svg and model.png.
-
-  Raises:
-    UserError: they cannot be written.
-  """
-  drawn = figure(title, boxes)
-  with files.atomic_write(folder / "model.svg") as file:
-    file.write(figures.svg(drawn, title, description(title, boxes)))
-  figures.save(drawn, folder / "model.png", dpi=144)

@@ -19,7 +19,12 @@ from seqrnn.models.products import Lookup, Products
 _LOOP = 256  # About the number of steps in a loop of sampling/sampler.py.
 # Fields of `config.model` that SequenceModel has as they are.
 _FIELDS = "embedding_size", "tied", "initial_scale", "dropout"
-_FIELDS += "symbol_dropout", "variational_dropout", "embedding_scale"
+_FIELDS += (
+  "symbol_dropout",
+  "variational_dropout",
+  "embedding_scale",
+  "input_noise",
+)
 
 
 class SequenceModel(nn.Module):
@@ -27,7 +32,7 @@ class SequenceModel(nn.Module):
 
   Attributes:
     body: the layers, a sequence module.
-    vocabulary_size: V of the inputs.
+    vocabulary_size: V of the inputs, ids or frames of notes.
     embedding_size: D; None: layer 1 reads the ids.
     tied: the head's kernel is the embedding, transposed (Press & Wolf 2017).
     pooling: what the one output of a sequence is computed from: the `last`
@@ -44,6 +49,8 @@ class SequenceModel(nn.Module):
       embedding; or None.
     embedding_scale: the standard deviation of the initial embedding; None: as
       `initial_scale` says, 1 without it.
+    input_noise: the standard deviation of the Gaussian noise that is added to
+      each note in training (Greff et al. 2017).
 
   If the body returns its directions separately, each has a head of its own, and
   the logits are a dict with their names.
@@ -62,6 +69,7 @@ class SequenceModel(nn.Module):
   outputs: int | None = None
   letters: Any = None
   embedding_scale: float | None = None
+  input_noise: float = 0.0
 
   def setup(self):
     if self.embedding_size is not None:
@@ -97,8 +105,18 @@ class SequenceModel(nn.Module):
     train: bool = False,
     letters_BTL: jax.Array | None = None,
   ) -> tuple[Carry, Any]:
-    """The last carry, and logits_BTV, or logits_B1V with pooling."""
+    """The last carry, and logits_BTV, or logits_B1V with pooling.
+
+    Frames are [B, T, V]; logits are the log odds of each note.
+    """
     mask_BT = ids_BT != PAD
+    if ids_BT.ndim > 2:
+      # No mask: padding stands at the end, and the last carry is not used.
+      mask_BT = jnp.ones(ids_BT.shape[:2], bool)
+      ids_BT = ids_BT.astype(jnp.float32)
+      if train and self.input_noise:
+        key = self.make_rng("dropout")
+        ids_BT += self.input_noise * jax.random.normal(key, ids_BT.shape)
     if train and self.symbol_dropout:
       hide_BT = jax.random.bernoulli(
         self.make_rng("dropout"), self.symbol_dropout, ids_BT.shape
@@ -152,45 +170,6 @@ class SequenceModel(nn.Module):
 
   def initial_carry(self, batch_size: int) -> Carry:
     """The carry before the first symbol."""
-    return self.body.initial_carry(batch_size)
-
-
-class NoteModel(nn.Module):
-  """layers -> head, for frames of notes.
-
-  Attributes:
-    body: the layers, a sequence module.
-    notes: V, the notes of an input frame and of an output frame.
-    initial_scale: as in Cell; None: 1/sqrt(fan in).
-    input_noise: the standard deviation of the Gaussian noise that is added to
-      each note in training (Greff et al. 2017).
-    products: as in Cell.
-  """
-
-  body: Any
-  notes: int
-  initial_scale: float | None = None
-  input_noise: float = 0.0
-  products: Products = Products()
-
-  def setup(self):
-    self.head = Head(self.notes, self.initial_scale, self.products)
-
-  def __call__(
-    self, notes_BTV: jax.Array, carry: Carry, train: bool = False
-  ) -> tuple[Carry, jax.Array]:
-    """The last carry, and logits_BTV: the log odds of each note."""
-    x_BTV = notes_BTV.astype(jnp.float32)
-    if train and self.input_noise:
-      key = self.make_rng("dropout")
-      x_BTV += self.input_noise * jax.random.normal(key, x_BTV.shape)
-    # No mask: padding stands at the end, and the last carry is not used.
-    mask_BT = jnp.ones(x_BTV.shape[:2], bool)
-    carry, y_BTH = self.body(x_BTV, mask_BT, carry, train)
-    return carry, _flat(self.head, y_BTH)
-
-  def initial_carry(self, batch_size: int) -> Carry:
-    """The carry before the first frame."""
     return self.body.initial_carry(batch_size)
 
 
@@ -332,9 +311,7 @@ def sequence_model(
   )
 
 
-def init(
-  model: SequenceModel | NoteModel, key: jax.Array, inputs: Any = None
-) -> Params:
+def init(model: SequenceModel, key: jax.Array, inputs: Any = None) -> Params:
   """New parameters; `inputs` is an example of inputs, by default one id."""
   more = {}
   if inputs is None:
@@ -344,7 +321,7 @@ def init(
 
 
 def apply(
-  model: SequenceModel | NoteModel,
+  model: SequenceModel,
   params: Params,
   inputs: jax.Array,
   carry: Carry,
@@ -384,7 +361,7 @@ def forward_params(params: Params) -> Params:
 
 
 def next_symbol(
-  model: SequenceModel | NoteModel,
+  model: SequenceModel,
   params: Params,
   carry: Carry,
   symbol_B: jax.Array,

@@ -13,7 +13,7 @@ from seqrnn.config.read import Config
 from seqrnn.experiment import Experiment, require
 from seqrnn.models import diagram
 from seqrnn.models.diagram import ModelPart
-from seqrnn.runtime import devices, files
+from seqrnn.runtime import devices, figures, files
 from seqrnn.training.setup import Training, make_training
 
 
@@ -40,7 +40,7 @@ def advice(parameters: int, symbols: int, unit: str) -> str:
 def run(
   build: Callable[..., Experiment], config: Config, workdir: Path
 ) -> list[ModelPart]:
-  """Prints the parts of a model; writes model.svg and model.png.
+  """Prints the parts of a model; writes model.png.
 
   The model need not have been trained.
 
@@ -68,8 +68,9 @@ def run(
   pooled = batches[0]["targets"].shape[1] == 1 < T
   boxes = diagram.rows(experiment, config, parts, pooled)
   with files.locked_results(workdir, "describe") as folder:
-    diagram.save_pictures(folder, title, boxes)
-  print(f"{workdir / 'model.svg'}, {workdir / 'model.png'}: the picture")
+    drawn = diagram.figure(title, boxes)
+    figures.save(drawn, folder / "model.png", dpi=144)
+  print(f"{workdir / 'model.png'}: the picture")
   return parts
 
 

@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -37,18 +37,18 @@ def run(
       cannot be read.
   """
   experiment, params, _ = load_model(build, config, workdir, "embed")
-  count, blocks = _vectors(experiment, params, config)
+  blocks = _vectors(experiment, params, config)
   with files.locked_results(workdir, "embed") as folder:
-    width = write_vectors(folder, count, blocks)
+    count, width = write_vectors(folder, blocks)
   for name in NAMES:
     print(visible(str(workdir / name)))
   print(f"{count:,} vectors of {width} numbers")
   return workdir / NAMES[0]
 
 
-def write_vectors(folder: Path, count: int, blocks: Blocks) -> int:
-  """Writes the array [count, D] and the table; returns D."""
-  width, written = 0, 0
+def write_vectors(folder: Path, blocks: Blocks) -> tuple[int, int]:
+  """Writes the array [count, D] and the table; returns count and D."""
+  count, width = 0, 0
   with (
     files.atomic_write(folder / NAMES[0], "wb") as array,
     files.atomic_write(folder / NAMES[1]) as table,
@@ -57,27 +57,29 @@ def write_vectors(folder: Path, count: int, blocks: Blocks) -> int:
     for rows_ND, columns in blocks:
       if not width:
         width = rows_ND.shape[1]
-        shape = count, width
-        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(array, header)
+        _write_header(array, 0, width)
         writer.writerow(columns)
       array.write(rows_ND.astype("<f4", order="C").tobytes())
       writer.writerows(zip(*columns.values(), strict=True))
-      written += len(rows_ND)
-  assert written == count, "rows are counted before they are computed"
-  return width
+      count += len(rows_ND)
+    array.seek(0)  # The header has the same size for any count.
+    _write_header(array, count, width)
+  return count, width
 
 
-def _vectors(
-  experiment: Experiment, params: Params, config: Config
-) -> tuple[int, Blocks]:
-  """The number of the vectors of `config.embed`, and their blocks."""
+def _write_header(array: IO[bytes], *shape: int):
+  header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+  np.lib.format.write_array_header_1_0(array, header)
+
+
+def _vectors(experiment: Experiment, params: Params, config: Config) -> Blocks:
+  """The vectors of `config.embed`."""
   settings, names = config.embed, experiment.vocabularies["symbols"]
   if settings.of == "vocabulary":
     table_VD = states.embedding(params)
     ids = [*range(len(table_VD))]
     columns: Columns = {"id": ids, "symbol": names.names(ids)}
-    return len(ids), [(table_VD, columns)]
+    return [(table_VD, columns)]
   boundaries = config.data.boundaries
   if settings.path is None:
     pieces = splits.reader(config)("test")
@@ -99,9 +101,7 @@ def _vectors(
     for block in every:
       yield block.vectors, _columns(block, pieces, names, masks)
 
-  texts = settings.of == "texts"
-  count = len(pieces) if texts else states.count_symbols(reading)
-  return count, blocks()
+  return blocks()
 
 
 def _columns(

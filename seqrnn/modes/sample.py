@@ -50,7 +50,7 @@ def write_music(
 def write_texts(
   writing: texts.Writing, workdir: Path, show: Callable[[str], None]
 ) -> list[str]:
-  """Shows the texts of a config as they are drawn; returns them.
+  """Shows the texts of a config; returns them.
 
   With `sample.prompts` or `sample.format=jsonl` it writes samples.jsonl, too.
   """
@@ -61,17 +61,11 @@ def write_texts(
   for temperature in settings.temperature:
     if plain and len(settings.temperature) > 1:
       show(f"----- temperature {temperature:g}\n")
-    if settings.streams == 1 and not written:
-      drawn.append("")
-      for piece in texts.stream(writing, temperature):
-        show(piece)
-        drawn[-1] += piece
-      show("\n")
-      continue
     samples = texts.draw(writing, temperature)
     for number, one in enumerate(samples, 1):
       lines.append(json.dumps(one._asdict()) + "\n")
-      show(f"----- {kind} {number}\n{one.text}\n" if plain else lines[-1])
+      head = f"----- {kind} {number}\n" if len(writing.rows) > 1 else ""
+      show(f"{head}{one.text}\n" if plain else lines[-1])
       drawn.append(one.text)
   if written:
     # After all is drawn: another process waits for the time of writing only.
@@ -86,7 +80,7 @@ def write_texts(
 def run(
   build: Callable[..., Experiment], config: Config, workdir: Path
 ) -> list[str] | list[np.ndarray]:
-  """Samples from a checkpoint; prints texts as they are made, writes music.
+  """Samples from a checkpoint; prints texts, writes music.
 
   Raises:
     UserError: the task has no decoder.

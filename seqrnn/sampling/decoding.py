@@ -6,7 +6,7 @@ call to call, such as the table of an automaton, are arrays, so that other
 values of the same shapes reuse the program.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -263,86 +263,26 @@ _append = jax.jit(_appended)  # To read a prime.
 _NO_REPEAT = Processor(_unrepeated, _appended)
 
 
-def find_stop(text: str, stops: Sequence[str], start: int) -> int | None:
-  """Where the first complete stop text after `start` begins.
-
-  Of several that end together it is the longest.
-  """
-  begins = [(text.find(stop, start), stop) for stop in stops]
-  ends = [(begin + len(stop), begin) for begin, stop in begins if begin >= 0]
-  return min(ends)[1] if ends else None
-
-
-def _whole_characters(symbols: Vocabulary, ids_T: np.ndarray) -> int:
-  return len(symbols.text(ids_T).rstrip(_PART))
-
-
-def pieces(
-  symbols: Vocabulary,
-  prime_P: np.ndarray,
-  chunks: Iterable[np.ndarray],
-  stops: Sequence[str],
-) -> Iterator[str]:
-  """Pieces of a text, the prime included, as soon as no stop text can begin.
-
-  Args:
-    symbols: the vocabulary.
-    prime_P: the ids of the prime.
-    chunks: ids [1, n] that continue it.
-    stops: texts that end the text and are no part of it.
-  """
-  ids, size, begin = prime_P, 0, _whole_characters(symbols, prime_P)
-  for chunk_1T in chunks:
-    ids = np.concatenate([ids, chunk_1T[0]])
-    # The last byte of a chunk may begin a character of several bytes.
-    text = symbols.text(ids).rstrip(_PART)
-    if find_stop(text, stops, begin) is not None:
-      break
-    parts = (stop[:n] for stop in stops for n in range(len(stop)))
-    sizes = (len(part) for part in parts if text[begin:].endswith(part))
-    safe = len(text) - max(sizes, default=0)
-    if safe > size:
-      yield text[size:safe]
-      size = safe
-  text, _ = ending(symbols, prime_P, ids[len(prime_P) :], stops)
-  if text[size:]:
-    yield text[size:]
-
-
-def collect(
-  symbols: Vocabulary,
-  primes: Sequence[np.ndarray],
-  chunks: Iterable[np.ndarray],
-  stops: Sequence[str],
-) -> np.ndarray:
-  """The ids [B, T] of all chunks, until each row has ended or has a stop.
-
-  Args:
-    symbols: the vocabulary.
-    primes: the ids of the prime of each row.
-    chunks: ids [B, n].
-    stops: as of `pieces`.
-  """
-  parts = []
-  for chunk_BT in chunks:
-    parts.append(chunk_BT)
-    if stops:
-      drawn_BT = np.concatenate(parts, axis=1)
-      rows = zip(primes, drawn_BT, strict=True)
-      if all(ending(symbols, *row, stops)[1] != "length" for row in rows):
-        break
-  return np.concatenate(parts, axis=1)
-
-
 def ending(
   symbols: Vocabulary,
   prime_P: np.ndarray,
   drawn_T: np.ndarray,
   stops: Sequence[str],
 ) -> tuple[str, str]:
-  """The text with its prime, and why it ends: `end`, `stop` or `length`."""
+  """The text with its prime, and why it ends: `end`, `stop` or `length`.
+
+  Args:
+    symbols: the vocabulary.
+    prime_P: the ids of the prime.
+    drawn_T: the ids that continue it.
+    stops: texts that end the text and are no part of it.
+  """
   text = symbols.text(np.concatenate([prime_P, drawn_T]))
-  begin = find_stop(text, stops, _whole_characters(symbols, prime_P))
-  if begin is not None:
-    return text[:begin], "stop"
+  # The last byte of a prime may begin a character of several bytes.
+  begin = len(symbols.text(prime_P).rstrip(_PART))
+  places = [(text.find(stop, begin), stop) for stop in stops]
+  # Of several that end together the longest one counts.
+  stopped = [(at + len(stop), at) for at, stop in places if at >= 0]
+  if stopped:
+    return text[: min(stopped)[1]], "stop"
   return text, "end" if (drawn_T == END).any() else "length"

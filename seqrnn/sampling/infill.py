@@ -84,7 +84,9 @@ def parse_gaps(
   symbols: Vocabulary = experiment.vocabularies["symbols"]
   parts, unknown = [], []
   pieces = re.split(_gap(experiment, config), text)
-  lengths = [_length(inside, name) for inside in pieces[1::2]]
+  # A mark without braces is one symbol.
+  sizes = [size or "1" for size in pieces[1::2]]
+  lengths = [int(size) if size.isdecimal() else 0 for size in sizes]
   if symbols.unit == "session":  # A gap may be between two of them.
     read_sequence(text, "session", config.data, "predict.text")
   for piece in pieces[::2]:
@@ -100,7 +102,7 @@ def parse_gaps(
       f"{name}: begins with a gap; a language model with data.boundaries=False"
       " needs a symbol before it"
     )
-  if not 0 < sum(lengths) <= _LONGEST:
+  if not (min(lengths, default=0) > 0 and sum(lengths) <= _LONGEST):
     raise UserError(
       f"{name}: must have gaps, such as {mark}{{5}}, of at most {_LONGEST:,}"
       " symbols together"
@@ -110,17 +112,6 @@ def parse_gaps(
     gaps.append(slice(len(ids_T), len(ids_T) + n))
     ids_T = np.concatenate([ids_T, np.full(n, OPEN, np.int32), part])
   return Question(ids_T, gaps), list(dict.fromkeys(unknown))
-
-
-def _length(inside: str | None, name: str) -> int:
-  """The symbols of a gap; a mark without braces is one symbol."""
-  digits = "1" if inside is None else inside.strip()
-  if not (digits.isdecimal() and 0 < int(digits) <= _LONGEST):
-    raise UserError(
-      f"{name}: {{{inside}}} must be the length of a gap, as {{5}}; from 1 to"
-      f" {_LONGEST:,} symbols"
-    )
-  return int(digits)
 
 
 class Filling(NamedTuple):

@@ -34,7 +34,7 @@ _KEYWORDS = {
   "enum": {"enum", "type"},
   **dict.fromkeys(_TYPES, {"type"}),
   "string": {"type", "minLength", "maxLength", "pattern"},
-  "array": {"type", "items", "prefixItems", "minItems", "maxItems"},
+  "array": {"type", "items", "minItems", "maxItems"},
   "object": {"type", "properties", "required", "additionalProperties"},
 }
 
@@ -66,28 +66,15 @@ def _require(holds: Any, message: str):
 def _reduced(schema: Any, place: str) -> dict:
   """A schema that outlines-core reads as it is meant."""
   _require(isinstance(schema, dict), f"{place} must be an object with a type")
-  types = schema.get("type")
-  kinds = [key for key in ("$ref", "anyOf", "const", "enum") if key in schema]
-  kinds = kinds[:1] or (types if isinstance(types, list) else [types])
+  keys = [key for key in ("$ref", "anyOf", "const", "enum") if key in schema]
+  kind = keys[0] if keys else schema.get("type")
   _require(
-    kinds and all(kind in [*_KEYWORDS] for kind in kinds),
-    f"{place} has type={types!r}; it must be one of {', '.join(_TYPES)}",
+    kind in [*_KEYWORDS],
+    f"{place} has type={kind!r}; it must be one of {', '.join(_TYPES)}",
   )
-  known = _NOTES.union(*(_KEYWORDS[kind] for kind in kinds))
   for key in schema:
-    _require(key in known, f"{place} has {key}, which is not supported there")
-  if len(kinds) == 1:
-    return _of_kind(kinds[0], schema, place)
-  ways = [
-    {key: schema[key] for key in schema if key in _KEYWORDS[kind]}
-    | {"type": kind}
-    for kind in kinds
-  ]
-  return {"anyOf": [_reduced(way, place) for way in ways]}
-
-
-def _of_kind(kind: str, schema: dict, place: str) -> dict:
-  """The schema of a single kind, which has keywords of this kind alone."""
+    known = key in _NOTES | _KEYWORDS[kind]
+    _require(known, f"{place} has {key}, which is not supported there")
   for limit in ("Length", "Items"):
     low = schema.get(f"min{limit}", 0)
     high = schema.get(f"max{limit}", low)
@@ -108,19 +95,14 @@ def _of_kind(kind: str, schema: dict, place: str) -> dict:
     _require(not escaped, f"{place}/pattern can match what JSON must escape")
     schema = schema | {"pattern": f"(?:{pattern})"}
   elif kind == "array":
-    keys = {"items", "prefixItems", "minItems", "maxItems"} & schema.keys()
-    _require(
-      keys == {"prefixItems"} or keys - {"minItems", "maxItems"} == {"items"},
-      f"{place} is an array, and needs items, or prefixItems alone",
-    )
+    _require("items" in schema, f"{place} is an array, and needs items")
   elif kind == "object":
-    names = [*schema.get("required", []), *schema.get("properties", [])]
     _require(
       "properties" in schema
-      or (isinstance(schema.get("additionalProperties"), dict) and not names),
-      f"{place} is an object, and needs properties",
+      and not isinstance(schema.get("additionalProperties"), dict),
+      f"{place} is an object, and needs properties, and no others",
     )
-    for name in names:
+    for name in [*schema.get("required", []), *schema["properties"]]:
       plain = not {*_ESCAPED} & {*map(ord, name)}
       _require(
         name in schema["properties"] and plain,
@@ -131,10 +113,9 @@ def _of_kind(kind: str, schema: dict, place: str) -> dict:
 
 def _inner(key: str, value: Any, place: str) -> Any:
   """The value of a keyword, with the schemas in it reduced."""
-  more = key == "additionalProperties" and isinstance(value, dict)
-  if key == "items" or more:
+  if key == "items":
     return _reduced(value, f"{place}/{key}")
-  if key in ("anyOf", "prefixItems"):
+  if key == "anyOf":
     return [_reduced(one, f"{place}/{n}") for n, one in enumerate(value)]
   if key in ("properties", "$defs", "definitions"):
     return {n: _reduced(value[n], f"{place}/{key}/{n}") for n in value}

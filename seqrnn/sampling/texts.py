@@ -19,7 +19,7 @@ from seqrnn.errors import UserError, listed
 from seqrnn.experiment import Experiment, Params
 from seqrnn.sampling import decoding, patterns, schema
 from seqrnn.sampling.automaton import PatternError
-from seqrnn.sampling.decoding import collect, ending, pieces
+from seqrnn.sampling.decoding import ending
 from seqrnn.sampling.sampler import generator
 
 _ROWS = 64  # Texts for a file of prompts that are drawn together, at most.
@@ -165,6 +165,15 @@ class Writing(NamedTuple):
     draw = generator(decoder, length=settings.length, applied=applied)
     return draw(self.params, prime_BP, seed, temperature, limits)
 
+  def endings(
+    self, shown: list[np.ndarray], drawn_BT: np.ndarray
+  ) -> list[tuple[str, str]]:
+    """The text of each row, and why it ends, as `decoding.ending`."""
+    return [
+      ending(self.symbols, *ids, self.stops)
+      for ids in zip(shown, drawn_BT, strict=True)
+    ]
+
 
 def _applied(
   config: Config, symbols: Vocabulary, temperature: float
@@ -228,17 +237,9 @@ def begin(experiment: Experiment, params: Params, config: Config) -> Writing:
   return Writing(experiment, params, config, texts, rows, shown, stops)
 
 
-def stream(writing: Writing, temperature: float) -> Iterator[str]:
-  """Pieces of the first text, as they are drawn; joined they are the text."""
-  seed = writing.config.sample.seed
-  chunks = writing.generate(writing.rows[0][None], seed, temperature)
-  return pieces(writing.symbols, writing.shown[0], chunks, writing.stops)
-
-
 def draw(writing: Writing, temperature: float) -> Iterator[Sample]:
   """The texts at a temperature."""
   settings, count = writing.config.sample, len(writing.rows)
-  symbols, stops = writing.symbols, writing.stops
   size = count if settings.prompts is None else min(count, _ROWS)
   for first in range(0, count, size):
     # The last group is filled up: another number of rows would compile.
@@ -251,11 +252,16 @@ def draw(writing: Writing, temperature: float) -> Iterator[Sample]:
     )
     P = max(map(len, rows))
     prime_BP = np.stack([np.pad(row, (P - len(row), 0)) for row in rows])
-    chunks = writing.generate(prime_BP, seed, temperature)
-    drawn_BT = collect(symbols, shown, chunks, stops)
+    drawn_BT = np.empty((size, 0), np.int32)
+    for chunk_BT in writing.generate(prime_BP, seed, temperature):
+      drawn_BT = np.concatenate([drawn_BT, chunk_BT], axis=1)
+      if writing.stops and all(
+        end != "length" for _, end in writing.endings(shown, drawn_BT)
+      ):
+        break
+    endings = writing.endings(shown, drawn_BT)
     primes = writing.primes[first:]  # Fewer than the filled group has.
-    for prime, *ids in zip(primes, shown, drawn_BT, strict=False):
-      text, end = ending(symbols, *ids, stops)
+    for prime, (text, end) in zip(primes, endings, strict=False):
       yield Sample(prime, text, temperature, settings.seed, end)
 
 

@@ -20,7 +20,6 @@ from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
 _LENGTH = 60  # Characters of a text in a table, at most.
-_TARGETS = 8  # Targets that the text of a Prediction has, at most.
 _NONE = np.empty((0, 0))
 
 SHOWN = 40  # Symbols of each sequence in a table.
@@ -73,14 +72,6 @@ class Prediction(NamedTuple):
   def best(self) -> list[str]:
     """The most likely symbol or label of each target [N]."""
     return [names[0] for names in self.likely]
-
-  def __repr__(self) -> str:
-    """The first targets, each with its truth and the most likely answer."""
-    answers = self.best or [number_text(row) for row in self.numbers]
-    pairs = zip(self.truth[:_TARGETS], answers, strict=False)
-    parts = [f"{truth!r}: {answer!r}" for truth, answer in pairs]
-    parts += [f"{len(answers) - _TARGETS} more"] * (len(answers) > _TARGETS)
-    return f"Prediction({'; '.join(parts)})"
 
   def text(self, unit: str, start: int = 0, stop: int | None = None) -> str:
     """The text of inputs `start` to `stop`, with U+FFFD for a gap."""

@@ -58,10 +58,6 @@ class Reading(NamedTuple):
   pieces: Pieces
   layer: int | None = None
 
-  def batches(self) -> Any:
-    """The batches, one document after the other."""
-    return self.experiment.batches(self.pieces, 0, ordered=True, named=True)
-
 
 def is_symbol(batch: Batch) -> np.ndarray:
   """The positions of symbols of the data, not of BEGIN, END and PAD."""
@@ -138,11 +134,11 @@ def _batches(
   reading: Reading,
 ) -> Iterator[tuple[Batch, dict[bool, np.ndarray]]]:
   """Yields batches with the states of the layer."""
-  experiment, params, _, layer = reading
+  experiment, params, pieces, layer = reading
   assert experiment.predict is not None, "checked by the caller"
   read, carry = reader(experiment.predict, layer), None
   others = ("read", "truth", "document", "place")
-  for batch in reading.batches():
+  for batch in experiment.batches(pieces, 0, ordered=True, named=True):
     inputs = {name: x for name, x in batch.items() if name not in others}
     if carry is None:
       carry = experiment.carry(len(batch["inputs"]))
@@ -177,11 +173,6 @@ def symbols(reading: Reading, boundaries: bool) -> Iterator[Block]:
       batch["inputs"][row, t],
       batch["read"][row, t],
     )
-
-
-def count_symbols(reading: Reading) -> int:
-  """The number of rows of `symbols`, for which no model runs."""
-  return sum(int(is_symbol(batch).sum()) for batch in reading.batches())
 
 
 def texts(reading: Reading, pooling: str) -> Block:

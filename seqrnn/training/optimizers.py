@@ -136,8 +136,8 @@ def shares(
   field, frozen = f"config.train.freeze={freeze!r}", set()
   for name in freeze.split(",") if freeze else ():
     if name == "taken":  # As a whole; a part with new rows learns.
-      taken = {} if record is None else record.taken
-      frozen |= {part for part in parts if taken.get(str(part)) == ""}
+      taken = [] if record is None else record.taken
+      frozen |= {part for part in parts if str(part) in taken}
     elif named := {part for part in parts if name in names(part)}:
       frozen |= named
     else:

@@ -8,7 +8,7 @@ other direction, its kernel has zeros, so that it first computes the same.
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,31 +41,21 @@ class Record(NamedTuple):
   Attributes:
     workdir: of the trained run, as `train.start_from` had it.
     step: of its checkpoint.
-    taken: the parts of the model that were taken; of a part with new rows, the
-      share that was taken, as "1 of 2 labels".
+    taken: the parts of the model that were taken; of a part with new rows, with
+      the share that was taken, as "head (1 of 2 labels)".
     new: its other parts.
-    left: the parts of the trained run that were not taken.
   """
 
   workdir: str
   step: int
-  taken: Mapping[str, str]
+  taken: list[str]
   new: list[str]
-  left: list[str]
-
-  @property
-  def parts(self) -> list[str]:
-    """The parts that were taken, with the shares of those with new rows."""
-    return [
-      f"{part} ({share})" if share else part
-      for part, share in self.taken.items()
-    ]
 
   def __str__(self) -> str:
-    lists = {"taken": self.parts, "new": self.new, "left": self.left}
-    return f"started from {self.workdir}, step {self.step}" + "".join(
-      f"\n  {name}: {', '.join(parts) or 'nothing'}"
-      for name, parts in lists.items()
+    return (
+      f"started from {self.workdir}, step {self.step}"
+      f"\n  taken: {', '.join(self.taken)}"
+      f"\n  new: {', '.join(self.new) or 'nothing'}"
     )
 
   def encoded(self) -> bytes:
@@ -254,18 +244,18 @@ def transfer(
       named_parts(experiment, params),
     )
 
-  shares = dict.fromkeys(map(str, taken), "")
+  names = []
   for part in taken:
+    shares = []
     for name in new[part]:
       kind, _ = _named_axis(part, name)
       if kind in rows and (fresh := rows[kind] < 0).any():
         count = len(fresh) - len(RESERVED) * (kind != "labels")
         known = count - np.count_nonzero(fresh)
-        shares[str(part)] = f"{known:,} of {count:,} {kind}"
-  others = (
-    [str(part) for part in sorted({*parts} - {*taken})] for parts in (new, old)
-  )
-  return Record(source.workdir, source.step, shares, *others), values
+        shares = [f" ({known:,} of {count:,} {kind})"]
+    names.append("".join([str(part), *shares]))
+  others = [str(part) for part in sorted({*new} - {*taken})]
+  return Record(source.workdir, source.step, names, others), values
 
 
 def _below(part: Part, parts: Arrays, old: Arrays) -> set[Part]:

@@ -98,7 +98,7 @@ def test_a_carry_is_kept_where_there_is_one(tmp_path):
   @jax.jit
   def loss_and_scores(params):
     _, nll_BT = parts.score(lambda *_: ((), expected), params, (), batch)
-    objective = parts.Objective()
+    objective = parts.cross_entropy, 0.0
     return parts.loss(model, objective, params, (), batch, None)[0], nll_BT
 
   mean, nll_BT = map(np.asarray, loss_and_scores(params))

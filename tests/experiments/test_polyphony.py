@@ -129,7 +129,7 @@ class Same(nn.Module):
 
 
 def test_input_noise_is_gaussian_and_in_training_only():
-  model = network.NoteModel(body=Same(), notes=NOTES, input_noise=0.3)
+  model = network.SequenceModel(Same(), NOTES, input_noise=0.3)
   head = {"kernel": np.eye(NOTES), "bias": np.zeros(NOTES)}
   notes = np.ones((4, 50, NOTES), np.uint8)
   both = jax.jit(

@@ -265,7 +265,7 @@ def leaky(tmp_path):
   model = network.sequence_model(config.model, body, V, pooled=False)
   return build(tmp_path, task="gap_model")._replace(
     init=partial(network.init, model),
-    loss=partial(parts.loss, model, parts.Objective()),
+    loss=partial(parts.loss, model, (parts.cross_entropy, 0.0)),
   )
 
 

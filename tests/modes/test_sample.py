@@ -1,4 +1,4 @@
-"""sample: texts that are shown as they are drawn."""
+"""sample: texts that are shown, and written where the format asks for it."""
 
 import jax
 import numpy as np
@@ -10,7 +10,7 @@ from seqrnn.sampling import sampler, texts
 from tests.conftest import tiny
 
 
-def test_one_stream_is_shown_as_it_is_made(tmp_path, monkeypatch):
+def test_a_text_is_shown_alone(tmp_path, monkeypatch):
   monkeypatch.setattr(sampler, "_CHUNK", 64)
   config = tiny(tmp_path, {"sample.length": 150, "data.boundaries": False})
   experiment = experiments.build(config, None)
@@ -20,8 +20,8 @@ def test_one_stream_is_shown_as_it_is_made(tmp_path, monkeypatch):
   params["head"]["bias"] = head_bias
   shown = []
   writing = texts.begin(experiment, params, config)
-  drawn = write_texts(writing, tmp_path, shown.append)
-  assert "".join(shown) == drawn[0] + "\n"
+  [drawn] = write_texts(writing, tmp_path, shown.append)
+  assert shown == [drawn + "\n"]
   # Without the line break after which it begins.
-  assert len(drawn[0]) == 150 and len(shown) == 4
+  assert len(drawn) == 150
   assert not (tmp_path / "samples.jsonl").exists()

@@ -133,14 +133,6 @@ def test_json_lines_say_how_each_text_was_made(run, tmp_path):
     assert (row["seed"], row["ended"]) == (3, "length")
 
 
-def test_a_stream_is_the_text(run):
-  config = run._sampled("ab", {"length": 50})
-  writing = texts.begin(run.experiment, run.params, config)
-  shown = [*texts.stream(writing, 0.7)]
-  assert len(shown) == 4
-  assert ["".join(shown)] == run.sample("ab", length=50, temperature=0.7)
-
-
 def test_settings_that_are_refused(run, tmp_path):
   path, lines = tmp_path / "primes.txt", tmp_path / "primes.jsonl"
   for content, rule in (
