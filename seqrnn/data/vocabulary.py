@@ -6,14 +6,12 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from seqrnn.config.read import Config
 from seqrnn.data.logs import templates
 from seqrnn.data.logs.secrets import Redaction
-from seqrnn.data.read.encoding import UNITS
 from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError
 from seqrnn.runtime import files
@@ -223,31 +221,16 @@ def load(path: str | os.PathLike) -> dict[str, Vocabulary]:
     content = files.read_json(path, _LIMIT)
   except OSError as error:
     raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-  if not isinstance(content, dict):
-    raise UserError(f"{path}: must be an object of named vocabularies")
-  return {name: _vocabulary(path, name, v) for name, v in content.items()}
-
-
-def _vocabulary(path: str | os.PathLike, name: str, fields: Any) -> Vocabulary:
-  """The vocabulary of an object in a file.
-
-  Raises:
-    UserError: it is none.
-  """
-  match fields:
-    case {"unit": str(unit), "symbols": [str(), *_] as symbols, **more} if (
-      unit in UNITS
-      and all(isinstance(symbol, str) for symbol in symbols)
-      and len(set(symbols)) == len(symbols)
-      and (unit not in ("char", "byte") or set(map(len, symbols)) == {1})
-      and (unit != "byte" or max(symbols) < "\u0100")
-      and more.get("begin") in (None, "", *symbols)
-    ):
-      return Vocabulary(unit, tuple(symbols), more.get("begin"))
-  raise UserError(
-    f"{path}: vocabulary {name!r} must be an object of unit, one of"
-    f" {', '.join(UNITS)}, and symbols, a list of distinct strings"
-  )
+  try:
+    return {
+      name: Vocabulary(v["unit"], tuple(v["symbols"]), v.get("begin"))
+      for name, v in content.items()
+    }
+  except (AttributeError, KeyError, TypeError):
+    raise UserError(
+      f"{path}: must be an object of named vocabularies, each an object of unit"
+      " and symbols"
+    ) from None
 
 
 def masked_vocabulary(names: Vocabulary, pattern: str) -> Vocabulary:

@@ -170,9 +170,16 @@ def windows(
   Raises:
     UserError: no document is long enough for a window.
   """
-  cuts = _cuts(sequences.bounds, shape, epoch.offset)
-  table = _table(cuts, epoch.buckets)
-  total = int(cuts.counts_D.sum())
+  cuts = _cut(sequences.bounds, shape, epoch.offset)
+  total, windows_in_order = int(cuts.numbers[-1]), None
+  lengths, ends = np.array([shape.length]), np.array([total])
+  if epoch.buckets is not None:
+    # The shortest bucket first, then document by document.
+    _, begin_W, stop_W = cuts.spans(np.arange(total))
+    lengths = _lengths(stop_W - begin_W, shape.length, epoch.buckets)
+    bucket_W = np.searchsorted(lengths, stop_W - begin_W)
+    windows_in_order = np.argsort(bucket_W, kind="stable")
+    ends = np.cumsum(np.bincount(bucket_W))
   samples = total if epoch.samples is None else epoch.samples
   pass_batches = -(-total // batch_size)
 
@@ -188,17 +195,33 @@ def windows(
     begin += i * batch_size
     return begin, min(begin + batch_size, end)
 
+  def rows(position: np.ndarray) -> np.ndarray:
+    """The windows at positions of the epoch."""
+    pass_, row = np.divmod(position, total)
+    if epoch.order is None:
+      return row
+    # Each bucket of each pass is shuffled by itself.
+    part = pass_ * len(ends) + np.searchsorted(ends, row, "right")
+    for one in np.unique(part).tolist():
+      number, bucket = divmod(one, len(ends))
+      low, high = [0, *ends.tolist()][bucket : bucket + 2]
+      here, key = part == one, (*epoch.order, number)
+      row[here] = low + shuffle(row[here] - low, high - low, key)
+    return row
+
   def make(i: int, start: int, stop: int) -> Arrays:
     first, end = span(i)
     # The width of a batch depends on all its rows, whichever are asked for.
-    width = table.width((end - 1) % total)
-    position = np.arange(first + start, min(first + stop, end))
-    document, number = table.find(position, epoch.order)
+    width = lengths[np.searchsorted(ends, (end - 1) % total, "right")]
+    window = rows(np.arange(first + start, min(first + stop, end)))
+    if windows_in_order is not None:
+      window = windows_in_order[window]
     # Missing rows are empty.
-    missing = (0, stop - start - len(position))
-    rows = (document, *cuts.span(document, number))
-    document, begin, last_stop = (np.pad(column, missing) for column in rows)
-    segment = sequences.gather(document, begin, last_stop, width)
+    missing = (0, stop - start - len(window))
+    document, begin, last_stop = (
+      np.pad(column, missing) for column in cuts.spans(window)
+    )
+    segment = sequences.gather(document, begin, last_stop, int(width))
     return {"segment": segment, "document": document, "place": begin}
 
   number_of_batches = -(-samples // batch_size)
@@ -208,25 +231,28 @@ def windows(
 class _Cuts(NamedTuple):
   """Where the windows of each document start.
 
+  A window's document is found by binary search: a list of all windows would be
+  as long as the corpus where `step` is 1.
+
   Attributes:
     shape: of the windows.
     bounds: of the documents, as Sequences has them.
     firsts_D: the start of each document's first window, from its beginning.
-    counts_D: the number of its windows.
+    numbers: of each document's first window, and of all windows.
     moved: whether a window that would end after its document is moved back.
   """
 
   shape: Shape
   bounds: np.ndarray
   firsts_D: np.ndarray
-  counts_D: np.ndarray
+  numbers: np.ndarray
   moved: bool
 
-  def span(
-    self, document: np.ndarray, number: np.ndarray
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """The places where the windows of these numbers begin and end."""
+  def spans(self, window: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The documents of windows, and the places where they begin and end."""
     length, step, _, _, keep = self.shape
+    document = np.searchsorted(self.numbers, window, "right") - 1
+    number = window - self.numbers[document]
     first_place, last_stop = self.bounds[document], self.bounds[document + 1]
     begin = first_place + self.firsts_D[document] + number * step
     if self.moved:
@@ -235,10 +261,10 @@ class _Cuts(NamedTuple):
       begin = np.maximum(begin, last_stop - length)
     # A window that begins before its document has the rest of its length.
     last_stop = np.minimum(last_stop, begin + length)
-    return np.maximum(begin, first_place), last_stop
+    return document, np.maximum(begin, first_place), last_stop
 
 
-def _cuts(
+def _cut(
   bounds: np.ndarray, shape: Shape, offset: int | np.random.Generator
 ) -> _Cuts:
   sizes_D, moved = np.diff(bounds), False
@@ -254,95 +280,24 @@ def _cuts(
       f"{at}: no document is long enough for a window: the longest has"
       f" {sizes_D.max(initial=0)} symbols, {offset + shape.minimum} are needed"
     )
-  return _Cuts(shape, bounds, firsts_D, counts_D, moved)
+  numbers = np.concatenate([[0], np.cumsum(counts_D)])
+  return _Cuts(shape, bounds, firsts_D, numbers, moved)
 
 
-class _Table(NamedTuple):
-  """The windows in rows: the short buckets first, then document by document.
-
-  A row's document is found by binary search: a list of all windows would be as
-  long as the corpus where `step` is 1.
-
-  Attributes:
-    lengths: of the buckets.
-    ends: the rows where the buckets end.
-    short: the documents of the first rows, whose last window is short.
-    firsts_D: the row of each document's first window after the short ones.
-    counts_D: the number of each document's windows.
-  """
-
-  lengths: np.ndarray
-  ends: np.ndarray
-  short: np.ndarray
-  firsts_D: np.ndarray
-  counts_D: np.ndarray
-
-  def width(self, row: int) -> int:
-    """The length of a row's bucket."""
-    return int(self.lengths[np.searchsorted(self.ends, row, "right")])
-
-  def find(
-    self, position: np.ndarray, order: tuple[int, int] | None
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """The windows at positions of an epoch: document, and number in it."""
-    pass_, row = np.divmod(position, self.ends[-1])
-    if order is not None:
-      # Each bucket of each pass is shuffled by itself.
-      part = pass_ * len(self.ends) + np.searchsorted(self.ends, row, "right")
-      for one in np.unique(part).tolist():
-        number, bucket = divmod(one, len(self.ends))
-        low, high = [0, *self.ends.tolist()][bucket : bucket + 2]
-        here = part == one
-        row[here] = low + shuffle(row[here] - low, high - low, (*order, number))
-    document = np.searchsorted(self.firsts_D, row, "right") - 1
-    number = row - self.firsts_D[document]
-    is_short = row < len(self.short)
-    document[is_short] = self.short[row[is_short]]
-    number[is_short] = self.counts_D[document[is_short]] - 1
-    return document, number
-
-
-def _table(cuts: _Cuts, buckets: int | None) -> _Table:
-  counts_D = cuts.counts_D
-  total, length = int(counts_D.sum()), cuts.shape.length
-  lengths, sizes = np.array([length]), np.array([total])
-  short = np.zeros(0, np.int64)
-  if buckets is not None:
-    some = np.flatnonzero(counts_D)
-    # All windows but the last one of a document are full.
-    begin, last_stop = cuts.span(some, counts_D[some] - 1)
-    last, full = last_stop - begin, total - len(some)
-    lengths = _lengths(last, full, length, buckets)
-    bucket = np.searchsorted(lengths, last)
-    short = some[np.argsort(bucket, kind="stable")]
-    short = short[: np.sum(bucket < len(lengths) - 1)]
-    sizes = np.bincount(bucket, minlength=len(lengths))
-    sizes[-1] += full
-  left_D = counts_D.copy()
-  left_D[short] -= 1
-  firsts_D = len(short) + np.concatenate([[0], np.cumsum(left_D)])
-  return _Table(lengths, np.cumsum(sizes), short, firsts_D, counts_D)
-
-
-def _lengths(
-  needed: np.ndarray, whole: int, length: int, most: int
-) -> np.ndarray:
+def _lengths(needed: np.ndarray, length: int, most: int) -> np.ndarray:
   """At most `most` lengths of buckets that need the least padding.
 
   They are `length` and numbers of four binary digits, as 26, 28, 30, 32, 36:
   few, so that XLA compiles for the same lengths when the data change.
 
   Args:
-    needed: lengths of windows, at most `length`.
-    whole: the number of further windows, which have `length`.
+    needed: lengths of the windows, at most `length`.
     length: the greatest.
     most: of buckets.
   """
   unit = 2 ** np.maximum(np.frexp(needed)[1] - 4, 0)
   rounded = np.minimum(-(-needed // unit) * unit, length)
-  sizes, rows = np.unique(np.append(rounded, length), return_counts=True)
-  rows[-1] += whole - 1
-  sizes, rows = sizes[rows > 0], rows[rows > 0]
+  sizes, rows = np.unique(rounded, return_counts=True)
   # cost[b]: symbols of all windows up to sizes[b], in one bucket, in two, ...
   upto = np.cumsum(rows)
   cost = upto * sizes

@@ -46,17 +46,17 @@ def read_music(data: Config) -> Music:
   Raises:
     UserError: `data.source` has no music, or a file is missing or holds none.
   """
-  names = [name for name, known in catalogue.sets().items() if known.is_music]
+  known = catalogue.sets().get(data.source)
+  if known and known.is_music:
+    return _read_file(catalogue.fetch(data.source, "all")[0])
   if data.source == "files" and data.path is not None:
     return _read_file(Path(data.path))
-  if data.source not in ("chords", *names):
+  if data.source != "chords":
     raise UserError(
       f"data.source={data.source!r}, data.path={data.path!r}: music is chords,"
-      f" {', '.join(names)}, or files with all splits in data.path, a .mat or"
-      " .json file"
+      " jsb, nottingham, or files with all splits in data.path, a .mat or .json"
+      " file"
     )
-  if data.source in names:
-    return _read_file(catalogue.fetch(data.source, "all")[0])
   numbers = itertools.count()
   return {
     split: [_chords(number) for number in itertools.islice(numbers, count)]

@@ -80,8 +80,8 @@ def read_vectors(path: str, names: Vocabulary, size: int) -> np.ndarray:
     float32 [V, size]; rows of symbols that the file lacks are NaN.
 
   Raises:
-    UserError: the file cannot be read, a line is not a word and `size` finite
-      numbers, a symbol has two vectors, or none has one.
+    UserError: the file cannot be read, its first line has not `size` numbers, a
+      symbol has other numbers or two vectors, or none has one.
   """
   ids = {s: i for i, s in enumerate(names.symbols, len(RESERVED))}
   vectors = np.full((len(names), size), np.nan, np.float32)
@@ -90,41 +90,36 @@ def read_vectors(path: str, names: Vocabulary, size: int) -> np.ndarray:
   lines = reading.lines(source, "replace", reading.LONGEST)
   for number, line in enumerate(lines, 1):
     parts = line.rstrip().split(" ")
-    # A few words of GloVe have spaces.
-    word, more, numbers = parts[0], parts[1:-size], parts[-size:]
-    is_header = (
-      number == 1 and len(parts) == 2 and line.replace(" ", "").isdigit()
-    )
-    count = int(parts[1]) if is_header else len(parts) - 1
-    if count < size or (count > size and (is_header or _has_numbers(more))):
-      raise UserError(
-        f"{path}:{number}: has {count} numbers;"
-        f" config.model.embedding_size={size} must be that of the vectors"
-      )
-    row = ids.get(" ".join([word, *more]))
-    if is_header or row is None:
+    if number == 1:
+      is_header = len(parts) == 2 and all(map(str.isdigit, parts))
+      count = int(parts[1]) if is_header else len(parts) - 1
+      if count != size:
+        raise UserError(
+          f"{path}:1: has {count} numbers; config.model.embedding_size={size}"
+          " must be that of the vectors"
+        )
+      if is_header:
+        continue
+    row = ids.get(" ".join(parts[:-size]))  # A few words of GloVe have spaces.
+    if row is None:
       continue
-    if not _has_numbers(numbers) or np.isfinite(vectors[row, 0]):
+    try:
+      vector = np.array(parts[-size:], np.float64)
+    except ValueError:
+      vector = np.array(np.nan)
+    is_new = np.isnan(vectors[row, 0])
+    if not (is_new and (np.abs(vector) <= np.finfo(np.float32).max).all()):
       raise UserError(
         f"{path}:{number}: {names.symbols[row - len(RESERVED)]!r} must have"
         f" {size} finite numbers, in one line"
       )
-    vectors[row] = [float(part) for part in numbers]
+    vectors[row] = vector
   if not np.isfinite(vectors).any():
     raise UserError(
       f"config.model.embedding_path={path!r}: has none of the"
       f" {len(ids):,} symbols of the vocabulary"
     )
   return vectors
-
-
-def _has_numbers(parts: list[str]) -> bool:
-  """Whether all are finite numbers of float32."""
-  try:
-    values = np.array([float(part) for part in parts])
-  except ValueError:
-    return False
-  return bool((np.abs(values) <= np.finfo(np.float32).max).all())
 
 
 def complete(vectors: np.ndarray, seed: int) -> np.ndarray:
@@ -152,10 +147,10 @@ def initial_embedding(
   """
   path = config.model.embedding_path
   vectors = read_vectors(path, names, config.model.embedding_size)
-  count, symbols = int(np.isfinite(vectors[:, 0]).sum()), len(names.symbols)
   if reports:
+    has_V, symbols = np.isfinite(vectors[:, 0]), len(names.symbols)
     print(
-      f"vectors: {count:,} of {symbols:,} symbols are in {path}"
-      f" ({count / symbols:.1%})"
+      f"vectors: {has_V.sum():,} of {symbols:,} symbols are in {path}"
+      f" ({has_V.sum() / symbols:.1%})"
     )
   return complete(vectors, config.seed)
