@@ -90,7 +90,6 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     report=Report(
       "It gives each {word} of a text one of {count} tags.", ("decisions",)
     ),
-    tags_words=symbols.unit == "word",
     present=restored if data.format == "spaces" else None,
   )
   if not config.model.crf:

@@ -120,7 +120,6 @@ class Experiment(NamedTuple):
       note is 0 or 1 and is drawn independently. Any other word, for example
       `sequence`, is for targets that are numbers; an unknown number is NaN.
     loss_unit: `nats`, or the unit of another loss, for example `squared error`.
-    tags_words: whether each word that is read has a label of its own.
     by_text: whether a document has one label: its probabilities are the mean
       over the rows of the document. Where there are labels, batches that are
       not of training also have `document` and `place`, which join the rows.
@@ -147,7 +146,6 @@ class Experiment(NamedTuple):
   unit: str = "symbol"
   loss_unit: str = "nats"
   decode: Callable[..., tuple[Carry, tuple[jax.Array, jax.Array]]] | None = None
-  tags_words: bool = False
   by_text: bool = False
   present: Callable[[Any], Any] | None = None
   report: Report = Report()

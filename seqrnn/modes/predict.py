@@ -109,22 +109,6 @@ def _cells(p: Prediction, n: int) -> list[str]:
   return cells
 
 
-def _write_columns(path: Path, rows: list[Prediction]):
-  """Writes predictions.conll: a line a word, a blank line after each text.
-
-  A line has the word, its true tag if the texts have tags, and the predicted
-  one, as the program conlleval reads them.
-  """
-  known = any(any(p.truth) for p in rows)
-  with files.atomic_write(path) as file:
-    for p in rows:
-      for place, truth, best in zip(p.positions, p.truth, p.best, strict=True):
-        word = "_".join(p.read[place].split())  # CoNLL-U has words of two.
-        tags = [truth or "_", best] if known else [best]
-        file.write(" ".join([word, *tags]) + "\n")
-      file.write("\n")
-
-
 def _asked(experiment: Experiment, config: Config) -> Pieces | None:
   """The texts of the user, with an open question at the end; None: a split.
 
@@ -180,8 +164,6 @@ def run(
 ) -> list[Prediction] | list[infill.Filling]:
   """Predicts, or fills gaps; prints tables and writes predictions.csv.
 
-  Tags of words are also written in columns, predictions.conll.
-
   Raises:
     UserError: the task cannot predict, or text and path are both set, or
       empty; or it cannot fill the gaps.
@@ -216,6 +198,4 @@ def run(
     console.print(_answers_table(symbols.unit, rows, settings))
   with files.locked_results(workdir, "predict") as folder:
     files.write_csv(folder / "predictions.csv", _table(experiment, rows))
-    if experiment.tags_words:
-      _write_columns(folder / "predictions.conll", rows)
   return rows
