@@ -67,7 +67,7 @@ LEFT_OUT = {
   "host0": "needs a second host",
   **{
     f"runs/{name}": f"needs the run of configs/{name}.py"
-    for name in ("names", "sentences", "polyphony", "tagging", "ud_ewt")
+    for name in ("names", "sentences", "polyphony", "tagging")
   },
   "hidden_size=256 ": "trains as configs/rnn.py, or needs that run",
   "odyssey_nfg": "trains as configs/rnn.py",

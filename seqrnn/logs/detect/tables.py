@@ -390,7 +390,7 @@ def print_row(console: Console, row: dict[str, Any], events: Iterable[str]):
     row.get("reason"),
     "" if p is None else f"p {p:.2g}",
     f"{row['bits']:.1f} bits" if "bits" in row else "",
-    counted(row["count"], "alarm" if row.get("kind") else "session"),
+    counted(row["count"], "session"),
   ]
   console.print(", ".join(filter(None, alarm)))
   indented = functools.partial(Padding, pad=(0, 0, 0, 2), expand=False)
