@@ -19,14 +19,13 @@ from typing import Any
 
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
-from seqrnn.errors import UserError, visible
+from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 from seqrnn.runtime import figures, files
 from seqrnn.training import transfer
 
 try:
   from optuna.importance import FanovaImportanceEvaluator
-  from optuna.trial import FrozenTrial
 
   metadata.version("scikit-learn")  # For the importance of fields.
 except ImportError:
@@ -61,19 +60,7 @@ def run(
   """
   _begin(build, config, workdir)
   search = study.begin(build, config, workdir)
-  printed = {(t.number, t.state) for t in search.trials()}
-
-  def show():
-    for trial in search.trials():
-      # Another process may still choose the values of a trial.
-      chosen = len(trial.params) == len(search.space)
-      key = trial.number, trial.state
-      if key not in printed and (chosen or trial.state.is_finished()):
-        printed.add(key)
-        print(_line(trial), flush=True)
-
-  study.train_trials(search, show)
-  show()
+  study.train_trials(search)
   ranked = search.ranked()
   with study.alone(workdir):
     search.write()
@@ -91,17 +78,6 @@ def run(
     f" --workdir={workdir / 'best'}"
   )
   return best.params
-
-
-def _line(trial: FrozenTrial) -> str:
-  """The number, state, loss and values of a trial."""
-  loss = [] if trial.value is None else [f"loss {trial.value:.4f}"]
-  values = (
-    f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
-    for name, value in trial.params.items()
-  )
-  state = study.STATES[trial.state]
-  return visible("  ".join([f"trial {trial.number}", state, *loss, *values]))
 
 
 def _draw(search: study.Search) -> list[str]:

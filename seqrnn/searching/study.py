@@ -25,9 +25,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
-from seqrnn.errors import Interrupted, MachineError, UserError
+from seqrnn.errors import Interrupted, MachineError, UserError, visible
 from seqrnn.experiment import Experiment
-from seqrnn.runtime import compiled, devices, files, launch, signals
+from seqrnn.runtime import devices, files, launch, signals
 from seqrnn.searching import space
 from seqrnn.training import train
 from seqrnn.training.history import read_rows
@@ -316,7 +316,7 @@ def alone(workdir: Path) -> Iterator[IO[bytes]]:
     yield lock.file
 
 
-def train_trials(search: Search, show: Callable[[], None]):
+def train_trials(search: Search):
   """Trains trials until none can begin and none is running elsewhere.
 
   Raises:
@@ -331,15 +331,29 @@ def train_trials(search: Search, show: Callable[[], None]):
           event, 128 + caught[0], "repeat the command to resume"
         )
       claimed = claim(search)
-      show()
       if claimed is not None:
         trial, lock = claimed
+        print(_line(search, trial.number), flush=True)
         with lock:
           run_trial(search, trial)
+        print(_line(search, trial.number), flush=True)
       elif any(trial.state == TrialState.RUNNING for trial in search.trials()):
         time.sleep(_PAUSE)
       else:
         return
+
+
+def _line(search: Search, number: int) -> str:
+  """The number, state, loss and values of a trial."""
+  trial = search.trials()[number]
+  loss = [] if trial.value is None else [f"loss {trial.value:.4f}"]
+  values = (
+    f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+    for name, value in trial.params.items()
+  )
+  return visible(
+    "  ".join([f"trial {number}", STATES[trial.state], *loss, *values])
+  )
 
 
 def run_trial(search: Search, trial: Trial):
@@ -390,4 +404,3 @@ def run_trial(search: Search, trial: Trial):
     search.write()
   if list(search.space) != [space.LEARNING_RATE]:
     jax.clear_caches()  # The programs of other trials differ.
-  compiled.prune()
