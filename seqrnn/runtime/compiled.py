@@ -1,13 +1,14 @@
-"""The cache of compiled programs that processes share, up to a limit.
+"""The cache of compiled programs that processes share, while they are used.
 
-JAX's own limit reads a file of every entry whenever it adds one. With a
-thousand entries that takes longer than most compilations.
+JAX's own limit of its size reads a file of every entry whenever it adds one.
+With a thousand entries that takes longer than most compilations.
 """
 
 import hashlib
 import os
 import platform
 import re
+import time
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -19,8 +20,7 @@ import platformdirs
 # later calls with the same experiment.
 CACHED_FUNCTIONS = 16
 _NARROW = 32  # The least padded length.
-_LIMIT = 2 * 10**9  # Bytes of the cache.
-_LEFT = 0.75  # The share of the limit that is kept when it is exceeded.
+_UNUSED = 30 * 24 * 3600  # Seconds after which a program is removed.
 _DIRECTORY = "JAX_COMPILATION_CACHE_DIR"
 
 
@@ -35,9 +35,10 @@ def enable_cache():
   A program that was compiled before starts in a third of the time. JAX's
   environment variables take precedence.
   """
-  os.environ.setdefault(_DIRECTORY, str(_folder()))
+  folder = _folder()
+  if os.environ.setdefault(_DIRECTORY, str(folder)) == str(folder):
+    _prune(folder)
   os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.02")
-  prune()
 
 
 def enable_in_process():
@@ -58,29 +59,13 @@ def _folder() -> Path:
   return platformdirs.user_cache_path("seqrnn") / "compiled" / _machine()
 
 
-def prune(limit: int = _LIMIT):
-  """Removes the least recently used programs beyond the limit.
-
-  Other processes may use the cache meanwhile. A folder that the user named in
-  JAX's environment variables is left unchanged.
-  """
-  folder = _folder()
-  ours = os.environ.get(_DIRECTORY) == str(folder)
-  if not ours or "JAX_COMPILATION_CACHE_MAX_SIZE" in os.environ:
-    return
-  programs = []
-  for path in folder.parent.glob("*/*"):  # Of older machines and versions, too.
+def _prune(folder: Path):
+  """Removes the programs of all machines and versions that are out of use."""
+  for path in folder.parent.glob("*/*"):
     with suppress(OSError):  # Another process has removed it.
       seen = path.stat()
-      used = max(seen.st_atime, seen.st_mtime)
-      programs.append((used, seen.st_size, path))
-  size = sum(size for _, size, _ in programs)
-  if size > limit:
-    for _, less, path in sorted(programs):
-      if size > _LEFT * limit:
-        with suppress(OSError):
-          path.unlink(missing_ok=True)
-        size -= less
+      if max(seen.st_atime, seen.st_mtime) < time.time() - _UNUSED:
+        path.unlink()
 
 
 def _machine() -> str:

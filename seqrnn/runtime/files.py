@@ -9,7 +9,6 @@ import glob
 import hashlib
 import json
 import os
-import re
 import secrets
 import shutil
 import socket
@@ -26,7 +25,6 @@ from seqrnn.errors import MachineError, UserError, visible
 
 SUMS = "sha256"  # Lists sizes, SHA-256 and names of files.
 _SUMS_LIMIT = 2**23  # Bytes of a list of checksums.
-_LOCK_LIMIT = 2**16  # Bytes of a lock file.
 
 
 def read_bytes(path: str | os.PathLike, limit: int) -> bytes:
@@ -410,12 +408,6 @@ def locked(path: Path, doing: str, wait: bool = False) -> Iterator[Lock]:
     )
   with held:
     with write_errors(path):
-      content = read_bytes(path, _LOCK_LIMIT)
-      if not re.fullmatch(rb"(process \d+ on [^\n]*\n?)?", content):
-        raise UserError(
-          f"{path}: is not a lock of this program, which would overwrite it;"
-          " move it, or name another folder"
-        )
       held.file.truncate(0)
       holder = f"process {os.getpid()} on {socket.gethostname()}\n"
       held.file.write(holder.encode())

@@ -63,13 +63,10 @@ def open_streams():
   Otherwise the next opened file would get their descriptor, and the output of
   C++ code. Symbols that stdout cannot encode are escaped.
   """
-  for number, name in ((1, "stdout"), (2, "stderr")):
-    if getattr(sys, name) is None:
+  for name in ("stdout", "stderr"):
+    if getattr(sys, name) is None:  # The least descriptor is the closed one.
       descriptor = os.open(os.devnull, os.O_WRONLY)
-      if descriptor != number:
-        os.dup2(descriptor, number)
-        os.close(descriptor)
-      setattr(sys, name, os.fdopen(number, "w"))
+      setattr(sys, name, os.fdopen(descriptor, "w"))
   if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors="backslashreplace")
 

@@ -3,53 +3,32 @@
 import os
 import time
 
-import pytest
-
 from seqrnn.runtime import compiled
 
 DIRECTORY = "JAX_COMPILATION_CACHE_DIR"
+MONTH = 31 * 24 * 3600
 
 
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-  """A cache of five programs, the first of which was used last."""
+def test_programs_that_are_out_of_use_are_removed(tmp_path, monkeypatch):
+  """But not those of a folder that the user has named."""
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-  monkeypatch.delenv(DIRECTORY)
-  monkeypatch.delenv("JAX_COMPILATION_CACHE_MAX_SIZE", raising=False)
-  compiled.enable_cache()
-  folder = tmp_path / "seqrnn" / "compiled" / compiled._machine()
-  assert os.environ[DIRECTORY] == str(folder)
-  folder.mkdir(parents=True)
-  for n in range(5):
-    (folder / f"{n}-cache").write_bytes(bytes(100))
-    then = time.time() - 1000 + n
-    os.utime(folder / f"{n}-cache", (then, then))
-  os.utime(folder / "0-cache", (time.time(), time.time() - 1000))
-  return folder
-
-
-def names(folder):
-  return sorted(path.name[0] for path in folder.iterdir())
-
-
-def test_the_least_recently_used_programs_are_removed(folder):
-  old = folder.with_name("jaxlib-0") / "0-cache"  # Of an older version.
-  old.parent.mkdir()
-  old.write_bytes(bytes(100))
-  os.utime(old, (0, 0))
-  compiled.prune(600)
-  assert names(folder) == list("01234") and old.exists()
-  compiled.prune(599)
-  assert names(folder) == list("0234") and not old.exists()
-
-
-def test_environment_variables_of_jax_take_precedence(folder, monkeypatch):
-  for name, value in (
-    (DIRECTORY, str(folder.with_name("other"))),
-    ("JAX_COMPILATION_CACHE_MAX_SIZE", "-1"),
+  folder = tmp_path / "seqrnn" / "compiled"
+  now = time.time()
+  for name, read, written in (
+    ("jaxlib-0/old", now - MONTH, now - MONTH),  # Of another version.
+    ("jaxlib-1/old", now - MONTH, now - MONTH),
+    ("jaxlib-1/read", now, now - MONTH),
+    ("jaxlib-1/new", now, now),
   ):
-    monkeypatch.setenv(name, value)
-    compiled.enable_cache()
-    compiled.prune(1)
-    assert os.environ[name] == value
-    assert names(folder) == list("01234")
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    os.utime(path, (read, written))
+  monkeypatch.setenv(DIRECTORY, str(folder))
+  compiled.enable_cache()
+  assert os.environ[DIRECTORY] == str(folder)
+  assert len([*folder.glob("*/*")]) == 4
+  monkeypatch.delenv(DIRECTORY)
+  compiled.enable_cache()
+  names = sorted(path.name for path in folder.glob("*/*"))
+  assert names == ["new", "read"]

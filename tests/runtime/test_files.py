@@ -98,17 +98,6 @@ def test_a_lock_says_who_holds_it_and_goes_with_its_holder(tmp_path):
       held.check()
 
 
-def test_a_file_of_the_user_is_no_lock(tmp_path):
-  path = tmp_path / "lock"
-  path.write_text("notes")
-  with (
-    pytest.raises(UserError, match="lock: is not a lock of this program"),
-    files.locked(path, "trained"),
-  ):
-    pass
-  assert path.read_text() == "notes"
-
-
 def test_a_lock_that_was_replaced_is_none(tmp_path):
   for again in (False, True):
     path = tmp_path / f"{again}" / "lock"
