@@ -281,7 +281,7 @@ class Run(NamedTuple):
       UserError: the data cannot be read.
     """
     path = self.workdir / "config.json"
-    command.show_inputs(path, self.config, "evaluate", set())
+    command.show_inputs(path, self.config, set())
     mesh, params = self._everywhere()
     batches = self.experiment.batches(split, None)
     figures = evaluator(self.experiment, mesh)(params, batches)

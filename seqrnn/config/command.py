@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,29 +25,7 @@ _STARTS = ("train", "describe", "search", "config")  # They need no run.
 # Fields that a flag adds to the name of the default workdir.
 NAMING = (*IDENTITY, "train.fit_to_data", "train.patience", "search.method")
 _NAMED = [name for name in FIELDS if name.startswith(NAMING)]
-# Groups of fields that only some of the other modes read. Train and search read
-# or record all fields.
-_READERS = {
-  "seed": ("describe", "detect", "predict", "report"),
-  "optimizer": ("describe", "detect"),
-  "schedule": ("describe", "detect"),
-  "evaluate": ("evaluate",),
-  "predict": ("predict",),
-  "sample": ("sample", "report"),
-  "search": (),
-}
-# Field, or group of fields -> the modes that read the paths of input there. Of
-# other groups, the mode of that name.
-_TRAINS = ("train", "search", "describe", "detect", "review")
-_INPUTS = {
-  "data": (*_TRAINS, "evaluate", "predict", "embed", "report"),
-  "model": _TRAINS,
-  "train": _TRAINS,
-  "detect.path": ("detect", "follow"),
-  "detect.input": ("follow",),
-}
-# Fields with which their mode reads no file of the group data.
-_WITHOUT_DATA = ("predict.text", "predict.path", "embed.path")
+_READ_NO_INPUTS = "sample", "export", "config"
 
 
 def resolve(
@@ -100,20 +78,15 @@ def resolve(
         " --workdir alone uses the settings of the run"
       )
   if not parsed.process_id:
-    # A field that names the workdir of a config has an effect in any mode.
-    named = NAMING if parsed.config else ()
-    of_mode = [name for name in by_flags if not name.startswith(tuple(named))]
     # What only flags make useless in a config is no mistake.
     vain = useless(plain, by_user - by_flags, defaults)
     for line in (
       *(lines if parsed.mode == "train" else ()),
       *useless(config, by_flags.union(vain), defaults).values(),
-      *unread(config, of_mode, parsed.mode),
     ):
       print("warning:", visible(line), file=sys.stderr)
-    if not parsed.config:
-      mode = "follow" if parsed.follow else parsed.mode
-      show_inputs(path, config, mode, by_flags)
+    if not parsed.config and parsed.mode not in _READ_NO_INPUTS:
+      show_inputs(path, config, by_flags)
   return config, workdir
 
 
@@ -179,41 +152,19 @@ def run_name(name: str, old: Config, new: Config | dict[str, Any]) -> str:
   return name
 
 
-def show_inputs(path: Path, config: Config, mode: str, by_flags: set[str]):
-  """Prints on stderr which paths a mode reads because a workdir names them.
+def show_inputs(path: Path, config: Config, by_flags: set[str]):
+  """Prints on stderr which paths a mode may read because a workdir names them.
 
   Args:
     path: the file with the config of the run.
     config: this config, with the fields that flags set.
-    mode: the mode; that of --follow is follow.
     by_flags: the fields that are not from the file.
   """
-  defaults = config_lib.defaults()
-  others = config_lib.changes(defaults, config, _WITHOUT_DATA)
-  without_data = any(name.startswith(f"{mode}.") for name in others)
-  changes = config_lib.changes(defaults, config, config_lib.PLACES)
-  for name, (_, value) in changes.items():
-    group = name.partition(".")[0]
-    modes = _INPUTS.get(name) or _INPUTS.get(group) or (group,)
-    unused = name in by_flags or (without_data and group == "data")
-    if mode in modes and not unused:
-      line = f"reads {name}={value!r}, which {path} names"
+  named = config_lib.changes(config_lib.defaults(), config, config_lib.PLACES)
+  for name, (_, value) in named.items():
+    if name not in by_flags:
+      line = f"may read {name}={value!r}, which {path} names"
       print(visible(line), file=sys.stderr)
-
-
-def unread(config: Config, by_flags: Iterable[str], mode: str) -> Iterator[str]:
-  """Yields a warning for each flag whose field the mode does not read."""
-  for name in sorted(by_flags):
-    group = name.partition(".")[0]
-    modes = ("train", "search", *_READERS.get(group, (mode,)))
-    if mode in ("config", *modes):
-      continue
-    same = f"{mode}.{name.rpartition('.')[2]}"
-    hint = f"; did you mean config.{same}?" if same in FIELDS else ""
-    yield (
-      f"config.{name}={config_lib.flat(config)[name]!r}: has no effect with"
-      f" --mode={mode}; it is used by {', '.join(modes)}{hint}"
-    )
 
 
 def useless(

@@ -4,6 +4,7 @@ A rule says which values a field may have. Called with a help text, it declares
 a field: `COUNT("The maximum number of epochs.", default=10)`.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -77,50 +78,33 @@ class Field(NamedTuple):
     return self.rule.kind is list
 
   def holds(self, value: Any) -> bool:
-    """Returns whether a value is of the field's type and allowed."""
-    if value is None:
-      return self.optional
-    kinds = {float: (float, int), list: (tuple,)}
-    kind = self.rule.kind
-    typed = type(value) in kinds.get(kind, (kind,))
-    return typed and bool(self.rule.holds(value))
+    """Returns whether a value of the field's type is allowed."""
+    return self.optional if value is None else bool(self.rule.holds(value))
 
-  def parse(self, text: str) -> Any:
-    """Returns the value of a flag's text.
+  def read(self, value: Any) -> Any:
+    """Returns a value of the field's type.
 
-    Raises:
-      ValueError: the text is not of the field's type; has the rule in words.
-    """
-    if self.optional and text.lower() == "none":
-      return None
-    try:
-      return self._named(_PARSERS[self.rule.kind](text))
-    except ValueError:
-      raise ValueError(self.rule_text) from None
-
-  def cast(self, value: Any) -> Any:
-    """Returns a value from a file in the field's type; an int may be a float.
-
-    Names of a choice may be in any case.
+    Args:
+      value: the text of a flag, or a value of Python or JSON. `none` empties a
+        field that may be empty; names of a choice may be in any case.
 
     Raises:
-      TypeError: the value is of another type.
-      OverflowError: a whole number is too large for a float.
+      ValueError, TypeError: the value is not of the field's type.
     """
-    kind = self.rule.kind
-    if self.optional and value is None:
+    kind, empty = self.rule.kind, value is None or str(value).lower() == "none"
+    if empty and self.optional:
       return None
-    if kind in (tuple, list) and type(value) is tuple:
-      part = float if kind is tuple else str
-      return tuple(_cast(inner, part) for inner in value)
-    return self._named(_cast(value, kind))
-
-  def _named(self, value: Any) -> Any:
-    """Returns the name of a choice that differs from a text by case only."""
-    if value == self.default or not isinstance(value, str):
-      return value
-    names = self.rule.names
-    return next((n for n in names if n.lower() == value.lower()), value)
+    if value is None or isinstance(value, dict):
+      raise ValueError
+    if kind is list:
+      return (value,) if isinstance(value, str) else tuple(value)
+    if kind is str and isinstance(value, list | tuple):
+      return json.dumps(value, default=lambda _: None)  # As rules refuse null.
+    text = str(value)
+    if value != self.default:
+      names = {name.lower(): name for name in self.rule.names}
+      text = names.get(text.lower(), text)
+    return _PARSERS[kind](text)
 
 
 def group(name: str, /, *used: Condition, **fields: Field) -> dict[str, Field]:
@@ -165,14 +149,6 @@ def choice(
 def input_path(help: str, *used: Condition) -> Field:
   """Returns an optional field that names a file or folder to read."""
   return Rule(str, bool, "must not be empty")(help, *used, place=READ)
-
-
-def _cast(value: Any, kind: type) -> Any:
-  if kind is float and type(value) is int:
-    return float(value)
-  if type(value) is not kind:
-    raise TypeError
-  return value
 
 
 def _parse_bool(text: str) -> bool:

@@ -15,7 +15,6 @@ from ml_collections import ConfigDict
 from seqrnn.config import combinations, suggestions
 from seqrnn.config.field import WRITTEN, nested
 from seqrnn.config.field import Config as Config
-from seqrnn.config.rules import as_float32
 from seqrnn.configs import base
 from seqrnn.errors import UserError, visible
 from seqrnn.runtime import files
@@ -176,11 +175,6 @@ def no_such_field(name: str) -> str:
   return f"config.{name}: no such field{hint}"
 
 
-def wrong_type(name: str, value: Any) -> str:
-  """Returns the message for a value that is not of its field's type."""
-  return f"config.{name}={value!r}: {FIELDS[name].rule_text}"
-
-
 def set_field(config: Config, name: str, value: Any):
   """Sets one field."""
   group, _, key = name.rpartition(".")
@@ -195,17 +189,11 @@ def converted(name: str, value: Any) -> Any:
   """
   if name not in FIELDS:
     raise UserError(no_such_field(name))
-  field = FIELDS[name]
   try:
-    if field.repeated and isinstance(value, str):
-      return (value,)
-    if value is None or field.repeated:
-      return field.cast(value and tuple(value))
-    if field.rule.kind is str and isinstance(value, list | tuple):
-      value = json.dumps(value, default=lambda _: None)  # As rules refuse null.
-    return field.parse(text(value))
+    return FIELDS[name].read(value)
   except (ValueError, TypeError):
-    raise UserError(wrong_type(name, value)) from None
+    rule = FIELDS[name].rule_text
+    raise UserError(f"config.{name}={value!r}: {rule}") from None
 
 
 def override(config: Config, name: str, value: Any):
@@ -222,12 +210,10 @@ def with_fields(path: Path, fields: dict[str, Any]) -> Config:
   """Returns the defaults, overridden by the fields of a file."""
   config = defaults()
   for name, value in fields.items():
-    if name not in FIELDS:
-      raise UserError(f"{path}: {no_such_field(name)}")
     try:
-      set_field(config, name, FIELDS[name].cast(value))
-    except (TypeError, OverflowError):
-      raise UserError(f"{path}: {wrong_type(name, value)}") from None
+      override(config, name, value)
+    except UserError as error:
+      raise UserError(f"{path}: {error}") from None
   return config
 
 
@@ -333,14 +319,11 @@ def check(config: Config):
 
 
 def broken(name: str, value: Any) -> str | None:
-  """Returns the rule that a value breaks, also after rounding to float32."""
+  """Returns the rule that a value breaks; None: it breaks none."""
   field = FIELDS[name]
-  if not field.holds(value):
-    return field.words + suggestions.hint(str(value), field.rule.names)
-  near = as_float32(value)
-  return (
-    None if field.holds(near) else f"{field.words}; in 32 bits it is {near}"
-  )
+  if field.holds(value):
+    return None
+  return field.words + suggestions.hint(str(value), field.rule.names)
 
 
 def refuse_unless(config: Config, plain: dict[str, Any], why: str):

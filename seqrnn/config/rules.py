@@ -1,7 +1,6 @@
 """Rules for the value of one field; combinations.py has those of several."""
 
 import contextlib
-import ctypes
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -10,7 +9,6 @@ from typing import Any
 from seqrnn.config.field import Rule
 
 _LARGEST = (2 - 2**-23) * 2.0**127  # The largest float32.
-_SMALLEST = 2.0**-126  # The smallest float32 that XLA does not flush to 0.
 SECRETS = "<secrets>"  # In detect.redact, the built-in patterns.
 _BAD_PATTERN = re.error, TypeError, OverflowError, RecursionError
 
@@ -94,16 +92,6 @@ def parse_stops(value: str) -> list[str]:
     if isinstance(stops, list):
       return stops
   return [value]
-
-
-def as_float32(value: Any) -> Any:
-  """Returns a value with its floats rounded to float32."""
-  if isinstance(value, tuple):
-    return tuple(map(as_float32, value))
-  if not isinstance(value, float):
-    return value
-  near = ctypes.c_float(value).value
-  return near if abs(near) >= _SMALLEST else 0.0
 
 
 def _is_header(text: str) -> bool:

