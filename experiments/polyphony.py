@@ -50,8 +50,7 @@ def build(config: Config, vocabularies: dict) -> Experiment:
     unit="frame",
     report=Report(
       "It reads music and predicts for each of 88 notes whether it sounds in"
-      " the next frame.",
-      ("music",),
+      " the next frame."
     ),
   )
 

@@ -6,26 +6,24 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
-from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
+from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import visible
 from seqrnn.experiment import Experiment
 from seqrnn.modes import load_model
 from seqrnn.runtime import figures as figures_lib
 from seqrnn.runtime import files, sharding
 from seqrnn.runtime.console import print_titled
-from seqrnn.scoring import dynamic, spans
+from seqrnn.scoring import confusion, dynamic, spans
 from seqrnn.scoring.evaluation import LabelRows, examiner
 from seqrnn.scoring.predictions import quoted
 from seqrnn.training.checkpoint import data_changed
 
 _TYPES = 20  # Types of spans, at most, that are printed.
-_NUMBERS = 30  # Labels, at most, of a picture with numbers.
 
 
 def run(
@@ -106,35 +104,7 @@ def _write_spans(folder: Path, rows: list[list]):
 def _write_confusion(
   folder: Path, labels: Vocabulary, answers: LabelRows, title: str
 ):
-  """Writes confusion.csv, a row per true label, and draws confusion.png.
-
-  All labels that training has not seen share one row. The colour of a cell is
-  its share of the row.
-  """
-  counts_VV = answers.confusion(len(labels)).astype(np.int64)
-  columns = rows = np.arange(UNKNOWN + 1, len(labels))
-  if counts_VV[UNKNOWN].any():
-    rows = np.append(rows, UNKNOWN)
-  counts = counts_VV[np.ix_(rows, columns)]
-  named = zip(labels.names(rows), counts.tolist(), strict=True)
-  head = ["truth", *labels.names(columns)]
-  files.write_csv(
-    folder / "confusion.csv", [head, *([name, *row] for name, row in named)]
-  )
-  side = min(max(4.5, 2 + 0.38 * len(rows)), 60)  # Inches.
-  figure = figures_lib.create(side + 1, side, title)
-  axes = figure.add_subplot()
-  shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-  image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-  figure.colorbar(image, label="share of the true label", shrink=0.8)
-  names = lambda ids: [figures_lib.plain(n, 24) for n in labels.names(ids)]
-  axes.set_xticks(range(len(columns)), names(columns), rotation=90)
-  axes.set_yticks(range(len(rows)), names(rows))
-  axes.set_xlabel("predicted")
-  axes.set_ylabel("truth")
-  if len(rows) <= _NUMBERS:
-    style = {"ha": "center", "va": "center", "fontsize": 7}
-    for y, x in np.argwhere(counts):
-      color = "white" if shares[y, x] > 0.5 else "black"
-      axes.text(x, y, f"{counts[y, x]}", color=color, **style)
-  figures_lib.save(figure, folder / "confusion.png")
+  """Writes confusion.csv, a row per true label, and draws confusion.png."""
+  table = confusion.confusion_table(labels, answers)
+  files.write_csv(folder / "confusion.csv", table)
+  figures_lib.save(confusion.draw(table, title), folder / "confusion.png")

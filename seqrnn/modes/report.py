@@ -33,7 +33,6 @@ from seqrnn.runtime.console import console as make_console
 SECTIONS: dict[str, Callable[[Subject], list[Section]]] = {
   "decisions": decisions.sections,
   "gaps": language.gaps,
-  "music": language.pieces,
   "writing": language.writing,
 }
 _PLAYGROUND = "playground.html"

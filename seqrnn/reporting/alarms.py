@@ -1,18 +1,14 @@
 """Section of a report on anomalies, from the files of a detection."""
 
 import itertools
-import math
 from pathlib import Path
 from typing import Any
 
 from seqrnn.logs.detect import inputs
 from seqrnn.logs.detect.tables import read_csv_table, summary_of
-from seqrnn.reporting import page
-from seqrnn.reporting.page import Mark, Section, section
+from seqrnn.reporting.page import Section, section
 
 _INCIDENTS = 20  # Rows of the table.
-_SHOWN = 5  # Sessions with events in the report.
-_AROUND = 8  # Events on each side of a flagged event.
 _FIGURES = (
   "flagged",
   "auroc",
@@ -21,7 +17,6 @@ _FIGURES = (
   "recall",
   "f1",
 )
-_LONGEST = 2000  # Events of a session in memory, more than the page has.
 
 
 def _report(folder: Path) -> dict[str, Any]:
@@ -30,12 +25,11 @@ def _report(folder: Path) -> dict[str, Any]:
   if not path.exists():
     return {"tile": None, "flagged": "", "basis": [], "figures": []}
   record = inputs.read_object(path)
-  tile, flagged, examined = None, "", record["data"]["examined"]
-  if "flagged" in examined:  # Of older versions it is not.
-    total, counts = examined["sessions"], [*examined["flagged"].values()]
-    tile = f"{sum(counts):,} of {total:,}", "sessions flagged"
-    counts.insert(0, total - sum(counts))
-    flagged = summary_of(counts, examined["flagged_for_their_length"])
+  examined = record["data"]["examined"]
+  total, counts = examined["sessions"], [*examined["flagged"].values()]
+  tile = f"{sum(counts):,} of {total:,}", "sessions flagged"
+  counts.insert(0, total - sum(counts))
+  flagged = summary_of(counts, examined["flagged_for_their_length"])
   table = {name: dict(row) for name, row in record["figures"].items()}
   names = [n for n in _FIGURES if any(n in row for row in table.values())]
   rows = [
@@ -50,62 +44,15 @@ def _report(folder: Path) -> dict[str, Any]:
   }
 
 
-def _excerpt(rows: list[dict[str, str]], bits: list[float]) -> list[int]:
-  """Indices of the events near flagged ones, or near the most surprising."""
-  centres = [n for n, row in enumerate(rows) if row["flag"] == "1"]
-  centres = centres or [max(range(len(bits)), key=bits.__getitem__)]
-  near = {n for at in centres for n in range(at - _AROUND, at + _AROUND + 1)}
-  return sorted(n for n in near if 0 <= n < len(rows))
-
-
-def _context(folder: Path, names: list[str]) -> dict[str, Any] | None:
-  """The flagged events of some sessions, and the events around them."""
-  path = folder / "events.csv"
-  if not path.exists():
-    return None
-  sessions: dict[str, list[dict[str, str]]] = {name: [] for name in names}
-  for row in read_csv_table(path):
-    events = sessions.get(row["session"])
-    if events is not None and len(events) < _LONGEST:
-      events.append(row)
-  marks: list[Mark] = []
-  kinds = set()
-  for name, rows in sessions.items():
-    if not rows or page.full(marks):
-      continue
-    marks.append(Mark(f"{name}\n", name))
-    bits, before = [float(row["bits"]) for row in rows], -1
-    for n in _excerpt(rows, bits):
-      row, event = rows[n], rows[n]["event"]
-      kinds.add(event)
-      likely = [
-        (row[f"event_{k}"], float(row[f"probability_{k}"]))
-        for k in range(1, 6)
-        if row.get(f"event_{k}")
-      ]
-      if n > before + 1:
-        marks.append(Mark("\u2026 ", "skipped events"))
-      # Lines of a log are below each other.
-      end = "\n" if " " in event else " "
-      marks.append(Mark(event + end, event, bits[n], likely))
-      before = n
-    marks.append(Mark("\n\n", "the end of the excerpt"))
-  if not marks:
-    return None
-  words = "The examples of the first incidents, event by event"
-  return page.coloured(marks, math.log2(len(kinds) + 2), words)
-
-
 def _incidents(folder: Path) -> dict[str, Any]:
   """The flagged sessions, grouped by their surprising events."""
   path = folder / "incidents.csv"
   if not path.exists():
-    return {"incidents": None, "more": "", "reading": None}
+    return {"incidents": None, "more": ""}
   rows = list(itertools.islice(read_csv_table(path), _INCIDENTS + 1))
   return {
     "incidents": list(map(_incident, rows[:_INCIDENTS])),
     "more": path.name if len(rows) > _INCIDENTS else "",
-    "reading": _context(folder, [row["example"] for row in rows[:_SHOWN]]),
   }
 
 

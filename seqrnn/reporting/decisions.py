@@ -1,16 +1,15 @@
 """Sections of a report on the predictions of a model with labels."""
 
 import jax
-import numpy as np
 
-from seqrnn.data.vocabulary import UNKNOWN
+from seqrnn.reporting import charts
 from seqrnn.reporting.page import Section, section
 from seqrnn.reporting.subject import Subject, coloured_text
 from seqrnn.runtime import sharding
+from seqrnn.scoring import confusion
 from seqrnn.scoring.evaluation import examiner
 from seqrnn.scoring.predictions import predictions
 
-_LABELS = 30  # Most frequent labels, in the confusion table.
 _LIKELY = 5  # Most likely labels, for each symbol.
 
 
@@ -26,34 +25,16 @@ def sections(subject: Subject) -> list[Section]:
 
 
 def _confused(subject: Subject, split: str) -> Section:
-  """The confusion table."""
+  """The confusion matrix."""
   labels = subject.experiment.labels
   mesh = sharding.mesh()
   params = jax.device_put(subject.params, sharding.replicated(mesh))
   counted = examiner(subject.experiment, mesh)(params, subject.batches(split))
   assert counted is not None and counted[1] is not None, "there are labels"
-  counts_VV = counted[1].confusion(len(labels)).astype(np.int64)
-  # Ids are sorted by frequency in the training split.
-  present = np.flatnonzero(counts_VV.any(0) | counts_VV.any(1))
-  columns = present[present > UNKNOWN][:_LABELS]
-  rows = [i for i in [*columns, UNKNOWN] if counts_VV[i].any()]
-  total_V = np.maximum(counts_VV.sum(1), 1)
-  levels_VV = np.ceil(4 * counts_VV / total_V[:, None]).astype(int)
-
-  def cell(truth, best):
-    kind = "p" if truth == best else "n"
-    return int(counts_VV[truth, best]), f"{kind}{levels_VV[truth, best]}"
-
-  return section(
-    "Confusion of labels",
-    "confusion",
-    labels=labels.names(columns),
-    rows=[
-      (labels.names([truth])[0], [cell(truth, best) for best in columns])
-      for truth in rows
-    ],
-    more=len(labels.symbols) - len(columns),
-  )
+  table = confusion.confusion_table(labels, counted[1])
+  words = "Counts of predicted labels by true label"
+  chart = charts.chart(confusion.draw(table), words, words)
+  return section("Confusion of labels", "confusion", chart=chart)
 
 
 def _tagged(subject: Subject, split: str) -> Section:

@@ -1,16 +1,14 @@
-"""Sections of a report on what a model of symbols or of music learned."""
+"""Sections of a report on what a model of symbols learned."""
 
-import copy
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from seqrnn.data.read import music
 from seqrnn.data.vocabulary import BEGIN, END, Vocabulary
 from seqrnn.experiment import Params
-from seqrnn.reporting import charts, neurons, page
+from seqrnn.reporting import neurons, page
 from seqrnn.reporting.neurons import TextReading
 from seqrnn.reporting.page import Section, section
 from seqrnn.reporting.subject import (
@@ -23,13 +21,12 @@ from seqrnn.reporting.subject import (
   writer,
 )
 from seqrnn.runtime import sharding
-from seqrnn.sampling.sampler import generator, sample_music
+from seqrnn.sampling.sampler import generator
 from seqrnn.sampling.texts import prime_ids
 from seqrnn.scoring.predictions import Prediction, predictions
 
 _TEMPERATURES = (0.3, 0.6, 0.9, 1.2)
 _DRAWN = 480  # Length of a sample.
-_FRAMES = 64  # Length of a sampled piece of music.
 _LIKELY = 5  # Alternatives to a symbol.
 _ROWS, _LENGTH = 32, 1500  # Passages of a text, and symbols of each.
 _PASSAGE = 560  # Symbols of a text coloured by a unit.
@@ -138,31 +135,6 @@ def gaps(subject: Subject) -> list[Section]:
   rows = predictions(subject.experiment, subject.params, documents, _LIKELY)
   part = coloured_text(subject, rows, subject.symbols)
   return [section("Predictions in gaps", "gaps", split=split, reading=part)]
-
-
-def pieces(subject: Subject) -> list[Section]:
-  """Piano rolls of sampled pieces of music, and of a piece of the data."""
-  if subject.experiment.decoder is None:
-    return []
-  config = copy.deepcopy(subject.config)
-  sample = config.sample
-  # A prime is read from the data.
-  sample.length, sample.streams, sample.prime = _FRAMES, 1, ""
-  if len(sample.temperature) < 2:
-    sample.temperature = (0.7, 1.0)
-  pieces = sample_music(subject.experiment, subject.params, config)
-  titles = [
-    f"Temperature {temperature:g}" for temperature in sample.temperature
-  ]
-  if subject.facts:
-    split = subject.splits[-1]
-    titles.append(f"A piece of the {split} split")
-    pieces.append(music.read_music(config.data)[split][0][:_FRAMES])
-  rolls = []
-  for title, notes_TV in zip(titles, pieces, strict=True):
-    words = f"{title}: {int(notes_TV.sum())} notes in {len(notes_TV)} frames."
-    rolls.append(charts.chart(music.piano_roll(notes_TV), title, words))
-  return [section("Sampled music", "music", charts=rolls)]
 
 
 def _interpretable(
