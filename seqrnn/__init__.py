@@ -5,6 +5,7 @@ are loaded when they are first used: `import seqrnn` itself imports no JAX.
 """
 # ruff: noqa: F403, F405
 
+import functools
 import importlib
 import os
 from typing import TYPE_CHECKING, Any
@@ -34,9 +35,17 @@ __all__ = [
 ]
 
 
+@functools.cache
+def _api() -> Any:
+  from seqrnn.runtime import compiled
+
+  compiled.enable_cache()  # JAX reads its settings when it is imported.
+  return importlib.import_module("seqrnn.api")
+
+
 def __getattr__(name: str) -> Any:
   if name in __all__:
-    return getattr(importlib.import_module("seqrnn.api"), name)
+    return getattr(_api(), name)
   raise AttributeError(f"module 'seqrnn' has no attribute {name!r}")
 
 

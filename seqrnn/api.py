@@ -23,7 +23,7 @@ from seqrnn.experiments import Run as Run
 from seqrnn.logs.detect import tables
 from seqrnn.logs.detect.findings import Findings
 from seqrnn.reporting import gathering
-from seqrnn.runtime import compiled, devices, files, launch
+from seqrnn.runtime import devices, files, launch
 from seqrnn.scoring.predictions import Prediction as Prediction
 from seqrnn.table import data_frame, read_csv_frame
 
@@ -413,7 +413,6 @@ def _start(config: Config, mode: str):
   train = config.train
   with suppress(RuntimeError):  # JAX has started, and keeps its devices.
     launch.configure_device(train.cpu_devices, train.cpu_threads)
-  compiled.enable_in_process()
   for line in devices.start(named=mode == "train"):
     print(visible(line), file=sys.stderr)
   if jax.default_backend() == "cpu":

@@ -41,20 +41,6 @@ def enable_cache():
   os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.02")
 
 
-def enable_in_process():
-  """Enables the cache in a process of the user's, unless JAX has one.
-
-  Where JAX was imported before seqrnn, XLA would log each program that it loads
-  as an error, so there it stays off.
-  """
-  import jax
-
-  silent = os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "3"
-  if silent and jax.config.values["jax_compilation_cache_dir"] is None:
-    jax.config.update("jax_compilation_cache_dir", str(_folder()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.02)
-
-
 def _folder() -> Path:
   return platformdirs.user_cache_path("seqrnn") / "compiled" / _machine()
 
