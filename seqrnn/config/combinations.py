@@ -77,16 +77,10 @@ _PAIRS = {
   "task=polyphony excludes data.mapping=many_to_one model.bidirectional"
   " model.embedding_size model.symbol_dropout train.label_smoothing": "frames"
   " of notes go straight into a causal network",
-  "model.input_noise needs task=polyphony": "noise is added to frames of"
-  " notes, which only task='polyphony' reads",
-  "model.heads=all needs task=gap_model": "only task='gap_model' has several"
-  " heads",
   "model.heads=all excludes model.tied": "one embedding cannot be the softmax"
   " kernel of three heads",
   "optimizer.nesterov needs optimizer.momentum": "Nesterov's momentum must be"
   " above 0",
-  "optimizer.nesterov needs optimizer.name=sgd": "only sgd has Nesterov's"
-  " momentum",
   "train.batches_per_epoch excludes train.samples_per_epoch": "set one of the"
   " two, or neither for all windows",
   "train.start_from excludes model.embedding_path": "set one of the two; both"
@@ -96,6 +90,7 @@ _PAIRS = {
   "sample.stop excludes sample.pattern sample.schema": "a match ends by itself",
   "sample.pattern excludes sample.schema": "set one of the two; a schema is a"
   " pattern",
+  "predict.text excludes predict.path": "set one of the two",
   "detect.anomalous_path excludes detect.labels": "set one of the two; both"
   " mark anomalous sessions",
 }

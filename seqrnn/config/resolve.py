@@ -87,7 +87,7 @@ def resolve(config: Config, facts: Facts) -> tuple[Config, list[str]]:
   config_lib.expand(config)
   lines = []
   if facts.run is not None:
-    lines += _take_from_run(config, facts.run)
+    _take_from_run(config, facts.run)
   if facts.cores is not None and config.train.cpu_devices is None:
     config.train.cpu_devices = _cpu_devices(config, facts.cores)
   if facts.log_format is not None:
@@ -150,7 +150,7 @@ def _cpu_devices(config: Config, cores: int) -> int:
   return 2 if small and config.train.batch_size >= 16 and cores > 1 else 1
 
 
-def _take_from_run(config: Config, run: dict[str, Any]) -> Iterator[str]:
+def _take_from_run(config: Config, run: dict[str, Any]):
   """Takes the fields that `resolve` has set for the run in the workdir."""
   fields = flat(config)
   wanted = config.model.parameters
@@ -164,11 +164,6 @@ def _take_from_run(config: Config, run: dict[str, Any]) -> Iterator[str]:
     for name in ADAPTED:
       if None not in (fields[name], run[name]) and run[name] < fields[name]:
         names.append(name)
-        if any(fields[limit] != run[limit] for limit in config_lib.LIMITS):
-          yield (
-            f"{name}={run[name]} is that of the run's first length, not"
-            f" {fields[name]}; for the whole recipe, name another --workdir"
-          )
   for name in names:
     set_field(config, name, run[name])
 

@@ -165,18 +165,12 @@ def run(
   """Predicts, or fills gaps; prints tables and writes predictions.csv.
 
   Raises:
-    UserError: the task cannot predict, or text and path are both set, or
-      empty; or it cannot fill the gaps.
+    UserError: the task cannot predict, or fill the gaps; or the text is empty.
   """
   settings = config.predict
   experiment, params, _ = load_model(build, config, workdir, "predict")
   symbols = experiment.vocabularies["symbols"]
   console = Console(highlight=False)
-  if settings.text is not None and settings.path is not None:
-    raise UserError(
-      f"config.predict.text={settings.text!r},"
-      f" config.predict.path={settings.path!r}: set one of the two"
-    )
   if infill.is_asked(experiment, config):
     return _fill(experiment, params, config, workdir)
   asked = _asked(experiment, config)

@@ -30,6 +30,7 @@ FIELDS = group(
     "joint all",
     "Heads of a gap model. joint: from both sides. all: also from the past and"
     " from the future alone, so that it can sample.",
+    when.task("gap_model"),
   ),
   embedding_size=rules.SIZE("Empty: cells read one-hot symbols, no embedding."),
   embedding_scale=rules.POSITIVE(
@@ -81,7 +82,9 @@ FIELDS = group(
   ),
   symbol_dropout=rules.SHARE("The share of training inputs made unknown."),
   input_noise=rules.NOT_NEGATIVE(
-    "The deviation of noise added to training frames.", default=0.0
+    "The deviation of noise added to training frames.",
+    when.task("polyphony"),
+    default=0.0,
   ),
 )
 

@@ -12,7 +12,7 @@ FIELDS = group(
     "Decay of the mean square.", when.optimizer("rmsprop"), default=0.9
   ),
   momentum=rules.SHARE("Momentum.", when.optimizer("sgd", "rmsprop")),
-  nesterov=rules.SWITCH("Use Nesterov's momentum (SGD)."),
+  nesterov=rules.SWITCH("Use Nesterov's momentum.", when.optimizer("sgd")),
   dampened=rules.SWITCH("Gradients times 1 - momentum.", when.optimizer("sgd")),
   epsilon=rules.POSITIVE(
     "Added to the divisor of an update.",
