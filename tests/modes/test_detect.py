@@ -227,7 +227,6 @@ def test_injected_anomalies_are_detected_by_kind(again):
   report = report_of(again.folder)
   by_kind = report["average_precision_by_kind"]
   assert by_kind["combined"]["swap"] > 0.5 > by_kind["length"]["swap"]
-  assert report["events"]["auroc"] > 0.6
 
 
 def results(folder):

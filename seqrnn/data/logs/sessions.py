@@ -48,7 +48,6 @@ class Sessions(NamedTuple):
     lines: int64 [events], of the file, from 1; None: unknown.
     timestamps: of the events, as they were written; None: unknown.
     kinds: int8 [sessions], UNLABELLED, 0 or 1; None: all are unlabelled.
-    event_kinds: int8 [events], likewise.
     as_read: the events as they were read; None: unknown.
     begins: bool [sessions], False where the begin of its log cuts a session;
       None: there is no log that can cut sessions.
@@ -66,7 +65,6 @@ class Sessions(NamedTuple):
   lines: np.ndarray | None = None
   timestamps: Texts | None = None
   kinds: np.ndarray | None = None
-  event_kinds: np.ndarray | None = None
   as_read: Texts | None = None
   begins: np.ndarray | None = None
   ends: np.ndarray | None = None
@@ -225,7 +223,7 @@ def of_pieces(
   kind_D = np.maximum.reduceat(kind_N, bounds[:-1])
   if (kind_D == UNLABELLED).all():
     return sessions
-  return sessions._replace(kinds=kind_D, event_kinds=kind_N)
+  return sessions._replace(kinds=kind_D)
 
 
 def with_labels(sessions: Sessions, path: str, config: Config) -> Sessions:

@@ -86,11 +86,9 @@ def evaluate(
     settings: of `config.detect`.
   """
   by_kind = None if kinds is None else precision_by_kind(findings, kinds)
-  kinds_N = findings.sessions.event_kinds
   return {
     "figures": metrics_by_score(findings, normal, settings),
     "average_precision_by_kind": by_kind,
-    "events": None if kinds_N is None else event_metrics(findings, kinds_N),
   }
 
 
@@ -200,29 +198,3 @@ def precision_by_kind(
       row = metrics(scores_L, np.zeros(len(scores_L), bool), anomalous)
       table[name][kind] = row["average_precision"]
   return table
-
-
-def event_metrics(
-  findings: Findings, kinds: np.ndarray
-) -> dict[str, float] | None:
-  """Metrics of surprisal for events; None unless both labels occur.
-
-  Args:
-    findings: by the detection.
-    kinds: of all events [events of the sessions].
-  """
-  which, sessions = findings.distinct.which, findings.sessions
-  scored = findings.scored
-  starts, stops = scored.bounds[which], scored.bounds[which + 1]
-  index, _ = data.ranges(starts, stops)
-  offsets = np.array([scored.offset(d) for d in range(len(scored.short))])
-  first = sessions.bounds[:-1] + offsets[which]
-  place, _ = data.ranges(first, first + stops - starts)
-  # The end symbol is not an event of a file, so it has no label.
-  known = place < np.repeat(sessions.bounds[1:], stops - starts)
-  known[known] = kinds[place[known]] != data.UNLABELLED
-  index, labels = index[known], kinds[place[known]] == 1
-  if labels.all() or not labels.any():
-    return None
-  flags = findings.decision.event_flags
-  return metrics(scored.nll[index], flags[index], labels)

@@ -139,8 +139,7 @@ def inject(
   """
   order = rng.permutation(len(sessions.bounds) - 1)
   count = round(share * len(order))
-  normal = set_label(sessions.take(np.sort(order[count:])), False)
-  parts = [normal._replace(event_kinds=np.zeros(len(normal.ids), np.int8))]
+  parts = [set_label(sessions.take(np.sort(order[count:])), False)]
   kinds = [""]
   for number, kind in enumerate(anomalies.KINDS):
     some = np.sort(order[:count][number :: len(anomalies.KINDS)])

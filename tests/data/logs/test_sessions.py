@@ -129,7 +129,6 @@ def test_names_of_normal_sessions_are_no_anomalies(tmp_path, capsys):
   kinds = [0] * len(NORMAL) + [1] * len(ANOMALOUS) + [-1] * len(NONE)
   for one in (read, again):
     assert one.kinds.tolist() == kinds
-  assert read.event_kinds.tolist() == kinds
   assert not capsys.readouterr().err
 
 
