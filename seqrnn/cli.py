@@ -19,8 +19,7 @@ from absl import flags
 from seqrnn.config import command, suggestions
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import FIELDS, MODES, Config
-from seqrnn.errors import Interrupted, UserError, visible
-from seqrnn.logs import spark
+from seqrnn.errors import Interrupted, UserError, needs_package, visible
 from seqrnn.runtime import devices, launch, processes
 
 _PREFIX = "config."
@@ -119,7 +118,8 @@ def main(argv: list[str]) -> int:
 def _mode(parsed: flags.FlagValues, config: Config) -> Callable[..., Any]:
   """The function of a mode, whose import may take seconds."""
   if parsed.follow and config.detect.engine == "spark":
-    return spark.import_engine().follow
+    with needs_package("config.detect.engine='spark'", "pyspark", "spark"):
+      return importlib.import_module("seqrnn.logs.spark.engine").follow
   name = "logs.follow.follow" if parsed.follow else f"modes.{parsed.mode}"
   return importlib.import_module(f"seqrnn.{name}").run
 

@@ -27,9 +27,8 @@ from seqrnn.config.field import nested
 from seqrnn.config.read import Config
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.splits import Pieces
-from seqrnn.errors import UserError
+from seqrnn.errors import UserError, needs_package
 from seqrnn.experiment import Experiment, require
-from seqrnn.logs import spark
 from seqrnn.logs.detect import answers, deployed, evaluation, tables
 from seqrnn.logs.detect.calibration import calibrate, normal_scores
 from seqrnn.logs.detect.findings import (
@@ -65,7 +64,9 @@ def run(
       training fails.
   """
   if config.detect.engine == "spark":
-    return spark.import_engine().run(build, config, workdir)
+    with needs_package("config.detect.engine='spark'", "pyspark", "spark"):
+      from seqrnn.logs.spark import engine
+    return engine.run(build, config, workdir)
   with files.locked(workdir / LOCK, "searched for anomalies"):
     return _run(build, config, workdir)
 

@@ -10,11 +10,12 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from seqrnn.data.logs import formats
+from seqrnn.data.read.columns import Texts
 from seqrnn.errors import counted
 
 _CHUNK = 2**18  # Events that are handled together.
@@ -25,6 +26,52 @@ _MARGIN = 2.0  # New sessions have longer silences than those of training.
 _PATIENCE = 10  # Idle times after which every session surely has ended.
 
 
+class IdleTimes(NamedTuple):
+  """After how much silence a session has ended.
+
+  Attributes:
+    clock: "seconds" or "lines"; empty: sessions end by no silence.
+    longest: the idle time after all other symbols.
+    first: symbol, as read -> the idle time before it; of other symbols 0.
+    last: symbol, as read -> the idle time after it.
+  """
+
+  clock: str = ""
+  longest: float = math.inf
+  first: dict[str, float] = {}
+  last: dict[str, float] = {}
+
+  def before(self, symbol: str) -> float:
+    """A session that begins sooner after the begin of a log may be cut."""
+    return self.first.get(symbol, 0.0)
+
+  def after(self, symbol: str) -> float:
+    """A session that is silent for longer after the symbol has ended."""
+    return self.last.get(symbol, self.longest)
+
+  def limited(self, idle: float) -> "IdleTimes":
+    """One idle time after all events, and none before that is longer."""
+    first = {symbol: min(time, idle) for symbol, time in self.first.items()}
+    return IdleTimes(self.clock, idle, first)
+
+  def whole(
+    self, events: Texts, bounds: np.ndarray, before_D: Any, after_D: Any
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each session has its begin and its end, bool [sessions].
+
+    Args:
+      events: as read, session by session.
+      bounds: of the sessions.
+      before_D: from the begin of the log to the first event; NaN: unknown.
+      after_D: from the last event to the end of the log; NaN: unknown.
+    """
+    first_V = np.array([*map(self.before, events.symbols)])
+    last_V = np.array([*map(self.after, events.symbols)])
+    first_D = first_V[events.ids[bounds[:-1]]]
+    last_D = last_V[events.ids[bounds[1:] - 1]]
+    return ~(before_D < first_D), ~(after_D < last_D)
+
+
 class Cuts(NamedTuple):
   """What decides which sessions of a log are cut.
 
@@ -32,49 +79,21 @@ class Cuts(NamedTuple):
 
   Attributes:
     log: its name, for messages.
-    clock: "seconds" or "lines".
-    idle: the longest idle time.
+    idle: after how much silence a session of the log has ended.
+    patience: the same, for a log that grows: a session surely has ended.
     before_D: float64 [sessions], from the begin of the log to the first event.
     after_D: float64 [sessions], from the last event to the end of the log.
-    first_V: float64 [symbols], the idle time before each symbol.
-    last_V: float64 [symbols], the idle time after each symbol.
-    first_D: float64 [sessions], the idle time before its first event.
-    last_D: float64 [sessions], the idle time after its last event.
-    patience: the longest time after which a session surely has ended.
-    patience_V: float64 [symbols], this time after each symbol.
+    begun: whether each session began in the log, bool [sessions].
+    ended: whether each session ended in the log, bool [sessions].
   """
 
   log: str
-  clock: str
-  idle: float
+  idle: IdleTimes
+  patience: IdleTimes
   before_D: np.ndarray
   after_D: np.ndarray
-  first_V: np.ndarray
-  last_V: np.ndarray
-  first_D: np.ndarray
-  last_D: np.ndarray
-  patience: float
-  patience_V: np.ndarray
-
-  @property
-  def begun(self) -> np.ndarray:
-    """Whether each session began in the log, bool [sessions]."""
-    return self.before_D >= self.first_D
-
-  @property
-  def ended(self) -> np.ndarray:
-    """Whether each session ended in the log, bool [sessions]."""
-    return self.after_D >= self.last_D
-
-  def with_idle(self, idle: float) -> "Cuts":
-    """With one idle time after all events, and none before that is longer."""
-    return self._replace(
-      idle=idle,
-      first_D=np.minimum(self.first_D, idle),
-      last_D=np.full(len(self.last_D), idle),
-      patience=idle,
-      patience_V=np.full(len(self.patience_V), idle),
-    )
+  begun: np.ndarray
+  ended: np.ndarray
 
   def report(self):
     """Prints on stderr how many sessions are cut, unless none is."""
@@ -86,7 +105,8 @@ class Cuts(NamedTuple):
     if parts:
       _report_once(
         f"{self.log}: of {counted(len(self.after_D), 'session')},"
-        f" {', '.join(parts)} (idle time: {self.idle:.6g} {self.clock})"
+        f" {', '.join(parts)} (idle time: {self.idle.longest:.6g}"
+        f" {self.idle.clock})"
       )
 
 
@@ -123,18 +143,16 @@ class Clock:
     self,
     times: np.ndarray,
     lines: np.ndarray,
-    ids: np.ndarray,
+    events: Texts,
     bounds: np.ndarray,
-    symbols: int,
   ) -> Cuts | None:
     """What decides in the log; None: it has no clock.
 
     Args:
       times: of the events, session by session, NaN: unknown.
       lines: of the events.
-      ids: of the events.
+      events: as read.
       bounds: of the sessions.
-      symbols: the number of distinct events.
     """
     if self._end >= self._begin:
       begin, end, clock = self._begin, self._end, "seconds"
@@ -147,30 +165,35 @@ class Clock:
     # A session without any time is whole.
     before_D = np.nan_to_num(first_D - begin, nan=math.inf)
     after_D = np.nan_to_num(end - last_D, nan=math.inf)
-    first_D, last_D = ids[bounds[:-1]], ids[bounds[1:] - 1]
-    idle, count = self.idle, functools.partial(np.bincount, minlength=symbols)
-    if idle is not None:
-      patience, last_V = idle, np.full(symbols, idle)
-      patience_V = last_V
-    else:
+    ids, symbols = events.ids, events.symbols
+    count = functools.partial(np.bincount, minlength=len(symbols))
+    idle, patience = self.idle, self.idle
+    last_V = patience_V = np.full(len(symbols), idle)
+    if idle is None:
       gaps, idle, patience = _longest_silences(times, bounds), 0.0, 0.0
       if len(gaps):
         idle = float(np.quantile(gaps, _QUANTILE, method="higher"))
         patience = float(min(_PATIENCE * idle, _MARGIN * np.fmax.reduce(gaps)))
-      ends_V = count(last_D[after_D >= idle])
+      ends_V = count(ids[bounds[1:] - 1][after_D >= idle])
       last_V, silence_V = (
         _idle_times(_silences(times, ids, bounds, 0), n_V, most, most)
         for n_V, most in ((ends_V, idle), (ends_V // _SURE, patience / _MARGIN))
       )
       patience_V = _MARGIN * silence_V
-    first_V = np.zeros(symbols)
+    first_V = np.zeros(len(symbols))
     if self.times:
-      begins_V = count(first_D[before_D >= idle])
+      begins_V = count(ids[bounds[:-1]][before_D >= idle])
       first_V = _idle_times(_silences(times, ids, bounds, 1), begins_V, idle, 0)
-    return Cuts(
-      *(self.log, clock, idle, before_D, after_D, first_V, last_V),
-      *(first_V[first_D], last_V[last_D], patience, patience_V),
+    first = {symbols[v]: float(first_V[v]) for v in np.flatnonzero(first_V)}
+    of_log, of_growing = (
+      IdleTimes(
+        *(clock, longest, first),
+        {symbols[v]: float(of_V[v]) for v in np.flatnonzero(of_V != longest)},
+      )
+      for longest, of_V in ((idle, last_V), (patience, patience_V))
     )
+    whole = of_log.whole(events, bounds, before_D, after_D)
+    return Cuts(self.log, of_log, of_growing, before_D, after_D, *whole)
 
 
 def _chunks(bounds: np.ndarray) -> Iterator[tuple[int, int]]:

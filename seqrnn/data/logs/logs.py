@@ -166,18 +166,16 @@ def with_cuts(
   cuts, known = corpus.cuts, trained and trained.cuts
   if cuts is None:
     return corpus
-  if trained and known and known.clock == cuts.clock:
-    first = dict(zip(trained.symbols, known.first_V, strict=True))
-    last = dict(zip(trained.symbols, known.last_V, strict=True))
-    first_V = np.array([first.get(x, 0.0) for x in corpus.symbols])
-    last_V = np.array([last.get(x, known.idle) for x in corpus.symbols])
-    cuts = cuts._replace(
-      idle=known.idle,
-      first_D=first_V[corpus.ids[corpus.bounds[:-1]]],
-      last_D=last_V[corpus.ids[corpus.bounds[1:] - 1]],
-    )
+  times, patience = cuts.idle, cuts.patience
+  if known and known.idle.clock == times.clock:
+    times = known.idle
   if idle is not None:
-    cuts = cuts.with_idle(idle)
+    times, patience = times.limited(idle), patience.limited(idle)
+  begun, ended = times.whole(
+    Texts(list(corpus.symbols), corpus.ids),
+    *(corpus.bounds, cuts.before_D, cuts.after_D),
+  )
+  cuts = cuts._replace(idle=times, patience=patience, begun=begun, ended=ended)
   cuts.report()
   return corpus._replace(cuts=cuts)
 
@@ -229,7 +227,8 @@ def _corpus(
     session.symbols,
     lines=lines,
     timestamps=time and Texts(time.symbols, taken(time.ids, order)),
-    cuts=clock and clock.cuts(seconds, lines, ids, bounds, len(symbol.symbols)),
+    cuts=clock
+    and clock.cuts(seconds, lines, Texts(symbol.symbols, ids), bounds),
     files=Texts(file.symbols, taken(file.ids, order)) if several else None,
     seconds=None if np.isnan(seconds).all() else seconds,
     values=None if np.isnan(values[:, 0]).all() else values,

@@ -21,7 +21,6 @@ _DATE = re.compile(
 # Not the end of an address of a host, as 10.0.0.1.
 _NUMBER = re.compile(r"(?<!\.\d)(?<!\.\d\d)(?<!\.\d\d\d)\.(\d{1,4})$")
 _LAST = "9"  # After the digits of any date.
-_LISTS = 100  # Of the files of a log, at most, while they are renamed.
 
 
 def _parts(name: str) -> tuple[str, str, int]:
@@ -73,11 +72,10 @@ def list_parts(path: Path) -> list[Part]:
     OSError: there is no such folder, or `path` is no file.
   """
   parts = _listed(path)
-  for _ in range(_LISTS):
+  while True:
     before, parts = parts, _listed(path)
     if [part[:2] for part in before] == [part[:2] for part in parts]:
-      break
-  return parts
+      return parts
 
 
 def _listed(path: Path) -> list[Part]:

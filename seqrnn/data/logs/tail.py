@@ -137,7 +137,7 @@ class FileTail:
       grace: seconds for which a renamed file must be silent.
     """
     self.position, self._path, self._grace = position, path, grace
-    self._report, self._report_once = report, functools.cache(report)
+    self._report = functools.cache(report)  # Each message once.
     self._file: IO[bytes] | None = None
     self._packed, self._open = False, ExitStack()
     self._recent = self._begin = b""  # What was read last; an incomplete line.
@@ -176,27 +176,24 @@ class FileTail:
   def close(self):
     """Closes the file."""
     self._open.close()
-    self._file = None
+    self._file, self._begin = None, b""
 
   def _read(self) -> Chunk | None:
-    if self._file is not None and self._is_replaced():
+    if self._is_replaced():
       self.close()
-    while True:
-      if self._file is not None and (lines := self._complete_lines(self._file)):
-        return self._chunk(lines)
-      following = self._following()
-      if following is None:
+    while not (lines := self._complete_lines()):
+      if (following := self._following()) is None:
         return None
-      is_next = self._file is not None and not following[1].inode
-      if is_next and self._begin:  # No newline ends the last line.
-        lines, self._begin = [self._begin], b""
-        return self._chunk(lines)
+      if self._begin and not following[1].inode:
+        lines, self._begin = [self._begin], b""  # No newline ends the last one.
+        break
       self._enter(*following)
+    return self._chunk(lines)
 
-  def _complete_lines(self, file: IO[bytes]) -> list[bytes]:
-    """The next lines of a file; none: it has no newline up to its end."""
+  def _complete_lines(self) -> list[bytes]:
+    """The next lines of the file; none: it has no newline up to its end."""
     try:
-      while data := file.read(_BYTES):
+      while self._file is not None and (data := self._file.read(_BYTES)):
         self._silent = 0.0
         self._recent = (self._recent + data)[-_MARK - _BYTES :]
         *lines, begin = (self._begin + data).split(b"\n")
@@ -206,7 +203,7 @@ class FileTail:
     except Exception as error:  # Each way of packing has errors of its own.
       if not self._packed:
         raise
-      self._report_once(f"{self._path}: the end of a packed part: {error}")
+      self._report(f"{self._path}: the end of a packed part: {error}")
     return []
 
   def _chunk(self, lines: list[bytes]) -> Chunk:
@@ -234,8 +231,7 @@ class FileTail:
 
   def _is_replaced(self) -> bool:
     """Whether the content that was read is no longer in the open file."""
-    assert self._file is not None
-    if self._packed:
+    if self._file is None or self._packed:
       return False
     place, size = self._file.tell(), os.fstat(self._file.fileno()).st_size
     if size <= place:
@@ -250,11 +246,12 @@ class FileTail:
     with suppress(FileNotFoundError):
       if is_open and self._path.stat().st_ino == place.inode:
         return None
-    if not (parts := rotation.list_parts(self._path)):
-      self._report_once(f"{self._path}: no such file yet; waiting for it")
+    parts = rotation.list_parts(self._path)
     if not place.inode:
-      at = [(part, place) for part in parts if part.path == self._path]
-      return at[0] if at else None
+      if parts and parts[-1].path == self._path:
+        return parts[-1], place
+      self._report(f"{self._path}: no such file yet; waiting for it")
+      return None
     if holder := self._holder(parts):
       if not is_open:
         return holder, place

@@ -18,7 +18,7 @@ import numpy as np
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data.logs import sessions as data
-from seqrnn.data.logs.cuts import Cuts
+from seqrnn.data.logs.cuts import IdleTimes
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.logs.values import Tails, kinds_of
 from seqrnn.data.splits import Pieces
@@ -35,30 +35,6 @@ DEPLOYED = "deployed.npz"
 _SETTINGS = ("head", "rule", "rate", "budget", "top_k", "short", "idle")
 # A log is silent after so many times its longest pause, and so many seconds.
 _PAUSES, _BUFFERED = 2.0, 60.0
-
-
-class IdleTimes(NamedTuple):
-  """After how much silence a session has ended.
-
-  Attributes:
-    clock: "seconds" or "lines"; empty: sessions end by no silence.
-    longest: the idle time after all other symbols.
-    first: symbol, as read -> the idle time before it; of other symbols 0.
-    last: symbol, as read -> the idle time after it.
-  """
-
-  clock: str = ""
-  longest: float = np.inf
-  first: dict[str, float] = {}
-  last: dict[str, float] = {}
-
-  def before(self, symbol: str) -> float:
-    """A session that begins sooner after the begin of a log may be cut."""
-    return self.first.get(symbol, 0.0)
-
-  def after(self, symbol: str) -> float:
-    """A session that is silent for longer after the symbol has ended."""
-    return self.last.get(symbol, self.longest)
 
 
 class Deployed(NamedTuple):
@@ -106,10 +82,6 @@ def write_deployed(
   once = sessions.take(distinct.first)
   begins, ends = once.whole
   cuts = trained.corpus.cuts
-  idle = cut = IdleTimes()
-  if cuts is not None:
-    idle = _idle_times(cuts, trained, cuts.patience, cuts.patience_V)
-    cut = _idle_times(cuts, trained, cuts.idle, cuts.last_V)
   record = {
     "settings": {name: settings[name] for name in _SETTINGS},
     "scores": ",".join(normal.names),
@@ -118,7 +90,7 @@ def write_deployed(
       ("folds/" + member.folder.name if settings.folds else ".", step)
       for member, step in zip(members, detector.steps, strict=True)
     ],
-    "idle": [idle, cut],
+    "idle": [cuts.patience, cuts.idle] if cuts else [IdleTimes()] * 2,
     "silence": _silence(trained.corpus.seconds),
   }
   arrays: dict[str, Any] = {
@@ -144,20 +116,6 @@ def _silence(seconds: np.ndarray | None) -> float:
     return math.inf
   # A program may write its lines a buffer at a time.
   return max(_PAUSES * float(np.diff(known).max()), _BUFFERED)
-
-
-def _idle_times(
-  cuts: Cuts, trained: Pieces, longest: float, last_V: np.ndarray
-) -> IdleTimes:
-  """The idle times of a log, of the symbols that have their own."""
-  symbols = trained.corpus.symbols
-  first_V = np.minimum(cuts.first_V, cuts.idle)
-  return IdleTimes(
-    cuts.clock,
-    longest,
-    {symbols[v]: float(first_V[v]) for v in np.flatnonzero(first_V)},
-    {symbols[v]: float(last_V[v]) for v in np.flatnonzero(last_V != longest)},
-  )
 
 
 def restore(
@@ -206,9 +164,8 @@ def restore(
   )._replace(tails=tails, kinds=kinds_of(tails))
   if idle_seconds is not None:
     clock = idle.clock or "seconds"
-    first = {s: min(time, idle_seconds) for s, time in cut.first.items()}
-    cut = IdleTimes(cut.clock, idle_seconds, first)
-    idle = IdleTimes(clock, idle_seconds, idle.first)
+    idle = idle.limited(idle_seconds)._replace(clock=clock)
+    cut = cut.limited(idle_seconds)
   return Deployed(config, detector, normal, idle, cut, silence)
 
 

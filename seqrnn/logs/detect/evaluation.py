@@ -41,25 +41,18 @@ def metrics(
   """
   tp, fp = (flags & labels).sum(), (flags & ~labels).sum()
   anomalous, normal = labels.sum(), (~labels).sum()
-  fn, tn = anomalous - tp, normal - fp
-  root = np.sqrt(np.prod([tp + fp, anomalous, tn + fp, tn + fn], dtype=float))
+  fn = anomalous - tp
   true, false = curve(scores, labels)
   recall, fallout = _ratio(true, anomalous), _ratio(false, normal)
   precision = _ratio(true, true + false)
-
-  def recall_at(rate: float) -> float:
-    return float(recall[fallout <= rate].max(initial=0.0))
 
   values = {
     "precision": _ratio(tp, tp + fp),
     "recall": _ratio(tp, anomalous),
     "f1": _ratio(2 * tp, 2 * tp + fp + fn),
-    "mcc": _ratio(tp * tn - fp * fn, root),
     "false_alarm_rate": _ratio(fp, normal),
     "auroc": np.trapezoid(np.append(0, recall), np.append(0, fallout)),
     "average_precision": np.sum(np.diff(recall, prepend=0) * precision),
-    "recall_at_0.01": recall_at(0.01),
-    "recall_at_0.05": recall_at(0.05),
     "oracle_f1": _ratio(2 * true, anomalous + true + false).max(),
   }
   return {name: float(value) for name, value in values.items()}
@@ -140,23 +133,16 @@ def metrics_by_score(
 ) -> dict[str, dict[str, Any]]:
   """Metrics of each score at `detect.rate`, and of another `detect.rule`.
 
-  They are computed from the labelled sessions, and only if both labels occur;
-  over all sessions, and over `distinct` ones.
+  They are computed from the labelled sessions, and only if both labels occur.
   """
   decision, which = findings.decision, findings.distinct.which
   labels, which_L = _labelled(findings)
-  _, first = np.unique(2 * which_L + labels, return_index=True)
 
   def row(scores: np.ndarray, flags: np.ndarray) -> dict[str, Any]:
     flagged = {"flagged": int(flags[which].sum())}
     if not 0 < labels.sum() < len(labels):
       return flagged
-    scores, flags = scores[which_L], flags[which_L]
-    return {
-      **flagged,
-      **metrics(scores, flags, labels),
-      "distinct": metrics(scores[first], flags[first], labels[first]),
-    }
+    return flagged | metrics(scores[which_L], flags[which_L], labels)
 
   table = {}
   if settings.rule != "rate":

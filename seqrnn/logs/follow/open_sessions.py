@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
+from seqrnn.data.logs.cuts import IdleTimes
 from seqrnn.data.logs.templates import NO_VALUES
-from seqrnn.logs.detect.deployed import IdleTimes
 
 LEAP = 3600.0  # Seconds; a longer step needs confirmation.
 _LONG = 12 * LEAP  # A longer step forward, or any back, needs one more time.

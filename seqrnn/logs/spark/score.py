@@ -25,7 +25,7 @@ from seqrnn.data.logs import rotation
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.read.columns import Texts
 from seqrnn.logs.detect import tables
-from seqrnn.logs.detect.deployed import Deployed, IdleTimes
+from seqrnn.logs.detect.deployed import Deployed
 from seqrnn.logs.detect.detector import whole_sessions
 from seqrnn.logs.detect.findings import Findings, find_anomalies
 from seqrnn.logs.detect.scores import COMBINED, NETWORK
@@ -160,7 +160,12 @@ def examine(
   )
   if span.clock:
     clock = events["line" if span.clock == "lines" else "time"]
-    begins, ends = _whole(deployed.cut, sessions, clock.to_numpy(float), span)
+    clock, starts = clock.to_numpy(float), sessions.bounds[:-1]
+    begins, ends = deployed.cut.whole(
+      *(symbols, sessions.bounds),
+      np.fmin.reduceat(clock, starts) - span.begin,
+      span.end - np.fmax.reduceat(clock, starts),
+    )
     sessions = sessions._replace(begins=begins, ends=ends)
   findings = find_anomalies(deployed.detector, deployed.normal, sessions)
   return findings, sessions.names
@@ -170,17 +175,3 @@ def _texts(column: Any) -> Texts:
   """A column of texts, empty where there is none."""
   codes, symbols = pd.factorize(column.fillna(""))
   return Texts(list(symbols), codes)
-
-
-def _whole(
-  idle: IdleTimes, sessions: Sessions, times: np.ndarray, span: Span
-) -> tuple[np.ndarray, np.ndarray]:
-  """Whether each session has its begin and its end, as `data.cuts`."""
-  assert sessions.as_read is not None, "of `examine`"
-  starts, stops = sessions.bounds[:-1], sessions.bounds[1:]
-  before = [idle.before(symbol) for symbol in sessions.as_read[starts]]
-  after = [idle.after(symbol) for symbol in sessions.as_read[stops - 1]]
-  since = np.fmin.reduceat(times, starts) - span.begin
-  until = span.end - np.fmax.reduceat(times, starts)
-  # A session without any time, which is NaN, is whole.
-  return ~(since < before), ~(until < after)

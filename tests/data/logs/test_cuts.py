@@ -11,6 +11,7 @@ import numpy as np
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.logs import cuts, sessions
 from seqrnn.data.logs.cuts import Clock
+from seqrnn.data.read.columns import Texts
 from tests.data.logs.test_logs import settings
 
 BY_SESSION = {"log_session": "(s[0-9]+)", "log_header": "<Time> <Content>"}
@@ -113,7 +114,8 @@ def test_times_of_a_log_decide(monkeypatch):
   bounds = np.cumsum([0, *map(len, drawn)])
   ids = np.array([symbol for _, symbol in sum(drawn, [])])
   times = np.array([float(time) for time, _ in sum(drawn, [])])
-  learned = clock.cuts(times, ids, ids, bounds, len(SCALES))
+  symbols = [*"abcdef"]
+  learned = clock.cuts(times, ids, Texts(symbols, ids), bounds)
   pairs = [list(itertools.pairwise(session)) for session in drawn]
   longest = sorted(max(b[0] - a[0] for a, b in some) for some in pairs if some)
   idle = longest[math.ceil(0.99 * (len(longest) - 1))]
@@ -121,7 +123,7 @@ def test_times_of_a_log_decide(monkeypatch):
   end = max(session[-1][0] for session in drawn)
   before = [session[0][0] - begin for session in drawn]
   after = [end - session[-1][0] for session in drawn]
-  assert learned.idle == idle
+  assert learned.idle.longest == idle
   assert learned.before_D.tolist() == before
   assert learned.after_D.tolist() == after
   pairs = sum(pairs, [])
@@ -129,18 +131,20 @@ def test_times_of_a_log_decide(monkeypatch):
   ends = [s[-1][1] for s, t in zip(drawn, after, strict=True) if t >= idle]
   last_V = idle_times(after_symbol, ends, idle, idle)
   patience = min(3 * idle, 2 * longest[-1])
-  assert learned.patience == patience > idle
+  assert learned.patience.longest == patience > idle
   some = [n for n in range(len(SCALES)) for _ in range(ends.count(n) // 7)]
   expected = idle_times(after_symbol, some, patience / 2, patience / 2)
   expected = [2 * silence for silence in expected]
-  assert learned.patience_V.tolist() == expected and len(set(expected)) > 3
+  assert [*map(learned.patience.after, symbols)] == expected
+  assert len(set(expected)) > 3
   first_V = idle_times(
     [(b[1], b[0] - a[0]) for a, b in pairs],
     [s[0][1] for s, t in zip(drawn, before, strict=True) if t >= idle],
     *(idle, 0),
   )
-  assert learned.last_V.tolist() == last_V and len(set(last_V)) > 4
-  assert learned.first_V.tolist() == first_V and len(set(first_V)) > 2
+  assert [*map(learned.idle.after, symbols)] == last_V
+  assert [*map(learned.idle.before, symbols)] == first_V
+  assert len(set(last_V)) > 4 and len(set(first_V)) > 2
   expected = [t >= last_V[s[-1][1]] for s, t in zip(drawn, after, strict=True)]
   assert learned.ended.tolist() == expected
   expected = [t >= first_V[s[0][1]] for s, t in zip(drawn, before, strict=True)]

@@ -108,7 +108,6 @@ def test_a_damaged_archive_is_refused(tmp_path):
       assert re.search(rule, str(error), re.DOTALL), error
       refused += 1
   assert refused > len(content) // 20
-  for array in (np.array([{}], object), np.zeros(3)):  # Pickled; edited.
-    np.savez(path, nll=array, crc32=0)
-    with pytest.raises(UserError, match=rule):
-      inputs.load_arrays(path)
+  np.savez(path, nll=np.array([{}], object))  # Pickled.
+  with pytest.raises(UserError, match=rule):
+    inputs.load_arrays(path)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from seqrnn import experiments
+from seqrnn.data.logs.cuts import IdleTimes
 from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.logs.templates import PLACES
@@ -20,7 +21,7 @@ from seqrnn.errors import UserError
 from seqrnn.experiment import shapes
 from seqrnn.logs.detect.calibration import NormalScores
 from seqrnn.logs.detect.conformal import Calibration, CrossCalibration
-from seqrnn.logs.detect.deployed import Deployed, IdleTimes, refuse_unfollowed
+from seqrnn.logs.detect.deployed import Deployed, refuse_unfollowed
 from seqrnn.logs.detect.detector import Detector, Ensemble, whole_sessions
 from seqrnn.logs.detect.findings import find_anomalies
 from seqrnn.logs.detect.scores import BASELINES, STANDARD, round_scores
