@@ -61,7 +61,7 @@ FIELDS = group(
   engine=choice(
     "local spark",
     "spark: Apache Spark scores with the models of the last detection (extra"
-    " `spark`); it also reads Parquet and table:NAME.",
+    " `spark`).",
   ),
   output=rules.NOT_EMPTY(
     "The folder of Spark's tables (empty: detect-spark in the workdir), or of"

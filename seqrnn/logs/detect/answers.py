@@ -119,27 +119,18 @@ def changes(
     after: the calibration with answers.
     rate: as `detect.rate`.
   """
-  new, old = after.selection, before.selection
-  counts_R = arrays["counts"]
-  lines = [
-    f"answers: of {counts_R.sum():,} sessions {new.answered(NORMAL):,} are"
-    f" normal and {new.answered(ANOMALOUS):,} anomalous, equal ones included;"
-    f" cleaning leaves out {new.cleaned:,}, without answers {old.cleaned:,}"
-  ]
+  new, old, counts_R = after.selection, before.selection, arrays["counts"]
   now, then = (
-    counts_R * is_flagged(_row_scores(scores, arrays, COMBINED)[1], rate)
+    counts_R @ is_flagged(_row_scores(scores, arrays, COMBINED)[1], rate)
     for scores in (after, before)
   )
-  words = {ANOMALOUS: "anomalous", NORMAL: "normal", UNANSWERED: "not answered"}
-  for answer, name in words.items():
-    some = new.answers[: len(counts_R)] == answer
-    if some.any():
-      lines.append(
-        f"detect.rate={rate:g} flags {now[some].sum():,} of"
-        f" {counts_R[some].sum():,} calibration sessions that are {name};"
-        f" without answers {then[some].sum():,}"
-      )
-  return lines
+  return [
+    f"answers: of {counts_R.sum():,} sessions {new.answered(NORMAL):,} are"
+    f" normal and {new.answered(ANOMALOUS):,} anomalous, equal ones included;"
+    f" cleaning leaves out {new.cleaned:,}, without answers {old.cleaned:,}",
+    f"detect.rate={rate:g} flags {now:,} calibration sessions; without answers"
+    f" {then:,}",
+  ]
 
 
 NAME = "review.csv"

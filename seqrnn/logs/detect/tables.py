@@ -30,7 +30,7 @@ from seqrnn.logs.detect.findings import (
   Findings,
   Incident,
 )
-from seqrnn.logs.detect.scores import COMBINED, NETWORK
+from seqrnn.logs.detect.scores import BASELINES, COMBINED, NETWORK
 from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL
 from seqrnn.runtime import files
 from seqrnn.runtime.console import print_titled
@@ -274,17 +274,14 @@ def calibration_lines(normal: NormalScores, settings: Config) -> list[str]:
       " are left out, because their highest scores form a second mode;"
       " detect.contamination=0 keeps them"
     )
-  of_events = [name for name in normal.names if name not in KINDS]
-  deciding = (
-    ("the networks", [name for name in of_events if name in NETWORK]),
-    ("baselines", [n for n in of_events if n not in NETWORK]),
-  )
-  words = [f"{one} ({', '.join(names)})" for one, names in deciding if names]
-  product = "the product of the p-values of " * (len(of_events) > 1)
-  parts = [f"{product}{' and of '.join(words)}"] * bool(words)
-  if kinds := [name for name in normal.names if name in KINDS]:
-    parts.append(f"the evidence of values and times ({', '.join(kinds)})")
-  lines.append(f"combined score: {', or '.join(parts)}")
+  deciding = {"the networks": NETWORK, "baselines": BASELINES}
+  deciding["values and times"] = KINDS
+  words = [
+    f"{one} ({', '.join(names)})"
+    for one, known in deciding.items()
+    if (names := [name for name in normal.names if name in known])
+  ]
+  lines.append(f"combined score: of {', '.join(words)}")
   rate, calibration, item = settings.rate, normal.scores[COMBINED], "session"
   if settings.rule == "events":
     calibration, item = normal.events, "event"

@@ -91,24 +91,6 @@ def run(
   return flagged
 
 
-def detect(
-  session: SparkSession, frame: DataFrame, deployed: Deployed
-) -> DataFrame:
-  """The sessions of a table of events, with scores and verdicts.
-
-  Args:
-    session: of Spark, whose workers have this package.
-    frame: the columns session and event; line, timestamp, or both;
-      perhaps file. Spark keeps its events until the session ends.
-    deployed: the detector, of `restore`.
-
-  Returns:
-    the columns of sessions.csv, without incidents.
-  """
-  events = read.of_table(frame, deployed.config.data)
-  return score_events(session, events, deployed).drop("key", "incident")
-
-
 def restore(
   build: Callable[..., Experiment], config: Config, workdir: Path
 ) -> Deployed:
@@ -131,7 +113,7 @@ def paths(config: Config, workdir: Path) -> tuple[str, str]:
   settings = config.detect
   if settings.path is None:
     raise UserError(
-      "config.detect.path=None: engine=spark needs the path of a log or a table"
+      "config.detect.path=None: engine=spark needs the path of a log"
     )
   for name in ("anomalous_path", "labels", "inject"):
     if settings[name]:

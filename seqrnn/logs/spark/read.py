@@ -1,4 +1,4 @@
-"""Files and tables to events; a file is read by one of Spark's workers.
+"""Files to events; a file is read by one of Spark's workers.
 
 A worker reads a file from its first line with the functions of one machine: the
 numbers of lines, lines that belong to the line before, and times that a line
@@ -18,19 +18,16 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-import numpy as np
 import pandas as pd
-from pyspark.sql import DataFrame, SparkSession, functions
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.functions import col, lit
 
 from seqrnn.config.read import Config
 from seqrnn.data.logs import formats, logs
 from seqrnn.data.logs.entries import LogEvent, LogReader
-from seqrnn.data.logs.templates import NO_VALUES, mask, numbers
 from seqrnn.data.read.reading import Source
 from seqrnn.errors import UserError
 
-TABLE = "table:"  # Before the name of a table of Spark's catalog.
 _ROWS = 2**13  # Of a frame that is sent to Spark.
 # Of an event. `rank`, the name of the file and `place` order events. A row
 # without a session is an event of no session or, if it has a symbol, a message.
@@ -56,7 +53,7 @@ class Span(NamedTuple):
 
 
 class Events(NamedTuple):
-  """The events of a log or of a table.
+  """The events of a log.
 
   Attributes:
     frame: a row for each event of a session, with the columns `COLUMNS`.
@@ -146,39 +143,8 @@ def _rows(events: Iterator[LogEvent]) -> Iterator[tuple[Any, ...]]:
       yield *row, event.timestamp, list(event.values)
 
 
-def parse_table(frames: Iterable[Any], data: Config) -> Iterator[pd.DataFrame]:
-  """The events of a table, by `_SCHEMA`; those of a log are masked.
-
-  Args:
-    frames: the columns session, symbol, file, line and timestamp.
-    data: the fields of `config.data`.
-
-  Raises:
-    UserError: a row has no session or no event.
-  """
-  is_log = data.unit == "log"
-  masked = partial(mask, paths=logs.form(data).has_paths) if is_log else str
-  numbers_of = lambda text: list(numbers(text) if is_log else NO_VALUES)
-  place = itertools.count()
-  for frame in frames:
-    if not (frame["session"].astype(bool) & frame["symbol"].astype(bool)).all():
-      raise UserError("config.detect.path: a row has no session or no event")
-    texts = ["" if pd.isna(x) else str(x) for x in frame["timestamp"]]
-    times = np.array([formats.seconds((x,)) for x in texts], float)
-    rows = pd.Series(itertools.islice(place, len(frame)), frame.index, float)
-    yield frame.assign(
-      symbol=frame["symbol"].map(masked),
-      timestamp=texts,
-      time=times,
-      values=frame["symbol"].map(numbers_of),
-      # Lines order events; without them, times.
-      rank=np.where(frame["line"].isna(), times, 0.0),
-      place=frame["line"].fillna(rows),
-    )[COLUMNS]
-
-
 def read_events(session: SparkSession, data: Config, path: str) -> Events:
-  """The events of files, or of a table of the catalog; Spark keeps them.
+  """The events of files, which Spark keeps, and the span of their log.
 
   Args:
     session: of Spark, in `whole_files`.
@@ -188,20 +154,21 @@ def read_events(session: SparkSession, data: Config, path: str) -> Events:
   Raises:
     UserError: the files are not what `data` says.
   """
-  if path.startswith(TABLE):
-    return of_table(session.table(path.removeprefix(TABLE)), data)
-  if path.rstrip("/").endswith(".parquet"):
-    return of_table(session.read.parquet(path), data)
   rows, plan = file_rows(session.read, data, path)
   if not plan.several:
     rows = rows.withColumn("file", lit(""))
   cut = logs.form(data).cut if data.unit == "log" else "table"
-  of_lines = cut not in ("table", "file") and not plan.several
-  events = _measured(rows, cut not in ("file", "lines"), of_lines)
-  messages = events.rows.where("session is null and symbol is not null")
+  rows, span = rows.persist(), Span()
+  facts = "min(time)", "max(time)", "max(line)", "count(session)"
+  begin, end, last, count = rows.selectExpr(*facts).collect()[0]
+  if begin is not None and cut not in ("file", "lines"):
+    span = Span("seconds", begin, end)
+  elif last is not None and cut not in ("table", "file") and not plan.several:
+    span = Span("lines", 1, last)
+  messages = rows.where("session is null and symbol is not null")
   for (message,) in messages.select("symbol").collect():
     formats.report(message)
-  return events
+  return Events(rows.where("session is not null"), count, span, rows)
 
 
 def file_rows(
@@ -236,53 +203,3 @@ def file_rows(
     of_logs = logs.of_logs(names, logs.form(data))
     plan = plan._replace(logs=of_logs, several=len(files) > 1)
   return lines.mapInPandas(partial(parse_files, plan=plan), _SCHEMA), plan
-
-
-def _measured(rows: DataFrame, times: bool, of_lines: bool) -> Events:
-  """The events among rows, and the span of their log.
-
-  Args:
-    rows: of all files.
-    times: whether times are a clock.
-    of_lines: whether lines are a clock where no event has a time.
-  """
-  rows = rows.persist()
-  facts = "min(time)", "max(time)", "max(line)", "count(session)"
-  begin, end, last, count = rows.selectExpr(*facts).collect()[0]
-  span = Span()
-  if begin is not None and times:
-    span = Span("seconds", begin, end)
-  elif last is not None and of_lines:
-    span = Span("lines", 1, last)
-  return Events(rows.where("session is not null"), count, span, rows)
-
-
-def of_table(frame: DataFrame, data: Config) -> Events:
-  """The events of a table with a column that orders them; Spark keeps them.
-
-  Args:
-    frame: session, event; timestamp, line, or both; file.
-    data: the fields of `config.data`.
-
-  Raises:
-    UserError: a column is missing.
-  """
-  names = set(frame.columns)
-  if not ({"session", "event"} <= names and {"timestamp", "line"} & names):
-    raise UserError(
-      f"config.detect.path: has the columns {', '.join(frame.columns)}; a"
-      " table needs columns session, event, and line or timestamp"
-    )
-  column = lambda name: col(name) if name in names else lit(None)
-  time = column("timestamp")
-  if dict(frame.dtypes).get("timestamp") == "double":
-    time = functions.format_string("%.6f", time)  # Not in scientific notation.
-  rows = frame.select(
-    col("session").cast("string").alias("session"),
-    col("event").cast("string").alias("symbol"),
-    functions.coalesce(column("file"), lit("")).alias("file"),
-    column("line").cast("bigint").alias("line"),
-    time.cast("string").alias("timestamp"),
-  )
-  parsed = rows.mapInPandas(partial(parse_table, data=data), _SCHEMA)
-  return _measured(parsed, times=True, of_lines=False)

@@ -96,7 +96,7 @@ def _restore(content: bytes) -> Deployed:
 def score_events(
   session: SparkSession, events: Events, deployed: Deployed
 ) -> DataFrame:
-  """The verdicts on the sessions of a log or of a table."""
+  """The verdicts on the sessions of a log."""
   # By another clock than the training's, no session is cut.
   span = events.span if events.span.clock == deployed.cut.clock else Span()
   shipped = ship(session, deployed)

@@ -10,7 +10,6 @@ import pytest
 from benchmarks import shop_log
 from seqrnn import experiments
 from seqrnn.errors import UserError
-from seqrnn.logs.detect import deployed as deployment
 from seqrnn.logs.detect.tables import summary
 from seqrnn.modes import detect
 from seqrnn.training import train
@@ -168,25 +167,15 @@ def tables(shop):
   train.fit(experiments.build, config, shop / "table-run")
   config.detect.path = str(folder)
   detect.run(experiments.build, config, shop / "table-run")
-  return config, shop / "table-run", folder
+  return config, shop / "table-run"
 
 
-def test_verdicts_of_a_frame(session, tables):
-  config, workdir, folder = tables
-  settings = config.copy_and_resolve_references()
-  settings.detect.path = str(folder / "b.csv")
-  one = detect.run(experiments.build, settings, workdir)
-  frame = session.read.csv(str(folder / "b.csv"), header=True)
-  frame = frame.repartition(4, "event")
-  deployed = deployment.restore(experiments.build, settings, workdir)
-  rows = engine.detect(session, frame, deployed).collect()
-  verdicts = {row["session"]: (row["flag"], row["p_value"]) for row in rows}
-  assert len(verdicts) == len(one.sessions.names)
-  for name, d in zip(one.sessions.names, one.distinct.which, strict=True):
-    assert verdicts[name] == (
-      one.decision.flags[d],
-      pytest.approx(one.decision.p[d], rel=1e-5),
-    )
+@pytest.mark.usefixtures("session")
+def test_verdicts_of_tables(tables):
+  config, workdir = tables
+  config.detect.engine = "spark"
+  detect.run(experiments.build, config, workdir)
+  compare(workdir, workdir / "detect-spark")
 
 
 def test_a_mistake_is_one_line(session, tmp_path):
