@@ -29,6 +29,7 @@ from seqrnn.data import splits, vocabulary
 from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError, needs_package
 from seqrnn.experiment import Experiment, require
+from seqrnn.logs import drift
 from seqrnn.logs.detect import answers, deployed, evaluation, tables
 from seqrnn.logs.detect.calibration import calibrate, normal_scores
 from seqrnn.logs.detect.findings import (
@@ -39,7 +40,7 @@ from seqrnn.logs.detect.findings import (
 )
 from seqrnn.logs.detect.inputs import examined, read_sessions
 from seqrnn.logs.detect.scores import combined_names
-from seqrnn.logs.follow import drift, feedback
+from seqrnn.logs.follow import feedback
 from seqrnn.runtime import files
 from seqrnn.runtime.console import console as make_console
 from seqrnn.scoring.predictions import console_text

@@ -24,10 +24,11 @@ from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.logs.tail import Chunk, FileTail, LogPosition, StreamTail
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
+from seqrnn.logs import drift
 from seqrnn.logs.detect import answers, deployed
 from seqrnn.logs.detect.deployed import Deployed
 from seqrnn.logs.detect.findings import SEVERITIES
-from seqrnn.logs.follow import drift, feedback, health
+from seqrnn.logs.follow import feedback, health
 from seqrnn.logs.follow.alarms import Alarms, isoformat
 from seqrnn.logs.follow.follower import Follower
 from seqrnn.logs.follow.lines import Parser, report
@@ -74,7 +75,7 @@ class Service:
     self._silence: dict[str, Any] | None = None  # The row of its alarm.
     self.health, self.config = health.Health(), model.config
     self.follower = Follower(model)
-    self._drift = drift.of_calibration(model.normal)
+    self._drift, self._stored = drift.of_calibration(model.normal), -1
     settings = self.config.detect
     info = {
       "steps": ",".join(map(str, model.detector.steps)),
@@ -121,7 +122,7 @@ class Service:
 
   def save(self, alarms: Sequence[dict[str, Any]] = ()):
     """Stores all changes and alarms."""
-    parts = self.alarms, self.follower, self._drift
+    parts = self.alarms, self.follower
     facts = {
       "input": self._input,
       "position": self.position,
@@ -132,6 +133,9 @@ class Service:
     }
     changes = [change for part in parts for change in part.changes()]
     changes.append(("meta", "facts", 0, facts))
+    if self._drift.sessions != self._stored:  # Of the state that is stored.
+      changes.append(("meta", "drift", 0, self._drift.state()))
+    self._stored = self._drift.sessions
     self._state.save(changes, list(map(json.dumps, alarms)))
 
   def source(self) -> FileTail | StreamTail:

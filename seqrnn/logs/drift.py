@@ -20,7 +20,6 @@
 
 import math
 import zlib
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,7 +28,6 @@ import numpy as np
 from seqrnn.data.logs import formats
 from seqrnn.logs.detect.calibration import NormalScores, combined_rows
 from seqrnn.logs.detect.findings import Findings
-from seqrnn.logs.follow.state import Change
 
 TOLERATED = 0.05  # Share of anomalous sessions that is no drift.
 ALPHA = 0.01  # The probability of a false warning.
@@ -86,7 +84,6 @@ class Drift:
       np.append(self._highest_KS, self._expected_S).tobytes()
     )
     self.sessions, self.warning = 0, ""
-    self._stored = -1  # Number of sessions of the state that is stored.
     self._since = math.nan  # The time of the block's first session.
     self._sums_S = np.zeros(len(_WORDS))
     # After a warning, the blocks that are still learned, and their mean so far.
@@ -189,13 +186,10 @@ class Drift:
     """The capital of all bets, and what is saved: 1 at first."""
     return float(_saved(self._blocks) + self._bets[0].sum())
 
-  def changes(self) -> Iterator[Change]:
-    """The state for `restore`, if it has changed since the last call."""
-    if self._stored != self.sessions:
-      state = {name: getattr(self, name) for name in _STORED}
-      arrays = {name: getattr(self, name).tolist() for name in _ARRAYS}
-      yield "meta", "drift", 0, {**state, **arrays}
-    self._stored = self.sessions
+  def state(self) -> dict[str, Any]:
+    """The state for `restore`, as JSON."""
+    state = {name: getattr(self, name) for name in _STORED}
+    return state | {name: getattr(self, name).tolist() for name in _ARRAYS}
 
   def restore(self, state: dict[str, Any]) -> bool:
     """Resumes from a state; False: it is of another calibration."""
@@ -205,7 +199,6 @@ class Drift:
       setattr(self, name, state[name])
     for name in _ARRAYS:
       setattr(self, name, np.array(state[name]))
-    self._stored = self.sessions
     return True
 
 
