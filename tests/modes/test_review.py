@@ -17,7 +17,6 @@ from seqrnn.logs.detect import (
   answers,
   calibration,
   deployed,
-  evaluation,
 )
 from seqrnn.logs.detect.findings import find_anomalies
 from seqrnn.logs.follow import alarms
@@ -49,7 +48,6 @@ def run(reviewed, tmp_path, monkeypatch):
   monkeypatch.setattr("seqrnn.training.train.fit", None)
   monkeypatch.setattr(calibration, "score_held_out", None)
   monkeypatch.setattr(review, "_ASKED", 30)
-  monkeypatch.setattr(evaluation, "draw", lambda *_: None)
   shutil.copytree(reviewed[0], tmp_path / "run")
   config = reviewed[1].copy_and_resolve_references()
   return tmp_path / "run", config, texts_of(config)
