@@ -103,9 +103,9 @@ class Following:
 
   def __init__(self, workdir: Path, folder: str, **changes):
     from seqrnn import experiments
+    from seqrnn.data.logs.formats import report
     from seqrnn.logs.detect import deployed
     from seqrnn.logs.follow import follow
-    from seqrnn.logs.follow.lines import report
     from seqrnn.logs.follow.state import open_state
 
     run = experiments.load(workdir)

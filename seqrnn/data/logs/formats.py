@@ -283,8 +283,9 @@ def detected(
 
 
 def report(text: str):
-  """Prints a line on stderr."""
-  print(visible(text), file=sys.stderr)
+  """Prints a line on stderr, if anybody reads it."""
+  with suppress(OSError):
+    print(visible(text), file=sys.stderr, flush=True)
 
 
 def _pattern(header: str) -> re.Pattern:

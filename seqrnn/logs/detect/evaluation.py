@@ -14,18 +14,6 @@ from seqrnn.logs.detect.scores import COMBINED
 from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL
 
 
-def curve(
-  scores: np.ndarray, labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-  """For each score, the anomalous and the normal items of at least this score.
-
-  The distinct scores fall; their counts give ROC and precision-recall curves.
-  """
-  _, place = np.unique(-scores, return_inverse=True)
-  true, false = np.bincount(place, labels), np.bincount(place, ~labels)
-  return np.cumsum(true), np.cumsum(false)
-
-
 def metrics(
   scores: np.ndarray, flags: np.ndarray, labels: np.ndarray
 ) -> dict[str, float]:
@@ -42,7 +30,9 @@ def metrics(
   tp, fp = (flags & labels).sum(), (flags & ~labels).sum()
   anomalous, normal = labels.sum(), (~labels).sum()
   fn = anomalous - tp
-  true, false = curve(scores, labels)
+  # At each distinct score, of the highest first: the items of at least it.
+  _, place = np.unique(-scores, return_inverse=True)
+  true, false = (np.cumsum(np.bincount(place, x)) for x in (labels, ~labels))
   recall, fallout = _ratio(true, anomalous), _ratio(false, normal)
   precision = _ratio(true, true + false)
 

@@ -5,7 +5,6 @@ import functools
 import io
 import itertools
 import math
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -290,11 +289,7 @@ def calibration_lines(normal: NormalScores, settings: Config) -> list[str]:
     f" below {calibration.resolution:.2g}"
   )
   if rate < calibration.resolution:
-    print(
-      f"detect.rate={rate:g}: below {calibration.resolution:.2g}, so this rate"
-      f" flags no {item}; it needs more normal {item}s",
-      file=sys.stderr,
-    )
+    line += f", so this rate flags no {item}"
   elif item == "session":  # Events of one session are not independent.
     if len(calibration.groups) > 1:
       rates = (

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from seqrnn.config.read import Config
+from seqrnn.data.logs.formats import report
 from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.logs.tail import Chunk, FileTail, LogPosition, StreamTail
 from seqrnn.errors import UserError
@@ -31,7 +32,7 @@ from seqrnn.logs.detect.findings import SEVERITIES
 from seqrnn.logs.follow import feedback, health
 from seqrnn.logs.follow.alarms import Alarms, isoformat
 from seqrnn.logs.follow.follower import Follower
-from seqrnn.logs.follow.lines import Parser, report
+from seqrnn.logs.follow.lines import Parser
 from seqrnn.logs.follow.state import NAME, State, damage, open_state
 from seqrnn.logs.follow.verdicts import Verdict
 from seqrnn.runtime import signals

@@ -3,17 +3,16 @@
 import codecs
 import dataclasses
 import json
-import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 from seqrnn.config.read import Config
 from seqrnn.data.logs import formats, logs
 from seqrnn.data.logs.entries import LogReader, State
+from seqrnn.data.logs.formats import report
 from seqrnn.data.logs.tail import LONGEST, Chunk
 from seqrnn.data.read.reading import LINE, NOT_UTF8
-from seqrnn.errors import UserError, visible
+from seqrnn.errors import UserError
 from seqrnn.logs.follow.follower import Event
 
 _REPORTED = 10  # Skipped lines that are reported; all are counted.
@@ -22,12 +21,6 @@ _FORM = (
   "must be a session and an event: two words, or two fields with a tab between,"
   ' or {"session": ..., "event": ...}, or {"session": ..., "end": true}'
 )
-
-
-def report(text: str):
-  """Prints a line on stderr, if anybody reads it."""
-  with suppress(OSError):
-    print(visible(text), file=sys.stderr, flush=True)
 
 
 class Parser:
