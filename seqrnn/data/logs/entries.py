@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from seqrnn.data.logs import formats
 from seqrnn.data.logs.formats import Entry, Form
 from seqrnn.data.logs.secrets import SECRETS, excerpt
-from seqrnn.data.logs.templates import NO_VALUES, mask, numbers, without_names
+from seqrnn.data.logs.templates import NO_VALUES, parse, without_names
 from seqrnn.data.read import reading
 from seqrnn.data.read.reading import Source
 from seqrnn.errors import UserError
@@ -37,7 +37,7 @@ class LogEvent(NamedTuple):
     label: as written; empty: none.
     times: what may be the whole time, the most likely first, as written.
     file: its name.
-    values: as `numbers` of its content.
+    values: the numbers in its content, as `parse`.
   """
 
   sessions: list[str]
@@ -226,9 +226,10 @@ class LogReader:
       self._count(_ALONE, number, entry.text)
     if self._log:
       sessions = [f"{self._log}:{name}" for name in sessions]
+    masked, values = parse(content, paths)
     return LogEvent(
-      *(sessions, mask(content, paths), number, entry.label, entry.times),
-      *(self.source, numbers(content)),
+      *(sessions, masked, number, entry.label, entry.times),
+      *(self.source, values),
     )
 
   def _named(self, entry: Entry) -> tuple[list[str], str]:

@@ -63,22 +63,48 @@ _SHORT = 2**10  # Characters of a line of which they are kept.
 _LONG = 2**12  # Characters of a word that is a value, whatever is in it.
 
 
+PLACES = 4  # Numbers of a line, at most.
+NO_VALUES = (math.nan,) * PLACES
+# A number without its sign, alone or between signs, as in `took=41.2s`: no part
+# of a name, an address or a date. With more digits it is an identifier.
+_NUMBER = re.compile(
+  r"(\d(?<![\w./\\].)(?<!\d[:,].)(?<!\w[-+].)"
+  r"(?:\d{0,2}(?:,\d{3})+|\d{0,11})(?:\.\d+)?(?:[eE][+-]?\d+)?)"
+  r"([a-zA-Z\u00b5%]{0,7})(?![\w@~$+/\\*-]|[.,:]\d)"
+)
+# Units in one: seconds, and bytes or what else has a prefix.
+_UNITS = {
+  **{"ns": 1e-9, "us": 1e-6, "\u00b5s": 1e-6, "ms": 1e-3, "s": 1.0},
+  **{"m": 60.0, "min": 60.0, "h": 3600.0, "hours": 3600.0, "days": 86400.0},
+  **{"k": 1e3, "kB": 1e3, "KB": 1e3, "K": 1e3, "M": 1e6, "MB": 1e6},
+  **{"G": 1e9, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30},
+}
+_SPACED = re.compile(rf"(\d) ({'|'.join(_UNITS)})(?!\w)")
+
+_Parsed = tuple[str, tuple[float, ...]]  # With masks; the numbers.
+
+
 @functools.lru_cache(_WORDS)
-def _word(word: str) -> str:
-  """A word with masks, but `<404>` where it may be a status code."""
+def _word(word: str) -> _Parsed:
+  """A word with masks, but `<404>` where it may be a status code; numbers."""
+  numbers = tuple(
+    float(number.replace(",", "")) * _UNITS.get(unit, 1.0)
+    for number, unit in _NUMBER.findall(word[:_LONG])
+  )
   if len(word) > _LONG:
-    return VALUE
+    return VALUE, numbers
   if code := _CODE.match(word):
-    return f"<{code[1]}>{word[code.end() :]}"
-  return _ADJACENT.sub(VALUE, _VALUES.sub(VALUE, word))
+    return f"<{code[1]}>{word[code.end() :]}", numbers
+  return _ADJACENT.sub(VALUE, _VALUES.sub(VALUE, word)), numbers
 
 
 @functools.lru_cache(_WORDS)
-def _in_request(word: str) -> str:
+def _in_request(word: str) -> _Parsed:
   """As `_word`, but a path has its segments and the keys of its query."""
-  if not word.startswith("/"):
-    return _word(word)
-  return _path(word, lambda part: _word(part.partition("=")[0]))
+  masked, numbers = _word(word)
+  if word.startswith("/"):
+    masked = _path(word, lambda part: _word(part.partition("=")[0])[0])
+  return masked, numbers
 
 
 def _path(word: str, masked: Callable[[str], str]) -> str:
@@ -107,11 +133,27 @@ def mask(line: str, paths: bool = False) -> str:
     paths: whether words that begin with `/` are paths of requests, of which the
       segments and the keys of the query stay.
   """
-  masked = _in_request if paths else _word
+  return parse(line, paths)[0]
+
+
+def parse(line: str, paths: bool = False) -> _Parsed:
+  """A line as `mask`, and its first `PLACES` numbers, filled up with NaN.
+
+  Those of different units are in one of them: `900 ms` is 0.9.
+  """
+  of_word, of_line, words = _in_request if paths else _word, _line, line.split()
   if len(line) > _SHORT:
-    words = map(masked.__wrapped__, line.split())
-    return _line.__wrapped__(" ".join(words))
-  return _line(" ".join(map(masked, line.split())))
+    of_word, of_line = of_word.__wrapped__, _line.__wrapped__
+  masked, numbers = (
+    zip(*map(of_word, words), strict=True) if words else ((), ())
+  )
+  if not _UNITS.keys().isdisjoint(words):
+    numbers = [_word(x)[1] for x in _SPACED.sub(r"\1\2", line).split()]
+  values = NO_VALUES[:0]
+  for some in numbers:
+    if some:
+      values += some
+  return of_line(" ".join(masked)), (values + NO_VALUES)[:PLACES]
 
 
 def without_names(
@@ -125,48 +167,6 @@ def without_names(
       parts += [line[end:start], SESSION]
       end = stop
   return "".join([*parts, line[end:last]])
-
-
-PLACES = 4  # Numbers of a line, at most.
-NO_VALUES = (math.nan,) * PLACES
-# A number without its sign, alone or between signs, as in `took=41.2s`: no part
-# of a name, an address or a date. With more digits it is an identifier.
-_NUMBER = re.compile(
-  r"(\d(?<![\w./\\].)(?<!\d[:,].)(?<!\w[-+].)"
-  r"(?:\d{0,2}(?:,\d{3})+|\d{0,11})(?:\.\d+)?(?:[eE][+-]?\d+)?)"
-  r"([a-zA-Z\u00b5%]{0,7})(?![\w@~$+/\\*-]|[.,:]\d)"
-)
-# Units in one: seconds, and bytes or what else has a prefix.
-_UNITS = {
-  **{"ns": 1e-9, "us": 1e-6, "\u00b5s": 1e-6, "ms": 1e-3, "s": 1.0},
-  **{"m": 60.0, "min": 60.0, "h": 3600.0, "hours": 3600.0, "days": 86400.0},
-  **{"k": 1e3, "kB": 1e3, "KB": 1e3, "K": 1e3, "M": 1e6, "MB": 1e6},
-  **{"G": 1e9, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30},
-}
-_SPACED = re.compile(rf"(\d) ({'|'.join(_UNITS)})(?!\w)")
-
-
-@functools.lru_cache(_WORDS)
-def _numbers(word: str) -> tuple[float, ...]:
-  """The numbers in a word."""
-  return tuple(
-    float(number.replace(",", "")) * _UNITS.get(unit, 1.0)
-    for number, unit in _NUMBER.findall(word[:_LONG])
-  )
-
-
-def numbers(line: str) -> tuple[float, ...]:
-  """The first `PLACES` numbers in a line, filled up with NaN.
-
-  Those of different units are in one of them: `900 ms` is 0.9.
-  """
-  words, values = line.split(), NO_VALUES[:0]
-  if not _UNITS.keys().isdisjoint(words):
-    words = _SPACED.sub(r"\1\2", line).split()
-  for some in map(_numbers, words):
-    if some:
-      values += some
-  return (values + NO_VALUES)[:PLACES]
 
 
 _FEW = 6  # Distinct words at a place that could be a blank.
