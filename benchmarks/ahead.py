@@ -24,6 +24,7 @@ from typing import Any
 
 import hlo
 from pages import put, table
+from recipes import write_records
 
 _ROOT = Path(__file__).resolve().parents[1]
 _KEPT = _ROOT / "benchmarks" / "ahead.json"
@@ -150,8 +151,7 @@ def run(targets: Iterable[str], configs: Iterable[str]):
             place = f"{target} {config} {program}"
             rows[place] = row
             print(place, *cells(place, row)[2:], sep=" | ", flush=True)
-            lines = json.dumps(rows).replace('}, "', '},\n"')
-            _KEPT.write_text(f"{lines}\n", "utf-8")
+            write_records(_KEPT, rows)
 
 
 def main(argv: list[str] | None = None):

@@ -26,7 +26,7 @@ from typing import Any
 
 from pages import machine, versions
 from peers import CEILING_FLOP, LIBRARIES, Case, refuse_missing
-from speed_page import slower, training
+from speed_page import part, slower
 
 # In a round, at most. XLA deadlocks with 32 pending steps of several devices.
 _STEPS = 25
@@ -40,11 +40,17 @@ SHAPES = {
   "towers 2x512": ("towers", 2, 512, 128, 80, 0.0),
   "one of both 1x64": ("one", 1, 64, 32, 100, 0.0),
 }
+_SIZES = ("1x64", "2x128", "2x512")
 CASES = {
   f"{name} {cell} V{V}": Case(kind, cell, layers, H, B, T, V, dropout)
-  for cell in ("lstm", "gru")
-  for V in (65, 10_000)
-  for name, (kind, layers, H, B, T, dropout) in SHAPES.items()
+  for cell, V, names in (
+    ("lstm", 65, SHAPES),
+    ("lstm", 10_000, _SIZES),
+    ("gru", 65, _SIZES),
+    ("gru", 10_000, ("2x128",)),
+  )
+  for name in names
+  for kind, layers, H, B, T, dropout in [SHAPES[name]]
 }
 
 
@@ -167,7 +173,7 @@ def main():
   for name in chosen:
     print(f"  {name}", file=sys.stderr)
     rows[name] = measure(CASES[name], names, arguments.rounds)
-  print(training(rows))
+  print(part("training", {"rows": rows}))
 
 
 if __name__ == "__main__":

@@ -14,35 +14,32 @@ run is not repeated.
 
 import argparse
 import csv
+import functools
 import gzip
 import json
-import platform
+import operator
 import re
-import resource
 import shlex
 import statistics
-import subprocess
-import sys
 import tempfile
 import textwrap
-import time
 import tomllib
-import zlib
 from collections.abc import Callable, Iterable, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pages
+import recipes
+from recipes import ROOT, spread
 
 from seqrnn import catalogue
 from seqrnn.data.logs import anomalies
 from seqrnn.logs.detect.scores import BASELINES
 from seqrnn.runtime import files
 
-_ROOT = Path(__file__).resolve().parents[1]
-_KEPT = _ROOT / "benchmarks" / "detection.json"
-_PAGE = _ROOT / "docs" / "results" / "detection.md"
+_KEPT = ROOT / "benchmarks" / "detection.json"
+_PAGE = ROOT / "docs" / "results" / "detection.md"
 RATES = (0.01, 0.005, 0.002, 0.001)
 _FIGURES = (
   "precision",
@@ -74,32 +71,18 @@ class Case(NamedTuple):
   sessions: Sequence[str] = ()
 
 
-def spread(values: Iterable[float], digits: int = 3) -> str:
-  """Returns mean ± standard deviation; for equal values, only the mean."""
-  values = list(values)
-  mean = f"{statistics.mean(values):.{digits}f}"
-  if len(set(values)) == 1:
-    return mean
-  return f"{mean} ± {statistics.stdev(values):.{digits}f}"
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+  return pages.table(columns, rows).split("\n")
 
 
-def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
-  columns = list(columns)
-  return [
-    f"| {' | '.join(columns)} |",
-    f"|{' --- |' * len(columns)}",
-    *(f"| {' | '.join(row)} |" for row in rows),
-  ]
+def _values(runs: list[dict[str, Any]], *path: str) -> list[float]:
+  """Returns the figures of runs at a path of keys."""
+  return [functools.reduce(operator.getitem, path, run) for run in runs]
 
 
 def _mean(runs: list[dict[str, Any]], *path: str, digits: int = 3) -> str:
   """Returns the spread over runs of the figure at a path of keys."""
-  values = []
-  for run in runs:
-    for key in path:
-      run = run[key]
-    values.append(run)
-  return spread(values, digits)
+  return spread(_values(runs, *path), digits)
 
 
 def _by_rate(runs: list[dict[str, Any]]) -> list[str]:
@@ -210,21 +193,13 @@ def _by_kind(runs: list[dict[str, Any]]) -> list[str]:
 
 def read_cases() -> dict[str, Case]:
   """Returns the cases of detection.toml by name."""
-  path = _ROOT / "benchmarks" / "detection.toml"
+  path = ROOT / "benchmarks" / "detection.toml"
   cases = tomllib.loads(path.read_text("utf-8"))
   shared = cases.pop("shared")
-
-  def fields(table: dict[str, Any]) -> dict[str, Any]:
-    inherited: dict[str, Any] = {}
-    for name in table.get("like", ()):
-      inherited |= fields(shared[name])
-    inherited |= table
-    inherited.pop("like", None)
-    return inherited
-
   for case in cases.values():
-    case["fields"] = fields(case.get("fields", {}))
-    case["detect"] = {name: fields(x) for name, x in case["detect"].items()}
+    case["fields"] = recipes.inherit(case.get("fields", {}), shared)
+    for name, fields in case["detect"].items():
+      case["detect"][name] = recipes.inherit(fields, shared)
     case["tables"] = _TABLES[case["tables"]]
   return {name: Case(**case) for name, case in cases.items()}
 
@@ -239,39 +214,18 @@ _TABLES = {
 CASES = read_cases()
 
 
-def flags(fields: dict[str, Any], data: str) -> list[str]:
-  """Returns the flags of run.py."""
-  return [
-    f"--config.{name}={str(value).replace('{data}', data)}"
-    for name, value in fields.items()
-  ]
-
-
 def commands(case: Case, data: str) -> dict[str, list[str]]:
   """Returns the arguments of run.py by the name of the command."""
-  train = [f"--config={case.config}", *flags(case.fields, data)]
+
+  def flags(fields: dict[str, Any]) -> list[str]:
+    return [flag.replace("{data}", data) for flag in recipes.flags(fields)]
+
+  train = [f"--config={case.config}", *flags(case.fields)]
   looks = {
-    name: ["--mode=detect", *flags(fields, data)]
+    name: ["--mode=detect", *flags(fields)]
     for name, fields in case.detect.items()
   }
   return {"train": train, **looks}
-
-
-def run(flags: list[str]) -> dict[str, float]:
-  """Runs run.py in its own process; returns the seconds.
-
-  Raises:
-    SystemExit: run.py ended with a status other than 0.
-  """
-  before = resource.getrusage(resource.RUSAGE_CHILDREN)
-  began = time.perf_counter()
-  done = subprocess.run([sys.executable, "run.py", *flags], cwd=_ROOT)
-  wall = time.perf_counter() - began
-  if done.returncode:
-    raise SystemExit(done.returncode)
-  after = resource.getrusage(resource.RUSAGE_CHILDREN)
-  user, system = after.ru_utime - before.ru_utime, after.ru_stime
-  return {"wall": wall, "cpu": user + system - before.ru_stime}
 
 
 def _rounded(figures: dict[str, Any]) -> dict[str, Any]:
@@ -368,7 +322,7 @@ def measure(case: Case, data: Path, seed: int, workdir: Path) -> dict[str, Any]:
     if name in record or name in record["detect"]:
       continue
     flags = [*flags, f"--config.seed={seed}"] if name == "train" else flags
-    seconds = run([*flags, f"--workdir={workdir}"])
+    seconds = recipes.run([*flags, f"--workdir={workdir}"])
     if name == "train":
       with (workdir / "metrics.csv").open(newline="") as file:
         losses = [float(row["validation_loss"]) for row in csv.DictReader(file)]
@@ -420,13 +374,8 @@ machines have, and one that is made with known anomalies.
 
 
 def _seconds(runs: list[dict[str, Any]], *path: str) -> str:
-  parts = []
-  for run in runs:
-    for key in path:
-      run = run[key]
-    parts.append(run)
   wall, cpu = (
-    statistics.mean(part[key] for part in parts) for key in ("wall", "cpu")
+    statistics.mean(_values(runs, *path, key)) for key in ("wall", "cpu")
   )
   return f"{wall:.0f} ({cpu:.0f})"
 
@@ -516,31 +465,6 @@ def render(records: dict[str, Any]) -> str:
   return "\n".join([*lines, _TAIL])
 
 
-def keep(name: str, record: dict[str, Any], seed: int):
-  """Adds the record of a seed, and writes docs/results/detection.md.
-
-  Records of other commands or versions are removed.
-  """
-  records = json.loads(_KEPT.read_text()) if _KEPT.exists() else {}
-  settings = commands(CASES[name], "DATA").values()
-  case = {
-    "commands": [shlex.join(command) for command in settings],
-    "versions": [
-      platform.python_version(),
-      *map(metadata.version, ("jax", "flax")),
-    ],
-  }
-  old = records.get(name, {})
-  same = all(old.get(key) == value for key, value in case.items())
-  runs = {**(old["runs"] if same else {}), str(seed): record}
-  case["runs"] = dict(sorted(runs.items()))
-  records[name] = case
-  with files.atomic_write(_KEPT) as file:
-    file.write(json.dumps(records) + "\n")
-  with files.atomic_write(_PAGE) as file:
-    file.write(render(records))
-
-
 def fetch(folder: Path, name: str = "hdfs"):
   """Makes the folder DATA with hdfs/, from a data set of the catalogue."""
   place = folder / "hdfs"
@@ -584,17 +508,19 @@ def main(argv: list[str] | None = None):
   with tempfile.TemporaryDirectory() as temporary:
     cache = (arguments.cache or Path(temporary)).resolve()
     data = arguments.data.resolve() if arguments.data else cache / "data"
-    used = [str(commands(CASES[name], "DATA")) for name in names]
-    if not arguments.data and any("DATA/" in line for line in used):
+    if not arguments.data and any(folders[name] for name in names):
       fetch(data)
     for seed in range(arguments.seeds):
       for name in names:
         case = CASES[name]
-        # Other commands are another run and must not resume this one.
-        settled = zlib.crc32(json.dumps(commands(case, "DATA")).encode())
-        workdir = cache / f"{name}-{settled:08x}-{seed}"
+        settings = commands(case, "DATA")
+        workdir = recipes.workdir(cache, name, settings, seed)
         workdir.mkdir(parents=True, exist_ok=True)
-        keep(name, measure(case, data, seed, workdir), seed)
+        record = measure(case, data, seed, workdir)
+        listed = [shlex.join(command) for command in settings.values()]
+        records = recipes.keep(_KEPT, name, listed, seed, record)
+        with files.atomic_write(_PAGE) as file:
+          file.write(render(records))
   print("\n".join(_verdict(json.loads(_KEPT.read_text()))))
 
 

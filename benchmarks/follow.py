@@ -195,7 +195,8 @@ def replay(workdir: Path, count: int):
         f" {_resident() / 1e6:,.0f} | {opened:,} | {following.rows:,} |",
         flush=True,
       )
-    written = (Path(folder) / "alarms.jsonl").read_text().count("\n")
+    alarms = Path(folder).glob("alarms.jsonl")  # None without an alarm.
+    written = sum(path.read_text().count("\n") for path in alarms)
     following.close()
   again = service.alarms.sessions + opened - begun[0]
   events = service.health.figures["events"]

@@ -18,12 +18,6 @@ seqrnn: the function of the mode `evaluate`. PyTorch: a loop over the same
 batches. Keras: `model.predict` on the same batches.
 
 For each size, all libraries run in one process and are measured in turn.
-
-sessions: the surprisal of every event of about 18,000 distinct sessions, from
-ids in memory to scores in memory, by `scoring.scorer` with two layers of 64
-units. `plain`: in windows as long as the longest session, 64 rows a batch.
-`figures`: also the rank and the entropy, which detection needs. Effective
-events count a session as often as it occurs.
 """
 
 import argparse
@@ -34,7 +28,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,8 +44,6 @@ from inference_models import (
 )
 from peers import refuse_missing
 
-# An installation has no run.py.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
 PATTERN = "([a-zA-Z0-8]{100}[a-m]{50}[n-zA-C0-4]{50})*"  # 200 states.
@@ -219,58 +210,6 @@ def scoring(H: int) -> Work:
   }
 
 
-def random_sessions() -> list[tuple[list[str], int]]:
-  """Returns distinct sessions and their counts."""
-  rng = np.random.default_rng(0)
-  sizes = np.minimum(rng.lognormal(3.2, 0.4, 18_000).astype(int) + 2, 298)
-  counts = np.minimum(rng.zipf(1.7, len(sizes)), 100_000).tolist()
-  # Few events are frequent, as in logs.
-  events = [np.minimum(rng.geometric(0.2, n), 28).tolist() for n in sizes]
-  return [
-    (list(map(str, some)), count)
-    for some, count in zip(events, counts, strict=True)
-  ]
-
-
-def sessions():
-  """Returns distinct events, effective events, and functions that score."""
-  import jax
-
-  from seqrnn import experiments
-  from seqrnn.configs import base
-  from seqrnn.data.documents import Document
-  from seqrnn.data.vocabulary import Vocabulary
-  from seqrnn.runtime import sharding
-  from seqrnn.scoring.scoring import ROWS, scorer, target_scores
-
-  drawn = random_sessions()
-  names = sorted({event for events, _ in drawn for event in events})
-  documents = [Document("", events) for events, _ in drawn]
-  work = {}
-  for name, buckets in (("plain", None), ("buckets", 8), ("figures", 8)):
-    config = base.get_config()
-    config.model.hidden_size = 64
-    config.data.unit = "session"
-    config.data.window = max(len(events) for events, _ in drawn) + 1
-    config.data.buckets = buckets
-    vocabulary = Vocabulary("session", tuple(names))
-    model = experiments.build(config, {"symbols": vocabulary})
-    batches = model.batches(documents, 0, batch_size=ROWS)
-    model = model._replace(batches=lambda *_, batches=batches, **__: batches)
-    params = model.init(jax.random.key(0))
-
-    def figures(params, carry, batch, head=model.heads["forward"]):
-      carry, logits_BNV = head(params, carry, batch)
-      return carry, target_scores(logits_BNV, batch["targets"])
-
-    by = figures if name == "figures" else None
-    score = scorer(model, sharding.mesh(), by)
-    work[name] = lambda score=score, params=params: score(params, documents)
-  sizes = [len(events) + 1 for events, _ in drawn]  # The end is an event.
-  effective = sum(n * count for n, (_, count) in zip(sizes, drawn, strict=True))
-  return sum(sizes), effective, work
-
-
 def measure(work: Work, rounds: int) -> speed_page.Row:
   """Measures in turn; returns a row, with the seconds of one symbol.
 
@@ -311,34 +250,20 @@ def size_rows(H: int, rounds: int) -> dict[str, speed_page.Row]:
   config.model.hidden_size = H
   config, _ = resolve.resolve(config, resolve.Facts(cores=devices.cores()))
   launch.configure_device(config.train.cpu_devices, config.train.cpu_threads)
-  rows_of_sizes = {
-    f"sampling, 2x{H}, {streams} at once": measure(sampling(H, streams), rounds)
+  rows = {
+    f"sampling{name}, 2x{H}, {streams} at once": measure(
+      sampling(H, streams, pattern), rounds
+    )
+    for name, pattern in (("", None), (" under a pattern", PATTERN))
     for streams in (1, 64)
+    if H < 200 or not pattern
   }
-  if H < 200:
-    for streams in (1, 64):
-      name = f"sampling under a pattern, 2x{H}, {streams} at once"
-      rows_of_sizes[name] = measure(sampling(H, streams, PATTERN), rounds)
-  return {**rows_of_sizes, f"scoring, 2x{H}": measure(scoring(H), rounds)}
+  return {**rows, f"scoring, 2x{H}": measure(scoring(H), rounds)}
 
 
-def session_rows(rounds: int) -> dict[str, speed_page.Row]:
-  """Returns the rows of sessions."""
-  distinct, effective, work = sessions()
-  row = measure({n: (distinct, once) for n, once in work.items()}, rounds)
-  return {
-    name: {
-      "symbols": 1,
-      "seconds": {speed_page.OURS: seconds},
-      "repeats": effective / distinct,
-    }
-    for name, seconds in row["seconds"].items()
-  }
-
-
-def rows(part: str, rounds: int) -> dict[str, Any]:
-  """Measures one of SIZES, or sessions, in a new process."""
-  command = [sys.executable, __file__, f"--part={part}", f"--rounds={rounds}"]
+def rows(size: str, rounds: int) -> dict[str, speed_page.Row]:
+  """Measures one of SIZES in a new process."""
+  command = [sys.executable, __file__, f"--part={size}", f"--rounds={rounds}"]
   done = subprocess.run(
     command,
     check=True,
@@ -354,20 +279,16 @@ def main():
   """Prints the tables."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("--rounds", type=int, default=5)
-  parser.add_argument("--part", choices=(*SIZES, "sessions"), help="as JSON")
+  parser.add_argument("--part", choices=SIZES, help="as JSON")
   arguments = parser.parse_args()
   refuse_missing(parser, "keras", "torch")
-  if arguments.part == "sessions":
-    print(json.dumps(session_rows(arguments.rounds)))
-  elif arguments.part:
+  if arguments.part:
     print(json.dumps(size_rows(int(arguments.part), arguments.rounds)))
   else:
     rows_of_sizes: dict[str, Any] = {}
     for size in SIZES:
       rows_of_sizes |= rows(size, arguments.rounds)
-    print(speed_page.inference(rows_of_sizes), flush=True)
-    scored = rows("sessions", arguments.rounds)
-    print(f"\n{speed_page.sessions(scored)}")
+    print(speed_page.part("inference", {"rows": rows_of_sizes}), flush=True)
 
 
 if __name__ == "__main__":

@@ -7,32 +7,24 @@ Each cell has its own search of configs/odyssey.py on the JSB chorales, which
 are downloaded. All searches have the same seed, so they draw the same trials. A
 search is resumed if it was stopped, or if --trials is raised. The summary uses
 equally many trials of each cell, and writes the tables of
-docs/results/odyssey.md and docs/results/odyssey.png.
+docs/results/odyssey.md.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import math
-import subprocess
-import sys
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import recipes
 from pages import put, table
-from results import spread
+from recipes import ROOT, spread
 
 if TYPE_CHECKING:
   from optuna.trial import FrozenTrial
 
-_ROOT = Path(__file__).resolve().parents[1]
-# An installation has no run.py.
-sys.path.insert(0, str(_ROOT))
-_TEXT = _ROOT / "docs" / "results" / "odyssey.md"
-_PICTURE = _ROOT / "docs" / "results" / "odyssey.png"
+_TEXT = ROOT / "docs" / "results" / "odyssey.md"
 # The summary replaces the text between these two lines.
 _MARKS = "<!-- benchmarks/odyssey.py: -->", "<!-- :tables -->"
 _COIN = 88 * math.log(2)  # The loss of a coin toss for each key.
@@ -60,13 +52,11 @@ class Study(NamedTuple):
 
   Attributes:
     workdir: the folder of the search.
-    space: the search space.
     trials: the first trials that have a loss; equally many for each cell.
     lost: the number of trials that diverged before the first evaluation.
   """
 
   workdir: Path
-  space: dict[str, Any]
   trials: list[FrozenTrial]
   lost: int
 
@@ -80,22 +70,15 @@ def search(cell: str, trials: int, cache: Path):
   """Starts or resumes a search with run.py.
 
   Raises:
-    CalledProcessError: run.py ended with a status other than 0.
+    SystemExit: run.py ended with a status other than 0.
   """
-  subprocess.run(
-    [
-      sys.executable,
-      "run.py",
-      "--config=configs/odyssey.py",
-      "--mode=search",
-      f"--workdir={cache / cell}",
-      f"--config.model.cell={cell}",
-      f"--config.search.trials={trials}",
-      "--config.data.source=jsb",
-    ],
-    cwd=_ROOT,
-    check=True,
-  )
+  fields = {
+    "model.cell": cell,
+    "search.trials": trials,
+    "data.source": "jsb",
+  }
+  command = ["--config=configs/odyssey.py", "--mode=search"]
+  recipes.run([*command, f"--workdir={cache / cell}", *recipes.flags(fields)])
 
 
 def read_study(workdir: Path, count: int) -> Study:
@@ -105,38 +88,21 @@ def read_study(workdir: Path, count: int) -> Study:
   analysis of variance, losses above that of a coin toss for each key count as
   that loss.
   """
-  from optuna.distributions import IntDistribution
   from optuna.trial import create_trial
 
-  from seqrnn.config import read as config_lib
-  from seqrnn.searching import space
-  from seqrnn.training.history import read_rows
-
-  distributions = space.parse_space(
-    config_lib.read_config(workdir / "search.json")
-  )
   trials = []
-  for row in rows(workdir)[:count]:
-    evaluations = read_rows(
-      workdir / "trials" / f"{int(row['trial']):04}/metrics.csv"
-    )
-    losses = [
-      float(evaluation["validation_loss"]) for evaluation in evaluations
-    ]
-    if losses:
-      params = {
-        name: (int if isinstance(d, IntDistribution) else float)(row[name])
-        for name, d in distributions.items()
-      }
+  for trial in finished(workdir)[:count]:
+    if trial.intermediate_values:
+      losses = trial.intermediate_values.values()
       trials.append(
         create_trial(
-          params=params,
-          distributions=distributions,
+          params=trial.params,
+          distributions=trial.distributions,
           value=min(*losses, _COIN),
-          user_attrs={"number": int(row["trial"])},
+          user_attrs={"number": trial.number},
         )
       )
-  return Study(workdir, distributions, trials, count - len(trials))
+  return Study(workdir, trials, count - len(trials))
 
 
 def importances(study: Study) -> dict[str, float]:
@@ -148,9 +114,10 @@ def importances(study: Study) -> dict[str, float]:
   import optuna
   from optuna.distributions import FloatDistribution, IntDistribution
 
-  scales = {n: math.log if d.log else float for n, d in study.space.items()}
+  space: dict[str, Any] = study.trials[0].distributions
+  scales = {n: math.log if d.log else float for n, d in space.items()}
   ranges = {}
-  for name, d in study.space.items():
+  for name, d in space.items():
     margin = 0.5 if isinstance(d, IntDistribution) else 0.0
     ends = d.low - margin, d.high + margin
     ranges[name] = FloatDistribution(*map(scales[name], ends))
@@ -165,29 +132,28 @@ def importances(study: Study) -> dict[str, float]:
   return optuna.importance.FanovaImportanceEvaluator(seed=0).evaluate(scaled)
 
 
-def rows(workdir: Path) -> list[dict[str, str]]:
+def finished(workdir: Path) -> list[FrozenTrial]:
   """Returns the finished trials of a search."""
-  with (workdir / "trials.csv").open(newline="") as file:
-    return [r for r in csv.DictReader(file) if r["state"] != "running"]
+  from optuna import load_study, logging
+  from optuna.storages import journal
+
+  logging.set_verbosity(logging.ERROR)
+  backend = journal.JournalFileBackend(str(workdir / "trials.log"))
+  storage = journal.JournalStorage(backend)
+  trials = load_study(study_name=None, storage=storage).trials
+  return [trial for trial in trials if trial.state.is_finished()]
 
 
 def tested(study: Study, trial: FrozenTrial) -> float:
   """Returns the test loss of a trial's best checkpoint."""
-  from seqrnn import experiments
-  from seqrnn.config import read as config_lib
-  from seqrnn.modes import evaluate
-
   workdir = study.workdir / "trials" / f"{trial.user_attrs['number']:04}"
-  config = config_lib.read_run(workdir)
-  config.evaluate.split = "test"
-  with redirect_stdout(io.StringIO()):
-    return evaluate.run(experiments.build, config, workdir)["loss"]
+  return recipes.evaluate(workdir, "test")["loss"]
 
 
 def summary(cache: Path):
-  """Writes the tables and the picture."""
+  """Writes the tables."""
   workdirs = {cell: cache / cell for cell in CELLS}
-  count = min(len(rows(workdir)) for workdir in workdirs.values())
+  count = min(len(finished(workdir)) for workdir in workdirs.values())
   studies = {
     cell: read_study(workdir, count) for cell, workdir in workdirs.items()
   }
@@ -225,56 +191,13 @@ def summary(cache: Path):
     + "\n\nShares in the variance of the validation loss:\n\n"
     + table(["cell", *_FIELDS.values()], explained),
   )
-  draw(studies, shares)
-
-
-def draw(studies: dict[str, Study], shares: dict[str, Any]):
-  """Draws the losses by learning rate, and the importance of each field."""
-  from seqrnn.runtime import figures
-
-  figure = figures.create(12, 5.5)
-  left, right = figure.subplots(1, 2)
-  for place, (cell, study) in enumerate(studies.items()):
-    left.plot(
-      [t.params["optimizer.learning_rate"] for t in study.trials],
-      [t.value for t in study.trials],
-      linestyle="",
-      marker="ov^<>sDPX"[place],
-      label=cell,
-      alpha=0.8,
-    )
-  left.set(
-    xscale="log",
-    yscale="log",
-    xlabel="learning rate",
-    ylabel="best validation loss, nats a frame",
-  )
-  ticks = [9, 10, 12, 15, 20, 30, 40, 60]
-  left.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-  left.minorticks_off()
-  figures.grid(left)
-  left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
-  begins = [0.0] * len(shares)
-  parts = {
-    label: [share[name] for share in shares.values()]
-    for name, label in _FIELDS.items()
-  }
-  parts["interactions"] = [1 - sum(f.values()) for f in shares.values()]
-  for label, sizes in parts.items():
-    right.barh(list(shares), sizes, left=begins, label=label)
-    begins = [a + b for a, b in zip(begins, sizes, strict=True)]
-  right.axvline(2 / 3, color="black", linestyle=":")
-  right.invert_yaxis()
-  right.set(xlim=(0, 1), xlabel="share in the variance (dotted: two thirds)")
-  right.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
-  figures.save(figure, _PICTURE, dpi=90)
 
 
 def main(argv: list[str] | None = None):
   """Searches for all cells in turn, then summarises."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("--trials", type=int, default=20)
-  parser.add_argument("--cache", type=Path, default=_ROOT / "runs" / "odyssey")
+  parser.add_argument("--cache", type=Path, default=ROOT / "runs" / "odyssey")
   parser.add_argument("--summary", action="store_true")
   arguments = parser.parse_args(argv)
   cache = arguments.cache.resolve()
@@ -282,7 +205,7 @@ def main(argv: list[str] | None = None):
     for cell in CELLS:
       search(cell, arguments.trials, cache)
   for cell in CELLS:
-    if not (cache / cell / "trials.csv").exists():
+    if not (cache / cell / "trials.log").exists():
       parser.error(f"--cache={arguments.cache}: has no search of {cell}")
   summary(cache)
 

@@ -13,24 +13,21 @@ an interrupted run is resumed, and a finished run is not repeated.
 
 import argparse
 import csv
-import json
-import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 import tomllib
-import zlib
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import recipes
+from pages import table
+from recipes import ROOT, spread
 
 from seqrnn import catalogue
 from seqrnn.runtime import files
 
-_ROOT = Path(__file__).resolve().parents[1]
-_KEPT = _ROOT / "benchmarks" / "results.json"
-_TABLE = _ROOT / "RESULTS.md"
+_KEPT = ROOT / "benchmarks" / "results.json"
+_PAGE = ROOT / "RESULTS.md"
 
 
 class Recipe(NamedTuple):
@@ -56,14 +53,12 @@ class Recipe(NamedTuple):
 
 def read_recipes() -> dict[str, Recipe]:
   """Returns the recipes of recipes.toml by name."""
-  tables = tomllib.loads((_ROOT / "benchmarks" / "recipes.toml").read_text())
+  path = ROOT / "benchmarks" / "recipes.toml"
+  tables = tomllib.loads(path.read_text("utf-8"))
   shared = tables.pop("shared")
-
-  def complete(fields: dict[str, Any], like: str = "", **others: Any) -> dict:
-    inherited = complete(**shared[like])["fields"] if like else {}
-    return {**others, "fields": {**inherited, **fields}}
-
-  return {name: Recipe(**complete(**table)) for name, table in tables.items()}
+  for entry in tables.values():
+    entry["fields"] = recipes.inherit(entry["fields"], shared)
+  return {name: Recipe(**entry) for name, entry in tables.items()}
 
 
 RECIPES = read_recipes()
@@ -72,27 +67,7 @@ RECIPES = read_recipes()
 def settings(recipe: Recipe) -> list[str]:
   """Returns the flags of run.py."""
   fields = {"data.source": recipe.source, **recipe.fields}
-  return [
-    f"--config={recipe.config}",
-    *(f"--config.{name}={value}" for name, value in fields.items()),
-  ]
-
-
-def run(flags: list[str]):
-  """Runs run.py in its own process, with its output.
-
-  Raises:
-    SystemExit: run.py ended with a status other than 0.
-  """
-  done = subprocess.run([sys.executable, "run.py", *flags], cwd=_ROOT)
-  if done.returncode:
-    raise SystemExit(done.returncode)
-
-
-def evaluated(workdir: Path, flag: str) -> dict[str, Any]:
-  """Evaluates a run; returns its figures."""
-  run([f"--workdir={workdir}", "--mode=evaluate", flag])
-  return json.loads((workdir / "evaluation.json").read_text())
+  return [f"--config={recipe.config}", *recipes.flags(fields)]
 
 
 def measure(recipe: Recipe, flags: list[str], workdir: Path) -> dict[str, Any]:
@@ -101,10 +76,10 @@ def measure(recipe: Recipe, flags: list[str], workdir: Path) -> dict[str, Any]:
 
   from seqrnn import experiments
 
-  run([*flags, f"--workdir={workdir}"])
+  recipes.run([*flags, f"--workdir={workdir}"])
   measured: dict[str, Any] = {}
   for split in recipe.splits:
-    figures = evaluated(workdir, f"--config.evaluate.split={split}")
+    figures = recipes.evaluate(workdir, split)
     measured[split] = figures[recipe.figure]
     measured["step"] = figures["step"]
   check_start(recipe, workdir)
@@ -139,13 +114,6 @@ def check_start(recipe: Recipe, workdir: Path):
     )
 
 
-def spread(values: list[float]) -> str:
-  """Returns mean ± standard deviation; for one value, only the value."""
-  if len(values) == 1:
-    return f"{values[0]:.3f}"
-  return f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}"
-
-
 _HEAD = """\
 # Results
 
@@ -172,8 +140,8 @@ _COLUMNS = (
 )
 
 
-def row(name: str, recipe: Recipe, record: dict[str, Any]) -> str:
-  """Returns the row of a recipe in the table."""
+def row(name: str, recipe: Recipe, record: dict[str, Any]) -> list[str]:
+  """Returns the cells of a recipe in the table."""
   runs = record["runs"].values()
   figures = [
     spread([run[split] for run in runs]) if split in recipe.splits else "-"
@@ -182,14 +150,8 @@ def row(name: str, recipe: Recipe, record: dict[str, Any]) -> str:
   what = f"{recipe.what}: **{recipe.metric}**"
   if recipe.pretrained:
     what += f"; **pretrained** on {recipe.pretrained}"
-  cells = (
-    f"[{name}](#{name})",
-    what,
-    *figures,
-    recipe.published,
-    recipe.baseline,
-  )
-  return f"| {' | '.join(cells)} |"
+  published = (recipe.published, recipe.baseline)
+  return [f"[{name}](#{name})", what, *figures, *published]
 
 
 def cost(record: dict[str, Any]) -> str:
@@ -215,9 +177,7 @@ def render(records: dict[str, Any]) -> str:
   ran = {name: RECIPES[name] for name in RECIPES if name in records}
   lines = [
     _HEAD,
-    f"| {' | '.join(_COLUMNS)} |",
-    f"|{' --- |' * len(_COLUMNS)}",
-    *(row(name, recipe, records[name]) for name, recipe in ran.items()),
+    table(_COLUMNS, [row(n, recipe, records[n]) for n, recipe in ran.items()]),
   ]
   missing = [name for name in RECIPES if name not in records]
   if missing:
@@ -235,7 +195,7 @@ def render(records: dict[str, Any]) -> str:
       "",
       "which runs, and then evaluates, with each of the seeds,",
       "",
-      f"    {records[name]['command']}",
+      f"    python run.py {records[name]['commands'][0]} --config.seed=0",
       "",
       cost(records[name]),
     ]
@@ -243,18 +203,6 @@ def render(records: dict[str, Any]) -> str:
       lines += ["", "Experiments that were worse, on validation:", ""]
       lines += [f"- {note}" for note in recipe.notes]
   return "\n".join(lines) + "\n"
-
-
-def keep(name: str, record: dict[str, Any], store: Path, table: Path):
-  """Replaces the record of a recipe, and writes RESULTS.md."""
-  records = json.loads(store.read_text()) if store.exists() else {}
-  records[name] = record
-  for path, content in (
-    (store, json.dumps(records, indent=2) + "\n"),
-    (table, render(records)),
-  ):
-    with files.atomic_write(path) as file:
-      file.write(content)
 
 
 def main(argv: list[str] | None = None):
@@ -267,25 +215,14 @@ def main(argv: list[str] | None = None):
   recipe = RECIPES[arguments.name]
   with tempfile.TemporaryDirectory() as temporary:
     cache = (arguments.cache or Path(temporary)).resolve()
-    record = {
-      "command": " ".join(
-        ["python run.py", *settings(recipe), "--config.seed=0"]
-      ),
-      "versions": [
-        platform.python_version(),
-        *map(metadata.version, ("jax", "flax")),
-      ],
-      "runs": {},
-    }
     flags = settings(recipe)
-    # Other settings are another run and must not resume this one.
-    settled = zlib.crc32(" ".join(flags).encode())
+    command = " ".join(flags)
     for seed in range(arguments.seeds):
-      workdir = cache / "runs" / f"{arguments.name}-{settled:08x}-{seed}"
-      record["runs"][str(seed)] = measure(
-        recipe, [*flags, f"--config.seed={seed}"], workdir
-      )
-      keep(arguments.name, record, _KEPT, _TABLE)
+      workdir = recipes.workdir(cache, arguments.name, command, seed)
+      run = measure(recipe, [*flags, f"--config.seed={seed}"], workdir)
+      records = recipes.keep(_KEPT, arguments.name, [command], seed, run)
+      with files.atomic_write(_PAGE) as file:
+        file.write(render(records))
 
 
 if __name__ == "__main__":

@@ -14,10 +14,6 @@ the training part, too. Their kinds are:
 With `--slow=0.03`, 3 % of the other orders are slow: their pauses are ten times
 as long, and all else is as usual.
 
-With `--version=2` the log is that of a new version of the shop's software. It
-has three new lines, one in every order, one in half of them, one in a tenth,
-and confirms a payment before it reserves the items.
-
 Beside the log, shop.csv has the kind of each order, "normal" for most; it can
 be read as labels. The same seed gives the same files.
 """
@@ -41,16 +37,14 @@ _ERRORS = [
 ]
 
 
-def order(
-  rng: random.Random, kind: str, errors: list[str], version: int = 1
-) -> list[str]:
+def order(rng: random.Random, kind: str, errors: list[str]) -> list[str]:
   """The events of an order, the texts of lines without time and name."""
   lines = [f"received from 10.0.{rng.randrange(9)}.{rng.randrange(200)}"]
   lines.append("customer checked")
   if rng.random() < 0.2:
     item = rng.randrange(500)
     lines += [f"item {item} out of stock", f"item {item} ordered"]
-  reserving = [
+  lines += [
     f"item {rng.randrange(500)} reserved" for _ in range(rng.randint(1, 3))
   ]
   paying = [f"payment of {rng.randint(5, 300)}.00 requested"]
@@ -62,15 +56,6 @@ def order(
   packing = ["parcel packed", f"label {rng.randrange(10**6)} printed"]
   rng.shuffle(packing)
   packing.append("parcel handed to the carrier")
-  if version == 1:
-    lines += reserving
-  else:
-    paid += reserving
-    lines.insert(2, f"session opened in region {rng.randrange(4)}")
-    if rng.random() < 0.5:
-      packing.append("carrier has sent its receipt")
-    if rng.random() < 0.1:
-      lines.insert(3, "voucher redeemed")
   match kind:
     case "unpaid":
       lines += [*paying, *packing, *paid, "closed"]
@@ -89,7 +74,6 @@ def main(arguments: list[str] | None = None):
   parser.add_argument("--orders", type=int, default=6000)
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--slow", type=float, default=0.0)
-  parser.add_argument("--version", type=int, default=1, choices=(1, 2))
   flags = parser.parse_args(arguments)
   rng = random.Random(flags.seed)
   kinds, lines = {}, []
@@ -106,7 +90,7 @@ def main(arguments: list[str] | None = None):
     begin += rng.expovariate(1 / _BETWEEN)
     clock = begin
     errors = _ERRORS[: 1 + len(_ERRORS) * number // flags.orders]
-    for event in order(rng, kinds[name], errors, flags.version):
+    for event in order(rng, kinds[name], errors):
       lines.append((clock, f"{name} {event}"))
       clock += rng.expovariate(1 / pause)
   lines.sort()

@@ -20,10 +20,6 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-# An installation has no run.py.
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
 _PARTS = 8
 _SETTINGS = {
   "spark.driver.memory": "1g",

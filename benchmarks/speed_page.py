@@ -153,45 +153,15 @@ def _cells(
   return [*cells, f"**{shown}**" if best.median < 1 else shown]
 
 
-def training(rows: dict[str, Row]) -> str:
-  """Returns the tables of training steps."""
-  return "\n\n".join(
-    [
-      comparison(rows, products, f"ms a step, {products}", milliseconds)
-      for products in TYPES
-    ]
-  )
-
-
-def inference(rows: dict[str, Row]) -> str:
-  """Returns the tables of sampling and scoring."""
-  return "\n\n".join(
-    comparison(rows, products, f"symbols a second, {products}", rate)
-    for products in TYPES
-  )
-
-
-def sessions(rows: dict[str, Row]) -> str:
-  """Returns the table of scored sessions."""
-  lines = []
-  for name, row in rows.items():
-    rates = [row["symbols"] / t for t in row["seconds"][OURS]]
-    middle = statistics.median(rates)
-    repeated = middle * row["repeats"]
-    spread = f"({min(rates):,.0f}-{max(rates):,.0f})"
-    lines.append([name, f"{middle:,.0f} {spread}", f"{repeated:,.0f}"])
-  return table(["events a second", "distinct (rounds)", "effective"], lines)
-
-
-# Other parts have the tables that a script prints.
-TABLES = {"training": training, "inference": inference, "sessions": sessions}
+# Other parts have the table that a script makes.
+_TABLES = {
+  "training": ("ms a step", milliseconds),
+  "inference": ("symbols a second", rate),
+}
 TITLES = {
   "training": "A training step",
   "inference": "Sampling and scoring",
-  "sessions": "Sessions of events",
   "startup": "Start-up time",
-  "search": "A search",
-  "follow": "A followed log",
 }
 
 
@@ -210,8 +180,13 @@ def about(record: dict[str, Any]) -> str:
 
 def part(name: str, record: dict[str, Any]) -> str:
   """Returns the tables of a part."""
-  make = TABLES.get(name)
-  return make(record["rows"]) if make else record["text"]
+  if "text" in record:
+    return record["text"]
+  head, show = _TABLES[name]
+  return "\n\n".join(
+    comparison(record["rows"], products, f"{head}, {products}", show)
+    for products in TYPES
+  )
 
 
 def tables(machines: dict[str, Any]) -> str:
@@ -227,11 +202,6 @@ def tables(machines: dict[str, Any]) -> str:
   return "\n\n".join(parts)
 
 
-def newest(machines: dict[str, Any]) -> str | None:
-  """Returns the machine whose training was measured last, if there is one."""
-  dated = {
-    name: records["training"]["about"]["date"]
-    for name, records in machines.items()
-    if "training" in records
-  }
-  return max(dated, key=lambda name: dated[name], default=None)
+def newest(machines: dict[str, Any]) -> str:
+  """Returns the machine whose training was measured last."""
+  return max(machines, key=lambda m: machines[m]["training"]["about"]["date"])

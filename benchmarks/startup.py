@@ -17,6 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from pages import table
+
 ROOT = Path(__file__).parent.parent
 IMPORTS = "import jax, flax.linen, optax"
 # Runs run.py, prints the time after the first step, and ends.
@@ -64,27 +66,34 @@ def seconds(config: str, cache: str) -> float:
   return float(line.split()[-1]) - begin
 
 
+def measure(config: str, rounds: int) -> str:
+  """Returns the table of a config."""
+  times_of: dict[str, list[float]] = {"imports": [], "cold": [], "warm": []}
+  with tempfile.TemporaryDirectory() as warm:
+    seconds(config, warm)  # Fills the cache, and the disk's.
+    for _ in range(rounds):
+      times_of["imports"].append(imports())
+      with tempfile.TemporaryDirectory() as empty:
+        times_of["cold"].append(seconds(config, empty))
+      times_of["warm"].append(seconds(config, warm))
+  unit = statistics.median(times_of["imports"])
+  lines = []
+  for name, times in times_of.items():
+    median = statistics.median(times)
+    figures = (min(times), median, median / unit)
+    lines.append([name, *(f"{figure:.2f}" for figure in figures)])
+  head = ("start", "least", "median", "times imports")
+  title = f"{config}: seconds to the end of the first step"
+  return f"{title}\n\n{table(head, lines)}"
+
+
 def main():
   """Prints the table."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("--config", default="configs/rnn.py")
   parser.add_argument("--rounds", type=int, default=5)
   arguments = parser.parse_args()
-  print(f"{arguments.config}: seconds to the end of the first step")
-  names = ("least", "median", "times imports")
-  print(f"\n| start | {' | '.join(names)} |\n|{' --- |' * (1 + len(names))}")
-  times_of: dict[str, list[float]] = {"imports": [], "cold": [], "warm": []}
-  with tempfile.TemporaryDirectory() as warm:
-    seconds(arguments.config, warm)  # Fills the cache, and the disk's.
-    for _ in range(arguments.rounds):
-      times_of["imports"].append(imports())
-      with tempfile.TemporaryDirectory() as empty:
-        times_of["cold"].append(seconds(arguments.config, empty))
-      times_of["warm"].append(seconds(arguments.config, warm))
-  unit = statistics.median(times_of["imports"])
-  for name, times in times_of.items():
-    median = statistics.median(times)
-    print(f"| {name} | {min(times):.2f} | {median:.2f} | {median / unit:.2f} |")
+  print(measure(arguments.config, arguments.rounds))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Word vectors of the texts of a training split.
 
   python benchmarks/vectors.py runs/vectors              # of IMDB, no labels
-  python benchmarks/vectors.py runs/vectors --texts=train.tsv.xz
   python benchmarks/vectors.py runs/words/sst2 --labelled=sst2
 
 A word has two vectors: one of the words near it, one of the texts that it is
@@ -10,17 +9,15 @@ mutual information (Levy & Goldberg 2014), of length 1. The folder gets them as
 vectors.txt.
 
 The reviews of IMDB are cut into words as SST-2 has them, and a sentence that is
-in SST-2 is left out. --texts names a table whose last column has the reviews,
-if the archive is not at hand. `start` in the folder is a run whose embedding is
-these vectors. A classifier that starts from it reads all of these words, also
-those that its training split lacks; the rest of that run learns nothing.
+in SST-2 is left out. `start` in the folder is a run whose embedding is these
+vectors. A classifier that starts from it reads all of these words, also those
+that its training split lacks; the rest of that run learns nothing.
 
-Of a labelled set, a vector has the log-count ratio of each label, too (Wang &
-Manning 2012); of two labels, that of the second.
+Of SST-2, a vector has the log-count ratio of the second label, too (Wang &
+Manning 2012).
 """
 
 import argparse
-import lzma
 import re
 from collections import Counter
 from pathlib import Path
@@ -77,14 +74,10 @@ def without(text: list[str], known: set[str]) -> tuple[list[str], int]:
   return others, left_out
 
 
-def reviews(table: Path | None) -> list[str]:
+def reviews() -> list[str]:
   """The texts of the training split of IMDB."""
-  if table is None:
-    (path,) = catalogue.fetch("imdb", "train")
-    lines = corpora.READERS["reviews"](path, "train")
-  else:
-    with lzma.open(table) as file:
-      lines = file.read().decode().removesuffix("\n").split("\n")
+  (path,) = catalogue.fetch("imdb", "train")
+  lines = corpora.READERS["reviews"](path, "train")
   return sorted(line.rpartition("\t")[2] for line in lines)
 
 
@@ -154,17 +147,17 @@ def factors(matrix: sparse.csr_array, size: int) -> np.ndarray:
 
 
 def ratios(within: sparse.csr_array, labels: np.ndarray) -> np.ndarray:
-  """Log-count ratios of a label against the rest, [words, labels].
+  """Log-count ratios of the second of two labels, [words, 1].
 
   Args:
     within: whether a word is in a text.
-    labels: of the texts, from 0.
+    labels: of the texts, 0 or 1.
   """
-  ones_TK = np.eye(labels.max() + 1)[labels]
+  ones_TK = np.eye(2)[labels]
   inside = within @ ones_TK + 1
   outside = within @ (1 - ones_TK) + 1
   logs = np.log(inside / inside.sum(0)) - np.log(outside / outside.sum(0))
-  return logs if logs.shape[1] > 2 else logs[:, 1:]
+  return logs[:, 1:]
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -211,10 +204,10 @@ def write_vectors(path: Path, names: list[str], vectors: np.ndarray):
       file.write(f"{name} {' '.join(f'{value:.4f}' for value in row)}\n")
 
 
-def review_vectors(folder: Path, table: Path | None) -> str:
+def review_vectors(folder: Path) -> str:
   """Vectors of IMDB's training split, and a run that has them."""
   known, texts, left_out = sentences(), [], 0
-  for review in reviews(table):
+  for review in reviews():
     text, number = without(words(review), known)
     texts.append(text)
     left_out += number
@@ -267,15 +260,14 @@ def main(argv: list[str] | None = None):
   title, *_ = (__doc__ or "").split("\n")
   parser = argparse.ArgumentParser(description=title)
   parser.add_argument("folder", type=Path)
-  parser.add_argument("--texts", type=Path)
-  parser.add_argument("--labelled", choices=("sst2", "trec"))
+  parser.add_argument("--labelled", choices=("sst2",))
   arguments = parser.parse_args(argv)
   try:
     if arguments.labelled:
       report = labelled_vectors(arguments.folder, arguments.labelled)
     else:
-      report = review_vectors(arguments.folder, arguments.texts)
-  except (UserError, OSError, lzma.LZMAError) as error:
+      report = review_vectors(arguments.folder)
+  except (UserError, OSError) as error:
     parser.exit(2, f"error: {error}\n")
   print(f"{arguments.folder}: {report}")
 

@@ -3,9 +3,6 @@
 What XLA makes of them is tested with `-m ahead`, where libtpu is installed.
 """
 
-import importlib
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +13,6 @@ from seqrnn import experiments
 from tests import stablehlo
 from tests.conftest import tiny
 
-ROOT = Path(__file__).parents[1]
 # More than a product with one-hot vectors takes.
 WORDS = [f"w{n}" for n in range(700)]
 WIDE = {"data.unit": "word", "data.window": 8}
@@ -95,11 +91,3 @@ def test_training_steps(texts):
     (PLAIN, "tpu", 2),
   ]
   assert not [(case, fault) for case in cases for fault in faults(texts, *case)]
-
-
-def test_the_page_has_the_rows(monkeypatch):
-  """Its tables are those of benchmarks/ahead.json."""
-  monkeypatch.syspath_prepend(ROOT / "benchmarks")
-  ahead = importlib.import_module("ahead")
-  rows = json.loads(ahead._KEPT.read_text("utf-8"))
-  assert ahead.tables(rows) in ahead._PAGE.read_text("utf-8")

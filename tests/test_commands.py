@@ -22,6 +22,7 @@ PARTS = (
   "pages",
   "peers",
   "programs",
+  "recipes",
   "speed_chart",
   "speed_page",
 )

@@ -1,0 +1,60 @@
+"""benchmarks/: recipes are configs, and pages are made of the kept figures."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+from seqrnn import catalogue
+from seqrnn.config import read as config_lib
+from seqrnn.config.resolve import Facts, resolve
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def script():
+  """Imports a script, which finds the others as in its own process."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(ROOT / "benchmarks")
+    yield lambda name: importlib.import_module(f"benchmarks.{name}")
+
+
+def config_of(path, fields):
+  config = config_lib.read_config(ROOT / path)
+  for name, value in fields.items():
+    config_lib.override(config, name, str(value))
+  return config
+
+
+def test_every_recipe_and_every_case_is_a_config(script):
+  for recipe in script("results").RECIPES.values():
+    fields = {"data.source": recipe.source, **recipe.fields}
+    config = config_of(recipe.config, fields)
+    values = config_lib.flat(config)
+    overrides = {name: values[name] for name in fields}
+    config, _ = resolve(config, Facts(overrides, fields))
+    config_lib.check(config)
+    known = catalogue.sets()[recipe.source]
+    assert "all" in known.files or all(map(known.has, recipe.splits))
+  for case in script("detection").CASES.values():
+    for look in case.detect.values():
+      config_lib.check(config_of(case.config, {**case.fields, **look}))
+
+
+def test_pages_have_the_kept_figures(script):
+  for name in "results", "detection":
+    made = script(name)
+    records = json.loads(made._KEPT.read_text("utf-8"))
+    assert made._PAGE.read_text("utf-8") == made.render(records)
+  ahead, every = script("ahead"), script("all")
+  rows = json.loads(ahead._KEPT.read_text("utf-8"))
+  assert ahead.tables(rows) in ahead._PAGE.read_text("utf-8")
+  machines = json.loads(every._KEPT.read_text("utf-8"))
+  speed, chart = every.speed_page, every.speed_chart
+  assert speed.tables(machines) in every._PAGE.read_text("utf-8")
+  name = speed.newest(machines)
+  sentence = chart.sentence(name, machines[name])
+  assert sentence in every._README.read_text("utf-8")
+  assert every._CHART.exists()
