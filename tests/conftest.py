@@ -33,6 +33,7 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = os.environ["XDG_CACHE_HOME"] + "/jax"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.02"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # XLA has much to say of caches.
 
+import csv
 import gc
 import hashlib
 import random
@@ -105,6 +106,12 @@ def write_text(folder: Path, documents: int = 3, symbols: int = 300) -> Path:
     text = "".join(rng.choices("abcde \n", [6, 5, 4, 3, 2, 4, 1], k=symbols))
     (corpus / f"{n}.txt").write_text(text, "utf-8")
   return corpus
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+  """The rows of a table."""
+  with path.open(newline="") as file:
+    return list(csv.DictReader(file))
 
 
 def tiny(tmp_path: Path, overrides: dict[str, Any] | None = None) -> ConfigDict:

@@ -1,17 +1,14 @@
 """The catalogue: sets are fetched once, verified, and read as they should be.
 
-No test needs the network: small sets are served from the loopback address.
+No test needs the network.
 """
 
 import csv
-import gc
 import hashlib
-import http.server
 import io
 import re
 import tarfile
-import threading
-import warnings
+from pathlib import Path
 
 import numpy as np
 import pooch
@@ -29,6 +26,7 @@ from seqrnn.errors import UserError
 from seqrnn.logs.detect import inputs
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+PATH = f"/owner/name/{COMMIT}/data/"
 PLAY = b"First Citizen:\nSpeak, speak.\n"
 QUESTIONS = "".join(f"{n % 6} What Is {n} \x85 \xe9 ?\n" for n in range(34))
 NEWS = [
@@ -122,66 +120,48 @@ def entry(name: str) -> str:
   return "\n".join(lines)
 
 
-class Server:
-  """Stands in for the network.
+class Network:
+  """Stands in for it.
 
   Attributes:
     content: of each path; a path that is missing is not found.
     cut: paths whose answer ends in the middle.
     requests: the paths that were asked for.
-    url: of the server.
   """
 
   def __init__(self):
     self.content: dict[str, bytes] = {}
     self.cut: set[str] = set()
     self.requests: list[str] = []
-    self.url = ""
+
+  def download(self, url, output, _):
+    path = url.removeprefix(catalogue.HOST)
+    self.requests.append(path)
+    if path not in self.content:
+      raise OSError("wrapped") from OSError("404 Not Found")
+    content = self.content[path]
+    half = len(content) // 2 if path in self.cut else None
+    Path(output).write_bytes(content[:half])
 
 
 @pytest.fixture
 def served(tmp_path, monkeypatch):
-  """A catalogue of SETS, its server, and a cache of its own."""
-  served = Server()
-
-  class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-      served.requests.append(self.path)
-      content = served.content.get(self.path)
-      self.send_response(200 if content is not None else 404)
-      content = content or b""
-      self.send_header("Content-Length", str(len(content)))
-      self.end_headers()
-      half = len(content) // 2 if self.path in served.cut else None
-      self.wfile.write(content[:half])
-
-    def log_message(self, *_):
-      pass
-
+  """A catalogue of SETS on a network, and a cache of its own."""
+  network = Network()
   for name, (_, parts) in SETS.items():
     for split, content in parts.items():
-      path = f"/owner/name/{COMMIT}/data/{name}.{split}"
-      served.content[path] = content
+      network.content[f"{PATH}{name}.{split}"] = content
   listed = tmp_path / "catalogue.toml"
   listed.write_text("\n".join(map(entry, SETS)), "utf-8")
-  monkeypatch.setenv("NO_PROXY", "127.0.0.1")
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
   monkeypatch.setattr(catalogue, "_LIST", listed)
+  monkeypatch.setattr(
+    pooch.HTTPDownloader, "__call__", lambda _, *args: network.download(*args)
+  )
   catalogue.sets.cache_clear()
   catalogue._announce.cache_clear()
   corpora._lines.cache_clear()
-  with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
-    thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
-    thread.start()
-    served.url = f"http://127.0.0.1:{httpd.server_port}"
-    monkeypatch.setattr(catalogue, "HOST", served.url)
-    yield served
-    httpd.shutdown()
-    thread.join()
-  with warnings.catch_warnings():
-    # Pooch leaves the connection of a failed download to the collector.
-    warnings.simplefilter("ignore", ResourceWarning)
-    gc.collect()
+  yield network
   monkeypatch.undo()
   catalogue.sets.cache_clear()
 
@@ -217,9 +197,6 @@ def refused(reason, name="play"):
   message = str(error.value)
   assert "\n" not in message
   return message
-
-
-PATH = f"/owner/name/{COMMIT}/data/"
 
 
 def test_a_set_is_fetched_once_and_its_terms_are_printed(
@@ -260,7 +237,7 @@ def test_a_file_that_is_not_the_published_one_is_not_kept(served, tmp_path):
 def test_a_file_that_cannot_be_fetched_is_named(served, tmp_path):
   served.content.clear()
   message = refused("404", "lines")
-  assert f"{served.url}{PATH}lines.train cannot be fetched" in message
+  assert f"{catalogue.HOST}{PATH}lines.train cannot be fetched" in message
   place = folder(tmp_path, "lines") / "lines.train"
   assert message.endswith(f"get it on another machine and put it at {place}")
 

@@ -1,7 +1,6 @@
 """Every config in configs/: it has a card, is valid, and trains two steps."""
 
 import ast
-import csv
 import random
 import shutil
 import sysconfig
@@ -14,6 +13,7 @@ from seqrnn import catalogue, cli
 from seqrnn.config import read as config_lib
 from seqrnn.configs import base
 from seqrnn.data.sources import embedded
+from tests.conftest import read_csv
 
 ROOT = Path(__file__).parents[1]
 PATHS = sorted((ROOT / "configs").glob("*.py"))
@@ -100,8 +100,7 @@ def test_it_trains_two_steps(name, library, tmp_path, capfd):
   argv = ["run.py", f"--config={path}", f"--workdir={workdir}"]
   status = cli.main([*argv, *small(path, tmp_path)])
   assert status == 0, capfd.readouterr().err
-  with (workdir / "metrics.csv").open() as file:
-    rows = list(csv.DictReader(file))
+  rows = read_csv(workdir / "metrics.csv")
   assert [row["step"] for row in rows] == ["2"]
   # Nats a symbol, or a frame of 88 notes.
   limit = 100 if name in ("odyssey", "polyphony") else 10

@@ -226,58 +226,6 @@ def test_it_is_refused_in_a_line(home, capfd):
   assert not faults
 
 
-OWN = "import os; os.mkdir('owned')\ndef get_config(): os.mkdir('owned')\n"
-
-
-def code(workdir: Path):
-  for name in ("config", "configs/base", "jax", "sitecustomize", "4"):
-    (workdir / name).parent.mkdir(exist_ok=True)
-    (workdir / f"{name}.py").write_text(OWN)
-
-
-def names(workdir: Path):
-  for name in ("9" * 30, "\u0663", "07", "-1", ESCAPE):
-    (workdir / "checkpoints" / name).mkdir()
-
-
-def damaged(workdir: Path):
-  folder = workdir / "checkpoints/9"
-  (folder / "params").mkdir(parents=True)
-  (folder / "params" / ESCAPE).touch()
-  (folder / SUMS).touch()
-
-
-# Edits that change nothing, and the warning on stderr.
-HARMLESS: list[tuple] = [
-  ("code", code, ""),
-  ("folders that are no steps", names, ""),
-  (
-    "a damaged checkpoint",
-    damaged,
-    r"checkpoint 9 is damaged: params/\x1b]0;owned\x07\x9b2J\u202e differs from"
-    " its checksum in sha256\ncheckpoint 4 is used instead\n",
-  ),
-  (
-    "places outside",
-    field("search.storage", "sqlite:///trials.db"),
-    "x/config.json: ignored, only flags and --config set them:"
-    " search.storage\n",
-  ),
-]
-
-
-def test_it_changes_nothing(home, capfd):
-  assert main(SAMPLE.replace("=x", "=lm")) == 0
-  expected = capfd.readouterr().out
-  for name, edit, warning in HARMLESS:
-    edit(Path("x"))
-    before = state(home)
-    assert main(SAMPLE) == 0
-    assert capfd.readouterr() == (expected, warning), name
-    assert state(home) == before, name
-    renew(Path("x"))
-
-
 @pytest.mark.usefixtures("home")
 def test_a_terminal_gets_nothing_that_it_would_obey(capsys, monkeypatch):
   path = Path("x/vocabulary.json")

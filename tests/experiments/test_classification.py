@@ -17,7 +17,7 @@ from seqrnn.runtime import sharding
 from seqrnn.scoring import evaluation
 from seqrnn.scoring.predictions import predictions
 from seqrnn.training import train
-from tests.conftest import tiny
+from tests.conftest import read_csv, tiny
 from tests.experiments import test_tagging
 from tests.models.test_cells import normal
 
@@ -65,8 +65,7 @@ def predicted(run, **settings):
 
 
 def test_it_learns_and_records_its_macro_f1(run):
-  with (run.workdir / "metrics.csv").open() as file:
-    rows = list(csv.DictReader(file))
+  rows = read_csv(run.workdir / "metrics.csv")
   for name in ("accuracy", "macro_f1"):
     assert float(rows[-1][f"validation_{name}"]) == 1
   assert 0 < float(rows[0]["train_macro_f1"]) <= 1

@@ -1,6 +1,5 @@
 """A task that is none of the five, in every mode; the modes of a task."""
 
-import csv
 import json
 import re
 
@@ -12,7 +11,7 @@ from seqrnn import cli, experiment, experiments
 from seqrnn.config import read as config_lib
 from seqrnn.errors import UserError
 from tests import share
-from tests.conftest import tiny
+from tests.conftest import read_csv, tiny
 
 MODES = (
   "train, evaluate, predict, embed, describe, search, report, export, config"
@@ -50,8 +49,7 @@ def test_its_figures_are_means_over_sequences_in_its_own_unit(folder, main):
   said = (folder / "said").read_text()
   assert "nats" not in said and "bits" not in said and "accuracy" not in said
   [shown] = re.findall(r"validation ([0-9.]+) squared error(?:  best)?\n", said)
-  with (folder / "run" / "metrics.csv").open() as file:
-    [row] = csv.DictReader(file)
+  [row] = read_csv(folder / "run" / "metrics.csv")
   names = {name for name in row if name.startswith("validation_")}
   assert names == {"validation_loss", "validation_absolute_error"}
   assert f"{float(row['validation_loss']):.4f}" == shown
@@ -74,17 +72,11 @@ def test_its_figures_are_means_over_sequences_in_its_own_unit(folder, main):
   assert figures == {name: record[name] for name in figures}
 
 
-def predicted(folder):
-  """The rows of predictions.csv."""
-  with (folder / "run" / "predictions.csv").open(newline="") as file:
-    return list(csv.DictReader(file))
-
-
 def test_its_numbers_are_written_beside_the_true_ones(folder, main):
   status, said = main("predict", "--config.predict.sequences=4")
   assert status == 0, said.err
   assert "bits" not in said.out and "probabilit" not in said.out
-  rows = predicted(folder)
+  rows = read_csv(folder / "run" / "predictions.csv")
   names = ["sequence", "position", "input", "truth", "prediction"]
   assert [list(row) for row in rows] == [names] * 4
   run = experiments.load(folder / "run")
@@ -104,7 +96,7 @@ def test_its_numbers_are_written_beside_the_true_ones(folder, main):
   for source in ("text=abba", f"path={folder / 'f'}"):
     status, said = main("predict", f"--config.predict.{source}")
     assert status == 0, said.err
-    [row] = predicted(folder)
+    [row] = read_csv(folder / "run" / "predictions.csv")
     assert row["input"] == "abba" and row["truth"] == "0.5"
   [number] = run.predict("abba")
   assert f"{number.numbers.item():.6g}" == row["prediction"]

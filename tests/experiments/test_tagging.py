@@ -1,6 +1,5 @@
 """Tagging: spans, spaces, words by their characters, and tables."""
 
-import csv
 import itertools
 import random
 import re
@@ -17,7 +16,7 @@ from seqrnn.errors import UserError
 from seqrnn.modes import evaluate, predict
 from seqrnn.scoring.predictions import predictions
 from seqrnn.training import train
-from tests.conftest import tiny
+from tests.conftest import read_csv, tiny
 from tests.models.test_cells import normal
 from tests.scoring.test_spans import bio as spans
 
@@ -27,10 +26,9 @@ def predicted(run, **settings):
   config = run.config.copy_and_resolve_references()
   config.predict.update(settings)
   predict.run(experiments.build, config, run.workdir)
-  with (run.workdir / "predictions.csv").open() as file:
-    rows = csv.DictReader(file)
-    groups = itertools.groupby(rows, lambda row: row["sequence"])
-    return [list(group) for _, group in groups]
+  rows = read_csv(run.workdir / "predictions.csv")
+  groups = itertools.groupby(rows, lambda row: row["sequence"])
+  return [list(group) for _, group in groups]
 
 
 def column(rows, name):
@@ -144,8 +142,7 @@ def test_a_chain_predicts_sequences_that_its_scheme_allows(chained):
   assert figures["accuracy"] == pytest.approx(right / total, rel=1e-6)
   assert figures["f1"] == pytest.approx(2 * both / (true + guessed), rel=1e-6)
   assert figures["recall"] == pytest.approx(both / true, rel=1e-6)
-  with (chained.workdir / "spans.csv").open() as file:
-    table = {row["type"]: row for row in csv.DictReader(file)}
+  table = {row["type"]: row for row in read_csv(chained.workdir / "spans.csv")}
   assert table.keys() == {"all", "P", "Q", "<unknown>"}
   assert float(table["all"]["f1"]) == pytest.approx(figures["f1"], abs=1e-6)
 

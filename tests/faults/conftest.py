@@ -1,6 +1,5 @@
 """Processes that fail on purpose, and what must be the same afterwards."""
 
-import csv
 import os
 import signal
 import subprocess
@@ -20,7 +19,7 @@ from seqrnn import cli
 from seqrnn.configs import base
 from seqrnn.runtime import sharding
 from seqrnn.training import checkpoint
-from tests.conftest import TINY, write_text
+from tests.conftest import TINY, read_csv, write_text
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 420  # Seconds after which a process hangs; none of it is a promise.
@@ -149,8 +148,7 @@ def use_devices(monkeypatch, count: int):
 
 
 def rows(workdir: Path) -> list[dict[str, str]]:
-  with (workdir / "metrics.csv").open(newline="") as file:
-    return list(csv.DictReader(file))
+  return read_csv(workdir / "metrics.csv")
 
 
 def steps(workdir: Path) -> list[int]:

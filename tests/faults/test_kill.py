@@ -1,11 +1,11 @@
 """kill -9 and signals: a resumed run equals an uninterrupted one to the bit."""
 
-import csv
 import re
 import signal
 
 import pytest
 
+from tests.conftest import read_csv
 from tests.faults.conftest import (
   STATEFUL,
   WINDOWS,
@@ -61,8 +61,7 @@ def finish(start, config, folder, name):
   assert not list((folder / name).glob(UNFINISHED))
   assert set(steps(folder / "whole")) <= set(steps(folder / name))
   assert_same_run(folder / "whole", folder / name)
-  with (folder / name / "timing.csv").open(newline="") as file:
-    timed = [row["step"] for row in csv.DictReader(file)]
+  timed = [row["step"] for row in read_csv(folder / name / "timing.csv")]
   assert timed == [row["step"] for row in rows(folder / name)]
 
 

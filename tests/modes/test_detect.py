@@ -1,7 +1,6 @@
 """detect: against one session after another; labels change no flag."""
 
 import contextlib
-import csv
 import io
 import json
 import math
@@ -25,7 +24,7 @@ from seqrnn.logs.detect import calibration, deployed, detector
 from seqrnn.logs.detect.findings import find_anomalies
 from seqrnn.modes import detect
 from seqrnn.training import train
-from tests.conftest import tiny
+from tests.conftest import read_csv, tiny
 from tests.modes.conftest import BAD, FIELDS, build, texts_of, walk
 
 
@@ -66,11 +65,6 @@ def members(detected):
   return oracles
 
 
-def table(path):
-  with path.open(newline="") as file:
-    return list(csv.DictReader(file))
-
-
 def report_of(folder):
   return json.loads((folder / "run/detect/report.json").read_text())
 
@@ -79,7 +73,7 @@ def test_equal_sessions_are_computed_once(detected):
   """And counted once where a training tells its speed."""
   texts = {*texts_of(detected.config).values()}
   symbols = sum(len(text.split()) + 1 for text in texts)
-  rows = table(detected.folder / "first/timing.csv")
+  rows = read_csv(detected.folder / "first/timing.csv")
   assert [int(row["symbols"]) for row in rows] == [symbols] * 4
 
 
@@ -91,7 +85,7 @@ def test_p_values_are_shares_of_the_sessions_held_out_from_each_model(
     for name in ("good.txt", "bad.txt")
     for line in (detected.folder / name).read_text().split("\n")
   ]
-  rows = table(detected.folder / "first/detect/sessions.csv")
+  rows = read_csv(detected.folder / "first/detect/sessions.csv")
   assert len(rows) == len(texts)
   some = [*range(0, 200, 19), *range(200, 205)]
   for name, aggregate in (
@@ -128,7 +122,7 @@ def test_p_values_are_shares_of_the_sessions_held_out_from_each_model(
 
 def test_events_have_their_place_and_the_likelier_ones(detected):
   findings, folder = detected.findings, detected.folder / "first"
-  rows = table(folder / "detect/events.csv")
+  rows = read_csv(folder / "detect/events.csv")
   flagged = findings.decision.flags[findings.distinct.which]
   assert {row["session"] for row in rows} == {
     *np.array(findings.sessions.names)[flagged]
@@ -204,7 +198,7 @@ def test_what_a_log_cuts_of_a_session_is_not_scored(
     findings = again.detect(anomalous_path=None, idle=7.0)
   with np.load(again.folder / "run/calibration.npz") as file:
     assert '"detect.idle": 7.0' in str(file["rests_on"])
-  rows = table(again.folder / "run/detect/sessions.csv")
+  rows = read_csv(again.folder / "run/detect/sessions.csv")
   for j, d in enumerate(findings.distinct.which.tolist()):
     cuts = int(rows[j]["open"]), int(rows[j]["cut"])
     assert cuts == (not ends[j], not begins[j])
@@ -301,7 +295,7 @@ def test_a_detection_from_python(again, capsys):
   flags = findings.decision.flags[findings.distinct.which]
   assert f"{flags.sum()} of {len(flags)} sessions" in repr(one)
   for name in ("sessions", "incidents", "events"):
-    rows = table(again.folder / f"first/detect/{name}.csv")
+    rows = read_csv(again.folder / f"first/detect/{name}.csv")
     frame = getattr(one, name)
     assert frame.columns.tolist() == [*rows[0]] and len(frame) == len(rows)
   p = findings.decision.p[findings.distinct.which]

@@ -1,14 +1,12 @@
 """embed: files of vectors and of their names, written in pieces."""
 
-import csv
-
 import numpy as np
 import pytest
 
 from seqrnn import experiments
 from seqrnn.data.vocabulary import RESERVED
 from seqrnn.modes import embed
-from tests.conftest import save_run, tiny
+from tests.conftest import read_csv, save_run, tiny
 
 TEXT = 'ab "c"\n\u00e9, e\nabcab'
 
@@ -40,8 +38,7 @@ def embedded(run, format="files", **settings):
   config.data.format = format
   config.embed.update(settings)
   path = embed.run(experiments.build, config, run.workdir)
-  with path.with_suffix(".csv").open(newline="") as file:
-    rows = list(csv.DictReader(file))
+  rows = read_csv(path.with_suffix(".csv"))
   array = np.load(path)
   assert array.dtype == np.float32
   return array, rows

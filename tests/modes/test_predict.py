@@ -1,7 +1,5 @@
 """predict: tables, predictions.csv, filled gaps."""
 
-import csv
-
 import jax
 import numpy as np
 import pytest
@@ -10,7 +8,7 @@ from seqrnn import experiments
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.modes import predict
 from seqrnn.training import train
-from tests.conftest import tiny
+from tests.conftest import read_csv, tiny
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +63,7 @@ def test_a_language_model_predicts_the_end_of_a_text(trained, capsys):
   config.predict.text = "ab\u00e9"
   predict.run(experiments.build, config, workdir)
   assert "read as unknown: '\u00e9'" in capsys.readouterr().err
-  with (workdir / "predictions.csv").open(newline="") as file:
-    table = list(csv.DictReader(file))
+  table = read_csv(workdir / "predictions.csv")
   # After begin, a, b and the unknown symbol, whose name stays; the last answer
   # is open.
   assert [row["truth"] for row in table] == ["a", "b", "\u00e9", ""]
@@ -78,8 +75,7 @@ def test_gaps_with_lengths_are_filled(alphabet, capsys):
   found = predict.run(experiments.build, config, alphabet.workdir)
   out = capsys.readouterr().out
   assert "filled: abcdefghabcd" in out and "pseudo log p" in out
-  with (alphabet.workdir / "predictions.csv").open(newline="") as file:
-    [first, *others] = csv.DictReader(file)
+  [first, *others] = read_csv(alphabet.workdir / "predictions.csv")
   assert first["filling"] == "0" and first["text"] == "abcdefghabcd"
   assert (first["gap_1"], first["gap_2"]) == ("def", "a")
   assert first["probability"] == "" and len(others) == 4

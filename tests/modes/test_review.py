@@ -21,6 +21,7 @@ from seqrnn.logs.detect import (
 from seqrnn.logs.detect.findings import find_anomalies
 from seqrnn.logs.follow import alarms
 from seqrnn.modes import detect, review
+from tests.conftest import read_csv
 from tests.logs.follow.test_feedback import save, verdict
 from tests.modes.conftest import RARE, build, texts_of
 
@@ -54,8 +55,7 @@ def run(reviewed, tmp_path, monkeypatch):
 
 
 def table(workdir):
-  with (workdir / "review.csv").open(newline="") as file:
-    return list(csv.DictReader(file))
+  return read_csv(workdir / "review.csv")
 
 
 def answer(workdir, words, **kinds):

@@ -1,6 +1,5 @@
 """Searches: their spaces, and that no trial is lost or repeated."""
 
-import csv
 import math
 import os
 import pwd
@@ -33,7 +32,7 @@ from seqrnn.runtime import files
 from seqrnn.searching import space, study
 from seqrnn.training import history, train
 from seqrnn.training.progress import Progress
-from tests.conftest import tiny
+from tests.conftest import read_csv, tiny
 
 ROOT = Path(__file__).parents[2]
 
@@ -111,8 +110,7 @@ def test_the_coarse_rule():
 
 def table(workdir):
   """trials.csv, without what differs from time to time."""
-  with (workdir / "trials.csv").open(newline="") as file:
-    rows = list(csv.DictReader(file))
+  rows = read_csv(workdir / "trials.csv")
   for row in rows:
     del row["seconds"]
   return rows

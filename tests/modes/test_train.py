@@ -1,15 +1,11 @@
 """The training loop: the files it writes, and that stopping changes nothing."""
 
-import csv
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from functools import partial
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +13,13 @@ import numpy as np
 import pytest
 
 from seqrnn import experiments
-from seqrnn.config import read as config_lib
 from seqrnn.errors import Interrupted, MachineError, UserError
-from seqrnn.runtime import files, sharding
+from seqrnn.runtime import sharding
 from seqrnn.training import step as step_lib
 from seqrnn.training import train
 from seqrnn.training.checkpoint import Checkpoints, steps
 from seqrnn.training.progress import Progress
-from tests.conftest import tiny
+from tests.conftest import read_csv, tiny
 
 # One experiment, and so one traced step, for all runs of a config.
 build = step_lib.keep_last(
@@ -33,8 +28,7 @@ build = step_lib.keep_last(
 
 
 def rows(workdir):
-  with (workdir / "metrics.csv").open(newline="") as file:
-    return list(csv.DictReader(file))
+  return read_csv(workdir / "metrics.csv")
 
 
 def parameters(workdir, step):
@@ -67,21 +61,6 @@ def crash_at(monkeypatch, step):
       raise Crash
 
   monkeypatch.setattr(Progress, "step", dying)
-
-
-def kill_at(step, config, workdir):
-  """Trains in a process that gets kill -9 as it starts a step."""
-  path = workdir.parent / f"{workdir.name}.json"
-  path.write_bytes(config_lib.encoded(config))
-  child = Path(__file__).parents[1] / "faults" / "child.py"
-  fault = {"FAULT": f"KILL steps {step}", "FAULT_FILE": f"{path}.struck"}
-  done = subprocess.run(
-    [sys.executable, child, f"--config={path}", f"--workdir={workdir}"],
-    env={**os.environ, **fault, "JAX_NUM_CPU_DEVICES": "4"},
-    capture_output=True,
-    text=True,
-  )
-  assert done.returncode == -signal.SIGKILL, done
 
 
 KINDS = {
@@ -126,13 +105,10 @@ def test_going_on_repeats_an_uninterrupted_run_to_the_bit(
   whole, tmp_path, monkeypatch, capsys
 ):
   config, workdir, result = whole
-  if config.data.stateful:
-    kill_at(8, config, tmp_path)
-  else:
-    with monkeypatch.context() as patch:
-      crash_at(patch, 4)
-      with pytest.raises(Crash):
-        train.fit(build, config, tmp_path)
+  with monkeypatch.context() as patch:
+    crash_at(patch, 8 if config.data.stateful else 4)
+    with pytest.raises(Crash):
+      train.fit(build, config, tmp_path)
   capsys.readouterr()
   again = train.fit(build, config, tmp_path)
   out = capsys.readouterr().out
@@ -269,12 +245,6 @@ def test_patience_stops_and_the_best_checkpoint_stays(tmp_path, monkeypatch):
       run.params,
       mean,
     )
-
-
-def test_a_second_training_is_refused(tmp_path):
-  refused = pytest.raises(UserError, match=r"is being trained by process \d+")
-  with files.locked(tmp_path / "lock", "trained"), refused:
-    train.fit(build, tiny(tmp_path), tmp_path)
 
 
 def test_a_signal_ends_the_first_compilation(tmp_path, monkeypatch):

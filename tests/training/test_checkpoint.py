@@ -56,6 +56,9 @@ def test_the_latest_and_the_best_remain(tmp_path):
   assert checkpoint.select(tmp_path, None) == 2
   assert checkpoint.select(tmp_path, 5) == 5
   assert {path.name for path in tmp_path.iterdir()} == {"2", "5", "6"}
+  for name in ("9" * 30, "\u0663", "07", "-1"):
+    (tmp_path / name).mkdir()
+  assert checkpoint.steps(tmp_path) == [2, 5, 6]
   with Checkpoints(tmp_path) as checkpoints:  # Another process resumes.
     checkpoints.delete_after(5)
     position = Position(step=7, best_step=2, best=1.0)

@@ -1,6 +1,5 @@
 """Feedback: answers to kinds of alarms, for a follower and for a detection."""
 
-import csv
 import json
 import math
 
@@ -13,6 +12,7 @@ from seqrnn.logs.detect import answers
 from seqrnn.logs.follow import alarms, feedback
 from seqrnn.logs.follow.state import NAME, open_state
 from seqrnn.logs.follow.verdicts import Verdict
+from tests.conftest import read_csv
 
 MASKS = Redaction("<secrets>")
 
@@ -62,8 +62,7 @@ def test_kinds_with_most_alarms_come_first_and_secrets_are_masked(
   words: answers.ByKind = {(1, "s1"): "normal"}
   rows = [feedback.review_row(kind, words) for kind in kinds]
   answers.write_rows(tmp_path, rows)
-  with (tmp_path / "review.csv").open(newline="") as file:
-    rare, lost = csv.DictReader(file)
+  rare, lost = read_csv(tmp_path / "review.csv")
   assert rare == {
     **{"kind": "2", "session": MASKS.name("u0@y.zz"), "count": "3"},
     **{"severity": "medium", "line": "", "timestamp": "2027-01-15T08:00:00"},

@@ -1,6 +1,5 @@
 """Spark: events, verdicts and incidents are those of one machine."""
 
-import csv
 import random
 import shutil
 
@@ -13,7 +12,7 @@ from seqrnn.errors import UserError
 from seqrnn.logs.detect.tables import summary
 from seqrnn.modes import detect
 from seqrnn.training import train
-from tests.conftest import tiny
+from tests.conftest import read_csv, tiny
 from tests.modes.conftest import walk
 
 pytestmark = [
@@ -124,8 +123,8 @@ def compare(workdir, output):
     return text == ("" if value is None else str(value))
 
   for table, key in (("sessions", "session"), ("incidents", "incident")):
-    with (workdir / f"detect/{table}.csv").open() as file:
-      expected = {row[key]: row for row in csv.DictReader(file)}
+    written = read_csv(workdir / f"detect/{table}.csv")
+    expected = {row[key]: row for row in written}
     rows = pq.read_table(output / table).to_pylist()
     assert {str(row[key]) for row in rows} == set(expected) and expected
     assert len(rows) == len(expected)
