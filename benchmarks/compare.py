@@ -153,7 +153,6 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("filter", nargs="*", help="how the cases' names begin")
   parser.add_argument("--rounds", type=int, default=5)
-  parser.add_argument("--only", help="libraries, by parts, with commas")
   arguments = parser.parse_args()
   refuse_missing(parser, "keras", "torch")
   chosen = [
@@ -161,18 +160,11 @@ def main():
     for n in CASES
     if not arguments.filter or any(n.startswith(f) for f in arguments.filter)
   ]
-  names = [
-    n
-    for n in LIBRARIES
-    if n in ("seqrnn", "ceiling")
-    or not arguments.only
-    or any(part in n for part in arguments.only.split(","))
-  ]
   print(f"{machine()}; {versions()}; {arguments.rounds} rounds\n", flush=True)
   rows = {}
   for name in chosen:
     print(f"  {name}", file=sys.stderr)
-    rows[name] = measure(CASES[name], names, arguments.rounds)
+    rows[name] = measure(CASES[name], [*LIBRARIES], arguments.rounds)
   print(part("training", {"rows": rows}))
 
 

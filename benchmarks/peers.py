@@ -124,18 +124,6 @@ def seqrnn(case: Case, products: str = "float32"):
   return once
 
 
-def seqrnn_by_position(case: Case):
-  """Makes the step without the product of the table of all symbols.
-
-  The embedding of each position is multiplied with the first layer's kernel, as
-  in PyTorch, Keras and flax; seqrnn multiplies the table of all symbols once.
-  """
-  from seqrnn.models import network, products
-
-  network.Lookup = lambda table, ids: products.rows(table, ids)
-  return seqrnn(case)
-
-
 def flax(case: Case):
   """Makes a jitted step of nn.RNN over flax's cells, with optax."""
   import jax
@@ -329,7 +317,6 @@ CEILING_FLOP = 2 * 2048**3
 
 LIBRARIES = {
   "seqrnn": seqrnn,
-  "seqrnn, no token table": seqrnn_by_position,
   "seqrnn, bfloat16": lambda case: seqrnn(case, "bfloat16"),
   "PyTorch, 1 thread": lambda case: pytorch(case, 1),
   "PyTorch, 2 threads": lambda case: pytorch(case, 2),
