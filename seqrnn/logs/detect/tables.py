@@ -371,17 +371,17 @@ def place_of(row: dict[str, Any]) -> str:
 
 
 def print_row(console: Console, row: dict[str, Any], events: Iterable[str]):
-  """Prints the columns of `describe`, as far as a row has them.
+  """Prints the columns of `describe`.
 
   Each of the events has a line, which is cut at the width of the terminal; the
   event of the row is in reverse.
   """
-  p = row.get("p_value")
+  p, severity = row["p_value"], row["severity"]
   alarm = [
-    f"[bold]{row['severity']}[/bold]" if row.get("severity") else "",
-    row.get("reason"),
+    f"[bold]{severity}[/bold]" if severity else "",
+    row["reason"],
     "" if p is None else f"p {p:.2g}",
-    f"{row['bits']:.1f} bits" if "bits" in row else "",
+    f"{row['bits']:.1f} bits",
     counted(row["count"], "session"),
   ]
   console.print(", ".join(filter(None, alarm)))

@@ -214,7 +214,12 @@ class Judge:
     missing = {x: n for n, x in enumerate(keys) if x not in self._known}
     verdicts: dict[tuple, Verdict] = {}
     if which := [*missing.values()]:
-      judged = self._judged(sessions.take(np.array(which)), steps, which)
+      findings = find_anomalies(
+        self._deployed.detector,
+        self._deployed.normal,
+        sessions.take(np.array(which)),
+      )._replace(names=self._shown)
+      judged = [_verdict(findings, j, steps[n]) for j, n in enumerate(which)]
       verdicts = dict(zip(missing, judged, strict=True))
       self._known |= {x: verdicts[x] for x in missing if x[-1] is None}
       self._events += sum(verdict.events for verdict in judged)
@@ -250,23 +255,6 @@ class Judge:
     seconds[is_of_open] = values[is_of_open] = np.nan
     sessions = sessions._replace(seconds=seconds, values=values)
     return detector.with_unusual(sessions)
-
-  def _judged(
-    self, sessions: Sessions, steps: Sequence[Step], which: Sequence[int]
-  ) -> list[Verdict]:
-    """The verdicts on the sessions of some steps, without lines and times."""
-    detector = self._deployed.detector
-    findings = find_anomalies(detector, self._deployed.normal, sessions)
-    findings = findings._replace(names=self._shown)
-    # An open session is not flagged for its length.
-    scored = findings.scored
-    scored = scored._replace(short=np.zeros_like(scored.short))
-    of_open = findings._replace(scored=scored)
-    verdicts = []
-    for j, n in enumerate(which):
-      of_step = of_open if steps[n].ends is None else findings
-      verdicts.append(_verdict(of_step, j, steps[n]))
-    return verdicts
 
 
 def _verdict(findings: Findings, j: int, step: Step) -> Verdict:
