@@ -167,10 +167,10 @@ class Clock:
     after_D = np.nan_to_num(end - last_D, nan=math.inf)
     ids, symbols = events.ids, events.symbols
     count = functools.partial(np.bincount, minlength=len(symbols))
-    idle, patience = self.idle, self.idle
-    last_V = patience_V = np.full(len(symbols), idle)
+    idle, patience = self.idle, self.idle or 0.0
+    last_V = patience_V = np.full(len(symbols), patience)
     if idle is None:
-      gaps, idle, patience = _longest_silences(times, bounds), 0.0, 0.0
+      gaps, idle = _longest_silences(times, bounds), 0.0
       if len(gaps):
         idle = float(np.quantile(gaps, _QUANTILE, method="higher"))
         patience = float(min(_PATIENCE * idle, _MARGIN * np.fmax.reduce(gaps)))
