@@ -83,6 +83,8 @@ _PAIRS = {
   " above 0",
   "train.batches_per_epoch excludes train.samples_per_epoch": "set one of the"
   " two, or neither for all windows",
+  "train.freeze=taken needs train.start_from": "nothing is taken from another"
+  " run; set train.start_from",
   "train.start_from excludes model.embedding_path": "set one of the two; both"
   " give values to the embedding",
   "sample.prompts excludes sample.prime": "set one of the two; each has texts"
@@ -94,7 +96,7 @@ _PAIRS = {
   "detect.anomalous_path excludes detect.labels": "set one of the two; both"
   " mark anomalous sessions",
 }
-_MOST = 2**24  # Symbols of a batch.
+_MOST = 2**24  # Symbols of all texts, where repeats are excluded.
 
 
 def check_combinations(config: Config):
@@ -119,7 +121,7 @@ def _conflicts(config: Config) -> Iterator[str]:
       if _holds(config, first) and _holds(config, other) != (verb == "needs"):
         names = re.sub("=[^ ]*", "", f"{first} {other}")
         yield f"{names}: {rule}"
-  data, train, sample = config.data, config.train, config.sample
+  data, sample = config.data, config.sample
   known = catalogue.sets().get(data.source)
   is_log = known is not None and known.fields.get("unit") == "log"
   if data.unit == "log" and data.source != "files" and not is_log:
@@ -127,27 +129,11 @@ def _conflicts(config: Config) -> Iterator[str]:
       "data.unit data.source: a log must be read with data.source=files, or a"
       " public log (loghub_...)"
     )
-  if data.text_column is not None and data.text_column == data.label_column:
-    yield (
-      "data.text_column data.label_column: a text and its label stand in"
-      " different columns"
-    )
   if data.validation_fraction + data.test_fraction >= 1:
     yield (
       "data.validation_fraction data.test_fraction: their sum must be below 1,"
       " to leave a training split"
     )
-  if train.start_from is None and "taken" in (train.freeze or "").split(","):
-    yield (
-      "train.freeze train.start_from: nothing is taken from another run; set"
-      " train.start_from"
-    )
-  for name, rows in (
-    ("train.batch_size", train.batch_size),
-    ("sample.streams", sample.streams),
-  ):
-    if rows * data.window > _MOST:
-      yield f"{name} data.window: a batch must not have more than 2**24 symbols"
   if sample.prompts is not None and sample.streams > 1:
     yield "sample.prompts sample.streams: each prompt has one sample"
   if sample.no_repeat and sample.length * sample.streams > _MOST:

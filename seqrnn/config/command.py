@@ -67,7 +67,7 @@ def resolve(
   # A config that is printed is for any machine.
   cores = None if parsed.mode == "config" else devices.cores()
   facts = Facts(overrides, by_user, fields, cores)
-  config, lines = resolve_fields(plain, facts)
+  config, _ = resolve_fields(plain, facts)
   config_lib.check(config)
   if run is not None and parsed.mode not in ("train", "search"):
     # Without --config only the model is fixed; the data may be other files.
@@ -80,10 +80,7 @@ def resolve(
   if not parsed.process_id:
     # What only flags make useless in a config is no mistake.
     vain = useless(plain, by_user - by_flags, defaults)
-    for line in (
-      *(lines if parsed.mode == "train" else ()),
-      *useless(config, by_flags.union(vain), defaults).values(),
-    ):
+    for line in useless(config, by_flags.union(vain), defaults).values():
       print("warning:", visible(line), file=sys.stderr)
     if not parsed.config and parsed.mode not in _READ_NO_INPUTS:
       show_inputs(path, config, by_flags)

@@ -25,12 +25,8 @@ from seqrnn.config.read import Config, flat, set_field
 from seqrnn.config.rules import FITTED_FIELDS
 from seqrnn.errors import UserError, counted
 
-# Fields that `train.adapt_to_length` limits -> the effect.
-ADAPTED = {
-  "train.eval_every": "the model is evaluated every {} steps, not {}",
-  "schedule.warmup_steps": "the learning rate rises over {} steps, not {}",
-  "train.ema": "the mean of the parameters decays by {}, not {}",
-}
+# Fields that `train.adapt_to_length` limits.
+ADAPTED = "train.eval_every", "schedule.warmup_steps", "train.ema"
 _BATCHES = 40  # The fewest batches of an epoch, if they have _ROWS or more.
 _ROWS = 8
 _STEPS = 1000  # The fewest steps of a training, in at most _EPOCHS.
@@ -71,7 +67,7 @@ def resolve(config: Config, facts: Facts) -> tuple[Config, list[str]]:
   """Fills in the fields that depend on facts.
 
   Returns:
-    the config, and a line for each field that the model, data or run changed.
+    the config, and a line for each field that the model or the data changed.
 
   Raises:
     UserError: a model of one unit has more than `model.parameters`.
@@ -198,11 +194,8 @@ def _fit_to_data(config: Config, windows: int) -> Iterator[str]:
   epochs = train.epochs
 
   def put(name: str, value: float, why: str) -> Iterator[str]:
-    before = flat(config)[name]
-    if name in names and before != value:
-      set_field(config, name, value)
-      was = config_lib.text(before)
-      yield f"train.fit_to_data: {name}={value} (was {was}): {why}"
+    if name in names and flat(config)[name] != value:
+      yield f"train.fit_to_data: {_changed(config, name, value)}: {why}"
 
   if config.data.repeats == "weight":
     if windows <= _KINDS:
@@ -238,17 +231,21 @@ def _fit_to_data(config: Config, windows: int) -> Iterator[str]:
     )
 
 
+def _changed(config: Config, name: str, value: float) -> str:
+  """Sets a field; returns its new value and the old one in words."""
+  was = config_lib.text(flat(config)[name])
+  set_field(config, name, value)
+  return f"{name}={value} (was {was})"
+
+
 def _adapt_to_length(config: Config, steps_per_epoch: int) -> Iterator[str]:
   """Limits evaluations, warm-up and averaging to a training of few steps."""
   total = total_steps(config, steps_per_epoch)
   reach = max(_AVERAGED * total, 2)  # An average reaches back 1 / (1 - ema).
   limits = steps_per_epoch, int(_WARMUP * total), round(1 - 1 / reach, 4)
-  for (name, effect), limit in zip(ADAPTED.items(), limits, strict=True):
+  for name, limit in zip(ADAPTED, limits, strict=True):
     value = flat(config)[name]
     if value is not None and limit < value:
-      set_field(config, name, limit)
+      line = _changed(config, name, limit)
       if limit < total:  # Else the end is evaluated, as without a limit.
-        yield (
-          f"for only {counted(total, 'step')}, {effect.format(limit, value)}"
-          f" ({name}; train.adapt_to_length)"
-        )
+        yield f"train.adapt_to_length: {line}: for {counted(total, 'step')}"

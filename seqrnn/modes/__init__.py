@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from seqrnn.config.read import Config
-from seqrnn.data import vocabulary
+from seqrnn.data import splits, vocabulary
+from seqrnn.data.sources.corpora import read_files
+from seqrnn.data.splits import Pieces
 from seqrnn.experiment import Experiment, Params, require
 from seqrnn.training.checkpoint import restore_params
 
@@ -26,3 +28,11 @@ def load_model(
   require(experiment, mode, config.task)
   step = config.checkpoint.step
   return experiment, *restore_params(workdir, step, experiment, sharding)
+
+
+def read_user_files(
+  field: str, path: str, experiment: Experiment, config: Config
+) -> Pieces:
+  """The texts of files that a field names, with or without labels."""
+  known = experiment.labels and set(experiment.labels.symbols)
+  return splits.whole(read_files(field, path, config.data, known))

@@ -10,12 +10,11 @@ import numpy as np
 from seqrnn.config.read import Config
 from seqrnn.data import splits
 from seqrnn.data.logs.secrets import Redaction
-from seqrnn.data.sources.corpora import read_files
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary, printable
 from seqrnn.errors import visible
 from seqrnn.experiment import Experiment, Params
-from seqrnn.modes import load_model
+from seqrnn.modes import load_model, read_user_files
 from seqrnn.runtime import files
 from seqrnn.scoring import states
 from seqrnn.scoring.states import Block, Reading
@@ -84,10 +83,8 @@ def _vectors(experiment: Experiment, params: Params, config: Config) -> Blocks:
   if settings.path is None:
     pieces = splits.reader(config)("test")
   else:
-    known = experiment.labels and set(experiment.labels.symbols)
-    pieces = splits.whole(
-      read_files("config.embed.path", settings.path, config.data, known)
-    )
+    field = "config.embed.path"
+    pieces = read_user_files(field, settings.path, experiment, config)
   pieces = states.followed(experiment, pieces, boundaries)
   reading = Reading(experiment, params, pieces, settings.layer)
   # Other texts do not name people or addresses.

@@ -12,12 +12,12 @@ from rich.table import Table
 
 from seqrnn.config.read import Config
 from seqrnn.data import splits
-from seqrnn.data.sources.corpora import from_text, read_files
+from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params
-from seqrnn.modes import load_model
+from seqrnn.modes import load_model, read_user_files
 from seqrnn.runtime import files
 from seqrnn.sampling import infill
 from seqrnn.sampling.texts import report_unknown
@@ -123,9 +123,8 @@ def _asked(experiment: Experiment, config: Config) -> Pieces | None:
       raise UserError(f"config.predict.text={settings.text!r}: has no symbol")
     pieces = splits.from_documents(documents, data.unit)
   elif settings.path is not None:
-    known = experiment.labels and set(experiment.labels.symbols)
-    corpus = read_files("config.predict.path", settings.path, data, known)
-    pieces = splits.whole(corpus)
+    field = "config.predict.path"
+    pieces = read_user_files(field, settings.path, experiment, config)
   else:
     return None
   is_open = experiment.in_bits and not experiment.fills_gaps

@@ -17,7 +17,6 @@ from seqrnn.experiment import Experiment
 from seqrnn.modes import load_model
 from seqrnn.reporting import (
   alarms,
-  decisions,
   gathering,
   language,
   page,
@@ -31,7 +30,7 @@ from seqrnn.runtime.console import console as make_console
 
 # The sections that a task may name in its `report`.
 SECTIONS: dict[str, Callable[[Subject], list[Section]]] = {
-  "decisions": decisions.sections,
+  "decisions": language.labels,
   "gaps": language.gaps,
   "writing": language.writing,
 }

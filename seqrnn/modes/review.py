@@ -64,7 +64,12 @@ def run(
     before = normal_scores(arrays, settings)
     for line in answers.changes(arrays, before, after, settings.rate):
       print(line)
-    print(visible(_next_step(workdir / answers.NAME, len(questions))))
+    line = (
+      f"{workdir / answers.NAME}: write normal or anomalous, or nothing, in the"
+      f" column answer of {len(questions):,} rows; --mode=detect, --mode=review"
+      " and --follow read it"
+    )
+    print(visible(line))
   return after
 
 
@@ -84,13 +89,3 @@ def _as_detected(config: Config, workdir: Path) -> Config:
       config_lib.override(config, f"detect.{name}", value)
     config_lib.check(config)
   return config
-
-
-def _next_step(path: Path, count: int) -> str:
-  """A line on the use of the answers."""
-  if not count:
-    return f"{path}: --mode=detect and --follow use these answers"
-  return (
-    f"{path}: write normal or anomalous, or nothing, in the column answer of"
-    f" {count:,} rows; --mode=detect, --mode=review and --follow read it"
-  )

@@ -56,11 +56,9 @@ def lines(
     marker = "." if len(xs) <= _DOTS else ""
     label = figures.plain(name)
     axes.plot(xs, ys, _STYLES[n % 3] + marker, label=label, clip_on=False)
-    low, high = int(np.argmin(ys)), int(np.argmax(ys))
     descriptions.append(
       f"{name} goes from {ys[0]:.4g} at {x} {xs[0]:.8g} to {ys[-1]:.4g} at"
-      f" {xs[-1]:.8g}; its lowest is {ys[low]:.4g} at {xs[low]:.8g}, its"
-      f" highest {ys[high]:.4g} at {xs[high]:.8g}"
+      f" {xs[-1]:.8g}"
     )
   if len(descriptions) > 1:
     axes.legend(frameon=False)

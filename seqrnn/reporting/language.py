@@ -1,4 +1,4 @@
-"""Sections of a report on what a model of symbols learned."""
+"""Sections of a report on what a model of symbols or of labels learned."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -8,7 +8,7 @@ import numpy as np
 
 from seqrnn.data.vocabulary import BEGIN, END, Vocabulary
 from seqrnn.experiment import Params
-from seqrnn.reporting import neurons, page
+from seqrnn.reporting import charts, neurons, page
 from seqrnn.reporting.neurons import TextReading
 from seqrnn.reporting.page import Section, section
 from seqrnn.reporting.subject import (
@@ -23,6 +23,8 @@ from seqrnn.reporting.subject import (
 from seqrnn.runtime import sharding
 from seqrnn.sampling.sampler import generator
 from seqrnn.sampling.texts import prime_ids
+from seqrnn.scoring import confusion
+from seqrnn.scoring.evaluation import examiner
 from seqrnn.scoring.predictions import Prediction, predictions
 
 _TEMPERATURES = (0.3, 0.6, 0.9, 1.2)
@@ -135,6 +137,38 @@ def gaps(subject: Subject) -> list[Section]:
   rows = predictions(subject.experiment, subject.params, documents, _LIKELY)
   part = coloured_text(subject, rows, subject.symbols)
   return [section("Predictions in gaps", "gaps", split=split, reading=part)]
+
+
+def labels(subject: Subject) -> list[Section]:
+  """The sections on tags and confusion."""
+  if not subject.facts or subject.experiment.labels is None:
+    return []
+  split = subject.splits[-1]
+  parts = [_confused(subject, split)]
+  if not subject.experiment.by_text:
+    parts.insert(0, _tagged(subject, split))
+  return [{"split": split, **part} for part in parts]
+
+
+def _confused(subject: Subject, split: str) -> Section:
+  """The confusion matrix."""
+  labels = subject.experiment.labels
+  mesh = sharding.mesh()
+  batches = subject.experiment.batches(split, None)
+  params = jax.device_put(subject.params, sharding.replicated(mesh))
+  counted = examiner(subject.experiment, mesh)(params, batches)
+  assert counted is not None and counted[1] is not None, "there are labels"
+  table = confusion.confusion_table(labels, counted[1])
+  words = "Counts of predicted labels by true label"
+  chart = charts.chart(confusion.draw(table), words, words)
+  return section("Confusion of labels", "confusion", chart=chart)
+
+
+def _tagged(subject: Subject, split: str) -> Section:
+  """A text coloured by the surprisal of its true tags."""
+  rows = predictions(subject.experiment, subject.params, split, _LIKELY)
+  part = coloured_text(subject, rows, subject.experiment.labels)
+  return section("Tagged text", "tagged", reading=part)
 
 
 def _interpretable(

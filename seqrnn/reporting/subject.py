@@ -6,12 +6,10 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from seqrnn.config.read import Config
 from seqrnn.data import splits
-from seqrnn.data.batches.windows import Batches
 from seqrnn.data.documents import Document
 from seqrnn.data.sources.corpora import SPLITS
 from seqrnn.data.splits import Pieces
@@ -22,9 +20,6 @@ from seqrnn.reporting import page
 from seqrnn.reporting.page import Mark
 from seqrnn.scoring.predictions import Prediction
 from seqrnn.training.checkpoint import data_changed
-
-# Approximate number of symbols that are read of a large split.
-_READ = {"train": 50_000, "validation": 300_000, "test": 300_000}
 
 
 class Subject(NamedTuple):
@@ -56,18 +51,6 @@ class Subject(NamedTuple):
   def symbols(self) -> Vocabulary:
     """The vocabulary of its inputs."""
     return self.experiment.vocabularies["symbols"]
-
-  def batches(self, split: str) -> Batches:
-    """Batches of a split, or some of them where the split is large."""
-    experiment = self.experiment
-    batches = experiment.batches(split, None)
-    most = _READ[split] * len(batches) // self.facts[split]["symbols"]
-    most = max(1, most)
-    if most >= len(batches):
-      return batches
-    # A carry continues from batch to batch, so these batches are consecutive.
-    streams = jax.tree.leaves(jax.eval_shape(lambda: experiment.carry(1)))
-    return batches[:: 1 if streams else len(batches) // most][:most]
 
   @property
   def target(self) -> str:

@@ -361,9 +361,7 @@ def lock(path: Path, wait: bool = False) -> Lock | None:
   while True:
     file = path.open("ab+", buffering=0)
     try:
-      held = filelock.lock_descriptor(file.fileno(), blocking=False)
-      if not held and wait:
-        held = filelock.lock_descriptor(file.fileno())
+      held = filelock.lock_descriptor(file.fileno(), blocking=wait)
     except OSError as error:  # Some network file systems have no locks.
       _warn_of_no_locks(path.parent, error.strerror)
       return Lock(path, file)

@@ -61,8 +61,7 @@ def test_a_run_records_the_fields_that_it_limits(tmp_path, capsys):
   started = setup.make_training(experiments.build, config, workdir)
   assert started.config.train.eval_every == 2
   assert (
-    "for only 6 steps, the model is evaluated every 2 steps, not 100"
-    " (train.eval_every; train.adapt_to_length)\n"
+    "train.adapt_to_length: train.eval_every=2 (was 100): for 6 steps\n"
   ) in capsys.readouterr().out
   setup.write_record(started.config, started.experiment, workdir)
   # A longer training, too: the run keeps them.
