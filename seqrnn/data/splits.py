@@ -361,21 +361,17 @@ def reader(
   def read(name: str) -> Pieces:
     if name not in SPLITS:
       raise UserError(f"split={name!r}: must be one of {', '.join(SPLITS)}")
-    if data.fold is None or name == "validation":
-      return unfolded(name)
-    return fold(unfolded("train"), data.fold, name == "test")
-
-  @functools.cache
-  def unfolded(name: str) -> Pieces:
-    pieces = whole(corpus(name)) if name in separate else parts()[name]
+    folds = data.fold is not None and name != "validation"
+    part = "train" if folds else name
+    pieces = whole(corpus(part)) if part in separate else parts()[part]
     if not len(pieces):
-      field = f"{name}_fraction"
+      field = f"{part}_fraction"
       symbol, document = nouns(data.unit)
       longest = np.diff(pieces.corpus.bounds).max(initial=0)
       raise UserError(
-        f"data.{field}={data[field]}: leaves no {symbol} for the {name} split;"
+        f"data.{field}={data[field]}: leaves no {symbol} for the {part} split;"
         f" the longest {document} has {longest:,}"
       )
-    return pieces
+    return fold(pieces, data.fold, name == "test") if folds else pieces
 
   return read

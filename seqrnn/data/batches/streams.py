@@ -33,17 +33,15 @@ class Rows(NamedTuple):
     More rows than windows have slices shorter than a window. The number of
     rows is kept, for the carry has an entry for each, unless `whole`.
     """
-    batch_size, window, whole = self
     inputs = np.maximum(np.diff(sequences.bounds) - 1, 0)
-    windows = int((-(-inputs // window)).sum())
-    if 0 < windows < batch_size:
-      longest = int(inputs.max())
-      if whole:
-        batch_size = windows
-      else:
-        longest = min(longest, -(-int(sequences.bounds[-1]) // batch_size))
-      window = min(window, longest)
-    return Rows(batch_size, window, whole)
+    windows = int((-(-inputs // self.window)).sum())
+    if not 0 < windows < self.batch_size:
+      return self
+    window = min(self.window, int(inputs.max()))
+    if self.whole:
+      return self._replace(batch_size=windows, window=window)
+    slice_size = -(-int(sequences.bounds[-1]) // self.batch_size)
+    return self._replace(window=min(window, slice_size))
 
 
 def streams(

@@ -5,10 +5,9 @@ corpus may be larger than memory.
 """
 
 import dataclasses
-import itertools
 import mmap
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -136,59 +135,42 @@ class Tokens:
     return Texts(list(self._index), self._ids.numbers())
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
 class Stored(Sequence):
-  """Texts as bytes, made when they are indexed.
+  """Short texts as bytes, decoded when they are indexed.
 
   Attributes:
-    content: all texts in UTF-8.
-    ends: where each ends, after a 0.
+    content: in UTF-8, at most 48 bytes of each text.
   """
 
-  def __init__(self, content: np.ndarray, ends: np.ndarray):
-    self.content, self.ends = content, ends
+  content: np.ndarray
 
   def __len__(self) -> int:
-    return len(self.ends) - 1
+    return len(self.content)
 
   def __getitem__(self, index):
-    if not 0 <= index < len(self):
-      raise IndexError(index)
-    start, stop = self.ends[index : index + 2].tolist()
-    return self.content[start:stop].tobytes().decode("utf-8", "surrogatepass")
-
-  def __iter__(self) -> Iterator[str]:
-    # Many at once: one takes as long as ten of many.
-    for first in range(0, len(self), _BLOCK):
-      ends = self.ends[first : first + _BLOCK + 1].tolist()
-      content = self.content[ends[0] : ends[-1]].tobytes()
-      for start, stop in itertools.pairwise(ends):
-        some = content[start - ends[0] : stop - ends[0]]
-        yield some.decode("utf-8", "surrogatepass")
+    return self.content[index].decode("utf-8", "replace")
 
 
 class Changes:
   """Texts that rarely repeat but after themselves, as times of a log do."""
 
   def __init__(self):
-    self._ids, self._ends, self._content = Column(), Column("<u8"), Column("u1")
-    self._ends.append(0)
-    self._last = None
+    self._ids, self._texts, self._last = Column(), Column("S48"), ""
 
   def append(self, text: str):
     """Adds a text."""
-    if text != self._last:
+    if text != self._last or not len(self._texts):
       self._last = text
-      encoded = text.encode("utf-8", "surrogatepass")
-      self._content.extend(np.frombuffer(encoded, np.uint8))
-      self._ends.append(len(self._content))
-    self._ids.append(len(self._ends) - 2)
+      self._texts.append(text.encode("utf-8", "replace"))
+    self._ids.append(len(self._texts) - 1)
 
   def texts(self) -> Texts | None:
     """All texts, None if all are empty; none can be added any more."""
-    if not len(self._content):
+    if len(self._texts) < 2 and not self._last:
       return None
-    symbols = Stored(self._content.numbers(), self._ends.numbers())
-    return Texts(cast("list[str]", symbols), self._ids.numbers())
+    symbols = cast("list[str]", Stored(self._texts.numbers()))
+    return Texts(symbols, self._ids.numbers())
 
 
 def grouped(

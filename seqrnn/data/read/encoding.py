@@ -14,8 +14,6 @@ from seqrnn.data.read.columns import Column
 from seqrnn.data.read.reading import Source
 from seqrnn.errors import UserError
 
-UNITS = ("char", "byte", "word", "id", "session", "log")
-
 _LONGEST = 2**16  # Characters of a word.
 
 
@@ -23,8 +21,7 @@ def encode(sources: Iterable[Source], unit: str, errors: str) -> Corpus:
   """The corpus of sources: a document each, or one a line of unit `session`.
 
   Raises:
-    UserError: a source cannot be read or has no symbols of this unit, or the
-      unit is unknown.
+    UserError: a source cannot be read, or has no symbols of this unit.
   """
   encoder = Encoder(unit)
   for source in sources:
@@ -58,9 +55,6 @@ class Encoder:
   """
 
   def __init__(self, unit: str):
-    if unit not in UNITS[:-1]:  # Symbols alone do not make a log.
-      known = ", ".join(UNITS[:-1])
-      raise UserError(f"data.unit={unit!r}: must be one of {known}")
     self._unit = unit
     self._files: list[str] = []
     self._firsts: list[int] = []  # The first document of each.

@@ -114,10 +114,9 @@ def _read_file(path: Path) -> Music:
       if not any(piece[1:].any() for piece in music[split]):
         raise ValueError(f"{name} needs a note after a first frame")
   except Exception as error:  # SciPy raises any type for a damaged file.
-    form = f"lists of MIDI numbers from {LOWEST} to {LOWEST + NOTES - 1}"
     raise UserError(
-      f"{path}: must be pieces of frames,"
-      f" {form if is_json else f'[frames, {NOTES}] of 0, 1'} ({error})"
+      f"{path}: must be pieces of frames: in .mat [frames, {NOTES}] of 0 and 1,"
+      f" in .json lists of MIDI numbers from {LOWEST} ({error})"
     ) from None
   return music
 

@@ -21,7 +21,6 @@ import numpy as np
 from seqrnn.data.documents import Corpus
 from seqrnn.data.logs.formats import report
 from seqrnn.data.read.reading import PACKED, Source
-from seqrnn.errors import MachineError
 from seqrnn.runtime import files
 
 LARGE = 32 * 2**20  # Bytes of the smallest corpus that is written to disk.
@@ -103,7 +102,7 @@ def _on_disk(
 
   parent = platformdirs.user_cache_path("seqrnn") / "corpora"
   folder = parent / hashlib.sha256((_code() + key).encode()).hexdigest()
-  try:
+  with files.write_errors(parent):
     parent.mkdir(parents=True, exist_ok=True)
     # That others wait only saves time: a folder is renamed when it is complete.
     with files.locked(folder.with_suffix(".lock"), "read", wait=True):
@@ -114,12 +113,6 @@ def _on_disk(
         if not changed():
           _save(folder, reading)
       return reading
-  except OSError as error:
-    raise MachineError(
-      f"{parent}: cannot keep the corpus: {error.strerror}; the environment"
-      " variable XDG_CACHE_HOME names another folder, and TMPDIR one for"
-      " temporary files"
-    ) from None
 
 
 def _save(folder: Path, reading: Reading):

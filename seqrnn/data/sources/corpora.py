@@ -66,14 +66,12 @@ def read_corpus(data: Config, split: str | None = None) -> Corpus:
 
 def separate(data: Config) -> set[str]:
   """The splits that have files of their own; `data.split` makes the others."""
-  if data.source == "formal":
-    return set(SPLITS)
   known = catalogue.sets().get(data.source)
-  if known is None:
-    has_paths = any(data[f"{name}_path"] is not None for name in SPLITS)
-    return set(SPLITS) if has_paths else set()
-  splits = {name for name in SPLITS if known.has(name)}
-  return splits if "validation" in splits else splits - {"train"}
+  if known:
+    splits = {name for name in SPLITS if known.has(name)}
+    return splits if "validation" in splits else splits - {"train"}
+  has_paths = any(data[f"{name}_path"] is not None for name in SPLITS)
+  return {*SPLITS} if has_paths or data.source == "formal" else set()
 
 
 def anomalous(data: Config) -> str | None:

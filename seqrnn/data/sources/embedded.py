@@ -55,16 +55,12 @@ def packages(unit: str) -> Corpus:
   for package in sorted(library.iterdir()):
     if package.name in _NO_PACKAGES:
       continue
-    modules = [
-      (name, module)
-      for module in sorted(package.rglob("*.py"))
-      if not _NO_PACKAGES & set((name := module.relative_to(library)).parts)
-      and module.stat().st_size
-    ]
-    if len(modules) >= _MODULES:
-      for name, module in modules:
-        text = importlib.util.decode_source(module.read_bytes())
-        files.append(_labelled(name.as_posix(), package.name, text))
+    modules = [m for m in sorted(package.rglob("*.py")) if m.stat().st_size]
+    names = [module.relative_to(library) for module in modules]
+    names = [name for name in names if not _NO_PACKAGES & {*name.parts}]
+    for name in names if len(names) >= _MODULES else ():
+      text = importlib.util.decode_source((library / name).read_bytes())
+      files.append(_labelled(name.as_posix(), package.name, text))
   return _of_python(with_labels(files, unit))
 
 

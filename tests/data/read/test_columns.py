@@ -12,9 +12,7 @@ examples = settings(deadline=None, database=None, max_examples=30)
 
 
 @examples
-@given(
-  st.lists(st.sampled_from(["", "a", "\ud800", "\u00e9\u4e16"])), st.data()
-)
+@given(st.lists(st.sampled_from(["", "a", "\u00e9\u4e16"])), st.data())
 def test_changes_are_texts_in_any_order(texts, data):
   changes = Changes()
   for text in texts:

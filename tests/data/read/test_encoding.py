@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqrnn.data.read import columns, reading
-from seqrnn.data.read.encoding import UNITS, encode
+from seqrnn.data.read.encoding import encode
 from seqrnn.data.read.reading import Source
 from seqrnn.data.splits import whole
 from seqrnn.errors import UserError
 
+UNITS = ("char", "byte", "word", "id", "session")
 examples = settings(deadline=None, database=None, max_examples=25)
 
 

@@ -128,7 +128,7 @@ def test_an_interrupted_write_leaves_nothing(folder, source, monkeypatch):
   def fail(*_, **__):
     raise OSError(errno.ENOSPC, "No space left on device")
 
-  message = f"^{folder}: cannot keep the corpus: No space left on device; the"
+  message = f"^{folder}: cannot be written: No space left on device$"
   for owner, step in ((cache.np, "save"), (cache.Path, "rename")):
     with monkeypatch.context() as patch:
       patch.setattr(owner, step, fail)
