@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -361,8 +362,8 @@ def reader(
   def read(name: str) -> Pieces:
     if name not in SPLITS:
       raise UserError(f"split={name!r}: must be one of {', '.join(SPLITS)}")
-    folds = data.fold is not None and name != "validation"
-    part = "train" if folds else name
+    which: Any = None if name == "validation" else data.fold
+    part = name if which is None else "train"
     pieces = whole(corpus(part)) if part in separate else parts()[part]
     if not len(pieces):
       field = f"{part}_fraction"
@@ -372,6 +373,6 @@ def reader(
         f"data.{field}={data[field]}: leaves no {symbol} for the {part} split;"
         f" the longest {document} has {longest:,}"
       )
-    return fold(pieces, data.fold, name == "test") if folds else pieces
+    return pieces if which is None else fold(pieces, which, name == "test")
 
   return read

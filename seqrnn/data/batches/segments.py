@@ -48,9 +48,8 @@ class Request(NamedTuple):
   @property
   def trains(self) -> bool:
     """Whether the batches are those of training: shuffled, as many as set."""
-    named = isinstance(self.split, str) and self.split == "train"
     asked = self.batch_size is None and not self.ordered
-    return named and asked and self.epoch is not None
+    return self.split == "train" and asked and self.epoch is not None
 
 
 class Segments:

@@ -149,7 +149,7 @@ class Stored(Sequence):
     return len(self.content)
 
   def __getitem__(self, index):
-    return self.content[index].decode("utf-8", "replace")
+    return bytes(self.content[index]).decode("utf-8", "replace")
 
 
 class Changes:
