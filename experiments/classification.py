@@ -8,7 +8,7 @@ input is a target, so `model.bidirectional` is legitimate.
 import sys
 import zlib
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import jax
@@ -160,11 +160,8 @@ def columns(
   `ids` is a function split -> as `label_ids`.
   """
   label_D = ids(split)
-
-  @cache
-  def names_D() -> np.ndarray:
-    places, names = document_labels(segments, split)
-    return np.array(names, object)[places]
+  places_D, names = document_labels(segments, split)
+  names_C = np.array(names, object)
 
   def labels(batch: Batch) -> dict[str, np.ndarray]:
     document_B = batch["document"]
@@ -174,7 +171,7 @@ def columns(
       "weights": some_B1.astype(np.float32),
     }
     if "read" in batch:
-      asked["truth"] = names_D()[document_B, None]
+      asked["truth"] = names_C[places_D[document_B, None]]
     return asked
 
   return labels

@@ -55,21 +55,18 @@ def build(config: Config, vocabularies: dict) -> Experiment:
   )
 
 
-def batches(
-  config: Config, corpus, split: str | list[np.ndarray], epoch: int
-) -> Batches:
+def batches(config: Config, corpus, split: str, epoch: int) -> Batches:
   """Windows of the training split; else each piece with its whole past.
 
   Args:
     config: of the run.
     corpus: -> the pieces of each split.
-    split: its name, or pieces, each [frames, NOTES].
+    split: its name.
     epoch: of training.
   """
   data = config.data
-  pieces = corpus()[split] if isinstance(split, str) else split
-  sequences, frames = music.sequences(pieces)
-  if isinstance(split, str) and split == "train":
+  sequences, frames = music.sequences(corpus()[split])
+  if split == "train":
     # A window longer than any piece would be padding.
     longest = int(np.diff(sequences.bounds).max())
     length = min(data.window + 1, longest)

@@ -263,8 +263,8 @@ def targets(columns: dict[str, Callable], batch: Batch) -> Batch:
   }
   if "read" in batch:
     asked["truth"] = np.full(inputs_BT.shape, "", object)  # Slow to look up.
-  wanted = asked.keys() | {"spans", "letters", "begins", "ends"}
-  asked |= {n: f(*rows) for n, f in columns.items() if n in wanted}
+  wanted = columns.keys() - ({"truth"} - asked.keys())
+  asked |= {name: columns[name](*rows) for name in wanted}
   asked["weights"] *= asked["targets"] != PAD
   return asked
 

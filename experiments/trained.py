@@ -53,12 +53,10 @@ class Run(NamedTuple):
   step: int
 
   def __repr__(self) -> str:
-    """The task, the step and sizes."""
+    """The task, the step and the number of parameters."""
     count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
-    facts = [self.config.task, f"step {self.step:,}", f"parameters {count:,}"]
-    for name, known in self.experiment.vocabularies.items():
-      facts.append(f"{name} {len(known.symbols):,}")
-    return f"Run({self.workdir}: {', '.join(facts)})"
+    facts = f"{self.config.task}, step {self.step:,}, parameters {count:,}"
+    return f"Run({self.workdir}: {facts})"
 
   @property
   def metrics(self) -> "pd.DataFrame":

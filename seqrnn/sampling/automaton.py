@@ -40,12 +40,9 @@ def bounded(work: str, text: str) -> bytes:
     raise PatternError(
       "needs the package outlines-core; pip install 'seqrnn[patterns]'"
     )
-  try:
-    text.encode()
-  except UnicodeEncodeError:
-    raise PatternError("is not UTF-8") from None
   command = [sys.executable, "-P", __file__, work]
-  done = subprocess.run(command, input=text.encode(), capture_output=True)
+  content = text.encode("utf-8", "surrogatepass")  # Refused there.
+  done = subprocess.run(command, input=content, capture_output=True)
   if done.returncode < 0 or done.returncode == _TOO_LARGE:
     raise TOO_LARGE
   if done.returncode:

@@ -205,10 +205,6 @@ def _applied(
   return applied
 
 
-def _patterned(settings: Config) -> bool:
-  return (settings.pattern, settings.schema) != (None, None)
-
-
 def begin(experiment: Experiment, params: Params, config: Config) -> Writing:
   """The texts of `config.sample` to draw; warns of unknown symbols.
 
@@ -227,7 +223,7 @@ def begin(experiment: Experiment, params: Params, config: Config) -> Writing:
     )
     rows.append(ids)
     # A random first symbol is no part of a match.
-    random = _patterned(settings) and not prime
+    random = not prime and (settings.pattern or settings.schema) is not None
     start = start_ids(symbols, config.data, prime)
     shown.append(ids[:0] if random else ids[len(start) :])
     unknown |= dict.fromkeys(strange)

@@ -15,7 +15,7 @@ from flax import linen as nn
 
 from seqrnn.data.splits import Pieces, continued
 from seqrnn.data.vocabulary import PAD
-from seqrnn.errors import UserError
+from seqrnn.errors import UserError, counted
 from seqrnn.experiment import Batch, Experiment, Params
 from seqrnn.models.layers import Recurrent
 from seqrnn.runtime import sharding
@@ -118,10 +118,8 @@ def reader(
     depth = max(map(len, states.values()))
     n = depth if layer is None else layer
     if not 0 < n <= depth:
-      raise UserError(
-        f"config.embed.layer={layer}: the model has {depth} recurrent"
-        f" layer{'s' * (depth != 1)}"
-      )
+      layers = counted(depth, "recurrent layer")
+      raise UserError(f"config.embed.layer={layer}: the model has {layers}")
     chosen = {
       reverse: ys[n - 1] for reverse, ys in states.items() if n <= len(ys)
     }

@@ -160,12 +160,9 @@ def write_sums(folder: Path):
 
 def steps(directory: Path) -> list[int]:
   """Returns the steps of the checkpoints in a folder, oldest first."""
-  if not directory.is_dir():
-    return []
-  names = [p.name for p in directory.iterdir() if p.is_dir()]
+  names = [path.name for path in directory.glob("*") if path.is_dir()]
   # "07" is not a checkpoint: its step would name the folder "7".
-  numbers = (int(n) for n in names if n.isdecimal() and str(int(n)) == n)
-  return sorted(step for step in numbers if step < 2**31)
+  return sorted(int(n) for n in names if re.fullmatch("[1-9][0-9]{0,8}", n))
 
 
 def newest(directory: Path, first: int = 0) -> int:

@@ -119,19 +119,14 @@ def make_training(
   """Resolves the config of a run, and makes its jitted step and its schedule.
 
   Raises:
-    UserError: `train.start_from` names no run of which a part fits, the workdir
-      has a run that started from nothing, or a split is empty.
+    UserError: `train.start_from` names no run of which a part fits, or a split
+      is empty.
   """
   source = transfer.open_source(build, config, workdir)
   config, experiment = _resolved(build, config, workdir, source)
   record, values = transfer.read_record(workdir), None
   if source is not None:
     record, values = transfer.transfer(source, experiment, config)
-  elif record is None and config.train.start_from is not None:
-    raise UserError(
-      f"config.train.start_from={config.train.start_from!r}: {workdir} has a"
-      " run that started from nothing; name another --workdir"
-    )
   mesh = sharding.mesh()
   batches = experiment.batches("train", 0)
   rate = config.optimizer.learning_rate

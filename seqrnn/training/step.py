@@ -299,16 +299,14 @@ def compile_programs(
   Threads compile: Python handles signals in this one, but not in a compiler.
   """
 
-  def start(lowered: Any) -> threading.Thread:
-    def run():
-      with suppress(Exception):  # The program's first call raises it again.
-        lowered.compile()
+  def run(lowered: Any):
+    with suppress(Exception):  # The program's first call raises it again.
+      lowered.compile()
 
-    thread = threading.Thread(target=run, daemon=True)
+  threads = []
+  for lower in (lambda: initial, lower_step):
+    thread = threading.Thread(target=run, args=(lower(),), daemon=True)
     thread.start()
-    return thread
-
-  first = start(initial)
-  step = start(lower_step())
-  first.join()
-  step.join()
+    threads.append(thread)
+  for thread in threads:
+    thread.join()

@@ -17,7 +17,6 @@ After a step, the loop evaluates the model where this is due
 import math
 import signal
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -55,8 +54,6 @@ from seqrnn.training.setup import (
   write_record,
 )
 from seqrnn.training.step import TrainState
-
-_DRAW_SECONDS = 10.0  # The minimum time between two drawings of history.png.
 
 
 def fit(
@@ -201,7 +198,6 @@ def loop(
   agree = sharding.Agreement(mesh)
   # The number of the signal that all processes act on, or 0.
   stop = lambda: agree(caught[0] if caught else 0)
-  drawn = time.monotonic()
   ended = new_epoch = False
   with Progress(training, position) as progress:
     while True:
@@ -209,9 +205,6 @@ def loop(
         state, ended = evaluate_and_save(
           training, progress, state, position, stop
         )
-        if time.monotonic() - drawn > _DRAW_SECONDS:
-          _draw(training)
-          drawn = time.monotonic()
       stopped = stop()
       if stopped or ended or limits_reached(config, position):
         break
@@ -233,7 +226,9 @@ def loop(
   if stopped and position.step:
     save(training, state, position)
   training.checkpoints.wait()
-  _draw(training)
+  if sharding.is_first():
+    training.checkpoints.check()
+    draw_history(training.workdir, training.experiment.measure)
   if stopped:
     raise _interrupted(training, position, stopped)
 
@@ -267,12 +262,6 @@ def epoch_batches(
     )
   B = batches.batch_size  # At most train.batch_size.
   return B, batches.rows(*sharding.local_rows(B, training.mesh))
-
-
-def _draw(training: Training):
-  if sharding.is_first():
-    training.checkpoints.check()
-    draw_history(training.workdir, training.experiment.measure)
 
 
 def evaluate_and_save(

@@ -20,7 +20,7 @@ from seqrnn.config.read import Config
 from seqrnn.data import vocabulary
 from seqrnn.data.read.words import affix_vocabulary
 from seqrnn.data.vocabulary import RESERVED, Vocabulary
-from seqrnn.errors import MachineError, UserError
+from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.models.diagram import Part, part_of
 from seqrnn.runtime import files, sharding
@@ -158,12 +158,9 @@ def open_source(
       f" {config.model.cell!r}; the cells must be the same"
     )
   experiment = build(old, vocabulary.load(folder / "vocabulary.json"))
-  try:
-    # A run that is being trained may have another one a moment later.
-    step = sharding.broadcast(checkpoint.select(folder / "checkpoints", None))
-    params, _ = checkpoint.restore_params(folder, step, experiment)
-  except MachineError:
-    raise UserError(f"{field}: no checkpoint is intact") from None
+  # A run that is being trained may have another one a moment later.
+  step = sharding.broadcast(checkpoint.select(folder / "checkpoints", None))
+  params, _ = checkpoint.restore_params(folder, step, experiment)
   return TrainedRun(start, step, old, experiment, jax.device_get(params))
 
 

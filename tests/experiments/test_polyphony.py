@@ -76,10 +76,10 @@ def test_the_loss_is_that_of_frames_2_to_T_with_their_whole_past(tmp_path):
     "loss": pytest.approx(np.sum(surprisals) / frames, rel=1e-5),
     "accuracy": pytest.approx(hits / either, rel=1e-5),
   }
-  # The same frame by frame, of pieces that are given.
+  # The same frame by frame.
   carry, scores = jax.tree.map(np.array, experiment.carry(4)), []
   score = jax.jit(experiment.score)
-  for batch in experiment.batches(PIECES["test"], 0):
+  for batch in experiment.batches("test", 0):
     carry, nll_BT = score(params, carry, batch)
     scores += np.asarray(nll_BT)[batch["weights"] > 0].tolist()
   np.testing.assert_allclose(sorted(scores), sorted(surprisals), rtol=1e-4)

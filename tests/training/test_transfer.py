@@ -279,7 +279,6 @@ def test_what_does_not_fit_is_refused_in_a_line(trained, tmp_path):
     ("lm", "run", {"model.cell": "gru"}, "has model.cell='lstm', and this run"),
     ("lm", "run", {"data.unit": "char"}, "fits: data.unit: 'word' -> 'char'"),
     ("absent", "run", {}, "has no run"),
-    ("lm", trained / "lm", {}, "has a run that started from nothing"),
   ):
     config = config_of(tmp_path, "language_model", **fields)
     config.train.start_from = str(trained / source)
