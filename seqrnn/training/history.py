@@ -10,7 +10,6 @@ from seqrnn.errors import UserError
 from seqrnn.runtime import figures, files
 from seqrnn.training.checkpoint import Position
 
-_SPLITS = ("train", "validation")
 _LIMIT = 2**27  # Bytes of a table; a million evaluations fit.
 
 
@@ -114,7 +113,7 @@ def draw_history(workdir: Path, measure: str):
   marker = "." if len(rows) < 40 else ""
   for place, (name, label) in enumerate(panels.items(), 1):
     axes = figure.add_subplot(1, len(panels), place)
-    for split in _SPLITS:
+    for split in ("train", "validation"):
       values = [float(row[f"{split}_{name}"]) for row in rows]
       axes.plot(steps, values, label=split, marker=marker)
     axes.set_xlabel("step")

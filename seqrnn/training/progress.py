@@ -52,18 +52,13 @@ class Progress:
     self._lap_time = self._line_time = time.monotonic()
     self._bar_time = 0.0
 
-  @property
-  def live(self) -> bool:
-    """Whether stdout is a terminal, which shows the bar."""
-    return self._console.is_terminal
-
   def __enter__(self) -> "Progress":
-    if self.live:
+    if self._console.is_terminal:
       self._bar.start()
     return self
 
   def __exit__(self, *_):
-    if self.live:
+    if self._console.is_terminal:
       self._bar.update(self._task, completed=self._done)
       self._bar.stop()
 
@@ -98,7 +93,7 @@ class Progress:
       figures += f"  {loss / math.log(2):.3f} bits/{self._unit}"
     if seconds:
       figures += f"  {self._finished / seconds:,.0f} {self._unit}s/s"
-    if self.live:
+    if self._console.is_terminal:
       if self._position.best < math.inf:
         figures += f"  best {self._position.best:.4f}"
       self._bar.update(self._task, completed=self._done, figures=figures)
