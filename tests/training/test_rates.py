@@ -15,8 +15,7 @@ from seqrnn.training import optimizers
 from seqrnn.training.transfer import Record
 from tests.conftest import tiny
 
-TAKEN = {"embedding": "", "layer 1 forward": ""}
-RECORD = Record("runs/lm", 1, TAKEN, [], [])
+RECORD = Record("runs/lm", 1, ["embedding", "layer 1 forward"], [])
 
 
 @pytest.fixture(scope="module")
