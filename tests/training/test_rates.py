@@ -68,7 +68,8 @@ def test_frozen_parts_get_no_gradients_and_do_not_change(model):
   assert np.any(grads.pop("head")["kernel"])
   assert not any(np.any(x) for x in jax.tree.leaves(grads))
   # A part that was taken without some of its rows learns.
-  some = RECORD._replace(taken=TAKEN | {"embedding": "1 of 2 symbols"})
+  taken = ["embedding (1 of 2 symbols)", "layer 1 forward"]
+  some = RECORD._replace(taken=taken)
   left = rates(shares(model, some, **fields))
   assert left == {"head": 1, "layer2": 0, "layer1": 0, "embedding": 0.125}
 
