@@ -194,7 +194,9 @@ def test_a_file_is_tagged_as_those_of_training(
 
 def test_a_plain_text_has_a_sentence_a_line(chained, tmp_path):
   (tmp_path / "f").write_text("a  P1 p\n\nthe Zebra\n")
-  with pytest.raises(UserError, match="f:1: has 3 .*; data.format=text reads"):
+  with pytest.raises(
+    UserError, match="f:1: has 3 columns; data.format=columns needs"
+  ):
     predicted(chained, path=str(tmp_path / "f"))
   config = chained.config.copy_and_resolve_references()
   config.data.format = "text"
