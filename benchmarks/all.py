@@ -45,16 +45,9 @@ def training(rounds: int) -> dict[str, Any]:
   return {"rows": rows}
 
 
-def sampling(rounds: int) -> dict[str, Any]:
-  rows: dict[str, Any] = {}
-  for size in inference.SIZES:
-    rows |= inference.rows(size, min(rounds, 3))
-  return {"rows": rows}
-
-
 PARTS: dict[str, Callable[[int], dict[str, Any]]] = {
   "training": training,
-  "inference": sampling,
+  "inference": lambda rounds: {"rows": inference.rows(min(rounds, 3))},
   "startup": lambda rounds: {"text": startup.measure("configs/rnn.py", rounds)},
 }
 

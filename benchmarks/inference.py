@@ -261,18 +261,16 @@ def size_rows(H: int, rounds: int) -> dict[str, speed_page.Row]:
   return {**rows, f"scoring, 2x{H}": measure(scoring(H), rounds)}
 
 
-def rows(size: str, rounds: int) -> dict[str, speed_page.Row]:
-  """Measures one of SIZES in a new process."""
-  command = [sys.executable, __file__, f"--part={size}", f"--rounds={rounds}"]
-  done = subprocess.run(
-    command,
-    check=True,
-    stdout=subprocess.PIPE,
-    text=True,
-    # run.py sets the same for itself.
-    env={**os.environ, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"},
-  )
-  return json.loads(done.stdout.splitlines()[-1])
+def rows(rounds: int) -> dict[str, speed_page.Row]:
+  """Measures all sizes, each in a new process."""
+  # run.py sets the same for itself.
+  environment = {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+  rows: dict[str, speed_page.Row] = {}
+  for size in SIZES:
+    command = [sys.executable, __file__, f"--part={size}", f"--rounds={rounds}"]
+    text = subprocess.check_output(command, text=True, env=environment)
+    rows |= json.loads(text.splitlines()[-1])
+  return rows
 
 
 def main():
@@ -285,10 +283,7 @@ def main():
   if arguments.part:
     print(json.dumps(size_rows(int(arguments.part), arguments.rounds)))
   else:
-    rows_of_sizes: dict[str, Any] = {}
-    for size in SIZES:
-      rows_of_sizes |= rows(size, arguments.rounds)
-    print(speed_page.part("inference", {"rows": rows_of_sizes}), flush=True)
+    print(speed_page.part("inference", {"rows": rows(arguments.rounds)}))
 
 
 if __name__ == "__main__":

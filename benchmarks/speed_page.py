@@ -204,4 +204,5 @@ def tables(machines: dict[str, Any]) -> str:
 
 def newest(machines: dict[str, Any]) -> str:
   """Returns the machine whose training was measured last."""
-  return max(machines, key=lambda m: machines[m]["training"]["about"]["date"])
+  trained = [name for name in machines if "training" in machines[name]]
+  return max(trained, key=lambda m: machines[m]["training"]["about"]["date"])
