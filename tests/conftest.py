@@ -180,7 +180,6 @@ def trained(tmp_path_factory):
 
 
 VOID = {"meta", "link", "img", "br", "hr", "input", "wbr"}
-CONTROLS = {"button", "input", "output", "select", "textarea"}
 
 
 class Page(HTMLParser):
@@ -189,7 +188,7 @@ class Page(HTMLParser):
   def __init__(self, content):
     super().__init__()
     self.open, self.faults, self.ids, self.tags = [], [], [], []
-    self.text, self.titles, self.labelled = "", [], 0
+    self.text, self.titles = "", []
     self.feed(content)
     self.close()
     if self.open:
@@ -210,11 +209,6 @@ class Page(HTMLParser):
     for name in ("src", "href"):
       if not found.get(name, "#").startswith(("#", "data:", "playground")):
         self.faults.append(f"{tag} leads to {found[name]}")
-    if tag == "label":
-      self.labelled = 0
-    self.labelled += tag in CONTROLS
-    if "label" in self.open and self.labelled > 1:
-      self.faults.append(f"{tag}: not the only one in its label")
     if tag not in VOID:
       self.open.append(tag)
 

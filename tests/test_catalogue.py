@@ -98,26 +98,23 @@ SETS = {
 FILE = {"reviews": "films.tar.gz"}
 
 
-def entry(name: str) -> str:
+def entry(name):
   """A set as catalogue.toml has it."""
   keys, parts = SETS[name]
   known = {"what": name, "terms": "free", "cite": "Doe 1999"} | keys
   if "page" not in known:
     known |= {"repository": "owner/name", "commit": COMMIT}
-  lines = [f"[{name}]"]
-  for key, value in known.items():
-    if isinstance(value, dict):
-      inside = ", ".join(f"{k} = {v!r}" for k, v in value.items())
-      value = f"{{ {inside} }}"
-      lines.append(f"{key} = {value}")
-    else:
-      lines.append(f"{key} = {value!r}")
-  lines.append(f"[{name}.files]")
-  for split, content in parts.items():
-    path = FILE.get(name, f"data/{name}.{split}")
-    checksum = hashlib.sha256(content).hexdigest()
-    lines.append(f"{split} = [[{path!r}, {len(content)}, {checksum!r}]]")
-  return "\n".join(lines)
+  files = {
+    split: [
+      (
+        FILE.get(name, f"data/{name}.{split}"),
+        len(content),
+        hashlib.sha256(content).hexdigest(),
+      )
+    ]
+    for split, content in parts.items()
+  }
+  return known | {"files": files}
 
 
 class Network:
@@ -151,10 +148,9 @@ def served(tmp_path, monkeypatch):
   for name, (_, parts) in SETS.items():
     for split, content in parts.items():
       network.content[f"{PATH}{name}.{split}"] = content
-  listed = tmp_path / "catalogue.toml"
-  listed.write_text("\n".join(map(entry, SETS)), "utf-8")
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-  monkeypatch.setattr(catalogue, "_LIST", listed)
+  entries = {name: entry(name) for name in SETS}
+  monkeypatch.setattr(catalogue.tomllib, "loads", lambda _: entries)
   monkeypatch.setattr(
     pooch.HTTPDownloader, "__call__", lambda _, *args: network.download(*args)
   )

@@ -7,7 +7,6 @@ checkpoint, the checksums are written anew: whoever made it can do that, too.
 import json
 import os
 import re
-import shlex
 import shutil
 import struct
 import sys
@@ -18,18 +17,15 @@ from typing import Any
 import pytest
 import tensorstore
 
-from seqrnn import cli, experiments
+from seqrnn import experiments
 from seqrnn.errors import UserError
 from seqrnn.runtime.files import SUMS
 from seqrnn.training import checkpoint
+from tests.test_run import main
 
 HUGE = 100 * 2**30  # Bytes of a file that takes none on disk.
 LAST = "checkpoints/4"
 SAMPLE = "--workdir=x --mode=sample --config.sample.length=8"
-
-
-def main(line: str) -> int:
-  return cli.main(["run.py", *shlex.split(line)])
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ FAULT="KILL steps 17" in the environment: SIGKILL, as the 17th step of this
 life ends, however fast or slow the machine is. FAULT_FILE names a file; that
 it exists proves that the signal was sent.
 FILL instead of a signal takes the room of the disk where FILLER will be, but
-for LEAVE bytes; RAISE is a bug. HEARTBEAT=10: so many seconds a peer may give
+for LEAVE bytes. HEARTBEAT=10: so many seconds a peer may give
 no sign of life.
 
 Places, of which the second word of FAULT names one:
@@ -49,8 +49,6 @@ def strike():
   """Tells that it comes to this, and does it."""
   name, _, _ = os.environ["FAULT"].split()
   Path(os.environ["FAULT_FILE"]).touch()
-  if name == "RAISE":
-    raise RuntimeError("a bug")
   if name == "FILL":
     filler = Path(os.environ["FILLER"])
     free = shutil.disk_usage(filler.parent).free
