@@ -34,7 +34,8 @@ TASKS = {
   },
 }
 MODELS = (
-  *({"model.cell": cell} for cell in ("layer_norm_lstm", "min_lstm", "slstm")),
+  *({"model.cell": cell} for cell in ("layer_norm_lstm", "slstm")),
+  {"model.cell": "lru", "model.layers": 2, "model.block": "residual"},
   {**WIDE, "model.tied": True, "model.embedding_size": 8},
 )
 PLAIN = {"model.scan": "plain"}

@@ -124,6 +124,11 @@ def parts(experiment: Experiment, config: Config, params: Params) -> Network:
     UserError: a part has no place in a file; names the field.
   """
   model, name = config.model, config.export.format
+  if model.block != "plain":
+    raise UserError(
+      f"config.export.format={name!r} with model.block={model.block!r}: must be"
+      " plain"
+    )
   cell = cells.make(model, hidden_size=model.hidden_size)
   if type(cell) not in _KINDS:
     others = {name: kind(hidden_size=1) for name, kind in sorted(CELLS.items())}

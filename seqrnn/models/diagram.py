@@ -73,15 +73,16 @@ def part_of(path: tuple[Any, ...]) -> tuple[Part, str]:
   keys = [str(key.key) for key in path]
   if keys[0] == "head_bias":  # Of a head that is tied to the embedding.
     return Part("head"), "head_bias"
-  if keys[0] != "body" or "cell" not in keys:
+  if keys[0] != "body":
     return Part(keys[0]), "/".join(keys[1:])
-  at = keys.index("cell")
   depth = 1  # Of a layer outside of a stack.
-  for key in keys[:at]:
-    if key.startswith("layers_"):
-      depth += int(key.removeprefix("layers_"))
+  for key in keys:
+    if key.startswith(("layers_", "blocks_")):
+      depth += int(key.rpartition("_")[2])
+  is_block = [key.startswith("blocks_") for key in keys]
+  at = is_block.index(True) if any(is_block) else keys.index("cell") + 1
   direction = "backward" if "backward" in keys[:at] else "forward"
-  return Part("layer", depth, direction), "/".join(keys[at + 1 :])
+  return Part("layer", depth, direction), "/".join(keys[at:])
 
 
 class ModelPart(NamedTuple):
@@ -119,6 +120,10 @@ def parts(experiment: Experiment, config: Config) -> list[ModelPart]:
       leaves = arrays[part].items()
       [(D, K)] = [x.shape for path, x in leaves if "input_kernel" in path]
       formula, values = cell.formula, {"D": D, "H": K // cell.gate_count}
+      block = f"blocks_{part.depth - 1}/kernel"
+      if block in arrays[part]:
+        formula += " + 2(W² + W)"
+        values["W"] = len(arrays[part][block])
     for array in _FORMULAS.keys() & arrays[part].keys():
       axes, formula = _FORMULAS[array]
       values = dict(zip(axes, arrays[part][array].shape, strict=True))

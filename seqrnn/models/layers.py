@@ -18,7 +18,8 @@ from jax import lax
 from seqrnn.data.vocabulary import PAD, UNKNOWN
 from seqrnn.experiment import Carry
 from seqrnn.models import scan
-from seqrnn.models.cell import Cell
+from seqrnn.models.cell import Cell, uniform
+from seqrnn.models.cells.classic import normalize
 from seqrnn.models.products import Lookup, Products
 
 
@@ -211,8 +212,39 @@ class Bidirectional(nn.Module):
     )
 
 
+class Block(nn.Module):
+  r"""What a residual block adds to its input: a gated unit of the layer's h.
+
+  .. math:: (g W_1 + b_1) \odot \sigma(g W_2 + b_2), g = \mathrm{gelu}(h)
+
+  That is what follows the linear recurrent unit of Orvieto et al. 2023.
+
+  Attributes:
+    initial_scale: as in Cell; None: 1/sqrt(W).
+    products: as in Cell.
+  """
+
+  initial_scale: float | None = None
+  products: Products = Products()
+
+  @nn.compact
+  def __call__(self, h_BTW: jax.Array) -> jax.Array:
+    W = h_BTW.shape[-1]
+    init = uniform(self.initial_scale or W**-0.5)
+    kernel = self.param("kernel", init, (W, 2 * W))
+    bias = self.param("bias", nn.initializers.zeros, (2 * W,))
+    g_TBW = nn.gelu(h_BTW).swapaxes(0, 1)
+    both = self.products.add_bias(self.products.product(g_TBW, kernel), bias)
+    linear_TBW, gate_TBW = jnp.split(both, 2, axis=-1)
+    return (linear_TBW * nn.sigmoid(gate_TBW)).swapaxes(0, 1)
+
+
 class Stack(nn.Module):
   """Sequence modules one above the other, with dropout after each.
+
+  With blocks, a layer reads its input x shifted and scaled to mean 0 and
+  variance 1 at each position, and its block's output is added to x. The first
+  layer, whose input may be ids or have another size, adds nothing and reads x.
 
   In training, the variable "penalty" of "penalties" is the penalty that the
   last layer adds to the loss of each position, [B, T].
@@ -223,11 +255,13 @@ class Stack(nn.Module):
       between layers and before the head, never along time).
     variational_dropout: the same, of the same units at all steps of a sequence
       (Gal & Ghahramani 2016).
+    blocks: a Block for each layer; empty: there are none.
   """
 
   layers: Sequence[nn.Module]
   dropout: float = 0.0
   variational_dropout: float = 0.0
+  blocks: Sequence[nn.Module] = ()
 
   def setup(self):
     self.drop = Dropout(self.dropout)
@@ -236,12 +270,20 @@ class Stack(nn.Module):
       self.units_key = self.make_rng("dropout")
 
   def __call__(self, x_BTD, mask_BT, carry, train=False):
-    y_BTH, carries = x_BTD, []
+    carries = []
     for depth, layer in enumerate(self.layers):
-      layer_carry, y_BTH = layer(x_BTD, mask_BT, carry[depth], train)
-      x_BTD = self._after_dropout(depth, y_BTH, train)
+      read_BTD = normalize(x_BTD) if self.blocks and depth else x_BTD
+      layer_carry, y_BTH = layer(read_BTD, mask_BT, carry[depth], train)
+      x_BTD = self._above(depth, x_BTD, y_BTH, train)
       carries.append(layer_carry)
     return tuple(carries), x_BTD
+
+  def _above(self, depth, x_BTD, y_BTH, train):
+    """What the layer above reads, of the input and the output of a layer."""
+    if not self.blocks:
+      return self._after_dropout(depth, y_BTH, train)
+    y_BTH = self._after_dropout(depth, self.blocks[depth](y_BTH), train)
+    return x_BTD + y_BTH if depth else y_BTH
 
   def _after_dropout(self, depth, y_BTH, train):
     """Applies dropout to the outputs of a layer."""
@@ -256,8 +298,13 @@ class Stack(nn.Module):
     return tuple(layer.initial_carry(batch_size) for layer in self.layers)
 
   def summary(self, carry: Carry, train: bool = False) -> jax.Array:
-    y_B1H = self.layers[-1].summary(carry[-1])[:, None]
-    return self._after_dropout(len(self.layers) - 1, y_B1H, train)[:, 0]
+    # Blocks add what all layers below add.
+    first = 0 if self.blocks else len(self.layers) - 1
+    y_B1H: Any = None
+    for depth in range(first, len(self.layers)):
+      h_B1H = self.layers[depth].summary(carry[depth], train)[:, None]
+      y_B1H = self._above(depth, y_B1H, h_B1H, train)
+    return y_B1H[:, 0]
 
 
 class Before(nn.Module):

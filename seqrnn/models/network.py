@@ -260,10 +260,13 @@ def stack(
       )
     return recurrent(model, reverse, **shape)
 
+  block = lambda: layers.Block(model.initial_scale, products(model))
+  blocks = model.layers if model.block == "residual" else 0
   return layers.Stack(
     [layer(depth) for depth in range(model.layers)],
     dropout=model.dropout,
     variational_dropout=model.variational_dropout,
+    blocks=[block() for _ in range(blocks)],
   )
 
 

@@ -249,7 +249,8 @@ def saturation(
       x, inputs = after[depth], cell
     return jnp.stack(sums) / (some_TB11.sum() * H)
 
-  if not cell.sigmoid_gates:
+  # In blocks, the layer above reads more than the states.
+  if not cell.sigmoid_gates or config.model.block != "plain":
     return []
   shares_NG = jax.device_get(shares(params))
   return [

@@ -43,6 +43,8 @@ def build(
     raise UserError(
       f"playground: model.products={model.products!r}: must be float32 or tf32"
     )
+  if model.block != "plain":
+    raise UserError(f"playground: model.block={model.block!r}: must be plain")
   count = sum(leaf.size for leaf in jax.tree.leaves(params))
   if count > _LIMIT:
     raise UserError(

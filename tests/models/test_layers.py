@@ -10,7 +10,14 @@ import pytest
 from seqrnn.data.vocabulary import PAD
 from seqrnn.models import layers
 from seqrnn.models.layers import Dropout, keep_mask
-from tests.models.test_cells import EQUATIONS, MAKE, close, normal, quick_jit
+from tests.models.test_cells import (
+  EQUATIONS,
+  MAKE,
+  close,
+  normal,
+  normalize,
+  quick_jit,
+)
 
 B, T, D, H, V = 3, 5, 4, 3, 7
 # Padding at the end, on both sides, none.
@@ -57,6 +64,23 @@ def before(step, p, x, mask, carry, reverse=False):
   return carry, y
 
 
+def gelu(x):
+  return 0.5 * x * (1 + np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3)))
+
+
+def blocks(step, p, x, mask, carry, reverse=False):
+  """A stack whose layers are residual blocks."""
+  carries = []
+  for n, below in enumerate(carry):
+    read = normalize(x) if n else x
+    below, h = scan(step, p[f"layers_{n}"], read, mask, below, reverse)
+    unit = p[f"blocks_{n}"]
+    a, b = np.split(gelu(h) @ unit["kernel"] + unit["bias"], 2, axis=-1)
+    x = (x if n else 0) + a / (1 + np.exp(-b))
+    carries.append(below)
+  return tuple(carries), x
+
+
 def merged(merge, a, b):
   if merge == "concat":
     return np.concatenate([a, b], axis=-1)
@@ -89,6 +113,11 @@ def towers(name, merge):
   return layers.Bidirectional(tower(False), tower(True), merge)
 
 
+def residual(name, **settings):
+  below, above = recurrent(name, **settings), recurrent(name)
+  return layers.Stack([below, above], blocks=[layers.Block(), layers.Block()])
+
+
 def arrays(seed, module, ids=False):
   """Random params, inputs and a carry that is not zero, in float64."""
   rng = np.random.default_rng(seed)
@@ -109,6 +138,11 @@ CASES = {
     layers.Stack([bidirectional("gru"), bidirectional("gru")]),
     functools.partial(stack, EQUATIONS["gru"]),
     False,
+  ),
+  "blocks": (
+    residual("gru", ids=True),
+    functools.partial(blocks, EQUATIONS["gru"]),
+    True,
   ),
   "towers": (
     towers("lstm", "mean"),

@@ -21,7 +21,10 @@ MODELS = {
   "ids": ({"model.layers": 1}, "1111"),
   "deep": ({"model.layers": 7}, "1111111111"),
   "heads": ({"task": "gap_model", "model.heads": "all"}, "122211111"),
-  "bidirectional": ({**ONE_LABEL, "model.bidirectional": True}, "12121111"),
+  "bidirectional": (
+    {**ONE_LABEL, "model.bidirectional": True, "model.block": "residual"},
+    "12121111",
+  ),
   "polyphony": ({"task": "polyphony"}, "11111"),
   "tagging": (
     {

@@ -16,6 +16,12 @@ FIELDS = group(
     " whose model has at most this many parameters."
   ),
   layers=rules.integer(1, 128)("The recurrent layers.", default=2),
+  block=choice(
+    "plain residual",
+    "What surrounds a layer. plain: nothing. residual: its input is normalised,"
+    " its output goes through a gated linear unit and is added to its input;"
+    " so six layers train.",
+  ),
   bidirectional=rules.SWITCH(
     "Read sequences in both directions.",
     when.task("classification", "language_model", "tagging"),

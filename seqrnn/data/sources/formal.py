@@ -27,7 +27,7 @@ TESTED = range(41, 101)
 LONG = range(101, 501)  # For benchmarks; `data.split` has no such split.
 _TRAIN, _VALIDATION = 20_000, 1_000  # Strings.
 OF_A_LENGTH = 32  # Strings of each length in test, which are in order.
-OF_A_LONG_LENGTH = 8
+OF_A_LONG_LENGTH = 4
 
 Ints = np.ndarray
 
