@@ -112,6 +112,13 @@ class Network(NamedTuple):
     return len(self.stacks) > 1 or len(self.stacks[STACK][0]) > 1
 
 
+def is_native(model: Config) -> bool:
+  """Whether PyTorch has all layers of a model."""
+  cell = cells.make(model, hidden_size=model.hidden_size)
+  more = model.letters or model.affixes or model.crf
+  return type(cell) in _KINDS and model.block == "plain" and not more
+
+
 def parts(experiment: Experiment, config: Config, params: Params) -> Network:
   """The parts of a model.
 
@@ -124,19 +131,16 @@ def parts(experiment: Experiment, config: Config, params: Params) -> Network:
     UserError: a part has no place in a file; names the field.
   """
   model, name = config.model, config.export.format
-  if model.block != "plain":
-    raise UserError(
-      f"config.export.format={name!r} with model.block={model.block!r}: must be"
-      " plain"
-    )
   cell = cells.make(model, hidden_size=model.hidden_size)
+  rule = None
   if type(cell) not in _KINDS:
     others = {name: kind(hidden_size=1) for name, kind in sorted(CELLS.items())}
     names = [name for name, other in others.items() if type(other) in _KINDS]
-    raise UserError(
-      f"config.export.format={name!r} with model.cell={model.cell!r}: must be"
-      f" one of {', '.join(names)}"
-    )
+    rule = f"model.cell={model.cell!r}: must be one of {', '.join(names)}"
+  elif model.block != "plain":
+    rule = f"model.block={model.block!r}: must be 'plain'"
+  if rule is not None:
+    raise UserError(f"config.export.format={name!r} with {rule}")
   left = dict(params)
   embedding = left.pop("embedding", {}).get("embedding")
   bias = left.pop("head_bias", None)

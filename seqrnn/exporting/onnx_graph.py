@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from seqrnn.config.read import Config
 from seqrnn.data.vocabulary import PAD
 from seqrnn.errors import needs_package
-from seqrnn.exporting.network import Network, Operator
+from seqrnn.experiment import Experiment, Params
+from seqrnn.exporting.network import Network, Operator, parts
 
 FILE = "model.onnx"
 _OPSET, _IR = 17, 8  # Of 2022, which every runtime of today reads.
@@ -20,19 +22,24 @@ _LEAST = -3.4e38
 _OUTPUTS = {"softmax": "log_probabilities", "sigmoid": "log_odds"}
 
 
-def encoded(network: Network, about: dict[str, str]) -> bytes:
-  """The content of a file with the graph of a network.
+def encoded(
+  experiment: Experiment, config: Config, params: Params, about: dict[str, str]
+) -> bytes:
+  """The content of a file with the graph of a model.
 
   Args:
-    network: the parts.
+    experiment: the task.
+    config: of the run.
+    params: of the checkpoint.
     about: entries of the file's metadata.
 
   Raises:
-    UserError: onnx is missing.
+    UserError: onnx is missing, or a part has no place in the file.
   """
   with needs_package("config.export.format='onnx'", "onnx", "export"):
     import onnx
     from onnx import helper
+  network = parts(experiment, config, params)
   graph = Graph(onnx)
   outputs = build(graph, network)
   read: Any = graph.value("ids", np.int64, ["batch", "length"])

@@ -26,24 +26,44 @@ _UNTRUE = (
 )
 
 
-def encoded(network: Network, about: dict[str, str]) -> bytes:
-  """The content of a file with the tensors of a network.
+def encoded(
+  experiment: Experiment, config: Config, params: Params, about: dict[str, str]
+) -> bytes:
+  """The content of a file with the tensors of a model.
 
   Args:
-    network: the parts.
+    experiment: the task.
+    config: of the run.
+    params: of the checkpoint.
     about: more entries of the file's metadata.
 
   Raises:
-    UserError: safetensors is missing, or the layers have no equal in torch.nn.
+    UserError: safetensors is missing, or a part has no place in the file.
   """
   field = "config.export.format='safetensors'"
   with needs_package(field, "safetensors", "export"):
     from safetensors.numpy import save
+  tensors, arguments = _named(experiment, config, params)
   tensors = {
     name: np.ascontiguousarray(tensor, np.float32)
-    for name, tensor in state(network).items()
+    for name, tensor in tensors.items()
   }
-  return save(tensors, {**metadata(network), **about})
+  return save(tensors, {**arguments, **about})
+
+
+def _named(
+  experiment: Experiment, config: Config, params: Params
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+  """The tensors by their names, and the metadata of their layers.
+
+  The names are those of torch.nn if it has such layers, else the parameters'.
+  """
+  if network_lib.is_native(config.model):
+    network = network_lib.parts(experiment, config, params)
+    return state(network), metadata(network)
+  leaves = jax.tree.leaves_with_path(params)
+  names = {".".join(str(key.key) for key in path): x for path, x in leaves}
+  return names, {"format": "seqrnn"}
 
 
 def metadata(network: Network) -> dict[str, str]:
@@ -152,7 +172,7 @@ def _params(path: Path, experiment: Experiment, config: Config) -> Params:
       for start, leaf in zip(starts, leaves, strict=False)
     ]
   )
-  wanted = state(network_lib.parts(experiment, config, places))
+  wanted, _ = _named(experiment, config, places)
   tensors, values = _load_tensors(path), np.zeros(starts[-1], np.float32)
   for name, place in wanted.items():
     if name not in tensors:

@@ -14,7 +14,7 @@ from seqrnn.config.read import TRAINING, Config
 from seqrnn.data import vocabulary
 from seqrnn.data.sources.corpora import SPLITS
 from seqrnn.experiment import Experiment, Params
-from seqrnn.exporting import network, onnx_graph, tensors
+from seqrnn.exporting import onnx_graph, tensors
 from seqrnn.modes import load_model
 from seqrnn.reporting import gathering
 from seqrnn.runtime import files
@@ -43,7 +43,6 @@ def run(
   )
   config.train.cpu_devices = config.train.cpu_threads = None  # Of this machine.
   module = _FORMATS[config.export.format]
-  parts = network.parts(experiment, config, params)
   folder = workdir / "export"
   settings = _encoded_config(config)
   record = folder / "config.json"
@@ -53,7 +52,7 @@ def run(
   older = lambda name: name in models and not same()
   about = {"task": config.task, "step": str(config.checkpoint.step)}
   contents = {
-    module.FILE: module.encoded(parts, about),
+    module.FILE: module.encoded(experiment, config, params, about),
     "config.json": settings,
     "vocabulary.json": vocabulary.encoded(experiment.vocabularies),
     _CARD: _card(params, config, workdir).encode(),

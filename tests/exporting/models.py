@@ -33,6 +33,10 @@ MODELS = {
   "tagger": {"task": "tagging", **GRU, **BOTH, **DEEP},
   "music": {"task": "polyphony"},
 }
+# Models without layers of torch.nn: safetensors alone.
+FOREIGN = {
+  "lru": {"model.cell": "lru", "model.block": "residual"} | DEEP,
+}
 
 
 @functools.cache
@@ -40,7 +44,7 @@ def new_model(name, **more):
   """The experiment, the config and the parameters of a model."""
   config = base.get_config()
   config.model.hidden_size, config.model.layers = 5, 1
-  config.update_from_flattened_dict(MODELS[name])
+  config.update_from_flattened_dict({**MODELS, **FOREIGN}[name])
   more = {key.replace("__", "."): value for key, value in more.items()}
   config.update_from_flattened_dict(more)
   vocabularies = {"symbols": SYMBOLS}

@@ -7,7 +7,7 @@ from scipy.special import log_softmax
 
 import seqrnn
 from seqrnn import cli
-from seqrnn.exporting import network, onnx_graph
+from seqrnn.exporting import onnx_graph
 from tests.exporting.models import MODELS as FORMAT_MODELS
 from tests.exporting.models import (
   SYMBOLS,
@@ -31,9 +31,8 @@ MODELS = {
 
 def session(folder, experiment, config, params):
   """An inference session of the model's file, which is a valid one."""
-  parts = network.parts(experiment, config, params)
-  path = folder / onnx_graph.FILE
-  path.write_bytes(onnx_graph.encoded(parts, {"task": config.task}))
+  path, about = folder / onnx_graph.FILE, {"task": config.task}
+  path.write_bytes(onnx_graph.encoded(experiment, config, params, about))
   onnx.checker.check_model(str(path), full_check=True)
   return onnxruntime.InferenceSession(
     str(path), providers=["CPUExecutionProvider"]

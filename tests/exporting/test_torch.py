@@ -64,7 +64,7 @@ def test_the_class_of_the_guide_gives_the_same_logits(exported, name):
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["lstm", "heads", "tied gap"])
+@pytest.mark.parametrize("name", ["lstm", "heads", "tied gap", "lru"])
 def test_an_export_comes_back_to_the_bit(exported, tmp_path, name):
   _, params, path = exported(name)
   run = seqrnn.from_export(path.parent, tmp_path / "again")
@@ -122,6 +122,7 @@ def test_what_torch_lacks_is_refused():
   cells = "must be one of gru, lstm, rnn_relu, rnn_tanh"
   for cell, more, message in (
     ("slstm", {}, f"model.cell='slstm': {cells}"),
+    ("lru", {}, f"model.cell='lru': {cells}"),
     ("lstm", {"transitions": 0}, "the model has transitions, and"),
   ):
     experiment, config, _ = new_model("lstm", model__cell=cell)
