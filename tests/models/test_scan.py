@@ -130,6 +130,7 @@ def test_equals_nn_scan(name, ids, reverse, settings):
   [
     ("gpu", "gru", True),
     ("gpu", "mgu", False),
+    ("gpu", "lru", True),
     ("tpu", "layer_norm_lstm", True),
     ("tpu", "odyssey_fgr", True),
   ],
