@@ -1,8 +1,11 @@
-"""The display of a training: a bar on a terminal, or lines."""
+"""The display of a training: a bar on a terminal or lines; TensorBoard."""
 
 import math
+import os
+import re
 import time
 from collections import deque
+from typing import Any
 
 import jax
 from rich.progress import (
@@ -13,6 +16,8 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
+from seqrnn.errors import needs_package
+from seqrnn.runtime import sharding
 from seqrnn.runtime.console import console
 from seqrnn.training.checkpoint import Position
 from seqrnn.training.setup import Training
@@ -51,6 +56,15 @@ class Progress:
     self._finished = 0.0
     self._lap_time = self._line_time = time.monotonic()
     self._bar_time = 0.0
+    self._writer = None
+    if training.config.train.tensorboard and sharding.is_first():
+      self._writer = summary_writer()(
+        str(training.workdir / "tensorboard"),
+        # TensorBoard hides earlier records of the steps that are repeated.
+        purge_step=position.evaluated + 1,
+        # Otherwise two writers of the same second would share a file.
+        filename_suffix=f".{os.getpid()}.{position.step}",
+      )
 
   def __enter__(self) -> "Progress":
     if self._console.is_terminal:
@@ -58,6 +72,8 @@ class Progress:
     return self
 
   def __exit__(self, *_):
+    if self._writer is not None:
+      self._writer.close()
     if self._console.is_terminal:
       self._bar.update(self._task, completed=self._done)
       self._bar.stop()
@@ -113,3 +129,26 @@ class Progress:
   def line(self, text: str):
     """Prints a line; on a terminal, above the bar."""
     self._console.print(text, markup=False)
+
+  def write_tensorboard(self, row: dict[str, Any]):
+    """Writes a row of metrics.csv, if `train.tensorboard` is set."""
+    if self._writer is None:
+      return
+    for name, value in row.items():
+      if name != "step":
+        tag = re.sub("^(train|validation)_", r"\1/", name)
+        self._writer.add_scalar(tag, value, row["step"])
+    self._writer.flush()
+
+
+def summary_writer() -> Any:
+  """Returns the class that writes files of TensorBoard.
+
+  Raises:
+    UserError: its package is missing.
+  """
+  with needs_package(
+    "config.train.tensorboard=True", "tensorboardX", "tensorboard"
+  ):
+    from tensorboardX import SummaryWriter
+  return SummaryWriter

@@ -44,7 +44,7 @@ from seqrnn.training.history import (
   metrics_line,
 )
 from seqrnn.training.probe import probe
-from seqrnn.training.progress import Progress
+from seqrnn.training.progress import Progress, summary_writer
 from seqrnn.training.setup import (
   Training,
   check_owner,
@@ -79,6 +79,8 @@ def fit(
       changed, the model leaks, or its loss is not finite.
     Interrupted: SIGINT or SIGTERM was received.
   """
+  if config.train.tensorboard:
+    summary_writer()  # Refuses a missing package.
   config = check_owner(config, workdir)
   training = make_training(build, config, workdir)
   workdir.mkdir(parents=True, exist_ok=True)
@@ -296,6 +298,7 @@ def evaluate_and_save(
   }
   if not all(math.isfinite(figure) for figure in row.values()):
     raise training.diverged(state, position.step)
+  progress.write_tensorboard(row)
   evaluation_seconds, _ = progress.lap()
   state = record_evaluation(training.config, state, position, figures["loss"])
   if sharding.is_first():

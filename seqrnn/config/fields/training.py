@@ -86,6 +86,7 @@ FIELDS |= group(
   patience=rules.COUNT("Stop after this many evaluations without improvement."),
   label_smoothing=rules.SHARE("The share of a target spread over all symbols."),
   ema=rules.BETWEEN_0_1("Use averaged parameters, with this decay a step."),
+  tensorboard=rules.SWITCH("Write for TensorBoard (extra `tensorboard`)."),
 )
 
 FIELDS |= group(
