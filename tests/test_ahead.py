@@ -5,7 +5,6 @@ own estimate with room for other versions of it, and no measurement.
 """
 
 from functools import cache
-from typing import NamedTuple
 
 import jax
 import pytest
@@ -16,39 +15,25 @@ from seqrnn import experiments
 pytestmark = pytest.mark.ahead
 
 
-class Bound(NamedTuple):
-  """A config and its bounds.
-
-  Attributes:
-    config: its name.
-    field: `field=value`, which replaces a value of the file; or "".
-    megabytes: of the peak on each chip.
-    cycles: of a time step of all loops, on one chip.
-  """
-
-  config: str
-  field: str
-  megabytes: float
-  cycles: int
-
-
+# Of a config, and another value of a field: megabytes of the peak on each chip,
+# and cycles of a time step of all loops, on one chip.
 BOUNDS = [
-  Bound("rnn", "", 55, 32_000),
-  Bound("brnn", "", 51, 52_000),
-  Bound("words", "", 120, 28_000),  # A wide vocabulary.
-  Bound("rnn", "model.cell=layer_norm_lstm", 110, 90_000),
+  ("rnn", "", 55, 32_000),
+  ("brnn", "", 51, 52_000),
+  ("words", "", 120, 28_000),  # A wide vocabulary.
+  ("rnn", "model.cell=layer_norm_lstm", 110, 90_000),
 ]
 
 
 @pytest.fixture(scope="module")
 def step():
-  """A function bound, target -> the compiled training step."""
+  """A function config, field, target -> the compiled training step."""
   pytest.importorskip("libtpu")
 
   @cache
-  def compiled(bound, target):
-    fields = dict([bound.field.split("=")] if bound.field else [])
-    config = programs.read_config(bound.config, fields)
+  def compiled(name, field, target):
+    fields = dict([field.split("=")] if field else [])
+    config = programs.read_config(name, fields)
     mesh = programs.compile_mesh(target)
     made = programs.training(config, experiments.build(config, None), mesh)
     return made.function.lower(*made.args).compile()
@@ -63,11 +48,11 @@ def step():
 
 
 @pytest.mark.parametrize("target", ["v5e:1x1", "v5e:2x2"])
-@pytest.mark.parametrize("bound", BOUNDS, ids=lambda b: f"{b.config} {b.field}")
-def test_the_step_of_a_config(step, bound, target):
-  compiled = step(bound, target)
+@pytest.mark.parametrize(("name", "field", "megabytes", "cycles"), BOUNDS)
+def test_the_step_of_a_config(step, name, field, megabytes, cycles, target):
+  compiled = step(name, field, target)
   memory = compiled.memory_analysis()
-  assert memory.peak_memory_in_bytes < 1e6 * bound.megabytes
+  assert memory.peak_memory_in_bytes < 1e6 * megabytes
   # The new state takes the place of the old.
   assert memory.alias_size_in_bytes > 0.99 * memory.output_size_in_bytes
   program = hlo.Program(compiled.as_text())
@@ -77,4 +62,4 @@ def test_the_step_of_a_config(step, bound, target):
   loops = program.loops()
   assert {loop.backward for loop in loops} == {False, True}
   if target == "v5e:1x1":
-    assert 0 < sum(loop.cycles for loop in loops) < bound.cycles
+    assert 0 < sum(loop.cycles for loop in loops) < cycles

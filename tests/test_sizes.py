@@ -39,7 +39,3 @@ def test_files_and_functions_are_small():
   """And each exception is needed."""
   assert set().union(*map(too_large, FILES)) == EXCEPTIONS.keys()
   assert len(EXCEPTIONS) <= 10
-
-
-def test_run_is_short():
-  assert len((ROOT / "run.py").read_text("utf-8").splitlines()) <= 150

@@ -1,7 +1,5 @@
 """Tasks by name, and trained runs as Python has them."""
 
-import json
-
 import jax
 import numpy as np
 import pytest
@@ -9,7 +7,6 @@ import pytest
 from seqrnn import experiments
 from seqrnn.errors import UserError
 from seqrnn.experiment import shapes
-from seqrnn.runtime import files
 from tests.conftest import tiny
 from tests.models.test_cells import normal
 
@@ -40,19 +37,3 @@ def test_a_gap_model_samples_by_its_forward_head(tmp_path):
   one = run._replace(experiment=experiment._replace(decoder=None))
   with pytest.raises(UserError, match="cannot sample unless model.heads='all'"):
     one.sample("bc")
-
-
-def test_what_cannot_be_loaded_is_named(trained, tmp_path):
-  with pytest.raises(UserError, match="config.task='nonsense': must be one of"):
-    experiments.build(tiny(tmp_path, {"task": "nonsense"}), None)
-  with pytest.raises(UserError, match="nothing: has no run"):
-    experiments.load(tmp_path / "nothing")
-  workdir = trained()
-  with pytest.raises(UserError, match="checkpoints at the steps? 4"):
-    experiments.load(workdir, 7)
-  path = workdir / "config.json"
-  fields = json.loads(path.read_text())
-  fields["model"]["attention"] = 4
-  files.write_checked(workdir, {path.name: json.dumps(fields).encode()})
-  with pytest.raises(UserError, match="model.attention: no such field"):
-    experiments.load(workdir)

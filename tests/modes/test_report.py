@@ -10,11 +10,10 @@ import numpy as np
 import pytest
 
 from seqrnn import cli, experiments
-from seqrnn.data.vocabulary import END, PAD, UNKNOWN, Vocabulary
+from seqrnn.data.vocabulary import END, PAD, UNKNOWN
 from seqrnn.errors import UserError
 from seqrnn.modes import report
 from seqrnn.reporting import alarms, charts, gathering, neurons, page
-from seqrnn.reporting.subject import shown
 from seqrnn.training.history import add_row
 from tests.conftest import Page, random_params, save_run, tiny, write_text
 
@@ -196,11 +195,6 @@ def test_anomalous_sessions_are_shown(tmp_path):
   (folder / "incidents.csv").write_bytes(b"session\n\xff")
   with pytest.raises(UserError, match="run --mode=detect again"):
     alarms.sections(tmp_path)
-
-
-def test_lines_of_a_log_are_below_each_other():
-  symbols = Vocabulary("log", ("a <value>", "on"))
-  assert [shown(symbols, i) for i in (4, 5)] == ["a <value>\n", "on "]
 
 
 def test_markup_and_controls_of_a_text_are_escaped(tmp_path):

@@ -31,8 +31,8 @@ from seqrnn.modes import search
 from seqrnn.runtime import files
 from seqrnn.searching import space, study
 from seqrnn.training import history, train
-from seqrnn.training.progress import Progress
 from tests.conftest import read_csv, tiny
+from tests.modes.test_train import Crash, crash_at
 
 ROOT = Path(__file__).parents[2]
 
@@ -321,10 +321,6 @@ def test_no_trial_fails_by_the_machine_or_a_signal(tmp_path, objective):
   assert states(tmp_path / "s") == ["finished"] * 2
 
 
-class Crash(Exception):
-  pass
-
-
 def test_a_trial_that_kills_its_process_or_is_too_large_fails(
   tmp_path, objective
 ):
@@ -356,15 +352,8 @@ def test_a_trial_whose_process_died_resumes_from_its_checkpoint(
   rows = table(tmp_path / "whole")
   assert [row["state"] for row in rows] == ["finished", "failed"]
   assert "is not finite" in rows[1]["error"]
-  original = Progress.step
-
-  def dying(self, loss, symbols):
-    if self._done == 3:
-      raise Crash
-    return original(self, loss, symbols)
-
   with monkeypatch.context() as patch:
-    patch.setattr(Progress, "step", dying)
+    crash_at(patch, 3)
     with pytest.raises(Crash):
       run_search(config, tmp_path / "parts")
   run_search(config, tmp_path / "parts")
