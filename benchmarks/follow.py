@@ -231,7 +231,7 @@ def main():
   from seqrnn.runtime import launch
 
   launch.prepare()
-  launch.configure_device(1, on_cpu=True, inline=True)  # As with --follow.
+  launch.configure_device(1, follow=True)
   if arguments.open:
     state(arguments.workdir, arguments.open)
   elif arguments.replay:
