@@ -5,15 +5,17 @@ time since the session's event before, for each pair of events and, where a pair
 is rare, for the event. `fit` describes the tails of these distributions by
 quantiles. A new value has a p-value: of both tails, or of the upper one for a
 time. The score of a session is the evidence that its least p-values are less
-than those of as many values by chance. It is 0 for most sessions, and rounded,
-so that sessions of the same events stay equal.
+than those of as many values by chance, or that all its times are several times
+as long. It is 0 for most sessions, and rounded, so that sessions of the same
+events stay equal.
 """
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import rel_entr
+from scipy.ndimage import correlate1d
+from scipy.special import logsumexp, rel_entr
 
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.logs.templates import PLACES
@@ -31,6 +33,10 @@ _TRIMMED = 0.05  # The share of the sessions that may be anomalous.
 _DRIFTED = 0.05  # The share of later values that may be in the tails of 0.01.
 _FLOOR = 3.0  # Nats of evidence that are no score.
 _LEAST = 0.1  # The scale of a tail where all values are equal.
+_BINS = 50  # Octaves of numbers, from a thousandth on.
+_PRIOR = 0.1  # Numbers in each bin, beside those that are known.
+_NEAR = (0.25, 0.5, 0.25)  # Weights of a bin and of those beside it.
+_SLOWER = (2, 3, 4, 5)  # Octaves by which a slow session is slower.
 
 
 class Tails(NamedTuple):
@@ -43,12 +49,14 @@ class Tails(NamedTuple):
       of the lower tail have their signs changed.
     slopes: float64 [2, G], beyond the last edge, a tail is exponential in the
       same scale, with this mean.
+    log_p: float64 [bins, G], of the numbers in each octave.
   """
 
   keys: np.ndarray
   units: np.ndarray
   edges: np.ndarray
   slopes: np.ndarray
+  log_p: np.ndarray
 
   def take(self, some: np.ndarray) -> "Tails":
     """Some of the distributions."""
@@ -61,6 +69,11 @@ class Tails(NamedTuple):
     if not len(self.keys):
       return numbers, np.zeros(len(keys), bool)
     return numbers, self.keys[numbers] == keys
+
+  def of(self, observed: "_Observed") -> tuple[np.ndarray, np.ndarray]:
+    """As `index` of each value, by its key, or else by its other one."""
+    (index, known), (other, also) = map(self.index, observed[:2])
+    return np.where(known, index, other), known | also
 
 
 class Unusual(NamedTuple):
@@ -147,7 +160,8 @@ def fit(sessions: Sessions) -> Tails:
   kinds = [kind for kind in KINDS if _column(some, kind) is not None]
   parts = [_fit(some, kind) for kind in kinds]
   if not parts:
-    return Tails(*map(np.zeros, ((0,), (2, 0), (2, len(_LEVELS), 0), (2, 0))))
+    shapes = (0,), (2, 0), (2, len(_LEVELS), 0), (2, 0), (_BINS, 0)
+    return Tails(*map(np.zeros, shapes))
   tails = Tails(*(np.concatenate(x, axis=-1) for x in zip(*parts, strict=True)))
   return tails.take(np.argsort(tails.keys))
 
@@ -191,10 +205,12 @@ def _tails(observed: _Observed, fewest: int = _FEWEST) -> Tails:
   """The distributions that have enough values."""
   keys, _, numbers, *_ = _of_both(observed)
   order = np.lexsort((numbers, keys))
-  keys, first, counts = np.unique(
-    keys[order], return_index=True, return_counts=True
-  )
-  enough, numbers = counts >= fewest, numbers[order]
+  numbers = numbers[order]
+  keys, first, group, counts = np.unique(keys[order], True, True, True)
+  cells = group * _BINS + _octaves(numbers)
+  counts_GB = np.bincount(cells, minlength=len(keys) * _BINS).reshape(-1, _BINS)
+  enough = counts >= fewest
+  log_p = np.log(correlate1d(counts_GB[enough] + _PRIOR, _NEAR, mode="nearest"))
   keys, first, counts = keys[enough], first[enough], counts[enough]
 
   def quantile(level: float, rounded: Callable) -> np.ndarray:
@@ -223,14 +239,18 @@ def _tails(observed: _Observed, fewest: int = _FEWEST) -> Tails:
     beyond = edges[:, n - 1] + least * np.log(levels[n - 1] / levels[n])
     edges[:, n] = np.where(has, edges[:, n], beyond)
     slopes = np.where(has & (means[:, n] > 0), means[:, n], slopes)
-  return Tails(keys, units, edges, slopes)
+  return Tails(keys, units, edges, slopes, log_p.T)
+
+
+def _octaves(numbers: np.ndarray) -> np.ndarray:
+  """The bin of each number, 0 below half a thousandth."""
+  octaves = np.log2(1 + 1000 * np.abs(numbers)).round().astype(int)
+  return np.minimum(octaves, _BINS - 1)
 
 
 def _nats(tails: Tails, observed: _Observed, kind: str) -> np.ndarray:
   """-log p of each value, 0 in the usual range; NaN: no distribution."""
-  index, known = tails.index(observed.keys)
-  other, also = tails.index(observed.others)
-  index, known = np.where(known, index, other), known | also
+  index, known = tails.of(observed)
   index, numbers = index[known], observed.numbers[known]
   nats, sides = np.zeros(len(index)), (0, 1) if kind == VALUE else (1,)
   for side in sides:
@@ -250,6 +270,28 @@ def _nats(tails: Tails, observed: _Observed, kind: str) -> np.ndarray:
   return every
 
 
+def _slower(tails: Tails, observed: _Observed, count: int) -> np.ndarray:
+  """The evidence that all times of a session are longer, in nats [sessions].
+
+  It is the logarithm of the likelihood if all are 4, 8, 16 or 32 times as long,
+  divided by that of usual times. Times that are 0 are no evidence.
+  """
+  index, known = tails.of(observed)
+  octave = _octaves(observed.numbers)
+  known &= octave > 0
+  index, octave = index[known], octave[known]
+  usual = tails.log_p[octave, index]
+  sums = [
+    np.bincount(
+      observed.sessions[known],
+      tails.log_p[np.maximum(octave - more, 1), index] - usual,
+      count,
+    )
+    for more in _SLOWER
+  ]
+  return logsumexp(sums, axis=0) - np.log(len(sums))
+
+
 def _scored(
   tails: Tails, observed: _Observed, bounds: np.ndarray, kind: str
 ) -> Unusual:
@@ -257,12 +299,14 @@ def _scored(
 
   If the k-th smallest of n p-values is p < k / n, the evidence is n times the
   divergence of a coin of k / n from one of p, about -log of the chance of k
-  such values (Berk and Jones 1979). The score is log(1 + nats) of what the
-  largest evidence has above `_FLOOR`, rounded.
+  such values (Berk and Jones 1979). It counts together with that of `_slower`.
+  The score is log(1 + nats) of what the largest evidence has above `_FLOOR`,
+  rounded.
   """
   nats, count = _nats(tails, observed, kind), len(bounds) - 1
   known = ~np.isnan(nats)
   total_D = np.bincount(observed.sessions[known], minlength=count)
+  slower_D = _slower(tails, observed, count) if kind == GAP else np.zeros(count)
   some = nats > 0
   observed, nats = observed.take(some), nats[some]
   # Equal numbers of a session, as of the parts of a block, count once.
@@ -279,9 +323,9 @@ def _scored(
   scores = np.zeros(count)
   np.maximum.at(scores, session, np.where(p < share, total * evidence, 0))
   first = rank == 1
-  which, keys = session[first], observed.keys[first]
-  index, is_known = tails.index(keys)
-  index = np.where(is_known, index, tails.index(observed.others[first])[0])
+  which = session[first]
+  scores[which] += np.maximum(slower_D[which], -_FLOOR)
+  index, _ = tails.of(observed.take(first))
   positions, numbers = np.full(count, -1), np.full(count, np.nan)
   usual = np.full((2, count), np.nan)
   positions[which] = observed.events[first] - bounds[which]
