@@ -128,7 +128,7 @@ machine, so they are upper bounds. *: computed by this project.
 
 The data sets are not part of this project. `data.source` names the set that is
 downloaded; the archive of imdb you put in its place yourself.
-docs/howto/data.md has their terms.
+docs/reference/data_sets.md has their terms.
 """
 _COLUMNS = (
   "recipe",

@@ -1,4 +1,4 @@
-"""Makes the table of public data sets in howto/data.md: docs/data_sets.py."""
+"""Makes the table of data sets in reference/data_sets.md: docs/data_sets.py."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ from seqrnn import catalogue  # noqa: E402
 from seqrnn.catalogue import DataSet  # noqa: E402
 from seqrnn.runtime import files  # noqa: E402
 
-PAGE = _ROOT / "docs" / "howto" / "data.md"
+PAGE = _ROOT / "docs" / "reference" / "data_sets.md"
 _HEAD = "| `data.source` | data | splits | MB | terms | cite | files |\n"
 
 

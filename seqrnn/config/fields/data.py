@@ -12,7 +12,7 @@ FIELDS = group(
     " the topics of Python's help. names: surnames, labelled by language (extra"
     " `names`). chords: synthetic music. formal: the formal language"
     " data.language. files: your own, in data.path or data.train_path. Others"
-    " are public sets (docs/howto/data.md), downloaded once.",
+    " are public sets (docs/reference/data_sets.md), downloaded once.",
     default="stdlib",
   ),
   language=choice(
