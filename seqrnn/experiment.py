@@ -120,9 +120,12 @@ class Experiment(NamedTuple):
       note is 0 or 1 and is drawn independently. Any other word, for example
       `sequence`, is for targets that are numbers; an unknown number is NaN.
     loss_unit: `nats`, or the unit of another loss, for example `squared error`.
-    by_text: whether a document has one label: its probabilities are the mean
-      over the rows of the document. Where there are labels, batches that are
-      not of training also have `document` and `place`, which join the rows.
+    by_text: whether a document has one label or one vector of numbers: its
+      probabilities or numbers are the mean over the rows of the document. Where
+      there are labels or such numbers, batches that are not of training also
+      have `document` and `place`, which join the rows.
+    figures: targets and outputs of documents, float64 [N, V] -> figures by
+      name, which replace totals of the same name; for numbers with `by_text`.
     present: Predictions -> a renderable for the console of --mode=predict;
       None: the mode's own tables.
     report: the texts and sections of report.html.
@@ -147,6 +150,7 @@ class Experiment(NamedTuple):
   loss_unit: str = "nats"
   decode: Callable[..., tuple[Carry, tuple[jax.Array, jax.Array]]] | None = None
   by_text: bool = False
+  figures: Callable[..., dict[str, float]] | None = None
   present: Callable[[Any], Any] | None = None
   report: Report = Report()
 

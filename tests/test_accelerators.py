@@ -26,6 +26,12 @@ TASKS = {
   },
   "polyphony": {"data.source": "chords", "data.validation_fraction": 0.2},
   "classification": {"data.format": "tab", "model.bidirectional": True},
+  "regression": {
+    "data.format": "tab",
+    "model.embedding_size": 4,
+    "model.convolution": 3,
+    "model.pooling": "attention",
+  },
   "tagging": {
     "data.format": "columns",
     "model.embedding_size": 4,

@@ -69,6 +69,10 @@ LEFT_OUT = {
     f"runs/{name}": f"needs the run of configs/{name}.py"
     for name in ("names", "sentences", "polyphony", "tagging")
   },
+  **{
+    f"runs/{name}": "reads a table of the user's"
+    for name in ("topic", "stars", "tags")
+  },
   "hidden_size=256 ": "trains as configs/rnn.py, or needs that run",
   "odyssey_nfg": "trains as configs/rnn.py",
   "batch_size=512": "trains as configs/rnn.py",
@@ -131,6 +135,8 @@ def begun(tmp_path_factory):
   # Of docs/howto/detect.md and nginx.md.
   for name in "app", "dpkg", "shop", "shop-2", "slow", "nginx":
     (folder / "runs" / name).symlink_to(folder / "runs" / "logs")
+  for name in "topic", "stars", "tags":  # Of docs/howto/table.md.
+    (folder / "runs" / name).symlink_to(folder / "runs" / "sentences")
   return folder
 
 

@@ -71,7 +71,10 @@ _PAIRS = {
   " hand on; use task='language_model'",
   "task=gap_model excludes data.mapping=many_to_one": "it predicts every symbol"
   " of a window",
-  "task=classification,tagging excludes data.stateful"
+  "task=language_model,gap_model,polyphony excludes model.convolution": "it"
+  " reads symbols that follow, which are targets",
+  "model.convolution needs model.embedding_size": "it reads an embedding",
+  "task=classification,regression,tagging excludes data.stateful"
   " data.repeats=weight": "each text is read by itself and has labels of its"
   " own",
   "task=polyphony excludes data.mapping=many_to_one model.bidirectional"

@@ -352,6 +352,52 @@ POOLINGS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 }
 
 
+class Attention(nn.Module):
+  """The mean of outputs, weighted by a softmax over time of v · y.
+
+  v is a parameter that starts at zero, where all positions weigh the same.
+  """
+
+  @nn.compact
+  def __call__(self, y_BTH: jax.Array, mask_BT: jax.Array) -> jax.Array:
+    """The mean over the positions of the mask, [B, H]; 0 if there are none."""
+    v_H = self.param("vector", nn.initializers.zeros, y_BTH.shape[-1:])
+    score_BT = jnp.sum(y_BTH * v_H[None, None], axis=-1)
+    score_BT = jnp.where(mask_BT, score_BT, jnp.finfo(y_BTH.dtype).min)
+    weight_BT = jnp.where(mask_BT, jax.nn.softmax(score_BT), 0)
+    return jnp.sum(weight_BT[..., None] * y_BTH, axis=1)
+
+
+class Convolution(nn.Module):
+  """Features of each position: relu(W x + b), x the positions around it.
+
+  Positions outside of the mask are read as zeros, as those beyond the ends.
+
+  Attributes:
+    width: the number of positions; half of them, rounded down, come before.
+    features: H, of each position.
+    products: as in Cell.
+  """
+
+  width: int
+  features: int
+  products: Products = Products()
+
+  @nn.compact
+  def __call__(self, x_BTD: jax.Array, mask_BT: jax.Array) -> jax.Array:
+    """The features of each position, [B, T, H]."""
+    before, (B, T, _) = self.width // 2, x_BTD.shape
+    around = (0, 0), (before, self.width - 1 - before), (0, 0)
+    wide = jnp.pad(jnp.where(mask_BT[..., None], x_BTD, 0), around)
+    parts = [wide[:, n : n + T] for n in range(self.width)]
+    x_NK = jnp.concatenate(parts, axis=-1).reshape(B * T, -1)
+    K = x_NK.shape[-1]
+    kernel_KH = self.param("kernel", uniform(K**-0.5), (K, self.features))
+    bias_H = self.param("bias", nn.initializers.zeros, (self.features,))
+    y_NH = nn.relu(self.products.affine(x_NK, kernel_KH, bias_H))
+    return y_NH.reshape(B, T, -1)
+
+
 class Letters(nn.Module):
   """Features of each word: the last states of layers over its characters.
 

@@ -36,8 +36,8 @@ class SequenceModel(nn.Module):
     embedding_size: D; None: layer 1 reads the ids.
     tied: the head's kernel is the embedding, transposed (Press & Wolf 2017).
     pooling: what the one output of a sequence is computed from: the `last`
-      state of each direction, or a name of POOLINGS; None: each symbol has an
-      output.
+      state of each direction, `attention`, or a name of POOLINGS; None: each
+      symbol has an output.
     initial_scale: as in Cell; None: 1/sqrt(fan in).
     dropout: of the embedding, as in Stack.
     symbol_dropout: the share of input symbols replaced by the unknown symbol in
@@ -51,6 +51,8 @@ class SequenceModel(nn.Module):
       `initial_scale` says, 1 without it.
     input_noise: the standard deviation of the Gaussian noise that is added to
       each note in training (Greff et al. 2017).
+    convolution: a Convolution of the embedding, which the layers read instead;
+      or None.
 
   If the body returns its directions separately, each has a head of its own, and
   the logits are a dict with their names.
@@ -70,6 +72,7 @@ class SequenceModel(nn.Module):
   letters: Any = None
   embedding_scale: float | None = None
   input_noise: float = 0.0
+  convolution: Any = None
 
   def setup(self):
     if self.embedding_size is not None:
@@ -85,6 +88,8 @@ class SequenceModel(nn.Module):
       )
       self.drop = Dropout(self.dropout)
       self.drop_units = Dropout(self.variational_dropout, broadcast_dims=(1,))
+    if self.pooling == "attention":
+      self.attention = layers.Attention()
     if self.tied:
       self.head_bias = self.param(
         "head_bias", nn.initializers.zeros, (self.vocabulary_size,)
@@ -132,6 +137,7 @@ class SequenceModel(nn.Module):
       if (
         positions <= self.vocabulary_size
         or self.letters is not None
+        or self.convolution is not None
         or (train and (self.dropout or self.variational_dropout))
       ):
         x_BTD = self.products.rows(table_VD, ids_BT.T).swapaxes(0, 1)
@@ -140,11 +146,15 @@ class SequenceModel(nn.Module):
           x_BTD = jnp.concatenate([x_BTD, letters_BTH], axis=-1)
         x_BTD = self.drop(x_BTD, deterministic=not train)
         x_BTD = self.drop_units(x_BTD, deterministic=not train)
+        if self.convolution is not None:
+          x_BTD = self.convolution(x_BTD, mask_BT)
       else:
         x_BTD = Lookup(table_VD, ids_BT)
     carry, y_BTH = self.body(x_BTD, mask_BT, carry, train)
     if self.pooling == "last":
       y_BTH = self.body.summary(carry, train)[:, None]
+    elif self.pooling == "attention":
+      y_BTH = self.attention(y_BTH, mask_BT)[:, None]
     elif self.pooling is not None:
       y_BTH = layers.POOLINGS[self.pooling](y_BTH, mask_BT)[:, None]
     if isinstance(y_BTH, dict):
@@ -291,6 +301,11 @@ def sequence_model(
   Raises:
     UserError: the weights to tie have different shapes.
   """
+  convolution = None
+  if model.convolution is not None:
+    convolution = layers.Convolution(
+      model.convolution, model.hidden_size, products(model)
+    )
   if model.tied and outputs is not None:
     raise UserError(
       "model.tied=True: the outputs are labels, which have no embedding to tie"
@@ -310,6 +325,7 @@ def sequence_model(
     products=products(model),
     outputs=outputs,
     letters=letters,
+    convolution=convolution,
     **{name: model[name] for name in _FIELDS},
   )
 

@@ -34,5 +34,7 @@ def read_user_files(
   field: str, path: str, experiment: Experiment, config: Config
 ) -> Pieces:
   """The texts of files that a field names, with or without labels."""
-  known = experiment.labels and set(experiment.labels.symbols)
+  labels, known = experiment.labels, None
+  if labels is not None or experiment.by_text:
+    known = set(labels.symbols if labels else ())
   return splits.whole(read_files(field, path, config.data, known))

@@ -79,8 +79,10 @@ def examiner(
   the result is true, it returns None. The windows of a text with labels are
   joined: figures are of whole texts.
   """
-  decide = None if experiment.labels is None else decider(experiment)
-  totals = totals_of(experiment.loss, decide, experiment.by_text)
+  joins = experiment.labels is not None or experiment.figures is not None
+  decide = decider(experiment) if joins else None
+  gives = experiment.gives if experiment.by_text else ""
+  totals = totals_of(experiment.loss, decide, gives)
   zeros, add = adder(totals, mesh)
   start = sharding.carry_init(experiment.carry, mesh)
 
@@ -94,7 +96,7 @@ def examiner(
     def fetch():
       rows, answers, sums = pending.popleft()
       jax.block_until_ready(sums)
-      if experiment.labels is not None:
+      if joins:
         parts.append(_flat(rows, sharding.own_rows(answers)))
 
     for rows in batches.rows(first, end):
@@ -117,29 +119,45 @@ def examiner(
     figures = metrics.finish(
       sharding.sum_devices(sums, mesh), experiment.in_bits
     )
-    if experiment.labels is None:
+    if not joins:
       return figures, None
     columns = {
       name: np.concatenate([part[name] for part in parts]) for name in parts[0]
     }
-    answers = _join(sharding.gather_rows(columns, mesh))
+    columns = sharding.gather_rows(columns, mesh)
+    if experiment.figures is not None:
+      return figures | experiment.figures(*_numbers(columns)), None
+    answers = _join(columns)
     return figures | _of_texts(experiment, answers), answers
 
   return examine
 
 
 def _flat(rows: dict[str, np.ndarray], answers: np.ndarray) -> dict[str, Any]:
-  """The columns of a batch as [B * N], and `best`, or `log_p` [B, V]."""
-  B, N = rows["targets"].shape
+  """The columns of a batch as [B * N], and `best`, or `outputs` [B, V]."""
+  B, N = rows["targets"].shape[:2]
   columns = {
     name: sharding.pad_rows(x, len(answers)) for name, x in rows.items()
   }
   columns["document"] = np.repeat(columns["document"], N)
   columns["place"] = columns["place"][:, None] + np.arange(N)
-  columns["log_p" if answers.dtype.kind == "f" else "best"] = answers
+  columns["outputs" if answers.dtype.kind == "f" else "best"] = answers
   return {
-    name: x if name == "log_p" else x.reshape(-1) for name, x in columns.items()
+    name: x if name == "outputs" else x.reshape(-1, *x.shape[2:])
+    for name, x in columns.items()
   }
+
+
+def _numbers(columns: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+  """The true numbers of documents, and the means over their rows, [N, V]."""
+  some = columns["weights"] > 0
+  _, firsts, document = np.unique(
+    columns["document"][some], return_index=True, return_inverse=True
+  )
+  means_NV = np.zeros((len(firsts), columns["outputs"].shape[1]))
+  np.add.at(means_NV, document, columns["outputs"][some])
+  means_NV /= np.bincount(document)[:, None]
+  return columns["targets"][some][firsts].astype(np.float64), means_NV
 
 
 def _join(columns: dict[str, np.ndarray]) -> LabelRows:
@@ -153,12 +171,12 @@ def _join(columns: dict[str, np.ndarray]) -> LabelRows:
   document, target = ordered["document"], ordered["targets"]
   begins = np.diff(document, prepend=-1) != 0
   weight = ordered["weights"]
-  if "log_p" not in columns:
+  if "outputs" not in columns:
     best, codes = ordered["best"], ordered.get("spans")
     return LabelRows(target, best, weight, begins, codes)
   firsts = np.flatnonzero(begins)
   counts = np.diff(firsts, append=len(document))
-  log_p = np.logaddexp.reduceat(ordered["log_p"].astype(np.float64), firsts)
+  log_p = np.logaddexp.reduceat(ordered["outputs"].astype(np.float64), firsts)
   log_p -= np.log(counts)[:, None]
   return LabelRows(
     target[firsts],
@@ -191,12 +209,17 @@ def _of_texts(experiment: Experiment, answers: LabelRows) -> dict[str, float]:
 
 @lru_cache(CACHED_FUNCTIONS)
 def totals_of(
-  loss: Callable, decide: Callable | None, by_text: bool
+  loss: Callable, decide: Callable | None, gives: str
 ) -> Callable[..., tuple[Carry, tuple[Any, Any]]]:
   """A function params, carry, batch -> carry, (totals, answers).
 
-  Answers to labels are their best ids [B, N], or, where a text has one label,
-  the log-probabilities of all ids [B, V]; without `decide` ().
+  Answers to labels are their best ids [B, N]; where a text has one label, the
+  log-probabilities of all ids, or its numbers, [B, V]; without `decide` ().
+
+  Args:
+    loss: of the experiment.
+    decide: as `decider` returns it, or None.
+    gives: `Experiment.gives` where a text has one target, else "".
   """
 
   def count(params, carry, batch):
@@ -204,8 +227,13 @@ def totals_of(
     if decide is None:
       return after, (figures, ())
     _, (outputs_BNV, best_BN) = decide(params, carry, batch)
-    if by_text:
-      return after, (figures, jax.nn.log_softmax(outputs_BNV[:, 0]))
+    if gives:
+      outputs_BV = outputs_BNV[:, 0]
+      log_p = gives == "softmax"
+      return after, (
+        figures,
+        jax.nn.log_softmax(outputs_BV) if log_p else outputs_BV,
+      )
     return after, (figures, best_BN)
 
   return count

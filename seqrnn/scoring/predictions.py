@@ -138,10 +138,10 @@ def predictions(
 ) -> Iterator[Prediction]:
   """Yields the predictions for the sequences of a split or of documents.
 
-  The windows of a text with labels are joined.
+  The windows of a text with labels or numbers are joined.
   """
   rows = _rows(experiment, params, split, k)
-  if experiment.labels is not None:
+  if experiment.labels is not None or experiment.by_text:
     documents = groupby(rows, lambda row: row["document"])
     rows = (_joined([*some], experiment.by_text) for _, some in documents)
   yield from (
@@ -196,7 +196,8 @@ def _rows(
 def _joined(rows: list[dict[str, Any]], by_text: bool) -> dict[str, Any]:
   """The row of a text, from those of its windows.
 
-  The probabilities of a text's label are the mean over its windows.
+  The probabilities of a text's label, or its numbers, are the mean over its
+  windows.
   """
   first = rows[0]
   names = first.keys() - {"document", "place"}
@@ -204,12 +205,14 @@ def _joined(rows: list[dict[str, Any]], by_text: bool) -> dict[str, Any]:
   count = len(row["positions"])
   if not by_text or count < 2:
     return row
+  row |= {name: first[name] for name in ("positions", "targets", "truth")}
+  if "numbers" in row:
+    return row | {"numbers": row["numbers"].mean(0, keepdims=True)}
   by_id = np.argsort(row["ids"], axis=1)
   mean_V = np.take_along_axis(row["probabilities"], by_id, axis=1).mean(0)
   best_V = np.argsort(-mean_V, kind="stable")
   log_p = np.logaddexp.reduce(-row["surprisal"][:, None])
   return row | {
-    **{name: first[name] for name in ("positions", "targets", "truth")},
     "ids": np.sort(first["ids"])[:, best_V],
     "probabilities": mean_V[None, best_V],
     "surprisal": np.log(count) - log_p,

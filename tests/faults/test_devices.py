@@ -28,6 +28,7 @@ CASES = {
   "language_model": {"data.stateful": True},
   "gap_model": {"train.ema": 0.9, "model.weight_drop": 0.2},
   "classification": FILES,  # Which of the texts a line is from.
+  "regression": FILES,  # Its number.
   "tagging": {"data.format": "spaces"},
   "polyphony": CHORDS | {"model.symbol_dropout": 0.0},
 }

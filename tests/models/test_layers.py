@@ -170,6 +170,47 @@ def check_gradients(grads, function, tree):
     assert abs(expected) > 1e-5, paths[n]  # Else this shows nothing.
 
 
+def attend(p, x, mask):
+  rows = []
+  for x_TD, mask_T in zip(x, mask, strict=True):
+    score = x_TD[mask_T] @ p["vector"]
+    weight = np.exp(score - score.real.max())
+    rows.append(weight @ x_TD[mask_T] / weight.sum())
+  return np.array(rows)
+
+
+def convolve(p, x, mask):
+  x = np.pad(np.where(mask[..., None], x, 0), ((0, 0), (2, 1), (0, 0)))
+  kernel = p["kernel"].reshape(4, D, -1)  # From two before to one after.
+  parts = [x[:, k : k + T] @ kernel[k] for k in range(4)]
+  y = sum(parts) + p["bias"]
+  return np.where(y.real > 0, y, 0)
+
+
+@pytest.mark.usefixtures("x64")
+def test_attention_and_convolution_equal_equations():
+  rng = np.random.default_rng(5)
+  for module, equations in (
+    (layers.Attention(), attend),
+    (layers.Convolution(4, H), convolve),
+  ):
+    x = rng.normal(size=(B, T, D))
+    init = jax.eval_shape(module.init, jax.random.key(0), x, MASK)
+    params = normal(rng, init["params"])
+    expected = equations(params, x, MASK)
+    weights = normal(rng, expected)
+
+    def loss(params, x, module=module, weights=weights):
+      y = module.apply({"params": params}, x, MASK)
+      return (y * weights).sum(), y
+
+    gradient = jax.value_and_grad(loss, (0, 1), has_aux=True)
+    (_, y), grads = quick_jit(gradient)(params, x)
+    close(y, expected)
+    weighed = lambda both, e=equations, w=weights: (e(*both, MASK) * w).sum()
+    check_gradients(grads, weighed, (params, x))
+
+
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("case", CASES)
 def test_values_and_gradients_equal_equations(case):

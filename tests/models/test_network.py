@@ -396,3 +396,24 @@ def test_decoder_of_many_to_one_reads_the_last_window(tmp_path):
     last = ids[:, max(0, t + 1 - T) : t + 1]
     window[:, : last.shape[1]] = last
     close(logits_BV, predict(params, window)[:, 0], 1e-5)
+
+
+def test_padding_at_either_end_changes_no_label(tmp_path):
+  labels = Vocabulary("id", ("x", "y"))
+  fields = {
+    "task": "classification",
+    "model.pooling": "attention",
+    "model.convolution": 4,
+    "model.embedding_size": 3,
+    "model.bidirectional": True,
+  }
+  experiment = experiments.build(
+    tiny(tmp_path, fields), {**SYMBOLS, "labels": labels}
+  )
+  params, ids = draw(experiment), [5, 6, 7, 4]
+  rows = [[0, 0, 0, *ids], [*ids, 0, 0, 0], [0, *ids, 0, 0], [0] * 7]
+  batch = rows_of(np.array(rows))
+  _, logits = jax.device_get(jax.jit(experiment.predict)(params, (), batch))
+  close = np.testing.assert_allclose
+  close(logits[1:3], logits[:1].repeat(2, 0), 1e-6, 1e-6)
+  assert np.isfinite(logits[..., 4:]).all() and np.ptp(logits[[0, 3], 0, 4]) > 0

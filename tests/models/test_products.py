@@ -61,7 +61,7 @@ def programs(folder, model, platform, **more):
       results.append(head(params, carry, batch))
     if experiment.labels is not None:
       decide = decider(experiment)
-      totals = totals_of(experiment.loss, decide, experiment.by_text)
+      totals = totals_of(experiment.loss, decide, experiment.gives)
       results.append(totals(params, carry, batch))
     if (decoder := experiment.decoder) is not None:
       first = decoder.start(len(batch["inputs"])), batch["inputs"][:, 0]

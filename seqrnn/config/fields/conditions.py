@@ -39,6 +39,7 @@ TASKS = (
   "gap_model",
   "language_model",
   "polyphony",
+  "regression",
   "tagging",
 )
 SYMBOLS = task(*(name for name in TASKS if name != "polyphony"))
@@ -48,7 +49,8 @@ SPLITS = SYMBOLS | {
 TABLE: Condition = {"data.format": ("tab", "csv", "jsonl")}
 COLUMNS: Condition = {"data.format": ("columns", "conllu")}
 JSON: Condition = {"data.log_format": ("auto", "json")}
-CLASSIFICATION = task("classification")
+ONE_TARGET = task("classification", "regression")
+LABELLED = task("classification", "regression", "tagging")
 LAST_SYMBOL = task("language_model") | {"data.mapping": ("many_to_one",)}
 FACTOR: Condition = {"schedule.name": ("exponential", "step", "plateau")}
 FORGET_GATE: Condition = {"model.cell": Registered(cells_with_forget_gate)}

@@ -41,8 +41,9 @@ FIELDS = group(
     when.TABLE,
   ),
   label_column=rules.COLUMN(
-    "The column of the label or tag, as data.text_column. Empty: label in csv"
-    " and jsonl, the first in tab, UPOS in CoNLL-U, else the last.",
+    "The column of the label, tag or number, as data.text_column; of several"
+    " numbers, with commas. Empty: label in csv and jsonl, the first in tab,"
+    " UPOS in CoNLL-U, else the last.",
     when.COLUMNS,
     when.TABLE,
   ),
@@ -101,7 +102,7 @@ FIELDS = group(
   keep=choice(
     "all first last",
     "The windows to classify of a text longer than data.window.",
-    when.CLASSIFICATION,
+    when.ONE_TARGET,
   ),
   stateful=rules.SWITCH("Read B streams and keep the carry (truncated BPTT)."),
 )

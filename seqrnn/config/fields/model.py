@@ -24,7 +24,8 @@ FIELDS = group(
   ),
   bidirectional=rules.SWITCH(
     "Read sequences in both directions.",
-    when.task("classification", "language_model", "tagging"),
+    when.LABELLED,
+    when.task("language_model"),
   ),
   merge=choice(
     "concat sum mean",
@@ -49,11 +50,16 @@ FIELDS = group(
     " model.embedding_size numbers; may be gzipped.",
     when.SYMBOLS,
   ),
+  convolution=rules.integer(3, 9)(
+    "The width of a convolution of symbols between embedding and layers.",
+    when.LABELLED,
+  ),
   pooling=choice(
-    "last mean max",
+    "last mean max attention",
     "The reduction to one output. last: the final state of each direction."
-    " mean, max: of the outputs over time.",
-    when.CLASSIFICATION,
+    " mean, max: of the outputs over time. attention: their mean with learned"
+    " weights, a softmax over time.",
+    when.ONE_TARGET,
     when.LAST_SYMBOL,
   ),
   crf_constraints=rules.SWITCH(

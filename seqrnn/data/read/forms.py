@@ -113,17 +113,25 @@ def _space(source: Source, data: Config, known: Known) -> Iterator[Row]:
 
 
 def _table(source: Source, data: Config, known: Known) -> Iterator[Row]:
-  """The label and the text of each row, in the columns that `data` names."""
+  """The label and the text of each row, in the columns that `data` names.
+
+  Several columns of labels have a label of several cells, with commas.
+  """
   rows, label_column, text_column = _TABLES[data.format]
   label_column = data.label_column or label_column
   text_column = data.text_column or text_column
   for line, row in rows(source, data.errors):
-    label, text = row.get(label_column), row.get(text_column)
-    if isinstance(label, int | float):  # In JSON; also true and false.
-      label = json.dumps(label)
-    if label is None and known is not None:
+    one = label_column in row
+    names = [label_column] if one else label_column.split(",")
+    cells = [row.get(name) for name in names]
+    label, text = None, row.get(text_column)
+    # In JSON a cell may be a number, true or false.
+    if all(isinstance(cell, str | int | float) for cell in cells):
+      texts = [c if isinstance(c, str) else json.dumps(c) for c in cells]
+      label = ",".join(texts)
+    elif known is not None and all(cell is None for cell in cells):
       label = ""
-    if not (isinstance(label, str) and isinstance(text, str)):
+    if label is None or not isinstance(text, str):
       raise UserError(
         f"{source.place}:{line}: needs a text and a label, in the fields"
         f" data.text_column={text_column!r}, data.label_column={label_column!r}"

@@ -121,7 +121,10 @@ def _of_form(sources: list[Source], data: Config, known: Known) -> Corpus:
     return encode(sources, data.unit, data.errors)
 
   fields = ("unit", "errors", "format", "text_column", "label_column", "source")
-  settings = [*(data[name] for name in fields), known and sorted(known)]
+  settings = [
+    *(data[name] for name in fields),
+    None if known is None else sorted(known),
+  ]
   every = [*sources, *forms.tags_files(sources, data)]
   return cache.open_corpus(every, settings, lambda: (read(), []))
 

@@ -1,0 +1,186 @@
+"""One or several numbers for each text.
+
+The network is that of classification. Its outputs, and the loss, are in
+standard deviations from the mean of the training split; predictions are in the
+unit of the table.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from seqrnn.config.read import Config
+from seqrnn.config.rules import FINITE
+from seqrnn.data import splits, vocabulary
+from seqrnn.data.batches.segments import Segments, Split
+from seqrnn.data.splits import Pieces
+from seqrnn.data.vocabulary import PAD, Vocabulary
+from seqrnn.errors import UserError
+from seqrnn.experiment import Batch, Carry, Experiment, Report, Totals
+from seqrnn.experiments import classification, parts
+from seqrnn.models import network
+
+# `numbers` has "name mean deviation" of each number in the training split.
+VOCABULARIES = ("symbols", "numbers")
+
+
+def prepare(config: Config) -> dict[str, Vocabulary]:
+  """The vocabulary of the training split, and the scales of its numbers.
+
+  Raises:
+    UserError: a text has no number, or all have the same.
+  """
+  pieces, column = splits.reader(config)("train"), config.data.label_column
+  if pieces.corpus.labels is None:
+    raise UserError(
+      f"task='regression': data.source={config.data.source!r},"
+      f" data.format={config.data.format!r} has no numbers; it needs"
+      " data.format=csv, jsonl, tab"
+    )
+  count = pieces.corpus.labels.symbols[0].count(",") + 1
+  names = [column or "number"] if count == 1 else column.split(",")
+  numbers_DC = read_numbers(pieces, names, "train")
+  means_C, deviations_C = numbers_DC.mean(0), numbers_DC.std(0)
+  for name, deviation in zip(names, deviations_C, strict=True):
+    if deviation == 0:
+      raise UserError(
+        f"task='regression': the training split has one value of {name!r},"
+        f" {numbers_DC[0, names.index(name)]:g}; there must be two"
+      )
+  scales = zip(names, means_C, deviations_C, strict=True)
+  return {
+    "symbols": vocabulary.of_pieces(pieces, config.data),
+    "numbers": Vocabulary(
+      "number", tuple(f"{n} {m} {d}" for n, m, d in scales)
+    ),
+  }
+
+
+def read_numbers(pieces: Pieces, names: list[str], split: Split) -> np.ndarray:
+  """The numbers of each piece, float64 [D, C]; NaN where one is unknown.
+
+  Raises:
+    UserError: a text of a split has a value that is no number.
+  """
+  labels = pieces.corpus.labels
+  if labels is None:
+    if isinstance(split, str):
+      raise UserError(f"the {split} split has no numbers")
+    return np.full((len(pieces), len(names)), math.nan)
+  rows = [_parsed(text.split(","), len(names)) for text in labels.symbols]
+  numbers_DC = np.array(rows)[labels.ids[pieces.document]]
+  unknown = np.flatnonzero(np.isnan(numbers_DC).any(1))
+  if len(unknown) and isinstance(split, str):
+    document = pieces.document[unknown[0]]
+    raise UserError(
+      f"{split} split: {pieces.corpus.names[document]}: {', '.join(names)} ="
+      f" {labels[document]!r}: must be a number that float32 can hold"
+    )
+  return numbers_DC
+
+
+def _parsed(cells: list[str], count: int) -> list[float]:
+  """The numbers of cells; NaN for one that is none."""
+  numbers = []
+  for cell in cells:
+    try:
+      number = float(cell)
+    except ValueError:
+      number = math.nan
+    numbers.append(number if FINITE.holds(number) else math.nan)
+  return numbers if len(numbers) == count else [math.nan] * count
+
+
+def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
+  """The experiment; no corpus is read before its batches are."""
+  data, symbols = config.data, vocabularies["symbols"]
+  scales = [text.rsplit(" ", 2) for text in vocabularies["numbers"].symbols]
+  names = [name for name, _, _ in scales]
+  scale_2C = np.array([scale for _, *scale in scales], np.float32).T
+  model = parts.sequence_model(
+    config, vocabularies, pooled=True, outputs=len(names)
+  )
+  segments = Segments(
+    config,
+    symbols,
+    length=data.window,
+    minimum=1,
+    full=data.keep != "all",
+    keep=data.keep,
+  )
+  numbers = parts.once_a_split(
+    lambda split: read_numbers(segments.pieces(split), names, split)
+  )
+  return Experiment(
+    vocabularies=vocabularies,
+    init=partial(network.init, model),
+    loss=partial(parts.loss, model, (partial(errors, scale_2C), 0.0)),
+    facts=partial(classification.facts, segments, numbers),
+    batches=partial(parts.labelled, segments, partial(columns, numbers)),
+    predict=partial(predict, model, scale_2C),
+    forbidden=None,
+    unit="number",
+    loss_unit="squared error",
+    by_text=True,
+    figures=partial(figures, names, scale_2C),
+    report=Report(
+      "It reads a text of {word}s and predicts " + ", ".join(names) + "."
+    ),
+  )
+
+
+def columns(numbers, split: Split) -> Callable[[Batch], dict[str, np.ndarray]]:
+  """A function of a batch of segments -> the numbers of its documents.
+
+  `numbers` is a function split -> as `read_numbers`.
+  """
+  numbers_DC = numbers(split).astype(np.float32)
+
+  def targets(batch: Batch) -> dict[str, np.ndarray]:
+    some_B1 = (batch["segment"] != PAD).any(1, keepdims=True)
+    return {
+      "targets": numbers_DC[batch["document"], None],
+      "weights": some_B1.astype(np.float32),
+    }
+
+  return targets
+
+
+def predict(model, scale_2C, params, carry, batch) -> tuple[Carry, jax.Array]:
+  """The carry, and the numbers in the unit of the table, [B, 1, C]."""
+  carry, outputs_B1C = parts.predict(model, params, carry, batch)
+  return carry, scale_2C[None, None, 0] + scale_2C[None, None, 1] * outputs_B1C
+
+
+def errors(scale_2C, _batch, *terms: Any) -> tuple[jax.Array, Totals]:
+  """The squared error in squared deviations, a mean over numbers and texts."""
+  outputs_B1C, targets_B1C, weights_B1 = terms[:3]  # There is no smoothing.
+  mean_11C, deviation_11C = scale_2C[:, None, None]
+  error_B1C = outputs_B1C - (targets_B1C - mean_11C) / deviation_11C
+  total = jnp.sum(jnp.mean(error_B1C**2, axis=-1) * weights_B1)
+  weight = jnp.sum(weights_B1)
+  return total / jnp.maximum(weight, 1), {"loss": (total, weight)}
+
+
+def figures(
+  names, scale_2C, targets_NC: np.ndarray, numbers_NC: np.ndarray
+) -> dict[str, float]:
+  """The loss of texts, and r² and the root mean squared error of each number.
+
+  r² is 1 - the squared error / that of the mean of the targets; 0 where all
+  targets are equal.
+  """
+  error_C = ((numbers_NC - targets_NC) ** 2).mean(0)
+  variance_C = targets_NC.var(0)
+  figures = {"loss": float((error_C / scale_2C[1] ** 2).mean())}
+  for n, name in enumerate(names):
+    end = f"_{name}" if len(names) > 1 else ""
+    explained = 1 - error_C[n] / variance_C[n] if variance_C[n] else 0.0
+    figures[f"r_squared{end}"] = float(explained)
+    figures[f"rmse{end}"] = float(np.sqrt(error_C[n]))
+  return figures

@@ -1,0 +1,188 @@
+"""Regression in every mode; the modes of a task."""
+
+import json
+import random
+import re
+
+import numpy as np
+import pytest
+
+from seqrnn import cli, experiment, experiments
+from seqrnn.config import read as config_lib
+from seqrnn.errors import UserError
+from seqrnn.experiments import regression
+from tests.conftest import read_csv, tiny
+
+MODES = (
+  "train, evaluate, predict, embed, describe, search, report, export, config"
+)
+NAMES = ("share", "length")
+
+
+def table(path, count, seed):
+  """Texts with the share of a letter and their length; some have 2 windows."""
+  rng = random.Random(seed)
+  rows = ["text,share,length\n"]
+  for _ in range(count):
+    text = "".join(rng.choices("abc", k=rng.randint(2, 14)))
+    rows.append(f"{text},{text.count('a') / len(text):.4g},{len(text)}\n")
+  path.write_text("".join(rows))
+  return str(path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  """A folder with the tables of a regression, and its config."""
+  folder = tmp_path_factory.mktemp("regression")
+  fields = {
+    "task": "regression",
+    "data.format": "csv",
+    "data.label_column": ",".join(NAMES),
+    "data.path": None,
+    "optimizer.learning_rate": 0.01,
+  }
+  for seed, (split, count) in enumerate(
+    {"train": 40, "validation": 12, "test": 12}.items()
+  ):
+    fields[f"data.{split}_path"] = table(folder / split, count, seed)
+  (folder / "config.json").write_bytes(config_lib.encoded(tiny(folder, fields)))
+  return folder
+
+
+@pytest.fixture
+def main(folder, capfd):
+  """A function mode -> status, output; trains if there is no run yet."""
+  begin = ["run.py", f"--workdir={folder / 'run'}"]
+
+  def call(mode, *more):
+    status = cli.main([*begin, f"--mode={mode}", *more])
+    return status, capfd.readouterr()
+
+  if not (folder / "run").exists():
+    status, said = call("train", f"--config={folder / 'config.json'}")
+    assert status == 0, said.err
+    (folder / "said").write_text(said.out)
+  return call
+
+
+def numbers(rows, part):
+  """The columns of predictions.csv that begin so, a row a text."""
+  return np.array([[float(r[f"{part}_{k}"]) for k in (1, 2)] for r in rows])
+
+
+def test_figures_are_those_of_the_numbers_that_are_written(folder, main):
+  said = (folder / "said").read_text()
+  assert "nats" not in said and "bits" not in said and "accuracy" not in said
+  [shown] = re.findall(r"validation ([0-9.]+) squared error(?:  best)?\n", said)
+  [row] = read_csv(folder / "run" / "metrics.csv")
+  assert f"{float(row['validation_loss']):.4f}" == shown
+  status, said = main("evaluate")
+  assert status == 0, said.err
+  record = json.loads((folder / "run" / "evaluation.json").read_text())
+  assert not {"perplexity", "accuracy", "bits_per_symbol"} & set(record)
+
+  more = ("--config.predict.split=test", "--config.predict.sequences=99")
+  status, said = main("predict", *more)
+  assert status == 0, said.err
+  assert "bits" not in said.out and "probabilit" not in said.out
+  rows = read_csv(folder / "run" / "predictions.csv")
+  data = read_csv(folder / "test")
+  assert [row["input"] for row in rows] == [row["text"] for row in data]
+  truth, predicted = numbers(rows, "truth"), numbers(rows, "prediction")
+  table = np.array([[float(row[name]) for name in NAMES] for row in data])
+  np.testing.assert_allclose(truth, table, rtol=1e-5)
+  errors = ((predicted - truth) ** 2).mean(0)
+  train = read_csv(folder / "train")
+  trained = np.array([[float(row[name]) for name in NAMES] for row in train])
+  expected = {"loss": (errors / trained.var(0)).mean()}
+  for name, error, variance in zip(NAMES, errors, truth.var(0), strict=True):
+    expected[f"r_squared_{name}"] = 1 - error / variance
+    expected[f"rmse_{name}"] = error**0.5
+  figures = experiments.load(folder / "run").evaluate()
+  assert figures == pytest.approx(expected, rel=1e-3)
+  assert figures == {name: record[name] for name in figures}
+
+
+def test_a_text_has_the_mean_of_its_windows(folder, main):
+  status, said = main("predict", "--config.predict.text=abcabcabcabc")
+  assert status == 0, said.err
+  [row] = read_csv(folder / "run" / "predictions.csv")
+  assert row["input"] == "abcabcabcabc" and row["truth_1"] == ""
+  run = experiments.load(folder / "run")
+  [one] = run.predict("abcabcabcabc")
+  assert numbers([row], "prediction") == pytest.approx(one.numbers, rel=1e-5)
+  symbols = run.experiment.vocabularies["symbols"]
+  ids = np.zeros((2, 8), np.int32)  # With the begin and the end, 14.
+  ids.flat[:14] = [1, *symbols.encode("abcabcabcabc"), 2]
+  batch = {"inputs": ids, "reset": np.ones(2, bool)}
+  _, outputs = run.experiment.predict(run.params, (), batch)
+  np.testing.assert_allclose(one.numbers[0], outputs.mean((0, 1)), rtol=1e-4)
+
+  (folder / "f").write_text("text\nabba\n")
+  status, said = main("predict", f"--config.predict.path={folder / 'f'}")
+  assert status == 0, said.err
+  [row] = read_csv(folder / "run" / "predictions.csv")
+  assert row["input"] == "abba" and row["truth_2"] == ""
+
+
+def test_a_missing_mode_is_refused_in_one_line(folder, main, monkeypatch):
+  def refused(mode, modes):
+    status, said = main(mode)
+    assert status == 2
+    [line] = [x for x in said.err.splitlines() if not x.startswith("may read ")]
+    assert line.startswith(f"error: --mode={mode}: task='regression' ")
+    assert line.endswith(f"; its modes are {modes}")
+
+  refused("sample", MODES)
+  refused("detect", MODES)
+  run = experiments.load(folder / "run")
+  rule = f"run: task='regression' .*; its modes are {MODES}"
+  with pytest.raises(UserError, match=rule):
+    run.sample("abc")
+  with pytest.raises(UserError, match="cannot score"):
+    run.score("abc")
+  build = regression.build
+  monkeypatch.setattr(
+    regression, "build", lambda *args: build(*args)._replace(predict=None)
+  )
+  refused("predict", "train, evaluate, search, report, export, config")
+
+
+def test_a_value_that_is_no_number_is_named(tmp_path):
+  path = tmp_path / "t.csv"
+  fields = {"task": "regression", "data.format": "csv", "data.path": str(path)}
+  faults = []
+  for value, message in (
+    ("x", r"split: t.csv:2: number = 'x': must be a number"),
+    ("1e39", r"t.csv:2: number = '1e39': must be a number that float32"),
+    ("nan", r"t.csv:2: number = 'nan': must be a number"),
+    ("", r"t.csv:2: needs a label and a text"),
+    ("1", r"the training split has one value of 'number', 1; there must be"),
+  ):
+    rows = [f"{value},{'a' * n}" for n in range(1, 2 + 40 * (value == "1"))]
+    path.write_text("label,text\n" + "\n".join(rows) + "\n")
+    config = tiny(tmp_path, {**fields, "data.split": "tails"})
+    try:
+      experiments.build(config, None)
+      faults.append(value)
+    except UserError as error:
+      if not re.search(message, str(error)):
+        faults.append(str(error))
+  assert not faults
+
+
+def test_modes_follow_from_the_fields(tmp_path):
+  gap = {"task": "gap_model"}
+  music = {"task": "polyphony", "data.source": "chords"}
+  labels = {"task": "classification", "data.format": "files"}
+  for fields, lacks in (
+    ({}, set()),
+    ({**gap, "model.heads": "joint"}, {"sample"}),
+    ({**gap, "model.heads": "all"}, set()),
+    (music, {"predict", "embed", "detect", "review"}),
+    (labels, {"sample", "detect", "review"}),
+  ):
+    task = experiments.build(tiny(tmp_path, fields), None)
+    assert set(config_lib.MODES) - set(experiment.modes(task)) == lacks
+    bare = task._replace(decoder=None, heads={})
+    assert not {"sample", "detect", "review"} & set(experiment.modes(bare))
