@@ -21,7 +21,8 @@ from seqrnn.config.resolve import resolve as resolve_fields
 from seqrnn.errors import UserError, visible
 from seqrnn.runtime import devices, files
 
-_STARTS = ("train", "describe", "search", "config")  # They need no run.
+# Modes that need no run.
+_STARTS = ("train", "describe", "check", "search", "config")
 # Fields that a flag adds to the name of the default workdir.
 NAMING = (*IDENTITY, "train.fit_to_data", "train.patience", "search.method")
 _NAMED = [name for name in FIELDS if name.startswith(NAMING)]

@@ -28,8 +28,8 @@ PLACES = {name: field.place for name, field in FIELDS.items() if field.place}
 
 # The modes; each is a module of seqrnn/modes.
 MODES = (
-  *("train", "evaluate", "predict", "sample", "embed", "describe", "search"),
-  *("detect", "review", "report", "export", "config"),
+  *("train", "evaluate", "predict", "sample", "embed", "describe", "check"),
+  *("search", "detect", "review", "report", "export", "config"),
 )
 # Prefixes of fields that affect training; a search may choose their values.
 TRAINING = (

@@ -212,7 +212,7 @@ def restore(training: Training) -> tuple[TrainState, Position]:
   step = checkpoint.newest(directory) if sharding.is_first() else 0
   step = sharding.broadcast(step)
   if not step:
-    return _initial_state(training), Position(crc32=crc32)
+    return initial_state(training), Position(crc32=crc32)
   folder = directory / str(step)
   position = checkpoint.read_position(folder)
   if position.crc32 is None:
@@ -240,7 +240,7 @@ def restore(training: Training) -> tuple[TrainState, Position]:
   return unpack(params, others, state, mesh), position
 
 
-def _initial_state(training: Training) -> TrainState:
+def initial_state(training: Training) -> TrainState:
   """Compiles the programs, and returns the state before the first step."""
   config, replaced = training.config, training.values
   if replaced is None and config.model.embedding_path is not None:

@@ -14,7 +14,8 @@ from seqrnn.experiments import regression
 from tests.conftest import read_csv, tiny
 
 MODES = (
-  "train, evaluate, predict, embed, describe, search, report, export, config"
+  "train, evaluate, predict, embed, describe, check, search, report, export,"
+  " config"
 )
 NAMES = ("share", "length")
 
@@ -125,6 +126,12 @@ def test_a_text_has_the_mean_of_its_windows(folder, main):
   assert row["input"] == "abba" and row["truth_2"] == ""
 
 
+def test_its_check_compares_no_loss_with_log_v(main):
+  status, said = main("check")
+  assert status == 0, said.err
+  assert "at the start" not in said.out and "no input is a target" in said.out
+
+
 def test_a_missing_mode_is_refused_in_one_line(folder, main, monkeypatch):
   def refused(mode, modes):
     status, said = main(mode)
@@ -145,7 +152,7 @@ def test_a_missing_mode_is_refused_in_one_line(folder, main, monkeypatch):
   monkeypatch.setattr(
     regression, "build", lambda *args: build(*args)._replace(predict=None)
   )
-  refused("predict", "train, evaluate, search, report, export, config")
+  refused("predict", "train, evaluate, check, search, report, export, config")
 
 
 def test_a_value_that_is_no_number_is_named(tmp_path):
