@@ -53,10 +53,10 @@ def run(
   if config.evaluate.dynamic:
     followed = dynamic.evaluate(build, config, experiment, params)
     record["dynamic_evaluation"] = followed
-    title = (
-      f"dynamic evaluation, rate {followed['rate']:g}, decay"
-      f" {followed['decay']:g}"
-    )
+    rule = f"rate {followed['rate']:g}, decay {followed['decay']:g}"
+    if not followed["rate"]:
+      rule = "off: no rate has a lower loss on validation"
+    title = f"dynamic evaluation, {rule}"
     both = {name: followed[name] for name in ("static", "dynamic")}
     print_titled(console, title, _figures_table(both))
   old = config_lib.read_run(workdir)

@@ -27,7 +27,7 @@ from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 from seqrnn.scoring import metrics
 
-RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
+RATES = (0.0, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
 DECAYS = (0.0, 1e-3, 1e-2)
 _WINDOW = 20  # Symbols of a segment.
 _FLOOR = 0.1  # e, in units of m.
@@ -198,7 +198,9 @@ def evaluate(
 
 
 def chosen(loss: Callable[[UpdateRule], float]) -> UpdateRule:
-  """The rule of the lowest loss: the rate, and then the decay."""
+  """The rule of the lowest loss, maybe STATIC: the rate, and then the decay."""
   rate = min(RATES, key=lambda value: loss(UpdateRule(value, DECAYS[1])))
+  if not rate:
+    return STATIC
   decay = min(DECAYS, key=lambda value: loss(UpdateRule(rate, value)))
   return UpdateRule(rate, decay)

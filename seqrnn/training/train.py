@@ -225,6 +225,11 @@ def loop(
       due = position.step % save_every == 0
       if due and not evaluation_due(config, position):
         save(training, state, position)
+  if limits_reached(config, position) == ["train.patience"]:
+    print(
+      f"train.patience={config.train.patience}: the last"
+      f" {counted(position.waited, 'evaluation')} had no lower loss"
+    )
   if stopped and position.step:
     save(training, state, position)
   training.checkpoints.wait()

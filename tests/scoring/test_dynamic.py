@@ -117,6 +117,7 @@ def test_the_rule_is_chosen_on_validation():
 
   assert dynamic.chosen(loss) == UpdateRule(1e-4, 1e-2)
   assert len(asked) == len(dynamic.RATES) + len(dynamic.DECAYS)
+  assert dynamic.chosen(lambda rule: rule.rate) == dynamic.STATIC
 
 
 def test_it_stands_beside_the_static_figures(trained, capsys, monkeypatch):
