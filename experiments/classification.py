@@ -89,14 +89,9 @@ def check_seen(labels: Vocabulary, names: list[str], split: str):
 
 def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   """The experiment; no corpus is read before its batches are."""
-  data, symbols = config.data, vocabularies["symbols"]
   labels = vocabularies["labels"]
   model = parts.sequence_model(config, vocabularies, pooled=True)
-  # All symbols are read, unless one window of a text stands for it.
-  one = data.keep != "all"
-  segments = Segments(
-    config, symbols, length=data.window, minimum=1, full=one, keep=data.keep
-  )
+  segments = parts.text_segments(config, vocabularies["symbols"])
   ids = parts.once_a_split(partial(label_ids, segments, labels))
   smoothing = config.train.label_smoothing
   return Experiment(

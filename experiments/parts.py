@@ -114,6 +114,14 @@ def once_a_split(read: Callable[[Split], Any]) -> Callable[[Split], Any]:
   return lambda split: cached(split) if isinstance(split, str) else read(split)
 
 
+def text_segments(config: Config, symbols: Vocabulary) -> Segments:
+  """The windows of texts with one answer each."""
+  length, keep = config.data.window, config.data.keep
+  # All symbols are read, unless one window of a text stands for it.
+  shape = {"length": length, "full": keep != "all", "keep": keep}
+  return Segments(config, symbols, minimum=1, **shape)
+
+
 def labelled(
   segments: Segments, columns, split: Split, epoch: int | None, **how
 ) -> Batches:

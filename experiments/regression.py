@@ -5,6 +5,7 @@ standard deviations from the mean of the training split; predictions are in the
 unit of the table.
 """
 
+import contextlib
 import math
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +18,7 @@ import numpy as np
 from seqrnn.config.read import Config
 from seqrnn.config.rules import FINITE
 from seqrnn.data import splits, vocabulary
-from seqrnn.data.batches.segments import Segments, Split
+from seqrnn.data.batches.segments import Split
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import PAD, Vocabulary
 from seqrnn.errors import UserError
@@ -42,23 +43,19 @@ def prepare(config: Config) -> dict[str, Vocabulary]:
       f" data.format={config.data.format!r} has no numbers; it needs"
       " data.format=csv, jsonl, tab"
     )
-  count = pieces.corpus.labels.symbols[0].count(",") + 1
-  names = [column or "number"] if count == 1 else column.split(",")
+  several = "," in pieces.corpus.labels.symbols[0]
+  names = column.split(",") if several else [column or "number"]
   numbers_DC = read_numbers(pieces, names, "train")
-  means_C, deviations_C = numbers_DC.mean(0), numbers_DC.std(0)
-  for name, deviation in zip(names, deviations_C, strict=True):
-    if deviation == 0:
+  scales = []
+  for name, numbers_D in zip(names, numbers_DC.T, strict=True):
+    if not numbers_D.std():
       raise UserError(
         f"task='regression': the training split has one value of {name!r},"
-        f" {numbers_DC[0, names.index(name)]:g}; there must be two"
+        f" {numbers_D[0]:g}; there must be two"
       )
-  scales = zip(names, means_C, deviations_C, strict=True)
-  return {
-    "symbols": vocabulary.of_pieces(pieces, config.data),
-    "numbers": Vocabulary(
-      "number", tuple(f"{n} {m} {d}" for n, m, d in scales)
-    ),
-  }
+    scales.append(f"{name} {numbers_D.mean()} {numbers_D.std()}")
+  symbols = vocabulary.of_pieces(pieces, config.data)
+  return {"symbols": symbols, "numbers": Vocabulary("number", tuple(scales))}
 
 
 def read_numbers(pieces: Pieces, names: list[str], split: Split) -> np.ndarray:
@@ -67,52 +64,39 @@ def read_numbers(pieces: Pieces, names: list[str], split: Split) -> np.ndarray:
   Raises:
     UserError: a text of a split has a value that is no number.
   """
-  labels = pieces.corpus.labels
-  if labels is None:
-    if isinstance(split, str):
-      raise UserError(f"the {split} split has no numbers")
-    return np.full((len(pieces), len(names)), math.nan)
-  rows = [_parsed(text.split(","), len(names)) for text in labels.symbols]
-  numbers_DC = np.array(rows)[labels.ids[pieces.document]]
-  unknown = np.flatnonzero(np.isnan(numbers_DC).any(1))
-  if len(unknown) and isinstance(split, str):
-    document = pieces.document[unknown[0]]
+  labels, unknown = pieces.corpus.labels, [math.nan] * len(names)
+  texts = [""] if labels is None else labels.symbols
+  rows = [[*map(_number, text.split(","))] for text in texts]
+  rows = [row if len(row) == len(names) else unknown for row in rows]
+  ids = pieces.document * 0 if labels is None else labels.ids[pieces.document]
+  numbers_DC = np.array(rows)[ids]
+  wrong = np.flatnonzero(np.isnan(numbers_DC).any(1))
+  if len(wrong) and isinstance(split, str):
+    document = pieces.document[wrong[0]]
     raise UserError(
       f"{split} split: {pieces.corpus.names[document]}: {', '.join(names)} ="
-      f" {labels[document]!r}: must be a number that float32 can hold"
+      f" {texts[ids[wrong[0]]]!r}: must be a number that float32 can hold"
     )
   return numbers_DC
 
 
-def _parsed(cells: list[str], count: int) -> list[float]:
-  """The numbers of cells; NaN for one that is none."""
-  numbers = []
-  for cell in cells:
-    try:
-      number = float(cell)
-    except ValueError:
-      number = math.nan
-    numbers.append(number if FINITE.holds(number) else math.nan)
-  return numbers if len(numbers) == count else [math.nan] * count
+def _number(text: str) -> float:
+  """The number that a text is; NaN: none that float32 can hold."""
+  with contextlib.suppress(ValueError):
+    if FINITE.holds(number := float(text)):
+      return number
+  return math.nan
 
 
 def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   """The experiment; no corpus is read before its batches are."""
-  data, symbols = config.data, vocabularies["symbols"]
   scales = [text.rsplit(" ", 2) for text in vocabularies["numbers"].symbols]
   names = [name for name, _, _ in scales]
   scale_2C = np.array([scale for _, *scale in scales], np.float32).T
   model = parts.sequence_model(
     config, vocabularies, pooled=True, outputs=len(names)
   )
-  segments = Segments(
-    config,
-    symbols,
-    length=data.window,
-    minimum=1,
-    full=data.keep != "all",
-    keep=data.keep,
-  )
+  segments = parts.text_segments(config, vocabularies["symbols"])
   numbers = parts.once_a_split(
     lambda split: read_numbers(segments.pieces(split), names, split)
   )
@@ -162,8 +146,8 @@ def errors(scale_2C, _batch, *terms: Any) -> tuple[jax.Array, Totals]:
   outputs_B1C, targets_B1C, weights_B1 = terms[:3]  # There is no smoothing.
   mean_11C, deviation_11C = scale_2C[:, None, None]
   error_B1C = outputs_B1C - (targets_B1C - mean_11C) / deviation_11C
-  total = jnp.sum(jnp.mean(error_B1C**2, axis=-1) * weights_B1)
-  weight = jnp.sum(weights_B1)
+  squared_B1 = jnp.mean(error_B1C**2, axis=-1)
+  total, weight = jnp.sum(squared_B1 * weights_B1), jnp.sum(weights_B1)
   return total / jnp.maximum(weight, 1), {"loss": (total, weight)}
 
 
