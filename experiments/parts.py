@@ -69,6 +69,8 @@ def spelling(
 def predict(model, params, carry, batch, key=None) -> tuple[Carry, Any]:
   """The carry after a batch, and its logits; with a key, as in training."""
   more = {"letters_BTL": batch["letters"]} if "letters" in batch else {}
+  if model.nade is not None and "targets" in batch:
+    more["notes_BTV"] = batch["targets"]
   stateful = bool(jax.tree.leaves(carry))
   start = model.initial_carry(len(batch["inputs"]))
   if stateful:  # Rows that start anew have the zero carry.

@@ -31,8 +31,7 @@ def prepare(_: Config) -> dict:
 
 def build(config: Config, vocabularies: dict) -> Experiment:
   """The experiment; no music is read before its batches are."""
-  body = network.stack(config.model, None)
-  model = network.sequence_model(config.model, body, music.NOTES, pooled=False)
+  model = network.note_model(config.model, music.NOTES)
   corpus = cache(partial(music.read_music, config.data))
   predict = partial(parts.predict, model)
   example = np.zeros((1, 1, music.NOTES), np.float32)

@@ -24,6 +24,7 @@ _FORMULAS = {
   "affixes": ("AD", "AD"),
   "kernel": ("WV", "WV + V"),
   "head_bias": ("V", "V"),
+  "note_kernel": ("VN", "2VN"),
   "transitions": ("VV", "V² + 2V"),
 }
 _CENTRES = {1: [0.5], 2: [0.25, 0.75]}  # Of the boxes of a row.
@@ -127,7 +128,7 @@ def parts(experiment: Experiment, config: Config) -> list[ModelPart]:
     for array in _FORMULAS.keys() & arrays[part].keys():
       axes, formula = _FORMULAS[array]
       values = dict(zip(axes, arrays[part][array].shape, strict=True))
-    name = {"crf": "CRF"}.get(name, name)
+    name = {"crf": "CRF", "nade": "NADE"}.get(name, name)
     name += ", tied to the embedding" * ("head_bias" in arrays[part])
     described.append(ModelPart(name, size, formula, values, part))
   return described

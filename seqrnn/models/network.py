@@ -11,7 +11,7 @@ from seqrnn.config.read import Config
 from seqrnn.data.vocabulary import PAD, UNKNOWN
 from seqrnn.errors import UserError
 from seqrnn.experiment import Carry, Params
-from seqrnn.models import cells, layers
+from seqrnn.models import cells, layers, losses
 from seqrnn.models.cell import uniform
 from seqrnn.models.layers import Dropout
 from seqrnn.models.products import Lookup, Products
@@ -53,6 +53,7 @@ class SequenceModel(nn.Module):
       each note in training (Greff et al. 2017).
     convolution: a Convolution of the embedding, which the layers read instead;
       or None.
+    nade: Nade, or None: each note is independent of the others in its frame.
 
   If the body returns its directions separately, each has a head of its own, and
   the logits are a dict with their names.
@@ -73,6 +74,7 @@ class SequenceModel(nn.Module):
   embedding_scale: float | None = None
   input_noise: float = 0.0
   convolution: Any = None
+  nade: Any = None
 
   def setup(self):
     if self.embedding_size is not None:
@@ -109,10 +111,12 @@ class SequenceModel(nn.Module):
     carry: Carry,
     train: bool = False,
     letters_BTL: jax.Array | None = None,
+    notes_BTV: jax.Array | None = None,
   ) -> tuple[Carry, Any]:
     """The last carry, and logits_BTV, or logits_B1V with pooling.
 
-    Frames are [B, T, V]; logits are the log odds of each note.
+    Frames are [B, T, V]; logits are the log odds of each note. With `nade`,
+    they are those of notes_BTV; without these, they are its biases.
     """
     mask_BT = ids_BT != PAD
     if ids_BT.ndim > 2:
@@ -161,7 +165,10 @@ class SequenceModel(nn.Module):
       heads = {"forward": self.forward_head, "backward": self.backward_head}
       heads = {"joint": self.head, **heads}
       return carry, {name: _flat(heads[name], y) for name, y in y_BTH.items()}
-    return carry, self.joint(y_BTH)
+    logits_BTV = self.joint(y_BTH)
+    if self.nade is not None and notes_BTV is not None:
+      logits_BTV = self.nade(logits_BTV, notes_BTV.astype(jnp.float32))
+    return carry, logits_BTV
 
   def embedded(self, ids_BT: jax.Array) -> jax.Array:
     """What the layers read of ids outside of training."""
@@ -330,9 +337,21 @@ def sequence_model(
   )
 
 
+def note_model(model: Config, notes: int) -> SequenceModel:
+  """The model of frames of notes that `config.model` describes."""
+  body = stack(model, None)
+  plain = sequence_model(model, body, notes, pooled=False)
+  if model.nade is None:
+    return plain
+  head = losses.Nade(notes, model.nade)
+  return plain.clone(outputs=notes + model.nade, nade=head)
+
+
 def init(model: SequenceModel, key: jax.Array, inputs: Any = None) -> Params:
   """New parameters; `inputs` is an example of inputs, by default one id."""
   more = {}
+  if model.nade is not None:
+    more["notes_BTV"] = inputs
   if inputs is None:
     inputs = jnp.full((1, 1), UNKNOWN)
     more["letters_BTL"] = inputs[..., None]

@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
+from seqrnn.experiment import Params
 from seqrnn.models.arrays import platform
+from seqrnn.models.losses import nade
 from seqrnn.runtime.compiled import padded_length
 
 _PART = "\ufffd"  # Stands for a byte that may begin a character.
@@ -125,6 +127,27 @@ def choose_notes(
   return notes_BV.astype(jnp.int32)
 
 
+def choose_chord(
+  noise_BO: jax.Array,
+  biases_BO: jax.Array,
+  temperature: jax.Array,
+  params: Params,
+) -> jax.Array:
+  """Draws the notes of frames one after another, as `choose_notes` does.
+
+  Args:
+    noise_BO: uniform from 0 to 1; it has a number for each note, and more.
+    biases_BO: as in `nade`.
+    temperature: of each note.
+    params: of Nade.
+  """
+  choose = lambda logits_B, noise_B: choose_notes(
+    noise_B, logits_B, temperature
+  )
+  V = len(params["note_kernel"])
+  return nade(params, biases_BO, noise_BO[:, :V], choose)[1]
+
+
 class Draw(NamedTuple):
   """How the next symbol or frame is drawn.
 
@@ -139,6 +162,7 @@ class Draw(NamedTuple):
 
 SYMBOL = Draw(jax.random.gumbel, choose_symbol)
 NOTES = Draw(jax.random.uniform, choose_notes)
+CHORD = Draw(jax.random.uniform, choose_chord)
 
 
 class Processor(NamedTuple):

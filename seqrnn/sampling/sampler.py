@@ -277,12 +277,13 @@ def sample_music(
   assert experiment.decoder is not None, "checked by the caller"
   prime_PV = prime_frames(config.data, settings.prime)
   prime_BPV = np.tile(prime_PV, (settings.streams, 1, 1))
-  generate = generator(
-    experiment.decoder, length=settings.length, how=decoding.NOTES
-  )
+  how, more = decoding.NOTES, ()
+  if config.model.nade is not None:
+    how, more = decoding.CHORD, (params["nade"],)
+  generate = generator(experiment.decoder, length=settings.length, how=how)
   shown_BPV = prime_BPV if settings.prime else prime_BPV[:, :0]
   pieces = []
   for temperature in settings.temperature:
-    chunks = generate(params, prime_BPV, settings.seed, temperature)
+    chunks = generate(params, prime_BPV, settings.seed, temperature, *more)
     pieces += list(np.concatenate([shown_BPV, *chunks], axis=1))
   return pieces

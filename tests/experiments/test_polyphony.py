@@ -18,7 +18,7 @@ from seqrnn.training import train
 from tests.conftest import tiny
 from tests.data.read.test_music import draw, numbers, read_midi
 from tests.models.test_cells import EQUATIONS, normal
-from tests.models.test_layers import stack
+from tests.models.test_layers import chances, nade_logits, stack
 from tests.models.test_network import zeros
 
 # One of a single frame, one longer than any window, more than there are rows.
@@ -145,8 +145,23 @@ def test_input_noise_is_gaussian_and_in_training_only():
   assert abs(np.mean(np.abs(noise) < 1) - 0.683) < 0.02
 
 
+def test_the_loss_of_a_nade_is_that_of_whole_frames(tmp_path):
+  experiment = experiments.build(
+    write_config(tmp_path, **{"model.nade": 3}), None
+  )
+  params = normal(np.random.default_rng(0), shapes(experiment), scale=0.3)
+  params, piece = jax.tree.map(np.float32, params), PIECES["valid"][1]
+  [batch] = experiment.batches("validation", 0)
+  _, nll_BT = jax.jit(experiment.score)(params, experiment.carry(1), batch)
+  biases = logits_of(params, piece[:-1], 1)
+  logits = [*map(nade_logits, [params["nade"]] * 2, biases, piece[1:])]
+  expected = -np.log(chances(np.array(logits), piece[1:]))
+  np.testing.assert_allclose(nll_BT[batch["weights"] > 0], expected, 1e-4)
+
+
 LONG = {
   "data.stateful": True,
+  "model.nade": 4,
   "model.dropout": 0.2,
   "model.input_noise": 0.3,
   "train.max_steps": 4,

@@ -1,6 +1,7 @@
 """Scan, two directions and stacks, against loops in NumPy."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from seqrnn.data.vocabulary import PAD
-from seqrnn.models import layers
+from seqrnn.models import layers, losses
 from seqrnn.models.layers import Dropout, keep_mask
 from tests.models.test_cells import (
   EQUATIONS,
@@ -252,6 +253,46 @@ def test_letters_are_the_last_states_over_the_characters_of_a_word():
   )
   expected = np.concatenate([ahead, back], axis=-1).reshape(B, 2, 2 * H)
   close(quick_jit(module.apply)({"params": params}, ids_BTL), expected)
+
+
+def nade_logits(p, biases, notes):
+  """The equations of Nade for one frame, note by note; V + N biases."""
+  (V, _), logits = p["note_kernel"].shape, []
+  for i in range(V):
+    below = sum(notes[j] * p["note_kernel"][j] for j in range(i))
+    h = 1 / (1 + np.exp(-(biases[V:] + below)))
+    logits.append(biases[i] + h @ p["output_kernel"][i])
+  return np.array(logits)
+
+
+def chances(logits, notes):
+  """The probability of the notes of a frame."""
+  return np.prod(1 / (1 + np.exp(np.where(notes, -1, 1) * logits)), axis=-1)
+
+
+@pytest.mark.usefixtures("x64")
+def test_each_note_has_a_logit_from_the_notes_below_it():
+  module, rng = losses.Nade(4, 3), np.random.default_rng(6)
+  chords = np.array([*itertools.product((0.0, 1.0), repeat=4)])[None]
+  biases = rng.normal(size=(1, 1, 7)).repeat(16, 1)
+  init = jax.eval_shape(module.init, jax.random.key(0), biases, chords)
+  tree = {"params": normal(rng, init["params"], 2.0), "biases": biases}
+
+  def loss(tree):
+    logits = module.apply({"params": tree["params"]}, tree["biases"], chords)
+    return (jnp.logaddexp(0, logits) - chords * logits)[0, 3:9].sum(), logits
+
+  grads, logits = quick_jit(jax.grad(loss, has_aux=True))(tree)
+  rows = lambda tree: np.array(
+    [*map(nade_logits, [tree["params"]] * 16, tree["biases"][0], chords[0])]
+  )
+  close(logits[0], rows(tree))
+  assert abs(chances(np.asarray(logits), chords).sum() - 1) < 1e-12
+  check_gradients(
+    grads,
+    lambda tree: -np.log(chances(rows(tree), chords[0]))[3:9].sum(),
+    tree,
+  )
 
 
 def test_pooling_is_over_the_positions_of_the_mask():

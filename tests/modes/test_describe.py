@@ -25,7 +25,7 @@ MODELS = {
     {**ONE_LABEL, "model.bidirectional": True, "model.block": "residual"},
     "12121111",
   ),
-  "polyphony": ({"task": "polyphony"}, "11111"),
+  "polyphony": ({"task": "polyphony", "model.nade": 3}, "111111"),
   "tagging": (
     {
       "task": "tagging",

@@ -1,6 +1,7 @@
 """Symbols chosen from logits, penalties, and where texts end."""
 
 import functools
+import itertools
 import random
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.sampling import decoding
 from seqrnn.sampling.decoding import ending
+from tests.models.test_layers import chances, nade_logits
 from tests.stablehlo import mesh_of
 
 V = 9
@@ -77,6 +79,23 @@ def test_notes_are_drawn_independently_at_a_temperature():
     covariance = np.cov(notes.T) - np.diag(expected * (1 - expected))
     assert np.abs(covariance).max() < 0.015
   assert (draw(0.0) == (logits > 0)).all()
+
+
+def test_chords_are_drawn_with_their_probabilities():
+  rng = np.random.default_rng(3)
+  draw32 = lambda *shape: rng.normal(size=shape, scale=2).astype(np.float32)
+  params = {"note_kernel": draw32(3, 4), "output_kernel": draw32(3, 4)}
+  biases = draw32(7)
+  noise_BO = rng.random((20000, 7), np.float32)
+  draw = jax.jit(decoding.choose_chord)
+  chords = np.array([*itertools.product((0, 1), repeat=3)])
+  logits = np.array([nade_logits(params, biases, chord) for chord in chords])
+  for temperature in (0.5, 1.0, 0.0):
+    drawn = draw(noise_BO, np.tile(biases, (20000, 1)), temperature, params)
+    counts = np.bincount(np.asarray(drawn) @ [4, 2, 1], minlength=8)
+    scaled = logits / (temperature or 0.02)
+    expected = chances(scaled, chords)
+    np.testing.assert_allclose(counts / 20000, expected, atol=0.015)
 
 
 PROCESSORS = functools.cache(lambda processor: [*map(jax.jit, processor)])

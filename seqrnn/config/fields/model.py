@@ -93,6 +93,11 @@ FIELDS = group(
     "The share of recurrent weights zeroed for a batch (Merity et al. 2017)."
   ),
   symbol_dropout=rules.SHARE("The share of training inputs made unknown."),
+  nade=rules.SIZE(
+    "The hidden units of a NADE, which predicts each note of a frame from the"
+    " notes below it. Empty: the notes of a frame are independent.",
+    when.task("polyphony"),
+  ),
   input_noise=rules.NOT_NEGATIVE(
     "The deviation of noise added to training frames.",
     when.task("polyphony"),
