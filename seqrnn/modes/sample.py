@@ -43,7 +43,11 @@ def write_music(
       primed = len(notes_TV) - settings.length
       roll = music.piano_roll(notes_TV, primed)
       figures.save(roll, path.with_suffix(".png"))
-      print(f"{workdir / path.name}, {path.with_suffix('.png').name}")
+      share = music.clashes(notes_TV[primed:])
+      print(
+        f"{workdir / path.name}, {path.with_suffix('.png').name}: half tones"
+        f" sound together in {share:.1%} of the frames"
+      )
   return pieces
 
 

@@ -215,6 +215,11 @@ def write_midi(path: Path, notes_TV: np.ndarray, tempo: int):
     midi.save(file=file)
 
 
+def clashes(notes_TV: np.ndarray) -> float:
+  """The share of frames with two sounding notes a half tone apart."""
+  return float((notes_TV[:, 1:] & notes_TV[:, :-1]).any(axis=1).mean())
+
+
 def piano_roll(notes_TV: np.ndarray, primed: int = 0):
   """Draws frames of notes, the first `primed`, of the prompt, in gray."""
   T = len(notes_TV)

@@ -3,6 +3,7 @@
 import io
 import json
 import zlib
+from pathlib import Path
 
 import mido
 import numpy as np
@@ -14,6 +15,7 @@ from scipy.io import savemat
 from seqrnn.data.read import music
 from seqrnn.errors import UserError
 from tests.conftest import tiny
+from tests.test_docs import blocks
 
 NAMES = ("train", "valid", "test")
 
@@ -143,3 +145,25 @@ def test_a_file_read_back_has_the_same_notes(tmp_path_factory, seed, T, share):
   notes_read, seconds = read_midi(path)
   np.testing.assert_array_equal(notes_read, notes)
   assert seconds == pytest.approx(T * 60 / 90, rel=1e-4)
+
+
+def test_the_guide_makes_a_file_of_midi_files(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  pieces = {}
+  for seed, split in enumerate(("train", "valid", "test")):
+    Path(split).mkdir()
+    pieces[split] = random_notes(seed, 6, 0.3)
+    music.write_midi(Path(split) / "a.mid", pieces[split], 90)
+  exec(blocks("howto/data.md")[0], {})
+  config = tiny(tmp_path, {"data.path": "music.json"})
+  for notes, [piece] in zip(
+    pieces.values(), music.read_music(config.data).values(), strict=True
+  ):
+    # A file has a beat a frame, and the guide reads two frames a beat.
+    np.testing.assert_array_equal(piece, notes.repeat(2, axis=0))
+
+
+def test_a_clash_is_two_notes_a_half_tone_apart():
+  notes = np.zeros((4, 88), np.uint8)
+  notes[1, [3, 5, 87]] = notes[2, [7, 8]] = notes[3, [86, 87]] = 1
+  assert music.clashes(notes) == 0.5
