@@ -36,6 +36,7 @@ MODELS = {
 # Models without layers of torch.nn: safetensors alone.
 FOREIGN = {
   "lru": {"model.cell": "lru", "model.block": "residual"} | DEEP,
+  "nade": {"task": "polyphony", "model.nade": 3},
 }
 
 

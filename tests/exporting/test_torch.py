@@ -17,6 +17,7 @@ from seqrnn.exporting import network
 from seqrnn.modes import export
 from seqrnn.training.history import add_row
 from tests.exporting.models import (
+  FOREIGN,
   MODELS,
   SYMBOLS,
   inputs_of,
@@ -64,7 +65,7 @@ def test_the_class_of_the_guide_gives_the_same_logits(exported, name):
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["lstm", "heads", "tied gap", "lru"])
+@pytest.mark.parametrize("name", ["lstm", "heads", "tied gap", *FOREIGN])
 def test_an_export_comes_back_to_the_bit(exported, tmp_path, name):
   _, params, path = exported(name)
   run = seqrnn.from_export(path.parent, tmp_path / "again")
