@@ -18,7 +18,7 @@ from seqrnn.config.read import Config
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.batches.segments import Segments, Split
 from seqrnn.data.splits import Pieces
-from seqrnn.data.vocabulary import PAD, Vocabulary
+from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError, listed
 from seqrnn.experiment import Batch, Carry, Experiment, Report, Totals
 from seqrnn.experiments import parts
@@ -159,14 +159,9 @@ def columns(
   names_C = np.array(names, object)
 
   def labels(batch: Batch) -> dict[str, np.ndarray]:
-    document_B = batch["document"]
-    some_B1 = (batch["segment"] != PAD).any(1, keepdims=True)
-    asked = {
-      "targets": label_D[document_B, None],
-      "weights": some_B1.astype(np.float32),
-    }
+    asked = parts.answers(label_D, batch)
     if "read" in batch:
-      asked["truth"] = names_C[places_D[document_B, None]]
+      asked["truth"] = names_C[places_D[batch["document"], None]]
     return asked
 
   return labels

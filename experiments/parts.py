@@ -17,7 +17,7 @@ from seqrnn.config.read import Config
 from seqrnn.data.batches.segments import Request, Segments, Split
 from seqrnn.data.batches.windows import Batches
 from seqrnn.data.read.words import affix_vocabulary, affixes, characters
-from seqrnn.data.vocabulary import Vocabulary
+from seqrnn.data.vocabulary import PAD, Vocabulary
 from seqrnn.experiment import Batch, Carry, Totals
 from seqrnn.models import layers, losses, network
 from seqrnn.models.scan import hold
@@ -122,6 +122,13 @@ def text_segments(config: Config, symbols: Vocabulary) -> Segments:
   # All symbols are read, unless one window of a text stands for it.
   shape = {"length": length, "full": keep != "all", "keep": keep}
   return Segments(config, symbols, minimum=1, **shape)
+
+
+def answers(answer_D: np.ndarray, batch: Batch) -> Batch:
+  """The targets of windows: the answers of their documents."""
+  some_B1 = (batch["segment"] != PAD).any(1, keepdims=True)
+  targets = answer_D[batch["document"], None]
+  return {"targets": targets, "weights": some_B1.astype(np.float32)}
 
 
 def labelled(

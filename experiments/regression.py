@@ -7,7 +7,6 @@ unit of the table.
 
 import contextlib
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -20,9 +19,9 @@ from seqrnn.config.rules import FINITE
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.batches.segments import Split
 from seqrnn.data.splits import Pieces
-from seqrnn.data.vocabulary import PAD, Vocabulary
+from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.experiment import Batch, Carry, Experiment, Report, Totals
+from seqrnn.experiment import Carry, Experiment, Report, Totals
 from seqrnn.experiments import classification, parts
 from seqrnn.models import network
 
@@ -97,15 +96,19 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     config, vocabularies, pooled=True, outputs=len(names)
   )
   segments = parts.text_segments(config, vocabularies["symbols"])
-  numbers = parts.once_a_split(
-    lambda split: read_numbers(segments.pieces(split), names, split)
-  )
+
+  @parts.once_a_split
+  def numbers(split: Split) -> np.ndarray:
+    pieces = segments.pieces(split)
+    return read_numbers(pieces, names, split).astype(np.float32)
+
+  answers = lambda split: partial(parts.answers, numbers(split))
   return Experiment(
     vocabularies=vocabularies,
     init=partial(network.init, model),
     loss=partial(parts.loss, model, (partial(errors, scale_2C), 0.0)),
     facts=partial(classification.facts, segments, numbers),
-    batches=partial(parts.labelled, segments, partial(columns, numbers)),
+    batches=partial(parts.labelled, segments, answers),
     predict=partial(predict, model, scale_2C),
     forbidden=None,
     unit="number",
@@ -116,23 +119,6 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
       "It reads a text of {word}s and predicts " + ", ".join(names) + "."
     ),
   )
-
-
-def columns(numbers, split: Split) -> Callable[[Batch], dict[str, np.ndarray]]:
-  """A function of a batch of segments -> the numbers of its documents.
-
-  `numbers` is a function split -> as `read_numbers`.
-  """
-  numbers_DC = numbers(split).astype(np.float32)
-
-  def targets(batch: Batch) -> dict[str, np.ndarray]:
-    some_B1 = (batch["segment"] != PAD).any(1, keepdims=True)
-    return {
-      "targets": numbers_DC[batch["document"], None],
-      "weights": some_B1.astype(np.float32),
-    }
-
-  return targets
 
 
 def predict(model, scale_2C, params, carry, batch) -> tuple[Carry, jax.Array]:
