@@ -6,7 +6,6 @@ import re
 import shlex
 import string
 import sys
-import textwrap
 from pathlib import Path
 
 import jax
@@ -180,9 +179,6 @@ def test_what_the_pages_say_works(checkout, capsys):
   for argv in dict.fromkeys(lines):  # Each once, however often it is named.
     status = cli.main(list(argv))
     assert status == 0, f"{argv}: {capsys.readouterr().err}"
-  text = README.read_text("utf-8")
-  [code] = re.findall(r"^## Python\n\n((?: {4}.*\n|\n)+)", text, re.M)
-  exec(textwrap.dedent(code), {})
   exec("\n".join(blocks("howto/python.md")), {})
   exec("\n".join(blocks("howto/embeddings.md")), {})
   check_files(checkout / "runs")
