@@ -157,13 +157,10 @@ def _by_score(runs: list[dict[str, Any]]) -> list[str]:
 
 def _by_rule(runs: list[dict[str, Any]]) -> list[str]:
   """Makes a table of the sessions that `detect.rule` flags."""
-  columns = ("sessions", "P", "R", "F1", "false-alarm rate")
-  rows = []
-  for name, inside in (("all", ()), ("distinct", ("distinct",))):
-    here = ("detect", "default", "figures", "rule topk", *inside)
-    row = [_mean(runs, *here, key) for key in ("precision", "recall", "f1")]
-    rows.append([name, *row, _mean(runs, *here, "false_alarm_rate", digits=4)])
-  return _table(columns, rows)
+  here = ("detect", "default", "figures", "rule topk")
+  row = [_mean(runs, *here, key) for key in ("precision", "recall", "f1")]
+  row.append(_mean(runs, *here, "false_alarm_rate", digits=4))
+  return _table(("P", "R", "F1", "false-alarm rate"), [row])
 
 
 def _by_head(runs: list[dict[str, Any]]) -> list[str]:
@@ -230,10 +227,7 @@ def commands(case: Case, data: str) -> dict[str, list[str]]:
 
 def _rounded(figures: dict[str, Any]) -> dict[str, Any]:
   """Returns the figures that the page shows, rounded."""
-  rounded = {key: round(figures[key], 6) for key in _FIGURES if key in figures}
-  if "distinct" in figures:
-    rounded["distinct"] = _rounded(figures["distinct"])
-  return rounded
+  return {key: round(figures[key], 6) for key in _FIGURES if key in figures}
 
 
 def by_rate(workdir: Path, which: np.ndarray | None) -> dict[str, Any]:
