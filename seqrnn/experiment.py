@@ -117,7 +117,7 @@ class Experiment(NamedTuple):
       a vocabulary of that name (`symbols` for `symbol`, `labels` for `label`),
       targets are its ids and outputs are logits of them. Labels belong to the
       text that is read, so no question is added to its end. In a `frame`, each
-      note is 0 or 1 and is drawn independently. Any other word, for example
+      note is 0 or 1. Any other word, for example
       `sequence`, is for targets that are numbers; an unknown number is NaN.
     loss_unit: `nats`, or the unit of another loss, for example `squared error`.
     by_text: whether a document has one label or one vector of numbers: its

@@ -102,7 +102,7 @@ def cross_entropy(
 
 
 def note_surprisal(logits_BTV: jax.Array, notes_BTV: jax.Array) -> jax.Array:
-  """-log p(frame) in nats, [B, T]: the sum over its notes, independent."""
+  """-log p(frame) in nats, [B, T]: the sum over its notes."""
   nll_BTV = optax.sigmoid_binary_cross_entropy(logits_BTV, notes_BTV)
   return jnp.sum(nll_BTV, axis=-1)
 
@@ -113,6 +113,7 @@ def note_cross_entropy(
   """The binary cross-entropy of notes, in nats a frame, and the totals.
 
   The accuracy is TP / (TP + FP + FN), counted over notes (Bay et al. 2009).
+  With Nade, a note is predicted from the true notes below it.
   """
   true_BTV, found_BTV = notes_BTV > 0, logits_BTV > 0
   hits_BT = jnp.sum(true_BTV & found_BTV, axis=-1, dtype=jnp.float32)
