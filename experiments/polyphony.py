@@ -2,9 +2,10 @@
 
 The notes of a frame are independent of each other, or, with `model.nade`, each
 note depends on those below it. The loss is the negative log-likelihood in nats
-a frame, the sum of 88 binary cross-entropies. Its mean is over the frames 2..T of all pieces, every frame
-alike whatever its piece, as in the code of Bai et al. 2018. In evaluation each
-frame is predicted from all that come before it in its piece.
+a frame, the sum of 88 binary cross-entropies. Its mean is over the frames 2..T
+of all pieces, every frame alike whatever its piece, as in the code of Bai et
+al. 2018. In evaluation each frame is predicted from all that come before it in
+its piece.
 """
 
 from functools import cache, partial
