@@ -175,12 +175,13 @@ def _fit_to_budget(
     return parameters(config)
 
   # A unit has at least one parameter, and a hidden size is at most 2**24.
-  sizes = range(1, min(budget, 2**24) + 1)
-  size = bisect.bisect_right(sizes, budget, key=count)
+  least = model.cell_heads  # A hidden size is a multiple of it.
+  sizes = range(least, min(budget, 2**24) + 1, least)
+  size = least * bisect.bisect_right(sizes, budget, key=count)
   if not size:
     raise UserError(
       f"config.model.parameters={budget}: the smallest model, with"
-      f" model.hidden_size=1, has {count(1)}"
+      f" model.hidden_size={least}, has {count(least)}"
     )
   model.hidden_size = size
   yield f"model.parameters={budget}: model.hidden_size={size}"

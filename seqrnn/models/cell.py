@@ -8,7 +8,7 @@ and then `gates`; `layers.Recurrent` scans it over time.
 
 A cell whose step has another form sets `path`: "several" where `__call__` has
 several products, "parallel" where a method `parallel` computes all steps, which
-needs no scan (`cells.Linear`).
+needs no scan of single steps (`cells.Linear`, `cells.Matrix`).
 """
 
 from collections.abc import Callable
@@ -125,6 +125,8 @@ class Cell(nn.Module):
     initial_scale: kernels and biases start from U(-a, a); None: 1/sqrt(H).
     products: how products with parameters are computed.
     forget_bias: the initial bias of the forget gate, where the cell has one.
+    heads: N parts of the state that do not read each other, where the cell has
+      such parts.
   """
 
   hidden_size: int
@@ -132,8 +134,11 @@ class Cell(nn.Module):
   initial_scale: float | None = None
   products: Products = Products()
   forget_bias: float = 1.0
+  heads: int = 1
 
-  gate_count = 1  # K = gate_count * H
+  # Whether `heads` may be more than 1; H is a multiple of it.
+  may_have_heads: ClassVar[bool] = False
+  gate_count = 1  # K = gate_count * H, unless `width` says otherwise.
   # The place of the forget gate among the gates; None: there is none.
   forget_place: ClassVar[Any] = None
   # The names of the gates that are sigmoid(z + u), in their order; None: a part
@@ -152,27 +157,38 @@ class Cell(nn.Module):
   path: ClassVar[Any] = "fused"
 
   def setup(self):
-    scale = self.initial_scale or self.hidden_size**-0.5
-    K = self.gate_count * self.hidden_size
+    scale, K = self.initial_scale or self.hidden_size**-0.5, self.width
+    kernel_init = self.initial_kernel(uniform(scale))
     if self.vocabulary_size is None:
       self.input_kernel = nn.Dense(
         K,
         use_bias=False,
-        kernel_init=uniform(scale),
+        kernel_init=kernel_init,
         dot_general=lambda x, kernel, *_, **__: self.products.product(
           x, kernel
         ),
       )
     else:
       self.input_kernel = nn.Embed(
-        self.vocabulary_size, K, embedding_init=uniform(scale)
+        self.vocabulary_size, K, embedding_init=kernel_init
       )
     if self.recurrent_product:
       self.recurrent_kernel = self.param(
-        "recurrent_kernel", uniform(scale), (self.hidden_size, K)
+        "recurrent_kernel", uniform(scale), (self.hidden_size, K // self.heads)
       )
     self.bias = self.param("bias", self.initial_bias(uniform(scale)), (K,))
     self.setup_gates(uniform(scale))
+
+  @property
+  def width(self) -> int:
+    """K, the size of z."""
+    return self.gate_count * self.hidden_size
+
+  def initial_kernel(
+    self, init: Callable[..., jax.Array]
+  ) -> Callable[..., jax.Array]:
+    """The initializer of the input kernel."""
+    return init
 
   def initial_bias(
     self, init: Callable[..., jax.Array], sign: float = 1.0
@@ -222,8 +238,7 @@ class Cell(nn.Module):
     if self.recurrent_product:
       u_BK = self.products.step(h_BH, self.recurrent_kernel)
     else:
-      K = self.gate_count * self.hidden_size
-      u_BK = jnp.zeros((len(h_BH), K), h_BH.dtype)
+      u_BK = jnp.zeros((len(h_BH), self.width), h_BH.dtype)
     if self.recurrent_bias is None:
       return u_BK
     bias = getattr(self, self.recurrent_bias)

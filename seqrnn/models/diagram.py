@@ -1,5 +1,6 @@
 """The parts of a model, their numbers of parameters, and their picture."""
 
+import bisect
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ def parts(experiment: Experiment, config: Config) -> list[ModelPart]:
     part, name = part_of(path)
     arrays.setdefault(part, {})[name] = leaf
   both = len({part.direction for part in arrays if part.depth}) > 1
-  cell = cells.make(config.model, hidden_size=1)
+  cell = cells.make(config.model, hidden_size=config.model.hidden_size)
   described = []
   for part in sorted(arrays):
     size = sum(leaf.size for leaf in arrays[part].values())
@@ -120,7 +121,9 @@ def parts(experiment: Experiment, config: Config) -> list[ModelPart]:
       name = f"layer {part.depth}" + f", {part.direction}" * both
       leaves = arrays[part].items()
       [(D, K)] = [x.shape for path, x in leaves if "input_kernel" in path]
-      formula, values = cell.formula, {"D": D, "H": K // cell.gate_count}
+      width = lambda size: cell.clone(hidden_size=size).width
+      H = bisect.bisect_left(range(K), K, key=width)
+      formula, values = cell.formula, {"D": D, "H": H}
       block = f"blocks_{part.depth - 1}/kernel"
       if block in arrays[part]:
         formula += " + 2(W² + W)"

@@ -52,9 +52,8 @@ def hold(take: jax.Array, new: Carry, old: Carry) -> Carry:
   """
 
   def one(new, old):
-    return jnp.where(
-      take[..., None] if take.ndim < new.ndim else take, new, old
-    )
+    rest = (None,) * (new.ndim - take.ndim)
+    return jnp.where(take[(..., *rest)], new, old)
 
   return jax.tree.map(one, new, old)
 

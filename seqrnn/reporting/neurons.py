@@ -46,8 +46,8 @@ class TextReading(NamedTuple):
     surprisal: -log p(next symbol) in nats [B, T].
     ids: the most likely next symbols, best first [B, T, K].
     probabilities: of these symbols [B, T, K].
-    states: of all layers, concatenated [B, T, N]: tanh(c) of cells with a c,
-      else h. N is 0 if the decoder keeps no state.
+    states: of all layers, concatenated [B, T, N]: tanh(c) of cells with a c
+      for each unit, else h. N is 0 if the decoder keeps no state.
   """
 
   surprisal: np.ndarray
@@ -59,10 +59,14 @@ class TextReading(NamedTuple):
 def memories(carry: Carry) -> list[jax.Array]:
   """The state of each layer, [B, H]; [] if the carry holds no states."""
   layers = carry if isinstance(carry, tuple) else ()
-  return [
-    jnp.tanh(layer[0]) if isinstance(layer, tuple) else layer
-    for layer in layers
-  ]
+
+  def state(layer):
+    if not isinstance(layer, tuple):
+      return layer
+    c, h, *_ = layer
+    return jnp.tanh(c) if c.ndim == 2 else h  # c may be a matrix.
+
+  return [state(layer) for layer in layers]
 
 
 def reader(decoder: Decoder, k: int) -> Callable[[Params, Any], TextReading]:

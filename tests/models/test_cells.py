@@ -109,11 +109,60 @@ def layer_norm_lstm(p, carry, x):
 
 def slstm(p, carry, x):
   c, h, n, m = carry
-  i, f, g, o = map(sum, gates(p, h, x, 4))
+  blocks = np.array(np.split(p["recurrent_kernel"], heads_of(p)))
+  h = np.array(np.split(h, heads_of(p), axis=-1))
+  u = np.concatenate(np.split(h @ blocks, 4, axis=-1))  # By gate, then head.
+  z = product(p["input_kernel"], x) + p["bias"] + np.concatenate(u, axis=-1)
+  i, f, g, o = np.split(z, 4, axis=-1)
   last, m = m, np.maximum(log_sigmoid(f) + m, i)
   i, f = np.exp(i - m), sigmoid(f) * np.exp(last - m)
   c, n = f * c + i * np.tanh(g), f * n + i
   return c, sigmoid(o) * c / n, n, m
+
+
+def heads_of(p):
+  """The number of an sLSTM's heads."""
+  H, width = p["recurrent_kernel"].shape
+  return 4 * H // width
+
+
+def mlstm(p, carry, x):
+  (memory, _, m), (_, N, d, _) = carry, carry[0].shape
+  z = product(p["input_kernel"], x) + p["bias"]
+  q, k, v, o = np.split(z[..., : 4 * N * d], 4, axis=-1)
+  i, f = np.split(z[..., 4 * N * d :], 2, axis=-1)
+  q, k, v = (part.reshape(*z.shape[:-1], N, d) for part in (q, k, v))
+  last, m = m, np.maximum(log_sigmoid(f) + m, i)
+  i, f = np.exp(i - m), sigmoid(f) * np.exp(last - m)
+  C, n = memory[..., :-1], memory[..., -1]
+  C = f[..., None, None] * C
+  C = C + i[..., None, None] * np.einsum("...k,...v->...kv", k, v) / d**0.5
+  n = f[..., None] * n + i[..., None] * k / d**0.5
+  norm = np.maximum(abs(np.sum(q * n, axis=-1)), np.exp(-m))
+  h = np.einsum("...k,...kv->...v", q, C) / norm[..., None]
+  h = sigmoid(o) * h.reshape(o.shape)
+  return np.concatenate([C, n[..., None]], axis=-1), h, m
+
+
+def deltanet(p, carry, x, n=1, gated=False, scale=1):
+  S, (*_, N, d, _) = carry[0], carry[0].shape
+  z = product(p["input_kernel"], x) + p["bias"]
+  unit = lambda x: x / np.sqrt(np.sum(x**2, axis=-1, keepdims=True) + 1e-6)
+  # Columns: q; the keys of all writes; their values; their betas; the gate.
+  q, *kv = np.split(z[..., : (2 * n + 1) * N * d], 2 * n + 1, axis=-1)
+  q, *kv = (y.reshape(*z.shape[:-1], N, d) for y in (q, *kv))
+  *beta, gate = np.split(z[..., (2 * n + 1) * N * d :], n + gated, axis=-1) + (
+    [] if gated else [None]
+  )
+  if gated:
+    rate = np.exp(p["log_rate"]) * np.log1p(np.exp(gate))
+    S = np.exp(-rate)[..., None, None] * S
+  for k, v, b in zip(kv[:n], kv[n:], beta, strict=True):
+    k, b = unit(k * sigmoid(k))[..., None], scale * sigmoid(b)[..., None, None]
+    # The memory times I - b k k.T, plus what is written.
+    S = S - b * k @ (k.swapaxes(-1, -2) @ S) + b * k * v[..., None, :]
+  h = unit(q * sigmoid(q))[..., None, :] @ S
+  return S, h.reshape(*z.shape[:-1], N * d)
 
 
 def gru_reset_before(p, h, x):
@@ -176,6 +225,13 @@ EQUATIONS = {
   **{f"odyssey_{v}": functools.partial(odyssey, variant=v) for v in VARIANTS},
   "layer_norm_lstm": layer_norm_lstm,
   "slstm": slstm,
+  "mlstm": mlstm,
+  "deltanet": deltanet,
+  "deltanet_signed": functools.partial(deltanet, scale=2),
+  "gated_deltanet": functools.partial(deltanet, gated=True),
+  "gated_deltanet_signed": functools.partial(deltanet, gated=True, scale=2),
+  "deltaproduct_2": functools.partial(deltanet, n=2, scale=2),
+  "deltaproduct_3": functools.partial(deltanet, n=3, scale=2),
   "gru_reset_before": gru_reset_before,
   "mgu": mgu,
   "min_lstm": min_lstm,
@@ -222,12 +278,14 @@ def shapes_of(cell, x):
 def test_step_equals_equations():
   """Ids and features in turn, both for the LSTM; all cells in one program."""
   rng = np.random.default_rng(1)
-  B, T, D, H, V = 3, 2, 4, 5, 7
-  names = ["lstm", *EQUATIONS]
+  B, T, D, H, V = 3, 2, 4, 6, 7
+  names = ["lstm", "slstm", *EQUATIONS]
   made, arguments = [], []
   for number, name in enumerate(names):
     ids = number % 2 == 1
     cell = MAKE[name](H, vocabulary_size=V if ids else None)
+    if cell.may_have_heads and number != 1:
+      cell = cell.clone(heads=2)
     x = rng.integers(V, size=(B, T)) if ids else rng.normal(size=(B, T, D))
     carry = jax.eval_shape(lambda cell=cell: cell.initial_carry(B))
     made.append(cell)
@@ -275,7 +333,9 @@ def test_forget_bias_is_set():
   for name in MAKE:
     config.update(cell=name, forget_bias=2.5)
     cell = cells.make(config, hidden_size=4)
-    bias = np.array(cell.initial_bias(zeros)(None, (cell.gate_count * 4,)))
+    if isinstance(cell, cells.Matrix):
+      continue
+    bias = np.array(cell.initial_bias(zeros)(None, (cell.width,)))
     # f is 1 - i in one of the cells: there the bias of i is negative.
     sign = -1 if name == "odyssey_cifg" else 1
     places[name] = np.flatnonzero(bias == sign * 2.5).tolist()
@@ -287,6 +347,24 @@ def test_forget_bias_is_set():
   expected |= dict.fromkeys(first, [0, 1, 2, 3])
   expected |= dict.fromkeys(("odyssey_nfg", "gru", "rnn_tanh"), [])
   assert {name: places[name] for name in expected} == expected
+
+
+def test_initial_values_of_the_cells_with_a_matrix():
+  @quick_jit
+  def init(key):
+    made = (MAKE[name](8, heads=4) for name in ("mlstm", "gated_deltanet"))
+    return [
+      cell.init(key, np.ones((2, 3, 5)), method="inputs") for cell in made
+    ]
+
+  mlstm, delta = (x["params"] for x in init(jax.random.key(0)))
+  assert not mlstm["input_kernel"]["kernel"][:, 32:].any()
+  assert mlstm["input_kernel"]["kernel"][:, :32].all()
+  close(mlstm["bias"][-4:], [3, 4, 5, 6], 1e-6)
+  assert 0 < np.abs(mlstm["bias"][-8:-4]).max() < 0.4
+  steps = np.log1p(np.exp(delta["bias"][-4:]))
+  assert steps.min() > 0.00099 and steps.max() < 0.101 and np.ptp(steps) > 0.005
+  assert delta["log_rate"].max() < np.log(16)
 
 
 def test_slstm_keeps_in_range_what_exp_does_not():

@@ -20,7 +20,7 @@ from tests.models.test_cells import (
 )
 from tests.stablehlo import mesh_of
 
-T, D, H, V = 5, 4, 5, 7
+T, D, H, V = 5, 4, 6, 7
 # Padding at the end, on both sides, none; a row of nothing else.
 MASK = np.array([[1, 1, 1, 0, 0], [0, 1, 1, 1, 0], [1] * 5, [0] * 5], bool)
 B = len(MASK)
@@ -80,6 +80,10 @@ CASES = [
   ("rnn_tanh", False, False, {}),
   ("layer_norm_lstm", True, True, {}),
   ("slstm", False, False, {}),
+  ("slstm", True, True, {**DROP, "heads": 2}),
+  ("mlstm", True, True, {"heads": 2}),
+  ("gated_deltanet", False, False, {"heads": 2}),
+  ("deltaproduct_2", False, True, {}),
   ("odyssey", True, False, DROP_STATE),
   ("odyssey_fgr", False, True, {}),
   ("gru_reset_before", True, True, {}),
@@ -87,10 +91,10 @@ CASES = [
   ("min_lstm", True, True, {}),
   ("lru", True, True, {}),
 ]
-# All others but variants of the Odyssey, of which the list has two, and of
-# linear cells, which differ in their terms alone.
+# All others but variants of which the list has two, and of linear cells, which
+# differ in their terms alone.
 OTHERS = CELLS.keys() - {name for name, *_ in CASES}
-VARIANT = re.compile("odyssey|min_.*_")
+VARIANT = re.compile("odyssey|min_.*_|(gated_)?delta")
 OTHERS = sorted(name for name in OTHERS if not VARIANT.match(name))
 
 
@@ -98,9 +102,12 @@ OTHERS = sorted(name for name in OTHERS if not VARIANT.match(name))
   ("name", "ids", "reverse", "settings"),
   [*CASES, *((name, False, False, {}) for name in OTHERS)],
 )
-def test_equals_nn_scan(name, ids, reverse, settings):
+def test_equals_nn_scan(name, ids, reverse, settings, monkeypatch):
+  monkeypatch.setattr(cells.Matrix, "chunk_size", 2)  # Three chunks.
   rng = np.random.default_rng(5)
-  cell = CELLS[name](H, vocabulary_size=V if ids else None)
+  heads = {key: n for key, n in settings.items() if key == "heads"}
+  settings = {key: x for key, x in settings.items() if key != "heads"}
+  cell = CELLS[name](H, vocabulary_size=V if ids else None, **heads)
   x = rng.integers(V, size=(B, T)) if ids else rng.normal(size=(B, T, D))
   fused = layers.Recurrent(cell, reverse=reverse, **settings)
   params, carry, weights = draw(rng, fused, x)
@@ -120,7 +127,7 @@ def test_equals_nn_scan(name, ids, reverse, settings):
 
   with jax.enable_x64(True):
     compare(np.float64, 1e-10)
-  if name in ("rnn_tanh", "min_gru"):
+  if name in ("rnn_tanh", "min_gru", "gated_deltanet", "mlstm"):
     compare(np.float32, 1e-5)
 
 

@@ -65,8 +65,9 @@ def value(part):
 
 
 def test_the_formula_of_a_cell_gives_its_parameters():
-  for cell in CELLS:
-    parts = parts_of({"model.cell": cell})
+  heads = {"model.cell": "slstm", "model.cell_heads": 5}
+  for fields in [heads, *({"model.cell": cell} for cell in CELLS)]:
+    parts = parts_of(fields)
     names = [part.name for part in parts]
     assert names == ["layer 1", "layer 2", "head"]
     assert [part.parameters for part in parts] == list(map(value, parts))

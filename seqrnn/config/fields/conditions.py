@@ -25,6 +25,13 @@ def cells_with_forget_gate() -> list[str]:
   return [name for name in cells() if CELLS[name](1).forget_place is not None]
 
 
+def cells_with_heads() -> list[str]:
+  """Returns the names of the cells that may have several heads."""
+  from seqrnn.models.cells import CELLS
+
+  return [name for name in cells() if CELLS[name](1).may_have_heads]
+
+
 def task(*names: str) -> Condition:
   return {"task": names}
 
@@ -54,6 +61,7 @@ LABELLED = task("classification", "regression", "tagging")
 LAST_SYMBOL = task("language_model") | {"data.mapping": ("many_to_one",)}
 FACTOR: Condition = {"schedule.name": ("exponential", "step", "plateau")}
 FORGET_GATE: Condition = {"model.cell": Registered(cells_with_forget_gate)}
+HEADS: Condition = {"model.cell": Registered(cells_with_heads)}
 BOTH_HEADS = task("gap_model") | {"model.heads": ("all",)}
 SAMPLED = (task("language_model", "polyphony"), BOTH_HEADS)
 SAMPLED_TEXT = (task("language_model"), BOTH_HEADS)

@@ -27,6 +27,11 @@ FIELDS = group(
     when.LABELLED,
     when.task("language_model"),
   ),
+  cell_heads=rules.integer(1, 1024)(
+    "Parts of a state that do not read each other; hidden_size is a multiple.",
+    when.HEADS,
+    default=1,
+  ),
   merge=choice(
     "concat sum mean",
     "How the outputs of both directions are merged.",

@@ -180,12 +180,33 @@ class SLSTM(LSTM):
     h' &= \sigma(\tilde o) \odot c' / n'
 
   The activation of the input gate is exp, that of the forget gate sigma; m
-  keeps both in range and cancels in h'. There is one head, so R is not
-  block-diagonal, and no block around the cell. The carry is (c, h, n, m). m
-  starts so low that f is 0 in the first step, so n is at least 1 afterwards.
+  keeps both in range and cancels in h'. With N `heads`, R is block-diagonal: a
+  unit reads h of the H / N units of its head alone. The recurrent kernel has
+  the blocks below each other, [H, 4H / N]. There is no block around the cell.
+  The carry is (c, h, n, m). m starts so low that f is 0 in the first step, so n
+  is at least 1 afterwards.
   """
 
   sigmoid_gates = ()
+  may_have_heads = True
+
+  @property
+  def formula(self):
+    return f"4(HD + H²{f' / {self.heads}' * (self.heads > 1)} + H)"
+
+  @property
+  def path(self):  # The fused scan has one product.
+    return "fused" if self.heads == 1 else "several"
+
+  def recurrent(self, h_BH):
+    if self.heads == 1:
+      return super().recurrent(h_BH)
+    h_NBd = jnp.split(h_BH, self.heads, axis=-1)
+    blocks = jnp.split(self.recurrent_kernel, self.heads)
+    u_NB4d = map(self.products.step, h_NBd, blocks)
+    u_NB4d = [u.reshape(len(h_BH), 4, -1) for u in u_NB4d]
+    u_BK = jnp.stack(u_NB4d, axis=2).reshape(len(h_BH), -1)
+    return u_BK + self.bias[None]
 
   def gates(self, carry, z_BK, u_BK):
     c, _, n, m = carry
