@@ -199,6 +199,23 @@ def test_memory_of_a_stack():
   assert step.memory_analysis().temp_size_in_bytes <= 32 * 4 * T * B * H
 
 
+def test_a_gradient_keeps_one_matrix_a_chunk():
+  B, T, H, L = 2, 70, 4, 32
+  layer = layers.Recurrent(MAKE["mlstm"](H))
+  x, mask = np.ones((B, T, H), np.float32), np.ones((B, T), bool)
+  carry = layer.initial_carry(B)
+  params = jax.eval_shape(layer.init, jax.random.key(0), x, mask, carry)
+
+  def loss(params, x):
+    return jnp.sum(layer.apply(params, x, mask, carry)[1] ** 2)
+
+  program = jax.make_jaxpr(jax.grad(loss, (0, 1)))(params, x)
+  [forward, _] = [e for e in program.eqns if e.primitive.name == "scan"]
+  shapes = [out.aval.shape for out in forward.outvars]
+  matrices = [shape for shape in shapes if shape[-2:] == (H, H + 1)]
+  assert sorted(matrices) == [(B, 1, H, H + 1), (-(-T // L), B, 1, H, H + 1)]
+
+
 @pytest.mark.usefixtures("x64")
 def test_a_bias_may_be_a_row_of_the_kernel():
   rng = np.random.default_rng(3)

@@ -12,7 +12,7 @@ from jax import lax
 
 from seqrnn.experiment import Carry
 from seqrnn.models import scan
-from seqrnn.models.arrays import dot
+from seqrnn.models.arrays import align, dot
 from seqrnn.models.cell import Cell, register
 
 
@@ -92,8 +92,8 @@ class Matrix(Cell):
     return carry[1]
 
 
-def _steps_last(x_LBN: jax.Array) -> jax.Array:
-  """[L, B, N] as [B, N, L]; [L, B, N, d] as [B, N, L, d]."""
+def _by_row(x_LBN: jax.Array) -> jax.Array:
+  """[L, B, N, ...] as [B, N, L, ...]."""
   return jnp.moveaxis(x_LBN, 0, 2)
 
 
@@ -156,20 +156,18 @@ class MLSTM(Matrix):
     return f"(4H + {2 * self.heads})(D + 1)"
 
   def initial_kernel(self, init):
-    def without_gates(key, shape, dtype=jnp.float32):
-      return init(key, shape, dtype).at[:, 4 * self.hidden_size :].set(0)
-
-    return without_gates
+    return lambda *args: init(*args).at[:, 4 * self.hidden_size :].set(0)
 
   def initial_bias(self, init, sign=1.0):
     del sign
     N = self.heads
 
-    def with_gates(key, shape, dtype=jnp.float32):
-      bias_K = init(key, shape, dtype)
-      i = 0.1 * jax.random.normal(jax.random.fold_in(key, 1), (N,), dtype)
-      bias_K = bias_K.at[-2 * N : -N].set(i)
-      return bias_K.at[-N:].set(jnp.linspace(3.0, 6.0, N, dtype=dtype))
+    def with_gates(key, *shape_and_type):
+      key, of_i = jax.random.split(key)
+      i, f = 0.1 * jax.random.normal(of_i, (N,)), jnp.linspace(3.0, 6.0, N)
+      bias_K = init(key, *shape_and_type)
+      gates = jnp.concatenate([i, f]).astype(bias_K.dtype)
+      return bias_K.at[-2 * N :].set(gates)
 
     return with_gates
 
@@ -205,7 +203,7 @@ class MLSTM(Matrix):
     q, k, v, o_LBH, log_i, log_f = self._parts(z_LBK)
     log_i = jnp.where(take_LB[..., None], log_i, -jnp.inf)
     log_f = jnp.where(take_LB[..., None], log_f, 0)
-    q, k, v, log_i, log_f = map(_steps_last, (q, k, v, log_i, log_f))
+    q, k, v, log_i, log_f = map(_by_row, (q, k, v, log_i, log_f))
     share = _since(log_f) + log_i[..., None, :]
     decay = jnp.cumsum(log_f, axis=-1) + m_BN[..., None]
     m = lax.stop_gradient(jnp.maximum(decay, jnp.max(share, axis=-1)))
@@ -311,25 +309,24 @@ class DeltaNet(Matrix):
     if not self.gated:
       return init
 
-    def with_gate(key, shape, dtype=jnp.float32):
+    def with_gate(key, *shape_and_type):
       key, of_gate = jax.random.split(key)
       low, high = jnp.log(0.001), jnp.log(0.1)
-      start = jnp.exp(
-        jax.random.uniform(of_gate, (self.heads,), dtype, low, high)
+      log = jax.random.uniform(of_gate, (self.heads,), minval=low, maxval=high)
+      gate, bias_K = (
+        jnp.log(jnp.expm1(jnp.exp(log))),
+        init(key, *shape_and_type),
       )
-      inverse = start + jnp.log(-jnp.expm1(-start))  # Of softplus.
-      return init(key, shape, dtype).at[-self.heads :].set(inverse)
+      return bias_K.at[-self.heads :].set(gate.astype(bias_K.dtype))
 
     return with_gate
 
   def setup_gates(self, init):
     del init
     if self.gated:
-
-      def log_rate(key, shape, dtype=jnp.float32):
-        return jnp.log(jax.random.uniform(key, shape, dtype, 1e-3, 16.0))
-
-      self.log_rate = self.param("log_rate", log_rate, (self.heads,))
+      draw = jax.random.uniform
+      init = lambda *args: jnp.log(draw(*args, minval=1e-3, maxval=16.0))
+      self.log_rate = self.param("log_rate", init, (self.heads,))
 
   def _parts(self, z):
     """Of the sizes q [..., N, d], k, v [..., N, n, d], beta, log a [..., N]."""
@@ -343,17 +340,16 @@ class DeltaNet(Matrix):
     )
     q, k = (_unit(jax.nn.silu(x)) for x in (q, k))
     beta = (1 + self.signed) * jax.nn.sigmoid(beta[..., 0])
-    if self.gated:
-      rate = jnp.exp(self.log_rate).reshape((1,) * (a.ndim - 1) + (N,))
-      return q, k, v, beta, -rate * jax.nn.softplus(a)
-    return q, k, v, beta, None
+    if not self.gated:
+      return q, k, v, beta, jnp.zeros((*z.shape[:-1], N), z.dtype)
+    rate = align(jnp.exp(self.log_rate), a)
+    return q, k, v, beta, -rate * jax.nn.softplus(a)
 
   def __call__(self, carry, z_BK, mask_BH=None):
     del mask_BH
     S = carry[0]
     q, k, v, beta, log_a = self._parts(z_BK)
-    if log_a is not None:
-      S = jnp.exp(log_a)[..., None, None] * S
+    S = jnp.exp(log_a)[..., None, None] * S
     for j in range(self.writes):
       k_BNd1 = k[..., j, :, None]
       missing = v[..., j, :] - jnp.sum(k_BNd1 * S, axis=-2)
@@ -367,10 +363,8 @@ class DeltaNet(Matrix):
     [S] = state
     q, k, v, beta, log_a = self._parts(z_LBK)
     beta = jnp.where(take_LB[..., None, None], beta, 0)
-    if log_a is None:
-      log_a = jnp.zeros((*take_LB.shape, self.heads), z_LBK.dtype)
     log_a = jnp.where(take_LB[..., None], log_a, 0)
-    q, k, v, beta, log_a = map(_steps_last, (q, k, v, beta, log_a))
+    q, k, v, beta, log_a = map(_by_row, (q, k, v, beta, log_a))
     k, v = (x.reshape(*q.shape[:2], -1, q.shape[-1]) for x in (k, v))
     beta = beta.reshape(*k.shape[:-1], 1)
     share, decay = jnp.exp(_since(log_a)), jnp.exp(jnp.cumsum(log_a, axis=-1))
