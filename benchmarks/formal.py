@@ -50,6 +50,7 @@ GROUPS = "parity", "cycle_navigation", "modular_arithmetic", "s3"
 LABELLED = (*GROUPS, "even_pairs")
 CELLS = ("lstm", "gru", "slstm", "rnn_tanh", "lru", "rg_lru")
 CELLS += ("min_gru", "min_gru_signed", "min_gru_untied")
+CELLS += ("mlstm", "deltanet_signed", "deltaproduct_2")
 RATES = 1e-2, 3e-3
 SHORT, STEPS = 1_000, 10_000  # Of a trial that chooses a rate; of the others.
 FIELDS = {

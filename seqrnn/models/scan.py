@@ -357,9 +357,8 @@ def linear(
   a_TBH: jax.Array, b_TBH: jax.Array, h_BH: jax.Array, reverse: bool
 ) -> jax.Array:
   """h_TBH of the steps h' = a * h + b; see `parallel`."""
-  if (
-    platform() == "cpu"
-  ):  # Rounds over all steps take five to ten times longer.
+  if platform() == "cpu":
+    # Rounds over all steps take five to ten times longer.
     step = lambda h_BH, terms: (terms[0] * h_BH + terms[1],) * 2
     return lax.scan(step, h_BH, (a_TBH, b_TBH), reverse=reverse)[1]
 
