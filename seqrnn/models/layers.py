@@ -353,16 +353,24 @@ POOLINGS: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
 
 
 class Attention(nn.Module):
-  """The mean of outputs, weighted by a softmax over time of v · y.
+  """The mean of outputs, weighted by a softmax over time of v · y_t + b_t.
 
-  v is a parameter that starts at zero, where all positions weigh the same.
+  v and b are parameters that start at zero, where all positions weigh the same.
+  t counts the positions of the mask: a place may have a meaning of its own.
+
+  Attributes:
+    length: T, the number of places; later ones have the b of the last.
   """
+
+  length: int
 
   @nn.compact
   def __call__(self, y_BTH: jax.Array, mask_BT: jax.Array) -> jax.Array:
     """The mean over the positions of the mask, [B, H]; 0 if there are none."""
     v_H = self.param("vector", nn.initializers.zeros, y_BTH.shape[-1:])
-    score_BT = jnp.sum(y_BTH * v_H[None, None], axis=-1)
+    b_T = self.param("place", nn.initializers.zeros, (self.length,))
+    place_BT = jnp.clip(jnp.cumsum(mask_BT, axis=1) - 1, 0, self.length - 1)
+    score_BT = jnp.sum(y_BTH * v_H[None, None], axis=-1) + b_T[place_BT]
     score_BT = jnp.where(mask_BT, score_BT, jnp.finfo(y_BTH.dtype).min)
     weight_BT = jnp.where(mask_BT, jax.nn.softmax(score_BT), 0)
     return jnp.sum(weight_BT[..., None] * y_BTH, axis=1)

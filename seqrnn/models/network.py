@@ -53,6 +53,7 @@ class SequenceModel(nn.Module):
       each note in training (Greff et al. 2017).
     convolution: a Convolution of the embedding, which the layers read instead;
       or None.
+    attention: the Attention that `pooling` may name.
     nade: Nade, or None: each note is independent of the others in its frame.
 
   If the body returns its directions separately, each has a head of its own, and
@@ -74,6 +75,7 @@ class SequenceModel(nn.Module):
   embedding_scale: float | None = None
   input_noise: float = 0.0
   convolution: Any = None
+  attention: Any = None
   nade: Any = None
 
   def setup(self):
@@ -90,8 +92,6 @@ class SequenceModel(nn.Module):
       )
       self.drop = Dropout(self.dropout)
       self.drop_units = Dropout(self.variational_dropout, broadcast_dims=(1,))
-    if self.pooling == "attention":
-      self.attention = layers.Attention()
     if self.tied:
       self.head_bias = self.param(
         "head_bias", nn.initializers.zeros, (self.vocabulary_size,)
@@ -308,11 +308,6 @@ def sequence_model(
   Raises:
     UserError: the weights to tie have different shapes.
   """
-  convolution = None
-  if model.convolution is not None:
-    convolution = layers.Convolution(
-      model.convolution, model.hidden_size, products(model)
-    )
   if model.tied and outputs is not None:
     raise UserError(
       "model.tied=True: the outputs are labels, which have no embedding to tie"
@@ -332,7 +327,6 @@ def sequence_model(
     products=products(model),
     outputs=outputs,
     letters=letters,
-    convolution=convolution,
     **{name: model[name] for name in _FIELDS},
   )
 

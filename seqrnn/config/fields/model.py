@@ -62,8 +62,8 @@ FIELDS = group(
   pooling=choice(
     "last mean max attention",
     "The reduction to one output. last: the final state of each direction."
-    " mean, max: of the outputs over time. attention: their mean with learned"
-    " weights, a softmax over time.",
+    " mean, max: of the outputs over time. attention: their mean, weighted by"
+    " a softmax over time of each output and of its place.",
     when.ONE_TARGET,
     when.LAST_SYMBOL,
   ),
