@@ -11,7 +11,7 @@ Expected: test 4.65 nats a frame on the synthetic chords (seed 0), after 23 s on
 one core; a model of each key's last state alone has 7.80. On the chorales test
 8.34, standard deviation .17 over three seeds; the LSTM of Bai et al. has 8.45
 (jax 0.10.1). With model.nade=100, 400 units, averaged parameters, weight_drop
-and more epochs the chorales reach 4.97 (RESULTS.md). Accuracy is TP / (TP + FP
+and more epochs the chorales reach 4.96 (RESULTS.md). Accuracy is TP / (TP + FP
 + FN) of notes with a probability above one half.
 Command: python run.py --config=configs/polyphony.py
 Then: python run.py --workdir=runs/polyphony --mode=sample \
