@@ -20,6 +20,7 @@ from seqrnn.errors import Interrupted as Interrupted
 from seqrnn.errors import UserError as UserError
 from seqrnn.errors import visible
 from seqrnn.experiments import Run as Run
+from seqrnn.exporting import tensors
 from seqrnn.logs.detect import tables
 from seqrnn.logs.detect.findings import Findings
 from seqrnn.reporting import gathering
@@ -121,7 +122,7 @@ def load(workdir: str | os.PathLike[str], step: int | None = None) -> Run:
     >>> run.sample("import ", temperature=0.5, length=200)
 
   Args:
-    workdir: the folder of the run.
+    workdir: the folder of the run; `zoo:NAME`: a model of the zoo.
     step: of a checkpoint; None: the one of the lowest validation loss.
 
   Raises:
@@ -129,7 +130,11 @@ def load(workdir: str | os.PathLike[str], step: int | None = None) -> Run:
       does not have a field of the run's config.
   """
   with errors_of_python():
-    return experiments.load(_path("workdir", workdir), step)
+    path = _path("workdir", workdir)
+    if str(path).startswith("zoo:"):
+      path = command.zoo_run(str(path))
+      tensors.complete(experiments.build, path)
+    return experiments.load(path, step)
 
 
 def train(
@@ -284,11 +289,9 @@ def from_export(
     UserError: a file cannot be read, or the tensors are not those of the model
       of config.json.
   """
-  from seqrnn.exporting.tensors import make_run
-
   source, target = _path("folder", folder), _path("workdir", workdir)
   with errors_of_python():
-    make_run(experiments.build, source, target)
+    tensors.make_run(experiments.build, source, target)
     return experiments.load(target)
 
 
@@ -347,6 +350,7 @@ def call(
     resolved, folder = _resolve(mode, config, workdir, settings)
     _start(resolved, mode)
     with redirect_stdout(sys.stdout if verbose else nowhere):
+      tensors.complete(experiments.build, folder)
       module = importlib.import_module(f"seqrnn.modes.{mode}")
       result = module.run(experiments.build, resolved, folder)
       return result, resolved, folder

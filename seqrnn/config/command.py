@@ -26,6 +26,7 @@ _STARTS = ("train", "describe", "check", "search", "config")
 # Fields that a flag adds to the name of the default workdir.
 NAMING = (*IDENTITY, "train.fit_to_data", "train.patience", "search.method")
 _NAMED = [name for name in FIELDS if name.startswith(NAMING)]
+_ZOO = Path(__file__).parents[1] / "zoo"  # Trained models, a folder each.
 _READ_NO_INPUTS = "sample", "export", "config"
 
 
@@ -92,11 +93,38 @@ def _folders(parsed: flags.FlagValues) -> list[str]:
   """Returns --workdir: a folder, or the runs that a report compares."""
   if not parsed.workdir:
     return []
+  if parsed.workdir.startswith("zoo:"):
+    return [str(zoo_run(parsed.workdir))]
   folder = os.path.expanduser(parsed.workdir)
   if parsed.mode != "report" or os.path.exists(folder):
     return [folder]
   parts = map(os.path.expanduser, parsed.workdir.split(","))
   return [run for part in parts for run in files.matching_runs(part)]
+
+
+def zoo_run(name: str) -> Path:
+  """Returns the run runs/zoo-NAME; at first, copies it from the zoo.
+
+  `tensors.complete` writes its checkpoint.
+
+  Args:
+    name: `zoo:` and a folder of seqrnn/zoo.
+
+  Raises:
+    UserError: the zoo has no such model.
+  """
+  known = [f"zoo:{path.name}" for path in sorted(_ZOO.iterdir())]
+  if name not in known:
+    hint = suggestions.hint(name, known)
+    raise UserError(f"--workdir={name}: the zoo has {', '.join(known)}{hint}")
+  folder = Path("runs", name.replace(":", "-"))
+  if not (folder / "config.json").exists():
+    source = _ZOO / name.removeprefix("zoo:")
+    contents = {path.name: path.read_bytes() for path in source.iterdir()}
+    files.check_links(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write_checked(folder, dict(sorted(contents.items(), reverse=True)))
+  return folder
 
 
 def base_config(

@@ -10,15 +10,22 @@ import numpy as np
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data import vocabulary
-from seqrnn.errors import UserError, needs_package
+from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.exporting import network as network_lib
 from seqrnn.exporting.network import Network
-from seqrnn.training.checkpoint import Position, open_checkpoints
+from seqrnn.runtime import files
+from seqrnn.training.checkpoint import Position, open_checkpoints, steps
 from seqrnn.training.setup import write_record
 
 FILE = "model.safetensors"
 _STEP = 1  # Of the checkpoint.
+_TYPES = {
+  "F64": np.float64,
+  "F32": np.float32,
+  "F16": np.float16,
+  "BF16": jnp.bfloat16,
+}
 # Fields of the exported run that would be untrue of the new one.
 _UNTRUE = (
   *("checkpoint.step", "model.embedding_path", "model.parameters"),
@@ -38,11 +45,10 @@ def encoded(
     about: more entries of the file's metadata.
 
   Raises:
-    UserError: safetensors is missing, or a part has no place in the file.
+    UserError: a part has no place in the file.
   """
-  field = "config.export.format='safetensors'"
-  with needs_package(field, "safetensors", "export"):
-    from safetensors.numpy import save
+  from safetensors.numpy import save
+
   tensors, arguments = _named(experiment, config, params)
   tensors = {
     name: np.ascontiguousarray(tensor, np.float32)
@@ -138,23 +144,43 @@ def make_run(build: Callable[..., Experiment], folder: Path, workdir: Path):
   experiment = build(config, vocabulary.load(folder / "vocabulary.json"))
   params = _params(folder / FILE, experiment, config)
   workdir.mkdir(parents=True, exist_ok=True)
+  _write_checkpoint(params, workdir)
+  write_record(config, experiment, workdir)
+
+
+def _write_checkpoint(params: Params, workdir: Path):
   with open_checkpoints(workdir) as checkpoints:
     position = Position(step=_STEP, best_step=_STEP)
     optimizer = {"leaves": [jnp.zeros((), jnp.int32)]}
     checkpoints.save(params, optimizer, position)
     checkpoints.wait()
-    write_record(config, experiment, workdir)
+
+
+def complete(build: Callable[..., Experiment], workdir: Path):
+  """Writes the checkpoint of a run with tensors, unless it has one.
+
+  Such a run is of the zoo, as `command.zoo_run` copies it.
+  """
+  if steps(workdir / "checkpoints") or not (workdir / FILE).exists():
+    return
+  files.verify_file(workdir / FILE)
+  config = config_lib.read_run(workdir)
+  experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
+  _write_checkpoint(_params(workdir / FILE, experiment, config), workdir)
 
 
 def _load_tensors(path: Path) -> dict[str, np.ndarray]:
-  with needs_package(str(path), "safetensors", "export"):
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-  # An AttributeError is of a type that NumPy lacks.
-  errors = OSError, SafetensorError, AttributeError, KeyError, TypeError
+  from safetensors import SafetensorError, deserialize
+
   try:
-    return load_file(path)
-  except errors as error:
+    parts = deserialize(path.read_bytes())
+    return {
+      name: np.frombuffer(part["data"], _TYPES[part["dtype"]])
+      .reshape(part["shape"])
+      .astype(np.float32)
+      for name, part in parts
+    }
+  except (OSError, SafetensorError, KeyError) as error:
     raise UserError(f"{path}: cannot be read: {error}") from None
 
 

@@ -1,0 +1,71 @@
+"""The zoo: its models in the package, and the program that trains them."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import seqrnn
+from benchmarks import zoo
+from seqrnn import cli
+from seqrnn.config import command
+from seqrnn.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def tiny_zoo(trained, tmp_path, monkeypatch):
+  """A zoo with the model `tiny`; its parameters before they are rounded."""
+  monkeypatch.chdir(tmp_path)
+  trained().rename("tiny")
+  export = seqrnn.export("tiny").parent
+  file = export / "model.safetensors"
+  zoo.round_tensors(file, Path("rounded"))
+  shutil.move("rounded", file)
+  seqrnn.from_export(export, "again")
+  target = tmp_path / "zoo" / "tiny"
+  shutil.copytree(export, target)
+  shutil.copy("again/config.json", target)
+  monkeypatch.setattr(command, "_ZOO", target.parent)
+  return seqrnn.load("tiny").params
+
+
+def test_a_model_is_loaded_by_its_name(tiny_zoo, capsys):
+  status = cli.main(["seqrnn", "--workdir=zoo:tiny", "--mode=describe"])
+  assert status == 0, capsys.readouterr().err
+  run = seqrnn.load("zoo:tiny")
+  assert run.workdir == Path("runs/zoo-tiny")
+  rounded = jax.tree.map(lambda x: x.astype("bfloat16"), tiny_zoo)
+  jax.tree.map(
+    lambda x, y: np.testing.assert_array_equal(x, y.astype(np.float32)),
+    run.params,
+    rounded,
+  )
+  with pytest.raises(UserError, match="the zoo has zoo:tiny; did you mean"):
+    seqrnn.load("zoo:tini")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", zoo.MODELS)
+def test_a_model_is_trained_again(name, tmp_path):
+  """Its figures are those of the card, on other machines nearly."""
+  chosen = ("JAX_", "XLA_", "XDG_")  # As users have it.
+  env = {k: v for k, v in os.environ.items() if not k.startswith(chosen)}
+  line = [sys.executable, ROOT / "benchmarks" / "zoo.py", name]
+  line += [f"--out={tmp_path / 'zoo'}", f"--runs={tmp_path / 'runs'}"]
+  done = subprocess.run(line, env=env, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  cards = tmp_path / "zoo", ROOT / "seqrnn" / "zoo"
+  texts = [(card / name / "MODEL_CARD.md").read_text() for card in cards]
+  new, old = (re.findall(r"^- (.*): ([.0-9]+)$", text, re.M) for text in texts)
+  assert [key for key, _ in new] == [key for key, _ in old]
+  np.testing.assert_allclose(
+    [float(x) for _, x in new], [float(x) for _, x in old], rtol=0.1
+  )
