@@ -73,7 +73,8 @@ def test_each_way_runs_the_same(clone, tmp_path):
   names = zipfile.ZipFile(wheel).namelist()
   tops = {name.partition("/")[0].partition("-")[0] for name in names}
   assert tops == {"seqrnn"}
-  assert {"seqrnn/configs/rnn.py", "seqrnn/py.typed"} < {*names}
+  model = "seqrnn/zoo/surnames/model.safetensors"
+  assert {"seqrnn/configs/rnn.py", "seqrnn/py.typed", model} < {*names}
   assert any(name.endswith(".jinja") for name in names)
   shutil.rmtree(clone / "build", ignore_errors=True)
   installed = environment(tmp_path / "a", wheel, cwd=tmp_path)

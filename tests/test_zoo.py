@@ -52,6 +52,19 @@ def test_a_model_is_loaded_by_its_name(tiny_zoo, capsys):
     seqrnn.load("zoo:tini")
 
 
+def test_the_package_has_each_model():
+  """With its card; at most 6 MB in all."""
+  files = [path for path in zoo.ZOO.rglob("*") if path.is_file()]
+  assert {path.parent.name for path in files} == zoo.MODELS.keys()
+  assert sum(path.stat().st_size for path in files) < 6e6
+  for name in zoo.MODELS:
+    names = {path.name for path in files if path.parent.name == name}
+    assert names == {"config.json", "model.safetensors", *zoo.FILES}
+    assert (
+      "bfloat16. On the test" in (zoo.ZOO / name / zoo.FILES[1]).read_text()
+    )
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", zoo.MODELS)
 def test_a_model_is_trained_again(name, tmp_path):
