@@ -34,7 +34,7 @@ UPDATE, DEAD, GRADIENT = "update / weights", "dead units", "gradient at"
 RANGES = {
   START: (0.8, 1.2, "see model.initial_scale and model.embedding_scale"),
   FIT: (0, 0.5, "the model is too small, or its targets have other inputs"),
-  UPDATE: (1e-4, 0.3, "change optimizer.learning_rate"),
+  UPDATE: (1e-4, 2, "change optimizer.learning_rate"),
   DEAD: (0, 0.1, "they get no gradient: lower model.initial_scale"),
   GRADIENT: (0, 10, "it grows with the distance: lower model.initial_scale"),
 }
