@@ -380,7 +380,7 @@ def _linear_backward(reverse, saved, dh_TBH):
   a_TBH, h_BH, h_TBH = saved
   zeros_BH = jnp.zeros_like(h_BH)
   then_TBH = before(zeros_BH, a_TBH, not reverse)
-  db_TBH = linear(then_TBH, dh_TBH, zeros_BH, not reverse)
+  db_TBH: Any = linear(then_TBH, dh_TBH, zeros_BH, not reverse)
   first = -1 if reverse else 0
   da_TBH = db_TBH * before(h_BH, h_TBH, reverse)
   return da_TBH, db_TBH, a_TBH[first] * db_TBH[first]
@@ -409,7 +409,7 @@ def parallel(
   """
   a_TBH = hold(take, terms[0], jnp.ones_like(terms[0]))
   b_TBH = hold(take, terms[1], jnp.zeros_like(terms[1]))
-  h_TBH = linear(a_TBH, b_TBH, h_BH, reverse)
+  h_TBH: Any = linear(a_TBH, b_TBH, h_BH, reverse)
   return h_TBH[0 if reverse else -1], h_TBH
 
 

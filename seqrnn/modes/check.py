@@ -141,7 +141,8 @@ def _layers(experiment: Experiment, params: Params, batch: Batch) -> Figures:
       z, cell = call(*args, **kwargs), context.module
       if not isinstance(cell, Cell) or context.method_name != "inputs":
         return z
-      keys = *cell.scope.path, ""
+      scope: Any = cell.scope
+      keys = *scope.path, ""
       if "letters" in keys:  # It reads characters of words.
         return z
       part = str(part_of(tuple(map(jax.tree_util.DictKey, keys)))[0])
