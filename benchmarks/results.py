@@ -168,7 +168,9 @@ def cost(record: dict[str, Any]) -> str:
 
 def origin(name: str) -> str:
   """Returns the place and the citation of a data set."""
-  known = catalogue.sets()[name]
+  known = catalogue.sets().get(name)
+  if known is None:
+    return "the tables that the first command writes"
   return f"{known.page or known.repository} ({known.cite})"
 
 

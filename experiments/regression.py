@@ -74,7 +74,7 @@ def read_numbers(pieces: Pieces, names: list[str], split: Split) -> np.ndarray:
     document = pieces.document[wrong[0]]
     raise UserError(
       f"{split} split: {pieces.corpus.names[document]}: {', '.join(names)} ="
-      f" {texts[ids[wrong[0]]]!r}: must be a number that float32 can hold"
+      f" {texts[int(ids[wrong[0]])]!r}: must be a number that float32 can hold"
     )
   return numbers_DC
 
