@@ -36,7 +36,10 @@ def test_every_recipe_and_every_case_is_a_config(script):
     overrides = {name: values[name] for name in fields}
     config, _ = resolve(config, Facts(overrides, fields))
     config_lib.check(config)
-    known = catalogue.sets()[recipe.source]
+    known = catalogue.sets().get(recipe.source)
+    if known is None:  # Files that a script makes.
+      assert recipe.source == "files"
+      continue
     assert "all" in known.files or all(map(known.has, recipe.splits))
   for case in script("detection").CASES.values():
     for look in case.detect.values():
