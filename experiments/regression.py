@@ -71,7 +71,7 @@ def read_numbers(pieces: Pieces, names: list[str], split: Split) -> np.ndarray:
   numbers_DC = np.array(rows)[ids]
   wrong = np.flatnonzero(np.isnan(numbers_DC).any(1))
   if len(wrong) and isinstance(split, str):
-    document = pieces.document[wrong[0]]
+    document = int(pieces.document[wrong[0]])
     raise UserError(
       f"{split} split: {pieces.corpus.names[document]}: {', '.join(names)} ="
       f" {texts[int(ids[wrong[0]])]!r}: must be a number that float32 can hold"
