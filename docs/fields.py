@@ -148,7 +148,7 @@ def command_page() -> str:
   """The content of command.md."""
   rows = ["| mode | purpose |", "| --- | --- |"]
   for mode, line in cli.mode_lines().items():
-    writes = mode not in ("config", "review")
+    writes = mode not in ("check", "config", "review")
     link = f"[{mode}](files.md#{mode})" if writes else mode
     rows.append(f"| {link} | {line} |")
   flags = ["| flag | meaning |", "| --- | --- |"]

@@ -261,7 +261,7 @@ class DeltaNet(Matrix):
     v_j, \beta_j &= x W_{v_j} + b_{v_j},\;
       c\, \sigma(x W_{\beta_j} + b_{\beta_j}) \\
     S_0 &= a S \\
-    S_j &= S_{j-1} + \beta_j k_j^T (v_j - k_j S_{j-1}),\; j = 1 \dots n \\
+    S_j &= S_{j-1} + \beta_j k_j^T (v_j - k_j S_{j-1}),\; j = 1 \ldots n \\
     S' &= S_n \\
     h' &= q S'
 
