@@ -20,7 +20,7 @@ from seqrnn.experiment import Carry
 from seqrnn.models import scan
 from seqrnn.models.cell import Cell, uniform
 from seqrnn.models.cells.classic import normalize
-from seqrnn.models.products import Lookup, Products
+from seqrnn.models.products import Lookup, Products, rows
 
 
 def keep_mask(
@@ -370,7 +370,8 @@ class Attention(nn.Module):
     v_H = self.param("vector", nn.initializers.zeros, y_BTH.shape[-1:])
     b_T = self.param("place", nn.initializers.zeros, (self.length,))
     place_BT = jnp.clip(jnp.cumsum(mask_BT, axis=1) - 1, 0, self.length - 1)
-    score_BT = jnp.sum(y_BTH * v_H[None, None], axis=-1) + b_T[place_BT]
+    score_BT = jnp.sum(y_BTH * v_H[None, None], axis=-1)
+    score_BT += rows(b_T[:, None], place_BT.T)[..., 0].T
     score_BT = jnp.where(mask_BT, score_BT, jnp.finfo(y_BTH.dtype).min)
     weight_BT = jnp.where(mask_BT, jax.nn.softmax(score_BT), 0)
     return jnp.sum(weight_BT[..., None] * y_BTH, axis=1)
