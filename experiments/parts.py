@@ -39,12 +39,7 @@ def sequence_model(
     more["outputs"] = len(vocabularies["labels"].symbols)
   body = network.stack(model, V, bidirectional=model.bidirectional)
   whole = network.sequence_model(model, body, V, **more)
-  around = None
-  if model.convolution is not None:
-    shape = model.convolution, model.hidden_size
-    around = layers.Convolution(*shape, network.products(model))
-  attention = layers.Attention(config.data.window)
-  return whole.clone(convolution=around, attention=attention)
+  return whole.clone(attention=layers.Attention(config.data.window))
 
 
 def spelling(

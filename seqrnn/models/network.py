@@ -320,9 +320,13 @@ def sequence_model(
         f"model.tied=True with model.embedding_size={model.embedding_size}:"
         f" tied weights need an embedding as wide as the last layer, {width}"
       )
+  convolution = model.convolution and layers.Convolution(
+    model.convolution, model.hidden_size, products(model)
+  )
   return SequenceModel(
     body,
     vocabulary_size,
+    convolution=convolution,
     pooling=model.pooling if pooled else None,
     products=products(model),
     outputs=outputs,

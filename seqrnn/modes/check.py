@@ -94,13 +94,14 @@ def _losses(experiment: Experiment, params: Params, batch: Batch) -> Figures:
   state, losses = rule.init(params), []
   for _ in range(_STEPS):
     params, state, loss = step(params, state)
-    losses.append(float(loss))
+    losses.append(loss)
+  first, last = float(losses[0]), float(losses[-1])
   if experiment.gives == "linear":
-    return {FIT: {"": losses[-1] / losses[0]}}
+    return {FIT: {"": last / first}}
   names, chance = experiment.names, batch["targets"].shape[-1] * math.log(2)
   if names is not None:  # No label is a reserved symbol.
     chance = math.log(len(names if experiment.in_bits else names.symbols))
-  return {START: {"": losses[0] / chance}, FIT: {"": losses[-1] / chance}}
+  return {START: {"": first / chance}, FIT: {"": last / chance}}
 
 
 def _updates(training: setup.Training, state: Any) -> dict[str, float]:
@@ -108,11 +109,13 @@ def _updates(training: setup.Training, state: Any) -> dict[str, float]:
   mesh, batches = training.mesh, training.experiment.batches("train", 0)
   size = batches.batch_size
   rows = batches.rows(*sharding.local_rows(size, mesh))
-  start = old = new = jax.device_get(state.params)
+  start = old = jax.device_get(state.params)
   for n in range(_UPDATES):
+    if n == _UPDATES - 1:
+      old = jax.device_get(state.params)
     batch = sharding.put(rows[n % len(rows)], size, mesh)
     state, _ = training.step(state, batch)
-    old, new = new, jax.device_get(state.params)
+  new = jax.device_get(state.params)
   full = training.config.optimizer.learning_rate
   scale = float(full / training.learning_rate(_UPDATES - 1))
   names = jax.tree.leaves(named_parts(training.experiment, start))

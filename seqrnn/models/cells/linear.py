@@ -33,16 +33,30 @@ class Linear(Cell):
     return scan.parallel(self.terms(z_TBK), carry, take, reverse=reverse)
 
 
-def shares(gate: jax.Array, signed: bool) -> tuple[jax.Array, jax.Array]:
-  """sigma(gate), in (-1, 1) if it is signed, and 1 - sigma(gate)."""
-  factor = jnp.tanh(gate / 2) if signed else jax.nn.sigmoid(gate)
-  return factor, jax.nn.sigmoid(-gate)
+class Minimal(Linear):
+  """A cell whose factor of h is a share, and whose input has the other.
+
+  A factor of h that is not negative cannot count modulo 2 (Grazzi et al. 2025).
+  A signed share s of h is 2 s - 1, in (-1, 1).
+
+  Attributes:
+    signed: the factor of h is in (-1, 1).
+    tied: the factors of h and of the input are shares of one.
+  """
+
+  signed: bool = False
+  tied: bool = True
+
+  def shares(self, gate: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """sigma(gate), in (-1, 1) if it is signed, and 1 - sigma(gate)."""
+    factor = jnp.tanh(gate / 2) if self.signed else jax.nn.sigmoid(gate)
+    return factor, jax.nn.sigmoid(-gate)
 
 
 @register("min_lstm")
 @register("min_lstm_signed", signed=True)
 @register("min_lstm_untied", signed=True, tied=False)
-class MinLSTM(Linear):
+class MinLSTM(Minimal):
   r"""minLSTM (Feng et al. 2024), whose gates depend on the input alone.
 
   .. math::
@@ -55,17 +69,9 @@ class MinLSTM(Linear):
   at most 1, so the scan needs no logarithms. The authors' scan of logarithms
   requires a positive candidate, this one does not.
 
-  A factor of h that is not negative cannot count modulo 2 (Grazzi et al. 2025).
-  A signed share s of h is 2 s - 1, in (-1, 1). Where the input is untied from
-  it, h' = (2 f - 1) * h + i * (x W_g + b_g).
-
-  Attributes:
-    signed: the factor of h is in (-1, 1).
-    tied: the factors of h and of the input are shares of one.
+  Signed (Grazzi et al. 2025), a share s of h is 2 s - 1. Where the input is
+  untied from it, h' = (2 f - 1) * h + i * (x W_g + b_g).
   """
-
-  signed: bool = False
-  tied: bool = True
 
   gate_count = 3
   forget_place = 0
@@ -74,39 +80,32 @@ class MinLSTM(Linear):
   def terms(self, z):
     f, i, g = jnp.split(z, 3, axis=-1)
     if not self.tied:
-      return shares(f, self.signed)[0], jax.nn.sigmoid(i) * g
+      return self.shares(f)[0], jax.nn.sigmoid(i) * g
     odds = jax.nn.log_sigmoid(f) - jax.nn.log_sigmoid(i)  # log(f / i)
-    forget, write = shares(odds, self.signed)
+    forget, write = self.shares(odds)
     return forget, write * g
 
 
 @register("min_gru")
 @register("min_gru_signed", signed=True)
 @register("min_gru_untied", signed=True, tied=False)
-class MinGRU(Linear):
+class MinGRU(Minimal):
   r"""minGRU (Feng et al. 2024), whose gate depends on the input alone.
 
   .. math::
     z &= \sigma(x W_z + b_z) \\
     h' &= (1 - z) \odot h + z \odot (x W_n + b_n)
 
-  Signed (Grazzi et al. 2025), the factor of h is 1 - 2 z, in (-1, 1). Where the
-  input is untied from the gate, h' = (1 - 2 z) * h + x W_n + b_n.
-
-  Attributes:
-    signed: the factor of h is in (-1, 1).
-    tied: the gate multiplies the input, too.
+  Signed, the factor of h is 1 - 2 z. Where the input is untied from the gate,
+  h' = (1 - 2 z) * h + x W_n + b_n.
   """
-
-  signed: bool = False
-  tied: bool = True
 
   gate_count = 2
   formula = "2(HD + H)"
 
   def terms(self, z):
     z, n = jnp.split(z, 2, axis=-1)
-    keep, write = shares(-z, self.signed)
+    keep, write = self.shares(-z)
     return keep, write * n if self.tied else n
 
 
