@@ -257,8 +257,7 @@ def labelled_vectors(folder: Path, name: str) -> str:
 
 def main(argv: list[str] | None = None):
   """Makes the vectors."""
-  title, *_ = (__doc__ or "").split("\n")
-  parser = argparse.ArgumentParser(description=title)
+  parser = argparse.ArgumentParser()
   parser.add_argument("folder", type=Path)
   parser.add_argument("--labelled", choices=("sst2",))
   arguments = parser.parse_args(argv)

@@ -5,9 +5,9 @@ evaluated. The files of seqrnn/zoo/NAME are replaced. On the same machine, with
 the same versions, they are the same.
 """
 
-import argparse
 import json
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -17,11 +17,7 @@ from safetensors import safe_open
 import seqrnn
 
 ZOO = Path(seqrnn.__file__).parent / "zoo"
-# Name -> the config; fields that differ.
-MODELS: dict[str, tuple[str, dict]] = {
-  "code": ("rnn", {}),
-  "surnames": ("names", {}),
-}
+MODELS = {"code": "rnn", "surnames": "names"}  # Name -> the config.
 FILES = "vocabulary.json", "MODEL_CARD.md"
 _BFLOAT16 = """\
 
@@ -50,44 +46,32 @@ def round_tensors(source: Path, target: Path):
   target.write_bytes(b"".join([len(text).to_bytes(8, "little"), text, *parts]))
 
 
-def make(name: str, runs: Path, zoo: Path) -> dict[str, float]:
-  """Trains and writes a model; returns its figures on the test split.
+def make(name: str, runs: Path) -> dict[str, float]:
+  """Trains a model and writes its files; returns its figures on test.
 
   Args:
     name: of MODELS.
-    runs: the folder of the run; a run that is there is resumed.
-    zoo: the folder in which the folder of the model is written.
+    runs: a folder for its runs.
   """
-  config, fields = MODELS[name]
-  run = seqrnn.train(config, runs / name, **fields)
+  run = seqrnn.train(MODELS[name], runs / "trained")
   export = seqrnn.export(run.workdir).parent
-  rounded = runs / f"{name}-bfloat16"
-  shutil.rmtree(rounded, ignore_errors=True)
-  shutil.copytree(export, rounded)
-  round_tensors(export / "model.safetensors", rounded / "model.safetensors")
-  again = runs / f"{name}-again"
-  shutil.rmtree(again, ignore_errors=True)
-  figures = seqrnn.from_export(rounded, again).evaluate("test")
-  target = zoo / name
-  target.mkdir(parents=True, exist_ok=True)
-  for file in (*FILES, "model.safetensors"):
-    shutil.copy(rounded / file, target)
-  shutil.copy(again / "config.json", target)  # As a run has it.
+  tensors = export / "model.safetensors"
+  round_tensors(tensors, runs / tensors.name)
+  shutil.move(runs / tensors.name, tensors)
+  figures = seqrnn.from_export(export, runs / "again").evaluate("test")
   lines = [f"- {key.replace('_', ' ')}: {x:.4f}" for key, x in figures.items()]
-  card = (target / "MODEL_CARD.md").read_text()
-  card = card.replace("has float32", "has bfloat16")
-  (target / "MODEL_CARD.md").write_text(
-    card + _BFLOAT16 + "\n".join(lines) + "\n"
-  )
+  card = (export / "MODEL_CARD.md").read_text()
+  card = card.replace("has float32", "has bfloat16") + _BFLOAT16
+  (export / "MODEL_CARD.md").write_text(card + "\n".join(lines) + "\n")
+  target = ZOO / name
+  target.mkdir(parents=True, exist_ok=True)
+  for file in (*FILES, tensors.name):
+    shutil.copy(export / file, target)
+  shutil.copy(runs / "again" / "config.json", target)  # As a run has it.
   return figures
 
 
 if __name__ == "__main__":
-  parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-  parser.add_argument("name", choices=MODELS)
-  parser.add_argument("--runs", type=Path, help="the folder of the run")
-  parser.add_argument("--out", type=Path, default=ZOO, help="default: the zoo")
-  arguments = parser.parse_args()
-  folder = arguments.runs or Path(tempfile.mkdtemp(prefix="zoo-"))
-  for key, value in make(arguments.name, folder, arguments.out).items():
-    print(f"{key}: {value:.4f}")
+  with tempfile.TemporaryDirectory() as folder:
+    for key, value in make(sys.argv[1], Path(folder)).items():
+      print(f"{key}: {value:.4f}")
