@@ -1,7 +1,7 @@
-"""Measures steps, inference and start-up, and writes the tables of speed.
+"""Measures steps, inference, cells and start-up; writes the tables of speed.
 
   pip install -e '.[bench]'
-  python benchmarks/all.py --write                     # 20 minutes on 2 cores
+  python benchmarks/all.py --write                     # 40 minutes on 2 cores
   python benchmarks/all.py --only=training,inference   # parts
 
 benchmarks/speed.json keeps the figures of each machine, by part; --write makes
@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cells
 import compare
 import inference
 import peers
@@ -37,17 +38,10 @@ _CHART = _ROOT / "docs" / "speed.png"
 _MARKS = "<!-- made by benchmarks/all.py -->", "<!-- end of the figures -->"
 
 
-def training(rounds: int) -> dict[str, Any]:
-  rows = {
-    name: compare.measure(case, [*peers.LIBRARIES], rounds)
-    for name, case in compare.CASES.items()
-  }
-  return {"rows": rows}
-
-
 PARTS: dict[str, Callable[[int], dict[str, Any]]] = {
-  "training": training,
+  "training": lambda rounds: {"rows": compare.rows(rounds)},
   "inference": lambda rounds: {"rows": inference.rows(min(rounds, 3))},
+  "cells": lambda rounds: {"rows": cells.rows(min(rounds, 3))},
   "startup": lambda rounds: {"text": startup.measure("configs/rnn.py", rounds)},
 }
 
@@ -112,7 +106,7 @@ def main(argv: list[str] | None = None):
   if unknown := set(names) - set(PARTS):
     parser.error(f"--only: {unknown.pop()} is none of {', '.join(PARTS)}")
   if names:
-    peers.refuse_missing(parser, "torch", "keras")
+    peers.refuse_missing(parser, "torch", "keras", "memax")
   code = commit()  # Before the figures change a file.
   machines = json.loads(_KEPT.read_text("utf-8"))
   for name in names:

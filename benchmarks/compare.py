@@ -21,6 +21,7 @@ import signal
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +56,14 @@ CASES = {
 
 
 class Worker:
-  """A process that runs the training step of one library."""
+  """A process that answers each line by one of JSON, and stops in between."""
 
-  def __init__(self, name: str, case: Case):
-    script = Path(__file__).with_name("peers.py")
-    added = {"PYTHONPATH": str(script.parent.parent)}
-    if name.startswith("seqrnn"):  # run.py sets the same for itself.
+  def __init__(self, *command: str | Path, huge_pages: bool):
+    added = {"PYTHONPATH": str(Path(__file__).parents[1])}
+    if huge_pages:  # run.py sets the same for itself.
       added["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
     self._process = subprocess.Popen(
-      [sys.executable, script, name, json.dumps(case._asdict())],
+      [sys.executable, *command],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       stderr=subprocess.DEVNULL,
@@ -71,15 +71,15 @@ class Worker:
       text=True,
     )
 
-  def run(self, steps: int) -> tuple[float, float, int]:
-    """Returns seconds a step, the loss, and peak kilobytes over imports."""
+  def ask(self, line: str | int) -> Any:
+    """Returns the answer to a line."""
     assert self._process.stdin and self._process.stdout
     self._process.send_signal(signal.SIGCONT)
-    self._process.stdin.write(f"{steps}\n")
+    self._process.stdin.write(f"{line}\n")
     self._process.stdin.flush()
-    seconds, loss, peak = json.loads(self._process.stdout.readline())
+    answer = json.loads(self._process.stdout.readline())
     self._process.send_signal(signal.SIGSTOP)  # Its threads must not spin.
-    return seconds / steps, loss, peak
+    return answer
 
   def end(self):
     """Ends the process."""
@@ -105,23 +105,30 @@ def products(case: Case) -> float:
 
 def _look(worker: Worker) -> float:
   """Returns the seconds of a step, of several looks if it is short."""
-  seconds = worker.run(1)[0]
+  seconds = worker.ask(1)[0]
   if seconds < _SHORT:
-    seconds = min(seconds, *(worker.run(3)[0] for _ in range(3)))
+    seconds = min(seconds, *(worker.ask(3)[0] for _ in range(3)))
   return seconds
 
 
-def measure(case: Case, names: list[str], rounds: int) -> dict[str, Any]:
+def steps_of_round(seconds: float) -> int:
+  """Returns the number of steps of so many seconds that a round has."""
+  return max(1, min(_STEPS, round(_SECONDS / seconds)))
+
+
+def measure(case: Case, rounds: int) -> dict[str, Any]:
   """Measures libraries in turn; returns a row of speed_page."""
   times: dict[str, list[float]] = {}
   peaks: dict[str, float] = {}
   workers: dict[str, Worker] = {}
+  script = Path(__file__).with_name("peers.py")
   try:
-    for name in names:  # All processes compile at the same time.
-      workers[name] = Worker(name, case)
-    for name in names:
+    for name in LIBRARIES:  # All processes compile at the same time.
+      command = script, name, json.dumps(case._asdict())
+      workers[name] = Worker(*command, huge_pages=name.startswith("seqrnn"))
+    for name in LIBRARIES:
       try:
-        workers[name].run(1)
+        workers[name].ask(1)
       except (json.JSONDecodeError, BrokenPipeError):
         print(f"  {name}: does not run here", file=sys.stderr)
         workers.pop(name).end()
@@ -130,11 +137,10 @@ def measure(case: Case, names: list[str], rounds: int) -> dict[str, Any]:
       workers.pop(name).end()
     for _ in range(rounds):
       for name, worker in workers.items():
-        steps = max(1, min(_STEPS, round(_SECONDS / first[name])))
         # The host of a virtual machine takes back large pages that are free
         # for two seconds; the first step waits for new ones.
-        worker.run(1)
-        seconds, _, peak = worker.run(steps)
+        worker.ask(1)
+        seconds, _, peak = worker.ask(steps_of_round(first[name]))
         times.setdefault(name, []).append(float(f"{seconds:.4g}"))
         peaks[name] = round(peak / 1024)
   finally:
@@ -146,6 +152,15 @@ def measure(case: Case, names: list[str], rounds: int) -> dict[str, Any]:
     row["products"] = products(case) / rate
     del peaks["ceiling"]
   return row
+
+
+def rows(rounds: int, names: Iterable[str] = CASES) -> dict[str, Any]:
+  """Measures cases, by their names."""
+  measured = {}
+  for name in names:
+    print(f"  {name}", file=sys.stderr)
+    measured[name] = measure(CASES[name], rounds)
+  return measured
 
 
 def main():
@@ -161,11 +176,7 @@ def main():
     if not arguments.filter or any(n.startswith(f) for f in arguments.filter)
   ]
   print(f"{machine()}; {versions()}; {arguments.rounds} rounds\n", flush=True)
-  rows = {}
-  for name in chosen:
-    print(f"  {name}", file=sys.stderr)
-    rows[name] = measure(CASES[name], [*LIBRARIES], arguments.rounds)
-  print(part("training", {"rows": rows}))
+  print(part("training", {"rows": rows(arguments.rounds, chosen)}))
 
 
 if __name__ == "__main__":

@@ -9,10 +9,6 @@ keeps the state, with the better of one and two threads; in bfloat16 with
 autocast. Keras: `model.predict` on the last 40 symbols for each symbol, as in
 fluency03/sequence-rnn-py; it is slow, so it samples few symbols.
 
-sampling under a pattern: the same, where each symbol must fit an automaton of
-200 states; `no pattern` is the row above, measured in turn. PyTorch: the loop
-with the same table, from which it takes a mask and the next state.
-
 scoring: the cross-entropy of a text in windows of 100, 50 windows a batch.
 seqrnn: the function of the mode `evaluate`. PyTorch: a loop over the same
 batches. Keras: `model.predict` on the same batches.
@@ -33,7 +29,6 @@ from typing import Any
 import numpy as np
 import speed_page
 from inference_models import (
-  NAMES,
   WINDOW,
   V,
   Work,
@@ -46,28 +41,22 @@ from peers import refuse_missing
 
 os.environ.setdefault("KERAS_BACKEND", "jax")
 
-PATTERN = "([a-zA-Z0-8]{100}[a-m]{50}[n-zA-C0-4]{50})*"  # 200 states.
 SIZES = ("128", "512")
 
 
-def sampling(H: int, streams: int, pattern: str | None = None) -> Work:
-  """Returns the work of sampling; with a pattern, without Keras."""
-  from seqrnn.sampling.patterns import compile_pattern, constraint
+def sampling(H: int, streams: int) -> Work:
+  """Returns the work of sampling."""
   from seqrnn.sampling.sampler import generator
 
   length = 6400 // min(streams, 4) if H < 200 else 640
   prime_BP = np.full((streams, 1), 5, np.int32)
 
-  def ours(products, pattern=pattern):
+  def ours(products):
     @functools.cache  # Makes the model at the first call.
     def make():
       model, params = experiment(H, products=products)
       assert model.decoder is not None
-      applied = []
-      if pattern:
-        table = compile_pattern(pattern, model.vocabularies["symbols"])
-        applied = [constraint(table, 2**30, 1.0, boundaries=True)]
-      generate = generator(model.decoder, length=length, applied=applied)
+      generate = generator(model.decoder, length=length)
       return functools.partial(generate, params, prime_BP, 0, 1.0)
 
     def run():
@@ -77,33 +66,22 @@ def sampling(H: int, streams: int, pattern: str | None = None) -> Work:
     return run
 
   steps = 400 if H < 200 else 40
-  work = {
+  return {
     "seqrnn": (length * streams, ours("float32")),
     "seqrnn, bfloat16": (length * streams, ours("bfloat16")),
+    **pytorch(steps * streams, torch_sampling(H, streams, steps)),
+    "Keras on JAX": (10 * streams, keras_sampling(H, streams, 10)),
   }
-  if pattern:
-    plain = (length * streams, ours("float32", None))
-    work["seqrnn, no pattern"] = plain
-  work |= pytorch(steps * streams, torch_sampling(H, streams, steps, pattern))
-  if not pattern:
-    keras = keras_sampling(H, streams, 10)
-    work["Keras on JAX"] = 10 * streams, keras
-  return work
 
 
-def torch_sampling(
-  H: int, streams: int, count: int, pattern: str | None
-) -> Callable[[], Any]:
+def torch_sampling(H: int, streams: int, count: int) -> Callable[[], Any]:
   """Returns a loop in PyTorch."""
   import torch
-
-  from seqrnn.data.vocabulary import Vocabulary
-  from seqrnn.sampling.patterns import NEVER, START, compile_pattern
 
   model = torch_model(H)
 
   @torch.inference_mode()
-  def plain():
+  def run():
     ids_B1 = torch.full((streams, 1), 5)
     state = None
     for _ in range(count):
@@ -111,23 +89,7 @@ def torch_sampling(
       chances_BV = torch.softmax(logits_B1V[:, 0], -1)
       ids_B1 = torch.multinomial(chances_BV, 1)
 
-  if not pattern:
-    return plain
-  table = compile_pattern(pattern, Vocabulary("char", NAMES))
-  next_SV = torch.from_numpy(table.next_SV.astype(np.int64))
-  banned_SV = torch.from_numpy(table.need_SV == NEVER)
-
-  @torch.inference_mode()
-  def constrained():
-    ids_B1 = torch.full((streams, 1), 5)
-    state, place_B = None, torch.full((streams,), START)
-    for _ in range(count):
-      logits_B1V, state = model(ids_B1, state)
-      logits_BV = logits_B1V[:, 0].masked_fill(banned_SV[place_B], -torch.inf)
-      ids_B1 = torch.multinomial(torch.softmax(logits_BV, -1), 1)
-      place_B = next_SV[place_B, ids_B1[:, 0]]
-
-  return constrained
+  return run
 
 
 def keras_sampling(H: int, streams: int, count: int) -> Callable[[], Any]:
@@ -251,12 +213,8 @@ def size_rows(H: int, rounds: int) -> dict[str, speed_page.Row]:
   config, _ = resolve.resolve(config, resolve.Facts(cores=devices.cores()))
   launch.configure_device(config.train.cpu_devices, config.train.cpu_threads)
   rows = {
-    f"sampling{name}, 2x{H}, {streams} at once": measure(
-      sampling(H, streams, pattern), rounds
-    )
-    for name, pattern in (("", None), (" under a pattern", PATTERN))
+    f"sampling, 2x{H}, {streams} at once": measure(sampling(H, streams), rounds)
     for streams in (1, 64)
-    if H < 200 or not pattern
   }
   return {**rows, f"scoring, 2x{H}": measure(scoring(H), rounds)}
 

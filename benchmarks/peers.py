@@ -2,7 +2,7 @@
 
 python benchmarks/peers.py LIBRARY CASE makes the step of a case, given in JSON,
 and warms it up. Then it reads a number of steps from each line of its standard
-input, runs them, and prints the seconds.
+input, runs them, and prints the seconds of one.
 
 All libraries train the same model on the same ids with the same loss (mean
 cross-entropy over all targets), RMSprop and clipping by value, in float32
@@ -378,10 +378,9 @@ def main():
     for _ in range(int(line)):
       loss = run()
     loss = number(loss)
-    seconds = time.perf_counter() - start
-    last = seconds / int(line)
+    last = (time.perf_counter() - start) / int(line)
     peak = memory("VmHWM") - before
-    print(json.dumps([seconds, loss, peak]), file=answers, flush=True)
+    print(json.dumps([last, loss, peak]), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ def comparison(
     heads.append("MB, in this order")
     for line, row in zip(lines, rows.values(), strict=True):
       names = variants(row, products)
-      chosen = [row["peak"].get(names.get(n), "-") for n in (OURS, *others)]
+      chosen = [row["peak"].get(names.get(n, n), "-") for n in (OURS, *others)]
       line.append(" / ".join(map(str, chosen)))
   return table(heads, lines)
 
@@ -157,10 +157,12 @@ def _cells(
 _TABLES = {
   "training": ("ms a step", milliseconds),
   "inference": ("symbols a second", rate),
+  "cells": ("ms a layer", milliseconds),
 }
 TITLES = {
   "training": "A training step",
   "inference": "Sampling and scoring",
+  "cells": "Layers of linear and matrix-state cells",
   "startup": "Start-up time",
 }
 
@@ -186,6 +188,7 @@ def part(name: str, record: dict[str, Any]) -> str:
   return "\n\n".join(
     comparison(record["rows"], products, f"{head}, {products}", show)
     for products in TYPES
+    if any(ratio(row, products) for row in record["rows"].values())
   )
 
 
