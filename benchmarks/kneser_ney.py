@@ -1,6 +1,7 @@
 """N-grams on the data of a language model: the baseline of RESULTS.md.
 
   python benchmarks/kneser_ney.py runs/mine
+  python benchmarks/kneser_ney.py runs/mine validation  # No test split.
 
 Prints the bits per symbol of interpolated Kneser-Ney with three discounts (Chen
 & Goodman 1999), for the splits and the vocabulary of the run in this workdir.
@@ -105,22 +106,20 @@ def probabilities(train: tuple, text: tuple, V: int) -> list[np.ndarray]:
   return result
 
 
-def main(workdir: str):
+def main(workdir: str, *splits: str):
   """Prints the bits of the best order."""
   run = experiments.load(Path(workdir))
   config, vocabularies = run.config, run.experiment.vocabularies
   one = experiments.build(as_streams(config, 4096, 1), vocabularies)
   read = lambda split: symbols(one.batches(split, 0))
   train, V = read("train"), len(vocabularies["symbols"])
-  validation, test = (
-    [-np.log2(p).mean() for p in probabilities(train, read(split), V)]
-    for split in ("validation", "test")
-  )
-  order = int(np.argmin(validation))
-  print(
-    f"Kneser-Ney, order {order + 1}: validation {validation[order]:.3f}, test"
-    f" {test[order]:.3f} bits per symbol"
-  )
+  bits = {
+    split: [-np.log2(p).mean() for p in probabilities(train, read(split), V)]
+    for split in splits or ("validation", "test")
+  }
+  order = int(np.argmin(bits["validation"]))
+  figures = [f"{split} {each[order]:.3f}" for split, each in bits.items()]
+  print(f"Kneser-Ney, order {order + 1}: {', '.join(figures)} bits per symbol")
 
 
 if __name__ == "__main__":
