@@ -3,9 +3,7 @@
   python benchmarks/vectors.py runs/vectors              # of IMDB, no labels
   python benchmarks/vectors.py runs/words/sst2 --labelled=sst2
 
-A word has two vectors: one of the words near it, one of the texts that it is
-in. Each is a truncated singular value decomposition of positive pointwise
-mutual information (Levy & Goldberg 2014), of length 1. The folder gets them as
+A word has the two vectors of seqrnn/data/vectors.py. The folder gets them as
 vectors.txt.
 
 The reviews of IMDB are cut into words as SST-2 has them, and a sentence that is
@@ -29,12 +27,11 @@ from scipy import sparse
 import seqrnn
 from seqrnn import catalogue
 from seqrnn.data.sources import corpora
+from seqrnn.data.vectors import counts, of_counts
 from seqrnn.errors import UserError
 from seqrnn.runtime import files
 
 MIN_COUNT = 3
-CONTEXTS = 20_000  # The most frequent words, that others are near to.
-WINDOW = 5  # On either side; a word at distance k counts 1/k.
 SIZE = 300  # Of each of the two vectors of a word of the reviews,
 SHORT = 100  # and of a labelled set.
 _CLITIC = "s|re|ve|ll|d|m"
@@ -91,61 +88,6 @@ def sentences() -> set[str]:
   }
 
 
-def counts(texts: list[np.ndarray], size: int) -> tuple[sparse.csr_array, ...]:
-  """How often a word is near another one, and whether it is in a text.
-
-  Args:
-    texts: the ids of the words of each text; -1: one without a vector.
-    size: the number of words, the most frequent ones first.
-
-  Returns:
-    [size, CONTEXTS] and [size, texts].
-  """
-  gap = np.full(WINDOW, -1)  # So that no word is near one of another text.
-  ids = np.concatenate([part for text in texts for part in (text, gap)])
-  place = np.repeat(np.arange(len(texts)), [len(t) + WINDOW for t in texts])
-  columns = min(size, CONTEXTS)
-  near = sparse.csr_array((size, columns))
-  for distance in range(1, WINDOW + 1):
-    left, right = ids[:-distance], ids[distance:]
-    for word, context in (left, right), (right, left):
-      used = (word >= 0) & (context >= 0) & (context < columns)
-      pairs = word[used], context[used]
-      weights = np.full(used.sum(), 1 / distance)
-      near += sparse.csr_array((weights, pairs), shape=(size, columns))
-  used = ids >= 0
-  shape = size, len(texts)
-  pairs = ids[used], place[used]
-  within = sparse.csr_array((np.ones(used.sum()), pairs), shape=shape)
-  within.data[:] = 1
-  return near, within
-
-
-def information(counted: sparse.csr_array, power: float) -> sparse.csr_array:
-  """Positive pointwise mutual information, contexts to a power."""
-  cells = counted.tocoo()
-  row, column = counted.sum(1), counted.sum(0) ** power
-  value = np.log(cells.data * column.sum() / row[cells.row])
-  value -= np.log(column[cells.col])
-  pairs = cells.row[value > 0], cells.col[value > 0]
-  return sparse.csr_array((value[value > 0], pairs), shape=counted.shape)
-
-
-def factors(matrix: sparse.csr_array, size: int) -> np.ndarray:
-  """Rows of the first factor, scaled by the roots of the singular values.
-
-  The range is found by random projection (Halko et al. 2011).
-  """
-  rng = np.random.default_rng(0)
-  _, columns = matrix.shape
-  basis = rng.standard_normal((columns, size + 10))
-  for _ in range(5):
-    basis, _ = np.linalg.qr(matrix @ basis)
-    basis, _ = np.linalg.qr(matrix.T @ basis)
-  left, values, _ = np.linalg.svd(matrix @ basis, full_matrices=False)
-  return (left * np.sqrt(values))[:, :size]
-
-
 def ratios(within: sparse.csr_array, labels: np.ndarray) -> np.ndarray:
   """Log-count ratios of the second of two labels, [words, 1].
 
@@ -158,12 +100,6 @@ def ratios(within: sparse.csr_array, labels: np.ndarray) -> np.ndarray:
   outside = within @ (1 - ones_TK) + 1
   logs = np.log(inside / inside.sum(0)) - np.log(outside / outside.sum(0))
   return logs[:, 1:]
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-  """Vectors of length 1; zeros stay zeros."""
-  length = np.linalg.norm(vectors, axis=1, keepdims=True)
-  return vectors / np.where(length > 0, length, 1)
 
 
 class Texts(NamedTuple):
@@ -189,13 +125,6 @@ class Texts(NamedTuple):
     )
 
 
-def both(near: sparse.csr_array, within: sparse.csr_array, size: int):
-  """The two vectors of each word, side by side, [words, 2 size]."""
-  parts = [information(near, 0.75), information(within, 1.0)]
-  vectors = np.hstack([unit(factors(part, size)) for part in parts])
-  return vectors / vectors.std()
-
-
 def write_vectors(path: Path, names: list[str], vectors: np.ndarray):
   """Writes vectors as text."""
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -214,7 +143,7 @@ def review_vectors(folder: Path) -> str:
   corpus = Texts.of(texts, MIN_COUNT)
   near, within = counts(corpus.ids, len(corpus.names))
   vectors, path = folder / "vectors.txt", folder / "words.txt"
-  write_vectors(vectors, corpus.names, 0.25 * both(near, within, SIZE))
+  write_vectors(vectors, corpus.names, 0.25 * of_counts(near, within, SIZE))
   path.write_text(" ".join(corpus.names) + "\n", "utf-8")
   seqrnn.train(
     "base",
@@ -250,7 +179,7 @@ def labelled_vectors(folder: Path, name: str) -> str:
   near, within = counts(corpus.ids, len(corpus.names))
   labels = np.unique([line[0] for line in lines], return_inverse=True)[1]
   ratio = ratios(within, labels)
-  vectors = [ratio / ratio.std(), 0.5 * both(near, within, SHORT)]
+  vectors = [ratio / ratio.std(), 0.5 * of_counts(near, within, SHORT)]
   write_vectors(folder / "vectors.txt", corpus.names, np.hstack(vectors))
   return f"{len(corpus.names):,} words of {len(lines):,} texts"
 

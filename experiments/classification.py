@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from seqrnn.config.read import Config
-from seqrnn.data import splits, vocabulary
+from seqrnn.data import splits, vectors, vocabulary
 from seqrnn.data.batches.segments import Segments, Split
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
@@ -62,7 +62,9 @@ def make(
       f" {' '.join(labels.symbols)!r}; there must be two"
     )
   return {
-    "symbols": vocabulary.of_pieces(pieces, data),
+    "symbols": vocabulary.of_pieces(
+      vectors.with_unlabelled(pieces, data), data
+    ),
     "labels": labels,
   }
 

@@ -39,7 +39,9 @@ def sequence_model(
     more["outputs"] = len(vocabularies["labels"].symbols)
   body = network.stack(model, V, bidirectional=model.bidirectional)
   whole = network.sequence_model(model, body, V, **more)
-  return whole.clone(attention=layers.Attention(config.data.window))
+  attention = layers.Attention(config.data.window)
+  wide = layers.Wide(V, whole.outputs or V) if model.wide else None
+  return whole.clone(attention=attention, wide=wide)
 
 
 def spelling(

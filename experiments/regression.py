@@ -16,7 +16,7 @@ import numpy as np
 
 from seqrnn.config.read import Config
 from seqrnn.config.rules import FINITE
-from seqrnn.data import splits, vocabulary
+from seqrnn.data import splits, vectors, vocabulary
 from seqrnn.data.batches.segments import Split
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
@@ -53,6 +53,7 @@ def prepare(config: Config) -> dict[str, Vocabulary]:
         f" {numbers_D[0]:g}; there must be two"
       )
     scales.append(f"{name} {numbers_D.mean()} {numbers_D.std()}")
+  pieces = vectors.with_unlabelled(pieces, config.data)
   symbols = vocabulary.of_pieces(pieces, config.data)
   return {"symbols": symbols, "numbers": Vocabulary("number", tuple(scales))}
 

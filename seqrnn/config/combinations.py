@@ -63,6 +63,9 @@ _PAIRS = {
   "model.tied needs model.embedding_size": "tied weights need an embedding",
   "model.embedding_path needs model.embedding_size": "an embedding needs a"
   " size",
+  "data.unlabelled_path needs model.embedding_size": "the vectors need a size",
+  "data.unlabelled_path excludes model.embedding_path train.start_from": "set"
+  " one of the two; both give values to the embedding",
   "model.embedding_scale needs model.embedding_size": "an embedding needs a"
   " size",
   "data.stateful excludes data.mapping=many_to_one": "only many_to_many hands"

@@ -115,7 +115,8 @@ class Network(NamedTuple):
 def is_native(model: Config) -> bool:
   """Whether PyTorch has all layers of a model."""
   cell = cells.make(model, hidden_size=model.hidden_size)
-  more = model.letters or model.affixes or model.crf or model.nade
+  more = model.letters or model.affixes or model.crf
+  more = more or model.nade or model.wide
   return type(cell) in _KINDS and model.block == "plain" and not more
 
 

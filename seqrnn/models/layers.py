@@ -22,6 +22,10 @@ from seqrnn.models.cell import Cell, uniform
 from seqrnn.models.cells.classic import normalize
 from seqrnn.models.products import Lookup, Products, rows
 
+PAIRS = 2**13  # Rows of pairs in the table of Wide.
+_MULTIPLIER = 40_503  # Of a hash: 2**16 over the golden ratio.
+_STEP = 3.0  # Of a row of Wide; a learning rate that many times as high.
+
 
 def keep_mask(
   key: jax.Array, share: float, shape: Sequence[int], swap: bool = False
@@ -405,6 +409,36 @@ class Convolution(nn.Module):
     bias_H = self.param("bias", nn.initializers.zeros, (self.features,))
     y_NH = nn.relu(self.products.affine(x_NK, kernel_KH, bias_H))
     return y_NH.reshape(B, T, -1)
+
+
+class Wide(nn.Module):
+  """Logits that are linear in the symbols and the pairs of symbols of a text.
+
+  The wide part of a wide and deep model (Cheng et al. 2016). Pairs share rows
+  of the table by a hash (Joulin et al. 2017).
+
+  Attributes:
+    vocabulary_size: V of the inputs.
+    features: the number of logits.
+  """
+
+  vocabulary_size: int
+  features: int
+
+  @nn.compact
+  def __call__(self, ids_BT: jax.Array, mask_BT: jax.Array) -> jax.Array:
+    """The logits of each text; 0 if the mask has no positions."""
+    V = self.vocabulary_size
+    shape = V + PAIRS, self.features
+    table = self.param("table", nn.initializers.zeros, shape)
+    left, right = ids_BT[:, :-1].astype(jnp.uint32), ids_BT[:, 1:]
+    hashed = (left * _MULTIPLIER + right.astype(jnp.uint32)) % PAIRS
+    rows_BN = jnp.concatenate([ids_BT, V + hashed.astype(jnp.int32)], axis=1)
+    used = [mask_BT, mask_BT[:, :-1] & mask_BT[:, 1:]]
+    used_BN1 = jnp.concatenate(used, axis=1)[..., None]
+    total_BV = jnp.sum(jnp.where(used_BN1, table[rows_BN], 0), axis=1)
+    count_B1 = jnp.sum(used_BN1, axis=1)
+    return _STEP * total_BV / jnp.sqrt(jnp.maximum(count_B1, 1))
 
 
 class Letters(nn.Module):

@@ -55,6 +55,7 @@ class SequenceModel(nn.Module):
       or None.
     attention: the Attention that `pooling` may name.
     nade: Nade, or None: each note is independent of the others in its frame.
+    wide: Wide, whose logits are added to those of pooled outputs; or None.
 
   If the body returns its directions separately, each has a head of its own, and
   the logits are a dict with their names.
@@ -77,6 +78,7 @@ class SequenceModel(nn.Module):
   convolution: Any = None
   attention: Any = None
   nade: Any = None
+  wide: Any = None
 
   def setup(self):
     if self.embedding_size is not None:
@@ -168,6 +170,8 @@ class SequenceModel(nn.Module):
     logits_BTV = self.joint(y_BTH)
     if self.nade is not None and notes_BTV is not None:
       logits_BTV = self.nade(logits_BTV, notes_BTV.astype(jnp.float32))
+    if self.wide is not None:
+      logits_BTV += self.wide(ids_BT, mask_BT)[:, None]
     return carry, logits_BTV
 
   def embedded(self, ids_BT: jax.Array) -> jax.Array:

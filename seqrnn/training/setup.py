@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.config.resolve import ADAPTED, Facts, resolve, total_steps
-from seqrnn.data import vocabulary
+from seqrnn.data import splits, vectors, vocabulary
 from seqrnn.data.batches.windows import Batches
 from seqrnn.data.documents import nouns
 from seqrnn.data.read import words
@@ -243,10 +243,8 @@ def restore(training: Training) -> tuple[TrainState, Position]:
 def initial_state(training: Training) -> TrainState:
   """Compiles the programs, and returns the state before the first step."""
   config, replaced = training.config, training.values
-  if replaced is None and config.model.embedding_path is not None:
-    names = training.experiment.vocabularies["symbols"]
-    table_VD = words.initial_embedding(config, names, sharding.is_first())
-    replaced = lambda p: {**p, "embedding": {"embedding": table_VD}}
+  if replaced is None:
+    replaced = _initial_embedding(config, training.experiment)
   seed = np.uint32(config.seed)
   compile_programs(training.start.lower(seed), training.lower_step)
   state = training.start(seed)
@@ -257,6 +255,23 @@ def initial_state(training: Training) -> TrainState:
   if state.average:  # With arrays of its own: the step donates all.
     state = state.with_eval_params(sharding.put_all(params, training.mesh))
   return state
+
+
+def _initial_embedding(
+  config: Config, experiment: Experiment
+) -> Callable[[Params], Params] | None:
+  """Replaces the embedding of new parameters; None: it is random."""
+  model = config.model
+  if model.embedding_path is None and config.data.unlabelled_path is None:
+    return None
+  names = experiment.vocabularies["symbols"]
+  if model.embedding_path is not None:
+    table_VD = words.initial_embedding(config, names, sharding.is_first())
+  else:
+    pieces = splits.reader(config)("train")
+    pieces = vectors.with_unlabelled(pieces, config.data)
+    table_VD = vectors.of_pieces(pieces, names, model.embedding_size)
+  return lambda p: {**p, "embedding": {"embedding": table_VD}}
 
 
 def save(training: Training, state: TrainState, position: Position):

@@ -217,6 +217,7 @@ def transfer(
     common = not part.is_output or part.name.endswith(" head")
     if (
       part in old
+      and part.name != "wide"  # Its rows are of other symbols.
       and (same_task or common)
       and _below(part, new, old) <= taken.keys()
       and old[part].keys() == new[part].keys()

@@ -9,7 +9,9 @@ import pytest
 from scipy.special import softmax
 
 from seqrnn import experiments
-from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN, Vocabulary
+from seqrnn.data import splits, vectors
+from seqrnn.data.documents import Document
+from seqrnn.data.vocabulary import BEGIN, END, RESERVED, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiments import classification
 from seqrnn.modes import evaluate
@@ -26,15 +28,20 @@ LETTERS = {"low": "abc", "high": "xyz", "rare": "mno"}
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-  """Has learned which letters belong to which label."""
+  """Has learned which letters have which label; its embedding is frozen."""
   folder, rng = tmp_path_factory.mktemp("labels"), random.Random(3)
+  plain = folder / "plain.txt"
+  plain.write_text("abwca\nwzwxy\nmwno\n")  # No labelled text has a w.
   frequent = ("low", "low", "high", "rare")
   fields = {
     "task": "classification",
     "data.format": "tab",
     "data.path": None,
+    "data.unlabelled_path": str(plain),
+    "model.embedding_size": 5,
     "model.pooling": "max",
     "optimizer.learning_rate": 0.05,
+    "train.freeze": "embedding",
     "train.batch_size": 8,
     "train.epochs": 2,
   }
@@ -71,6 +78,20 @@ def test_it_learns_and_records_its_macro_f1(run):
   assert 0 < float(rows[0]["train_macro_f1"]) <= 1
   figures = {name for name in rows[0] if name.startswith("validation_")}
   assert len(figures) == 3  # No bits, no perplexity, which are of symbols.
+
+
+def test_the_embedding_starts_from_all_texts(run):
+  texts = [text for _, text in texts_of(run, "train")]
+  texts += (run.workdir.parent / "plain.txt").read_text().splitlines()
+  names = run.experiment.vocabularies["symbols"]
+  pieces = splits.from_documents(
+    [Document(str(n), text, True, True) for n, text in enumerate(texts)], "char"
+  )
+  expected_VD = vectors.of_pieces(pieces, names, 5)
+  table_VD = run.params["embedding"]["embedding"]
+  np.testing.assert_array_equal(table_VD, expected_VD)
+  assert names.encode("w") > UNKNOWN
+  assert (expected_VD[len(RESERVED) :] != 0).any(1).all()
 
 
 def test_an_unseen_label_is_an_error_in_all_figures(run, capsys):

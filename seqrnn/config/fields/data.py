@@ -27,6 +27,11 @@ FIELDS = group(
   train_path=input_path("The training split, instead of data.path."),
   validation_path=input_path("The validation split."),
   test_path=input_path("The test split."),
+  unlabelled_path=input_path(
+    "More texts, one a line, without labels. Their words are known, too, and"
+    " the embedding starts from vectors that are computed from all texts.",
+    when.ONE_TARGET,
+  ),
   format=choice(
     "text tab space csv jsonl folders files columns parallel conllu spaces",
     "The labels in files. text: none. tab: label, tab, text. space: label,"

@@ -67,6 +67,11 @@ FIELDS = group(
     when.ONE_TARGET,
     when.LAST_SYMBOL,
   ),
+  wide=rules.SWITCH(
+    "Add logits that are linear in the symbols and pairs of symbols of a text,"
+    " which a few hundred texts suffice to learn.",
+    when.ONE_TARGET,
+  ),
   crf_constraints=rules.SWITCH(
     "Predict only sequences that BIO, BIOES or BILOU allows, if all tags follow"
     " one of them. Use false for IOB1.",
