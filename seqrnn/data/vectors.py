@@ -5,6 +5,8 @@ is in. Each is a truncated singular value decomposition of positive pointwise
 mutual information (Levy & Goldberg 2014), of length 1.
 """
 
+from typing import Any
+
 import numpy as np
 from scipy import sparse
 
@@ -42,7 +44,8 @@ def of_pieces(pieces: Pieces, names: Vocabulary, size: int) -> np.ndarray:
   spans = zip(pieces.starts.tolist(), pieces.stops.tolist(), strict=True)
   texts = [ids[pieces.corpus.ids[start:stop]] for start, stop in spans]
   table = np.zeros((len(names), size), np.float32)
-  vectors = of_counts(*counts(texts, len(names.symbols)), -(-size // 2))
+  near, within = counts(texts, len(names.symbols))
+  vectors = of_counts(near, within, -(-size // 2))
   width = min(size, vectors.shape[1])  # Few texts have fewer dimensions.
   table[len(RESERVED) :, :width] = _SCALE * vectors[:, :width]
   return table
@@ -97,7 +100,7 @@ def _information(counted: sparse.csr_array, power: float) -> sparse.csr_array:
   return sparse.csr_array((value[value > 0], pairs), shape=counted.shape)
 
 
-def _factors(matrix: sparse.csr_array, size: int) -> np.ndarray:
+def _factors(matrix: Any, size: int) -> np.ndarray:
   """Rows of the first factor, scaled by the roots of the singular values.
 
   The range is found by random projection (Halko et al. 2011).
