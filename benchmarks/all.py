@@ -105,8 +105,10 @@ def main(argv: list[str] | None = None):
   names = [name for name in arguments.only.split(",") if name]
   if unknown := set(names) - set(PARTS):
     parser.error(f"--only: {unknown.pop()} is none of {', '.join(PARTS)}")
-  if names:
-    peers.refuse_missing(parser, "torch", "keras", "memax")
+  if {"training", "inference"} & {*names}:
+    peers.refuse_missing(parser, "torch", "keras")
+  if "cells" in names:
+    peers.refuse_missing(parser, "memax")
   code = commit()  # Before the figures change a file.
   machines = json.loads(_KEPT.read_text("utf-8"))
   for name in names:

@@ -87,8 +87,7 @@ def short(value: float) -> str:
   return f"{value:,.0f}" if value >= 99.95 else f"{value:#.3g}"
 
 
-def milliseconds(row: Row, seconds: float) -> str:
-  del row
+def milliseconds(_row: Row, seconds: float) -> str:
   return short(1e3 * seconds)
 
 
