@@ -126,6 +126,7 @@ def serve(program: str):
     else:
       step = None  # Frees the arrays of the row before.
       answer, step = compile_step(program, line) or ("null", None)
+    time.sleep(0.3)  # XLA frees arrays before the process is stopped.
     print(answer, flush=True)
 
 
