@@ -1,7 +1,6 @@
 r"""Measures `--mode=detect --follow` on the log of benchmarks/shop_log.py.
 
   python benchmarks/follow.py --workdir=runs/shop
-  python benchmarks/follow.py --workdir=runs/shop --open=100000
   nice python benchmarks/follow.py --workdir=runs/shop --replay=10000000
 
 The workdir is that of a detection, made as docs/howto/detect.md says. Lines of
@@ -9,9 +8,8 @@ new orders are followed in this process with all that the command does: they are
 parsed, judged, and stored in a temporary folder; the rows are
 written nowhere. Without a further flag the table has the time from a line to
 its rows for lines that come one at a time, and lines a second for chunks; a
-thousand sessions are open. --open measures the state of so many open sessions.
---replay follows so many events in chunks of 2,000, and prints the speed and the
-memory of each tenth, and whether the counts are right.
+thousand sessions are open. --replay follows so many events in chunks of 2,000,
+and prints the speed and the memory of each tenth.
 """
 
 import argparse
@@ -60,19 +58,6 @@ def lines(open_sessions: int, bad: float = 0.03) -> Iterator[bytes]:
         heapq.heappush(waiting, (later, order, events))
 
 
-def begins(orders: int, size: int = 8) -> Iterator[bytes]:
-  """The first lines of so many orders, in a minute."""
-  rng = random.Random(0)
-  sessions = [shop_log.order(rng, "normal", [])[:size] for _ in range(orders)]
-  for place in range(size):
-    for number, events in enumerate(sessions):
-      moment = _START + datetime.timedelta(seconds=place)
-      text = (
-        f"{moment} INFO shop: order-{number:08} {events[place % len(events)]}"
-      )
-      yield text.encode()
-
-
 class Input:
   """Chunks of lines, and when each was asked for.
 
@@ -101,7 +86,7 @@ class Input:
 class Following:
   """A service whose state is in a temporary folder."""
 
-  def __init__(self, workdir: Path, folder: str, **changes):
+  def __init__(self, workdir: Path, folder: str):
     from seqrnn import experiments
     from seqrnn.data.logs.formats import report
     from seqrnn.logs.detect import deployed
@@ -110,11 +95,8 @@ class Following:
 
     run = experiments.load(workdir)
     restored = deployed.restore(experiments.build, run.config, workdir)
-    for name, value in changes.items():
-      restored.config.detect[name] = value
-    self.folder, self.models = Path(folder), len(restored.detector.steps)
     self._open = contextlib.ExitStack()
-    state = self._open.enter_context(open_state(self.folder, report))
+    state = self._open.enter_context(open_state(Path(folder), report))
     self.service = follow.Service(restored, workdir, state, self._count)
     self.rows = 0
     self.service.recover()
@@ -132,7 +114,7 @@ class Following:
     self._open.close()
 
 
-def latency(workdir: Path, count: int):
+def latency(workdir: Path):
   """Prints the time of lines that come one at a time, and of chunks."""
   print(
     "| lines in a chunk | ms a chunk, median | 90 % | 99 % | 99.9 % |", end=""
@@ -142,48 +124,19 @@ def latency(workdir: Path, count: int):
     with tempfile.TemporaryDirectory() as folder:
       following, texts = Following(workdir, folder), lines(1000)
       following.follow(texts, 20_000, 1000)  # Distinct sessions become known.
-      times = following.follow(texts, count, size)
+      times = following.follow(texts, 20_000, size)
       following.close()
     shown = np.percentile(1e3 * times, [50, 90, 99, 99.9])
     figures = " | ".join(f"{x:.3f}" for x in shown)
     print(f"| {size:,} | {figures} | {size * len(times) / times.sum():,.0f} |")
 
 
-def state(workdir: Path, count: int):
-  """Prints size and seconds of the state of so many open sessions."""
-  from seqrnn.logs.follow.state import NAME
-
-  with tempfile.TemporaryDirectory() as folder:
-    following = Following(workdir, folder, followed=count)
-    following.follow(begins(count), 8 * count, 5000)
-    opened = following.service.follower.open_sessions
-    following.close()
-    size = (Path(folder) / NAME).stat().st_size
-    begin = time.perf_counter()
-    again = Following(workdir, folder, followed=count)
-    loaded = time.perf_counter() - begin - _start(workdir)
-    assert again.service.follower.open_sessions == opened
-    again.close()
-  print(
-    f"{opened:,} open sessions: {size / 1e6:.1f} MB, loaded in {loaded:.2f} s"
-  )
-
-
-def _start(workdir: Path) -> float:
-  """Seconds to begin without a state."""
-  begin = time.perf_counter()
-  with tempfile.TemporaryDirectory() as folder:
-    Following(workdir, folder).close()
-  return time.perf_counter() - begin
-
-
 def replay(workdir: Path, count: int):
   """Prints speed and memory of each tenth of so many events."""
   print("| events | events a second | MB resident | open sessions | alarms |")
   print("| --- | --- | --- | --- | --- |")
-  begun = [0]
   with tempfile.TemporaryDirectory() as folder:
-    following, texts = Following(workdir, folder), _counted(lines(1000), begun)
+    following, texts = Following(workdir, folder), lines(1000)
     service = following.service
     for _ in range(10):
       begin = time.perf_counter()
@@ -195,24 +148,7 @@ def replay(workdir: Path, count: int):
         f" {_resident() / 1e6:,.0f} | {opened:,} | {following.rows:,} |",
         flush=True,
       )
-    alarms = Path(folder).glob("alarms.jsonl")  # None without an alarm.
-    written = sum(path.read_text().count("\n") for path in alarms)
     following.close()
-  again = service.alarms.sessions + opened - begun[0]
-  events = service.health.figures["events"]
-  print(
-    f"{events:,} of {count:,} events; {following.rows:,} alarms"
-    f" shown, {written:,} in alarms.jsonl; {begun[0]:,} orders: {opened:,} are"
-    f" open, {service.alarms.sessions:,} final verdicts, {again:,} on orders"
-    " that went on after a silence"
-  )
-
-
-def _counted(texts: Iterator[bytes], begun: list[int]) -> Iterator[bytes]:
-  """The lines; `begun` has the number of orders in them."""
-  for line in texts:
-    begun[0] = max(begun[0], int(line.split(b"order-")[1][:8]) + 1)
-    yield line
 
 
 def _resident() -> int:
@@ -224,20 +160,16 @@ def main():
   """Measures what the flags ask for."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("--workdir", type=Path, required=True)
-  parser.add_argument("--events", type=int, default=20_000)
-  parser.add_argument("--open", type=int)
   parser.add_argument("--replay", type=int)
   arguments = parser.parse_args()
   from seqrnn.runtime import launch
 
   launch.prepare()
   launch.configure_device(1, follow=True)
-  if arguments.open:
-    state(arguments.workdir, arguments.open)
-  elif arguments.replay:
+  if arguments.replay:
     replay(arguments.workdir, arguments.replay)
   else:
-    latency(arguments.workdir, arguments.events)
+    latency(arguments.workdir)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,10 @@ first everything starts and compiles, the second time counts.
 import argparse
 import json
 import os
-import random
 import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,22 +82,6 @@ def on_one_machine(deployed, log: Path, config) -> tuple[int, float]:
   return second_time(examine)
 
 
-def mixed(lines: list[str]) -> list[str]:
-  """Returns the shop's log with the lines of each order in a random order.
-
-  Then hardly two sessions are equal, and the network reads all of them.
-  """
-  rng, texts = random.Random(0), defaultdict(list)
-  parsed = [line.split(" ", 5) for line in lines]
-  for *_, name, text in parsed:
-    texts[name].append(text)
-  for some in texts.values():
-    rng.shuffle(some)
-  return [
-    f"{' '.join(head)} {name} {texts[name].pop()}" for *head, name, _ in parsed
-  ]
-
-
 def write_parts(lines: list[str], folder: Path):
   """Writes lines as rotated parts of a log, the oldest with the last number."""
   folder.mkdir()
@@ -115,8 +97,6 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("--workdir", type=Path, required=True)
   parser.add_argument("--log", type=Path, required=True)
-  parser.add_argument("--workers", type=int, nargs="*", default=[1, 2])
-  parser.add_argument("--mix", action="store_true", help=mixed.__doc__)
   parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
   arguments = parser.parse_args()
   if arguments.one:  # This process is pinned, and the log a folder.
@@ -135,13 +115,12 @@ def main():
     show("one machine", *on_one_machine(deployed, arguments.log, run.config))
     return
   with tempfile.TemporaryDirectory() as folder:
-    lines = arguments.log.read_text().splitlines()
     log = Path(folder) / "log"
-    write_parts(mixed(lines) if arguments.mix else lines, log)
+    write_parts(arguments.log.read_text().splitlines(), log)
     command = [sys.executable, __file__, "--one", f"--log={log}"]
     command.append(f"--workdir={arguments.workdir}")
     subprocess.run(["taskset", "-c", "0", *command], check=True)
-    for workers in arguments.workers:
+    for workers in (1, 2):
       show(f"Spark, {workers} workers", *on_spark(deployed, log, workers))
 
 
