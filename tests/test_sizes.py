@@ -13,8 +13,6 @@ FILES = [
   ),
 ]
 LINES, FUNCTION_LINES, ARGUMENTS = 500, 80, 6
-# What is larger, and why.
-EXCEPTIONS: dict[str, str] = {}
 
 
 def too_large(path: Path) -> set[str]:
@@ -36,6 +34,4 @@ def too_large(path: Path) -> set[str]:
 
 
 def test_files_and_functions_are_small():
-  """And each exception is needed."""
-  assert set().union(*map(too_large, FILES)) == EXCEPTIONS.keys()
-  assert len(EXCEPTIONS) <= 10
+  assert set().union(*map(too_large, FILES)) == set()

@@ -256,14 +256,6 @@ def test_a_reader_reads_once_and_only_what_it_is_asked_for(readings, text):
     read("test")
 
 
-def test_an_empty_split_is_put_down_to_its_fraction(text):
-  read = splits.reader(make_config(text, test_fraction=0.001))
-  assert read("train")
-  message = r"^data\.test_fraction=0\.001: leaves no symbol for the test"
-  with pytest.raises(UserError, match=message):
-    read("test")
-
-
 def test_folds_deal_out_the_training_split(tmp_path):
   for n in range(30):
     (tmp_path / f"{n}.txt").write_text(f"document {n}")

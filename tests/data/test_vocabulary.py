@@ -117,13 +117,6 @@ def test_it_does_not_depend_on_the_order_of_documents(texts, rng):
   assert frequencies == sorted(counts.values(), reverse=True)
 
 
-def test_nothing_left_is_a_mistake():
-  with pytest.raises(UserError, match=r"^data\.min_count=2, .* 3 distinct"):
-    make([document("abc")], "char", 2, None)
-  with pytest.raises(UserError, match="none is left"):
-    vocabulary.make(["a"], np.zeros(1, np.int64), "char", 1, None)
-
-
 def test_it_is_saved_whole_and_read_back(tmp_path):
   rng = random.Random(0)
   characters = tuple(map(chr, rng.sample(range(0xD800), 500)))

@@ -1,20 +1,9 @@
 """The functions of tasks, each alone, against loops over plain lists."""
 
-from functools import partial
-
-import jax
 import numpy as np
-import pytest
 
-from seqrnn.data.vocabulary import BEGIN, END, PAD, Vocabulary
-from seqrnn.experiments import (
-  gap_model,
-  language_model,
-  parts,
-)
-from seqrnn.models import network
-from tests.conftest import tiny
-from tests.models.test_cells import normal
+from seqrnn.data.vocabulary import BEGIN, END, PAD
+from seqrnn.experiments import gap_model, language_model
 
 # Documents of any length, padded at the right: one longer than the window, one
 # shorter, one of a single symbol, and a row that is padding.
@@ -65,41 +54,3 @@ def test_a_gap_model_asks_for_every_symbol_of_a_segment():
       expected = [(n + 1) * (i > least) for i in row] + [0] * (5 - len(row))
       assert batch["weights"][n].tolist() == expected
     assert ("heads" in batch) == apart
-
-
-def test_a_carry_is_kept_where_there_is_one(tmp_path):
-  vocabularies = {"symbols": Vocabulary("char", tuple("abcde"))}
-  model = parts.sequence_model(tiny(tmp_path), vocabularies, pooled=False)
-  init = jax.eval_shape(partial(network.init, model), jax.random.key(0))
-  params = normal(np.random.default_rng(0), init)
-  params = jax.tree.map(np.float32, params)
-  predict = jax.jit(partial(parts.predict, model))
-  ids_BT = np.random.default_rng(0).integers(4, 9, (2, 6), np.int32)
-  halves = [
-    {"inputs": ids_BT[:, part], "reset": np.array([n == 0, True])}
-    for n, part in enumerate((slice(0, 3), slice(3, 6)))
-  ]
-  whole = {"inputs": ids_BT, "reset": np.ones(2, bool)}
-  after, expected = predict(params, (), whole)
-  assert after == ()
-  carry, outputs = jax.tree.map(np.array, model.initial_carry(2)), []
-  for batch in halves:
-    carry, logits = predict(params, carry, batch)
-    outputs.append(logits)
-  joined = np.concatenate(outputs, axis=1)
-  np.testing.assert_allclose(joined[0], expected[0], atol=1e-5)
-  # The second row starts anew in the middle.
-  _, alone = predict(params, (), halves[1])
-  np.testing.assert_allclose(joined[1, 3:], alone[1], atol=1e-5)
-  assert abs(joined[1, 3:] - expected[1, 3:]).max() > 1e-4
-  # The loss and the scores are those of the logits.
-  batch = {**whole, "targets": ids_BT, "weights": np.ones((2, 6), np.float32)}
-
-  @jax.jit
-  def loss_and_scores(params):
-    _, nll_BT = parts.score(lambda *_: ((), expected), params, (), batch)
-    objective = parts.cross_entropy, 0.0
-    return parts.loss(model, objective, params, (), batch, None)[0], nll_BT
-
-  mean, nll_BT = map(np.asarray, loss_and_scores(params))
-  assert float(mean) == pytest.approx(nll_BT.mean(), rel=1e-5)

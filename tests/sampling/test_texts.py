@@ -56,15 +56,6 @@ def test_a_stop_text_may_cross_chunks(run):
   assert (one.ended, one.text) == ("stop", whole[:place])
 
 
-def test_the_end_is_held_back(run):
-  bias_V = run.params["head"]["bias"] + 103 * (np.arange(11) == END)
-  head = run.params["head"] | {"bias": bias_V.astype(np.float32)}
-  eager = run._replace(params=run.params | {"head": head})
-  short = drawn(eager, length=40, streams=3)
-  assert {one.ended for one in short} == {"end"}
-  assert min(len(one.text) for one in short) < 9
-
-
 def test_repeats_are_not_drawn(run):
   settings = {"temperature": 0, "repetition_penalty": 1.01}
   [one] = drawn(run, "abab", length=800, no_repeat=3, **settings)

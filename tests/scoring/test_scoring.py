@@ -11,10 +11,9 @@ from scipy.special import log_softmax
 from seqrnn import experiments
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN
-from seqrnn.experiment import shapes
 from seqrnn.runtime import sharding
 from seqrnn.scoring import evaluation, scoring
-from tests.conftest import tiny
+from tests.conftest import random_params, tiny
 from tests.scoring.oracle import tower, towers
 
 SESSIONS = {
@@ -45,9 +44,7 @@ def make(tmp_path_factory):
     fields = {"data.path": str(folder / "sessions.txt"), **MODELS[name]}
     config = tiny(folder, SESSIONS | fields)
     experiment = experiments.build(config, None)
-    rng = np.random.default_rng(1)
-    draw = lambda x: rng.normal(size=x.shape).astype(np.float32)
-    params = jax.tree.map(draw, shapes(experiment))
+    params = random_params(experiment, 1)
     new = experiments.Run(folder, config, experiment, params, 0)
     return new, from_text(text, "session")
 
