@@ -32,6 +32,8 @@ def get_config():
   config.train.epochs = 2
   config.train.ema = 0.995
   config.train.eval_every = 1000
+  config.train.patience = 6
+  config.train.fit_to_data = "all"  # A short text has more epochs, dropout.
   config.train.adapt_to_length = True
 
   rate = "optimizer.learning_rate=log_uniform(1e-4, 1e-1)"

@@ -2,11 +2,13 @@
 
 `train.fit_to_data`: a config made for a large set trains a small one for too
 few steps, because an epoch has few batches. The rule gives small sets smaller
-batches, more epochs and more dropout. A large set has what the config says. The
-learning rate stays: on a tenth of TREC, half of it for a quarter of the batch
-lost accuracy. With `data.repeats=weight`, few different documents are in one
-batch, and an epoch repeats it. The loss of a batch is divided by its weight, so
-the documents of smaller batches would not count by their numbers.
+batches, more epochs and more dropout; a text that is read in streams also
+another width, and noise in weights, symbols and targets. A large set has what
+the config says. The learning rate stays: on a tenth of TREC, half of it for a
+quarter of the batch lost accuracy. With `data.repeats=weight`, few different
+documents are in one batch, and an epoch repeats it. The loss of a batch is
+divided by its weight, so the documents of smaller batches would not count by
+their numbers.
 
 `train.adapt_to_length`: the fields of a recipe are for its data. With a small
 text of the user's, a training may end before the first evaluation is due, the
@@ -36,6 +38,17 @@ _MOST_DROPOUT = 0.5  # up to this.
 # With `data.repeats=weight`:
 _KINDS = 512  # The most different documents that are in one batch.
 _LEAST_STEPS = 240  # Of a training.
+# With `data.stateful`, by the symbols of the training split:
+_LONG = 3_000_000  # Longer texts have what the config says.
+_READ = 1.15e8  # This, divided by the symbols, is the square of the epochs.
+_ROWS_OF = 10  # The windows, divided by this, are the square of the rows.
+_WIDE = 100_000, 384  # From so many symbols on, the hidden size.
+_SHARES = {  # From how many epochs on, the share of each, and the most.
+  "model.dropout": (5, 0.02, 0.5),
+  "model.weight_drop": (5, 0.01, 0.25),
+  "model.symbol_dropout": (10, 0.002, 0.1),
+  "train.label_smoothing": (5, 0.0006, 0.03),
+}
 # With `train.adapt_to_length`:
 _WARMUP = 0.1  # The largest share of the steps.
 _AVERAGED = 0.2  # The largest share that an average reaches back.
@@ -211,6 +224,9 @@ def _fit_to_data(config: Config, windows: int) -> Iterator[str]:
       why = f"for {_LEAST_STEPS} steps in {epochs} epochs"
       yield from put("train.batches_per_epoch", needed, why)
     return
+  if config.data.stateful:
+    yield from _fit_to_text(config, windows, put)
+    return
   rows = 2 ** int(math.log2(max(windows / _BATCHES, _ROWS)))
   yield from put(
     "train.batch_size",
@@ -230,6 +246,37 @@ def _fit_to_data(config: Config, windows: int) -> Iterator[str]:
       max(dropout, config.model.dropout),
       f"each window is read {train.epochs} times",
     )
+
+
+def _fit_to_text(
+  config: Config, windows: int, put: Callable[..., Iterator[str]]
+) -> Iterator[str]:
+  """`_fit_to_data` for a text that is read in streams."""
+  train, model = config.train, config.model
+  symbols = windows * config.data.window
+  if symbols >= _LONG or config.task != "language_model":
+    return
+  why = f"at most {symbols:,} symbols"
+  rows = max(2 ** int(math.log2(windows / _ROWS_OF) / 2), _ROWS)
+  yield from put("train.batch_size", min(rows, train.batch_size), why)
+  least, size = _WIDE
+  if symbols >= least and model.parameters is None:
+    yield from put("model.hidden_size", max(size, model.hidden_size), why)
+  epochs = round((_READ / symbols) ** 0.5)
+  yield from put("train.epochs", max(epochs, train.epochs), why)
+  why = f"each symbol is read {train.epochs} times"
+  for name, (first, share, most) in _SHARES.items():
+    if name == "model.weight_drop" and not _has_kernel(model.cell):
+      continue
+    share = round(min(share * max(train.epochs - first, 0), most), 3)
+    yield from put(name, max(share, flat(config)[name]), why)
+
+
+def _has_kernel(cell: str) -> bool:
+  """Returns whether a cell has recurrent weights to drop."""
+  from seqrnn.models.cells import CELLS  # This imports JAX.
+
+  return CELLS[cell](1).recurrent_product
 
 
 def _changed(config: Config, name: str, value: float) -> str:

@@ -147,7 +147,8 @@ COLUMN = of_text(
 # Fields that `train.fit_to_data` may change.
 FITTED_FIELDS = (
   *("train.batch_size", "train.batches_per_epoch", "train.epochs"),
-  "model.dropout",
+  *("model.hidden_size", "model.dropout", "model.weight_drop"),
+  *("model.symbol_dropout", "train.label_smoothing"),
 )
 FITTED = of_text(
   lambda v: {part.strip() for part in v.split(",")} <= {"all", *FITTED_FIELDS},

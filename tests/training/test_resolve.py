@@ -23,6 +23,7 @@ def changes(config, batches, rows=1):
 def limited(config, steps_per_epoch, total_steps):
   config = config.copy_and_resolve_references()
   config.train.epochs = config.train.max_steps = total_steps
+  config.train.fit_to_data = None
   return changes(config, steps_per_epoch)[0]
 
 
@@ -46,6 +47,7 @@ def test_the_corpus_of_a_recipe_limits_nothing():
     # The library of another Python may be a little smaller.
     batches = round(batches * 1.02)
     assert limited(config, batches, batches * config.train.epochs) == {}
+    assert changes(config, batches, config.train.batch_size)[0] == {}
 
 
 def test_a_run_records_the_fields_that_it_limits(tmp_path, capsys):
@@ -102,6 +104,28 @@ def test_a_small_set_is_read_more_often():
 def test_a_large_set_has_what_the_config_says():
   assert fitted(32 * 1000) == fitted(544, None) == ({}, [])
   assert fitted(10**6, train__batch_size=4) == ({}, [])
+
+
+def test_a_short_text_is_read_more_often():
+  streams = {"data__stateful": True, "data__window": 64}
+  changed, lines = fitted(45_056 // 64, **streams)
+  assert changed == {
+    "train.batch_size": 8,
+    "train.epochs": 51,
+    "model.dropout": 0.5,
+    "model.weight_drop": 0.25,
+    "model.symbol_dropout": 0.082,
+    "train.label_smoothing": 0.028,
+  }
+  assert lines[1] == (
+    "train.fit_to_data: train.epochs=51 (was 3): at most 45,056 symbols"
+  )
+  names = "train.epochs,model.weight_drop"
+  changed, _ = fitted(704, names, model__cell="min_lstm", **streams)
+  assert changed == {"train.epochs": 51}
+  changed, _ = fitted(8_438, **streams)
+  assert changed["model.hidden_size"] == 384 and changed["train.epochs"] == 15
+  assert fitted(50_000, **streams) == ({}, [])
 
 
 def test_few_different_sessions_are_read_more_often():

@@ -64,8 +64,8 @@ FIELDS |= group(
   epochs=rules.COUNT("The maximum number of epochs.", default=10),
   fit_to_data=rules.FITTED(
     "The fields, or all, that a small training split changes: smaller batches,"
-    " more epochs and more dropout. With data.repeats=weight, more steps."
-    " Fields set by a flag stay."
+    " more epochs and more dropout. With data.repeats=weight, more steps. With"
+    " data.stateful also its width. Fields set by a flag stay."
   ),
   max_steps=rules.COUNT("The maximum number of steps."),
   batches_per_epoch=rules.COUNT("The batches of an epoch. Empty: all windows."),
