@@ -172,16 +172,15 @@ def work(pairs: list[tuple[str, str]], arguments: Any, path: Path):
       trial(path, **asked, rate=rate, seed=int(seed), steps=steps)
 
 
-def summary(path: Path, steps: int):
-  """Writes the tables of the trials that are finished."""
-  every = read_trials(path)
+def tables(every: list[dict[str, Any]], steps: int) -> list[str]:
+  """Returns the parts of the page on the trials of so many steps."""
   trials: dict[tuple[str, str], dict[int, Any]] = {}
-  for record in sorted(every, key=lambda record: -record["validation_loss"]):
-    if record["steps"] == steps:  # The one with the lowest loss stays.
-      place = record["language"], record["cell"]
-      trials.setdefault(place, {})[record["seed"]] = record
+  some = [record for record in every if record["steps"] == steps]
+  for record in sorted(some, key=lambda record: -record["validation_loss"]):
+    place = record["language"], record["cell"]
+    trials.setdefault(place, {})[record["seed"]] = record  # The lowest loss.
   languages = [name for name in PUBLISHED if any(name == n for n, _ in trials)]
-  cells = list(dict.fromkeys(record["cell"] for record in every))
+  cells = sorted({record["cell"] for record in some}, key=CELLS.index)
 
   def text(cell: str, language: str, field: str) -> str:
     seeds = trials.get((language, cell), {})
@@ -189,7 +188,7 @@ def summary(path: Path, steps: int):
     return ", ".join(f"{x:.1f}" for x in some) or "-"
 
   def rows(field: str) -> list[list[str]]:
-    size = {record["cell"]: str(record["hidden_size"]) for record in every}
+    size = {record["cell"]: str(record["hidden_size"]) for record in some}
     return [
       [cell, size[cell], *(text(cell, name, field) for name in languages)]
       for cell in cells
@@ -198,11 +197,13 @@ def summary(path: Path, steps: int):
   published = [PUBLISHED[name] for name in languages]
   published = ["-" if x is None else f"{x:.1f}" for x in published]
   head = ["cell", "hidden size", *(n.replace("_", " ") for n in languages)]
-  seconds = sum(record["cpu_seconds"] for record in every)
-  parts = [
+  seconds = sum(record["cpu_seconds"] for record in some)
+  return [
+    f"### {steps:,} steps",
     f"Accuracy in percent; several figures are several seeds. {steps:,} steps"
     f" of {FIELDS['train.batch_size']} strings, at most"
-    f" {FIELDS['model.parameters']:,} parameters. {len(every)} trials took"
+    f" {FIELDS['model.parameters']:,} parameters, at the better of the rates"
+    f" {RATES[0]} and {RATES[1]}. {len(some)} trials took"
     f" {seconds / 3600:.1f} hours of CPU time. {versions()}.",
     "Strings of 41 to 100 symbols:",
     table(
@@ -213,6 +214,16 @@ def summary(path: Path, steps: int):
     table(head, rows("long_accuracy")),
     "Validation, strings of 1 to 40 symbols that training does not have:",
     table(head, rows("validation_accuracy")),
+  ]
+
+
+def summary(path: Path):
+  """Writes the tables of the trials that are finished."""
+  every = read_trials(path)
+  parts = [
+    part
+    for steps in sorted({record["steps"] for record in every})
+    for part in tables(every, steps)
   ]
   put(_TEXT, _MARKS, "\n\n".join(parts))
 
@@ -252,7 +263,7 @@ def main(argv: list[str] | None = None):
     ]
     if any([worker.wait() for worker in workers]):
       raise SystemExit(1)
-  summary(path, arguments.steps)
+  summary(path)
 
 
 if __name__ == "__main__":
