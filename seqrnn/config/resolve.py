@@ -264,11 +264,13 @@ def _fit_to_text(
     yield from put("model.hidden_size", max(size, model.hidden_size), why)
   epochs = round((_READ / symbols) ** 0.5)
   yield from put("train.epochs", max(epochs, train.epochs), why)
-  why = f"each symbol is read {train.epochs} times"
+  batches = -(-windows // train.batch_size)
+  epochs = -(-total_steps(config, batches) // batches)
+  why = f"each symbol is read {counted(epochs, 'time')}"
   for name, (first, share, most) in _SHARES.items():
     if name == "model.weight_drop" and not _has_kernel(model.cell):
       continue
-    share = round(min(share * max(train.epochs - first, 0), most), 3)
+    share = round(min(share * max(epochs - first, 0), most), 3)
     yield from put(name, max(share, flat(config)[name]), why)
 
 

@@ -123,6 +123,8 @@ def test_a_short_text_is_read_more_often():
   names = "train.epochs,model.weight_drop"
   changed, _ = fitted(704, names, model__cell="min_lstm", **streams)
   assert changed == {"train.epochs": 51}
+  changed, _ = fitted(704, train__max_steps=350, **streams)  # Four epochs.
+  assert "model.dropout" not in changed
   changed, _ = fitted(8_438, **streams)
   assert changed["model.hidden_size"] == 384 and changed["train.epochs"] == 15
   assert fitted(50_000, **streams) == ({}, [])
