@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 from seqrnn import catalogue
 from seqrnn.config import read as config_lib
+from seqrnn.config.fields import conditions
 from seqrnn.config.read import Config, flat, set_field
 from seqrnn.config.rules import FITTED_FIELDS
 from seqrnn.errors import UserError, counted
@@ -266,19 +267,13 @@ def _fit_to_text(
   yield from put("train.epochs", max(epochs, train.epochs), why)
   batches = -(-windows // train.batch_size)
   epochs = -(-total_steps(config, batches) // batches)
+  recurrent = conditions.cells_with_recurrent_kernel()
   why = f"each symbol is read {counted(epochs, 'time')}"
   for name, (first, share, most) in _SHARES.items():
-    if name == "model.weight_drop" and not _has_kernel(model.cell):
+    if name == "model.weight_drop" and model.cell not in recurrent:
       continue
     share = round(min(share * max(epochs - first, 0), most), 3)
     yield from put(name, max(share, flat(config)[name]), why)
-
-
-def _has_kernel(cell: str) -> bool:
-  """Returns whether a cell has recurrent weights to drop."""
-  from seqrnn.models.cells import CELLS  # This imports JAX.
-
-  return CELLS[cell](1).recurrent_product
 
 
 def _changed(config: Config, name: str, value: float) -> str:

@@ -32,6 +32,13 @@ def cells_with_heads() -> list[str]:
   return [name for name in cells() if CELLS[name](1).may_have_heads]
 
 
+def cells_with_recurrent_kernel() -> list[str]:
+  """Returns the names of the cells that multiply the state by a matrix."""
+  from seqrnn.models.cells import CELLS
+
+  return [name for name in cells() if CELLS[name](1).recurrent_product]
+
+
 def task(*names: str) -> Condition:
   return {"task": names}
 
