@@ -227,10 +227,8 @@ class LogReader:
     if self._log:
       sessions = [f"{self._log}:{name}" for name in sessions]
     masked, values = parse(content, paths)
-    return LogEvent(
-      *(sessions, masked, number, entry.label, entry.times),
-      *(self.source, values),
-    )
+    label, times = entry.label, entry.times
+    return LogEvent(sessions, masked, number, label, times, self.source, values)
 
   def _named(self, entry: Entry) -> tuple[list[str], str]:
     """The sessions that an entry names, and its content with masked names."""
@@ -241,7 +239,9 @@ class LogReader:
       text, places = entry.content, ((0, len(entry.content)),)
       spans = [match.span(1) for match in self._names.finditer(text)]
     parts = [without_names(text, spans, place) for place in places]
-    return list(dict.fromkeys(sessions)), " ".join(parts)
+    if len(sessions) > 1:
+      sessions = list(dict.fromkeys(sessions))
+    return sessions, " ".join(parts)
 
 
 def _lines(source: Source, form: Form) -> Iterator[str]:

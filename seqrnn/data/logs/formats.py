@@ -55,6 +55,10 @@ _FORMATS = (
   "2000 %Y%m%d-%H:%M:%S",
   "2000 %Y%m%d %H:%M:%S",
 )
+# The begin of a minute, its second, and the rest of a time of such a format.
+_MINUTE = re.compile(
+  r"(.*\d:\d\d:(?<![+-]\d\d:\d\d:)|\d{6} \d{4})([0-5]\d)((?!\d).*)"
+)
 # The format of times of a shape, which is tried first.
 _known: dict[tuple[str, bool], str] = {}
 # The formats with names, the most special first; all take linear time. The
@@ -188,6 +192,8 @@ def _by_pattern(pattern: re.Pattern, longest: int = LINE) -> Parse:
   """Reads the parts of lines by groups, from so many characters."""
   fields = pattern.groupindex
   times_of = [name for name in fields if name in _TIMES]
+  alone_of = [name for name in ("Timestamp", "Time") if name in fields]
+  has_label, has_before = "Label" in fields, "_Before" in fields
 
   def parse(line: str) -> Entry | None:
     match = pattern.fullmatch(line, 0, longest)
@@ -195,11 +201,10 @@ def _by_pattern(pattern: re.Pattern, longest: int = LINE) -> Parse:
       return None
     times = tuple(filter(None, map(match.group, times_of)))
     if len(times) > 1:  # Together, or each alone, as it is called.
-      alone = (match[name] for name in ("Timestamp", "Time") if name in fields)
-      times = (" ".join(times), *alone)
-    label = match["Label"] if "Label" in fields else ""
+      times = (" ".join(times), *map(match.group, alone_of))
+    label = match["Label"] if has_label else ""
     content, places = match["Content"], (match.span("Content"),)
-    if "_Before" in fields:
+    if has_before:
       content = f"{match['_Before']} {content}"
       places = (match.span("_Before"), *places)
     return Entry(line, content, times, label, "", places)
@@ -324,10 +329,15 @@ def _seconds(timestamp: str) -> float | None:
     return float(f"{timestamp[:10]}.{timestamp[10:].lstrip('.') or 0}")
   with suppress(ValueError, OverflowError):
     return _since_1970(datetime.fromisoformat(timestamp))
-  return _by_formats(_FRACTION.sub("", timestamp).replace(", ", " "))
+  timestamp = _FRACTION.sub("", timestamp).replace(", ", " ")
+  parts = _MINUTE.fullmatch(timestamp)
+  if parts is None:
+    return _by_formats(timestamp)
+  minute = _by_formats(f"{parts[1]}00{parts[3]}")
+  return None if minute is None else minute + int(parts[2])
 
 
-@functools.lru_cache(maxsize=2**10)  # Times of one second are one time here.
+@functools.lru_cache(maxsize=2**10)  # Times of one minute are one time here.
 def _by_formats(timestamp: str) -> float | None:
   letters = re.sub("[A-Za-z]", "a", re.sub(r"\d", "0", timestamp))
   # 11/06/26 begins with the month, 26/11/06 with the year.

@@ -8,7 +8,8 @@ event keeps its line, its time and its label.
 import math
 import re
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,7 @@ from seqrnn.data.sources import cache
 from seqrnn.data.sources.cache import Reading
 from seqrnn.errors import UserError
 
+_ROWS = 2**14  # Events that are collected together.
 _LINE = np.dtype(",".join(["<f4"] * PLACES))  # The numbers in a line.
 
 
@@ -180,6 +182,22 @@ def with_cuts(
   return corpus._replace(cuts=cuts)
 
 
+def _rows(
+  events: Iterator[LogEvent], clock: Clock | None
+) -> Iterator[tuple[Any, ...]]:
+  """Session, event, label, file, time, line, seconds and numbers of events."""
+  last, now = (), math.nan
+  for event in events:
+    names, symbol, line, label, times, file, values = event
+    if times != last:
+      last, known = times, formats.seconds(times)
+      now = math.nan if known is None else known
+    if clock:
+      clock.read(line, now)
+    for name in names:
+      yield name, symbol, label, file, event.timestamp, line, now, values
+
+
 def _corpus(
   events: Iterator[LogEvent], unit: str, clock: Clock | None, several: bool
 ) -> Corpus:
@@ -194,23 +212,11 @@ def _corpus(
   session, symbol, label, file = Tokens(), Tokens(), Tokens(), Tokens()
   time, line = Changes(), Column("<u8")
   second, value = Column("<f8"), Column(_LINE)
-  last, now = (), math.nan
-  for event in events:
-    if event.times != last:
-      last, known = event.times, formats.seconds(event.times)
-      now = math.nan if known is None else known
-    if clock:
-      clock.read(event.line, now)
-    for name in event.sessions:
-      session.append(name)
-      symbol.append(event.symbol)
-      time.append(event.timestamp)
-      label.append(event.label)
-      line.append(event.line)
-      second.append(now)
-      value.append(event.values)
-      if several:
-        file.append(event.file)
+  columns = session, symbol, label, file, time, line, second, value
+  rows = _rows(events, clock)
+  while some := [*islice(rows, _ROWS)]:
+    for column, cells in zip(columns, zip(*some, strict=True), strict=True):
+      column.collect(cells)
   session, symbol, label = session.texts(), symbol.texts(), label.texts()
   time, file = time.texts(), file.texts()
   order, bounds = grouped(session.ids, len(session.symbols))

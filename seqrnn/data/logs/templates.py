@@ -65,32 +65,50 @@ _LONG = 2**12  # Characters of a word that is a value, whatever is in it.
 
 PLACES = 4  # Numbers of a line, at most.
 NO_VALUES = (math.nan,) * PLACES
-# A number without its sign, alone or between signs, as in `took=41.2s`: no part
+# A number alone or between signs, as in `took=41.2s`, and its own sign: no part
 # of a name, an address or a date. With more digits it is an identifier.
 _NUMBER = re.compile(
-  r"(\d(?<![\w./\\].)(?<!\d[:,].)(?<!\w[-+].)"
+  r"(\d(?<![\w./\\].)(?<!\d[:,].)(?<!\w[-+].)(?:(?<=(-)\d))?"
   r"(?:\d{0,2}(?:,\d{3})+|\d{0,11})(?:\.\d+)?(?:[eE][+-]?\d+)?)"
-  r"([a-zA-Z\u00b5%]{0,7})(?![\w@~$+/\\*-]|[.,:]\d)"
+  r"([a-zA-Z\u00b5\u03bc%]{0,7})(?![\w@~$+/\\*-]|[.,:]\d)"
 )
+_LARGEST = 1e30  # Larger numbers count as this one.
 # Units in one: seconds, and bytes or what else has a prefix.
 _UNITS = {
-  **{"ns": 1e-9, "us": 1e-6, "\u00b5s": 1e-6, "ms": 1e-3, "s": 1.0},
-  **{"m": 60.0, "min": 60.0, "h": 3600.0, "hours": 3600.0, "days": 86400.0},
-  **{"k": 1e3, "kB": 1e3, "KB": 1e3, "K": 1e3, "M": 1e6, "MB": 1e6},
-  **{"G": 1e9, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30},
+  **{"ns": 1e-9, "us": 1e-6, "\u00b5s": 1e-6, "\u03bcs": 1e-6, "ms": 1e-3},
+  **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), 60.0),
+  **dict.fromkeys(("h", "hour", "hours"), 3600.0),
+  **dict.fromkeys(("d", "day", "days"), 86400.0),
+  **{"s": 1.0, "k": 1e3, "kB": 1e3, "KB": 1e3, "K": 1e3, "M": 1e6, "MB": 1e6},
+  **{"G": 1e9, "GB": 1e9, "T": 1e12, "TB": 1e12},
+  **{"KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40},
 }
+# A duration as Go writes it, as in `1m30.5s`.
+_DURATION = re.compile(
+  r"(?<![\w.])(?:(\d{1,6})h)?(\d{1,6})m(\d{1,6}(?:\.\d+)?)s(?!\w)"
+)
 _SPACED = re.compile(rf"(\d) ({'|'.join(_UNITS)})(?!\w)")
 
 _Parsed = tuple[str, tuple[float, ...]]  # With masks; the numbers.
 
 
+def _numbers(word: str) -> tuple[float, ...]:
+  """The numbers in a word."""
+  if "m" in word:
+    word = _DURATION.sub(
+      lambda x: f"{(int(x[1] or 0) * 60 + int(x[2])) * 60 + float(x[3])}s", word
+    )
+  return tuple(
+    min(float(number.replace(",", "")) * _UNITS.get(unit, 1.0), _LARGEST)
+    * (-1 if sign else 1)
+    for number, sign, unit in _NUMBER.findall(word)
+  )
+
+
 @functools.lru_cache(_WORDS)
 def _word(word: str) -> _Parsed:
   """A word with masks, but `<404>` where it may be a status code; numbers."""
-  numbers = tuple(
-    float(number.replace(",", "")) * _UNITS.get(unit, 1.0)
-    for number, unit in _NUMBER.findall(word[:_LONG])
-  )
+  numbers = _numbers(word[:_LONG])
   if len(word) > _LONG:
     return VALUE, numbers
   if code := _CODE.match(word):
@@ -144,16 +162,12 @@ def parse(line: str, paths: bool = False) -> _Parsed:
   of_word, of_line, words = _in_request if paths else _word, _line, line.split()
   if len(line) > _SHORT:
     of_word, of_line = of_word.__wrapped__, _line.__wrapped__
-  masked, numbers = (
-    zip(*map(of_word, words), strict=True) if words else ((), ())
-  )
+  parsed = [of_word(word) for word in words]
+  masked = of_line(" ".join([mask for mask, _ in parsed]))
   if not _UNITS.keys().isdisjoint(words):
-    numbers = [_word(x)[1] for x in _SPACED.sub(r"\1\2", line).split()]
-  values = NO_VALUES[:0]
-  for some in numbers:
-    if some:
-      values += some
-  return of_line(" ".join(masked)), (values + NO_VALUES)[:PLACES]
+    parsed = [_word(x) for x in _SPACED.sub(r"\1\2", line).split()]
+  values = [number for _, numbers in parsed for number in numbers]
+  return masked, (*values, *NO_VALUES)[:PLACES] if values else NO_VALUES
 
 
 def without_names(

@@ -94,11 +94,12 @@ class Unusual(NamedTuple):
   def words(self, j: int, kind: str) -> str:
     """The value or the time of a session, with its usual range."""
     number, low, high = (
-      f"{x:,.0f}" if abs(x) >= 100 else f"{x:.3g}"
+      f"{float(f'{x:.6g}'):,.0f}" if 100 <= abs(x) < 1e15 else f"{x:.3g}"
       for x in (self.numbers[j], *self.usual[:, j])
     )
-    unit = " s" if kind == GAP else ""
-    return f"{WORDS[kind]} of {number}{unit}, usually {low} to {high}{unit}"
+    unit, usual = " s" * (kind == GAP), f"{low} to {high}"
+    usual = low if low == high else usual
+    return f"{WORDS[kind]} of {number}{unit}, usually {usual}{unit}"
 
 
 class _Observed(NamedTuple):
@@ -244,7 +245,7 @@ def _tails(observed: _Observed, fewest: int = _FEWEST) -> Tails:
 
 def _octaves(numbers: np.ndarray) -> np.ndarray:
   """The bin of each number, 0 below half a thousandth."""
-  octaves = np.log2(1 + 1000 * np.abs(numbers)).round().astype(int)
+  octaves = np.log2(1 + 1000 * np.maximum(numbers, 0)).round().astype(int)
   return np.minimum(octaves, _BINS - 1)
 
 

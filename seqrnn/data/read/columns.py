@@ -7,7 +7,7 @@ corpus may be larger than memory.
 import dataclasses
 import mmap
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -46,6 +46,12 @@ class Column:
     """Adds a number, or the tuple of a structure."""
     self._block.append(number)
     if len(self._block) == _BLOCK:
+      self._flush()
+
+  def collect(self, numbers: Iterable[Any]):
+    """Adds numbers, or the tuples of a structure."""
+    self._block.extend(numbers)
+    if len(self._block) >= _BLOCK:
       self._flush()
 
   def extend(self, numbers: np.ndarray):
@@ -130,6 +136,11 @@ class Tokens:
     index = self._index
     self._ids.append(index.setdefault(token, len(index)))
 
+  def collect(self, tokens: Iterable[str]):
+    """Adds texts."""
+    index = self._index
+    self._ids.collect([index.setdefault(x, len(index)) for x in tokens])
+
   def texts(self) -> Texts:
     """All texts, numbered by their first places; none can be added any more."""
     return Texts(list(self._index), self._ids.numbers())
@@ -158,12 +169,15 @@ class Changes:
   def __init__(self):
     self._ids, self._texts, self._last = Column(), Column("S48"), ""
 
-  def append(self, text: str):
-    """Adds a text."""
-    if text != self._last or not len(self._texts):
-      self._last = text
-      self._texts.append(text.encode("utf-8", "replace"))
-    self._ids.append(len(self._texts) - 1)
+  def collect(self, texts: Iterable[str]):
+    """Adds texts."""
+    ids = []
+    for text in texts:
+      if text != self._last or not len(self._texts):
+        self._last = text
+        self._texts.append(text.encode("utf-8", "replace"))
+      ids.append(len(self._texts) - 1)
+    self._ids.collect(ids)
 
   def texts(self) -> Texts | None:
     """All texts, None if all are empty; none can be added any more."""

@@ -89,7 +89,8 @@ def test_the_numbers_of_a_line_are_in_one_unit():
   assert templates.parse(line)[1] == (0.9, 1.5, 3000 * 1024.0, 7.0)
   for text in ("2026-03-02 10:20:30.5", "blk_-17 part-0003 v1.2.3", "0x1f a/5"):
     assert np.isnan(templates.parse(text)[1]).all(), text
-  assert templates.parse('{"ms":1e3,"n":[50%]}')[1][:2] == (1000.0, 50.0)
+  numbers = templates.parse('{"ms":1e3,"n":[-50%]} took=1m30.5s 1e999')[1]
+  assert numbers == (1000.0, -50.0, 90.5, 1e30)
 
 
 def test_a_session_is_of_one_file(tmp_path):

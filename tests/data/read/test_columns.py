@@ -15,8 +15,7 @@ examples = settings(deadline=None, database=None, max_examples=30)
 @given(st.lists(st.sampled_from(["", "a", "\u00e9\u4e16"])), st.data())
 def test_changes_are_texts_in_any_order(texts, data):
   changes = Changes()
-  for text in texts:
-    changes.append(text)
+  changes.collect(texts)
   results = changes.texts()
   if not any(texts):
     assert results is None
