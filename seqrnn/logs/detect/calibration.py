@@ -141,7 +141,7 @@ def _key(config: Config, workdir: Path, experiment: Experiment) -> str:
   splits_used = ("train", "validation")
   return json.dumps(
     {
-      "version": 7,  # Of the arrays and the folds.
+      "version": 8,  # Of the arrays, values and folds.
       "scores": sorted(BASELINES),
       "vocabulary": zlib.crc32((workdir / VOCABULARY).read_bytes()),
       **{split: experiment.facts(split)["crc32"] for split in splits_used},
