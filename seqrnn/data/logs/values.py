@@ -208,11 +208,12 @@ def _tails(observed: _Observed, fewest: int = _FEWEST) -> Tails:
   order = np.lexsort((numbers, keys))
   numbers = numbers[order]
   keys, first, group, counts = np.unique(keys[order], True, True, True)
-  cells = group * _BINS + _octaves(numbers)
-  counts_GB = np.bincount(cells, minlength=len(keys) * _BINS).reshape(-1, _BINS)
-  enough = counts >= fewest
-  log_p = np.log(correlate1d(counts_GB[enough] + _PRIOR, _NEAR, mode="nearest"))
+  enough = counts >= fewest  # Of all pairs of events, few.
+  some = enough[group]
+  cells = (np.cumsum(enough) - 1)[group[some]] * _BINS + _octaves(numbers[some])
   keys, first, counts = keys[enough], first[enough], counts[enough]
+  counts_GB = np.bincount(cells, minlength=len(keys) * _BINS).reshape(-1, _BINS)
+  log_p = np.log(correlate1d(counts_GB + _PRIOR, _NEAR, mode="nearest"))
 
   def quantile(level: float, rounded: Callable) -> np.ndarray:
     return numbers[first + rounded(level * (counts - 1)).astype(int)]
