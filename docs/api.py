@@ -25,9 +25,11 @@ def names(_app, _what, _name, member: Any, _options, lines: list[str]):
   """Adds to a cell the names that it is registered with, and its formula."""
   names = [name for name, cell in CELLS.items() if cell.func is member]
   if names:
-    listed = ", ".join(f"``{name}``" for name in names)
-    size = f"A layer has {member.formula} parameters."
-    lines[1:1] = ["", f"``model.cell``: {listed}. {size}"]
+    sizes = {name: CELLS[name](hidden_size=1).formula for name in names}
+    listed = "; ".join(f"``{name}``, {size}" for name, size in sizes.items())
+    heads = " with one head" if member.may_have_heads else ""
+    line = f"``model.cell``, and the parameters of a layer{heads}: {listed}."
+    lines[1:1] = ["", line]
 
 
 def setup(app: Sphinx):

@@ -27,6 +27,7 @@ extensions = [
   "docs.api",
   "docs.sources",
   "docs.mathml",
+  "sphinx_copybutton",
 ]
 exclude_patterns = ["_build"]
 default_role = "code"  # Docstrings have `names` as Markdown has them.
