@@ -140,6 +140,13 @@ def _conflicts(config: Config) -> Iterator[str]:
       "data.validation_fraction data.test_fraction: their sum must be below 1,"
       " to leave a training split"
     )
+  if data.text_column and data.text_column == data.label_column:
+    yield "data.text_column data.label_column: must be two columns"
+  if "," in (data.label_column or "") and config.task != "regression":
+    yield (
+      "task data.label_column: only task=regression reads several columns; a"
+      " text or word has one label"
+    )
   if sample.prompts is not None and sample.streams > 1:
     yield "sample.prompts sample.streams: each prompt has one sample"
   if sample.no_repeat and sample.length * sample.streams > _MOST:

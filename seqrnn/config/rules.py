@@ -138,6 +138,7 @@ PENALTY = number(lambda v: 0.01 <= v <= 100, "from 0.01 to 100")
 COUNT = integer(1, 2**31 - 1, "1 to 2**31 - 1")
 NATURAL = integer(0, 2**31 - 1, "0 to 2**31 - 1")
 SIZE = integer(1, 2**24, "1 to 2**24")
+ROWS = integer(1, 2**16, "1 to 2**16")
 SEED = integer(0, 2**32 - 1, "0 to 2**32 - 1")
 SPLIT = one_of(("train", "validation", "test"))
 COLUMN = of_text(

@@ -35,7 +35,7 @@ FIELDS |= group(
     default=(1.0,),
   ),
   length=rules.COUNT("The symbols of a text.", default=500),
-  streams=rules.COUNT("The texts per temperature.", default=1),
+  streams=rules.ROWS("The texts per temperature.", default=1),
   prime=rules.TEXT(
     "The text to continue. Music: a piece of the test split and its frames, as"
     " 3:16. Empty: begin like a document.",

@@ -7,7 +7,9 @@ from seqrnn.config.fields import conditions as when
 FIELDS = group(
   "optimizer",
   name=choice("adam rmsprop sgd adagrad adamw", "The optimizer."),
-  learning_rate=rules.POSITIVE("The rate before its schedule.", default=2e-3),
+  learning_rate=rules.number(
+    lambda v: 0 < v <= 1e4, "above 0, at most 10,000", 2e-3
+  )("The rate before its schedule."),
   decay=rules.SHARE(
     "Decay of the mean square.", when.optimizer("rmsprop"), default=0.9
   ),
@@ -53,7 +55,7 @@ FIELDS |= group(
 
 FIELDS |= group(
   "train",
-  batch_size=rules.COUNT("B, the batch size of all devices.", default=64),
+  batch_size=rules.ROWS("B, the batch size of all devices.", default=64),
   cpu_devices=rules.integer(1, 64)(
     "CPU devices of a process. Empty: 2 for small layers, else 1."
     " JAX_NUM_CPU_DEVICES takes precedence."

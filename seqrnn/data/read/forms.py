@@ -14,7 +14,7 @@ from seqrnn.data.read import reading
 from seqrnn.data.read.columns import Column, Tokens
 from seqrnn.data.read.encoding import Encoder
 from seqrnn.data.read.reading import Source
-from seqrnn.errors import UserError, counted
+from seqrnn.errors import UserError, counted, listed
 
 Known = Collection[str] | None  # As `read_form` has it.
 # The line, 0 for a whole file; the label, empty for none; and the text.
@@ -134,7 +134,8 @@ def _table(source: Source, data: Config, known: Known) -> Iterator[Row]:
     if label is None or not isinstance(text, str):
       raise UserError(
         f"{source.place}:{line}: needs a text and a label, in the fields"
-        f" data.text_column={text_column!r}, data.label_column={label_column!r}"
+        f" data.text_column={text_column!r} and"
+        f" data.label_column={label_column!r}; the columns are {listed([*row])}"
       )
     yield line, label, text.replace("\r\n", "\n")
 
