@@ -1,11 +1,12 @@
 """Trains a model of the zoo again: python benchmarks/zoo.py code.
 
-The model is trained as its config says, exported, rounded to bfloat16 and
-evaluated. The files of seqrnn/zoo/NAME are replaced. On the same machine, with
-the same versions, they are the same.
+The model is trained as seqrnn/zoo/NAME/config.json says, rounded to bfloat16
+and evaluated, and the files of seqrnn/zoo/NAME are replaced. On the same
+machine, with the same versions, they are the same. A detection is not rounded:
+its calibration is of these very parameters.
 """
 
-import json
+import os
 import shutil
 import sys
 import tempfile
@@ -15,63 +16,58 @@ import jax.numpy as jnp
 from safetensors import safe_open
 
 import seqrnn
+from seqrnn.exporting import tensors as tensors_lib
 
 ZOO = Path(seqrnn.__file__).parent / "zoo"
-MODELS = {"code": "rnn", "surnames": "names"}  # Name -> the config.
-FILES = "vocabulary.json", "MODEL_CARD.md"
-_BFLOAT16 = """\
+FILE = "model.safetensors"
+FILES = "config.json", "vocabulary.json"
+_DETECTION = "calibration.npz", "detect/deployed.npz"
+_FIGURES = """\
 
 ## In the zoo
 
-The tensors are rounded to bfloat16. On the test split, after rounding:
+With the tensors in {}, on the test split:
 
 """
 
 
-def round_tensors(source: Path, target: Path):
-  """Writes the tensors of a file in bfloat16, with its metadata."""
+def cast(source: Path, target: Path, dtype: str):
+  """Writes the tensors of a file in another type, with its metadata."""
   with safe_open(source, "numpy") as file:
-    header, parts = {"__metadata__": file.metadata()}, []
-    for name in sorted(file.keys()):
-      tensor = file.get_tensor(name)
-      parts.append(tensor.astype(jnp.bfloat16).tobytes())
-      end = sum(map(len, parts))
-      header[name] = {
-        "dtype": "BF16",
-        "shape": tensor.shape,
-        "data_offsets": [end - len(parts[-1]), end],
-      }
-  text = json.dumps(header).encode()
-  text += b" " * (-len(text) % 8)
-  target.write_bytes(b"".join([len(text).to_bytes(8, "little"), text, *parts]))
+    names = list(file.keys())
+    tensors = {x: file.get_tensor(x).astype(jnp.dtype(dtype)) for x in names}
+    target.write_bytes(tensors_lib.encode(tensors, file.metadata()))
 
 
-def make(name: str, runs: Path) -> dict[str, float]:
-  """Trains a model and writes its files; returns its figures on test.
+def make(name: str) -> dict[str, float]:
+  """Trains a model and writes its files; returns its figures on test."""
+  if name == "shop":
+    import shop_log  # It is in the folder of this script.
 
-  Args:
-    name: of MODELS.
-    runs: a folder for its runs.
-  """
-  run = seqrnn.train(MODELS[name], runs / "trained")
-  export = seqrnn.export(run.workdir).parent
-  tensors = export / "model.safetensors"
-  round_tensors(tensors, runs / tensors.name)
-  shutil.move(runs / tensors.name, tensors)
-  figures = seqrnn.from_export(export, runs / "again").evaluate("test")
+    shop_log.main(["shop.log"])
+  dtype = "float32" if name == "shop" else "bfloat16"
+  run = seqrnn.train(ZOO / name / "config.json", name)
+  if name == "shop":
+    seqrnn.detect(workdir=name)
+    (ZOO / name / "detect").mkdir(exist_ok=True)
+    for file in _DETECTION:
+      shutil.copy(run.workdir / file, ZOO / name / file)
+  for workdir in (run.workdir, *run.workdir.glob("folds/*")):
+    target = ZOO / name / workdir.relative_to(run.workdir)
+    target.mkdir(parents=True, exist_ok=True)
+    cast(seqrnn.export(workdir), target / FILE, dtype)
+    for file in FILES:
+      shutil.copy(workdir / file, target)
+  figures = seqrnn.load(f"zoo:{name}").evaluate("test")
   lines = [f"- {key.replace('_', ' ')}: {x:.4f}" for key, x in figures.items()]
-  card = (export / "MODEL_CARD.md").read_text()
-  card = card.replace("has float32", "has bfloat16") + _BFLOAT16
-  (export / "MODEL_CARD.md").write_text(card + "\n".join(lines) + "\n")
-  target = ZOO / name
-  target.mkdir(parents=True, exist_ok=True)
-  for file in (*FILES, tensors.name):
-    shutil.copy(export / file, target)
-  shutil.copy(runs / "again" / "config.json", target)  # As a run has it.
+  card = (run.workdir / "export" / "MODEL_CARD.md").read_text()
+  card = card.replace("has float32", f"has {dtype}") + _FIGURES.format(dtype)
+  (ZOO / name / "MODEL_CARD.md").write_text(card + "\n".join(lines) + "\n")
   return figures
 
 
 if __name__ == "__main__":
   with tempfile.TemporaryDirectory() as folder:
-    for key, value in make(sys.argv[1], Path(folder)).items():
+    os.chdir(folder)  # The runs are there.
+    for key, value in make(sys.argv[1]).items():
       print(f"{key}: {value:.4f}")

@@ -131,7 +131,7 @@ def load(workdir: str | os.PathLike[str], step: int | None = None) -> Run:
   """
   with errors_of_python():
     path = _path("workdir", workdir)
-    if str(path).startswith("zoo:"):
+    if command.in_zoo(path):
       path = command.zoo_run(str(path))
       tensors.complete(experiments.build, path)
     return experiments.load(path, step)
@@ -350,7 +350,8 @@ def call(
     resolved, folder = _resolve(mode, config, workdir, settings)
     _start(resolved, mode)
     with redirect_stdout(sys.stdout if verbose else nowhere):
-      tensors.complete(experiments.build, folder)
+      if command.in_zoo(workdir):
+        tensors.complete(experiments.build, folder)
       module = importlib.import_module(f"seqrnn.modes.{mode}")
       result = module.run(experiments.build, resolved, folder)
       return result, resolved, folder

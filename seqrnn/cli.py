@@ -91,9 +91,9 @@ def main(argv: list[str]) -> int:
       if index == 0:
         print(visible(line), file=sys.stderr)
     experiments = importlib.import_module("seqrnn.experiments")
-    importlib.import_module("seqrnn.exporting.tensors").complete(
-      experiments.build, workdir
-    )
+    if command.in_zoo(parsed.workdir):
+      tensors = importlib.import_module("seqrnn.exporting.tensors")
+      tensors.complete(experiments.build, workdir)
     run_mode = _mode(parsed, config)
     gc.freeze()
     gc.enable()

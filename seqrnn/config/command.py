@@ -93,13 +93,18 @@ def _folders(parsed: flags.FlagValues) -> list[str]:
   """Returns --workdir: a folder, or the runs that a report compares."""
   if not parsed.workdir:
     return []
-  if parsed.workdir.startswith("zoo:"):
+  if in_zoo(parsed.workdir):
     return [str(zoo_run(parsed.workdir))]
   folder = os.path.expanduser(parsed.workdir)
   if parsed.mode != "report" or os.path.exists(folder):
     return [folder]
   parts = map(os.path.expanduser, parsed.workdir.split(","))
   return [run for part in parts for run in files.matching_runs(part)]
+
+
+def in_zoo(workdir: object) -> bool:
+  """Returns whether --workdir names a model of the zoo."""
+  return str(workdir).startswith("zoo:")
 
 
 def zoo_run(name: str) -> Path:
@@ -120,10 +125,14 @@ def zoo_run(name: str) -> Path:
   folder = Path("runs", name.replace(":", "-"))
   if not (folder / "config.json").exists():
     source = _ZOO / name.removeprefix("zoo:")
-    contents = {path.name: path.read_bytes() for path in source.iterdir()}
     files.check_links(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    files.write_checked(folder, dict(sorted(contents.items(), reverse=True)))
+    # Inner folders come first, and a config.json last: it completes a run.
+    for part, _, names in os.walk(source, topdown=False):
+      names.sort(key="config.json".__eq__)
+      target = folder / os.path.relpath(part, source)
+      target.mkdir(parents=True, exist_ok=True)
+      contents = {name: Path(part, name).read_bytes() for name in names}
+      files.write_checked(target, contents)
   return folder
 
 

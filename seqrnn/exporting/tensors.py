@@ -1,7 +1,9 @@
 """A model as a file of tensors with the names of torch.nn, and back."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +21,6 @@ from seqrnn.training.checkpoint import Position, open_checkpoints, steps
 from seqrnn.training.setup import write_record
 
 FILE = "model.safetensors"
-_STEP = 1  # Of the checkpoint.
 _TYPES = {
   "F64": np.float64,
   "F32": np.float32,
@@ -47,14 +48,30 @@ def encoded(
   Raises:
     UserError: a part has no place in the file.
   """
-  from safetensors.numpy import save
-
   tensors, arguments = _named(experiment, config, params)
-  tensors = {
-    name: np.ascontiguousarray(tensor, np.float32)
-    for name, tensor in tensors.items()
-  }
-  return save(tensors, {**arguments, **about})
+  tensors = {name: tensor.astype("f4") for name, tensor in tensors.items()}
+  return encode(tensors, {**arguments, **about})
+
+
+def encode(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
+  """The content of a file in the format safetensors, the same each time.
+
+  The package safetensors writes the metadata in a random order.
+  """
+  types = {np.dtype(dtype): name for name, dtype in _TYPES.items()}
+  header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+  parts, end = [], 0
+  for name, tensor in sorted(tensors.items()):
+    parts.append(tensor.tobytes())
+    begin, end = end, end + tensor.nbytes
+    header[name] = {
+      "dtype": types[tensor.dtype],
+      "shape": tensor.shape,
+      "data_offsets": [begin, end],
+    }
+  text = json.dumps(header).encode()
+  text += b" " * (-len(text) % 8)  # Tensors are aligned.
+  return b"".join([len(text).to_bytes(8, "little"), text, *parts])
 
 
 def _named(
@@ -144,29 +161,37 @@ def make_run(build: Callable[..., Experiment], folder: Path, workdir: Path):
   experiment = build(config, vocabulary.load(folder / "vocabulary.json"))
   params = _params(folder / FILE, experiment, config)
   workdir.mkdir(parents=True, exist_ok=True)
-  _write_checkpoint(params, workdir)
+  _write_checkpoint(params, workdir, 1)
   write_record(config, experiment, workdir)
 
 
-def _write_checkpoint(params: Params, workdir: Path):
+def _write_checkpoint(params: Params, workdir: Path, step: int):
   with open_checkpoints(workdir) as checkpoints:
-    position = Position(step=_STEP, best_step=_STEP)
+    position = Position(step=step, best_step=step)
     optimizer = {"leaves": [jnp.zeros((), jnp.int32)]}
     checkpoints.save(params, optimizer, position)
     checkpoints.wait()
 
 
 def complete(build: Callable[..., Experiment], workdir: Path):
-  """Writes the checkpoint of a run with tensors, unless it has one.
+  """Writes the checkpoints of a run of the zoo and of its folds, at first.
 
-  Such a run is of the zoo, as `command.zoo_run` copies it.
+  Args:
+    build: makes the experiment.
+    workdir: of the run, as `command.zoo_run` copies it.
   """
-  if steps(workdir / "checkpoints") or not (workdir / FILE).exists():
-    return
-  files.verify_file(workdir / FILE)
-  config = config_lib.read_run(workdir)
-  experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
-  _write_checkpoint(_params(workdir / FILE, experiment, config), workdir)
+  from safetensors import safe_open
+
+  for folder in (workdir, *workdir.glob("folds/*")):
+    path = folder / FILE
+    if steps(folder / "checkpoints") or not path.exists():
+      continue
+    files.verify_file(path)
+    config = config_lib.read_run(folder)
+    experiment = build(config, vocabulary.load(folder / "vocabulary.json"))
+    params = _params(path, experiment, config)
+    with safe_open(path, "numpy") as file:
+      _write_checkpoint(params, folder, int(file.metadata()["step"]))
 
 
 def _load_tensors(path: Path) -> dict[str, np.ndarray]:

@@ -217,7 +217,7 @@ def restore(training: Training) -> tuple[TrainState, Position]:
   position = checkpoint.read_position(folder)
   if position.crc32 is None:
     raise UserError(
-      f"{workdir}: has a model that seqrnn did not train, without the state of"
+      f"{workdir}: has the parameters of an export, without the state of"
       " an optimizer; start a new run from it, with"
       f" --config.train.start_from={workdir}"
     )
