@@ -137,7 +137,9 @@ def calibrate(
 
 def _key(config: Config, workdir: Path, experiment: Experiment) -> str:
   """The settings and data of the scores of normal sessions, as a text."""
-  settings, fields = config.detect, config_lib.flat(config)
+  settings, defaults = config.detect, config_lib.defaults()
+  # Without the defaults, a field that seqrnn adds leaves the calibration valid.
+  training = config_lib.changes(defaults, config, config_lib.TRAINING)
   splits_used = ("train", "validation")
   return json.dumps(
     {
@@ -145,7 +147,7 @@ def _key(config: Config, workdir: Path, experiment: Experiment) -> str:
       "scores": sorted(BASELINES),
       "vocabulary": zlib.crc32((workdir / VOCABULARY).read_bytes()),
       **{split: experiment.facts(split)["crc32"] for split in splits_used},
-      **{n: v for n, v in fields.items() if n.startswith(config_lib.TRAINING)},
+      **{name: value for name, (_, value) in training.items()},
       **{f"detect.{name}": settings[name] for name in SETTINGS},
     }
   )
