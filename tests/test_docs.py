@@ -59,6 +59,7 @@ LEFT_OUT = {
   "--follow": "reads a log that grows",
   "shop.csv": "reads what benchmarks/shop_log.py writes",
   "runs/slow": "reads what benchmarks/shop_log.py writes",
+  "zoo:shop": "reads what benchmarks/shop_log.py writes",
   "nginx": "reads what benchmarks/nginx_log.py writes",
   "engine=spark": "needs the extra spark",
   "batches_per_epoch=150": "resumes a run of the user's",
