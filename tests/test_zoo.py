@@ -1,7 +1,10 @@
 """The zoo: its models in the package."""
 
+import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,7 +14,9 @@ import seqrnn
 from benchmarks import zoo
 from seqrnn import cli
 from seqrnn.config import command
+from seqrnn.config import read as config_lib
 from seqrnn.errors import UserError
+from seqrnn.logs.detect import calibration, inputs
 
 
 @pytest.fixture
@@ -53,3 +58,13 @@ def test_the_package_has_each_model():
     names = {path.name for path in folder.iterdir()}
     assert names >= {zoo.FILE, *zoo.FILES}
     assert "on the test split" in (folder / "MODEL_CARD.md").read_text()
+
+
+def test_the_calibration_of_the_shop_is_of_this_version():
+  """So its log is examined without training: python benchmarks/zoo.py shop."""
+  folder = zoo.ZOO / "shop"
+  text = str(inputs.load_arrays(folder / calibration.CALIBRATION)["rests_on"])
+  facts = lambda split: {"crc32": json.loads(text)[split]}
+  experiment: Any = SimpleNamespace(facts=facts)
+  config = config_lib.read_run(folder)
+  assert calibration._key(config, folder, experiment) == text
