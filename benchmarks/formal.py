@@ -184,13 +184,16 @@ def tables(every: list[dict[str, Any]], steps: int) -> list[str]:
 
   def text(cell: str, language: str, field: str) -> str:
     seeds = trials.get((language, cell), {})
-    some = [100 * seeds[n][field] for n in sorted(seeds) if field in seeds[n]]
-    return ", ".join(f"{x:.1f}" for x in some) or "-"
+    each = [100 * seeds[n][field] for n in sorted(seeds) if field in seeds[n]]
+    return ", ".join(f"{x:.1f}" for x in each) or "-"
+
+  def sizes(cell: str) -> str:
+    all_sizes = {r["hidden_size"] for r in some if r["cell"] == cell}
+    return ", ".join(map(str, sorted(all_sizes)))  # Of several languages.
 
   def rows(field: str) -> list[list[str]]:
-    size = {record["cell"]: str(record["hidden_size"]) for record in some}
     return [
-      [cell, size[cell], *(text(cell, name, field) for name in languages)]
+      [cell, sizes(cell), *(text(cell, name, field) for name in languages)]
       for cell in cells
     ]
 
