@@ -344,7 +344,9 @@ def test_a_trial_that_kills_its_process_or_is_too_large_fails(
 def test_a_trial_whose_process_died_resumes_from_its_checkpoint(
   tmp_path, monkeypatch
 ):
-  config = small(tmp_path, grid("1e-2, 1e38"))
+  space = "model.initial_scale=grid(0.1, 1e38)"  # The second overflows.
+  fields = {"search.method": "grid", "search.space": (space,)}
+  config = small(tmp_path, fields)
   run_search(config, tmp_path / "whole")
   rows = table(tmp_path / "whole")
   assert [row["state"] for row in rows] == ["finished", "failed"]
