@@ -255,10 +255,11 @@ def _fit_to_text(
   """`_fit_to_data` for a text that is read in streams."""
   train, model = config.train, config.model
   symbols = windows * config.data.window
-  if symbols >= _LONG or config.task != "language_model":
-    return
+  part = train.batches_per_epoch or train.samples_per_epoch
+  if part or symbols >= _LONG or config.task != "language_model":
+    return  # With a part in an epoch, the length of the text is not known.
   why = f"at most {symbols:,} symbols"
-  rows = max(2 ** int(math.log2(windows / _ROWS_OF) / 2), _ROWS)
+  rows = 2 ** int(math.log2(max(windows / _ROWS_OF, _ROWS**2)) / 2)
   yield from put("train.batch_size", min(rows, train.batch_size), why)
   least, size = _WIDE
   if symbols >= least and model.parameters is None:

@@ -436,7 +436,8 @@ class Wide(nn.Module):
     rows_BN = jnp.concatenate([ids_BT, V + hashed.astype(jnp.int32)], axis=1)
     used = [mask_BT, mask_BT[:, :-1] & mask_BT[:, 1:]]
     used_BN1 = jnp.concatenate(used, axis=1)[..., None]
-    total_BV = jnp.sum(jnp.where(used_BN1, table[rows_BN], 0), axis=1)
+    terms_BNV = rows(table, rows_BN.T).swapaxes(0, 1)
+    total_BV = jnp.sum(jnp.where(used_BN1, terms_BNV, 0), axis=1)
     count_B1 = jnp.sum(used_BN1, axis=1)
     return _STEP * total_BV / jnp.sqrt(jnp.maximum(count_B1, 1))
 

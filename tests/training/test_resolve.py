@@ -128,6 +128,7 @@ def test_a_short_text_is_read_more_often():
   changed, _ = fitted(8_438, **streams)
   assert changed["model.hidden_size"] == 384 and changed["train.epochs"] == 15
   assert fitted(50_000, **streams) == ({}, [])
+  assert fitted(704, train__batches_per_epoch=22, **streams) == ({}, [])
 
 
 def test_few_different_sessions_are_read_more_often():
