@@ -70,7 +70,8 @@ def resolve(
   cores = None if parsed.mode == "config" else devices.cores()
   facts = Facts(overrides, by_user, fields, cores)
   config, _ = resolve_fields(plain, facts)
-  config_lib.check(config)
+  if len(runs) < 2:  # A comparison builds no network.
+    config_lib.check(config)
   if run is not None and parsed.mode not in ("train", "search"):
     # Without --config only the model is fixed; the data may be other files.
     fixed = IDENTITY if parsed.config else SHAPE

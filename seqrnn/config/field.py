@@ -21,7 +21,7 @@ class Rule(NamedTuple):
   Attributes:
     kind: their type; tuple for numbers, list for texts in a tuple.
     holds: returns whether a value of this type is allowed.
-    text: the rule in words; empty for a choice of names.
+    text: the rule in words; what follows the names of a choice.
     names: the values, if the field is a choice of names.
     default: of a field that declares no other; None: it may be empty.
   """
@@ -60,7 +60,8 @@ class Field(NamedTuple):
   @property
   def words(self) -> str:
     """The rule in words."""
-    return self.rule.text or f"must be one of {', '.join(self.rule.names)}"
+    names = ", ".join(self.rule.names)
+    return (f"must be one of {names}" if names else "") + self.rule.text
 
   @property
   def optional(self) -> bool:

@@ -11,6 +11,8 @@ several products, "parallel" where a method `parallel` computes all steps, which
 needs no scan of single steps (`cells.Linear`, `cells.Matrix`).
 """
 
+import inspect
+import zlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, TypeVar
@@ -20,12 +22,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.ad_checkpoint import checkpoint_name
 
+from seqrnn.errors import UserError
 from seqrnn.experiment import Carry
 from seqrnn.models.arrays import platform
 from seqrnn.models.products import Lookup, Products
 
 # `model.cell` -> the class, with the attributes that the name stands for.
-CELLS: dict[str, Callable[..., "Cell"]] = {}
+CELLS: dict[str, partial["Cell"]] = {}
 Kind = TypeVar("Kind", bound=Callable[..., "Cell"])
 
 
@@ -33,15 +36,35 @@ def register(name: str, **attributes: Any) -> Callable[[Kind], Kind]:
   """A class decorator: `model.cell=name` is this class with these attributes.
 
   The rule of `model.cell`, its warnings and every place that makes a cell read
-  this register, so a name is written nowhere else.
+  this register, so a name is written nowhere else. A notebook that defines a
+  class again registers it again.
+
+  Raises:
+    UserError: another class has this name.
   """
-  assert name not in CELLS, f"{name}: two cells have this name"
 
   def add(kind: Kind) -> Kind:
+    new, old = (
+      f"{x.__module__}.{x.__qualname__}"
+      for x in (kind, CELLS.get(name, partial(kind)).func)
+    )
+    if new != old:
+      raise UserError(f"model.cell={name!r}: is the name of {old}, too")
     CELLS[name] = partial(kind, **attributes)
     return kind
 
   return add
+
+
+def source_crc32(name: str) -> int:
+  """The checksum of the code of a cell; 0: seqrnn's own, or it has no file."""
+  kind = CELLS[name].func
+  if kind.__module__.startswith("seqrnn."):
+    return 0
+  try:
+    return zlib.crc32(inspect.getsource(kind).encode())
+  except (OSError, TypeError):
+    return 0
 
 
 def uniform(scale: float) -> Callable[..., jax.Array]:

@@ -68,6 +68,7 @@ class Position:
       learning rate.
     crc32: the checksum of the training data; None: the parameters are those of
       an export, without the state of an optimizer.
+    cell: the checksum of the code of a cell of the user's own, or 0.
   """
 
   step: int = 0
@@ -79,6 +80,7 @@ class Position:
   waited: int = 0
   stalled: int = 0
   crc32: int | None = None
+  cell: int = 0
 
   def advance(self, batches: int) -> bool:
     """Counts a step; returns whether it ends an epoch of `batches` batches."""

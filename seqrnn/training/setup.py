@@ -20,6 +20,7 @@ from seqrnn.data.read import words
 from seqrnn.data.sources import corpora
 from seqrnn.errors import MachineError, UserError
 from seqrnn.experiment import Batch, Experiment, Params, shapes
+from seqrnn.models import cell
 from seqrnn.runtime import files, sharding
 from seqrnn.training import checkpoint, optimizers, transfer
 from seqrnn.training.checkpoint import Position
@@ -202,17 +203,19 @@ def restore(training: Training) -> tuple[TrainState, Position]:
 
   Raises:
     UserError: there are checkpoints and none is intact (none is removed), the
-      training data have changed since the run began, or the parameters are
-      those of an export.
+      training data or the user's own cell have changed since the run began, or
+      the parameters are those of an export.
   """
   workdir, mesh = training.workdir, training.mesh
   crc32 = training.experiment.facts("train")["crc32"]
+  name = training.config.model.cell
+  code = cell.source_crc32(name)
   directory = workdir / "checkpoints"
   # No checkpoint has step 0.
   step = checkpoint.newest(directory) if sharding.is_first() else 0
   step = sharding.broadcast(step)
   if not step:
-    return initial_state(training), Position(crc32=crc32)
+    return initial_state(training), Position(crc32=crc32, cell=code)
   folder = directory / str(step)
   position = checkpoint.read_position(folder)
   if position.crc32 is None:
@@ -220,6 +223,11 @@ def restore(training: Training) -> tuple[TrainState, Position]:
       f"{workdir}: has the parameters of an export, without the state of"
       " an optimizer; start a new run from it, with"
       f" --config.train.start_from={workdir}"
+    )
+  if position.cell not in (0, code):
+    raise UserError(
+      f"{workdir}: the code of model.cell={name!r} has changed since this run"
+      " began; name another --workdir"
     )
   # The config may describe arrays that exceed the memory: compare their shapes
   # with the checkpoint before allocating them.

@@ -6,7 +6,10 @@ from seqrnn.config.fields import conditions as when
 
 FIELDS = group(
   "model",
-  cell=rules.one_of(rules.Registered(when.cells))(
+  cell=rules.one_of(
+    rules.Registered(when.cells),
+    more=", or, in a Python program, a cell that it registers",
+  )(
     "The recurrent cell; seqrnn/models/cells/ has the equations.",
     default="lstm",
   ),
