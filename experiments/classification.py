@@ -108,7 +108,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     by_text=True,
     report=Report(
       "It reads a text of {word}s and gives it one of {count} labels.",
-      ("decisions",),
+      ("decisions", "mistakes"),
       target="text",
     ),
   )

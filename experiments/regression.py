@@ -117,7 +117,8 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     by_text=True,
     figures=partial(figures, names, scale_2C),
     report=Report(
-      "It reads a text of {word}s and predicts " + ", ".join(names) + "."
+      "It reads a text of {word}s and predicts " + ", ".join(names) + ".",
+      ("mistakes",),
     ),
   )
 

@@ -32,6 +32,7 @@ from seqrnn.runtime.console import console as make_console
 SECTIONS: dict[str, Callable[[Subject], list[Section]]] = {
   "decisions": language.labels,
   "gaps": language.gaps,
+  "mistakes": language.mistakes,
   "writing": language.writing,
 }
 _PLAYGROUND = "playground.html"

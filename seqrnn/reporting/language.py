@@ -25,7 +25,11 @@ from seqrnn.sampling.sampler import generator
 from seqrnn.sampling.texts import prime_ids
 from seqrnn.scoring import confusion
 from seqrnn.scoring.evaluation import examiner
-from seqrnn.scoring.predictions import Prediction, predictions
+from seqrnn.scoring.predictions import (
+  Prediction,
+  number_text,
+  predictions,
+)
 
 _TEMPERATURES = (0.3, 0.6, 0.9, 1.2)
 _DRAWN = 480  # Length of a sample.
@@ -33,6 +37,7 @@ _LIKELY = 5  # Alternatives to a symbol.
 _ROWS, _LENGTH = 32, 1500  # Passages of a text, and symbols of each.
 _PASSAGE = 560  # Symbols of a text coloured by a unit.
 _CLEAR = 0.1  # The least share of its variance that a shown unit explains.
+_MISTAKES, _QUOTED = 20, 200  # Texts, and characters of each.
 _SHOWN = 1200  # Symbols of a long passage, and of the gap model's text.
 
 
@@ -169,6 +174,34 @@ def _tagged(subject: Subject, split: str) -> Section:
   rows = predictions(subject.experiment, subject.params, split, _LIKELY)
   part = coloured_text(subject, rows, subject.experiment.labels)
   return section("Tagged text", "tagged", reading=part)
+
+
+def mistakes(subject: Subject) -> list[Section]:
+  """The texts with the least likely true labels, or the furthest numbers."""
+  if not subject.facts:
+    return []
+  split, unit = subject.splits[-1], subject.config.data.unit
+  far, rows = [], []
+  for p in predictions(subject.experiment, subject.params, split, 1):
+    numbers = not p.likely
+    if not numbers and p.best == p.truth:
+      continue
+    text = p.text(unit)
+    if len(text) > _QUOTED:
+      text = f"{text[:_QUOTED]}..."
+    answer = (
+      number_text(p.numbers)
+      if numbers
+      else f"{p.best[0]}, {p.probabilities[0, 0]:.0%}"
+    )
+    rows.append((text, p.truth[0], answer))
+    off = np.ravel(np.abs(p.numbers - p.targets)) if numbers else p.surprisal
+    far.append(off)
+  if not rows:
+    return []
+  far_N = (far / np.mean(far, axis=0)).sum(1)  # Of several numbers, all count.
+  worst = [rows[n] for n in np.argsort(-far_N, kind="stable")[:_MISTAKES]]
+  return [section("Mistakes", "mistakes", split=split, rows=worst)]
 
 
 def _interpretable(

@@ -59,7 +59,8 @@ def _tiles(subject: Subject, figures: dict[str, Any]) -> list[tuple[str, str]]:
   if subject.experiment.names is None:
     part = "note" if target == "frame" else target
     measure = subject.experiment.measure
-    names = {"loss": measure, "accuracy": f"accuracy of {part}s"}
+    names = {"r_squared": "r², 1 at best", "loss": measure}
+    names["accuracy"] = f"accuracy of {part}s"
   tiles = []
   splits = [split for split in SPLITS if f"{split}_loss" in figures]
   for split in splits[-1:]:

@@ -103,6 +103,14 @@ def test_figures_are_those_of_the_numbers_that_are_written(folder, main):
   assert figures == pytest.approx(expected, rel=1e-3)
   assert figures == {name: record[name] for name in figures}
 
+  status, said = main("report")
+  assert status == 0, said.err
+  page = (folder / "run" / "report.html").read_text("utf-8")
+  [_, table] = page.split('aria-label="Mistakes" class')
+  far = abs(predicted - truth)
+  worst = rows[(far / far.mean(0)).sum(1).argmax()]["input"]
+  assert re.search('scope="row">(.*?)<', table)[1] == worst
+
 
 def test_a_text_has_the_mean_of_its_windows(folder, main):
   status, said = main("predict", "--config.predict.text=abcabcabcabc")
