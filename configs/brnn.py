@@ -37,5 +37,6 @@ def get_config():
   config.train.epochs = 1
   config.train.ema = 0.995
   config.train.eval_every = 700
+  config.train.fit_to_data = "all"  # A short text has more, smaller steps.
   config.train.adapt_to_length = True
   return config

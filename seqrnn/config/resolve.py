@@ -225,6 +225,8 @@ def _fit_to_data(config: Config, windows: int) -> Iterator[str]:
       why = f"for {_LEAST_STEPS} steps in {epochs} epochs"
       yield from put("train.batches_per_epoch", needed, why)
     return
+  if train.batches_per_epoch or train.samples_per_epoch:
+    return  # With a part in an epoch, the size of the data is not known.
   if config.data.stateful:
     yield from _fit_to_text(config, windows, put)
     return
@@ -255,9 +257,8 @@ def _fit_to_text(
   """`_fit_to_data` for a text that is read in streams."""
   train, model = config.train, config.model
   symbols = windows * config.data.window
-  part = train.batches_per_epoch or train.samples_per_epoch
-  if part or symbols >= _LONG or config.task != "language_model":
-    return  # With a part in an epoch, the length of the text is not known.
+  if symbols >= _LONG or config.task != "language_model":
+    return
   why = f"at most {symbols:,} symbols"
   rows = 2 ** int(math.log2(max(windows / _ROWS_OF, _ROWS**2)) / 2)
   yield from put("train.batch_size", min(rows, train.batch_size), why)
