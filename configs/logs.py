@@ -4,7 +4,7 @@ What: templates are mined from the training lines; an event is a template.
 Two LSTM layers of 64 units, as in DeepLog, predict each event of a session, and
 its end, from all earlier events. A line without a template is the unknown
 event. The last sessions in time are held out. Equal sessions are read once,
-weighted by their number. Training takes only 240 steps for a log of any length,
+weighted by their number. Training takes only 480 steps for a log of any length,
 because a model that trains for long learns the anomalies of its log, too.
 Source: Du et al. 2017 (DeepLog).
 Expected: docs/results/detection.md.
@@ -45,5 +45,5 @@ def get_config():
 
   config.train.batch_size = 32
   config.train.batches_per_epoch = 40
-  config.train.epochs = 6
+  config.train.epochs = 12
   return config

@@ -170,6 +170,10 @@ KEYS = of_text(_are_keys, "must be as message=KEY,time=KEY,level=KEY")
 LISTENS = of_text(
   re.compile(r"(.+:)?\d{1,5}").fullmatch, "must be PORT or ADDRESS:PORT"
 )
+PATTERN = of_text(
+  lambda v: not re.search(v, ""),
+  "must be a regular expression that matches no empty text",
+)
 MASKED = of_text(
   lambda v: v == "" or not re.search(v.replace(SECRETS, "(?:x)"), ""),
   f"must be empty or a regular expression that matches no empty text; {SECRETS}"

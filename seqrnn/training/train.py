@@ -30,6 +30,8 @@ from seqrnn.config import command
 from seqrnn.config.read import Config
 from seqrnn.data.batches.windows import Batches
 from seqrnn.data.documents import nouns
+from seqrnn.data.logs import templates
+from seqrnn.data.logs.secrets import excerpt
 from seqrnn.errors import Interrupted, UserError, counted
 from seqrnn.experiment import Experiment, Params
 from seqrnn.runtime import devices, sharding
@@ -54,6 +56,8 @@ from seqrnn.training.setup import (
   write_record,
 )
 from seqrnn.training.step import TrainState
+
+_ALIKE = 6  # Events that differ in one word, for a line about it.
 
 
 def fit(
@@ -156,6 +160,14 @@ def print_summary(experiment: Experiment, config: Config, params: Params):
     for name, v in experiment.vocabularies.items()
   )
   print(f"{config.task}: {count:,} parameters{names}")
+  if config.data.unit == "log":
+    some = templates.alike(experiment.vocabularies["symbols"].symbols)
+    if len(some) >= _ALIKE:
+      first, second = (excerpt(x, 80, config.detect.redact) for x in some[:2])
+      print(
+        f"{len(some)} events differ in one word, as {first!r} and {second!r};"
+        " if it is a value, say so with data.log_mask"
+      )
 
 
 def limits_reached(config: Config, position: Position) -> list[str]:

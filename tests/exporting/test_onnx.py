@@ -132,7 +132,7 @@ def test_the_guide_writes_and_scores(tmp_path, monkeypatch):
   seqrnn.export(workdir)
   assert (folder / "model.onnx").exists()
   card = (folder / "MODEL_CARD.md").read_text()
-  assert "`model.onnx` is" in card and "`model.safetensors` has" in card
+  assert "`model.onnx`, if" in card and "`model.safetensors` has" in card
   (folder / "config.json").write_text("{}")  # Of another checkpoint.
   (folder / "model.pt").write_text("of the user")
   seqrnn.export(workdir)

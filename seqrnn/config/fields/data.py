@@ -76,6 +76,11 @@ FIELDS = group(
     " on for the format access.",
     {"data.unit": ("log",)},
   ),
+  log_mask=rules.PATTERN(
+    "A regular expression. What its groups, or else all of it, match in a log"
+    r" line is a value and makes no event of its own, as by (\w+) on (\S+)$.",
+    {"data.unit": ("log",)},
+  ),
   log_header=rules.HEADER(
     "The format of a log line, as '<Date> <Content>'. Empty: it is the content."
   ),

@@ -10,7 +10,12 @@ from typing import Any, NamedTuple
 from seqrnn.data.logs import formats
 from seqrnn.data.logs.formats import Entry, Form
 from seqrnn.data.logs.secrets import SECRETS, excerpt
-from seqrnn.data.logs.templates import NO_VALUES, parse, without_names
+from seqrnn.data.logs.templates import (
+  NO_VALUES,
+  parse,
+  without_names,
+  without_values,
+)
 from seqrnn.data.read import reading
 from seqrnn.data.read.reading import Source
 from seqrnn.errors import UserError
@@ -105,6 +110,7 @@ class LogReader:
     self.source, self.number, self.state = source, 0, State()
     self._form, self._log, self._leave_out = form, log, leave_out
     self._names = re.compile(form.value if form.cut == "pattern" else "()")
+    self._mask = re.compile(form.mask) if form.mask else None
     self._has_sessions = False
     # Of each kind: how many lines, the first one's number and its text.
     self._counts: dict[str, tuple[int, int, str]] = {}
@@ -226,6 +232,8 @@ class LogReader:
       self._count(_ALONE, number, entry.text)
     if self._log:
       sessions = [f"{self._log}:{name}" for name in sessions]
+    if self._mask:
+      content = without_values(content, self._mask)
     masked, values = parse(content, paths)
     label, times = entry.label, entry.times
     return LogEvent(sessions, masked, number, label, times, self.source, values)

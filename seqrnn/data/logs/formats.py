@@ -119,6 +119,7 @@ class Form(NamedTuple):
     keys: those of `data.log_keys`, by message, time and level, and that of
       the session.
     paths: as `data.log_paths`.
+    mask: as `data.log_mask`.
   """
 
   errors: str
@@ -128,6 +129,7 @@ class Form(NamedTuple):
   value: Any = None
   keys: tuple[tuple[str, str], ...] = ()
   paths: str = "auto"
+  mask: str | None = None
 
   @property
   def has_paths(self) -> bool:

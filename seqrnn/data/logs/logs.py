@@ -50,6 +50,7 @@ def form(data: Config) -> Form:
     *(data.errors, data.log_header, data.log_format, cut, value),
     tuple(keys.items()),
     data.log_paths,
+    data.log_mask,
   )
 
 

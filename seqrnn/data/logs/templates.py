@@ -171,16 +171,26 @@ def parse(line: str, paths: bool = False) -> _Parsed:
 
 
 def without_names(
-  line: str, names: Sequence[tuple[int, int]], span: tuple[int, int]
+  line: str,
+  names: Sequence[tuple[int, int]],
+  span: tuple[int, int],
+  word: str = SESSION,
 ) -> str:
-  """A span of a line, with `<session>` for the names in it."""
+  """A span of a line, with `word` for the names in it."""
   (end, last), parts = span, []
   for start, stop in names:
     start, stop = max(start, end), min(stop, last)
     if start < stop:
-      parts += [line[end:start], SESSION]
+      parts += [line[end:start], word]
       end = stop
   return "".join([*parts, line[end:last]])
+
+
+def without_values(line: str, pattern: re.Pattern[str]) -> str:
+  """A line with `<value>` for the groups of a pattern, or for its matches."""
+  groups = range(1, pattern.groups + 1) or (0,)
+  spans = [m.span(n) for m in pattern.finditer(line) for n in groups]
+  return without_names(line, sorted(spans), (0, len(line)), VALUE)
 
 
 _FEW = 6  # Distinct words at a place that could be a blank.
@@ -281,6 +291,16 @@ def _is_open(counts: Counter[str]) -> bool:
     and all(map(form.fullmatch, counts))
     and (word != VALUE or plain * _FRACTION <= counts.total())
   )
+
+
+def alike(templates: Iterable[str]) -> list[str]:
+  """The most templates that differ in one of their first words alone."""
+  groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+  for template in templates:
+    for place in re.finditer(r"\S+", template[:_SHORT]):
+      key = template[: place.start()], template[place.end() :]
+      groups[key].append(template)
+  return max(groups.values(), key=len, default=[])
 
 
 def matcher(templates: Sequence[str]) -> Callable[[str], int | None]:

@@ -194,10 +194,15 @@ def test_paths_keep_frequent_segments_and_the_keys_of_queries(tmp_path):
     '"GET /shop/<value> HTTP/<value>" 200',
   ]
   log = f"1.2.3.4 - - [25/Nov/2026:12:00:01 +0000] {request('/a?b=1')} 5"
-  for paths, event in (("auto", "/a?b"), ("off", VALUE)):
-    config = settings(tmp_path, log, log_format="access", log_paths=paths)
-    event = f'"GET {event} HTTP/<value>" 200'
-    assert read(config)[0][1] == [event]
+  for fields, event in (
+    ({}, "GET /a?b"),
+    ({"log_paths": "off"}, f"GET {VALUE}"),
+    ({"log_mask": "GET"}, f"{VALUE} /a?b"),
+    ({"log_mask": "G(.T) "}, f"G{VALUE} /a?b"),
+  ):
+    config = settings(tmp_path, log, log_format="access", **fields)
+    assert read(config)[0][1] == [f'"{event} HTTP/<value>" 200']
+  assert templates.alike(["a b c", "b", "a x c"]) == ["a b c", "a x c"]
 
 
 def test_the_time_of_a_mask_is_linear_in_the_length_of_a_word():
