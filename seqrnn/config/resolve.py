@@ -87,7 +87,7 @@ def resolve(config: Config, facts: Facts) -> tuple[Config, list[str]]:
     UserError: a model of one unit has more than `model.parameters`.
   """
   config = copy.deepcopy(config)
-  _override(config, facts.overrides)
+  override(config, facts.overrides)
   if facts.by_user is not None:
     config.data.update(
       catalogue.needed_fields(
@@ -125,10 +125,13 @@ def fitted_names(config: Config | dict[str, Any]) -> list[str]:
   return [name for name in FITTED_FIELDS if "all" in names or name in names]
 
 
-def _override(config: Config, overrides: dict[str, Any]):
-  """Sets fields from flags; hidden_size replaces the config's parameters.
+def override(config: Config, overrides: dict[str, Any]):
+  """Sets fields; hidden_size replaces the config's parameters.
 
-  `train.fit_to_data` leaves the fields that flags set as they are.
+  `train.fit_to_data` leaves these fields as they are.
+
+  Raises:
+    UserError: they set both.
   """
   for name, value in overrides.items():
     set_field(config, name, value)
@@ -203,9 +206,7 @@ def _fit_to_budget(
 
 def _fit_to_data(config: Config, windows: int) -> Iterator[str]:
   """Sets the fields that `train.fit_to_data` names, for this size of data."""
-  searched = config_lib.searched(flat(config))
-  names = [name for name in fitted_names(config) if name not in searched]
-  train = config.train
+  names, train = fitted_names(config), config.train
   epochs = train.epochs
 
   def put(name: str, value: float, why: str) -> Iterator[str]:

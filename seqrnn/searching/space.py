@@ -7,6 +7,7 @@ from optuna import distributions
 
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import FIELDS, Config
+from seqrnn.config.resolve import override
 from seqrnn.errors import UserError
 
 # Name of a field -> Optuna's distribution; under _REST + name the distribution
@@ -85,18 +86,20 @@ def _distribution(name: str, text: str) -> Any:
 
 
 def trial_config(config: Config, values: dict[str, Any]) -> Config:
-  """The config of a trial."""
+  """The config of a trial.
+
+  Raises:
+    UserError: the values set both `hidden_size` and `parameters` of the model.
+  """
   config = copy.deepcopy(config)
   model, search = config.model, config.search
-  if "model.hidden_size" in values:
-    model.parameters = None  # model.hidden_size replaces it.
-  for name, value in values.items():
-    if name.startswith(_REST):
-      name, value = name.removeprefix(_REST), 1 - value
-    config_lib.set_field(config, name, value)
+  fields = {
+    name.removeprefix(_REST): 1 - value if name.startswith(_REST) else value
+    for name, value in values.items()
+  }
   if search.method == "coarse" and not model.tied:
-    model.parameters = None
-    model.hidden_size = min(model.hidden_size, _COARSE_SIZE)
+    fields["model.hidden_size"] = min(model.hidden_size, _COARSE_SIZE)
+  override(config, fields)
   search.space = ()  # A trial searches nothing.
   search.storage = None
   config_lib.expand(config)

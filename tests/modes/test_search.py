@@ -63,7 +63,6 @@ def test_a_space_is_read():
       "log_uniform(20, 2e2)",
       IntDistribution(20, 200, log=True),
     ),
-    ("model_cell", "choice(lstm, gru)", categories(["lstm", "gru"])),
     ("optimizer_clip_norm", "choice(none, 1)", categories([None, 1.0])),
   ):
     # repr, because 1 == True.
@@ -72,8 +71,10 @@ def test_a_space_is_read():
   config = spaces(optimizer_momentum="one_minus_log_uniform(0.01, 1)")
   parsed = space.parse_space(config)
   assert repr(parsed) == repr({"1 - optimizer.momentum": log(0.01, 1.0)})
-  trial = space.trial_config(config, {"1 - optimizer.momentum": 0.25})
-  assert trial.optimizer.momentum == 0.75
+  config.train.fit_to_data = "model.dropout"
+  values = {"1 - optimizer.momentum": 0.25, "model.dropout": 0.5}
+  trial = space.trial_config(config, values)
+  assert (trial.optimizer.momentum, trial.train.fit_to_data) == (0.75, None)
 
 
 def test_a_wrong_space_is_refused_in_a_line():
