@@ -20,6 +20,7 @@ from seqrnn.runtime import sharding
 STACK = "rnn"
 TOWERS = {"forward": "forward_rnn", "backward": "backward_rnn"}
 HEADS = ("head", "forward_head", "backward_head")
+_EMBEDDING = ("embedding", "head_bias")  # The latter with tied weights.
 
 
 class Operator(NamedTuple):
@@ -112,12 +113,11 @@ class Network(NamedTuple):
     return len(self.stacks) > 1 or len(self.stacks[STACK][0]) > 1
 
 
-def is_native(model: Config) -> bool:
+def is_native(model: Config, params: Params) -> bool:
   """Whether PyTorch has all layers of a model."""
   cell = cells.make(model, hidden_size=model.hidden_size)
-  more = model.letters or model.affixes or model.crf
-  more = more or model.nade or model.wide
-  return type(cell) in _KINDS and model.block == "plain" and not more
+  is_plain = type(cell) in _KINDS and model.block == "plain"
+  return is_plain and params.keys() <= {*_EMBEDDING, "body", *HEADS}
 
 
 def parts(experiment: Experiment, config: Config, params: Params) -> Network:

@@ -81,7 +81,7 @@ def _named(
 
   The names are those of torch.nn if it has such layers, else the parameters'.
   """
-  if network_lib.is_native(config.model):
+  if network_lib.is_native(config.model, params):
     network = network_lib.parts(experiment, config, params)
     return state(network), metadata(network)
   leaves = jax.tree.leaves_with_path(params)
