@@ -180,18 +180,28 @@ def complete(build: Callable[..., Experiment], workdir: Path):
     build: makes the experiment.
     workdir: of the run, as `command.zoo_run` copies it.
   """
+  folders = [workdir, *workdir.glob("folds/*")]
+  lacks = lambda folder: (
+    (folder / FILE).exists() and not steps(folder / "checkpoints")
+  )
+  if not any(map(lacks, folders)):
+    return
+  # Another process may write them.
+  with files.locked(workdir / ".zoo.lock", "completed", wait=True):
+    for folder in filter(lacks, folders):
+      _complete(build, folder)
+
+
+def _complete(build: Callable[..., Experiment], folder: Path):
   from safetensors import safe_open
 
-  for folder in (workdir, *workdir.glob("folds/*")):
-    path = folder / FILE
-    if steps(folder / "checkpoints") or not path.exists():
-      continue
-    files.verify_file(path)
-    config = config_lib.read_run(folder)
-    experiment = build(config, vocabulary.load(folder / "vocabulary.json"))
-    params = _params(path, experiment, config)
-    with safe_open(path, "numpy") as file:
-      _write_checkpoint(params, folder, int(file.metadata()["step"]))
+  path = folder / FILE
+  files.verify_file(path)
+  config = config_lib.read_run(folder)
+  experiment = build(config, vocabulary.load(folder / "vocabulary.json"))
+  params = _params(path, experiment, config)
+  with safe_open(path, "numpy") as file:
+    _write_checkpoint(params, folder, int(file.metadata()["step"]))
 
 
 def _load_tensors(path: Path) -> dict[str, np.ndarray]:
