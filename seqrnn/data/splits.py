@@ -256,7 +256,8 @@ def split(
   groups = (_joined if data.split == "shared_lines" else _groups)(corpus)
   # In the order of a hash: a new document moves no other document.
   _, firsts, group = np.unique(groups, return_index=True, return_inverse=True)
-  if data.split == "auto" and len(firsts) < 10:
+  few = len(firsts) < 10 and corpus.labels is None  # A label is of a whole.
+  if data.split == "auto" and few:
     return _tails(corpus, fractions)
   sizes = np.bincount(group, np.diff(corpus.bounds))
   order = np.arange(len(firsts))

@@ -152,7 +152,8 @@ FIELDS |= group(
     "How the splits are made. documents: by a hash of names. last_documents:"
     " the last ones. shared_lines: as documents, but keep together those that"
     " share long lines. tails: the end of every document. stream_tails: the"
-    " ends of B parts of one text. auto: documents if 10 or more, else tails.",
+    " ends of B parts of one text. auto: documents if 10 or more, or labelled;"
+    " else tails.",
   ),
   validation_fraction=rules.SHARE("The share of validation.", default=0.05),
   test_fraction=rules.SHARE("The share of the test split.", default=0.05),
