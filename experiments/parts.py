@@ -40,7 +40,9 @@ def sequence_model(
   body = network.stack(model, V, bidirectional=model.bidirectional)
   whole = network.sequence_model(model, body, V, **more)
   attention = layers.Attention(config.data.window)
-  wide = layers.Wide(V, whole.outputs or V) if model.wide else None
+  wide = None
+  if model.wide and whole.pooling and whole.outputs:
+    wide = layers.Wide(V, whole.outputs)
   return whole.clone(attention=attention, wide=wide)
 
 
