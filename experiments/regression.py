@@ -43,14 +43,15 @@ def prepare(config: Config) -> dict[str, Vocabulary]:
       " data.format=csv, jsonl, tab"
     )
   several = "," in pieces.corpus.labels.symbols[0]
-  names = column.split(",") if several else [column or "number"]
+  name = column or "number"
+  names = name.split(",") if several else [name]
   numbers_DC = read_numbers(pieces, names, "train")
   scales = []
   for name, numbers_D in zip(names, numbers_DC.T, strict=True):
-    if not numbers_D.std():
+    if not np.ptp(numbers_D.astype(np.float32)):  # As the loss reads them.
       raise UserError(
         f"task='regression': the training split has one value of {name!r},"
-        f" {numbers_D[0]:g}; there must be two"
+        f" {numbers_D[0]:g} in float32; there must be two"
       )
     scales.append(f"{name} {numbers_D.mean()} {numbers_D.std()}")
   pieces = vectors.with_unlabelled(pieces, config.data)

@@ -168,11 +168,11 @@ def test_a_value_that_is_no_number_is_named(tmp_path):
   fields = {"task": "regression", "data.format": "csv", "data.path": str(path)}
   faults = []
   for value, message in (
-    ("x", r"split: t.csv:2: number = 'x': must be a number"),
+    ('"1,5"', r"split: t.csv:2: number = '1,5': must be a number"),
     ("1e39", r"t.csv:2: number = '1e39': must be a number that float32"),
     ("nan", r"t.csv:2: number = 'nan': must be a number"),
     ("", r"t.csv:2: needs a label and a text"),
-    ("1", r"the training split has one value of 'number', 1; there must be"),
+    ("1", r"the training split has one value of 'number', 1 in float32;"),
   ):
     rows = [f"{value},{'a' * n}" for n in range(1, 2 + 40 * (value == "1"))]
     path.write_text("label,text\n" + "\n".join(rows) + "\n")
