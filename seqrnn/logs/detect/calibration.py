@@ -188,7 +188,7 @@ def train_members(
   ):
     print(
       f"detect.folds={folds}: trains {folds} models, each without one of"
-      f" {folds} parts of the training sessions"
+      f" {folds} parts of the training sessions; detect.folds=0 trains none"
     )
     chosen = [None] * folds
     for folder in folders:
