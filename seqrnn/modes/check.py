@@ -110,14 +110,15 @@ def _updates(training: setup.Training, state: Any) -> dict[str, float]:
   size = batches.batch_size
   rows = batches.rows(*sharding.local_rows(size, mesh))
   start = old = jax.device_get(state.params)
-  for n in range(_UPDATES):
-    if n == _UPDATES - 1:
+  updates = min(_UPDATES, training.total_steps)  # Later rates may be 0.
+  for n in range(updates):
+    if n == updates - 1:
       old = jax.device_get(state.params)
     batch = sharding.put(rows[n % len(rows)], size, mesh)
     state, _ = training.step(state, batch)
   new = jax.device_get(state.params)
   full = training.config.optimizer.learning_rate
-  scale = float(full / training.learning_rate(_UPDATES - 1))
+  scale = float(full / training.learning_rate(updates - 1))
   names = jax.tree.leaves(named_parts(training.experiment, start))
 
   def norm(tree, part):
