@@ -236,6 +236,8 @@ def read_run(workdir: str | os.PathLike, name: str = "config.json") -> Config:
     missing = "has no run; train it first"
     if name != "config.json":
       missing = "has no search; start one with a --config"
+    elif path.with_name("search.json").exists():
+      missing = "has a search; its trials are runs, such as trials/0000"
     raise UserError(f"--workdir={workdir}: {missing}")
   files.verify_file(path)
   fields = read_fields(path)

@@ -87,7 +87,7 @@ def of_counts(
   """The two vectors of each symbol, side by side, [symbols, 2 size]."""
   parts = [_information(near, 0.75), _information(within, 1.0)]
   vectors = np.hstack([_unit(_factors(part, size)) for part in parts])
-  return vectors / vectors.std()
+  return vectors / (vectors.std() or 1)  # Of one symbol, all are zeros.
 
 
 def _information(counted: sparse.csr_array, power: float) -> sparse.csr_array:

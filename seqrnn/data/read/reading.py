@@ -170,8 +170,10 @@ def decode(name: str, content: Iterable[bytes], errors: str) -> Iterator[str]:
     try:
       part = decoder.decode(chunk, final=not chunk)
     except UnicodeDecodeError as error:
-      byte = read - len(before) + error.start
-      raise UserError(f"{name}: byte {byte} {NOT_UTF8}") from None
+      byte, rule = read - len(before) + error.start, NOT_UTF8
+      if not byte and chunk[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        rule = "is of the byte order mark of UTF-16; convert the file to UTF-8"
+      raise UserError(f"{name}: byte {byte} {rule}") from None
     read += len(chunk)
     if part and not has_begun:
       part, has_begun = part.removeprefix("\ufeff"), True
