@@ -250,7 +250,8 @@ MAKE = cells.CELLS  # name -> hidden size -> a cell
 def test_every_cell_has_equations_and_may_be_named():
   assert EQUATIONS.keys() == MAKE.keys()
   rule = config_lib.FIELDS["model.cell"]
-  assert rule.words == f"must be one of {', '.join(sorted(EQUATIONS))}"
+  names = ", ".join(sorted(EQUATIONS))
+  assert rule.words.startswith(f"must be one of {names}, or, in a Python ")
   assert all(map(rule.holds, EQUATIONS)) and not rule.holds("lstms")
 
 
