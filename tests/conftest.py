@@ -133,11 +133,21 @@ def tiny(tmp_path: Path, overrides: dict[str, Any] | None = None) -> ConfigDict:
   return config
 
 
-def random_params(experiment: Experiment, seed: int) -> Any:
+def random_params(experiment: Experiment, seed: int, scale: float = 1) -> Any:
   """Parameters, without a program that makes them."""
   rng = np.random.default_rng(seed)
-  draw = lambda x: rng.standard_normal(x.shape).astype(x.dtype)
+  draw = lambda x: rng.normal(size=x.shape, scale=scale).astype(x.dtype)
   return jax.tree.map(draw, shapes(experiment))
+
+
+def untrained(
+  folder: Path, fields: dict[str, Any] | None = None, scale: float = 1
+) -> experiments.Run:
+  """A run of `tiny` with random parameters, which no workdir has."""
+  config = tiny(folder, fields)
+  experiment = experiments.build(config, None)
+  params = random_params(experiment, 0, scale)
+  return experiments.Run(folder, config, experiment, params, 0)
 
 
 def save_run(config: ConfigDict, workdir: Path):

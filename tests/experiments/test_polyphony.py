@@ -10,14 +10,13 @@ from flax import linen as nn
 from seqrnn import cli, experiments
 from seqrnn.data.read.music import NOTES
 from seqrnn.errors import UserError
-from seqrnn.experiment import shapes
 from seqrnn.models import network
 from seqrnn.runtime import sharding
 from seqrnn.scoring.evaluation import evaluator
 from seqrnn.training import train
-from tests.conftest import tiny
+from tests.conftest import random_params, tiny
 from tests.data.read.test_music import draw, numbers, read_midi
-from tests.models.test_cells import EQUATIONS, normal
+from tests.models.test_cells import EQUATIONS
 from tests.models.test_layers import chances, nade_logits, stack
 from tests.models.test_network import zeros
 
@@ -55,8 +54,7 @@ def logits_of(params, piece, depth):
 def test_the_loss_is_that_of_frames_2_to_T_with_their_whole_past(tmp_path):
   config = write_config(tmp_path, **{"model.layers": 2})
   experiment = experiments.build(config, None)
-  params = normal(np.random.default_rng(0), shapes(experiment), scale=0.3)
-  params = jax.tree.map(np.float32, params)
+  params = random_params(experiment, 0, 0.3)
   frames, hits, either, surprisals = 0, 0, 0, []
   for piece in PIECES["test"]:
     if len(piece) > 1:
@@ -149,8 +147,7 @@ def test_the_loss_of_a_nade_is_that_of_whole_frames(tmp_path):
   experiment = experiments.build(
     write_config(tmp_path, **{"model.nade": 3}), None
   )
-  params = normal(np.random.default_rng(0), shapes(experiment), scale=0.3)
-  params, piece = jax.tree.map(np.float32, params), PIECES["valid"][1]
+  params, piece = random_params(experiment, 0, 0.3), PIECES["valid"][1]
   [batch] = experiment.batches("validation", 0)
   _, nll_BT = jax.jit(experiment.score)(params, experiment.carry(1), batch)
   biases = logits_of(params, piece[:-1], 1)

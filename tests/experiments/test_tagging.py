@@ -5,7 +5,6 @@ import random
 import re
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -16,8 +15,7 @@ from seqrnn.errors import UserError
 from seqrnn.modes import evaluate, predict
 from seqrnn.scoring.predictions import predictions
 from seqrnn.training import train
-from tests.conftest import read_csv, tiny
-from tests.models.test_cells import normal
+from tests.conftest import random_params, read_csv, tiny
 from tests.scoring.test_spans import bio as spans
 
 
@@ -149,8 +147,7 @@ def test_a_chain_predicts_sequences_that_its_scheme_allows(chained):
 
 def test_the_best_sequence_is_not_of_the_best_tags(chained):
   """Of random scores; the difference is far above a rounding error."""
-  params = normal(np.random.default_rng(1), chained.params)
-  params = jax.tree.map(np.float32, params)
+  params = random_params(chained.experiment, 1)
   rows = [*predictions(chained.experiment, params, "test", 6)]
   less = [p.probabilities.max(1) - p.probabilities[:, 0] for p in rows]
   assert (np.concatenate(less) > 0.01).sum() > 3

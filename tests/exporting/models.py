@@ -54,9 +54,7 @@ def new_model(name, **more):
   if config.task == "polyphony":
     vocabularies = {}
   experiment = experiments.build(config, vocabularies)
-  params = random_params(experiment, 1)
-  params = jax.tree.map(lambda x: (0.6 * x).astype(x.dtype), params)
-  return experiment, config, params
+  return experiment, config, random_params(experiment, 1, 0.6)
 
 
 def inputs_of(experiment, lengths, width):

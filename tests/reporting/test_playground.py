@@ -13,7 +13,7 @@ from seqrnn.errors import UserError
 from seqrnn.experiment import shapes
 from seqrnn.reporting import playground
 from seqrnn.sampling import decoding
-from tests.conftest import Page
+from tests.conftest import Page, random_params
 
 SPELLED = "A,a B's... 3.1,x -- \u03a3\nA"
 SYMBOLS = Vocabulary("char", (*"abcde \n", "\u00fc", "\U0001f600"))
@@ -36,9 +36,7 @@ def write_playground(folder, fields, symbols=SYMBOLS):
   config.model.hidden_size = 12
   config.update_from_flattened_dict(fields)
   experiment = experiments.build(config, {"symbols": symbols})
-  rng = np.random.default_rng(1)
-  draw = lambda x: rng.normal(size=x.shape, scale=0.6).astype(x.dtype)
-  params = jax.tree.map(draw, shapes(experiment))
+  params = random_params(experiment, 1, 0.6)
   head = params.get("head", {})
   head.get("bias", params.get("head_bias"))[END] = -100
   path = folder / "playground.html"

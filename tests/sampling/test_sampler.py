@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqrnn import experiments
 from seqrnn.data.vocabulary import END, PAD
 from seqrnn.experiment import Decoder
 from seqrnn.sampling import sampler
-from tests.conftest import tiny
+from tests.conftest import untrained
 
 TEXT = "abcde abcd\nabc " * 12
 
@@ -31,14 +30,6 @@ def compilations():
     yield found
   finally:
     on = False
-
-
-def untrained(folder, fields=None):
-  """A run that was not trained."""
-  config = tiny(folder, fields)
-  experiment = experiments.build(config, None)
-  params = jax.jit(experiment.init)(jax.random.key(0))
-  return experiments.Run(folder, config, experiment, params, 0)
 
 
 FIELDS = {

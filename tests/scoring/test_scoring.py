@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from seqrnn import experiments
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN
 from seqrnn.runtime import sharding
 from seqrnn.scoring import evaluation, scoring
-from tests.conftest import random_params, tiny
+from tests.conftest import untrained
 from tests.scoring.oracle import tower, towers
 
 SESSIONS = {
@@ -42,11 +41,7 @@ def make(tmp_path_factory):
   @functools.cache
   def run(name):
     fields = {"data.path": str(folder / "sessions.txt"), **MODELS[name]}
-    config = tiny(folder, SESSIONS | fields)
-    experiment = experiments.build(config, None)
-    params = random_params(experiment, 1)
-    new = experiments.Run(folder, config, experiment, params, 0)
-    return new, from_text(text, "session")
+    return untrained(folder, SESSIONS | fields), from_text(text, "session")
 
   return run
 

@@ -3,13 +3,11 @@
 import numpy as np
 import pytest
 
-from seqrnn import experiments
 from seqrnn.data import splits
 from seqrnn.data.documents import Document
 from seqrnn.errors import UserError
 from seqrnn.scoring import states
-from tests.conftest import tiny
-from tests.sampling.test_sampler import untrained
+from tests.conftest import untrained
 from tests.scoring.oracle import lstm, tower, towers
 
 TEXT = "abcde abcd\nabc " * 2
@@ -133,8 +131,6 @@ def test_words_with_characters_have_states_of_the_words(tmp_path):
   assert run.states("a book xyz").shape == (3, 8)
   with pytest.raises(UserError, match="layer=2: the model has 1 rec"):
     run.states("a", layer=2)  # Those of the characters are not counted.
-  config = tiny(tmp_path, {"task": "polyphony", "data.source": "chords"})
-  task = experiments.build(config, None)
-  music = experiments.Run(tmp_path, config, task, {}, 0)
+  music = untrained(tmp_path, {"task": "polyphony", "data.source": "chords"})
   with pytest.raises(UserError, match="task='polyphony' reads no text"):
     music.states("abc")
