@@ -1,15 +1,12 @@
 """Flags, help, and messages about flags that do not exist."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 from seqrnn import cli
 from seqrnn.config import read as config_lib
 from seqrnn.modes import config as config_mode
+from tests.test_run import ROOT, start
 
-ROOT = Path(__file__).parents[2]
 # What takes a second and more to import.
 HEAVY = {"jax", "flax", "optax", "orbax", "scipy", "matplotlib", "rich"}
 
@@ -75,9 +72,7 @@ for line in ("--help", "--help=sample", "--config=rnn --config.seed=x"):
   cli.main(["seqrnn", *line.split()])
 print(*{HEAVY} & set(sys.modules), "none")
 """
-  done = subprocess.run(
-    [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True
-  )
+  done = start("-c", script)
   assert done.stdout.endswith("\nnone\n"), done
 
 

@@ -29,26 +29,19 @@ MODELS = {
 }
 
 
-def build(tmp_path, fields):
-  fields = {"data.path": str(tmp_path), **fields}
-  return experiments.build(tiny(tmp_path, fields), SYMBOLS)
-
-
-def batch_of():
-  return {
+def trace(tmp_path, fields):
+  """The program of the loss and its gradients, as text."""
+  fields = {"data.path": str(tmp_path), "data.window": T, **fields}
+  experiment = experiments.build(tiny(tmp_path, fields), SYMBOLS)
+  params = jax.eval_shape(experiment.init, jax.random.key(0))
+  batch = {
     "inputs": np.ones((B, T), np.int32),
     "targets": np.ones((B, T), np.int32),
     "weights": np.ones((B, T), np.float32),
     "reset": np.ones(B, bool),
     "heads": np.ones((B, 3), np.float32),
   }
-
-
-def trace(tmp_path, fields):
-  """The program of the loss and its gradients, as text."""
-  experiment = build(tmp_path, {"data.window": T, **fields})
-  params = jax.eval_shape(experiment.init, jax.random.key(0))
-  loss = lambda p: experiment.loss(p, (), batch_of(), jax.random.key(1))[0]
+  loss = lambda p: experiment.loss(p, (), batch, jax.random.key(1))[0]
   return str(jax.make_jaxpr(jax.value_and_grad(loss))(params))
 
 

@@ -53,10 +53,6 @@ def model_of(fields):
   ), config
 
 
-def parts_of(fields):
-  return diagram.parts(*model_of(fields))
-
-
 def value(part):
   """Of a formula as it is printed: 4(HD + H²) is 4*(H*D + H**2)."""
   formula = part.formula.replace("²", "**2")
@@ -67,7 +63,7 @@ def value(part):
 def test_the_formula_of_a_cell_gives_its_parameters():
   heads = {"model.cell": "slstm", "model.cell_heads": 5}
   for fields in [heads, *({"model.cell": cell} for cell in CELLS)]:
-    parts = parts_of(fields)
+    parts = diagram.parts(*model_of(fields))
     names = [part.name for part in parts]
     assert names == ["layer 1", "layer 2", "head"]
     assert [part.parameters for part in parts] == list(map(value, parts))

@@ -226,20 +226,6 @@ def test_batches_are_made_when_asked_for():
     later[3]
 
 
-def check_rows(batches, edges):
-  """Views of the rows between edges are parts of the batches."""
-  edges = [0, *sorted(edges), batches.batch_size]
-  views = [batches.rows(*pair) for pair in itertools.pairwise(edges)]
-  assert [len(view) for view in views] == [len(batches)] * len(views)
-  assert [view.batch_size for view in views] == np.diff(edges).tolist()
-  for i, whole in enumerate(batches):
-    parts = [view[i] for view in views]
-    for name, expected in whole.items():
-      joined = np.concatenate([part[name] for part in parts])
-      assert joined.dtype == expected.dtype
-      np.testing.assert_array_equal(joined, expected)
-
-
 @examples
 @given(
   *(sizes, shapes, st.none() | st.integers(1, 40)),
@@ -250,8 +236,17 @@ def test_rows_of_a_batch_are_parts_of_it(sizes, shape, samples, edges, buckets):
   sequences = make_sequences(sizes)
   assume(cut(sequences, shape))
   batches = windows(sequences, shape, 4, Epoch(0, (0, 0), samples, buckets))
-  first = lambda batch: {**batch, "first": batch["segment"][:, 0]}
-  check_rows(batches.map(first), edges)
+  batches = batches.map(lambda b: {**b, "first": b["segment"][:, 0]})
+  edges = [0, *sorted(edges), batches.batch_size]
+  views = [batches.rows(*pair) for pair in itertools.pairwise(edges)]
+  assert [len(view) for view in views] == [len(batches)] * len(views)
+  assert [view.batch_size for view in views] == np.diff(edges).tolist()
+  for i, whole in enumerate(batches):
+    parts = [view[i] for view in views]
+    for name, expected in whole.items():
+      joined = np.concatenate([part[name] for part in parts])
+      assert joined.dtype == expected.dtype
+      np.testing.assert_array_equal(joined, expected)
 
 
 def test_a_shuffle_has_each_number_once():

@@ -29,15 +29,6 @@ def read(data, split=None):
   return list(splits.whole(corpora.read_corpus(data, split)).documents())
 
 
-def parse(content, unit, name="f"):
-  corpus = encode([Source(name, content)], unit, "strict")
-  return list(splits.whole(corpus).documents())
-
-
-def symbols(documents):
-  return [document.symbols for document in documents]
-
-
 @pytest.fixture
 def folder(tmp_path):
   """Files in folders, made in no order; two that are hidden, one empty."""
@@ -62,7 +53,8 @@ def test_text_on_the_command_line_is_read_as_a_file_is(text):
   for unit in ("char", "byte", "word", "id", "session"):
     if unit == "id":
       text = "\n".join(text.split())
-    assert from_text(text, unit) == parse(text.encode(), unit, "text")
+    corpus = encode([Source("text", text.encode())], unit, "strict")
+    assert from_text(text, unit) == list(splits.whole(corpus).documents())
 
 
 def test_a_folder_is_read_whole_in_order_of_names(folder):

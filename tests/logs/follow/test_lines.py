@@ -80,18 +80,6 @@ def test_sessions_of_rotated_files_have_names_of_their_own():
   assert {event.symbol for event in events} == {"a"}
 
 
-def parsed(lines, **fields):
-  """Session, symbol and line of the events of lines."""
-  events = parser(**{"data.unit": "session", **fields}).events(chunk_of(lines))
-  return [(event.session, event.symbol, event.line) for event in events]
-
-
-def numbers(capsys):
-  """The lines that are reported, and the messages."""
-  messages = capsys.readouterr().err.splitlines()
-  return [line.partition(":")[0] for line in messages], messages
-
-
 def test_a_line_may_have_a_time():
   for stamp, time in (
     ('"2017-03-10T00:05:43Z"', 1489104343.0),
@@ -111,8 +99,10 @@ def test_lines_have_several_forms_and_others_are_skipped(capsys):
   pairs.append(("\x1b[31m", "a"))
   bad = [b"one", b"x b c", b"x \xff\xfe", b"x\t", b"{" * 9999, b"x" * 2**22]
   bad += [b'{"session": "x"}', b'{"session": true, "event": 1}', bytes(9)]
-  assert [event[:2] for event in parsed(events + bad)] == pairs
-  lines, messages = numbers(capsys)
+  read = parser(**{"data.unit": "session"}).events(chunk_of(events + bad))
+  assert [(event.session, event.symbol) for event in read] == pairs
+  messages = capsys.readouterr().err.splitlines()
+  lines = [line.partition(":")[0] for line in messages]
   assert lines == [f"line {n}" for n in range(7, 16)]
   assert all(line.isprintable() and len(line) < 2100 for line in messages)
 
