@@ -158,7 +158,7 @@ BOTH = (SAMPLE, "--workdir=x")
 INPUT = re.compile("may read data.path=.*, which x/config.json names\n")
 
 
-# A name, the edit, a part of the line, and the commands (else sampling alone).
+# A name, the edit, a part of the line, and the commands.
 REFUSED: list[tuple] = [
   # What leads out of the workdir, or keeps waiting.
   ("config is link", link("config.json", "lm/config.json"), LINK, BOTH),
@@ -203,9 +203,9 @@ REFUSED: list[tuple] = [
 
 def test_it_is_refused_in_a_line(home, capfd):
   faults = []
-  for name, edit, expected, *rest in REFUSED:
+  for name, edit, expected, lines in REFUSED:
     edit(Path("x"))
-    for line in rest[0] if rest else [SAMPLE]:
+    for line in lines:
       other = "x" if "--mode" not in line else None  # Training locks x.
       before = state(home, other)
       status = main(line)
@@ -215,9 +215,8 @@ def test_it_is_refused_in_a_line(home, capfd):
         faults.append((name, line, status, err))
       if state(home, other) != before:
         faults.append((name, line, "a file was changed"))
-    if not rest or SAMPLE in rest[0]:
-      with pytest.raises(UserError):
-        experiments.load("x")
+    with pytest.raises(UserError):
+      experiments.load("x")
     renew(Path("x"))
   assert not faults
 

@@ -190,8 +190,6 @@ def test_every_sample_is_a_match(draw):
     drawn = draw(n != 1, temperature=(0.0, 1.0), pattern=pattern)
     assert all(re.fullmatch(pattern, text) for text in drawn), drawn
     assert len(set(drawn)) > 5
-  drawn = draw(prime="ab", pattern="[cd]{3}")
-  assert all(re.fullmatch("ab[cd]{3}", text) for text in drawn), drawn
 
 
 def test_patterns_that_are_refused(draw, monkeypatch):
