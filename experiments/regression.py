@@ -35,7 +35,8 @@ def prepare(config: Config) -> dict[str, Vocabulary]:
   Raises:
     UserError: a text has no number, or all have the same.
   """
-  pieces, column = splits.reader(config)("train"), config.data.label_column
+  read, column = splits.checked_reader(config), config.data.label_column
+  pieces = read("train")
   if pieces.corpus.labels is None:
     raise UserError(
       f"task='regression': data.source={config.data.source!r},"
@@ -46,6 +47,9 @@ def prepare(config: Config) -> dict[str, Vocabulary]:
   name = column or "number"
   names = name.split(",") if several else [name]
   numbers_DC = read_numbers(pieces, names, "train")
+  if config.data.test_path is not None:
+    read_numbers(read("test"), names, "test")
+  classification.warn_of_few(len(pieces))
   scales = []
   for name, numbers_D in zip(names, numbers_DC.T, strict=True):
     if not np.ptp(numbers_D.astype(np.float32)):  # As the loss reads them.
@@ -63,22 +67,23 @@ def read_numbers(pieces: Pieces, names: list[str], split: Split) -> np.ndarray:
   """The numbers of each piece, float64 [D, C]; NaN where one is unknown.
 
   Raises:
-    UserError: a text of a split has a value that is no number.
+    UserError: a text has a value that is no number, in the files of a split,
+      which may hold other splits, too.
   """
   labels, unknown = pieces.corpus.labels, [math.nan] * len(names)
-  texts = [""] if labels is None else labels.symbols
-  rows = [[*map(_number, text.split(","))] for text in texts]
-  rows = [row if len(row) == len(names) else unknown for row in rows]
-  ids = pieces.document * 0 if labels is None else labels.ids[pieces.document]
-  numbers_DC = np.array(rows)[ids]
-  wrong = np.flatnonzero(np.isnan(numbers_DC).any(1))
+  if labels is None:
+    return np.array([unknown] * len(pieces))
+  rows = [[*map(_number, text.split(","))] for text in labels.symbols]
+  rows_VC = np.array([r if len(r) == len(names) else unknown for r in rows])
+  wrong = np.flatnonzero(np.isnan(rows_VC).any(1)[labels.ids])
   if len(wrong) and isinstance(split, str):
-    document = int(pieces.document[wrong[0]])
+    document = int(wrong[0])
     raise UserError(
-      f"{split} split: {pieces.corpus.names[document]}: {', '.join(names)} ="
-      f" {texts[int(ids[wrong[0]])]!r}: must be a number that float32 can hold"
+      f"reading the {split} split: {pieces.corpus.names[document]}:"
+      f" {', '.join(names)} = {labels[document]!r}: must be a number that"
+      " float32 can hold, as 4.81: with a decimal point, no comma and no unit"
     )
-  return numbers_DC
+  return rows_VC[labels.ids[pieces.document]]
 
 
 def _number(text: str) -> float:

@@ -43,7 +43,7 @@ def prepare(config: Config) -> dict[str, Vocabulary]:
   Raises:
     UserError: it has no tags, or a single one.
   """
-  pieces = splits.reader(config)("train")
+  pieces = splits.checked_reader(config)("train")
   if pieces.corpus.tags is None:
     raise UserError(
       f"task={config.task!r}: data.source={config.data.source!r},"

@@ -377,3 +377,17 @@ def reader(
     return pieces if which is None else fold(pieces, which, name == "test")
 
   return read
+
+
+def checked_reader(config: Config) -> Callable[[str], Pieces]:
+  """As `reader`, for a training that has not begun: reads the test file, too.
+
+  An evaluation after the training would be the first to refuse its faults.
+
+  Raises:
+    UserError: the test file has a fault.
+  """
+  read = reader(config)
+  if config.data.test_path is not None:
+    read("test")
+  return read

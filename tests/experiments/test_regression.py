@@ -127,11 +127,16 @@ def test_a_text_has_the_mean_of_its_windows(folder, main):
   _, outputs = run.experiment.predict(run.params, (), batch)
   np.testing.assert_allclose(one.numbers[0], outputs.mean((0, 1)), rtol=1e-4)
 
-  (folder / "f").write_text("text\nabba\n")
-  status, said = main("predict", f"--config.predict.path={folder / 'f'}")
+  asked = f"--config.predict.path={folder / 'f'}"
+  (folder / "f").write_text("id,text\n7,abba\n")
+  status, said = main("predict", asked)
   assert status == 0, said.err
   [row] = read_csv(folder / "run" / "predictions.csv")
-  assert row["input"] == "abba" and row["truth_2"] == ""
+  assert row["input"] == "abba" and row["truth_2"] == "" and row["id"] == "7"
+  (folder / "f").write_text("id,text\n7,abba\n8,\n")
+  status, said = main("predict", asked)
+  assert status == 2 and "f:3: the column 'text' is empty" in said.err
+  assert not (folder / "run" / "predictions.csv").exists()
 
 
 def test_its_check_compares_no_loss_with_log_v(main):
@@ -164,19 +169,19 @@ def test_a_missing_mode_is_refused_in_one_line(folder, main, monkeypatch):
 
 
 def test_a_value_that_is_no_number_is_named(tmp_path):
-  path = tmp_path / "t.csv"
-  fields = {"task": "regression", "data.format": "csv", "data.path": str(path)}
+  train, path = tmp_path / "train.csv", tmp_path / "t.csv"
+  fields = {"task": "regression", "data.format": "csv", "data.path": None}
+  fields |= {"data.train_path": str(train), "data.test_path": str(path)}
   faults = []
   for value, message in (
-    ('"1,5"', r"split: t.csv:2: number = '1,5': must be a number"),
+    ('"4,81"', r"test split: t.csv:2: number = '4,81': must be .* as 4.81"),
     ("1e39", r"t.csv:2: number = '1e39': must be a number that float32"),
-    ("nan", r"t.csv:2: number = 'nan': must be a number"),
-    ("", r"t.csv:2: needs a label and a text"),
+    ("", r"t.csv:2: the column 'label' is empty"),
     ("1", r"the training split has one value of 'number', 1 in float32;"),
   ):
-    rows = [f"{value},{'a' * n}" for n in range(1, 2 + 40 * (value == "1"))]
-    path.write_text("label,text\n" + "\n".join(rows) + "\n")
-    config = tiny(tmp_path, {**fields, "data.split": "tails"})
+    path.write_text(f"label,text\n{value},a\n")
+    train.write_text(f"label,text\n1,a\n{1 + (value != '1')},b\n")
+    config = tiny(tmp_path, fields)
     try:
       experiments.build(config, None)
       faults.append(value)

@@ -40,8 +40,9 @@ FIELDS = group(
     " parallel: tags in data.tags_file. spaces: if a space follows a symbol.",
   ),
   text_column=rules.COLUMN(
-    "The column of the text or word, by name or number (-1: the last). Empty:"
-    " text in csv and jsonl, the last in tab, FORM in CoNLL-U, else the first.",
+    "The column of the text or word: in csv and jsonl its name, else its number"
+    " (-1: the last). Empty: text in csv and jsonl, the last in tab, FORM in"
+    " CoNLL-U, else the first.",
     when.COLUMNS,
     when.TABLE,
   ),

@@ -7,6 +7,7 @@ import itertools
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path, PurePath
+from typing import Any, NamedTuple
 
 from seqrnn.config.read import Config
 from seqrnn.data.documents import Corpus, digest
@@ -85,9 +86,11 @@ def with_labels(
         content = text.encode()
       except UnicodeEncodeError:  # JSON can hold half of a surrogate pair.
         content = b""
-      if not (content and text.strip() and (optional or label.strip())):
+      has_text = bool(content and text.strip())
+      if not (has_text and (optional or label.strip())):
         place = f"{source.place}:{line}" if line else source.place
-        raise UserError(f"{place}: needs a label and a text of characters")
+        part = "label" if has_text else "text of characters"
+        raise UserError(f"{place}: has no {part}")
       encoder.add(content.decode("latin-1") if unit == "byte" else text)
       encoder.end(line)
       labels.append(label)
@@ -117,27 +120,43 @@ def _table(source: Source, data: Config, known: Known) -> Iterator[Row]:
 
   Several columns of labels have a label of several cells, with commas.
   """
-  rows, label_column, text_column = _TABLES[data.format]
-  label_column = data.label_column or label_column
-  text_column = data.text_column or text_column
-  for line, row in rows(source, data.errors):
+  table = _TABLES[data.format]
+  label_column = data.label_column or table.label
+  text_column = data.text_column or table.text
+  for line, row in table.rows(source, data.errors):
     one = label_column in row
     names = [label_column] if one else label_column.split(",")
-    cells = [row.get(name) for name in names]
-    label, text = None, row.get(text_column)
-    # In JSON a cell may be a number, true or false.
-    if all(isinstance(cell, str | int | float) for cell in cells):
-      texts = [c if isinstance(c, str) else json.dumps(c) for c in cells]
-      label = ",".join(texts)
-    elif known is not None and all(cell is None for cell in cells):
-      label = ""
-    if label is None or not isinstance(text, str):
+    try:
+      text = _cell(row, text_column)
+      labels = [_cell(row, name, known is not None) for name in names]
+    except KeyError as error:
       raise UserError(
-        f"{source.place}:{line}: needs a text and a label, in the fields"
-        f" data.text_column={text_column!r} and"
-        f" data.label_column={label_column!r}; the columns are {listed([*row])}"
-      )
+        f"{source.place}:{line}: has no column {error.args[0]!r}, only"
+        f" {listed([*row])}; data.text_column and data.label_column choose"
+        f" columns, which in data.format={data.format} {table.columns}"
+      ) from None
+    except ValueError as error:
+      raise UserError(f"{source.place}:{line}: {error}") from None
+    label = ",".join(labels) if any(labels) else ""
     yield line, label, text.replace("\r\n", "\n")
+
+
+def _cell(row: dict[str, Any], column: str, optional: bool = False) -> str:
+  """A cell as text; in JSON it may be a number, true or false.
+
+  Raises:
+    KeyError: there is no such column, and it is not optional.
+    ValueError: the cell is empty, and not optional; or it is not one value.
+  """
+  cell = row.get(column, "") if optional else row[column]
+  if isinstance(cell, dict | list):
+    raise ValueError(f"{column} = {json.dumps(cell)}: must be a text or number")
+  text = json.dumps(cell) if isinstance(cell, int | float) else cell or ""
+  if text.strip():
+    return text
+  if not optional:
+    raise ValueError(f"the column {column!r} is empty")
+  return ""
 
 
 def _objects(source: Source, errors: str) -> Iterator[tuple[int, dict]]:
@@ -165,11 +184,26 @@ def _numbered(source: Source, errors: str) -> Iterator[tuple[int, dict]]:
     yield number, row
 
 
-# How the rows of a table are read, and the columns of their labels and texts.
-_TABLES: dict[str, tuple[Callable[..., Iterator], str, str]] = {
-  "tab": (_numbered, "1", "-1"),
-  "csv": (reading.rows, "label", "text"),
-  "jsonl": (_objects, "label", "text"),
+class _Table(NamedTuple):
+  """How tables are read.
+
+  Attributes:
+    rows: a function source, errors -> the line and the cells of each row.
+    label: the column of labels.
+    text: the column of texts.
+    columns: for messages, how columns are called.
+  """
+
+  rows: Callable[..., Iterator[tuple[int, dict[str, Any]]]]
+  label: str
+  text: str
+  columns: str
+
+
+_TABLES = {
+  "tab": _Table(_numbered, "1", "-1", "stand between tabs and have numbers"),
+  "csv": _Table(reading.rows, "label", "text", "have the names in line 1"),
+  "jsonl": _Table(_objects, "label", "text", "are the keys of an object"),
 }
 
 

@@ -226,7 +226,9 @@ def lines(
 def rows(source: Source, errors: str) -> Iterator[tuple[int, dict[str, Any]]]:
   """The rows of a csv file below its header, each with its last line.
 
-  A field that a short row lacks is None.
+  Semicolons or tabs separate the columns of a file whose header has them and
+  no comma. A field that a short row lacks is None; a row of empty fields is
+  left out.
 
   Raises:
     UserError: the file cannot be read, a row is not csv, or two columns have
@@ -234,7 +236,10 @@ def rows(source: Source, errors: str) -> Iterator[tuple[int, dict[str, Any]]]:
   """
   csv.field_size_limit(LONGEST)
   content = (f"{line}\n" for line in lines(source, errors, LONGEST))
-  reader = csv.reader(content, strict=True)
+  first = next(content, "")
+  delimiter = next((mark for mark in ",;\t" if mark in first), ",")
+  content = itertools.chain([first], content)
+  reader = csv.reader(content, delimiter=delimiter, strict=True)
   try:
     header = next(reader, [])
     for name in header:
@@ -243,10 +248,14 @@ def rows(source: Source, errors: str) -> Iterator[tuple[int, dict[str, Any]]]:
           f"{source.place}: has {header.count(name)} columns {name!r}; names of"
           " columns must differ"
         )
-    for row in filter(None, reader):
+    for row in reader:
+      if not any(map(str.strip, row)):
+        continue
       if len(row) > len(header):
         raise UserError(
-          f"{source.place}:{reader.line_num}: has more columns than the header"
+          f"{source.place}:{reader.line_num}: has {len(row)} columns, but the"
+          f" header {len(header)}; a field that contains {delimiter!r} must"
+          " stand in double quotes"
         )
       yield reader.line_num, dict(itertools.zip_longest(header, row))
   except csv.Error as error:

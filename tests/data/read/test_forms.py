@@ -18,19 +18,19 @@ ASKED = {"known": {"a", "b"}}
 # Form, files, and the labelled documents or the error.
 LABELLED = [
   ("tab", {"f": b"a\tx y\nb\tz\n"}, [("a", "x y"), ("b", "z")]),
-  ("tab", {"f": b"a\tx\nb z\n"}, "f:2: needs a text and a label, in the"),
+  ("tab", {"f": b"a\tx\nb z\n"}, "f:2: has no column '1', only '-1'"),
   ("space", {"f": b"0 x y\n1 z"}, [("0", "x y"), ("1", "z")]),
-  ("csv", {"f": b'text,id,label\n"a, b\r\nc",1,p\n'}, [("p", "a, b\nc")]),
-  ("csv", {"f": b"label,text\nx\n"}, "f:2: needs a text and a label"),
+  ("csv", {"f": b'text;id;label\n"a; b\r\nc";1;p\n;;\n'}, [("p", "a; b\nc")]),
+  ("csv", {"f": b"label,text\nx\n"}, "f:2: the column 'text' is"),
   ("jsonl", {"f": JSON.encode()}, [("3", "ab"), ("x y", "b")]),
   ("jsonl", {"f": b"\n{"}, "f:2: not JSON"),
   ("folders", FOLDERS, [("neg", "bad"), ("pos", "good\n")]),
-  ("folders", {"f": b"x"}, "f: needs a label and"),
+  ("folders", {"f": b"x"}, "f: has no label"),
   ("files", {"A.txt": b"x\n", "B": b"\nz"}, [("A", "x"), ("B", "z")]),
   # To predict, with the labels a and b.
   ("tab", {"f": b"x y\nc\tz\n"}, [("", "x y"), ("c", "z")], ASKED),
   ("space", {"f": b"x y\nb z\n"}, [("", "x y"), ("b", "z")], ASKED),
-  ("jsonl", {"f": b'{"text": "x"}'}, [("", "x")], ASKED),
+  ("jsonl", {"f": b'{"text": "x", "label": null}'}, [("", "x")], ASKED),
   ("folders", {"b/f": b"x\ny", "c/f": b"z"}, [("b", "x\ny"), ("", "z")], ASKED),
   ("files", {"b.txt": b"x", "c": b"z"}, [("b", "x"), ("", "z")], ASKED),
 ]

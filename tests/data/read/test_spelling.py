@@ -1,7 +1,5 @@
 """Spelling: lower case and punctuation apart, and the lengths of documents."""
 
-import copy
-
 import numpy as np
 
 from seqrnn.configs import base
@@ -45,17 +43,13 @@ def test_a_corpus_is_spelled_as_its_documents(tmp_path):
   lines = "\n".join(f"{n % 2}\t{text}" for n, text in enumerate(texts))
   (tmp_path / "a.tsv").write_text(lines)
   for unit in ("word", "char"):
-    apart = unit == "word"
-    config = config_of(
-      path=str(tmp_path / "a.tsv"), format="tab", unit=unit, lowercase=True
-    )
-    config.data.punctuation = apart
-    plain = copy.deepcopy(config.data)
-    plain.update(lowercase=False, punctuation=False)
-    corpus = corpora.read_corpus(config.data)
+    form = {"path": str(tmp_path / "a.tsv"), "format": "tab", "unit": unit}
+    spelled = {"lowercase": True, "punctuation": unit == "word"}
+    data, plain = config_of(**form, **spelled).data, config_of(**form).data
+    corpus = corpora.read_corpus(data)
     lower = [*splits.whole(corpus).documents()]
     read = [*splits.whole(corpora.read_corpus(plain)).documents()]
-    expected = [spelling.spelled(d.symbols, config.data) for d in read]
+    expected = [spelling.spelled(d.symbols, data) for d in read]
     assert [d.symbols for d in lower] == expected
     assert [d.name for d in lower] == [d.name for d in read]
     # Texts that are equal afterwards stay together in a split.
