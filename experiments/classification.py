@@ -5,6 +5,7 @@ its outputs to one vector, and the head predicts the label from this vector. No
 input is a target, so `model.bidirectional` is legitimate.
 """
 
+import re
 import sys
 import zlib
 from collections.abc import Callable
@@ -19,12 +20,13 @@ from seqrnn.data import splits, vectors, vocabulary
 from seqrnn.data.batches.segments import Segments, Split
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
-from seqrnn.errors import UserError, listed
+from seqrnn.errors import UserError, counted, listed
 from seqrnn.experiment import Batch, Carry, Experiment, Report, Totals
 from seqrnn.experiments import parts
 from seqrnn.models import losses, network
 
 VOCABULARIES = ("symbols", "labels")
+_FEW = 30  # Texts of a training split.
 
 
 def prepare(config: Config) -> dict[str, Vocabulary]:
@@ -33,7 +35,7 @@ def prepare(config: Config) -> dict[str, Vocabulary]:
   Raises:
     UserError: it has no labels, or a single one.
   """
-  pieces = splits.reader(config)("train")
+  pieces = splits.checked_reader(config)("train")
   known = pieces.corpus.labels
   if known is None:
     raise UserError(
@@ -43,7 +45,41 @@ def prepare(config: Config) -> dict[str, Vocabulary]:
       " data.source=packages, names"
     )
   counts = np.bincount(known.ids[pieces.document], minlength=len(known.symbols))
+  warn_of_labels(dict(zip(known.symbols, counts.tolist(), strict=True)))
   return make(config, pieces, known.symbols, counts)
+
+
+def warn_of_few(texts: int):
+  """Warns on stderr of a training split that is too small to learn from."""
+  if texts < _FEW:
+    print(
+      f"warning: the training split has {counted(texts, 'text')}; a network"
+      " needs some hundred",
+      file=sys.stderr,
+    )
+
+
+def warn_of_labels(counts: dict[str, int]):
+  """Warns on stderr of a training split whose labels cannot be learned.
+
+  `counts` has the training texts of each label, 0 for one of other splits.
+  """
+  counts = {name: count for name, count in counts.items() if count}
+  texts, single = sum(counts.values()), [n for n in counts if counts[n] == 1]
+  warn_of_few(texts)
+  is_number = all(map(re.compile(r"[-+]?\d[\d.,]*").fullmatch, counts))
+  if is_number and len(counts) > 20 and texts < 10 * len(counts):
+    print(
+      f"warning: {len(counts):,} labels of {texts:,} training texts, all"
+      " numbers; --config.task=regression predicts numbers",
+      file=sys.stderr,
+    )
+  elif single:
+    print(
+      "warning: labels with a single training text, too few to learn from:"
+      f" {listed(single)}",
+      file=sys.stderr,
+    )
 
 
 def make(

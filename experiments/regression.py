@@ -75,7 +75,7 @@ def read_numbers(pieces: Pieces, names: list[str], split: Split) -> np.ndarray:
     return np.array([unknown] * len(pieces))
   rows = [[*map(_number, text.split(","))] for text in labels.symbols]
   rows_VC = np.array([r if len(r) == len(names) else unknown for r in rows])
-  wrong = np.flatnonzero(np.isnan(rows_VC).any(1)[labels.ids])
+  wrong = np.flatnonzero(np.isnan(rows_VC[labels.ids]).any(1))
   if len(wrong) and isinstance(split, str):
     document = int(wrong[0])
     raise UserError(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -71,7 +72,14 @@ def run(
     with files.atomic_write(folder / "evaluation.json") as file:
       file.write(json.dumps(record, indent=2) + "\n")
     if answers is not None:
-      _write_confusion(folder, experiment.labels, answers, workdir.name)
+      labels = experiment.labels
+      _write_confusion(folder, labels, answers, workdir.name)
+      weights_V = np.bincount(answers.target, answers.weight)
+      [name], share = labels.names([weights_V.argmax()]), weights_V.max()
+      share /= weights_V.sum()
+      print(
+        f"most frequent {experiment.unit}: {name!r}, a share of {share:.4f}"
+      )
       counts_3K = answers.span_counts(experiment.labels)
       if counts_3K is not None:
         _write_spans(folder, spans.span_table(experiment.labels, counts_3K))

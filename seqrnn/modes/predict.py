@@ -12,6 +12,7 @@ from rich.table import Table
 
 from seqrnn.config.read import Config
 from seqrnn.data import splits
+from seqrnn.data.read import reading
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
@@ -69,14 +70,16 @@ def _answers_table(
 
 
 def _table(
-  experiment: Experiment, rows: list[Prediction]
+  experiment: Experiment,
+  rows: list[Prediction],
+  of_texts: list[dict[str, Any]],
 ) -> Iterator[list[Any]]:
   """Yields predictions.csv: a row a target, of a text or of a row of a batch.
 
   Where targets are labels or numbers, a row has the input of the target, too.
   Truth and surprisal are empty where no truth is known. A label that training
   has not seen has a surprisal of inf. Of several numbers a target, each has
-  columns of its own.
+  columns of its own. The columns of the user's table, a row a text, follow.
   """
   unit, names = experiment.vocabularies["symbols"].unit, experiment.names
   several = max((p.ids.shape[1] + p.numbers.shape[1] for p in rows), default=0)
@@ -89,13 +92,19 @@ def _table(
     head = ["truth", "surprisal_nats"]
     head += [f"{part}{k}" for k in answers for part in parts]
   source = [] if experiment.in_bits else ["input"]
-  yield ["sequence", "position", *source, *head]
+  head = ["sequence", "position", *source, *head]
+  columns = dict.fromkeys(itertools.chain.from_iterable(of_texts))
+  yield head + [f"input_{name}" if name in head else name for name in columns]
   for number, p in enumerate(rows):
     sequence = number if experiment.labels is None else p.document
+    row = of_texts[p.document] if of_texts else {}
+    others = [row.get(name) or "" for name in columns]
     for n, place in enumerate(p.positions):
-      if source:  # Readers of csv may end a text at a NUL.
-        source = [p.source(unit, n).replace("\0", r"\x00")]
-      yield [sequence, place, *source, *_cells(p, n)]
+      if source:
+        source = [p.source(unit, n)]
+      cells = [*source, *_cells(p, n), *others]
+      # Readers of csv may end a text at a NUL.
+      yield [sequence, place, *(x.replace("\0", r"\x00") for x in cells)]
 
 
 def _cells(p: Prediction, n: int) -> list[str]:
@@ -129,6 +138,19 @@ def _asked(experiment: Experiment, config: Config) -> Pieces | None:
     return None
   is_open = experiment.in_bits and not experiment.fills_gaps
   return splits.continued(pieces) if is_open else pieces
+
+
+def _rows_of_table(
+  experiment: Experiment, config: Config
+) -> list[dict[str, Any]]:
+  """The rows of the csv that the user names, one a text; else none."""
+  settings, data = config.predict, config.data
+  if settings.path is None or settings.text is not None:
+    return []
+  if not experiment.by_text or data.format != "csv":
+    return []
+  sources = reading.files("config.predict.path", settings.path)
+  return [row for s in sources for _, row in reading.rows(s, data.errors)]
 
 
 def _fill(
@@ -170,6 +192,8 @@ def run(
   experiment, params, _ = load_model(build, config, workdir, "predict")
   symbols = experiment.vocabularies["symbols"]
   console = Console(highlight=False)
+  with files.write_errors(workdir):  # An error leaves no older answers.
+    (workdir / "predictions.csv").unlink(missing_ok=True)
   if infill.is_asked(experiment, config):
     return _fill(experiment, params, config, workdir)
   asked = _asked(experiment, config)
@@ -189,6 +213,7 @@ def run(
       _show(console, symbols, prediction, SHOWN)
   else:
     console.print(_answers_table(symbols.unit, rows, settings))
+  table = _table(experiment, rows, _rows_of_table(experiment, config))
   with files.locked_results(workdir, "predict") as folder:
-    files.write_csv(folder / "predictions.csv", _table(experiment, rows))
+    files.write_csv(folder / "predictions.csv", table)
   return rows

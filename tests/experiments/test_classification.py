@@ -101,10 +101,11 @@ def test_an_unseen_label_is_an_error_in_all_figures(run, capsys):
   assert len(again.batches("test", 0))
   assert not capsys.readouterr().err  # They are counted, without labels.
   figures = evaluate.run(experiments.build, config, run.workdir)
-  err = capsys.readouterr().err
+  out, err = capsys.readouterr()
   assert err.count("never seen") == 1 and len(err.splitlines()) == 1
   truth = [label for label, _ in texts_of(run, "test")]
   unseen = truth.count("never seen")
+  assert f"share of {max(map(truth.count, truth)) / 40:.4f}" in out
   assert figures["accuracy"] == pytest.approx(1 - unseen / 40)
   assert 0 < figures["loss"] < 0.5
   with (run.workdir / "confusion.csv").open() as file:
@@ -138,11 +139,8 @@ def test_texts_have_labels_or_none(run, tmp_path, capsys):
 
   (tmp_path / "f").write_text("low\taab\0cc\nxyzzy\nnew\tb\u00e9\n")
   rows = predicted(run, path=str(tmp_path / "f"), sequences=2)
-  assert [(row["truth"], row["input"]) for row in rows] == [
-    ("low", r"aab\x00cc"),
-    ("", "xyzzy"),
-    ("new", "b\u00e9"),
-  ]
+  pairs = [(row["truth"], row["input"]) for row in rows]
+  assert pairs == [("low", r"aab\x00cc"), ("", "xyzzy"), ("new", "b\u00e9")]
   out, err = capsys.readouterr()
   assert r"aab\x00cc" in out and "b\u00e9" not in out
   assert "1 more in predictions.csv" in out
@@ -220,3 +218,8 @@ def test_labels_that_training_has_not_seen(capsys):
     classification.check_seen(labels, ["1", "0"], "test")
   classification.check_seen(labels, ["1", "neg"], "test")
   assert capsys.readouterr().err.endswith("count as errors: '1'\n")
+  classification.warn_of_labels({"a": 28, "topic": 1, "b": 0})
+  classification.warn_of_labels({f"{n},5": 2 for n in range(21)})
+  few, single, numbers = capsys.readouterr().err.splitlines()
+  assert "29 texts" in few and single.endswith(": 'topic'")
+  assert "21 labels of 42" in numbers and "task=regression" in numbers
