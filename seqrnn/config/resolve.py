@@ -42,8 +42,7 @@ _LEAST_STEPS = 240  # Of a training.
 # With `data.stateful`, by the symbols of the training split:
 _LONG = 3_000_000  # Longer texts have what the config says.
 _READ = 1.15e8  # This, divided by the symbols, is the square of the epochs.
-_ROWS_OF = 10  # The windows, divided by this, are the square of the rows.
-_WIDE = 100_000, 384  # From so many symbols on, the hidden size.
+_WIDE = 100_000, 16, 384  # From so many symbols on, rows and hidden size.
 _SHARES = {  # From how many epochs on, the share of each, and the most.
   "model.dropout": (5, 0.02, 0.5),
   "model.weight_drop": (5, 0.01, 0.25),
@@ -261,10 +260,11 @@ def _fit_to_text(
   if symbols >= _LONG or config.task != "language_model":
     return
   why = f"at most {symbols:,} symbols"
-  rows = 2 ** int(math.log2(max(windows / _ROWS_OF, _ROWS**2)) / 2)
-  yield from put("train.batch_size", min(rows, train.batch_size), why)
-  least, size = _WIDE
-  if symbols >= least and model.parameters is None:
+  least, rows, size = _WIDE
+  wide = symbols >= least
+  rows = min(rows if wide else _ROWS, train.batch_size)
+  yield from put("train.batch_size", rows, why)
+  if wide and model.parameters is None:
     yield from put("model.hidden_size", max(size, model.hidden_size), why)
   epochs = round((_READ / symbols) ** 0.5)
   yield from put("train.epochs", max(epochs, train.epochs), why)

@@ -125,8 +125,9 @@ def test_a_short_text_is_read_more_often():
   assert changed == {"train.epochs": 51}
   changed, _ = fitted(704, train__max_steps=350, **streams)  # Four epochs.
   assert "model.dropout" not in changed
-  changed, _ = fitted(8_438, **streams)
-  assert changed["model.hidden_size"] == 384 and changed["train.epochs"] == 15
+  changed, _ = fitted(40_000, **streams)
+  assert changed["model.hidden_size"] == 384 and changed["train.epochs"] == 7
+  assert changed["train.batch_size"] == 16
   assert fitted(50_000, **streams) == ({}, [])
   assert fitted(704, train__batches_per_epoch=22, **streams) == ({}, [])
 
