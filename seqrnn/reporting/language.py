@@ -1,6 +1,7 @@
 """Sections of a report on what a model of symbols or of labels learned."""
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import jax
@@ -37,7 +38,8 @@ _LIKELY = 5  # Alternatives to a symbol.
 _ROWS, _LENGTH = 32, 1500  # Passages of a text, and symbols of each.
 _PASSAGE = 560  # Symbols of a text coloured by a unit.
 _CLEAR = 0.1  # The least share of its variance that a shown unit explains.
-_MISTAKES, _QUOTED = 20, 200  # Texts, and characters of each.
+# The texts among which mistakes are sought, those shown, characters of each.
+_READ, _MISTAKES, _QUOTED = 2_000, 20, 200
 _SHOWN = 1200  # Symbols of a long passage, and of the gap model's text.
 
 
@@ -181,27 +183,31 @@ def mistakes(subject: Subject) -> list[Section]:
   if not subject.facts:
     return []
   split, unit = subject.splits[-1], subject.config.data.unit
-  far, rows = [], []
-  for p in predictions(subject.experiment, subject.params, split, 1):
-    numbers = not p.likely
-    if not numbers and p.best == p.truth:
-      continue
-    text = p.text(unit)
-    if len(text) > _QUOTED:
-      text = f"{text[:_QUOTED]}..."
-    answer = (
-      number_text(p.numbers)
-      if numbers
-      else f"{p.best[0]}, {p.probabilities[0, 0]:.0%}"
-    )
-    rows.append((text, p.truth[0], answer))
-    off = np.ravel(np.abs(p.numbers - p.targets)) if numbers else p.surprisal
-    far.append(off)
-  if not rows:
+  rows = predictions(subject.experiment, subject.params, split, 1)
+  some = [*islice(rows, _READ)]
+  if subject.experiment.names is None:
+    off_NC = np.abs([np.ravel(p.numbers - p.targets) for p in some])
+    # Of several numbers, all count.
+    far_N = (off_NC / np.maximum(off_NC.mean(0), 1e-30)).sum(1)
+    answers = [number_text(p.numbers) for p in some]
+  else:
+    wrong = [p.best != p.truth for p in some]
+    far_N = np.where(wrong, [p.surprisal[0] for p in some], -1)
+    answers = [f"{p.best[0]}, {p.probabilities[0, 0]:.0%}" for p in some]
+  worst = np.argsort(-far_N, kind="stable")[:_MISTAKES]
+  listed = [
+    (_begin(some[n].text(unit)), some[n].truth[0], answers[n])
+    for n in worst
+    if far_N[n] >= 0
+  ]
+  if not listed:
     return []
-  far_N = (far / np.mean(far, axis=0)).sum(1)  # Of several numbers, all count.
-  worst = [rows[n] for n in np.argsort(-far_N, kind="stable")[:_MISTAKES]]
-  return [section("Mistakes", "mistakes", split=split, rows=worst)]
+  facts = {"split": split, "count": len(some)}
+  return [section("Mistakes", "mistakes", rows=listed, **facts)]
+
+
+def _begin(text: str) -> str:
+  return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."
 
 
 def _interpretable(
