@@ -70,7 +70,8 @@ gc.set_threshold(100_000, 20, 100)
 @pytest.hookimpl(tryfirst=True)  # Before pytest chooses tests by their marks.
 def pytest_collection_modifyitems(items):
   """The longest come first: else a worker would be left with them alone."""
-  items.sort(key=lambda item: "test_optimized" not in item.nodeid)
+  longest = "test_docs.py", "test_optimized.py"
+  items.sort(key=lambda item: not item.location[0].endswith(longest))
   for item in items:
     if "browser" in item.fixturenames:
       item.add_marker("slow")
