@@ -109,7 +109,7 @@ def comparison(
     head: the head of the first column.
     show: what a cell has of a row and its seconds.
   """
-  rows = {case: row for case, row in rows.items() if ratio(row, products)}
+  rows = {case: r for case, r in rows.items() if OURS in series(r, products)}
   every = [name for row in rows.values() for name in variants(row, products)]
   others = [name for name in dict.fromkeys(every) if name != OURS]
   heads = [head, OURS, *others, "best peer (rounds)"]
@@ -136,8 +136,6 @@ def _cells(
 ) -> list[str]:
   """Returns the cells of the libraries, and of the ratio to the best peer."""
   medians = {n: statistics.median(t) for n, t in series(row, products).items()}
-  best = ratio(row, products)
-  assert best
   cells = [show(row, medians[OURS])]
   for name in others:
     cell = "-"
@@ -148,6 +146,9 @@ def _cells(
       if medians[name] < medians[OURS] and not name.startswith(OURS):
         cell = f"**{cell}**"
     cells.append(cell)
+  best = ratio(row, products)
+  if not best:
+    return [*cells, "-"]
   shown = f"{best.median:.2f}x ({best.least:.2f}-{best.most:.2f})"
   return [*cells, f"**{shown}**" if best.median < 1 else shown]
 
