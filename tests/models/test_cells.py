@@ -408,6 +408,27 @@ def test_shares_of_gates_that_vanish():
   close(write[:, 0], [0.5, *(1 / (1 + np.exp([1.0, -1.0, 90.0])))], 1e-6)
 
 
+def test_a_chunk_is_exact_after_what_is_forgotten():
+  """Sums over a chunk of logarithms of about -70 would round those of -0.03."""
+  T, H = 64, 16
+  cell, rng = MAKE["gated_deltanet"](H), np.random.default_rng(2)
+  z_TBK = rng.normal(size=(T, 1, cell.width)).astype(np.float32)
+  z_TBK[:, 0, -1] = rng.choice([-6, 6], T)
+  params = {"bias": np.zeros(cell.width), "log_rate": np.log([12.0])}
+
+  def compute(params, z_TBK):
+    apply = functools.partial(cell.apply, {"params": params})
+    carry, ones_TB = cell.initial_carry(1), np.ones((T, 1), bool)
+    _, h_TBH = apply(carry, z_TBK, ones_TB, reverse=False, method="parallel")
+    steps = []
+    for z_BK in z_TBK:
+      carry = apply(carry, z_BK)
+      steps.append(carry[1])
+    return h_TBH, jnp.stack(steps)
+
+  close(*compute(jax.tree.map(np.float32, params), z_TBK), 2e-6)
+
+
 def test_initial_values_of_linear_cells():
   """Factors in the unit disc, or from 0.9 to 0.999; inputs to variance 1."""
   params = {}

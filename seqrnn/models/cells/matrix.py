@@ -100,12 +100,14 @@ def _by_row(x_LBN: jax.Array) -> jax.Array:
 def _since(log_BNL: jax.Array) -> jax.Array:
   """The sum of logarithms of decays after step s up to t, [..., t, s].
 
-  It is -inf where s is after t, so that its exponential is 0.
+  It is -inf where s is after t, so that its exponential is 0. A difference of
+  sums from the first step on would have their rounding, which may be larger.
   """
   L = log_BNL.shape[-1]
-  total_BNL = jnp.cumsum(log_BNL, axis=-1)
-  sums = total_BNL[..., :, None] - total_BNL[..., None, :]
-  return jnp.where(jnp.tri(L, dtype=bool), sums, -jnp.inf)
+  until = jnp.tri(L, dtype=bool)
+  logs = jnp.where(until, log_BNL[..., None, :], 0)
+  sums = dot(logs, jnp.tri(L, k=-1, dtype=logs.dtype))
+  return jnp.where(until, sums, -jnp.inf)
 
 
 def _read_and_write(memory, q, k, u, share, decay):
