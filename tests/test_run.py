@@ -55,6 +55,8 @@ MISTAKES = {
   "run, model.cell: 'lstm' -> 'gru'; seed: 0 -> 1;",
   "--workdir=lm --mode=sample --config.model.layers=2": "lm: was trained with "
   "other settings, model.layers: 1 -> 2",
+  "--workdir=lm --mode=evaluate --config.data.log_mask=a": "lm: was trained "
+  "with other settings, data.log_mask: None -> 'a'",
   "--workdir=changed": "changed: the training data have changed since",
   "--workdir=flipped": "flipped/config.json: differs from its checksum",
   "--workdir=bare --mode=sample": "bare: has no checkpoint; train this run",

@@ -36,7 +36,10 @@ TRAINING = (
   *("task", "seed", "data.", "model.", "optimizer.", "schedule.", "train."),
 )
 # Fields that determine the shapes of parameters and the vocabulary.
-SHAPE = ("task", "model.", "data.unit", "data.mapping", "data.boundaries")
+SHAPE = (
+  *("task", "model.", "data.unit", "data.mapping", "data.boundaries"),
+  *("data.log_mask", "data.log_paths"),
+)
 CPU = ("train.cpu_devices", "train.cpu_threads")  # Set before JAX starts.
 # Fields that only end a training: the only ones that may change on resume.
 LIMITS = ("train.epochs", "train.max_steps", "train.patience")
@@ -233,7 +236,7 @@ def read_run(workdir: str | os.PathLike, name: str = "config.json") -> Config:
   """
   path = Path(workdir) / name
   if not path.exists():
-    missing = "has no run; train it first"
+    missing = "has no run; train one, with a --config such as --config=base"
     if name != "config.json":
       missing = "has no search; start one with a --config"
     elif path.with_name("search.json").exists():

@@ -191,7 +191,9 @@ def _fit_to_budget(
     return parameters(config)
 
   # A unit has at least one parameter, and a hidden size is at most 2**24.
-  least = model.cell_heads  # A hidden size is a multiple of it.
+  # A hidden size is a multiple of the heads.
+  with_heads = model.cell in conditions.cells_with_heads()
+  least = model.cell_heads if with_heads else 1
   sizes = range(least, min(budget, 2**24) + 1, least)
   size = least * bisect.bisect_right(sizes, budget, key=count)
   if not size:

@@ -165,7 +165,7 @@ def test_runs_are_compared(runs, capsys):
   assert str(path) in capsys.readouterr().out
   assert cli.main(["run.py", f"{line[0]},nowhere", line[1]]) == 2
   error = capsys.readouterr().err.splitlines()[-1]
-  assert error == "error: --workdir=nowhere: has no run; train it first"
+  assert error.startswith("error: --workdir=nowhere: has no run; train one")
 
 
 def test_anomalous_sessions_are_shown(tmp_path):

@@ -151,12 +151,18 @@ def parameters(H):
 
 
 @pytest.mark.parametrize(
-  ("budget", "expected"),
-  [(parameters(7) - 1, 6), (parameters(7), 7), (2**31 - 1, 26754)],
+  ("budget", "cell", "expected"),
+  [
+    (parameters(7) - 1, "lstm", 6),
+    (parameters(7), "lstm", 7),  # It has no heads.
+    (parameters(7), "mlstm", 4),
+    (2**31 - 1, "lstm", 26754),
+  ],
 )
-def test_the_largest_model_within_the_budget(tmp_path, budget, expected):
+def test_the_largest_model_within_the_budget(tmp_path, budget, cell, expected):
   facts = Facts(parameters=lambda config: parameters(config.model.hidden_size))
-  config = tiny(tmp_path, {"model.parameters": budget})
+  fields = {"model.cell": cell, "model.cell_heads": 4}
+  config = tiny(tmp_path, {**fields, "model.parameters": budget})
   assert resolve(config, facts)[0].model.hidden_size == expected
   assert config.model.hidden_size == 8  # The config itself is unchanged.
 
