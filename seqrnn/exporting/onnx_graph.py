@@ -36,10 +36,10 @@ def encoded(
   Raises:
     UserError: onnx is missing, or a part has no place in the file.
   """
+  network = parts(experiment, config, params)
   with needs_package("config.export.format='onnx'", "onnx", "export"):
     import onnx
     from onnx import helper
-  network = parts(experiment, config, params)
   graph = Graph(onnx)
   outputs = build(graph, network)
   read: Any = graph.value("ids", np.int64, ["batch", "length"])
