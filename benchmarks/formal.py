@@ -3,7 +3,7 @@
   python benchmarks/formal.py               # all trials that are missing
   python benchmarks/formal.py --cells=lstm,gru --languages=parity --workers=2
   python benchmarks/formal.py --seeds=1,2 --languages=s3  # two more of each
-  python benchmarks/formal.py --summary     # of the trials so far
+  python benchmarks/formal.py --summary     # writes the page of these tables
 
 Each trial trains on strings of 1 to 40 symbols, and is tested on 41 to 100 and,
 where a string has one label, on 101 to 500. A cell has the largest hidden size
@@ -13,7 +13,8 @@ strings of 1 to 40 symbols; nothing is chosen on test. The accuracy of test is
 that of the paper: over the answers of a length, then the mean over the lengths.
 runs/formal/trials.jsonl has a line for each trial; a trial that is there is not
 repeated, so a table that was interrupted resumes. Each worker is a process of
-one thread. The summary writes the tables of docs/results/formal.md.
+one thread. `--summary` writes the tables of all these trials to
+docs/results/formal.md; without it, they are printed.
 """
 
 import argparse
@@ -180,7 +181,9 @@ def tables(every: list[dict[str, Any]], steps: int) -> list[str]:
     place = record["language"], record["cell"]
     trials.setdefault(place, {})[record["seed"]] = record  # The lowest loss.
   languages = [name for name in PUBLISHED if any(name == n for n, _ in trials)]
-  cells = sorted({record["cell"] for record in some}, key=CELLS.index)
+  order = {cell: number for number, cell in enumerate(CELLS)}
+  cells = sorted({record["cell"] for record in some})
+  cells.sort(key=lambda cell: order.get(cell, len(order)))
 
   def text(cell: str, language: str, field: str) -> str:
     seeds = trials.get((language, cell), {})
@@ -220,19 +223,19 @@ def tables(every: list[dict[str, Any]], steps: int) -> list[str]:
   ]
 
 
-def summary(path: Path):
-  """Writes the tables of the trials that are finished."""
+def summary(path: Path) -> str:
+  """Returns the tables of the trials that are finished."""
   every = read_trials(path)
   parts = [
     part
     for steps in sorted({record["steps"] for record in every})
     for part in tables(every, steps)
   ]
-  put(_TEXT, _MARKS, "\n\n".join(parts))
+  return "\n\n".join(parts)
 
 
 def main(argv: list[str] | None = None):
-  """Starts workers for the missing trials, then summarises."""
+  """Runs the trials that are missing and prints the tables, or writes them."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("--cells", default=",".join(CELLS))
   parser.add_argument("--languages", default=",".join(GROUPS))
@@ -252,21 +255,25 @@ def main(argv: list[str] | None = None):
   if arguments.worker is not None:
     work(pairs[arguments.worker :: arguments.workers], arguments, path)
     return
-  if not arguments.summary:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    flags = sys.argv[1:] if argv is None else argv
-    workers = [
-      subprocess.Popen(
-        ["nice", "-n", "10", sys.executable, __file__, *flags, f"--worker={n}"],
-        env={"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", **os.environ}
-        | {"PJRT_NPROC": "1"},
-        cwd=_ROOT,
-      )
-      for n in range(arguments.workers)
-    ]
-    if any([worker.wait() for worker in workers]):
-      raise SystemExit(1)
-  summary(path)
+  if arguments.summary:
+    if not read_trials(path):
+      parser.error(f"--cache={arguments.cache}: has no trials")
+    put(_TEXT, _MARKS, summary(path))
+    return
+  path.parent.mkdir(parents=True, exist_ok=True)
+  flags = sys.argv[1:] if argv is None else argv
+  workers = [
+    subprocess.Popen(
+      ["nice", "-n", "10", sys.executable, __file__, *flags, f"--worker={n}"],
+      env={"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", **os.environ}
+      | {"PJRT_NPROC": "1"},
+      cwd=_ROOT,
+    )
+    for n in range(arguments.workers)
+  ]
+  if any([worker.wait() for worker in workers]):
+    raise SystemExit(1)
+  print(summary(path))
 
 
 if __name__ == "__main__":
