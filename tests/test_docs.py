@@ -19,7 +19,7 @@ from seqrnn.configs import base
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.errors import UserError
 from seqrnn.models import cell, cells
-from seqrnn.models.cells import classic
+from seqrnn.models.cells import classic, linear
 from seqrnn.modes import report
 from seqrnn.training import train
 from tests.conftest import tiny
@@ -263,9 +263,15 @@ def blocks(page):
 def test_a_cell_as_the_guide_shows_it(tmp_path, monkeypatch):
   """The class and its registration are all that the program needs."""
   names, known = dict(vars(classic)), set(cells.CELLS)
-  code, *_ = blocks("howto/cell.md")
+  code, linear_code = blocks("howto/cell.md")
   exec(code.replace('"leaky"', '"as_the_guide"'), names)
   [name] = set(cells.CELLS) - known
+  exec(linear_code, linear_names := dict(vars(linear)))
+  zero_1 = jax.numpy.zeros(1)
+  params = {"params": {"leak": zero_1, "bias": zero_1}}
+  z_11 = jax.numpy.ones((1, 1))
+  average = linear_names["Average"](1)
+  assert average.apply(params, z_11, method="terms") == (0.5, 0.5)
   config = tiny(tmp_path, {"model.cell": name, "train.max_steps": 2})
   config_lib.check(config)
   assert not cell.source_crc32(name)  # As it is one of seqrnn's.
