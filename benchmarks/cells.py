@@ -172,6 +172,8 @@ def main():
     return serve(arguments.serve)
   refuse_missing(parser, "memax")
   names = [n for n in ROWS if n.startswith(tuple(arguments.filter or [""]))]
+  if not names:
+    parser.error(f"{' '.join(arguments.filter)}: no row begins so")
   print(speed_page.part("cells", {"rows": rows(arguments.rounds, names)}))
 
 
