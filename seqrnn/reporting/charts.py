@@ -55,8 +55,8 @@ def lines(
       continue
     marker = "." if len(xs) <= _DOTS else ""
     label = figures.plain(name)
-    style = {"linestyle": _STYLES[n % 3], "marker": marker}
-    axes.plot(xs, ys, **style, label=label, clip_on=False)
+    style = marker + _STYLES[n % 3]  # "-." would be a line without markers.
+    axes.plot(xs, ys, style, label=label, clip_on=False)
     descriptions.append(
       f"{name} goes from {ys[0]:.4g} at {x} {xs[0]:.8g} to {ys[-1]:.4g} at"
       f" {xs[-1]:.8g}"
