@@ -190,10 +190,10 @@ def _fit_to_budget(
     model.hidden_size = size
     return parameters(config)
 
-  # A unit has at least one parameter, and a hidden size is at most 2**24.
-  # A hidden size is a multiple of the heads.
   with_heads = model.cell in conditions.cells_with_heads()
   least = model.cell_heads if with_heads else 1
+  # A unit has at least one parameter. A hidden size is a multiple of the heads,
+  # and at most 2**24.
   sizes = range(least, min(budget, 2**24) + 1, least)
   size = least * bisect.bisect_right(sizes, budget, key=count)
   if not size:

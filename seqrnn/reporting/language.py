@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from seqrnn.data.vocabulary import BEGIN, END, Vocabulary
+from seqrnn.errors import counted
 from seqrnn.experiment import Params
 from seqrnn.reporting import charts, neurons, page
 from seqrnn.reporting.neurons import TextReading
@@ -202,7 +203,7 @@ def mistakes(subject: Subject) -> list[Section]:
   ]
   if not listed:
     return []
-  facts = {"split": split, "count": len(some)}
+  facts = {"split": split, "read": counted(len(some), "text")}
   return [section("Mistakes", "mistakes", rows=listed, **facts)]
 
 

@@ -168,6 +168,14 @@ def test_runs_are_compared(runs, capsys):
   assert error.startswith("error: --workdir=nowhere: has no run; train one")
 
 
+def test_every_curve_shows_its_evaluations(monkeypatch):
+  monkeypatch.setattr(charts, "chart", lambda figure, *_: figure)
+  series = {name: ([1.0], [2.0]) for name in "abc"}
+  [axes] = charts.lines("title", series, "x", "y").axes
+  assert [line.get_marker() for line in axes.lines] == [".", ".", "."]
+  assert len({line.get_linestyle() for line in axes.lines}) == 3
+
+
 def test_anomalous_sessions_are_shown(tmp_path):
   folder = tmp_path / "detect"
   folder.mkdir()
