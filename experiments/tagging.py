@@ -88,7 +88,8 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     forbidden=None,
     unit="label",
     report=Report(
-      "It gives each {word} of a text one of {count} tags.", ("decisions",)
+      "It gives each {word} of a text one of {count} tags.",
+      ("decisions", "mistakes"),
     ),
     present=restored if data.format == "spaces" else None,
   )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from seqrnn.config import read as config_lib
@@ -36,7 +37,7 @@ SECTIONS: dict[str, Callable[[Subject], list[Section]]] = {
   "writing": language.writing,
 }
 _PLAYGROUND = "playground.html"
-_PRINTED = "run", "state", "step", "validation loss"
+_PRINTED = "state", "step", "validation loss"
 
 
 def run(
@@ -54,11 +55,15 @@ def run(
     workdirs = [Path(part) for part in str(workdir).split(",")]
     path, table = gathering.write_comparison(workdirs)
     head, *rows = table
-    # The page has all columns.
+    # The page has all columns. The fields that differ are one, as they may be
+    # many.
+    fields = slice(1, head.index("state"))
     shown = [i for i, name in enumerate(head) if name in _PRINTED]
-    printed = Table(*(head[i] for i in shown), box=box.SIMPLE)
+    printed = Table("run", "fields", *(head[i] for i in shown), box=box.SIMPLE)
     for row in rows:
-      printed.add_row(*(row[i] for i in shown))
+      pairs = map("=".join, zip(head[fields], row[fields], strict=True))
+      cells = row[0], "\n".join(pairs), *(row[i] for i in shown)
+      printed.add_row(*map(escape, cells))
     make_console().print(printed)
     print(path)
     return path

@@ -25,7 +25,7 @@ from seqrnn.reporting.subject import (
 from seqrnn.runtime import sharding
 from seqrnn.sampling.sampler import generator
 from seqrnn.sampling.texts import prime_ids
-from seqrnn.scoring import confusion
+from seqrnn.scoring import confusion, spans
 from seqrnn.scoring.evaluation import examiner
 from seqrnn.scoring.predictions import (
   Prediction,
@@ -41,6 +41,7 @@ _PASSAGE = 560  # Symbols of a text coloured by a unit.
 _CLEAR = 0.1  # The least share of its variance that a shown unit explains.
 # The texts among which mistakes are sought, those shown, characters of each.
 _READ, _MISTAKES, _QUOTED = 2_000, 20, 200
+_AROUND = 12  # Symbols on either side of a mistake.
 _SHOWN = 1200  # Symbols of a long passage, and of the gap model's text.
 
 
@@ -126,9 +127,11 @@ def surprises(subject: Subject, source: ReadSplit) -> Section:
   """A text, coloured by the surprisal of its symbols."""
 
   def rows() -> Iterator[Prediction]:
-    for ids_S, *answers, _ in zip(source.ids, *source.reading, strict=True):
+    each = zip(source.texts, source.ids, *source.reading, strict=False)
+    for (document, _), ids_S, *answers, _ in each:
       place_T = np.arange(1, len(ids_S))
-      yield Prediction(0, ids_S, [], place_T, ids_S[1:], [], *answers)
+      read = [""] * int(ids_S[0] == BEGIN) + [*document.symbols, ""]
+      yield Prediction(0, ids_S, read, place_T, ids_S[1:], [], *answers)
 
   title = "Surprisal of a text"
   part = coloured_text(subject, rows(), subject.symbols)
@@ -148,20 +151,15 @@ def gaps(subject: Subject) -> list[Section]:
 
 
 def labels(subject: Subject) -> list[Section]:
-  """The sections on tags and confusion."""
-  if not subject.facts or subject.experiment.labels is None:
-    return []
-  split = subject.splits[-1]
-  parts = [_confused(subject, split)]
-  if not subject.experiment.by_text:
-    parts.insert(0, _tagged(subject, split))
-  return [{"split": split, **part} for part in parts]
-
-
-def _confused(subject: Subject, split: str) -> Section:
-  """The confusion matrix."""
+  """The sections on tags, confusion and, if tags mark any, spans."""
   labels = subject.experiment.labels
-  mesh = sharding.mesh()
+  if not subject.facts or labels is None:
+    return []
+  split, mesh, parts = subject.splits[-1], sharding.mesh(), []
+  if not subject.experiment.by_text:
+    rows = predictions(subject.experiment, subject.params, split, _LIKELY)
+    part = coloured_text(subject, rows, labels)
+    parts.append(section("Tagged text", "tagged", reading=part))
   batches = subject.experiment.batches(split, None)
   params = jax.device_put(subject.params, sharding.replicated(mesh))
   counted = examiner(subject.experiment, mesh)(params, batches)
@@ -169,18 +167,19 @@ def _confused(subject: Subject, split: str) -> Section:
   table = confusion.confusion_table(labels, counted[1])
   words = "Counts of predicted labels by true label"
   chart = charts.chart(confusion.draw(table), words, words)
-  return section("Confusion of labels", "confusion", chart=chart)
-
-
-def _tagged(subject: Subject, split: str) -> Section:
-  """A text coloured by the surprisal of its true tags."""
-  rows = predictions(subject.experiment, subject.params, split, _LIKELY)
-  part = coloured_text(subject, rows, subject.experiment.labels)
-  return section("Tagged text", "tagged", reading=part)
+  parts.append(section("Confusion of labels", "confusion", chart=chart))
+  counts_3K = counted[1].span_counts(labels)
+  if counts_3K is not None:
+    rows = spans.span_table(labels, counts_3K)
+    parts.append(section("Spans", "spans", rows=rows))
+  return [{"split": split, **part} for part in parts]
 
 
 def mistakes(subject: Subject) -> list[Section]:
-  """The texts with the least likely true labels, or the furthest numbers."""
+  """The texts or symbols with the least likely true labels, by true label.
+
+  Without labels, the texts with the furthest numbers.
+  """
   if not subject.facts:
     return []
   split, unit = subject.splits[-1], subject.config.data.unit
@@ -190,21 +189,27 @@ def mistakes(subject: Subject) -> list[Section]:
     off_NC = np.abs([np.ravel(p.numbers - p.targets) for p in some])
     # Of several numbers, all count.
     far_N = (off_NC / np.maximum(off_NC.mean(0), 1e-30)).sum(1)
-    answers = [number_text(p.numbers) for p in some]
+    wrong = [(far, "", p, 0) for far, p in zip(far_N, some, strict=True)]
   else:
-    wrong = [p.best != p.truth for p in some]
-    far_N = np.where(wrong, [p.surprisal[0] for p in some], -1)
-    answers = [f"{p.best[0]}, {p.probabilities[0, 0]:.0%}" for p in some]
-  worst = np.argsort(-far_N, kind="stable")[:_MISTAKES]
-  listed = [
-    (_begin(some[n].text(unit)), some[n].truth[0], answers[n])
-    for n in worst
-    if far_N[n] >= 0
-  ]
-  if not listed:
-    return []
-  facts = {"split": split, "read": counted(len(some), "text")}
-  return [section("Mistakes", "mistakes", rows=listed, **facts)]
+    wrong = [
+      (p.surprisal[n], p.truth[n], p, n)
+      for p in some
+      for n in np.flatnonzero(np.array(p.best) != p.truth)
+    ]
+  by_label: dict[str, list[tuple[str, ...]]] = {}
+  for _, label, p, n in sorted(wrong, key=lambda mistake: -mistake[0]):
+    answer = number_text(p.numbers)
+    if p.likely:
+      answer = f"{p.likely[n][0]}, {p.probabilities[n, 0]:.0%}"
+    row = _begin(p.source(unit, n)), p.truth[n], answer
+    if not subject.experiment.by_text:
+      t = p.positions[n]
+      row += (p.text(unit, max(t - _AROUND, 0), t + _AROUND + 1),)
+    by_label.setdefault(label, []).append(row)
+  each = _MISTAKES // (len(by_label) or 1) or 1
+  worst = [row for rows in by_label.values() for row in rows[:each]]
+  facts = {"split": split, "read": counted(len(some), "text"), "each": each}
+  return [section("Mistakes", "mistakes", rows=worst[:_MISTAKES], **facts)]
 
 
 def _begin(text: str) -> str:

@@ -1,5 +1,6 @@
 """The subject of a report: a trained run, and texts of its data."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Iterator
 from itertools import zip_longest
@@ -228,16 +229,22 @@ def _marks(
   symbols: Vocabulary, p: Prediction, names: Vocabulary
 ) -> Iterator[Mark]:
   """The symbols of a text, with the predictions that a model made at some."""
-  answers = zip(p.surprisal, p.ids, p.probabilities, strict=True)
+  answers = zip(p.surprisal, p.ids, p.probabilities, p.targets, strict=True)
   known = dict(zip(p.positions.tolist(), answers, strict=True))
   for t, i in enumerate(p.inputs):
     if i <= BEGIN:
       continue
+    text, name = shown(symbols, i), named(symbols, i)
+    if i == UNKNOWN and p.read[t]:  # As the data have it.
+      own = dataclasses.replace(symbols, symbols=(p.read[t],))
+      text, name = shown(own, i + 1), f"{named(own, i + 1)} (unknown)"
     bits, likely = None, []
     if t in known:
-      nats, ids_K, chances_K = known[t]
+      nats, ids_K, chances_K, target = known[t]
       # JSON has no infinity.
       bits = min(float(nats) / math.log(2), 99)
       best = [named(names, i) for i in ids_K]
       likely = list(zip(best, chances_K, strict=True))
-    yield Mark(shown(symbols, i), named(symbols, i), bits, likely)
+      if names is not symbols:
+        name += f", {named(names, target)},"
+    yield Mark(text, name, bits, likely)

@@ -4,16 +4,27 @@ import functools
 import json
 import re
 import shutil
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
 from seqrnn import cli, experiments
-from seqrnn.data.vocabulary import END, PAD, UNKNOWN
+from seqrnn.data.documents import Document
+from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.modes import report
-from seqrnn.reporting import alarms, charts, gathering, neurons, page
+from seqrnn.reporting import (
+  alarms,
+  charts,
+  gathering,
+  language,
+  neurons,
+  page,
+)
+from seqrnn.reporting.subject import Passage, coloured_text
+from seqrnn.scoring.predictions import Prediction
 from seqrnn.training.history import add_row
 from tests.conftest import Page, random_params, save_run, tiny, write_text
 
@@ -22,7 +33,12 @@ HOSTILE = "<script>alert(1)</script>&amp;\"'\x1b[31m\u202e]]>\u6f22\n"
 TASKS = {
   "language model": {"data.stateful": True, "model.embedding_size": 4},
   "gap model": {"task": "gap_model"},
-  "tagging": {"task": "tagging", "data.format": "spaces"},
+  "tagging": {
+    "task": "tagging",
+    "data.format": "columns",
+    "data.unit": "word",
+    "model.embedding_size": 4,
+  },
   "polyphony": {
     "task": "polyphony",
     "data.source": "chords",
@@ -35,7 +51,7 @@ WRITES = ["Samples", "Surprisal of a text", "Interpretable units", "Gates"]
 SECTIONS = {
   "language model": WRITES,
   "gap model": ["Predictions in gaps"],
-  "tagging": ["Tagged text", "Confusion of labels"],
+  "tagging": ["Tagged text", "Confusion of labels", "Spans", "Mistakes"],
   "polyphony": [],
 }
 
@@ -85,6 +101,11 @@ def runs(tmp_path_factory):
       corpus = write_text(folder, documents=8, symbols=300)
       (corpus / "hostile.txt").write_text(HOSTILE * 60, "utf-8")
       fields["data.path"] = str(corpus)
+    if name == "tagging":  # A person of each sentence is in no other one.
+      fields["data.path"] = str(folder / "names.txt")
+      sentence = f"Ann{{}} B-PER\n{HOSTILE.strip()} I-PER\nleft O\n\n"
+      text = "".join(map(sentence.format, range(60)))
+      (folder / "names.txt").write_text(text, "utf-8")
     return begun(folder, fields)
 
   return get
@@ -115,6 +136,107 @@ def test_every_task_has_a_page(name, pages):
   assert any(
     "training goes from 3 at step 3 to 1.286 at 7" in c for c in curves
   )
+
+
+def test_tags_of_unknown_words_are_shown_with_the_words(pages):
+  page = read(pages("tagging"))
+  tagged, spans = page.text.split("The first row counts all spans")
+  assert "\ufffd" not in page.text
+  assert len(set(re.findall(r"Ann\d+", tagged))) > 1
+  assert re.search(r"PER(\d|\.)+", spans)
+
+
+LONG = "w" * 400  # Nowhere can a line of it be broken.
+
+
+def mistaken(label, surprisal, name="", read=("",)):
+  """A text whose label is mistaken, or a word whose tag is."""
+  T = len(read)
+  nll_N = np.full(1, surprisal)
+  rows = np.full(T, UNKNOWN + 1), [*read], np.array([T // 2]), np.zeros(1)
+  likely = np.zeros((1, 1), int), np.full((1, 1), 0.75)
+  return Prediction(0, *rows, [label], nll_N, *likely, likely=[[name]])
+
+
+def listed(monkeypatch, rows, **task):
+  """The section on mistakes of a task that has made these predictions."""
+  monkeypatch.setattr(language, "predictions", lambda *_: iter(rows))
+  subject = SimpleNamespace(
+    facts=["test"],
+    splits=["test"],
+    params=None,
+    config=SimpleNamespace(data=SimpleNamespace(unit="word")),
+    experiment=SimpleNamespace(names=True, **task),
+  )
+  return language.mistakes(subject)
+
+
+def test_the_worst_mistakes_of_each_label_are_listed(monkeypatch, tmp_path):
+  rows = [mistaken("often", 9 + n, "rare", [f"{n}", LONG]) for n in range(40)]
+  rows += [mistaken("rare", n, "often", [f"r{n}"]) for n in range(3)]
+  rows.append(mistaken("right", 99.0, "right", ["right"]))
+  [part] = listed(monkeypatch, rows, by_text=True)
+  texts = [text[:2] for text, *_ in part["rows"]]
+  assert texts == [*(f"{n}" for n in range(39, 29, -1)), "r2", "r1", "r0"]
+  assert part["rows"][-1][1:] == ("rare", "often, 75%")
+  page.write_page(tmp_path / "page.html", "mistakes", TOP, [part])
+  assert "worst mistakes of each true label in 44 texts" in read(
+    tmp_path / "page.html"
+  ).text.replace("\n", " ")
+  # Of more labels than rows, each has its worst, the worst of all first.
+  rows = [mistaken(f"label {n % 30}", n, "", [f"{n}"]) for n in range(60)]
+  [part] = listed(monkeypatch, rows, by_text=True)
+  assert [row[0] for row in part["rows"]] == [f"{n}" for n in range(59, 39, -1)]
+  # A tag has its word, with the words around it.
+  words = [f"{n}" for n in range(30)]
+  word = mistaken("A", 1.0, "B", words)
+  both = {
+    name: np.concatenate([getattr(word, name)] * 2)
+    for name in ("positions", "targets", "surprisal", "probabilities")
+  }
+  rows = [word._replace(truth=["A", "C"], likely=[["B"], ["C"]], **both)]
+  [part] = listed(monkeypatch, rows, by_text=False)
+  around = " ".join(words[3:28])
+  assert part["rows"] == [("15", "A", "B, 75%", around)]
+  [none] = listed(monkeypatch, rows[:0], by_text=False)
+  page.write_page(tmp_path / "page.html", "mistakes", TOP, [part, none])
+  assert "None in 0 texts of the test split" in (
+    tmp_path / "page.html"
+  ).read_text("utf-8")
+
+
+def test_unknown_symbols_are_shown_as_the_data_have_them():
+  """Masked, as lines of a log are; with the true tag, if there are tags."""
+  mask = lambda line: line.replace("secret", "<*>")
+  lines = Vocabulary("log", ("a <*>",), mask=mask)
+  ids = np.array([[BEGIN, UNKNOWN + 1, UNKNOWN, END]], np.int32)
+  zeros = np.zeros((1, 3, 1))
+  source = language.ReadSplit(
+    "test",
+    [Passage(Document("d", ["a 1", "a secret"]), "")],
+    ids,
+    neurons.TextReading(zeros[..., 0], zeros.astype(int), zeros, zeros),
+  )
+  subject = SimpleNamespace(symbols=lines)
+  part = language.surprises(subject, source)["reading"]
+  assert [text for text, _ in part["spans"]][1] == "a <*>\n"
+  assert "a <*> (unknown)" in part["data"]["names"]
+  labels = Vocabulary("id", ("A", "B"))
+  rows = [mistaken("A", 1.0, "B", ["word"])._replace(targets=np.array([4]))]
+  subject.symbols = Vocabulary("word", ("word",))
+  part = coloured_text(subject, rows, labels)
+  assert "word, A," in part["data"]["names"]
+
+
+def test_a_sample_of_blanks_says_so(tmp_path):
+  samples = [("0.3", " " * 479 + "\n"), ("0.6", ""), ("0.9", " a")]
+  part = page.section(
+    "Samples", "samples", samples=samples, prime="p", quoted="'p'"
+  )
+  page.write_page(tmp_path / "page.html", "samples", TOP, [part])
+  text = read(tmp_path / "page.html").text
+  assert "p(blanks alone, 480 characters)" in text
+  assert "p(nothing)" in text and "p a" in text
 
 
 def test_a_page_without_data_says_why(runs, tmp_path):
@@ -149,7 +271,7 @@ def test_a_page_without_data_says_why(runs, tmp_path):
     assert text in page.text, text
 
 
-def test_runs_are_compared(runs, capsys):
+def test_runs_are_compared(runs, capsys, monkeypatch, tmp_path):
   (_, one), (_, other) = runs("language model"), runs("gap model")
   path, table = gathering.write_comparison([one, other])
   page = read(path)
@@ -162,7 +284,15 @@ def test_runs_are_compared(runs, capsys):
   assert all(cell in page.text for row in table for cell in row)
   pattern = f"{one},{other.parent}/r?n"
   assert cli.main(["run.py", f"--workdir={pattern}", line[1]]) == 0
-  assert str(path) in capsys.readouterr().out
+  printed = capsys.readouterr().out
+  assert str(path) in printed
+  assert "task=gap_model" in printed and "data.stateful=True" in printed
+  table = ["run", "model.cell", "state"], ["[b]", "gru", "finished"]
+  monkeypatch.setattr(gathering, "write_comparison", lambda _: (path, table))
+  report.run(experiments.build, None, tmp_path / "none")
+  printed = capsys.readouterr().out
+  assert re.search(r"\[b\] +model.cell=gru +finished", printed)
+  monkeypatch.undo()
   assert cli.main(["run.py", f"{line[0]},nowhere", line[1]]) == 2
   error = capsys.readouterr().err.splitlines()[-1]
   assert error.startswith("error: --workdir=nowhere: has no run; train one")
@@ -350,3 +480,20 @@ def test_a_browser_shows_it_without_a_fault(pages, browser):
   # The script has chosen a symbol and shows the predictions in its place.
   text = browser.find_element("css selector", ".predicted").text
   assert re.search(r"had probability [\d.]+ %: [\d.]+ bits", text)
+
+
+def test_long_texts_leave_the_other_columns_on_the_page(
+  browser, tmp_path, monkeypatch
+):
+  rows = [mistaken("truth", 1.0, "prediction", [LONG])]
+  parts = listed(monkeypatch, rows, by_text=True)
+  page.write_page(tmp_path / "page.html", "mistakes", TOP, parts)
+  faults = []
+  for width in (1200, 500):
+    browser.set_window_size(width, 900)
+    browser.get((tmp_path / "page.html").as_uri())
+    box = browser.find_element("css selector", ".scroll")
+    wide = int(box.get_property("scrollWidth"))
+    if wide > int(box.get_property("clientWidth")):
+      faults.append(f"{width} pixels: the table has {wide}")
+  assert not faults
