@@ -128,10 +128,10 @@ def surprises(subject: Subject, source: ReadSplit) -> Section:
 
   def rows() -> Iterator[Prediction]:
     each = zip(source.texts, source.ids, *source.reading, strict=False)
-    for (document, _), ids_S, *answers, _ in each:
+    for n, ((document, _), ids_S, *answers, _) in enumerate(each):
       place_T = np.arange(1, len(ids_S))
       read = [""] * int(ids_S[0] == BEGIN) + [*document.symbols, ""]
-      yield Prediction(0, ids_S, read, place_T, ids_S[1:], [], *answers)
+      yield Prediction(n, ids_S, read, place_T, ids_S[1:], [], *answers)
 
   title = "Surprisal of a text"
   part = coloured_text(subject, rows(), subject.symbols)

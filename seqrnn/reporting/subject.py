@@ -193,9 +193,8 @@ def shown(symbols: Vocabulary, i: int) -> str:
   if symbols.unit == "char":
     return name
   [name] = symbols.names([i])
-  if joined:
-    return name
-  return name + ("\n" if " " in name else " ")  # Lines of a log are lines.
+  # Lines of a log are lines.
+  return name if joined else name + ("\n" if " " in name else " ")
 
 
 def named(symbols: Vocabulary, i: int) -> str:
@@ -211,14 +210,15 @@ def coloured_text(
 
   Args:
     subject: the run.
-    rows: the predictions for each text.
+    rows: the predictions for each text, or for each window of it.
     names: the vocabulary of the targets.
   """
   marks: list[Mark] = []
+  last = None
   for p in rows:
-    if marks and not marks[-1].text.endswith("\n"):
+    if marks and p.document != last and not marks[-1].text.endswith("\n"):
       marks.append(Mark("\n", "the end of a text"))
-    marks += _marks(subject.symbols, p, names)
+    marks, last = [*marks, *_marks(subject.symbols, p, names)], p.document
     if page.full(marks):
       break
   guess = math.log2(len(names.symbols))

@@ -150,7 +150,7 @@ LONG = "w" * 400  # Nowhere can a line of it be broken.
 
 
 def mistaken(label, surprisal, name="", read=("",)):
-  """A text whose label is mistaken, or a word whose tag is."""
+  """A text with a mistaken label, or a word with a mistaken tag."""
   T = len(read)
   nll_N = np.full(1, surprisal)
   rows = np.full(T, UNKNOWN + 1), [*read], np.array([T // 2]), np.zeros(1)
@@ -226,6 +226,10 @@ def test_unknown_symbols_are_shown_as_the_data_have_them():
   subject.symbols = Vocabulary("word", ("word",))
   part = coloured_text(subject, rows, labels)
   assert "word, A," in part["data"]["names"]
+  rows = [row._replace(document=n // 2) for n, row in enumerate(rows * 3)]
+  part = coloured_text(subject, rows, labels)  # Two windows of the first text.
+  text = "".join(text for text, _ in part["spans"])
+  assert text == "word word \nword "
 
 
 def test_a_sample_of_blanks_says_so(tmp_path):
