@@ -194,7 +194,7 @@ def mistakes(subject: Subject) -> list[Section]:
     wrong = [
       (p.surprisal[n], p.truth[n], p, n)
       for p in some
-      for n in np.flatnonzero(np.array(p.best) != p.truth)
+      for n in np.flatnonzero(np.array(p.best) != p.truth).tolist()
     ]
   by_label: dict[str, list[tuple[str, ...]]] = {}
   for _, label, p, n in sorted(wrong, key=lambda mistake: -mistake[0]):
