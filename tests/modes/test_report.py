@@ -233,14 +233,14 @@ def test_unknown_symbols_are_shown_as_the_data_have_them():
 
 
 def test_a_sample_of_blanks_says_so(tmp_path):
-  samples = [("0.3", " " * 479 + "\n"), ("0.6", ""), ("0.9", " a")]
+  samples = [("0.3", " " * 479 + "\n"), ("0.6", ""), ("0.9", " ab")]
   part = page.section(
     "Samples", "samples", samples=samples, prime="p", quoted="'p'"
   )
   page.write_page(tmp_path / "page.html", "samples", TOP, [part])
   text = read(tmp_path / "page.html").text
-  assert "p(blanks alone, 480 characters)" in text
-  assert "p(nothing)" in text and "p a" in text
+  assert text.count("480 of 480 characters are blanks.") == 1
+  assert text.count("blanks") == 1 and "p(nothing)" in text and "p ab" in text
 
 
 def test_a_page_without_data_says_why(runs, tmp_path):
