@@ -17,9 +17,7 @@ def test_one_page_has_the_loss_gradients_and_sample_of_a_run(trained):
   run = seqrnn.load(trained({"model.hidden_size": 12}))
   page = runpy.run_path(str(PAGE))
   random = np.random.default_rng(5)
-  params = jax.tree.map(
-    lambda x: 0.5 * random.normal(size=x.shape), run.params
-  )
+  params = jax.tree.map(lambda x: 0.5 * random.normal(size=x.shape), run.params)
   params["head"]["bias"][: len(RESERVED)] = -50  # The page masks no symbol.
   names = run.experiment.vocabularies["symbols"]
   T = 40
