@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from seqrnn.runtime import private
+
 TF32 = "tf32"  # A `dtype` of `dot`, for all platforms but the CPU.
 
 
@@ -17,8 +19,7 @@ def platform() -> str:
   be one of this process. Only a module that is applied by hand, outside of
   `sharding.jit`, has no mesh: it is computed on the default backend.
   """
-  device = jax.sharding.get_abstract_mesh().abstract_device
-  return getattr(device, "platform", None) or jax.default_backend()
+  return private.mesh_platform() or jax.default_backend()
 
 
 def device_count() -> int:
@@ -29,7 +30,7 @@ def device_count() -> int:
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return jax.device_count()
-  return math.prod(mesh.shape[name] for name in mesh.auto_axes)
+  return math.prod(mesh.shape[name] for name in private.auto_axes())
 
 
 def dot(a: jax.Array, b: jax.Array, dtype: Any = None) -> jax.Array:

@@ -13,9 +13,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental.layout import Layout, with_layout_constraint
 
 from seqrnn.models.arrays import device_count, dot, merge_positions, platform
+from seqrnn.runtime import private
 
 # From this number of rows on, the bias of the head is a row of its kernel.
 BIAS_ROW = 512
@@ -77,11 +77,9 @@ def transpose(x_RC: jax.Array, dtype: Any = None) -> jax.Array:
   # Over several devices, the constraint would gather the factor on each.
   if dtype is None or platform() != "cpu" or device_count() > 1:
     return x_RC.T
-  rows = Layout(major_to_minor=(0, 1))
   # Rounding comes first: fused with the operation that makes x, the transpose
   # takes far longer.
-  x_RC = with_layout_constraint(x_RC.astype(dtype), rows)
-  return with_layout_constraint(x_RC.T, rows)
+  return private.row_by_row(private.row_by_row(x_RC.astype(dtype)).T)
 
 
 def transpose_before_loop(x_RC: jax.Array, dtype: Any = None) -> jax.Array:

@@ -1,12 +1,11 @@
 """The devices of this machine: their names, their choice, their memory."""
 
 import os
-import re
 from pathlib import Path
 from typing import Any
 
 from seqrnn.errors import UserError
-from seqrnn.runtime import signals
+from seqrnn.runtime import private, signals
 
 _ROOT = Path("/")
 _UNUSED = (
@@ -14,8 +13,6 @@ _UNUSED = (
   " 'jax[cuda13]'; if it is installed, `python -c 'import jax; jax.devices()'`"
   " says why"
 )
-# The words of XLA's CPU, CUDA and TPU compilers and allocators.
-_EXHAUSTED = re.compile("(?i)out.of.memory|resource_exhausted|alloc_failed")
 
 
 def cores() -> int:
@@ -37,8 +34,10 @@ def words(mesh: Any) -> str:
 def out_of_memory(error: BaseException) -> bool:
   """Returns whether the machine or a device had too little memory."""
   # JAX's errors are RuntimeErrors.
-  said = isinstance(error, RuntimeError) and _EXHAUSTED.search(str(error))
-  return isinstance(error, MemoryError) or bool(said)
+  said = isinstance(error, RuntimeError) and private.says_out_of_memory(
+    str(error)
+  )
+  return isinstance(error, MemoryError) or said
 
 
 def start(named: bool = False) -> list[str]:
@@ -71,7 +70,7 @@ def start(named: bool = False) -> list[str]:
   signals.reinstall()
   if jax.default_backend() == "cpu":
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    asked = jax.config.values["jax_platforms"]
+    asked = jax.config.jax_platforms
     unused = not (hidden or asked) and any(_ROOT.glob("dev/nvidia[0-9]*"))
     return [_UNUSED] if unused else []
   from seqrnn.runtime import sharding  # It imports JAX.

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from absl import flags
 
 from seqrnn.errors import Interrupted, UserError, visible
-from seqrnn.runtime import compiled, devices
+from seqrnn.runtime import compiled, devices, private
 
 _LONG = 0.2  # Memory is returned after a compilation of more seconds.
 
@@ -99,7 +99,7 @@ def configure_device(
   """
   import jax
 
-  if jax.config.values["jax_num_cpu_devices"] < 1:
+  if jax.config.jax_num_cpu_devices < 1:
     jax.config.update("jax_num_cpu_devices", cpu_devices)
   if cpu_threads is not None:
     os.environ.setdefault("PJRT_NPROC", str(cpu_threads))
@@ -115,19 +115,11 @@ def _return_memory():
 
   Otherwise glibc keeps the compiler's memory in addition to the program's.
   """
-  import jax
-
   if sys.platform != "linux":
     return
   trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-  if trim is None:  # The C library is not glibc.
-    return
-
-  def on_duration(event: str, duration_secs: float, **_: Any):
-    if event.endswith("/backend_compile_duration") and duration_secs > _LONG:
-      trim(0)
-
-  jax.monitoring.register_event_duration_secs_listener(on_duration)
+  if trim is not None:  # Else the C library is not glibc.
+    private.on_compilation(lambda seconds: seconds > _LONG and trim(0))
 
 
 def define_distributed(values: flags.FlagValues):

@@ -5,23 +5,17 @@ others from C++ and logs dozens of lines; this module prints one line instead.
 """
 
 import os
-import re
 import signal
 import socket
 import sys
 from typing import NoReturn
 
 from seqrnn.errors import UserError
+from seqrnn.runtime import private
 
 _HEARTBEAT_SECONDS = 30  # Without a heartbeat a process counts as lost.
 _DONE = b"\0done"
 _LOST = b"\0lost"
-_FATAL = b"distributed service detected fatal errors"
-_SIGNS = re.compile(
-  "gloo|nccl|coordination|barrier|heartbeat|connection reset|socket closed"
-  "|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED",
-  re.IGNORECASE,
-)
 _LINE = (
   "error: another process of this run has ended or cannot be reached; repeat"
   " the commands of all processes to resume from the last checkpoint\n"
@@ -57,7 +51,7 @@ def _watch(source: int, stdout: int, stderr: int) -> NoReturn:
   logged = b""
   while part := os.read(source, 1 << 16):
     logged = (logged + part)[-(1 << 16) :]
-  if _LOST in logged or _FATAL in logged:
+  if _LOST in logged or private.FATAL_LOG in logged:
     os.write(stderr, _LINE.encode())
   elif not logged.endswith(_DONE):
     lines = logged.splitlines(keepends=True)
@@ -124,7 +118,7 @@ def lost(error: BaseException | None) -> bool:
     if isinstance(error, UserError):
       return False
     if isinstance(error, jax.errors.JaxRuntimeError):
-      return bool(_SIGNS.search(str(error)))
+      return private.says_process_lost(str(error))
     error = error.__cause__ or error.__context__
   return False
 

@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from seqrnn.runtime import private
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
 
@@ -178,7 +178,7 @@ def gather_rows(tree: Any, mesh: Mesh) -> Any:
 
   def one(x):  # As bytes: JAX would make int64 an int32.
     rows = np.ascontiguousarray(x).reshape(len(x), -1).view(np.uint8)
-    every = np.asarray(multihost_utils.process_allgather(rows, tiled=True))
+    every = np.asarray(private.gather_processes(rows))
     return every.view(x.dtype).reshape(-1, *x.shape[1:])
 
   return jax.tree.map(one, tree)
@@ -237,4 +237,4 @@ def broadcast(value: int) -> int:
   """Returns the first process's value in every process."""
   if jax.process_count() == 1:
     return value
-  return int(multihost_utils.broadcast_one_to_all(np.int64(value)))
+  return int(private.of_first_process(np.int64(value)))

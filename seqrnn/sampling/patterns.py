@@ -15,7 +15,6 @@ the probability that the model gives to all allowed symbols at step t.
 import functools
 import re
 import warnings
-from re import _parser  # pyright: ignore[reportAttributeAccessIssue]
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +24,7 @@ from scipy.sparse import csgraph, csr_array
 
 from seqrnn.data.vocabulary import END, RESERVED, Vocabulary
 from seqrnn.errors import counted
+from seqrnn.runtime import private
 from seqrnn.sampling import automaton
 from seqrnn.sampling.automaton import PatternError
 from seqrnn.sampling.decoding import Applied, Processor
@@ -33,8 +33,8 @@ DEAD, ENDED, START = range(3)  # States of every table.
 NEVER = 2**15 - 1  # Above the number of states, so above every need.
 _BYTES = 2**27  # Of the arrays of a table, at most.
 # Operations of Python's parser that an automaton has not.
-_REFUSED = {"AT", "ASSERT", "ASSERT_NOT", "FAILURE", "GROUPREF"}
-_REFUSED |= {"GROUPREF_EXISTS", "ATOMIC_GROUP", "POSSESSIVE_REPEAT"}
+REFUSED = {"AT", "ASSERT", "ASSERT_NOT", "FAILURE", "GROUPREF"}
+REFUSED |= {"GROUPREF_EXISTS", "ATOMIC_GROUP", "POSSESSIVE_REPEAT"}
 
 
 class Table(NamedTuple):
@@ -66,11 +66,10 @@ def byte_table(pattern: str) -> np.ndarray:
     # Sets within sets, which Python and outlines-core read differently.
     warnings.simplefilter("error", FutureWarning)
     try:
-      # A character is a number in the text of a parsed expression.
-      operations = {*re.findall("[A-Z_]+", repr(_parser.parse(pattern)))}
+      operations = private.regex_operations(pattern)
     except (re.error, FutureWarning, OverflowError, RecursionError) as error:
       raise PatternError(f"syntax error: {error}") from None
-  if operations & _REFUSED:
+  if operations & REFUSED:
     raise PatternError(
       "it has an anchor (remove it: the text matches as a whole), a"
       " look-around, a reference, a condition, an atomic group or a possessive"

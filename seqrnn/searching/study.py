@@ -20,6 +20,11 @@ import jax
 import numpy as np
 import optuna
 import sqlalchemy
+from optuna.distributions import (
+  CategoricalDistribution,
+  FloatDistribution,
+  IntDistribution,
+)
 from optuna.storages import journal
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -27,7 +32,7 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.errors import Interrupted, MachineError, UserError, visible
 from seqrnn.experiment import Experiment
-from seqrnn.runtime import devices, files, launch, signals
+from seqrnn.runtime import devices, files, launch, private, signals
 from seqrnn.searching import space
 from seqrnn.training import train
 from seqrnn.training.history import read_rows
@@ -97,8 +102,12 @@ class Search(NamedTuple):
 class _Journal(journal.JournalFileBackend):
   """Optuna's, whose errors name the file."""
 
+  def __init__(self, path: Path):
+    super().__init__(str(path), _Lock(path))
+    self._path = path
+
   def append_logs(self, logs: list[dict[str, Any]]):
-    with files.write_errors(Path(self._file_path)):
+    with files.write_errors(self._path):
       super().append_logs(logs)
 
 
@@ -158,7 +167,7 @@ def begin(
         file.write(name.encode())
     try:
       if url is None:
-        storage = journal.JournalStorage(_Journal(str(path), _Lock(path)))
+        storage = journal.JournalStorage(_Journal(path))
       else:  # A pool would leave connections open.
         options = {"poolclass": sqlalchemy.NullPool}
         storage = optuna.storages.RDBStorage(url, options)
@@ -252,7 +261,7 @@ def _take_over(
   search: Search, trials: list[FrozenTrial], left: FrozenTrial
 ) -> Trial | None:
   """The trial of a process that died, to be resumed; None: it fails now."""
-  trial = Trial(search.study, left._trial_id)
+  trial = private.resumed_trial(search.study, left)
   reached, attempts = left.user_attrs.get("attempts", (0, 0))
   if len(left.intermediate_values) > reached:
     reached, attempts = len(left.intermediate_values), 0
@@ -280,7 +289,13 @@ def _lock(folder: Path) -> files.Lock | None:
 def _draw(search: Search, trial: Trial) -> Trial:
   """The trial, with a value for each field that is searched."""
   for name, distribution in search.space.items():
-    trial._suggest(name, distribution)
+    match distribution:
+      case CategoricalDistribution():
+        trial.suggest_categorical(name, distribution.choices)
+      case IntDistribution(low=low, high=high, log=log, step=step):
+        trial.suggest_int(name, low, high, log=log, step=step)
+      case FloatDistribution(low=low, high=high, log=log, step=step):
+        trial.suggest_float(name, low, high, log=log, step=step)
   return trial
 
 

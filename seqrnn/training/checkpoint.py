@@ -35,18 +35,10 @@ import tensorstore as ts
 
 from seqrnn.errors import MachineError, UserError, visible
 from seqrnn.experiment import Experiment, Params, shapes
-from seqrnn.runtime import files, processes, sharding
+from seqrnn.runtime import files, private, processes, sharding
 from seqrnn.runtime.files import SUMS
 
 _JSON_LIMIT = 2**23  # Bytes of a position, or of the checksums.
-_ZARR = {  # The metadata of an Orbax array, without shape, dtype and chunks.
-  "compressor": {"id": "zstd", "level": 1},
-  "dimension_separator": ".",
-  "fill_value": None,
-  "filters": None,
-  "order": "C",
-  "zarr_format": 2,
-}
 _COPIES = 4  # The maximum copies of an array; Orbax writes two.
 _OVERHEAD = 2**16  # The maximum bytes of metadata of an array.
 _REPLACED = ".replaced"  # The suffix of a checkpoint that is written again.
@@ -283,13 +275,12 @@ def open_arrays(folder: Path, like: Any) -> Any:
 
   def open_one(path, shape):
     name = jax.tree_util.keystr(path, simple=True, separator=".")
-    base = {"driver": "file", "path": f"{folder}/"}
-    store = {"driver": "ocdbt", "base": base, "path": f"{name}/"}
+    store = private.array_store(folder, name)
     # Check the metadata before opening the array: some invalid values make
     # tensorstore abort the process.
     metadata = json.loads(ts.KvStore.open(store).result()[".zarray"])
     chunks = metadata.pop("chunks")
-    expected = {**_ZARR, "dtype": shape.dtype.str, "shape": [*shape.shape]}
+    expected = private.array_metadata(shape.shape, shape.dtype.str)
     if metadata != expected:
       raise ValueError(f"{name} is {metadata}, must be {expected}")
     if len(chunks) != len(shape.shape) or not all(
@@ -440,8 +431,7 @@ class Checkpoints:
     """Writes the checksums; Orbax renames the folder after it."""
     if jax.process_index() == 0:
       self.check()
-      [folder] = self.directory.glob(f"{self._step}.orbax-checkpoint-tmp*")
-      write_sums(folder)
+      write_sums(private.unfinished_checkpoint(self.directory, self._step))
 
   def delete_after(self, step: int):
     """Removes the checkpoints after a step, before any is written."""

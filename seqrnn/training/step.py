@@ -17,7 +17,7 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.experiment import Batch, Carry, Experiment, Params
 from seqrnn.models import arrays
-from seqrnn.runtime import sharding
+from seqrnn.runtime import private, sharding
 from seqrnn.scoring import metrics
 from seqrnn.training import optimizers, transfer
 
@@ -128,7 +128,7 @@ def _compiler_options(mesh: Mesh) -> dict[str, Any]:
   with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
     if arrays.platform() != "cpu":
       return {}
-  return {"compiler_options": {"xla_backend_optimization_level": 1}}
+  return private.fast_compilation()
 
 
 def _averaged(average: Average, params: Params, decay: float) -> Average:

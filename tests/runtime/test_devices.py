@@ -22,8 +22,7 @@ def machine(tmp_path, monkeypatch):
   monkeypatch.setattr(devices, "_ROOT", tmp_path)
   for name in ("CUDA_VISIBLE_DEVICES", "JAX_PLATFORMS"):
     monkeypatch.delenv(name, raising=False)
-  monkeypatch.setattr(jax, "config", SimpleNamespace(values=jax.config.values))
-  monkeypatch.setitem(jax.config.values, "jax_platforms", None)
+  monkeypatch.setattr(jax, "config", SimpleNamespace(jax_platforms=None))
   folder = tmp_path / "dev"
 
   def make(count):
@@ -43,7 +42,7 @@ def test_a_gpu_that_is_not_used_is_a_warning(machine, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
     assert devices.start() == []
   monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-  monkeypatch.setitem(jax.config.values, "jax_platforms", "cpu")
+  monkeypatch.setattr(jax.config, "jax_platforms", "cpu")
   assert devices.start() == []
 
 
