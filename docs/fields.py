@@ -121,8 +121,10 @@ seqrnn --config=CONFIG --mode=MODE --config.GROUP.FIELD=VALUE
 In a clone, `python run.py` is the same as `seqrnn`. Flags may be in any order;
 of two flags for one field the last one counts.
 `--config` names a config: `brnn` is a file of [configs/](../../configs), in the
-current folder or in the project; a path is one of your own, or a `config.json`
-of a run. Any [field](fields.md) is a flag, as `--config.model.hidden_size=256`;
+current folder or in the project; a path is one of your own, with or without
+`.py`, or a `config.json` of a run. `--config=mine.py:ARGUMENT` calls
+`get_config(ARGUMENT)` of the file, as in ml_collections. Any
+[field](fields.md) is a flag, as `--config.model.hidden_size=256`;
 `--noconfig.data.stateful` is `--config.data.stateful=false`. A flag that may be
 repeated, as `--config.search.space`, replaces all values of the config. With
 `--workdir` and no `--config`, the config is
@@ -131,6 +133,9 @@ the name of the config, with the fields of the training that flags changed, as
 `runs/rnn-hidden_size=256`. A field is named with its group if another field of
 a training has the same name, as `runs/rnn-optimizer.name=sgd`; fields of other
 modes do not count, so `data.path` is `path`.
+
+A relative path is one from the current folder. If a run names it and it is not
+there, it is looked for in the folder where the training was started.
 
 `--help` lists modes, configs and flags, `--help=model` the fields of a group.
 With `--config` or `--workdir`, the values are those of the config that is

@@ -65,7 +65,7 @@ def load(workdir: str | os.PathLike, step: int | None = None) -> Run:
     UserError: nothing was trained there, it is damaged, or a field of its
       config stands in the way.
   """
-  workdir = Path(os.path.expanduser(workdir))
+  workdir = Path(files.plain(workdir))
   files.check_links(workdir)
   config = config_lib.read_run(workdir)
   config_lib.override(config, "checkpoint.step", step)

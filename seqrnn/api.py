@@ -362,7 +362,7 @@ def _path(name: str, value: Any) -> Path:
   is_path = isinstance(value, str | os.PathLike)
   if not is_path or "\0" in str(value):
     raise UserError(f"{name}={value!r}: must be the path of a folder")
-  return Path(value).expanduser()
+  return Path(files.plain(value))
 
 
 @contextmanager

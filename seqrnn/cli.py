@@ -36,7 +36,8 @@ Each is a flag, --config.GROUP.FIELD=VALUE. --help=model explains the settings\
  are {groups}."""
 _WIDTH = 80
 _TEXT_FLAGS = {
-  "config": "The name of a config, a .py file, or JSON.",
+  "config": "The name of a config, a .py file, or JSON. FILE.py:ARGUMENT calls"
+  " get_config(ARGUMENT).",
   "mode": "The mode. Default: train.",
   "help": "Explain a group of settings, a setting, or all; --help alone lists"
   " the modes, the configs and the flags.",

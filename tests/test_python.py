@@ -50,6 +50,56 @@ def test_the_import_is_instant_and_the_names_are_there(monkeypatch):
     data_frame([])
 
 
+def test_a_folder_may_be_any_path(trained, monkeypatch, tmp_path):
+  monkeypatch.chdir(trained / "corpus")
+  monkeypatch.setenv("HOME", str(trained))
+  path = "../corpus/../runs/a"
+  for place in (path, Path(path), "~/runs/../runs/a"):
+    assert seqrnn.load(place).workdir == trained / "runs" / "a", place
+  assert seqrnn.runs("../runs/[a]")["run"].tolist() == ["a"]
+  exported = seqrnn.export(path)
+  (tmp_path / "x").mkdir()
+  folder = exported.parent / ".." / "export"
+  made = seqrnn.from_export(folder, tmp_path / "x" / ".." / "made")
+  assert made.workdir == tmp_path / "made"
+  config = seqrnn.load(path).config
+  config.train.start_from = path
+  assert seqrnn.train(config, "../corpus/../next").step == 2
+
+
+def test_a_run_finds_its_data_from_another_folder(
+  trained, tmp_path, monkeypatch
+):
+  config = seqrnn.load(trained / "runs" / "a").config
+  first, moved, other = (
+    tmp_path / name for name in ("first", "moved", "other")
+  )
+  shutil.copytree(trained / "corpus", first / "texts")
+  other.mkdir()
+  monkeypatch.chdir(first)
+  config.data.path = "texts"
+  figures = seqrnn.train(config, "run").evaluate("test")
+  shutil.copytree(first, moved)
+  monkeypatch.chdir(moved)  # A path that leads somewhere is as it was typed.
+  run = seqrnn.load("run")
+  assert run.evaluate("test") == figures and run.config.data.path == "texts"
+  monkeypatch.chdir(other)
+  assert seqrnn.load("../first/run").evaluate("test") == figures
+  # It is resumed from there: by itself, and by a config with the same path.
+  for number, named in enumerate((None, config, config), 3):
+    run = seqrnn.train(named, first / "run", **{"train.max_steps": number})
+    assert run.metrics["step"].max() == number
+    assert run.config.data.path == str(first / "texts")
+    monkeypatch.chdir(other if named is None else first)
+  monkeypatch.chdir(other)
+  (first / "texts").rename(first / "gone")
+  with pytest.raises(seqrnn.UserError) as error:
+    seqrnn.load("../moved/run").evaluate("test")
+  assert str(error.value) == (
+    f"data.path='{first}/texts': no such file; the current folder is {other}"
+  )
+
+
 def test_predictions_are_decoded(trained):
   run = seqrnn.load(trained / "runs" / "a")
   [found] = run.predict("abca", top_k=3)

@@ -177,16 +177,16 @@ def start(*arguments: str, **more: Any) -> subprocess.CompletedProcess:
   return subprocess.run(line, stderr=subprocess.PIPE, text=True, **options)
 
 
-# All that the modes print.
+# All that the modes print. Orbax refuses `..`.
 LINES = [
   (
-    f"{LM} --workdir=chain",
+    f"{LM} --workdir=lm/../chain",
     r"""devices: \d x cpu, \d+ cores?
 train: [\d,]+ symbols in \d+ documents
 validation: [\d,]+ symbols in \d+ documents
 language_model: [\d,]+ parameters, 7 symbols and 4 special ones
 step 4  epoch 0  train .* validation .* bits/symbol  accuracy .*%  best
-chain: finished at step 4; best validation loss .* nats at step 4
+\S*/chain: finished at step 4; best validation loss .* nats at step 4
 """,
   ),
   ("--workdir=chain --mode=sample --config.sample.length=8", r"[a-e \n]*\n"),

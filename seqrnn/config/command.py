@@ -59,7 +59,9 @@ def resolve(
     workdir = Path(",".join(runs))  # A report compares several.
   else:
     flags_only = config_lib.flat(plain) | overrides
-    workdir = Path("runs", run_name(path.stem, plain, flags_only))
+    _, argument = config_lib.split_argument(parsed.config)
+    name = "-".join([path.stem, *argument])
+    workdir = Path("runs", run_name(name, plain, flags_only))
     files.check_links(workdir)
   new = parsed.mode in _STARTS and not (workdir / record).exists()
   run = None
@@ -96,10 +98,10 @@ def _folders(parsed: flags.FlagValues) -> list[str]:
     return []
   if in_zoo(parsed.workdir):
     return [str(zoo_run(parsed.workdir))]
-  folder = os.path.expanduser(parsed.workdir)
+  folder = files.plain(parsed.workdir)
   if parsed.mode != "report" or os.path.exists(folder):
     return [folder]
-  parts = map(os.path.expanduser, parsed.workdir.split(","))
+  parts = map(files.plain, parsed.workdir.split(","))
   return [run for part in parts for run in files.matching_runs(part)]
 
 
@@ -151,8 +153,9 @@ def base_config(
     path = Path("ConfigDict")
     return path, config_lib.with_fields(path, config_lib.flat(parsed.config))
   if parsed.config:
-    path = config_lib.find_config(parsed.config)
-    return path, config_lib.read_config(path)
+    name, argument = config_lib.split_argument(parsed.config)
+    path = config_lib.find_config(name)
+    return path, config_lib.read_config(path, *argument)
   if folder:
     return Path(folder, record), config_lib.read_run(folder, record)
   raise UserError(

@@ -1,5 +1,6 @@
 """Finds, reads, overrides, checks, compares and saves configs."""
 
+import glob
 import json
 import os
 import re
@@ -25,6 +26,8 @@ FIELDS = base.FIELDS
 defaults = base.get_config
 # Fields that name a place, and READ or WRITTEN.
 PLACES = {name: field.place for name, field in FIELDS.items() if field.place}
+# Those that are paths from the current folder: tags lie beside their texts.
+_PATHS = PLACES.keys() - {"data.tags_file", "detect.port", "search.storage"}
 
 # The modes; each is a module of seqrnn/modes.
 MODES = (
@@ -70,8 +73,8 @@ def find_config(name: str) -> Path:
   """Returns the file of the config that --config names.
 
   Args:
-    name: such as brnn, or a path. `configs/brnn.py` is found in the project if
-      it is not in the current folder.
+    name: such as brnn, or a path, with or without `.py`. `configs/brnn.py` is
+      found in the project if it is not in the current folder.
 
   Raises:
     UserError: there is no such config.
@@ -82,6 +85,8 @@ def find_config(name: str) -> Path:
     paths = [Path("configs", f"{name}.py"), _FOLDER / f"{name}.py", path]
   elif path.parent.name == "configs":
     paths.append(_FOLDER / path.name)
+  if not path.suffix:
+    paths.append(path.with_name(f"{path.name}.py"))
   for path in paths:
     if path.exists() and not path.is_dir():  # A pipe is refused later.
       return path
@@ -92,10 +97,24 @@ def find_config(name: str) -> Path:
   )
 
 
-def read_config(path: str | os.PathLike) -> Config:
+def split_argument(name: str) -> tuple[str, list[str]]:
+  """Splits FILE.py:ARGUMENT, as ml_collections has it.
+
+  Returns:
+    the file, and the arguments of its get_config(), at most one.
+  """
+  file, colon, argument = name.partition(":")
+  return (file, [argument]) if colon and not Path(name).exists() else (name, [])
+
+
+def read_config(path: str | os.PathLike, *arguments: str) -> Config:
   """Reads a config from a .py file with get_config(), or from JSON.
 
   A field that the file lacks has its default.
+
+  Args:
+    path: of the file.
+    *arguments: of get_config().
 
   Raises:
     UserError: the file is missing or invalid, or it has an unknown field or a
@@ -103,17 +122,22 @@ def read_config(path: str | os.PathLike) -> Config:
   """
   path = Path(path)
   if path.suffix == ".py":
-    return with_fields(path, _run_config(path))
+    return with_fields(path, _run_config(path, arguments))
+  if arguments:
+    raise UserError(
+      f"--config={path}:{arguments[0]}: only a .py file takes an argument"
+    )
   fields = read_fields(path)
-  fields.pop("format", None)  # The config.json of a run has it.
+  for name in ("format", "folder"):  # The config.json of a run has them.
+    fields.pop(name, None)
   return with_fields(path, fields)
 
 
-def _run_config(path: Path) -> dict[str, Any]:
+def _run_config(path: Path, arguments: Iterable[str]) -> dict[str, Any]:
   """Returns the fields that get_config() of a .py file sets."""
   try:
     names = runpy.run_path(str(path), run_name=path.stem)
-    config = names.get("get_config", lambda: None)()
+    config = names.get("get_config", lambda *_: None)(*arguments)
     if not isinstance(config, ConfigDict):
       raise UserError(f"{path}: get_config() must return a ConfigDict")
     return {str(name): value for name, value in flat(config).items()}
@@ -224,7 +248,8 @@ def read_run(workdir: str | os.PathLike, name: str = "config.json") -> Config:
   """Reads the config of a run.
 
   A field that the file lacks has its default. Fields of places that are written
-  are ignored, with a warning on stderr.
+  are ignored, with a warning on stderr. A relative path that the current folder
+  lacks is taken as one in the folder where the training was started.
 
   Args:
     workdir: the folder of the run.
@@ -244,7 +269,7 @@ def read_run(workdir: str | os.PathLike, name: str = "config.json") -> Config:
     raise UserError(f"--workdir={workdir}: {missing}")
   files.verify_file(path)
   fields = read_fields(path)
-  number = fields.pop("format", None)
+  number, folder = fields.pop("format", None), fields.pop("folder", None)
   if type(number) is not int or number != FORMAT:
     raise UserError(
       f"{path}: format={number!r}: must be {FORMAT}; another version of seqrnn"
@@ -259,15 +284,43 @@ def read_run(workdir: str | os.PathLike, name: str = "config.json") -> Config:
     print(visible(line), file=sys.stderr)
   config = with_fields(path, fields)
   expand(config)
+  for name, value in _relative_paths(config).items():
+    if folder and not _exists(value):
+      set_field(config, name, os.path.join(str(folder), value))
   return config
 
 
+def _relative_paths(config: Config) -> dict[str, str]:
+  """Returns the fields that name paths from the current folder."""
+  fields = {name: flat(config)[name] for name in _PATHS}
+  is_relative = lambda path: path and path[0] != "/" and "://" not in path
+  return {name: path for name, path in fields.items() if is_relative(path)}
+
+
+def _exists(path: str) -> bool:
+  """Returns whether a path, or the begin of a glob, leads to something."""
+  begin = re.match(r"[^*?[\0]*[^/\0]*", path)
+  return os.path.exists(path) or bool(begin and glob.glob(begin[0]))
+
+
+def same_path(path: str | None, recorded: str | None) -> bool:
+  """Returns whether a path leads to what a run has recorded.
+
+  A path that the current folder lacks may be in the folder of the training.
+  """
+  if not path or not recorded:
+    return False
+  is_there = recorded.endswith(f"/{os.path.normpath(path)}")
+  is_same = os.path.abspath(path) == os.path.abspath(recorded)
+  return is_same or (is_there and not _exists(path))
+
+
 def expand(config: Config):
-  """Replaces ~ by the home folder, in all fields that name places."""
-  fields = flat(config)
+  """Makes all paths plain, and replaces ~ in other fields that name places."""
   for name in PLACES:
-    if fields[name] is not None:
-      set_field(config, name, os.path.expanduser(fields[name]))
+    if (value := flat(config)[name]) is not None:
+      convert = files.plain if name in _PATHS else os.path.expanduser
+      set_field(config, name, convert(value))
 
 
 def encoded(config: Config, recorded: bool = True) -> bytes:
@@ -275,7 +328,8 @@ def encoded(config: Config, recorded: bool = True) -> bytes:
 
   Args:
     config: the config.
-    recorded: whether it is for a workdir, which names no place to write to.
+    recorded: whether it is for a workdir, which names no place to write to,
+      and the folder of relative paths.
   """
   fields = {
     name: value
@@ -283,6 +337,8 @@ def encoded(config: Config, recorded: bool = True) -> bytes:
     if not (recorded and PLACES.get(name) == WRITTEN)
   }
   content = {"format": FORMAT, **nested(fields)}
+  if recorded and _relative_paths(config):
+    content["folder"] = os.getcwd()
   return (json.dumps(content, indent=2) + "\n").encode()
 
 

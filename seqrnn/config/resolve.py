@@ -176,6 +176,8 @@ def _take_from_run(config: Config, run: dict[str, Any]):
     for name in ADAPTED:
       if None not in (fields[name], run[name]) and run[name] < fields[name]:
         names.append(name)
+  same = config_lib.same_path
+  names += [name for name in config_lib.PLACES if same(fields[name], run[name])]
   for name in names:
     set_field(config, name, run[name])
 

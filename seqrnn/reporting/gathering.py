@@ -34,7 +34,7 @@ def find_workdirs(paths: Iterable[str | os.PathLike]) -> list[Path]:
   """
   workdirs: dict[Path, None] = {}
   for pattern in paths:
-    path = os.path.expanduser(pattern)
+    path = files.plain(pattern)
     runs = files.matching_runs(path)
     has = lambda name, path=path: os.path.exists(os.path.join(path, name))
     if runs == [path] and has("search.json") and not has("config.json"):

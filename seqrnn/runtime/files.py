@@ -74,6 +74,17 @@ def walk(folder: str | os.PathLike) -> Iterator[os.DirEntry]:
         yield entry
 
 
+def plain(path: str | os.PathLike) -> str:
+  """Returns a path that a user typed without ~ and `..`, which Orbax refuses.
+
+  A path in the current folder stays relative, because messages show it.
+  """
+  path = os.path.expanduser(os.fspath(path))
+  parts = Path(path).parts
+  is_plain = "\0" in path or (parts and ".." not in parts)
+  return path if is_plain else os.path.realpath(path)
+
+
 def matching_runs(path: str) -> list[str]:
   """Returns the workdirs of runs that a pattern such as `runs/*` matches.
 

@@ -144,14 +144,14 @@ def array_metadata(shape: Sequence[int], dtype: str) -> dict[str, Any]:
   As `array_store`.
   """
   return {
+    "shape": [*shape],
+    "dtype": dtype,
     "compressor": {"id": "zstd", "level": 1},
     "dimension_separator": ".",
     "fill_value": None,
     "filters": None,
     "order": "C",
     "zarr_format": 2,
-    "dtype": dtype,
-    "shape": [*shape],
   }
 
 

@@ -130,7 +130,8 @@ def find_damage(folder: Path) -> str | None:
       or not entries[name].is_file(follow_symlinks=False)
       or not files.has_checksum(folder / name, sums[name])
     ):
-      return visible(f"{name} differs from its checksum in {SUMS}")
+      rule = f"differs from its checksum in {SUMS}"
+      return visible(f"{name} {rule if name in entries else 'is missing'}")
   return None
 
 
@@ -266,9 +267,11 @@ def open_arrays(folder: Path, like: Any) -> Any:
   expected arrays, and no chunk may be larger than its array.
 
   Raises:
-    UserError: an array is missing, or its metadata are not those of the model.
+    UserError: an array is missing or cannot be read, or its metadata are not
+      those of the model.
   """
   folder = folder.absolute()
+  other = f"{folder}: does not hold the model of config.json:"
   leaves = jax.tree.leaves(like)
   need = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in leaves)
   size = sum(entry.stat().st_size for entry in files.walk(folder))
@@ -278,26 +281,31 @@ def open_arrays(folder: Path, like: Any) -> Any:
     store = private.array_store(folder, name)
     # Check the metadata before opening the array: some invalid values make
     # tensorstore abort the process.
-    metadata = json.loads(ts.KvStore.open(store).result()[".zarray"])
+    try:
+      metadata = json.loads(ts.KvStore.open(store).result()[".zarray"])
+    except KeyError:
+      raise UserError(f"{other} it lacks the array {name}") from None
     chunks = metadata.pop("chunks")
     expected = private.array_metadata(shape.shape, shape.dtype.str)
-    if metadata != expected:
-      raise ValueError(f"{name} is {metadata}, must be {expected}")
+    for key in {**expected, **metadata}:
+      has, must = (m.get(key, "absent") for m in (metadata, expected))
+      if has != must:
+        raise UserError(f"{other} {name} has {key} {has}, must be {must}")
     if len(chunks) != len(shape.shape) or not all(
       type(c) is int and 1 <= c <= n
       for c, n in zip(chunks, shape.shape, strict=True)
     ):
-      raise ValueError(f"{name} has chunks {chunks}, larger than the array")
+      raise UserError(f"{other} {name} has chunks {chunks}, larger than it")
     return ts.open({"driver": "zarr", "kvstore": store}, read=True).result()
 
   try:
     if size > _COPIES * need + _OVERHEAD * (1 + len(leaves)):
-      raise ValueError(f"{size:,} bytes for {need:,} bytes of arrays")
+      raise UserError(f"{other} {size:,} bytes for {need:,} bytes of arrays")
     return jax.tree_util.tree_map_with_path(open_one, like)
+  except UserError:
+    raise
   except Exception as error:  # tensorstore raises bare Exceptions
-    raise UserError(
-      f"{folder}: does not hold the model of config.json: {_first_line(error)}"
-    ) from None
+    raise UserError(f"{folder}: cannot be read: {_first_line(error)}") from None
 
 
 def _first_line(error: Exception) -> str:

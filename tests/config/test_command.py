@@ -8,7 +8,7 @@ import pytest
 from seqrnn import cli
 from seqrnn.config import command
 from seqrnn.config import read as config_lib
-from seqrnn.config.field import WRITTEN
+from seqrnn.config.field import READ, WRITTEN
 from seqrnn.config.read import FIELDS
 from seqrnn.configs import base
 
@@ -76,7 +76,6 @@ def test_settings_without_effect_are_reported_before_a_mode(here, capfd):
 
 
 def test_the_default_workdir_names_what_flags_changed(here):
-  del here
   name = lambda *flags: str(resolve("--config=rnn", *flags)[1])
   only_limits = "--config.train.epochs=3", "--config.sample.length=3"
   assert name(*only_limits) == "runs/rnn"
@@ -84,9 +83,54 @@ def test_the_default_workdir_names_what_flags_changed(here):
     "runs/rnn-window=9-hidden_size=10"
   )
   assert name("--config.optimizer.name=sgd") == "runs/rnn-optimizer.name=sgd"
+  (here / "own.py").write_text(
+    "from seqrnn.configs import base\n\ndef get_config(name):\n"
+    "  return base.get_config()\n"
+  )
+  for typed in ("own.py:a/b", "own:a/b"):
+    assert str(resolve(f"--config={typed}")[1]) == "runs/own-a_b"
   long = [name(f"--config.train.start_from={'./' * 150}{n}") for n in range(2)]
   assert long[0] != long[1] and max(map(len, long)) < 200
   assert long[0].startswith("runs/rnn-start_from=._._._")
+
+
+# Kinds of paths from a folder to `sub/x` in it, which is at home.
+PATHS = (
+  *("sub/x", "./sub//x/", "sub/../sub/x", "../{name}/sub/x", "{here}/sub/x"),
+  *("{here}/sub/../sub/x", "~/sub/x", "~/sub/../sub/x", "link/../sub/x"),
+)
+
+
+def test_every_path_that_a_user_types_is_plain(here, monkeypatch):
+  """Whatever takes it; Orbax refuses `..`."""
+  monkeypatch.setenv("HOME", str(here))
+  x = here / "sub" / "x"
+  x.mkdir(parents=True)
+  (here / "link").symlink_to(here / "other" / "deep")
+  (here / "other" / "deep").mkdir(parents=True)
+  (here / "other" / "sub").symlink_to(here / "sub")  # As link/../sub.
+  (x / "config.json").write_bytes(config_lib.encoded(base.get_config()))
+  paths = [path.format(name=here.name, here=here) for path in PATHS]
+  read = {n for n, place in config_lib.PLACES.items() if place == READ}
+  read = sorted(read - {"data.tags_file"}) + ["detect.output"]
+  faults = []
+  for path in paths:
+    modes = {*config_lib.MODES} - {"search"}  # It has a record of its own.
+    typed = [f"--workdir={path}", "--config=base"]
+    found = {m: str(resolve(f"--mode={m}", *typed)[1]) for m in modes}
+    both = str(resolve("--mode=report", f"--workdir={path},{path}")[1])
+    config = base.get_config()
+    for name in read:
+      config_lib.set_field(config, name, path)
+    config_lib.expand(config)
+    found |= dict(zip("ab", both.split(","), strict=True))
+    found |= {name: config_lib.flat(config)[name] for name in read}
+    faults += [
+      (path, taker, leads_to)
+      for taker, leads_to in found.items()
+      if ".." in Path(leads_to).parts or not Path(leads_to).samefile(x)
+    ]
+  assert not faults
 
 
 def test_a_workdir_names_no_place_to_write_to(here, monkeypatch, capfd):

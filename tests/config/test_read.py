@@ -34,7 +34,8 @@ def message_of(function, *arguments):
 
 def test_a_name_or_a_path_leads_to_a_file(tmp_path, monkeypatch):
   (tmp_path / "configs").mkdir()
-  for name in ("configs/own.py", "configs/rnn.py", "words", "some.txt"):
+  names = "configs/own.py", "configs/rnn.py", "words", "some.txt", "mine.py"
+  for name in (*names, "words.py"):
     (tmp_path / name).write_text("")
   monkeypatch.chdir(tmp_path)
   cases = {
@@ -45,6 +46,9 @@ def test_a_name_or_a_path_leads_to_a_file(tmp_path, monkeypatch):
     "words": PROJECT / "words.py",  # A name, and a file with this name.
     "./words": Path("words"),
     "some.txt": Path("some.txt"),
+    "mine": Path("mine.py"),
+    "./mine": Path("mine.py"),
+    "configs/own": Path("configs/own.py"),
   }
   for name, path in cases.items():
     assert config_lib.find_config(name).resolve() == path.resolve(), name
@@ -52,6 +56,28 @@ def test_a_name_or_a_path_leads_to_a_file(tmp_path, monkeypatch):
     message = message_of(config_lib.find_config, name)
     assert message.startswith(f"--config={name}: no such file; the configs are")
     assert message.endswith(f"; did you mean {hint}?")
+
+
+def test_a_config_takes_an_argument(tmp_path, monkeypatch):
+  """As ml_collections has it: --config=FILE.py:ARGUMENT."""
+  monkeypatch.chdir(tmp_path)
+  text = CONFIG.format(line="c.model.hidden_size = len(name)")
+  Path("mine.py").write_text(
+    text.replace("def get_config()", 'def get_config(name="x")')
+  )
+  Path("odd:name.json").write_text('{"seed": 7}')
+  for typed, size in (("mine.py:a:bcd", 5), ("mine:", 0), ("mine.py", 1)):
+    name, argument = config_lib.split_argument(typed)
+    path = config_lib.find_config(name)
+    config = config_lib.read_config(path, *argument)
+    assert config.model.hidden_size == size, typed
+  name, argument = config_lib.split_argument("odd:name.json")
+  assert config_lib.read_config(name, *argument).seed == 7
+  for name, rule in (
+    ("odd:name.json", "only a .py file takes an argument"),
+    (PROJECT / "rnn.py", "get_config() takes 0 positional arguments"),
+  ):
+    assert rule in message_of(config_lib.read_config, name, "x")
 
 
 def test_a_mistake_in_a_config_is_a_line(tmp_path):

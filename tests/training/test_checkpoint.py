@@ -127,6 +127,24 @@ def grow(path):
   path.with_name("more").touch()
 
 
+def test_what_cannot_be_restored_is_named(tmp_path):
+  save_all(tmp_path, [1.0])
+  params, like = tmp_path / "1" / "params", tree(1)
+  place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  other = "does not hold the model of config.json"
+  for changed, expected in (
+    ({**like, "c": like["b"]}, f"{other}: it lacks the array c"),
+    ({**like, "b": like["w"]}, f"{other}: b has shape [3], must be [64, 65]"),
+  ):
+    with pytest.raises(UserError) as error:
+      checkpoint.restore(params, changed, place)
+    assert str(error.value) == f"{params}: {expected}"
+  [data, *_] = (path for path in params.rglob("d/*") if path.is_file())
+  data.unlink()
+  with pytest.raises(UserError, match=f": cannot be read: .*{data.name}"):
+    checkpoint.restore(params, like, place)
+
+
 def test_damage_to_any_file_is_noticed_and_the_file_is_named(tmp_path):
   save_all(tmp_path, [1.0])
   folder, unnoticed = tmp_path / "1", []
@@ -150,6 +168,9 @@ def test_damage_to_any_file_is_noticed_and_the_file_is_named(tmp_path):
       path.write_bytes(content)
   assert not unnoticed
   assert find_damage(folder) is None
+  paths[0].unlink()
+  name = os.path.relpath(paths[0], folder)
+  assert find_damage(folder) == f"{name} is missing"
 
 
 def test_the_newest_intact_one_replaces_a_damaged_best(tmp_path, capsys):

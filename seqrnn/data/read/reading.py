@@ -85,7 +85,8 @@ def files(field: str, value: str) -> list[Source]:
     paths = {match for match in matches if not match.is_dir()}
   if not paths:
     missing = "no file in this folder" if folder else "no such file"
-    raise MachineError(f"{field}={value!r}: {missing}")
+    place = f"the current folder is {os.getcwd()}"
+    raise MachineError(f"{field}={value!r}: {missing}; {place}")
   named = sorted((file.relative_to(root).as_posix(), file) for file in paths)
   return [Source(name, file) for name, file in named]
 
