@@ -59,7 +59,7 @@ def resolve(
     workdir = Path(",".join(runs))  # A report compares several.
   else:
     flags_only = config_lib.flat(plain) | overrides
-    _, argument = config_lib.split_argument(parsed.config)
+    _, argument = config_lib.split_argument(str(parsed.config))
     name = "-".join([path.stem, *argument])
     workdir = Path("runs", run_name(name, plain, flags_only))
     files.check_links(workdir)

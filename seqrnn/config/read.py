@@ -101,10 +101,10 @@ def split_argument(name: str) -> tuple[str, list[str]]:
   """Splits FILE.py:ARGUMENT, as ml_collections has it.
 
   Returns:
-    the file, and the arguments of its get_config(), at most one.
+    the file, and the arguments of its get_config().
   """
-  file, colon, argument = name.partition(":")
-  return (file, [argument]) if colon and not Path(name).exists() else (name, [])
+  file, colon, argument = name.partition(".py:")
+  return (f"{file}.py", [argument]) if colon else (name, [])
 
 
 def read_config(path: str | os.PathLike, *arguments: str) -> Config:
@@ -114,7 +114,7 @@ def read_config(path: str | os.PathLike, *arguments: str) -> Config:
 
   Args:
     path: of the file.
-    *arguments: of get_config().
+    *arguments: of get_config(), at most one.
 
   Raises:
     UserError: the file is missing or invalid, or it has an unknown field or a
@@ -123,10 +123,6 @@ def read_config(path: str | os.PathLike, *arguments: str) -> Config:
   path = Path(path)
   if path.suffix == ".py":
     return with_fields(path, _run_config(path, arguments))
-  if arguments:
-    raise UserError(
-      f"--config={path}:{arguments[0]}: only a .py file takes an argument"
-    )
   fields = read_fields(path)
   for name in ("format", "folder"):  # The config.json of a run has them.
     fields.pop(name, None)
