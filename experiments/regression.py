@@ -88,8 +88,8 @@ def read_numbers(pieces: Pieces, names: list[str], split: Split) -> np.ndarray:
 
 def _number(text: str) -> float:
   """The number that a text is; NaN: none that float32 can hold."""
-  with contextlib.suppress(ValueError):
-    if FINITE.holds(number := float(text)):
+  with contextlib.suppress(ValueError):  # Python would read 1_03 as 103.
+    if FINITE.holds(number := float(text.replace("_", "?"))):
       return number
   return math.nan
 

@@ -109,9 +109,9 @@ def _are_keys(text: str) -> bool:
 
 
 def _is_temperature(value: Any) -> bool:
-  # Dividing logits by a number below 1e-30 may give infinity.
+  # Logits, divided by a number below or above, may be infinite or all zero.
   good = type(value) in (int, float)
-  return good and (value == 0 or 1e-30 <= value <= _LARGEST)
+  return good and (value == 0 or 1e-30 <= value <= 1e30)
 
 
 def _is_fold(text: str) -> bool:
@@ -189,7 +189,7 @@ FOLD = of_text(_is_fold, "must be a part and the number of parts, such as 2/5")
 TEMPERATURES = Rule(
   tuple,
   lambda v: v != () and all(map(_is_temperature, v)),
-  "must be numbers, each 0 or at least 1e-30",
+  "must be numbers, each 0 or from 1e-30 to 1e30",
 )
 STOPS = of_text(
   _are_stops,

@@ -51,7 +51,7 @@ def prompts(path: str) -> list[tuple[str, str]]:
   Raises:
     UserError: the file cannot be read, or has no prompt.
   """
-  lines = reading.lines(Source(path, Path(path)), "strict", reading.LONGEST)
+  lines = reading.lines(Source(path, Path(path)), "strict")
   rows = [(f"{path}:{n}: prime", line) for n, line in enumerate(lines, 1)]
   if path.endswith(".jsonl"):
     rows = [(where, _of_json(where, s)) for where, s in rows if s.strip()]

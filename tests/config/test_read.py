@@ -164,6 +164,17 @@ def test_numbers_are_finite_in_32_bits(config):
     assert ": must be a finite" in message_of(config_lib.check, config)
 
 
+def test_a_temperature_leaves_logits_that_differ():
+  for value, broken in (
+    (0, False),
+    (1e30, False),
+    (1.1e30, True),
+    (1e-31, True),
+  ):
+    rule = config_lib.broken("sample.temperature", (value,))
+    assert (rule is not None) == broken, value
+
+
 def test_differences_have_names_and_values(config):
   other = base.get_config()
   other.model.cell, other.train.batch_size, other.train.max_steps = "gru", 3, 9

@@ -176,6 +176,7 @@ def test_a_value_that_is_no_number_is_named(tmp_path):
   for value, message in (
     ('"4,81"', r"test split: t.csv:2: number = '4,81': must be .* as 4.81"),
     ("1e39", r"t.csv:2: number = '1e39': must be a number that float32"),
+    ("1_03", r"t.csv:2: number = '1_03': must be a number that float32"),
     ("", r"t.csv:2: the column 'label' is empty"),
     ("1", r"the training split has one value of 'number', 1 in float32;"),
   ):

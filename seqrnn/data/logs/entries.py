@@ -254,7 +254,7 @@ class LogReader:
 
 def _lines(source: Source, form: Form) -> Iterator[str]:
   """The lines of a log, which may grow."""
-  return reading.lines(source, form.errors, may_grow=True)
+  return reading.lines(source, form.errors, None, may_grow=True)
 
 
 def _described(form: Form) -> str:

@@ -286,7 +286,7 @@ def _key(label: str) -> str | float:
   if text in _NONE:
     return ""
   try:
-    number = float(text)
+    number = float(text.replace("_", "?"))  # Python reads 1_03 as 103.
   except ValueError:
     return text
   return "" if math.isnan(number) else number

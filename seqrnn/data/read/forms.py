@@ -103,7 +103,7 @@ def with_labels(
 
 def _lines(source: Source, errors: str) -> Iterator[tuple[int, str]]:
   """The lines that are not blank, with their numbers."""
-  lines = reading.lines(source, errors, reading.LONGEST)
+  lines = reading.lines(source, errors)
   return ((n, line) for n, line in enumerate(lines, 1) if line.strip())
 
 

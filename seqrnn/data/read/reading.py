@@ -175,12 +175,21 @@ def decode(name: str, content: Iterable[bytes], errors: str) -> Iterator[str]:
       if not byte and chunk[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
         rule = "is of the byte order mark of UTF-16; convert the file to UTF-8"
       raise UserError(f"{name}: byte {byte} {rule}") from None
+    if not read and errors == "strict" and _is_utf16(chunk):
+      rule = "many second bytes are 0, as in UTF-16; convert the file to UTF-8"
+      raise UserError(f"{name}: {rule}")
     read += len(chunk)
     if part and not has_begun:
       part, has_begun = part.removeprefix("\ufeff"), True
     part = held + part
     held = "\r" if chunk and part.endswith("\r") else ""
     yield part.removesuffix(held).replace("\r\n", "\n")
+
+
+def _is_utf16(content: bytes) -> bool:
+  """Returns whether the begin of a file looks like UTF-16 without its mark."""
+  few, many = sorted(content[i::2].count(0) for i in range(2))
+  return many > max(7, 8 * few, len(content) // 20)
 
 
 def text(source: Source, errors: str) -> Iterator[str]:
@@ -195,7 +204,7 @@ def text(source: Source, errors: str) -> Iterator[str]:
 def lines(
   source: Source,
   errors: str,
-  longest: int | None = None,
+  longest: int | None = LONGEST,
   may_grow: bool = False,
 ) -> Iterator[str]:
   """The lines of a source; only newlines end a line.
@@ -236,7 +245,7 @@ def rows(source: Source, errors: str) -> Iterator[tuple[int, dict[str, Any]]]:
       the same name.
   """
   csv.field_size_limit(LONGEST)
-  content = (f"{line}\n" for line in lines(source, errors, LONGEST))
+  content = (f"{line}\n" for line in lines(source, errors))
   first = next(content, "")
   delimiter = next((mark for mark in ",;\t" if mark in first), ",")
   content = itertools.chain([first], content)
@@ -260,4 +269,7 @@ def rows(source: Source, errors: str) -> Iterator[tuple[int, dict[str, Any]]]:
         )
       yield reader.line_num, dict(itertools.zip_longest(header, row))
   except csv.Error as error:
-    raise UserError(f"{source.place}:{reader.line_num}: {error}") from None
+    rule = str(error)
+    if "new-line" in rule:  # The module advises what no user can follow.
+      rule = "a carriage return ends no line; end each line with a newline"
+    raise UserError(f"{source.place}:{reader.line_num}: {rule}") from None

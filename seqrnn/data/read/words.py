@@ -87,11 +87,11 @@ def read_vectors(path: str, names: Vocabulary, size: int) -> np.ndarray:
   vectors = np.full((len(names), size), np.nan, np.float32)
   source = reading.Source(path, Path(path))
   # A few words of published files are not UTF-8.
-  lines = reading.lines(source, "replace", reading.LONGEST)
+  lines = reading.lines(source, "replace")
   for number, line in enumerate(lines, 1):
     parts = line.rstrip().split(" ")
     if number == 1:
-      is_header = len(parts) == 2 and all(map(str.isdigit, parts))
+      is_header = len(parts) == 2 and all(map(str.isdecimal, parts))
       count = int(parts[1]) if is_header else len(parts) - 1
       if count != size:
         raise UserError(
@@ -104,7 +104,9 @@ def read_vectors(path: str, names: Vocabulary, size: int) -> np.ndarray:
     if row is None:
       continue
     try:
-      vector = np.array(parts[-size:], np.float64)
+      # Python would read 1_03 as 103.
+      numbers = [part.replace("_", "?") for part in parts[-size:]]
+      vector = np.array(numbers, np.float64)
     except ValueError:
       vector = np.array(np.nan)
     is_new = np.isnan(vectors[row, 0])

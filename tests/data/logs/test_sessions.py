@@ -134,12 +134,12 @@ def test_names_of_normal_sessions_are_no_anomalies(tmp_path, capsys):
 
 def test_labels_that_no_list_has_are_reported_on_stderr(tmp_path, capsys):
   path = tmp_path / "f"
-  path.write_text("session,event,label\nx,a,fine\ny,a,0\ny,b,KERNEL\nz,b,\n")
+  path.write_text("session,event,label\nx,a,fine\ny,a,0\ny,b,0_0\nz,b,\n")
   config = settings(tmp_path, format="csv")
   read = sessions.read_sessions(config, KNOWN, str(path))
   assert read.kinds.tolist() == [1, 1, -1]
   assert capsys.readouterr().err == (
-    "labels: 'fine' 'KERNEL': not in detect.normal_labels, so anomalous\n"
+    "labels: 'fine' '0_0': not in detect.normal_labels, so anomalous\n"
   )
   config.detect.normal_labels = "0, Fine"
   read = sessions.read_sessions(config, KNOWN, str(path))

@@ -108,6 +108,18 @@ def test_wrong_bytes_are_replaced_or_refused_with_their_place(content):
       )
 
 
+def test_utf_16_without_its_mark_is_refused():
+  for text in ("a line of text\n" * 3, "\u0441\u0442\u0440\u043e \n" * 40):
+    for code in ("utf-16-le", "utf-16-be"):
+      for unit in ("char", "word", "session"):
+        assert encoded([text.encode(code)], unit) == (
+          "f0: many second bytes are 0, as in UTF-16; convert the file to UTF-8"
+        )
+  # A block that a crash left in a log, records that end in 0, a few of them.
+  for content in (b"\0" * 99 + b"a", b"record\0" * 9, b"ab\0" + b"a" * 999):
+    assert encoded([content], "char")[2]
+
+
 @pytest.mark.parametrize("count", [256, 257, 65_537])
 def test_ids_are_as_wide_as_they_must(count, monkeypatch):
   monkeypatch.setattr(columns, "_BLOCK", 1000)

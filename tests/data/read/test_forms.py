@@ -22,6 +22,7 @@ LABELLED = [
   ("space", {"f": b"0 x y\n1 z"}, [("0", "x y"), ("1", "z")]),
   ("csv", {"f": b'text;id;label\n"a; b\r\nc";1;p\n;;\n'}, [("p", "a; b\nc")]),
   ("csv", {"f": b"label,text\nx\n"}, "f:2: the column 'text' is"),
+  ("csv", {"f": b"label,text\rx,y\r"}, "f:1: a carriage return ends no line"),
   ("jsonl", {"f": JSON.encode()}, [("3", "ab"), ("x y", "b")]),
   ("jsonl", {"f": b"\n{"}, "f:2: not JSON"),
   ("folders", FOLDERS, [("neg", "bad"), ("pos", "good\n")]),
@@ -137,6 +138,23 @@ def test_what_is_packed_is_read_and_latin_1_too(tmp_path):
   fields = {"data.format": "space", "data.errors": "latin-1"}
   corpus = read(tmp_path, files, **fields)
   assert documents(corpus) == ["caf\xe9 \x85", "b"] * 2
+
+
+def test_a_long_line_is_read_whole(tmp_path):
+  """Only a log has a limit that its lines may exceed."""
+  words, tags = ["word"] * 20_000, ["T"] * 20_000
+  long, pair = "x" * 70_000, (" ".join(words), " ".join(tags))
+  files = {"a.words": pair[0].encode(), "a.tags": pair[1].encode()}
+  for n, (form, contents, expected) in enumerate(
+    (
+      ("parallel", files, ["wordT"] * 20_000),
+      ("columns", {"f": f"{long} T\n".encode()}, [f"{long}T"]),
+      ("conllu", {"f": TAGGED.replace("In", long).encode()}, [f"{long}ADP"]),
+    )
+  ):
+    fields = {"data.unit": "word", "data.format": form, **beside("*.tags")}
+    [sentence] = sentences(read(tmp_path / str(n), contents, **fields))
+    assert sentence == expected, form
 
 
 def test_spaces_are_what_is_left_out(tmp_path):

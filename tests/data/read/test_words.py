@@ -80,6 +80,8 @@ def test_lines_are_refused_with_their_place(tmp_path):
   for lines, rule in (
     (["5 4", *LINES], ":1: has 4 numbers; .*embedding_size=3 must be"),
     (["the 1 nan 3"], ":1: 'the' must have 3 finite numbers"),
+    (["the 1 2 1_03"], ":1: 'the' must have 3 finite numbers"),
+    (["1 \u00b2", *LINES], ":1: has 1 numbers; .*embedding_size=3 must be"),
     (["other 1 2 3"], "embedding_path='.*': has none of the 5 symbols"),
   ):
     with pytest.raises(UserError, match=rule):
