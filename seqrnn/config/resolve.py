@@ -80,7 +80,7 @@ def resolve(config: Config, facts: Facts) -> tuple[Config, list[str]]:
   """Fills in the fields that depend on facts.
 
   Returns:
-    the config, and a line for each field that the model or the data changed.
+    the config, and lines about the fields that the model or the data changed.
 
   Raises:
     UserError: a model of one unit has more than `model.parameters`.
@@ -209,78 +209,66 @@ def _fit_to_budget(
 
 def _fit_to_data(config: Config, windows: int) -> Iterator[str]:
   """Sets the fields that `train.fit_to_data` names, for this size of data."""
-  names, train = fitted_names(config), config.train
+  names, before, changed = fitted_names(config), flat(config), []
+
+  def put(name: str, value: float):
+    if name in names and before[name] != value:
+      changed.append(_changed(config, name, value))
+
+  _fit(config, windows, put)
+  if changed:
+    why = f"at most {windows:,} windows; docs/howto/train.md has the rule"
+    yield f"train.fit_to_data: {', '.join(changed)}: {why}"
+
+
+def _fit(config: Config, windows: int, put: Callable[[str, float], None]):
+  train = config.train
   epochs = train.epochs
-
-  def put(name: str, value: float, why: str) -> Iterator[str]:
-    if name in names and flat(config)[name] != value:
-      yield f"train.fit_to_data: {_changed(config, name, value)}: {why}"
-
   if config.data.repeats == "weight":
     if windows <= _KINDS:
-      yield from put(
-        "train.batch_size",
-        max(windows, train.batch_size),
-        f"at most {windows:,} different windows, for all in a batch",
-      )
-    batches = -(-windows // train.batch_size)
+      put("train.batch_size", max(windows, train.batch_size))
     needed = -(-_LEAST_STEPS // epochs)
+    batches = -(-windows // train.batch_size)
     if batches < needed and train.samples_per_epoch is None:
-      why = f"for {_LEAST_STEPS} steps in {epochs} epochs"
-      yield from put("train.batches_per_epoch", needed, why)
+      put("train.batches_per_epoch", needed)
     return
   if train.batches_per_epoch or train.samples_per_epoch:
     return  # With a part in an epoch, the size of the data is not known.
   if config.data.stateful:
-    yield from _fit_to_text(config, windows, put)
+    _fit_to_text(config, windows, put)
     return
   rows = 2 ** int(math.log2(max(windows / _BATCHES, _ROWS)))
-  yield from put(
-    "train.batch_size",
-    min(rows, train.batch_size),
-    f"at most {windows:,} windows, for {_BATCHES} batches an epoch",
-  )
+  put("train.batch_size", min(rows, train.batch_size))
   batches = -(-windows // train.batch_size)
-  yield from put(
-    "train.epochs",
-    max(min(-(-_STEPS // batches), _EPOCHS), epochs),
-    f"an epoch has at most {batches:,} batches, for {_STEPS:,} steps",
-  )
+  put("train.epochs", max(min(-(-_STEPS // batches), _EPOCHS), epochs))
   if train.epochs > epochs:
     dropout = round(min(_DROPOUT * train.epochs, _MOST_DROPOUT), 2)
-    yield from put(
-      "model.dropout",
-      max(dropout, config.model.dropout),
-      f"each window is read {train.epochs} times",
-    )
+    put("model.dropout", max(dropout, config.model.dropout))
 
 
 def _fit_to_text(
-  config: Config, windows: int, put: Callable[..., Iterator[str]]
-) -> Iterator[str]:
-  """`_fit_to_data` for a text that is read in streams."""
+  config: Config, windows: int, put: Callable[[str, float], None]
+):
+  """`_fit` for a text that is read in streams."""
   train, model = config.train, config.model
   symbols = windows * config.data.window
   if symbols >= _LONG or config.task != "language_model":
     return
-  why = f"at most {symbols:,} symbols"
   least, rows, size = _WIDE
   wide = symbols >= least
-  rows = min(rows if wide else _ROWS, train.batch_size)
-  yield from put("train.batch_size", rows, why)
+  put("train.batch_size", min(rows if wide else _ROWS, train.batch_size))
   if wide and model.parameters is None:
-    yield from put("model.hidden_size", max(size, model.hidden_size), why)
+    put("model.hidden_size", max(size, model.hidden_size))
   epochs = round((_READ / symbols) ** 0.5)
-  yield from put("train.epochs", max(epochs, train.epochs), why)
+  put("train.epochs", max(epochs, train.epochs))
   batches = -(-windows // train.batch_size)
   epochs = -(-total_steps(config, batches) // batches)
   recurrent = conditions.cells_with_recurrent_kernel()
-  why = f"each symbol is read {counted(epochs, 'time')}"
   for name, (first, share, most) in _SHARES.items():
     if name == "model.weight_drop" and model.cell not in recurrent:
       continue
     share = round(min(share * max(epochs - first, 0), most), 3)
-    yield from put(name, max(share, flat(config)[name]), why)
+    put(name, max(share, flat(config)[name]))
 
 
 def _changed(config: Config, name: str, value: float) -> str:
