@@ -71,7 +71,7 @@ LEFT_OUT = {
   },
   **{
     f"runs/{name}": "reads a table of the user's"
-    for name in ("topic", "stars", "tags")
+    for name in ("topic", "stars", "tags", "codes")
   },
   "hidden_size=256 ": "trains as configs/rnn.py, or needs that run",
   "odyssey_nfg": "trains as configs/rnn.py",

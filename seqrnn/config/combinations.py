@@ -76,7 +76,8 @@ _PAIRS = {
   " of a window",
   "task=language_model,gap_model,polyphony excludes model.convolution": "it"
   " reads symbols that follow, which are targets",
-  "model.convolution needs model.embedding_size": "it reads an embedding",
+  "model.convolution needs model.embedding_size": "it reads an embedding, as"
+  " with model.embedding_size=8",
   "task=classification,regression,tagging excludes data.stateful"
   " data.repeats=weight": "each text is read by itself and has labels of its"
   " own",
