@@ -267,8 +267,7 @@ def open_arrays(folder: Path, like: Any) -> Any:
   expected arrays, and no chunk may be larger than its array.
 
   Raises:
-    UserError: an array is missing or cannot be read, or its metadata are not
-      those of the model.
+    UserError: an array is missing, unreadable or not as the model has it.
   """
   folder = folder.absolute()
   other = f"{folder}: does not hold the model of config.json:"
