@@ -85,6 +85,10 @@ def test_a_run_finds_its_data_from_another_folder(
   assert run.evaluate("test") == figures and run.config.data.path == "texts"
   monkeypatch.chdir(other)
   assert seqrnn.load("../first/run").evaluate("test") == figures
+  exported = seqrnn.export("../first/run").parent
+  for name in ("config.json", "MODEL_CARD.md"):  # Which may be published.
+    text = (exported / name).read_text()
+    assert "texts" in text and str(tmp_path) not in text
   # It is resumed from there: by itself, and by a config with the same path.
   for number, named in enumerate((None, config, config), 3):
     run = seqrnn.train(named, first / "run", **{"train.max_steps": number})

@@ -42,6 +42,9 @@ def run(
     build, config, workdir, "export"
   )
   config.train.cpu_devices = config.train.cpu_threads = None  # Of this machine.
+  recorded = config_lib.read_fields(workdir / "config.json")
+  for name in config_lib.PLACES:  # As typed, not as they are found from here.
+    config_lib.set_field(config, name, recorded.get(name))
   module = _FORMATS[config.export.format]
   folder = workdir / "export"
   settings = _encoded_config(config)
