@@ -22,7 +22,7 @@ from seqrnn.runtime.console import print_titled
 from seqrnn.scoring import confusion, dynamic, spans
 from seqrnn.scoring.evaluation import LabelRows, examiner
 from seqrnn.scoring.predictions import quoted
-from seqrnn.training.checkpoint import data_changed
+from seqrnn.training.setup import data_changed
 
 _TYPES = 20  # Types of spans, at most, that are printed.
 

@@ -20,7 +20,7 @@ from seqrnn.experiment import Experiment, Params
 from seqrnn.reporting import page
 from seqrnn.reporting.page import Mark
 from seqrnn.scoring.predictions import Prediction
-from seqrnn.training.checkpoint import data_changed
+from seqrnn.training.setup import data_changed
 
 
 class Subject(NamedTuple):

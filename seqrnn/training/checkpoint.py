@@ -23,6 +23,7 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
@@ -42,6 +43,7 @@ _JSON_LIMIT = 2**23  # Bytes of a position, or of the checksums.
 _COPIES = 4  # The maximum copies of an array; Orbax writes two.
 _OVERHEAD = 2**16  # The maximum bytes of metadata of an array.
 _REPLACED = ".replaced"  # The suffix of a checkpoint that is written again.
+_LATE = 0.5  # Seconds in which Orbax's other writes end after a failed one.
 
 
 @dataclass
@@ -105,14 +107,6 @@ def read_position(folder: Path) -> Position:
   ):
     raise UserError(f"{path}: {content} is not valid in this checkpoint")
   return position
-
-
-def data_changed(workdir: Path, step: int, experiment: Experiment) -> bool:
-  """Returns whether the training data, if they can be read, have changed."""
-  trained = read_position(workdir / "checkpoints" / str(step)).crc32
-  with suppress(UserError):
-    return trained not in (None, experiment.facts("train")["crc32"])
-  return False
 
 
 def find_damage(folder: Path) -> str | None:
@@ -467,6 +461,7 @@ class Checkpoints:
     try:
       yield
     except Exception as error:  # tensorstore raises bare Exceptions
+      self._remove_unfinished()
       self._step = 0
       if isinstance(error, MachineError) or processes.lost(error):
         raise
@@ -474,6 +469,17 @@ class Checkpoints:
         f"{self.directory}: a checkpoint cannot be written:"
         f" {_first_line(error)}"
       ) from None
+
+  def _remove_unfinished(self):
+    """Removes what Orbax writes to a removed workdir after a failed write."""
+    workdir = self.directory.parent
+    if not (workdir / "lock").exists():  # A new run there has its own.
+      time.sleep(_LATE)
+      for path in self.directory.glob(f"{self._step}.orbax-checkpoint-tmp*"):
+        shutil.rmtree(path, ignore_errors=True)
+      with suppress(OSError):  # A folder is missing, or has other files.
+        self.directory.rmdir()
+        workdir.rmdir()
 
   def __enter__(self) -> "Checkpoints":
     return self

@@ -1,6 +1,7 @@
 """The parts of a training, made for a new run or restored for an old one."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -246,6 +247,14 @@ def restore(training: Training) -> tuple[TrainState, Position]:
     for name, part in zip(("params", "state"), parts, strict=True)
   )
   return unpack(params, others, state, mesh), position
+
+
+def data_changed(workdir: Path, step: int, experiment: Experiment) -> bool:
+  """Returns whether the training data, if they can be read, have changed."""
+  trained = checkpoint.read_position(workdir / "checkpoints" / str(step)).crc32
+  with suppress(UserError):
+    return trained not in (None, experiment.facts("train")["crc32"])
+  return False
 
 
 def initial_state(training: Training) -> TrainState:

@@ -7,6 +7,7 @@ import types
 from pathlib import Path
 
 import jax
+import jinja2
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ from seqrnn.errors import UserError
 from seqrnn.exporting import network
 from seqrnn.modes import export
 from seqrnn.training.history import add_row
+from seqrnn.training.transfer import Record
 from tests.exporting.models import (
   FOREIGN,
   MODELS,
@@ -26,6 +28,7 @@ from tests.exporting.models import (
   write_run,
 )
 from tests.scoring.oracle import lstm
+from tests.templates import Recorder
 from tests.test_docs import blocks
 
 pytest.importorskip("safetensors")
@@ -160,14 +163,16 @@ def test_other_tensors_are_refused(exported, tmp_path):
     seqrnn.from_export(path.parent, tmp_path / "run")
 
 
-def test_the_command_writes_a_card(tmp_path, capsys):
+def test_the_command_writes_a_card(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(jinja2, "Environment", Recorder)
   workdir = tmp_path / "run"
   write_run(workdir, "gru", data__source="ptb", model__dropout=0.25)
   add_row(workdir / "metrics.csv", {"step": 7, "validation_loss": 1.3})
   (workdir / "evaluation.json").write_text(
     '{"split": "test", "step": 7, "symbols": 9, "loss": 1.23456}'
   )
-  assert cli.main(["run.py", f"--workdir={workdir}", "--mode=export"]) == 0
+  command = ["run.py", f"--workdir={workdir}", "--mode=export"]
+  assert cli.main(command) == 0
   shown = capsys.readouterr().out.split()
   folder = workdir / "export"
   files = "model.safetensors", "MODEL_CARD.md"
@@ -180,3 +185,12 @@ def test_the_command_writes_a_card(tmp_path, capsys):
     "\nmodel.dropout: 0.0 -> 0.25\n",
   ):
     assert part in card, part
+  # A run that started from another one, and was not evaluated.
+  (workdir / "metrics.csv").unlink()
+  record = Record("runs/other", 9, ["embedding", "layer 1 forward"], ["head"])
+  (workdir / "start.json").write_bytes(record.encoded())
+  assert cli.main(command) == 0
+  card = (folder / "MODEL_CARD.md").read_text()
+  start = "- embedding, layer 1 forward started from runs/other, step 9\n"
+  assert start in card and "- not evaluated (" in card
+  assert not Recorder.not_rendered("card.md.jinja")

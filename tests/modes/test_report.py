@@ -7,6 +7,7 @@ import shutil
 from types import SimpleNamespace
 
 import jax
+import jinja2
 import numpy as np
 import pytest
 
@@ -27,6 +28,7 @@ from seqrnn.reporting.subject import Passage, coloured_text
 from seqrnn.scoring.predictions import Prediction
 from seqrnn.training.history import add_row
 from tests.conftest import Page, random_params, save_run, tiny, write_text
+from tests.templates import Recorder
 
 TOP = {"eyebrow": "e", "heading": "h", "text": "t"}
 HOSTILE = "<script>alert(1)</script>&amp;\"'\x1b[31m\u202e]]>\u6f22\n"
@@ -122,8 +124,7 @@ def pages(runs):
   return get
 
 
-@pytest.mark.parametrize("name", TASKS)
-def test_every_task_has_a_page(name, pages):
+def check_task(name, pages):
   page = read(pages(name))
   assert set(SECTIONS[name] + COMMON) <= set(page.titles)
   assert page.titles[-3:] == COMMON
@@ -243,10 +244,11 @@ def test_a_sample_of_blanks_says_so(tmp_path):
   assert text.count("blanks") == 1 and "p(nothing)" in text and "p ab" in text
 
 
-def test_a_page_without_data_says_why(runs, tmp_path):
+def check_page_without_data(runs, tmp_path):
   config, workdir = runs("language model")
   config = config.copy_and_resolve_references()
   config.data.path = str(tmp_path / "gone")
+  config.model.products, config.sample.prime = "bfloat16", "ab"
   workdir = shutil.copytree(workdir, tmp_path / "run")
   # It was stopped before its first evaluation, and detected before.
   for name in ("metrics.csv", "timing.csv"):
@@ -264,6 +266,7 @@ def test_a_page_without_data_says_why(runs, tmp_path):
     "figures": {"combined": {"flagged": 1}},
   }
   (workdir / "detect/report.json").write_text(json.dumps(record))
+  (workdir / "detect/incidents.csv").write_text("severity,sessions\n")
   page = read(report.run(experiments.build, config, workdir))
   assert page.titles[-4:] == ["Samples", *COMMON]
   for text in (
@@ -271,11 +274,14 @@ def test_a_page_without_data_says_why(runs, tmp_path):
     "cannot be read here, so this page shows none",
     "has no evaluation yet",
     "by max",
+    "No playground: model.products='bfloat16': must be float32",
+    "All samples continue 'ab'.",
+    "No session is flagged.",
   ):
     assert text in page.text, text
 
 
-def test_runs_are_compared(runs, capsys, monkeypatch, tmp_path):
+def check_comparison(runs, capsys, monkeypatch, tmp_path):
   (_, one), (_, other) = runs("language model"), runs("gap model")
   path, table = gathering.write_comparison([one, other])
   page = read(path)
@@ -302,15 +308,7 @@ def test_runs_are_compared(runs, capsys, monkeypatch, tmp_path):
   assert error.startswith("error: --workdir=nowhere: has no run; train one")
 
 
-def test_every_curve_shows_its_evaluations(monkeypatch):
-  monkeypatch.setattr(charts, "chart", lambda figure, *_: figure)
-  series = {name: ([1.0], [2.0]) for name in "abc"}
-  [axes] = charts.lines("title", series, "x", "y").axes
-  assert [line.get_marker() for line in axes.lines] == [".", ".", "."]
-  assert len({line.get_linestyle() for line in axes.lines}) == 3
-
-
-def test_anomalous_sessions_are_shown(tmp_path):
+def check_incidents(tmp_path):
   folder = tmp_path / "detect"
   folder.mkdir()
   head = "severity,sessions,p_value,reason,event,example,line,before,after\n"
@@ -323,7 +321,8 @@ def test_anomalous_sessions_are_shown(tmp_path):
   counts = {"low": 0, "medium": 4, "high": 1296}
   examined = {"sessions": 2400, "flagged": counts}
   examined["flagged_for_their_length"] = 0
-  record = {"data": {"examined": examined}, "basis": [], "figures": {}}
+  record = {"data": {"examined": examined}, "basis": []}
+  record["figures"] = {"combined": {"flagged": 1300, "f1": 0.875}}
   (folder / "report.json").write_text(json.dumps(record))
   [part] = alarms.sections(tmp_path)
   assert part["tile"] == ("1,300 of 2,400", "sessions flagged")
@@ -333,10 +332,31 @@ def test_anomalous_sessions_are_shown(tmp_path):
   assert row in found.text  # The cells of a row.
   assert "1,300 of 2,400 sessions flagged (4 medium, 1,296 high)" in found.text
   assert "kind 19" in found.text and "kind 20" not in found.text
+  assert "combined13000.875" in found.text
   assert "More incidents are in incidents.csv." in found.text
   (folder / "incidents.csv").write_bytes(b"session\n\xff")
   with pytest.raises(UserError, match="run --mode=detect again"):
     alarms.sections(tmp_path)
+
+
+def test_a_page_for_every_task_and_every_branch_of_the_templates(
+  pages, runs, tmp_path, monkeypatch, capsys
+):
+  monkeypatch.setattr(jinja2, "Environment", Recorder)
+  for name in TASKS:
+    check_task(name, pages)
+  check_page_without_data(runs, tmp_path)
+  check_comparison(runs, capsys, monkeypatch, tmp_path)
+  check_incidents(tmp_path)
+  assert not Recorder.not_rendered("page.html.jinja", "sections.html.jinja")
+
+
+def test_every_curve_shows_its_evaluations(monkeypatch):
+  monkeypatch.setattr(charts, "chart", lambda figure, *_: figure)
+  series = {name: ([1.0], [2.0]) for name in "abc"}
+  [axes] = charts.lines("title", series, "x", "y").axes
+  assert [line.get_marker() for line in axes.lines] == [".", ".", "."]
+  assert len({line.get_linestyle() for line in axes.lines}) == 3
 
 
 def test_markup_and_controls_of_a_text_are_escaped(tmp_path):

@@ -329,7 +329,10 @@ def test_a_loss_that_is_not_finite_stops(ten, tmp_path, monkeypatch):
   assert_same_run(ten[0] / "run", workdir, 10)
 
 
-def test_it_stops_where_the_workdir_is_anothers(ten, tmp_path, monkeypatch):
+@pytest.mark.parametrize("taken_over", [True, False])
+def test_it_stops_where_the_workdir_was_removed(
+  ten, tmp_path, monkeypatch, taken_over
+):
   """As Orbax has written a second checkpoint."""
   fields = LONG | {"checkpoint.every": None}
   config, workdir = tiny(ten[0], fields), tmp_path / "run"
@@ -339,11 +342,15 @@ def test_it_stops_where_the_workdir_is_anothers(ten, tmp_path, monkeypatch):
     calls.append(1)
     if len(calls) == 2:
       workdir.rename(workdir.with_name("gone"))
-      workdir.mkdir()
-      (workdir / "lock").touch()
+      # Orbax's late writes make folders again.
+      late = "" if taken_over else "checkpoints/10.orbax-checkpoint-tmp/params"
+      (workdir / late).mkdir(parents=True)
+      if taken_over:  # By a new training.
+        (workdir / "lock").touch()
     return original(*args)
 
   monkeypatch.setattr(Checkpoints, "_commit", removing)
   with pytest.raises(MachineError, match="run/lock: was removed or"):
     train.fit(build, config, workdir)
-  assert [path.name for path in workdir.rglob("*")] == ["lock"]
+  assert workdir.exists() == taken_over
+  assert [path.name for path in workdir.rglob("*")] == ["lock"] * taken_over
