@@ -125,7 +125,10 @@ class _Lock(journal.JournalFileOpenLock):  # Works on network file systems.
   def acquire(self) -> bool:
     super().acquire()
     with self._path.open("rb+") as file:
-      file.truncate(file.read().rfind(b"\n") + 1)
+      file.seek(max(self._path.stat().st_size - 1, 0))
+      if file.read() != b"\n":  # Rarely, as the journal may be long.
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
     return True
 
 
