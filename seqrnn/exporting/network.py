@@ -150,8 +150,7 @@ def parts(experiment: Experiment, config: Config, params: Params) -> Network:
     for name in HEADS
     if (head := left.pop(name, None))
   }
-  tied = bias is not None
-  if tied:
+  if bias is not None:
     heads = {"head": (np.asarray(embedding), np.asarray(bias))}
   body = left.pop("body", {})
   if left or not heads:
@@ -171,18 +170,17 @@ def parts(experiment: Experiment, config: Config, params: Params) -> Network:
     for name, stack in bodies.items()
   }
   frames = experiment.reads != "symbol"
-  length = 4
   size = (stacks[STACK][0][0].input_KD.shape[1],) if frames else ()
-  inputs = np.ones((1, length, *size), np.int32)
+  inputs = np.ones((1, 4, *size), np.int32)
   batch = {"inputs": inputs, "reset": np.ones(1, bool)}
   predict: Any = experiment.predict
   outputs = sharding.jit(lambda params: predict(params, (), batch)[1])
-  pooled = jax.eval_shape(outputs, shapes(experiment)).shape[1] != length
+  pooled = jax.eval_shape(outputs, shapes(experiment)).shape[1] != 4
   return Network(
     embedding_VD=None if embedding is None else np.asarray(embedding),
     stacks=stacks,
     heads=heads,
-    tied=tied,
+    tied=bias is not None,
     merge=model.merge,
     pooling=model.pooling if pooled else "none",
     frames=frames,
@@ -193,6 +191,4 @@ def parts(experiment: Experiment, config: Config, params: Params) -> Network:
 
 def _ways(layer: Params) -> list[Params]:
   """The directions of a layer."""
-  if "forward" in layer:
-    return [layer["forward"], layer["backward"]]
-  return [layer]
+  return [layer[way] for way in TOWERS] if "forward" in layer else [layer]

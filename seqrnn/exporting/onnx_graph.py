@@ -281,12 +281,10 @@ def _pool(
     return _joined(graph, network, state_WBH, ways, axis=0)
   if network.pooling == "mean":
     total = graph.add("ReduceSum", y_TBH, graph.constant([0]), keepdims=0)
-    one = graph.constant(1, np.int32)
-    count = graph.add("Max", lengths_B, one)
+    count = graph.add("Max", lengths_B, graph.constant(1, np.int32))
     count = graph.add("Cast", count, to=graph.type_of(np.float32))
-    return graph.add(
-      "Div", total, graph.add("Unsqueeze", count, graph.constant([1]))
-    )
+    count = graph.add("Unsqueeze", count, graph.constant([1]))
+    return graph.add("Div", total, count)
   ids_TB = graph.add("Transpose", "ids", perm=[1, 0])
   pad = graph.add("Equal", ids_TB, graph.constant(PAD))
   pad = graph.add("Unsqueeze", pad, graph.constant([2]))
@@ -297,8 +295,7 @@ def _pool(
 def _head(graph: Graph, network: Network, name: str, y: str) -> str:
   """The outputs of a head, batch first; returns their name."""
   weight, bias = network.heads[name]
-  matrix = graph.weight(weight.T)
-  logits = graph.add("MatMul", y, matrix)
+  logits = graph.add("MatMul", y, graph.weight(weight.T))
   logits = graph.add("Add", logits, graph.weight(bias))
   if network.pooling == "none":
     logits = graph.add("Transpose", logits, perm=[1, 0, 2])

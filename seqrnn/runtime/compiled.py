@@ -35,14 +35,10 @@ def enable_cache():
   A program that was compiled before starts in a third of the time. JAX's
   environment variables take precedence.
   """
-  folder = _folder()
+  folder = platformdirs.user_cache_path("seqrnn") / "compiled" / _machine()
   if os.environ.setdefault(_DIRECTORY, str(folder)) == str(folder):
     _prune(folder)
   os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.02")
-
-
-def _folder() -> Path:
-  return platformdirs.user_cache_path("seqrnn") / "compiled" / _machine()
 
 
 def _prune(folder: Path):

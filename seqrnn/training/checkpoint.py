@@ -43,7 +43,6 @@ _JSON_LIMIT = 2**23  # Bytes of a position, or of the checksums.
 _COPIES = 4  # The maximum copies of an array; Orbax writes two.
 _OVERHEAD = 2**16  # The maximum bytes of metadata of an array.
 _REPLACED = ".replaced"  # The suffix of a checkpoint that is written again.
-_LATE = 0.5  # Seconds in which Orbax's other writes end after a failed one.
 
 
 @dataclass
@@ -474,9 +473,9 @@ class Checkpoints:
     """Removes what Orbax writes to a removed workdir after a failed write."""
     workdir = self.directory.parent
     if not (workdir / "lock").exists():  # A new run there has its own.
-      time.sleep(_LATE)
-      for path in self.directory.glob(f"{self._step}.orbax-checkpoint-tmp*"):
-        shutil.rmtree(path, ignore_errors=True)
+      time.sleep(0.5)  # Until Orbax's other writes have failed, too.
+      unfinished = self.directory / f"{self._step}.orbax-checkpoint-tmp"
+      shutil.rmtree(unfinished, ignore_errors=True)
       with suppress(OSError):  # A folder is missing, or has other files.
         self.directory.rmdir()
         workdir.rmdir()

@@ -1,6 +1,5 @@
 """metrics.csv and timing.csv, which a training appends to, and history.png."""
 
-import csv
 import math
 import os
 from pathlib import Path
@@ -28,10 +27,9 @@ def add_row(path: Path, row: dict[str, Any]):
       raise UserError(
         f"{path}: its columns are {header}, must be {names}; move it away"
       )
-    writer = csv.DictWriter(file, list(row), lineterminator="\n")
-    if not header:
-      writer.writeheader()
-    writer.writerow(row)
+    # No value is quoted, as all are numbers.
+    file.write(f"{names}\n" * (not header))
+    file.write(",".join(map(str, row.values())) + "\n")
     file.flush()
     os.fsync(file.fileno())  # On disk before the checkpoint that follows.
 
@@ -51,7 +49,6 @@ def read_rows(path: Path, *columns: str) -> list[dict[str, str]]:
   if not path.exists():
     return []
   content = files.read_bytes(path, _LIMIT).decode("utf-8", "replace")
-  # No value in these tables is quoted.
   lines = content.split("\n")[:-1] or [",".join(("step", *columns))]
   names, *rows = [line.split(",") for line in lines]
   if (
@@ -82,9 +79,8 @@ def cut_tables(workdir: Path, step: int):
   """
   for path in (workdir / "metrics.csv", workdir / "timing.csv"):
     rows = [row for row in read_rows(path) if int(row["step"]) <= step]
-    lines = [",".join(row.values()) for row in rows]
-    head = [",".join(rows[0])] if rows else []
-    content = "".join(f"{line}\n" for line in (*head, *lines))
+    lines = *rows[:1], *(row.values() for row in rows)  # Names come first.
+    content = "".join(f"{','.join(line)}\n" for line in lines)
     if path.exists() and path.read_bytes() != content.encode():
       with files.atomic_write(path) as file:
         file.write(content)
