@@ -36,7 +36,7 @@ class Run(NamedTuple):
 
   Its methods compile for the first text; later calls reuse the programs,
   whatever the length of their text and the settings of their sample, except
-  `streams`.
+  `streams`. A pickled run is loaded from its workdir again.
 
   Attributes:
     workdir: its folder.
@@ -57,6 +57,12 @@ class Run(NamedTuple):
     count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
     facts = f"{self.config.task}, step {self.step:,}, parameters {count:,}"
     return f"Run({self.workdir}: {facts})"
+
+  def __reduce__(self) -> tuple[Any, ...]:
+    """Pickles the workdir and the step, from which it is loaded again."""
+    from seqrnn import experiments
+
+    return experiments.load, (self.workdir.absolute(), self.step)
 
   @property
   def metrics(self) -> "pd.DataFrame":
@@ -99,12 +105,10 @@ class Run(NamedTuple):
       UserError: no such setting, a value out of its range, or a task that
         cannot sample.
     """
-    draw = texts.sample if self.experiment.writes_text else sample_music
-    return draw(self.experiment, self.params, self._sampled(prime, settings))
-
-  def _sampled(self, prime: str, settings: dict[str, Any]) -> Config:
     self._require("sample", "cannot sample")
-    return self._changed("sample", {"prime": prime, **settings})
+    config = self._changed("sample", {"prime": prime, **settings})
+    draw = texts.sample if self.experiment.writes_text else sample_music
+    return draw(self.experiment, self.params, config)
 
   def follower(self, **settings: Any) -> "Follower":
     """Judges sessions whose events arrive one by one, as the last detection.
@@ -166,7 +170,7 @@ class Run(NamedTuple):
     places = range(len(scores.distinct))
     return np.concatenate([scores.document(j) for j in places])
 
-  def predict(self, text: str, top_k: int = 5) -> list[Prediction]:
+  def predict(self, text: str | list[str], top_k: int = 5) -> list[Prediction]:
     """The most likely symbols or labels of a text, or its numbers.
 
     Example:
@@ -175,7 +179,7 @@ class Run(NamedTuple):
       (['t', 's'], array([0.93, 0.02], dtype=float32))
 
     Args:
-      text: in the format of the run's data.
+      text: in the format of the run's data, or a list of such texts.
       top_k: the number of symbols or labels for each target.
 
     Returns:
@@ -184,7 +188,8 @@ class Run(NamedTuple):
       surprisal.
 
     Raises:
-      UserError: the task cannot predict.
+      UserError: the task cannot predict; or the text has several lines, and the
+        cells of a table may be one line or several.
     """
     self._require("predict")
     documents = self._documents(text)
@@ -217,7 +222,7 @@ class Run(NamedTuple):
     return infill.fill_gaps(self.experiment, self.params, question, config)
 
   def states(
-    self, text: str, of: str = "symbols", **settings: Any
+    self, text: str | list[str], of: str = "symbols", **settings: Any
   ) -> np.ndarray:
     """The states of a layer as it reads a text, both directions concatenated.
 
@@ -228,7 +233,7 @@ class Run(NamedTuple):
       (1, 128)
 
     Args:
-      text: in the format of the run's data.
+      text: as of `predict`.
       of: `symbols`: the state after each symbol that the model reads; `texts`:
         a vector of each document, such as a line of a run on lines.
       **settings: `layer`, its number, from 1; None: the last; `pooling`, of
@@ -254,13 +259,21 @@ class Run(NamedTuple):
     reading = states.Reading(self.experiment, self.params, pieces, embed.layer)
     return states.vectors(reading, of, embed.pooling, data.boundaries)
 
-  def _documents(self, text: str) -> list[Document]:
-    if self.experiment.reads != "symbol":
+  def _documents(self, text: str | list[str]) -> list[Document]:
+    experiment, data = self.experiment, self.config.data
+    if experiment.reads != "symbol":
       raise UserError(
         f"{self.workdir}: task={self.config.task!r} has no symbols to predict"
       )
-    unit = self.experiment.vocabularies["symbols"].unit
-    return from_text(text, unit, self.config.data)
+    asked = text if isinstance(text, list) else [text]
+    is_cell = experiment.by_text and data.format in ("csv", "jsonl")
+    if asked is not text and is_cell and "\n" in str(text).strip():
+      raise UserError(
+        f"text: has several lines, which may be one text or several in"
+        f" data.format={data.format!r}; pass a list of texts"
+      )
+    unit = experiment.vocabularies["symbols"].unit
+    return [one for each in asked for one in from_text(each, unit, data)]
 
   def evaluate(self, split: str = "test") -> dict[str, float]:
     """The loss of a split, and the other figures of the task.
@@ -278,6 +291,7 @@ class Run(NamedTuple):
     Raises:
       UserError: the data cannot be read.
     """
+    split = self._changed("evaluate", {"split": split}).evaluate.split
     path = self.workdir / "config.json"
     command.show_inputs(path, self.config, set())
     mesh, params = self._everywhere()

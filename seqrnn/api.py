@@ -108,10 +108,8 @@ class Detection:
     return read_csv_frame(path, tables.is_text)
 
   def __repr__(self) -> str:
-    summary = "no session flagged"
-    if self.findings is not None:
-      summary = tables.summary(self.findings)
-    return f"Detection({self.workdir}: {summary})"
+    summary = self.findings and tables.summary(self.findings)
+    return f"Detection({self.workdir}: {summary or 'no session flagged'})"
 
 
 def load(workdir: str | os.PathLike[str], step: int | None = None) -> Run:
@@ -359,10 +357,22 @@ def call(
 
 def _path(name: str, value: Any) -> Path:
   """Returns the path of an argument."""
-  is_path = isinstance(value, str | os.PathLike)
-  if not is_path or "\0" in str(value):
-    raise UserError(f"{name}={value!r}: must be the path of a folder")
-  return Path(files.plain(value))
+  try:
+    return Path(files.plain(_text(value)))
+  except TypeError:
+    raise UserError(f"{name}={value!r}: must be the path of a folder") from None
+
+
+def _text(path: Any) -> str:
+  """Returns a path as text.
+
+  Raises:
+    TypeError: it is no path, has bytes, or has a NUL, which no path has.
+  """
+  text = os.fspath(path)
+  if isinstance(text, bytes) or "\0" in text:
+    raise TypeError
+  return text
 
 
 @contextmanager
@@ -388,12 +398,12 @@ def _resolve(
     raise UserError("workdir: is missing; a ConfigDict has no name for one")
   try:
     if config is not None and not isinstance(config, ConfigDict):
-      config = os.fspath(config)
-    folder = None if workdir is None else os.fspath(workdir)
+      config = _text(config)
+    folder = None if workdir is None else _text(workdir)
   except TypeError:
     raise UserError(
-      f"{config=}, {workdir=}: must be names or paths; config may be a"
-      " ConfigDict; fields are keyword arguments, as epochs=3"
+      f"{config=}, {workdir=}: must be names or paths, as text without a NUL;"
+      " config may be a ConfigDict; fields are keyword arguments, as epochs=3"
     ) from None
   request: Any = SimpleNamespace(
     config=config, workdir=folder, mode=mode, follow=False, process_id=None

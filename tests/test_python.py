@@ -2,12 +2,14 @@
 
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -113,6 +115,16 @@ def test_predictions_are_decoded(trained):
   assert found.best == [names[0] for names in found.likely]
 
 
+def test_a_run_is_pickled(trained, monkeypatch):
+  monkeypatch.chdir(trained)
+  run = seqrnn.load("runs/a", step=1)
+  content = pickle.dumps(run)
+  monkeypatch.chdir("/")
+  again = pickle.loads(content)
+  assert again.step == 1 and again.config == run.config
+  jax.tree.map(np.testing.assert_array_equal, again.params, run.params)
+
+
 def test_runs_are_gathered(trained, monkeypatch, capsys):
   monkeypatch.chdir(trained)
   table = seqrnn.runs()
@@ -189,6 +201,10 @@ def test_a_training_from_python(trained, tmp_path, monkeypatch, capsys):
 
 MISTAKES = (
   ({"config": {}}, {}, "config={}, workdir=None: must be names or paths"),
+  ({"workdir": "a\0b"}, {}, r"config=None, workdir='a\x00b': must be names or"),
+  ({"config": b"rnn"}, {}, "config=b'rnn', workdir=None: must be names or"),
+  ({"workdir": "~nouser/x"}, {}, "--workdir=~nouser/x: has no run"),
+  ({"workdir": "run"}, {"start_from": b"a"}, "config.train.start_from=b'a': "),
   ({"config": ConfigDict()}, {}, "workdir: is missing; a ConfigDict"),
   ({"workdir": "run"}, {"lr": 3}, "config.lr: no such field; did you mean opt"),
   (
@@ -210,6 +226,16 @@ def test_a_mistake_is_one_line(trained, tmp_path, monkeypatch):
     assert message.startswith(rule) or f"/{rule}" in message, message
     assert "\n" not in message
     assert failed.value._render_traceback_() == [f"error: {message}"]
+  run = seqrnn.load("run")
+  for call, rule in (
+    (lambda: seqrnn.load("~nouser/x"), "--workdir=~nouser/x: has no run"),
+    (lambda: seqrnn.load(b"run"), "workdir=b'run': must be the path of a"),
+    (lambda: run.evaluate(None), "config.evaluate.split=None: must be one of"),
+    (lambda: run.sample(b"a"), "config.sample.prime=b'a': must be a text"),
+  ):
+    with pytest.raises(seqrnn.UserError) as failed:
+      call()
+    assert str(failed.value).startswith(rule), failed.value
 
 
 def test_a_search_from_python(trained, monkeypatch, tmp_path, capsys):

@@ -95,7 +95,7 @@ class Field(NamedTuple):
     kind, empty = self.rule.kind, value is None or str(value).lower() == "none"
     if empty and self.optional:
       return None
-    if value is None or isinstance(value, dict):
+    if value is None or isinstance(value, bytes | dict):
       raise ValueError
     if kind is list:
       return (value,) if isinstance(value, str) else tuple(value)

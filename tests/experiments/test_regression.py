@@ -126,6 +126,13 @@ def test_a_text_has_the_mean_of_its_windows(folder, main):
   batch = {"inputs": ids, "reset": np.ones(2, bool)}
   _, outputs = run.experiment.predict(run.params, (), batch)
   np.testing.assert_allclose(one.numbers[0], outputs.mean((0, 1)), rtol=1e-4)
+  # A cell may have several lines, so lines are not texts.
+  found = run.predict(["abcabcabcabc", "ab\nba", "abba"])
+  assert [p.text("char") for p in found][1:] == ["ab\nba", "abba"]
+  np.testing.assert_allclose(found[0].numbers, one.numbers, rtol=1e-5)
+  assert len(run.predict("abba\n")) == 1
+  with pytest.raises(UserError, match="text: has several lines, .*'csv'; pass"):
+    run.predict("abba\nabba")
 
   asked = f"--config.predict.path={folder / 'f'}"
   (folder / "f").write_text("id,text\n7,abba\n")

@@ -30,7 +30,7 @@ def chunks(monkeypatch):
 
 
 def drawn(run, prime="", **settings):
-  config = run._sampled(prime, settings)
+  config = run._changed("sample", {"prime": prime, **settings})
   writing = texts.begin(run.experiment, run.params, config)
   return [
     one
@@ -101,7 +101,9 @@ def test_json_lines_say_how_each_text_was_made(run, tmp_path):
   given = {"length": 5, "seed": 3, "temperature": (0.5, 1.0)}
   shown = {}
   for how in ("text", "jsonl"):
-    config = run._sampled("", {**given, "prompts": str(prompts), "format": how})
+    config = run._changed(
+      "sample", {**given, "prompts": str(prompts), "format": how}
+    )
     writing = texts.begin(run.experiment, run.params, config)
     made = write_texts(writing, tmp_path, shown.setdefault(how, []).append)
     content = (tmp_path / "samples.jsonl").read_text()
