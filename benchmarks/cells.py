@@ -155,7 +155,8 @@ def rows(rounds: int, names: list[str] = ROWS) -> dict[str, speed_page.Row]:
     for program in PROGRAMS
   }
   try:
-    return {name: measure(workers, name, rounds) for name in names}
+    measured = ((name, measure(workers, name, rounds)) for name in names)
+    return speed_page.printed("cells", measured)
   finally:
     for worker in workers.values():
       worker.end()

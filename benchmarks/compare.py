@@ -4,8 +4,9 @@
   python benchmarks/compare.py                  # all cases
   python benchmarks/compare.py 2x512 --rounds=9 # the cases with this prefix
 
-It prints Markdown tables. Each library runs in its own process, which is
-stopped while others are measured. In a round the libraries measure a few steps
+It prints the Markdown tables of each case when it is measured, and those of all
+cases at the end. Each library runs in its own process, which is stopped while
+others are measured. In a round the libraries measure a few steps
 in turn, so that other load on the machine affects all of them alike. A figure
 is the median of the rounds; in brackets is the time relative to seqrnn's in the
 same type, float32 or bfloat16 (PyTorch: autocast). PyTorch has the better of
@@ -27,7 +28,7 @@ from typing import Any
 
 from pages import machine, versions
 from peers import CEILING_FLOP, LIBRARIES, Case, refuse_missing
-from speed_page import part, slower
+from speed_page import part, printed, slower
 
 # In a round, at most. XLA deadlocks with 32 pending steps of several devices.
 _STEPS = 25
@@ -155,16 +156,12 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
 
 
 def rows(rounds: int, names: Iterable[str] = CASES) -> dict[str, Any]:
-  """Measures cases, by their names."""
-  measured = {}
-  for name in names:
-    print(f"  {name}", file=sys.stderr)
-    measured[name] = measure(CASES[name], rounds)
-  return measured
+  """Measures cases, by their names; prints the tables of each."""
+  return printed("training", ((n, measure(CASES[n], rounds)) for n in names))
 
 
 def main():
-  """Prints the tables."""
+  """Prints the tables of each case, and at the end those of all."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("filter", nargs="*", help="how the cases' names begin")
   parser.add_argument("--rounds", type=int, default=5)

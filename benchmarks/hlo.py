@@ -215,8 +215,4 @@ class Program:
 
 def _waits(operations: Counter) -> int:
   """The number of collectives among counted instructions."""
-  return sum(
-    count
-    for operation, count in operations.items()
-    if operation.startswith(_COLLECTIVES)
-  )
+  return sum(n for op, n in operations.items() if op.startswith(_COLLECTIVES))

@@ -23,7 +23,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -202,8 +202,8 @@ def _seconds(count: int, once: Callable[[], Any]) -> float:
   return float(f"{(time.perf_counter() - begin) / count:.4g}")
 
 
-def size_rows(H: int, rounds: int) -> dict[str, speed_page.Row]:
-  """Returns the rows of a hidden size."""
+def size_rows(H: int, rounds: int) -> Iterator[tuple[str, speed_page.Row]]:
+  """Yields the rows of a hidden size, with their names."""
   from seqrnn.config import resolve
   from seqrnn.configs import base
   from seqrnn.runtime import devices, launch
@@ -212,34 +212,42 @@ def size_rows(H: int, rounds: int) -> dict[str, speed_page.Row]:
   config.model.hidden_size = H
   config, _ = resolve.resolve(config, resolve.Facts(cores=devices.cores()))
   launch.configure_device(config.train.cpu_devices, config.train.cpu_threads)
-  rows = {
-    f"sampling, 2x{H}, {streams} at once": measure(sampling(H, streams), rounds)
-    for streams in (1, 64)
-  }
-  return {**rows, f"scoring, 2x{H}": measure(scoring(H), rounds)}
+  for n in (1, 64):
+    yield f"sampling, 2x{H}, {n} at once", measure(sampling(H, n), rounds)
+  yield f"scoring, 2x{H}", measure(scoring(H), rounds)
+
+
+def _measured(rounds: int) -> Iterator[tuple[str, speed_page.Row]]:
+  """Measures all sizes, each in a new process, which prints a row a line."""
+  # run.py sets the same for itself.
+  environment = {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+  for size in SIZES:
+    command = [sys.executable, __file__, f"--part={size}", f"--rounds={rounds}"]
+    with subprocess.Popen(
+      command, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+      for line in process.stdout or ():
+        if line.startswith("["):  # Keras may print other lines.
+          yield json.loads(line)
+    if process.returncode:
+      raise subprocess.CalledProcessError(process.returncode, command)
 
 
 def rows(rounds: int) -> dict[str, speed_page.Row]:
-  """Measures all sizes, each in a new process."""
-  # run.py sets the same for itself.
-  environment = {**os.environ, "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-  rows: dict[str, speed_page.Row] = {}
-  for size in SIZES:
-    command = [sys.executable, __file__, f"--part={size}", f"--rounds={rounds}"]
-    text = subprocess.check_output(command, text=True, env=environment)
-    rows |= json.loads(text.splitlines()[-1])
-  return rows
+  """Measures all sizes; prints the tables of each row."""
+  return speed_page.printed("inference", _measured(rounds))
 
 
 def main():
-  """Prints the tables."""
+  """Prints the tables of each row, and at the end those of all."""
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("--rounds", type=int, default=5)
   parser.add_argument("--part", choices=SIZES, help="as JSON")
   arguments = parser.parse_args()
   refuse_missing(parser, "keras", "torch")
   if arguments.part:
-    print(json.dumps(size_rows(int(arguments.part), arguments.rounds)))
+    for row in size_rows(int(arguments.part), arguments.rounds):
+      print(json.dumps(row), flush=True)
   else:
     print(speed_page.part("inference", {"rows": rows(arguments.rounds)}))
 

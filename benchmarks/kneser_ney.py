@@ -8,7 +8,7 @@ Prints the bits per symbol of interpolated Kneser-Ney with three discounts (Chen
 The order has the fewest bits on validation.
 """
 
-import sys
+import argparse
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,16 +106,20 @@ def probabilities(train: tuple, text: tuple, V: int) -> list[np.ndarray]:
   return result
 
 
-def main(workdir: str, *splits: str):
+def main():
   """Prints the bits of the best order."""
-  run = experiments.load(Path(workdir))
+  parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+  parser.add_argument("workdir", type=Path)
+  parser.add_argument("splits", nargs="*", default=["test"])
+  arguments = parser.parse_args()
+  run = experiments.load(arguments.workdir)
   config, vocabularies = run.config, run.experiment.vocabularies
   one = experiments.build(as_streams(config, 4096, 1), vocabularies)
   read = lambda split: symbols(one.batches(split, 0))
   train, V = read("train"), len(vocabularies["symbols"])
   bits = {
     split: [-np.log2(p).mean() for p in probabilities(train, read(split), V)]
-    for split in splits or ("validation", "test")
+    for split in dict.fromkeys(("validation", *arguments.splits))
   }
   order = int(np.argmin(bits["validation"]))
   figures = [f"{split} {each[order]:.3f}" for split, each in bits.items()]
@@ -123,4 +127,4 @@ def main(workdir: str, *splits: str):
 
 
 if __name__ == "__main__":
-  main(*sys.argv[1:])
+  main()

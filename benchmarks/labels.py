@@ -106,7 +106,6 @@ def main():
   parser.add_argument("--samples", default=(0, 1, 2), type=integers)
   parser.add_argument("--cache", default="runs/labels", type=Path)
   arguments = parser.parse_args()
-  head = "set", "labels", "logistic regression", "seqrnn"
   rows, means = [], []
   for name in arguments.sets:
     for size in arguments.sizes:
@@ -119,7 +118,7 @@ def main():
       rows.append([name, f"{size:,}", *(f"{mean:.3f}" for mean in means[-1])])
       print(rows[-1], flush=True)
   rows.append(["mean", "", *(f"{m:.3f}" for m in np.mean(means, axis=0))])
-  print(table(head, rows))
+  print(table(("set", "labels", "logistic regression", "seqrnn"), rows))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ and its number of threads: "PyTorch, bfloat16, 1 thread".
 """
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from pages import table
@@ -87,14 +87,6 @@ def short(value: float) -> str:
   return f"{value:,.0f}" if value >= 99.95 else f"{value:#.3g}"
 
 
-def milliseconds(_row: Row, seconds: float) -> str:
-  return short(1e3 * seconds)
-
-
-def rate(row: Row, seconds: float) -> str:
-  return f"{row['symbols'] / seconds:,.0f}"
-
-
 def comparison(
   rows: dict[str, Row],
   products: str,
@@ -153,11 +145,12 @@ def _cells(
   return [*cells, f"**{shown}**" if best.median < 1 else shown]
 
 
+_milliseconds = lambda _, seconds: short(1e3 * seconds)
 # Other parts have the table that a script makes.
 _TABLES = {
-  "training": ("ms a step", milliseconds),
-  "inference": ("symbols a second", rate),
-  "cells": ("ms a layer", milliseconds),
+  "training": ("ms a step", _milliseconds),
+  "inference": ("symbols a second", lambda r, s: f"{r['symbols'] / s:,.0f}"),
+  "cells": ("ms a layer", _milliseconds),
 }
 TITLES = {
   "training": "A training step",
@@ -190,6 +183,15 @@ def part(name: str, record: dict[str, Any]) -> str:
     for products in TYPES
     if any(ratio(row, products) for row in record["rows"].values())
   )
+
+
+def printed(name: str, measured: Iterable[tuple[str, Row]]) -> dict[str, Row]:
+  """Returns the rows of a part by case; prints each when it is measured."""
+  rows = {}
+  for case, row in measured:
+    rows[case] = row
+    print(part(name, {"rows": {case: row}}), flush=True)
+  return rows
 
 
 def tables(machines: dict[str, Any]) -> str:

@@ -8,8 +8,8 @@ letters at the 27th place, each letter of which is drawn anew with probability
 regression of one-hot letters.
 """
 
+import argparse
 import csv
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -54,9 +54,11 @@ def linear(rows: Rows) -> float:
   return search.score(*parts["test"])
 
 
-def main(folder: Path):
+def main():
   """Writes the table of each split."""
-  rows = motifs()
+  parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+  parser.add_argument("folder", type=Path)
+  rows, folder = motifs(), parser.parse_args().folder
   folder.mkdir(parents=True, exist_ok=True)
   for split, some in rows.items():
     with (folder / f"{split}.csv").open("w", newline="") as file:
@@ -65,4 +67,4 @@ def main(folder: Path):
 
 
 if __name__ == "__main__":
-  main(Path(sys.argv[1]))
+  main()

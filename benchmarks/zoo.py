@@ -1,4 +1,6 @@
-"""Trains a model of the zoo again: python benchmarks/zoo.py code.
+"""Trains a model of the zoo again.
+
+  python benchmarks/zoo.py code
 
 The model is trained as seqrnn/zoo/NAME/config.json says, rounded to bfloat16
 and evaluated, and the files of seqrnn/zoo/NAME are replaced. On the same
@@ -6,9 +8,9 @@ machine, with the same versions, they are the same. A detection is not rounded:
 its calibration is of these very parameters.
 """
 
+import argparse
 import os
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
@@ -22,13 +24,7 @@ ZOO = Path(seqrnn.__file__).parent / "zoo"
 FILE = "model.safetensors"
 FILES = "config.json", "vocabulary.json"
 _DETECTION = "calibration.npz", "detect/deployed.npz"
-_FIGURES = """\
-
-## In the zoo
-
-With the tensors in {}, on the test split:
-
-"""
+_FIGURES = "\n## In the zoo\n\nWith the tensors in {}, on the test split:\n\n"
 
 
 def cast(source: Path, target: Path, dtype: str):
@@ -67,7 +63,10 @@ def make(name: str) -> dict[str, float]:
 
 
 if __name__ == "__main__":
+  parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+  parser.add_argument("name", choices=sorted(p.name for p in ZOO.iterdir()))
+  name = parser.parse_args().name
   with tempfile.TemporaryDirectory() as folder:
     os.chdir(folder)  # The runs are there.
-    for key, value in make(sys.argv[1]).items():
+    for key, value in make(name).items():
       print(f"{key}: {value:.4f}")
