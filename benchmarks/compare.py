@@ -6,13 +6,13 @@
 
 It prints the Markdown tables of each case when it is measured, and those of all
 cases at the end. Each library runs in its own process, which is stopped while
-others are measured. In a round the libraries measure a few steps
-in turn, so that other load on the machine affects all of them alike. A figure
-is the median of the rounds; in brackets is the time relative to seqrnn's in the
-same type, float32 or bfloat16 (PyTorch: autocast). PyTorch has the better of
-one and two threads. The speed of a product of two 2048 x 2048 matrices is
-measured in each round; `products` is the time that the matrix products of
-seqrnn's step would take at that speed, relative to the time of the step.
+others are measured. In a round the libraries measure a few steps in turn, so
+that other load on the machine affects all of them alike. A figure is the median
+of the rounds; in brackets is the time relative to seqrnn's in the same type,
+float32 or bfloat16 (PyTorch: autocast). PyTorch has the better of one and two
+threads. The speed of a product of two 2048 x 2048 matrices is measured in each
+round; `products` is the time that the matrix products of seqrnn's step would
+take at that speed, relative to the time of the step.
 """
 
 import argparse
