@@ -158,6 +158,20 @@ def test_the_rules(config):
   assert not faults
 
 
+def test_keys_of_json_are_named_once_each():
+  keys = FIELDS["data.log_keys"]
+  for text, good in (
+    ("message=m", True),
+    ("message=m.text, time=at,level=lv", True),
+    ("", False),
+    ("body=m", False),
+    ("message=m,body=m", False),
+    ("message=", False),
+    ("message=m,time=", False),
+  ):
+    assert keys.holds(text) == good, text
+
+
 def test_numbers_are_finite_in_32_bits(config):
   for value in (float("nan"), float("inf"), -1e39):
     config.model.forget_bias = value

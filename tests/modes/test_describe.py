@@ -25,6 +25,15 @@ MODELS = {
     {**ONE_LABEL, "model.bidirectional": True, "model.block": "residual"},
     "12121111",
   ),
+  "attention": (
+    {
+      "task": "classification",
+      "model.pooling": "attention",
+      "model.bidirectional": True,
+      "model.layers": 1,
+    },
+    "1211111",
+  ),
   "polyphony": ({"task": "polyphony", "model.nade": 3}, "111111"),
   "tagging": (
     {
@@ -47,7 +56,7 @@ def model_of(fields):
   unit = config.data.unit
   symbols = {"symbols": Vocabulary(unit, tuple("abcdefg"))}
   labels = {"labels": Vocabulary("id", ("x", "y", "z"))}
-  tags = config.task == "tagging"
+  tags = config.task in ("classification", "tagging")
   return experiments.build(
     config, symbols | labels if tags else symbols
   ), config
@@ -55,6 +64,8 @@ def model_of(fields):
 
 def value(part):
   """Of a formula as it is printed: 4(HD + H²) is 4*(H*D + H**2)."""
+  if part.name == "attention":  # It has none.
+    return part.parameters
   formula = part.formula.replace("²", "**2")
   formula = re.sub(r"(?<=[\dA-Z)])(?=[A-Z(])", "*", formula)
   return eval(formula, {}, part.values)
@@ -80,7 +91,8 @@ def test_a_picture_shows_all_parts(name):
   total = sum(leaf.size for leaf in leaves)
   assert sum(part.parameters for part in parts) == total
   assert sum(map(value, parts)) == total
-  boxes = diagram.rows(experiment, config, parts, "many_to_one" in str(fields))
+  pooled = "many_to_one" in str(fields) or "pooling" in str(fields)
+  boxes = diagram.rows(experiment, config, parts, pooled)
   assert "".join(str(len(row)) for row in boxes) == counts
 
   drawn = diagram.figure("a title", boxes)

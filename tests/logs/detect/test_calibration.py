@@ -10,6 +10,7 @@ from seqrnn.errors import UserError
 from seqrnn.logs.detect import calibration, deployed, inputs
 from seqrnn.logs.detect.scores import COMBINED, STANDARD
 from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL, UNANSWERED, select
+from seqrnn.training import train
 
 
 @pytest.fixture
@@ -50,6 +51,31 @@ def test_a_deployed_calibration_is_that_of_the_detection(settings):
   new = {name: rng.exponential(size=(2, 50)) for name in STANDARD}
   p = [n.scores[COMBINED].p_values(n.combined(new)) for n in (batch, normal)]
   np.testing.assert_array_equal(*p)
+
+
+def test_a_fold_trains_as_many_epochs_of_fewer_batches(tmp_path, monkeypatch):
+  (tmp_path / "vocabulary.json").write_text("{}")
+  config, trained = base.get_config(), []
+  config.checkpoint.step, config.train.fit_to_data = 7, "all"
+
+  def fit(build, config, folder):
+    del build
+    trained.append((config, folder))
+    return {"best": 1.0, "best_step": 1, "step": 1}
+
+  monkeypatch.setattr(train, "fit", fit)
+  for count, expected in ((10, 8), (1, 1), (None, None)):
+    for name in ("batches_per_epoch", "samples_per_epoch"):
+      config.train.update({"epochs": 3, name: count})
+      folder = tmp_path / "folds" / "2-of-4"
+      calibration._train(None, config, folder)
+      [(fold, place)] = trained
+      assert (fold.train[name], fold.train.epochs) == (expected, 3), count
+      assert (fold.data.fold, place) == ("2/4", folder)
+      assert fold.checkpoint.step is fold.train.fit_to_data is None
+      assert (folder / "vocabulary.json").read_text() == "{}"
+      assert config.train[name] == count and config.data.fold is None
+      trained.clear()
 
 
 @pytest.mark.parametrize("contamination", [0.0, 0.2])
