@@ -292,8 +292,7 @@ class Run(NamedTuple):
       UserError: the data cannot be read.
     """
     split = self._changed("evaluate", {"split": split}).evaluate.split
-    path = self.workdir / "config.json"
-    command.show_inputs(path, self.config, set())
+    command.show_inputs(self.workdir / "config.json", self.config, set())
     mesh, params = self._everywhere()
     batches = self.experiment.batches(split, None)
     figures = evaluator(self.experiment, mesh)(params, batches)
