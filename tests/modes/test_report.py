@@ -298,11 +298,11 @@ def check_comparison(runs, capsys, monkeypatch, tmp_path):
   assert str(path) in printed
   assert "task=gap_model" in printed and "data.stateful=True" in printed
   table = ["run", "model.cell", "state"], ["[b]", "gru", "finished"]
-  monkeypatch.setattr(gathering, "write_comparison", lambda _: (path, table))
-  report.run(experiments.build, None, tmp_path / "none")
+  with monkeypatch.context() as patch:
+    patch.setattr(gathering, "write_comparison", lambda _: (path, table))
+    report.run(experiments.build, None, tmp_path / "none")
   printed = capsys.readouterr().out
   assert re.search(r"\[b\] +model.cell=gru +finished", printed)
-  monkeypatch.undo()
   assert cli.main(["run.py", f"{line[0]},nowhere", line[1]]) == 2
   error = capsys.readouterr().err.splitlines()[-1]
   assert error.startswith("error: --workdir=nowhere: has no run; train one")
@@ -348,7 +348,10 @@ def test_a_page_for_every_task_and_every_branch_of_the_templates(
   check_page_without_data(runs, tmp_path)
   check_comparison(runs, capsys, monkeypatch, tmp_path)
   check_incidents(tmp_path)
-  assert not Recorder.not_rendered("page.html.jinja", "sections.html.jinja")
+  test_a_sample_of_blanks_says_so(tmp_path)
+  test_the_worst_mistakes_of_each_label_are_listed(monkeypatch, tmp_path)
+  left = Recorder.not_rendered("page.html.jinja", "sections.html.jinja")
+  assert not left, "\n".join(left)
 
 
 def test_every_curve_shows_its_evaluations(monkeypatch):
