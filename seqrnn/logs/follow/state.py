@@ -27,11 +27,12 @@ _SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")
 # A row is a part of the value of a key, as JSON; `meta` has `facts`, all that
 # changes with each line, and `alarms` the lines of alarms.jsonl.
 _TABLES = ("meta", "sessions", "kinds", "alarms")
-_SCHEMA = "".join(
+_SCHEMA = f"PRAGMA user_version = {_FORMAT};" + "".join(
   f"CREATE TABLE {table} (key, part INTEGER, value TEXT, sum INTEGER,"
   " PRIMARY KEY (key, part)) WITHOUT ROWID;"
   for table in _TABLES
 )
+_SCHEMA += "CREATE INDEX lines ON alarms (value);"
 _RETRY = 5.0  # Seconds between transactions while nothing can be written.
 _END = 2**24  # Bytes of the end of alarms.jsonl that are compared.
 
@@ -65,10 +66,7 @@ def open_state(
     with damage(path):
       database = stack.enter_context(_opened(path, "rwc"))
       if not _size(database):
-        database.executescript(
-          f"BEGIN IMMEDIATE; {_SCHEMA} CREATE INDEX lines ON alarms (value);"
-          f" PRAGMA user_version = {_FORMAT}; COMMIT"
-        )
+        database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT")
       for setting in ("journal_mode = WAL", "synchronous = FULL"):
         database.execute(f"PRAGMA {setting}")
       state = State(folder, report, lock, database)
@@ -214,6 +212,9 @@ class State:
 
     Raises:
       OSError: the file cannot be changed.
+      UserError: the database lacks the last line. A line is exported after its
+        transaction, but SQLite silently drops what follows a damaged byte of
+        state.db-wal: the follower would judge those lines of the log again.
     """
     path = self.folder / ALARMS
     if not path.exists():
@@ -222,13 +223,16 @@ class State:
       size = file.seek(0, os.SEEK_END)
       file.seek(max(size - _END, 0))
       *lines, incomplete = file.read().split(b"\n")
+      line = _encode(lines[-1].decode(errors="replace") if lines else "")
+      query = "SELECT key FROM alarms WHERE value = ?"
+      row = self._database.execute(query, (line,)).fetchone()
+      if lines and row is None:
+        raise UserError(
+          f"{path}: its last line is not in {NAME}, which is damaged or older;"
+          " restore it, or move the folder away to begin without it"
+        )
       file.truncate(size - len(incomplete))
-    query = "SELECT key FROM alarms WHERE value = ?"
-    for line in reversed(lines):
-      text = line.decode(errors="replace")
-      if row := self._database.execute(query, (_encode(text),)).fetchone():
-        return row[0]
-    return 0
+    return row[0] if row else 0
 
 
 def read_kinds(
@@ -262,29 +266,37 @@ def _opened(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
       f"{journal}: names a file outside of the database, which SQLite would"
       " delete; remove the journal"
     )
+  # SQLite deletes a log of transactions whose database is empty.
+  both = path, path.with_name(f"{path.name}-wal")
+  size, logged = (one.exists() and one.stat().st_size for one in both)
+  if logged and not size:
+    raise sqlite3.DatabaseError(f"is empty or missing, and {NAME}-wal is not")
   uri = f"{path.absolute().as_uri()}?mode={mode}"
   with closing(
     sqlite3.connect(uri, uri=True, isolation_level=None)
   ) as database:
     database.execute("PRAGMA trusted_schema = OFF")
-    [version] = database.execute("PRAGMA user_version").fetchone()
-    if version != _FORMAT and _size(database):
-      raise sqlite3.DatabaseError(f"format {version}, not {_FORMAT}")
+    # A foreign view or trigger may run for ever, or drop what is written.
+    with closing(sqlite3.connect(":memory:")) as ours:
+      ours.executescript(_SCHEMA)
+      if _size(database) and _schema(database) != _schema(ours):
+        raise sqlite3.DatabaseError(f"its tables are not of format {_FORMAT}")
     yield database
 
 
 @contextmanager
 def damage(path: Path) -> Iterator[None]:
-  """Converts an exception to a line that names the file.
+  """Converts an error of a database's content to a line that names the file.
+
+  Other exceptions, as a TypeError, are bugs of ours, after which the state is
+  still of use.
 
   Raises:
     UserError: the database cannot be used.
   """
   try:
     yield
-  except UserError:
-    raise
-  except Exception as error:  # As texts that are no UTF-8 may raise any.
+  except (sqlite3.Error, ValueError, LookupError, RecursionError) as error:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # Without its details.
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
       raise UserError(f"{path}: cannot be read or written: {error}") from None
@@ -294,19 +306,27 @@ def damage(path: Path) -> Iterator[None]:
     ) from None
 
 
+def _schema(database: sqlite3.Connection) -> list[tuple[Any, ...]]:
+  """The tables, indices, views and triggers of a database, and its format."""
+  query = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY rowid"
+  return [*database.execute(query), *database.execute("PRAGMA user_version")]
+
+
 def _size(database: sqlite3.Connection) -> int:
   """Pages of a database; 0: it is new."""
   return database.execute("PRAGMA page_count").fetchone()[0]
 
 
 def _rows(
-  database: sqlite3.Connection, table: str, after: int = 0
+  database: sqlite3.Connection, table: str, after: int = -1
 ) -> Iterator[Row]:
-  """Key, part and value of the rows of a table, perhaps after a key."""
-  where = f"WHERE key > {after}" if after else ""
-  query = f"SELECT * FROM {table} {where} ORDER BY key, part"
+  """Key, part and value of the rows of a table after a number, or of all."""
+  query = f"SELECT * FROM {table} WHERE key > {after} ORDER BY key, part"
+  types = (str if table == "meta" else int, int)
   for key, part, text, total in database.execute(query):
-    if total != _sum(table, key, part, text):
+    # The number 1 and the text '1' have the same checksum.
+    are_ours = (type(key), type(part)) == types
+    if not are_ours or total != _sum(table, key, part, text):
       raise sqlite3.DatabaseError(f"wrong checksum in the table {table}")
     yield key, part, json.loads(text)
 

@@ -166,6 +166,22 @@ def test_kills_and_rotations_neither_lose_nor_repeat_an_alarm(
   assert len(rows) == len(set(rows)) >= len(expected) - kills
 
 
+def test_an_error_of_ours_does_not_condemn_the_state(
+  model, tmp_path, monkeypatch
+):
+  judged(model, tmp_path, b"x a")
+
+  def fail(*_):
+    raise TypeError("a bug")
+
+  monkeypatch.setattr(follow.Follower, "restore", fail)
+  with (
+    pytest.raises(TypeError, match="a bug"),
+    service(model, tmp_path, print),
+  ):
+    pass
+
+
 END = b'{"session": "x", "end": true}'
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from seqrnn.errors import MachineError, UserError
 from seqrnn.logs.follow import state
-from seqrnn.logs.follow.state import ALARMS, NAME, open_state
+from seqrnn.logs.follow.state import ALARMS, NAME, open_state, read_kinds
 
 
 class Killed(BaseException):
@@ -154,6 +154,60 @@ def test_a_flipped_byte_is_reported_in_a_line(written):
       opened.recover()
 
 
+def test_a_state_that_knows_less_than_its_alarms_is_refused(tmp_path):
+  """SQLite drops what follows a damaged byte, and a log without its file."""
+  source, draw, every = tmp_path / "a", random.Random(2), expected(NUMBERS[:60])
+  with open_state(source, pytest.fail) as opened:
+    follower = Sum(opened)
+    for place in range(0, 60, 3):
+      follower.feed(NUMBERS[place : place + 3])
+    shutil.copytree(source, tmp_path / "killed")
+  wal, faults, refusals = (tmp_path / "killed" / f"{NAME}-wal"), [], 0
+  content = wal.read_bytes()
+  places = sorted(draw.sample(range(len(content)), 8))
+  cases = {
+    **{f"cut {n}": (wal.name, content[:n]) for n in places},
+    **{
+      f"insert {n}": (wal.name, content[:n] + b"x" + content[n:])
+      for n in places
+    },
+    **{
+      f"flip {n}": (
+        wal.name,
+        content[:n] + bytes([content[n] ^ 1]) + content[n + 1 :],
+      )
+      for n in places
+    },
+    "empty": (NAME, b""),
+    "missing": (NAME, None),
+    "older": (wal.name, None),
+  }
+  for case, (name, damaged) in cases.items():
+    folder = tmp_path / case
+    shutil.copytree(tmp_path / "killed", folder)
+    (folder / name).unlink()
+    if damaged is not None:
+      (folder / name).write_bytes(damaged)
+    before = (folder / ALARMS).read_bytes()
+    try:
+      resume(folder, NUMBERS[:60])
+      if alarms_in(folder) != every:
+        faults.append(case)
+    except UserError as error:
+      refusals += 1
+      line = str(error)
+      ends = line.endswith("move the folder away to begin without it")
+      same = (folder / ALARMS).read_bytes() == before
+      if not ends or "\n" in line or not same:
+        faults.append((case, line))
+  assert not faults and refusals > 20
+  # Nor is a log of alarms followed without the state that was removed later.
+  (written := tmp_path / "removed").mkdir()
+  shutil.copy(source / ALARMS, written)
+  with pytest.raises(UserError, match="its last line is not in state.db"):
+    resume(written, NUMBERS[:60])
+
+
 def test_a_full_disk_is_reported_once_and_loses_nothing(tmp_path, monkeypatch):
   reported, now = [], [0.0]
   monkeypatch.setattr(state.time, "monotonic", lambda: now[0])
@@ -204,5 +258,49 @@ def test_a_database_of_anybody_writes_nothing_elsewhere(written, tmp_path):
     database.execute("CREATE TABLE mine (x)")
   database.close()
   before = (mine / NAME).read_bytes()
-  refused(mine, UserError, f"format 0, not {state._FORMAT}")
+  refused(mine, UserError, f"tables are not of format {state._FORMAT}")
   assert (mine / NAME).read_bytes() == before
+
+
+def test_a_database_with_anything_of_its_own_is_refused(written, tmp_path):
+  """A view may run for ever, a trigger may silence alarms."""
+  # A text has the checksum of the number.
+  text = "UPDATE {0} SET key = CAST(key AS TEXT)"
+  ignore = "CREATE TRIGGER t BEFORE INSERT ON alarms BEGIN SELECT {}; END"
+  view = "ALTER TABLE kinds RENAME TO other; CREATE VIEW kinds AS {}"
+  with open_state(written, pytest.fail) as opened:
+    opened.save([("kinds", 1, 0, {"number": 1})])
+  faults = []
+  for script, reason in (
+    (ignore.format("RAISE(IGNORE)"), "its tables are not of format"),
+    (view.format("SELECT * FROM other"), "its tables are not of format"),
+    ("CREATE TABLE more (x)", "its tables are not of format"),
+    ("DROP INDEX lines", "its tables are not of format"),
+    ("CREATE INDEX more ON alarms (sum)", "its tables are not of format"),
+    ("PRAGMA user_version = 3", "its tables are not of format"),
+    (text.format("alarms"), "wrong checksum in the table alarms"),
+    (text.format("kinds"), "wrong checksum in the table kinds"),
+    ("UPDATE kinds SET part = 'x'", "wrong checksum in the table kinds"),
+  ):
+    folder = tmp_path / "foreign"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(written, folder)
+    database = sqlite3.connect(folder / NAME)
+    database.executescript(script)
+    database.close()
+
+    def follow(folder=folder):
+      with open_state(folder, pytest.fail) as opened:
+        opened.recover()
+        opened.rows("kinds")
+
+    # A review and a detection read the kinds alone.
+    reads = [follow, lambda folder=folder: read_kinds(folder)]
+    for read in reads[: 1 + ("alarms" not in reason)]:
+      try:
+        read()
+        faults.append(script)
+      except UserError as error:
+        if reason not in str(error):
+          faults.append((script, str(error)))
+  assert not faults
