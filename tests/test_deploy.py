@@ -17,6 +17,13 @@ def test_metrics_exist():
   assert used and set(used) <= names
 
 
+def test_an_alarm_of_any_severity_alerts():
+  """A database timeout may be rated low."""
+  text = (DEPLOY / "alerts.yml").read_text()
+  assert "increase(seqrnn_alarms_total[" in text
+  assert not re.search(r"seqrnn_alarms_total\{[^}]*severity", text)
+
+
 def test_fields_and_files_exist(tmp_path):
   known = config_lib.flat(tiny(tmp_path, {"data.source": "stdlib"}))
   for path in DEPLOY.iterdir():

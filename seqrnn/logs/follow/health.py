@@ -5,6 +5,7 @@ Prometheus, /healthz as JSON, with the status 503 if an operator has to act.
 """
 
 import http.server
+import io
 import json
 import math
 import socket
@@ -12,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import prometheus_client as prometheus
@@ -24,7 +25,7 @@ _STUCK = 60.0  # Seconds in which waiting input is not read.
 _DEADLINE = 10.0  # Seconds of a request.
 _P = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, *(n / 10 for n in range(1, 11)))
 _COUNTERS = ("lines", "events", "unknown_events", "skipped_lines")
-_GAUGES = ("input_lag_bytes", "open_sessions", "quiet_kinds", "lag_seconds")
+_GAUGES = ("input_lag_bytes", "open_sessions", "lag_seconds", "quiet_kinds")
 _TEXTS = ("drift", "silence")  # As metrics 0 or 1: whether there is a text.
 
 
@@ -54,6 +55,7 @@ class Health:
       self.alarms.labels(severity)
     self.figures: dict[str, Any] = dict.fromkeys(_COUNTERS + _GAUGES, 0)
     self.figures |= dict.fromkeys(("reason", *_TEXTS), "")
+    self.figures |= dict.fromkeys(_GAUGES[:-1], math.nan)  # Until `look`.
     self._counters = {name: add(prometheus.Counter, name) for name in _COUNTERS}
     for name in _GAUGES + _TEXTS:
       kind = bool if name in _TEXTS else float
@@ -98,9 +100,19 @@ class _Handler(prometheus.MetricsHandler):
       super().handle()
     timer.cancel()
 
+  def do_HEAD(self):
+    """Sends the head of the answer to a GET."""
+    client, self.wfile = self.wfile, io.BytesIO()
+    self.do_GET()
+    client.write(self.wfile.getvalue().partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
+    self.wfile = client
+
   def do_GET(self):
-    if self.path != "/healthz":
+    path = self.path.partition("?")[0]
+    if path == "/metrics":
       return super().do_GET()
+    if path != "/healthz":  # A probe of another path must not succeed.
+      return self.send_error(404)
     state = self.health.state()
     self.send_response(200 if state["status"] == "ok" else 503)
     self.send_header("Content-Type", "application/json")
@@ -133,6 +145,6 @@ def serve(health: Health, where: str) -> Iterator[str]:
   threading.Thread(target=server.serve_forever, daemon=True).start()
   url = f"http://{place[0]}:{server.server_port}"
   print(f"metrics: {url}/metrics", file=sys.stderr, flush=True)
-  with server:
+  with server, ExitStack() as stack:
+    stack.callback(server.shutdown)
     yield url
-    server.shutdown()

@@ -3,6 +3,7 @@
 import json
 import math
 import socket
+import threading
 import urllib.error
 import urllib.request
 
@@ -24,14 +25,15 @@ class Clock:
 
 @pytest.fixture
 def served():
-  """A `Health`, its clock, and a function that gets a path of its server."""
+  """A `Health`, its clock, and a function that asks its server for a path."""
   clock = Clock()
   figures = Health(clock)
   with health.serve(figures, "0") as url:
 
-    def get(path):
+    def get(path, method="GET"):
+      asked = urllib.request.Request(url + path, method=method)
       try:
-        with urllib.request.urlopen(url + path, timeout=10) as answer:
+        with urllib.request.urlopen(asked, timeout=10) as answer:
           return answer.status, answer.read().decode()
       except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -83,6 +85,9 @@ def test_the_probe_fails_where_an_operator_has_to_act(served):
     return state["status"]
 
   assert probe() == "starting"
+  # How much waits is not known yet, rather than nothing.
+  assert json.loads(get("/healthz")[1])["input_lag_bytes"] is None
+  assert "\nseqrnn_input_lag_bytes NaN\n" in get("/metrics")[1]
   look(figures)
   assert probe() == "ok"
   clock.now += 3600  # An hour without input is no fault.
@@ -97,6 +102,32 @@ def test_the_probe_fails_where_an_operator_has_to_act(served):
   look(figures, reason="runs/a/follow: No space left on device")
   assert probe() == "failing"
   assert "No space left" in get("/healthz")[1]
+
+
+def test_a_probe_is_answered_however_it_asks(served):
+  _, _, get = served
+  for path, status in (
+    ("/healthz", 503),
+    ("/healthz?x=1", 503),
+    ("/metrics", 200),
+    ("/metrics?x=1", 200),
+    ("/health", 404),
+    ("/", 404),
+  ):
+    assert get(path)[0] == status, path
+    assert get(path, "HEAD") == (status, ""), path
+
+
+def test_the_server_ends_also_with_an_error():
+  before = threading.active_count()
+  with pytest.raises(ZeroDivisionError), health.serve(Health(), "0") as url:
+    raise ZeroDivisionError
+  threads = [t for t in threading.enumerate() if "serve_forever" in t.name]
+  for thread in threads:
+    thread.join(10)
+  assert threading.active_count() == before
+  with pytest.raises(urllib.error.URLError):
+    urllib.request.urlopen(url, timeout=10)
 
 
 def test_slow_and_broken_clients_stop_nothing(monkeypatch, capfd):
