@@ -122,7 +122,7 @@ def main(argv: list[str]) -> int:
 def _mode(parsed: flags.FlagValues, config: Config) -> Callable[..., Any]:
   """The function of a mode, whose import may take seconds."""
   if parsed.follow and config.detect.engine == "spark":
-    with needs_package("config.detect.engine='spark'", "pyspark", "spark"):
+    with needs_package("detect.engine='spark'", "pyspark pandas", "spark"):
       return importlib.import_module("seqrnn.logs.spark.engine").follow
   name = "logs.follow.follow" if parsed.follow else f"modes.{parsed.mode}"
   return importlib.import_module(f"seqrnn.{name}").run

@@ -43,20 +43,24 @@ class Interrupted(Exception):
 
 
 @contextmanager
-def needs_package(user: str, name: str, extra: str) -> Iterator[None]:
+def needs_package(user: str, names: str, extra: str) -> Iterator[None]:
   """Names the package that an import of its block lacks.
 
+  Any other ImportError is a bug, of seqrnn or of the package.
+
   Args:
-    user: what needs the package: a field with its value, or a file.
-    name: of the package.
-    extra: of seqrnn, which brings the package.
+    user: what needs the packages: a field with its value, or a file.
+    names: of the packages, separated by blanks.
+    extra: of seqrnn, which brings the packages.
 
   Raises:
-    UserError: the package is not installed.
+    UserError: a package is not installed.
   """
   try:
     yield
-  except ImportError:
+  except ModuleNotFoundError as error:
+    if (name := str(error.name).partition(".")[0]) not in names.split():
+      raise
     raise UserError(
       f"{user}: needs the package {name}: pip install 'seqrnn[{extra}]'"
     ) from None

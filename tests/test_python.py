@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 import seqrnn
 from seqrnn import experiments
 from seqrnn.config import read as config_lib
+from seqrnn.errors import needs_package
 from seqrnn.table import data_frame
 from seqrnn.training import train
 from tests.conftest import tiny
@@ -50,6 +51,15 @@ def test_the_import_is_instant_and_the_names_are_there(monkeypatch):
   monkeypatch.setitem(sys.modules, "pandas", None)
   with pytest.raises(seqrnn.UserError, match="pandas: pip install 'seqrnn"):
     data_frame([])
+  # Other imports that fail are bugs, of seqrnn or of the package.
+  for line in (
+    "import seqrnn.no_module",
+    "import no_module",
+    "from seqrnn.errors import no_name",
+    "from numpy import no_name",
+  ):
+    with pytest.raises(ImportError), needs_package("x", "pandas numpy", "y"):
+      exec(line)
 
 
 def test_a_folder_may_be_any_path(trained, monkeypatch, tmp_path):

@@ -1,5 +1,7 @@
 """The command line: its meaning, and one line for every mistake."""
 
+import errno
+import io
 import json
 import os
 import re
@@ -152,6 +154,21 @@ def test_how_a_mode_ends(call, capfd, monkeypatch):
   assert "in fail\n" in err and "OSError: the cause" in err
   with pytest.raises(RuntimeError, match="a bug"):
     ends(RuntimeError("a bug"))
+  missing = errno.ENOENT, "No such file or directory"
+  for error, expected in (
+    (OSError(*missing, "a.txt"), f"a.txt: {missing[1]}"),
+    (OSError(errno.ENOSPC, "No space left"), "stdout: No space left"),
+    (OSError(errno.ENOMEM, "Cannot allocate"), "memory: Cannot allocate"),
+  ):
+    assert ends(error) == (2, f"error: {expected}\n")
+  # A closed descriptor, a file opened for writing, a template of ours.
+  for error in (
+    OSError(errno.EBADF, "Bad file descriptor"),
+    io.UnsupportedOperation("not readable"),
+    OSError(*missing, str(ROOT / "seqrnn/reporting/page.html")),
+  ):
+    with pytest.raises(OSError, match=re.escape(str(error))):
+      ends(error)
 
   def no_device(*_):
     raise memory

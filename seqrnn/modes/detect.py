@@ -65,7 +65,7 @@ def run(
       training fails.
   """
   if config.detect.engine == "spark":
-    with needs_package("config.detect.engine='spark'", "pyspark", "spark"):
+    with needs_package("detect.engine='spark'", "pyspark pandas", "spark"):
       from seqrnn.logs.spark import engine
     return engine.run(build, config, workdir)
   with files.locked(workdir / LOCK, "searched for anomalies"):

@@ -19,20 +19,15 @@ from typing import Any
 
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
-from seqrnn.errors import UserError
+from seqrnn.errors import UserError, needs_package
 from seqrnn.experiment import Experiment
 from seqrnn.runtime import figures, files
 from seqrnn.training import transfer
 
-try:
+with needs_package("--mode=search", "optuna scikit-learn", "search"):
   from optuna.importance import FanovaImportanceEvaluator
 
   metadata.version("scikit-learn")  # For the importance of fields.
-except ImportError:
-  raise UserError(
-    "--mode=search needs the packages optuna and scikit-learn: pip install -e"
-    " '.[search]'"
-  ) from None
 
 from seqrnn.searching import space, study
 

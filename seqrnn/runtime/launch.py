@@ -14,6 +14,7 @@ import traceback
 import warnings
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import flags
@@ -22,6 +23,11 @@ from seqrnn.errors import Interrupted, UserError, visible
 from seqrnn.runtime import compiled, devices, private
 
 _LONG = 0.2  # Memory is returned after a compilation of more seconds.
+_PACKAGE = Path(__file__).parents[1]
+# What errors of a machine are about that name no file. Code that writes a file
+# names it, so an unnamed full disk is stdout's.
+_UNNAMED = dict.fromkeys((errno.ENOSPC, errno.EIO, errno.EDQUOT), "stdout")
+_UNNAMED |= {errno.ENOMEM: "memory", errno.EMFILE: "this process"}
 
 
 def prepare():
@@ -232,11 +238,12 @@ def user_message(error: BaseException) -> str | None:
     line = re.sub("invalid literal for int.*", "must be a whole number", line)
     return re.sub(r"\('Non-boolean.*", "must be true or false", line)
   if isinstance(error, OSError):
-    # Code that writes a file names it, so an unnamed full disk is stdout's.
     name = error.filename
-    if name is None and error.errno in (errno.ENOSPC, errno.EIO):
-      name = "stdout"
-    return f"{name}: {error.strerror}" if name else str(error)
+    if name is None:
+      name = _UNNAMED.get(error.errno or 0)
+    # Others are bugs, as of a closed descriptor, or of a file of seqrnn.
+    if name is not None and _PACKAGE not in Path(str(name)).parents:
+      return f"{name}: {error.strerror}"
   if devices.out_of_memory(error):
     return (
       "out of memory: model.hidden_size, train.batch_size or data.window must"
