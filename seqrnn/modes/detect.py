@@ -33,7 +33,6 @@ from seqrnn.logs import drift
 from seqrnn.logs.detect import answers, deployed, evaluation, tables
 from seqrnn.logs.detect.calibration import calibrate, normal_scores
 from seqrnn.logs.detect.findings import (
-  LOCK,
   Findings,
   find_anomalies,
   group_incidents,
@@ -46,10 +45,7 @@ from seqrnn.runtime.console import console as make_console
 from seqrnn.scoring.predictions import console_text
 
 # Files that each detection replaces, or removes.
-_RESULTS = (
-  *("sessions.csv", "events.csv", "incidents.csv"),
-  *("report.json", deployed.DEPLOYED),
-)
+_RESULTS = ("sessions.csv", "events.csv", "incidents.csv", "report.json")
 
 
 def run(
@@ -68,7 +64,7 @@ def run(
     with needs_package("detect.engine='spark'", "pyspark pandas", "spark"):
       from seqrnn.logs.spark import engine
     return engine.run(build, config, workdir)
-  with files.locked(workdir / LOCK, "searched for anomalies"):
+  with files.locked(workdir / deployed.LOCK, "searched for anomalies"):
     return _run(build, config, workdir)
 
 
@@ -126,7 +122,8 @@ def _run(
     tables.write_events(findings, detector, new)
     with files.atomic_write(new / "report.json") as file:
       file.write(json.dumps(_finite(record), indent=2, allow_nan=False) + "\n")
-    path = new / deployed.DEPLOYED
+    # A follower may start at any time, so the old file is never removed.
+    path = folder / deployed.DEPLOYED
     deployed.write_deployed(path, detector, normal, read("train"))
   tables.print_findings(console, findings, grouped)
   for line in (

@@ -8,7 +8,7 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.errors import visible
 from seqrnn.experiment import Experiment
-from seqrnn.logs.detect import answers, inputs
+from seqrnn.logs.detect import answers, deployed, inputs
 from seqrnn.logs.detect.calibration import (
   SETTINGS,
   NormalScores,
@@ -16,7 +16,6 @@ from seqrnn.logs.detect.calibration import (
   normal_scores,
   sessions_of,
 )
-from seqrnn.logs.detect.findings import LOCK
 from seqrnn.logs.follow import feedback
 from seqrnn.modes import detect
 from seqrnn.runtime import files
@@ -40,7 +39,7 @@ def run(
   """
   config = _as_detected(config, workdir)
   with files.locked(workdir / _LOCK, "reviewed"):
-    with files.locked(workdir / LOCK, "searched for anomalies"):
+    with files.locked(workdir / deployed.LOCK, "searched for anomalies"):
       experiment, read = detect.prepare(build, config, workdir, "review")
       names = experiment.vocabularies["symbols"]
       reviewed = answers.load_answers(workdir, names, read, config)

@@ -310,7 +310,7 @@ def locked_results(
 ) -> Iterator[Path]:
   """Like `results`, under a lock of the mode, for which it waits."""
   with (
-    locked(folder / f".{mode}.lock", mode, wait=True),
+    locked(folder / f".{mode}.lock", "written", wait=True),
     results(folder, mode, owned) as new,
   ):
     yield new
@@ -400,21 +400,24 @@ def locked(path: Path, doing: str, wait: bool = False) -> Iterator[Lock]:
   Args:
     path: the path of the lock file.
     doing: the participle for the message "FOLDER: is being ... by process 1".
-    wait: whether to wait for another process that holds the lock.
+    wait: whether to wait for another process that holds the lock; a line on
+      stderr names it.
 
   Raises:
     MachineError: another process holds the lock, or the file cannot be written.
   """
   with write_errors(path):
-    held = lock(path, wait)
-  if held is None:
-    holder = "another process"
-    with suppress(OSError):
-      holder = visible(read_bytes(path, 100).decode(errors="replace"))
-    raise MachineError(
-      f"{path.parent}: is being {doing} by {holder}; wait for it, or name"
-      " another --workdir"
-    )
+    held = lock(path)
+    if held is None:
+      holder = "another process"
+      with suppress(OSError):
+        holder = visible(read_bytes(path, 100).decode(errors="replace"))
+      line = f"{path.parent}: is being {doing} by {holder}"
+      if not wait:
+        raise MachineError(f"{line}; wait for it, or name another --workdir")
+      print(f"{line}; waiting for it", file=sys.stderr)
+      held = lock(path, wait)
+  assert held is not None
   with held:
     with write_errors(path):
       held.file.truncate(0)

@@ -4,9 +4,11 @@ import contextlib
 import io
 import json
 import math
+import os
 import random
 import re
 from functools import cache
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -15,6 +17,7 @@ import pytest
 import seqrnn
 from seqrnn import experiments
 from seqrnn.config import read as config_lib
+from seqrnn.configs import base
 from seqrnn.data import splits
 from seqrnn.data.logs import sessions as data
 from seqrnn.data.vocabulary import BEGIN, END, PAD
@@ -23,6 +26,7 @@ from seqrnn.experiments import language_model
 from seqrnn.logs.detect import calibration, deployed, detector
 from seqrnn.logs.detect.findings import find_anomalies
 from seqrnn.modes import detect
+from seqrnn.runtime import files
 from seqrnn.training import train
 from tests.conftest import read_csv, tiny
 from tests.modes.conftest import BAD, FIELDS, build, texts_of, walk
@@ -247,6 +251,29 @@ def test_a_detection_that_fails_leaves_the_older_result(again, monkeypatch):
   again.detect(events="none", short="flag")
   # Files of the older detection go, those of others stay.
   assert before.keys() - results(again.folder).keys() == {"events.csv"}
+
+  def kill(*_):
+    raise KeyboardInterrupt
+
+  # A kill may leave none of the tables, but always a detector for followers.
+  monkeypatch.setattr(Path, "rename", kill)
+  with pytest.raises(KeyboardInterrupt):
+    again.detect(events="none", short="flag")
+  assert results(again.folder).keys() == {"notes.txt", deployed.DEPLOYED}
+
+
+def test_a_detector_is_read_while_no_detection_runs(tmp_path, monkeypatch):
+  """A detection may replace the models to which deployed.npz refers."""
+  lock = lambda *_: files.lock(tmp_path / ".detect.lock")
+  monkeypatch.setattr(deployed, "_restore", lock)
+  monkeypatch.setattr(detect, "_run", lock)
+  config = base.get_config()
+  for run in (deployed.restore, detect.run):
+    assert run(build, config, tmp_path) is None
+  # No detection writes to a folder that cannot be written.
+  monkeypatch.setattr(os, "access", lambda *_: False)
+  with deployed.restore(build, config, tmp_path):
+    pass
 
 
 def test_an_unattainable_rate_and_the_examined_sessions_are_reported(

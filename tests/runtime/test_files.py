@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -73,7 +74,7 @@ def test_json_is_read_from_a_small_file(tmp_path):
     files.read_json(tmp_path / "pipe", 2)
 
 
-def test_a_lock_says_who_holds_it_and_goes_with_its_holder(tmp_path):
+def test_a_lock_says_who_holds_it_and_goes_with_its_holder(tmp_path, capsys):
   path = tmp_path / "lock"
   code = (
     "import sys, time; from pathlib import Path\n"
@@ -92,10 +93,13 @@ def test_a_lock_says_who_holds_it_and_goes_with_its_holder(tmp_path):
     with pytest.raises(MachineError, match=line), files.locked(path, "trained"):
       pass
     assert files.lock(path) is None
-    holder.kill()
+    threading.Timer(0.2, holder.kill).start()
     with files.locked(path, "trained", wait=True) as held:
       assert path.read_text().startswith(f"process {os.getpid()} on ")
       held.check()
+  waits = capsys.readouterr().err
+  assert waits.startswith(f"{tmp_path}: is being trained by process")
+  assert waits.endswith("; waiting for it\n") and waits.count("\n") == 1
 
 
 def test_a_lock_that_was_replaced_is_none(tmp_path):

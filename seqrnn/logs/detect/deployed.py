@@ -10,6 +10,7 @@ import json
 import math
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,8 +30,10 @@ from seqrnn.logs.detect.calibration import NormalScores
 from seqrnn.logs.detect.detector import Detector, load_detector
 from seqrnn.logs.detect.scores import BASELINES, combined_names
 from seqrnn.logs.detect.selection import UNANSWERED, Selection
+from seqrnn.runtime import files
 
 DEPLOYED = "deployed.npz"
+LOCK = ".detect.lock"  # In the workdir, held while a detection runs or is read.
 # Settings of `detect` that decide verdicts, beside the scores.
 _SETTINGS = ("head", "rule", "rate", "budget", "top_k", "short", "idle")
 # A log is silent after so many times its longest pause, and so many seconds.
@@ -123,6 +126,8 @@ def restore(
 ) -> Deployed:
   """Reads a detector from its workdir alone.
 
+  It waits for a detection, which may replace the models of the last one.
+
   Args:
     build: config, vocabularies or None -> Experiment.
     config: of the run. The settings of `detect` that decide verdicts are
@@ -132,6 +137,17 @@ def restore(
   Raises:
     UserError: there is no detection, or a file is damaged.
   """
+  path = workdir / LOCK
+  lock = files.locked(path, "searched for anomalies", wait=True)
+  # Who may not write reads without a lock, as from a medium that is read-only.
+  may_write = os.access(path if path.exists() else workdir, os.W_OK)
+  with lock if may_write else nullcontext():
+    return _restore(build, config, workdir)
+
+
+def _restore(
+  build: Callable[..., Experiment], config: Config, workdir: Path
+) -> Deployed:
   path = workdir / "detect" / DEPLOYED
   if not path.exists():
     raise UserError(f"{path}: no such file; --mode=detect writes it")

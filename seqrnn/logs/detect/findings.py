@@ -39,7 +39,6 @@ from seqrnn.logs.detect.scores import (
 from seqrnn.scoring.scoring import UNRANKED
 
 SEVERITIES = ("", "low", "medium", "high")  # The first: no alarm.
-LOCK = ".detect.lock"  # In the workdir, held while a detection runs.
 
 _BEFORE, _AFTER = 3, 2  # Events around the most surprising one.
 # The kinds of events with at least this share of a session's highest surprisal

@@ -322,10 +322,10 @@ def run(build: Callable[..., Experiment], config: Config, workdir: Path):
     )
 
   with ExitStack() as stack:
-    received = stack.enter_context(signals.catch_signals())
     folder = feedback.state_folder(config, workdir)
     state = stack.enter_context(open_state(folder, report))
-    model = deployed.restore(build, config, workdir)
+    model = deployed.restore(build, config, workdir)  # It may have to wait.
+    received = stack.enter_context(signals.catch_signals())
     write = partial(print, end="", flush=True)
     service = Service(model, workdir, state, write)
     if port := service.config.detect.port:
