@@ -29,7 +29,7 @@ _ANOMALOUS = {1.0} | {
   "malicious",
 }
 # Fields with a value for each session, not for each event.
-_OF_SESSIONS = ("kinds", "begins", "ends", "unusual")
+_OF_SESSIONS = ("kinds", "begins", "ends", "unusual", "counts")
 # Columns of a corpus.
 _OF_EVENTS = ("lines", "timestamps", "files", "seconds", "values")
 # Sessions of equal events have equal keys: the ids, and whether begin and end
@@ -57,6 +57,8 @@ class Sessions(NamedTuple):
     seconds, values: of the events, as those of a Corpus.
     unusual: float32 [sessions, kinds, models], the scores of values and times
       by `data.values`; None: there are none.
+    counts: int64 [sessions], as how many equal sessions each one counts where
+      baselines are fitted; None: each counts once.
   """
 
   ids: np.ndarray
@@ -72,6 +74,7 @@ class Sessions(NamedTuple):
   seconds: np.ndarray | None = None
   values: np.ndarray | None = None
   unusual: np.ndarray | None = None
+  counts: np.ndarray | None = None
 
   def take(self, index: np.ndarray) -> "Sessions":
     """Some of the sessions, in the order of `index`."""

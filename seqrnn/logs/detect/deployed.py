@@ -212,7 +212,7 @@ def _trained(arrays: dict[str, np.ndarray], models: int) -> list[Sessions]:
   names = [""] * len(sizes)
   once = Sessions(ids, bounds, names, begins=begins, ends=ends)
   return [
-    once.take(np.repeat(np.arange(len(sizes)), counts_D))
+    once._replace(counts=counts_D).take(np.flatnonzero(counts_D))
     for counts_D in arrays["counts"].reshape(models, len(sizes))
   ]
 

@@ -126,6 +126,8 @@ class Chain:
     self._symbols = np.unique(symbols)
     self._kinds = len(np.unique(symbols[scored]))
     codes = _index(symbols, self._symbols)
+    counts = np.ones(len(train.names)) if train.counts is None else train.counts
+    weights = np.repeat(counts, np.diff(train.bounds) + order + 1)[scored]
     contexts, count = np.zeros(len(codes), np.int64), 1
     # For each n from 1 on: the distinct n-grams, a context and a symbol each;
     # n of each n-gram; n and t of each context. The last entry of the counts is
@@ -134,7 +136,7 @@ class Chain:
     for _ in range(order + 1):
       numbers = self._gram(contexts, codes)
       grams, indices = np.unique(numbers, return_inverse=True)
-      n = np.bincount(indices[scored], minlength=len(grams) + 1)
+      n = np.bincount(indices[scored], weights, len(grams) + 1)
       context = np.append(grams // (len(self._symbols) + 1), count)
       totals = np.bincount(context, n, minlength=count + 1)
       kinds = np.bincount(context, n > 0, minlength=count + 1)

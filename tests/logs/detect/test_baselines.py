@@ -192,3 +192,18 @@ def test_what_a_log_cuts_is_not_scored(data):
         np.log1p(sum(n > high.get(x, 0) for x, n in counted.items()))
       )
   assert mean.min() == 0 and 0 < apart.max() <= 1
+
+
+def test_a_session_that_counts_for_equal_ones_is_as_these(data):
+  """deployed.npz has each session once; a follower does not repeat them."""
+  once, test = (cut(part, seed) for seed, part in enumerate(data))
+  counts = np.random.default_rng(3).integers(1, 30, len(once.names))
+  repeated = once.take(np.repeat(np.arange(len(counts)), counts))
+  counted, faults = once._replace(counts=counts), []
+  for name, fit in BASELINES.items():
+    scores = fit(repeated)(test)
+    if not np.array_equal(fit(counted)(test), scores):
+      faults.append(name)
+  assert not faults
+  alone, scores = (BASELINES["markov_2"](x)(test) for x in (once, counted))
+  assert not np.array_equal(alone, scores)
