@@ -111,9 +111,6 @@ class State:
       MachineError: alarms.jsonl cannot be changed.
     """
     with damage(self.folder / NAME):
-      [fault] = self._database.execute("PRAGMA integrity_check(1)").fetchone()
-      if fault != "ok":
-        raise sqlite3.DatabaseError(" ".join(fault.split()))
       list(_rows(self._database, "alarms"))  # Compares their checksums.
     with files.write_errors(self.folder / ALARMS):
       return self.value("facts"), self._export()
@@ -281,6 +278,10 @@ def _opened(path: Path, mode: str) -> Iterator[sqlite3.Connection]:
       ours.executescript(_SCHEMA)
       if _size(database) and _schema(database) != _schema(ours):
         raise sqlite3.DatabaseError(f"its tables are not of format {_FORMAT}")
+    # Nor do pages that are each other's children have an end.
+    [fault] = database.execute("PRAGMA integrity_check(1)").fetchone()
+    if fault != "ok":
+      raise sqlite3.DatabaseError(" ".join(fault.split()))
     yield database
 
 

@@ -294,7 +294,7 @@ def test_a_database_with_anything_of_its_own_is_refused(written, tmp_path):
         opened.recover()
         opened.rows("kinds")
 
-    # A review and a detection read the kinds alone.
+    # A detection and a review read the kinds alone.
     reads = [follow, lambda folder=folder: read_kinds(folder)]
     for read in reads[: 1 + ("alarms" not in reason)]:
       try:
@@ -304,3 +304,24 @@ def test_a_database_with_anything_of_its_own_is_refused(written, tmp_path):
         if reason not in str(error):
           faults.append((script, str(error)))
   assert not faults
+
+
+def test_a_page_that_is_a_child_twice_is_refused(tmp_path):
+  """Some levels of such pages have rows for ever."""
+  with open_state(tmp_path, pytest.fail) as opened:
+    kinds = [("kinds", number, 0, "x" * 500) for number in range(1, 99)]
+    opened.save([*kinds, ("meta", "facts", 0, {"n": 1})])
+  path, database = tmp_path / NAME, sqlite3.connect(tmp_path / NAME)
+  query = "SELECT rootpage FROM sqlite_schema WHERE name = 'kinds'"
+  [root], [size] = (
+    database.execute(text).fetchone() for text in (query, "PRAGMA page_size")
+  )
+  database.close()
+  content, page = bytearray(path.read_bytes()), (root - 1) * size
+  assert content[page] == 2  # Has children; the first cell names the first.
+  place = page + int.from_bytes(content[page + 12 : page + 14])
+  content[page + 8 : page + 12] = content[place : place + 4]  # The last one.
+  path.write_bytes(content)
+  refused(tmp_path, UserError, "state.db: cannot be used: ")
+  with pytest.raises(UserError, match="state.db: cannot be used: "):
+    read_kinds(tmp_path)
