@@ -65,12 +65,18 @@ _LONG = 2**12  # Characters of a word that is a value, whatever is in it.
 
 PLACES = 4  # Numbers of a line, at most.
 NO_VALUES = (math.nan,) * PLACES
+# What may follow a number and its unit: the unit of a rate, as in `5KB/s`, and
+# no sign by which a word goes on.
+_AFTER = (
+  r"(?:/(?:s|sec|second|min|minute|h|hour|day|op|req|request))?"
+  r"(?![\w@~$+/\\*-]|[.,:]\d)"
+)
 # A number alone or between signs, as in `took=41.2s`, and its own sign: no part
 # of a name, an address or a date. With more digits it is an identifier.
 _NUMBER = re.compile(
   r"(\d(?<![\w./\\].)(?<!\d[:,].)(?<!\w[-+].)(?:(?<=(-)\d))?"
   r"(?:\d{0,2}(?:,\d{3})+|\d{0,11})(?:\.\d+)?(?:[eE][+-]?\d+)?)"
-  r"([a-zA-Z\u00b5\u03bc%]{0,7})(?![\w@~$+/\\*-]|[.,:]\d)"
+  rf"([a-zA-Z\u00b5\u03bc%]{{0,7}}){_AFTER}"
 )
 _LARGEST = 1e30  # Larger numbers count as this one.
 # Units in one: seconds, and bytes or what else has a prefix.
@@ -87,7 +93,8 @@ _UNITS = {
 _DURATION = re.compile(
   r"(?<![\w.])(?:(\d{1,6})h)?(\d{1,6})m(\d{1,6}(?:\.\d+)?)s(?!\w)"
 )
-_SPACED = re.compile(rf"(\d) ({'|'.join(_UNITS)})(?!\w)")
+# The space between a number and its unit. The search for a space is fast.
+_SPACE = re.compile(rf" (?<=\d )(?=(?:{'|'.join(_UNITS)}){_AFTER})")
 
 _Parsed = tuple[str, tuple[float, ...]]  # With masks; the numbers.
 
@@ -164,8 +171,8 @@ def parse(line: str, paths: bool = False) -> _Parsed:
     of_word, of_line = of_word.__wrapped__, _line.__wrapped__
   parsed = [of_word(word) for word in words]
   masked = of_line(" ".join([mask for mask, _ in parsed]))
-  if not _UNITS.keys().isdisjoint(words):
-    parsed = [_word(x) for x in _SPACED.sub(r"\1\2", line).split()]
+  if _SPACE.search(line):
+    parsed = [_word(x) for x in _SPACE.sub("", line).split()]
   values = [number for _, numbers in parsed for number in numbers]
   return masked, (*values, *NO_VALUES)[:PLACES] if values else NO_VALUES
 

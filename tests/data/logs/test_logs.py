@@ -93,6 +93,23 @@ def test_the_numbers_of_a_line_are_in_one_unit():
   assert numbers == (1000.0, -50.0, 90.5, 1e30)
 
 
+def test_a_unit_beside_signs_is_read():
+  """Alone in its line, so that no other word makes it known."""
+  faults, signs = [], ["", *",.;:!?)]}>|\"'", "...", ", 3 rows"]
+  for unit, one in {"ms": 0.001, "s": 1.0, "KB": 1e3, "min": 60.0}.items():
+    for sign, begin in itertools.product(signs, ("", "(", "took ", "<", '"')):
+      for rate in ("", "/s", "/op"):
+        text = f"{begin}900 {unit}{rate}{sign}"
+        number = templates.parse(text)[1][0]
+        if not math.isclose(number, 900 * one):
+          faults.append((text, number))
+  assert not faults
+  for text in ("5 K-means", "5 m-1", "5 MB.2", "5 s@x"):  # No units.
+    assert templates.parse(text)[1][0] == 5, text
+  for text in ("a/5 KB/s", "user/12m/abc", "3f/ab"):  # No numbers.
+    assert math.isnan(templates.parse(text)[1][0]), text
+
+
 def test_a_session_is_of_one_file(tmp_path):
   files = {"a.log": "x 1: go\nx 2: go\n", "b.log": "\nx 1: stop"}
   config = settings(tmp_path, files, log_session=r"x (\d+):")
