@@ -21,6 +21,7 @@ from seqrnn.data.read.reading import Source
 from seqrnn.errors import UserError
 
 _TEXT = 60  # Characters of a line in a message.
+_SET_BACK = 10  # Late lines in a row after which the log's clock was set back.
 # Kinds of lines that are counted, as messages name them.
 _STRAY = "do not fit the format"
 _JOINED = "were joined to the line before"
@@ -67,13 +68,15 @@ class State:
     fits: number of lines that fit the format.
     times: of the last entry with a time.
     session: the name of the last session that times or lines cut.
-    position: of its last line: seconds, or the number of lines.
+    position: its latest time in seconds, or its number of lines.
+    late: the last lines that are earlier than this time by more than the gap.
   """
 
   fits: int = 0
   times: tuple[str, ...] = ()
   session: str = ""
   position: float = 0.0
+  late: int = 0
 
   def __post_init__(self):
     self.times = tuple(self.times)  # JSON makes a list of it.
@@ -222,7 +225,11 @@ class LogReader:
             raise UserError(f"{self.source}:{number}: {fault}")
           self._leave_out(number, fault)
           return None
-        begins, state.position = now - state.position > form.value, now
+        silence = now - state.position
+        begins = silence > form.value
+        state.late = state.late + 1 if -silence > form.value else 0
+        if silence > 0 or state.late >= _SET_BACK:
+          state.position = now
       if begins or not state.session:
         state.session = f"{self.source}:{number}"
       sessions = [state.session]

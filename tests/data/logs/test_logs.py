@@ -123,6 +123,27 @@ def test_a_session_is_of_one_file(tmp_path):
   assert sessions == {"a.log:1": [1, 2], "b.log:2": [2]}
 
 
+def test_a_late_line_does_not_cut_a_session(tmp_path):
+  now = 1_600_000_000
+
+  def sessions(steps):
+    texts = [f"{now + step} said" for step in steps]
+    events = read(settings(tmp_path, "\n".join(texts), log_session="gap=30"))
+    return [[steps[n - 1] for n in lines] for _, _, lines in events]
+
+  for late in (40, 75, 100, 101):  # Of any distance; alone, or several.
+    for steps in ([100, late, 101], [100, late, late, 120], [100, late, 130]):
+      assert sessions(steps) == [steps]
+  assert sessions([100, 40, 131]) == [[100, 40], [131]]
+  # Neither a single wrong time nor a clock that is set back lasts.
+  behind = [*range(10, 20)]
+  assert sessions([100, 9000, *behind, 60, 70]) == [
+    [100],
+    [9000, *behind],
+    [60, 70],
+  ]
+
+
 TIMES = {
   "%Y-%m-%d %H:%M:%S,250": None,
   "EPOCH": None,
