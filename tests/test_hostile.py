@@ -155,7 +155,7 @@ PIPE = "is a pipe, socket or device"
 SHAPES = "does not hold the model of config.json"
 DAMAGED = "no checkpoint is intact, checkpoint 4 is damaged"
 BOTH = (SAMPLE, "--workdir=x")
-INPUT = re.compile("may read data.path=.*, which x/config.json names\n")
+INPUT = re.compile("may read data.path=.*, which x/config.json names, of .*\n")
 
 
 # A name, the edit, a part of the line, and the commands.

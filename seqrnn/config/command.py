@@ -194,6 +194,8 @@ def run_name(name: str, old: Config, new: Config | dict[str, Any]) -> str:
 def show_inputs(path: Path, config: Config, by_flags: set[str]):
   """Prints on stderr which paths a mode may read because a workdir names them.
 
+  Of a run that was trained in this folder, they are the user's own.
+
   Args:
     path: the file with the config of the run.
     config: this config, with the fields that flags set.
@@ -201,9 +203,9 @@ def show_inputs(path: Path, config: Config, by_flags: set[str]):
   """
   named = config_lib.changes(config_lib.defaults(), config, config_lib.PLACES)
   for name, (_, value) in named.items():
-    if name not in by_flags:
-      line = f"may read {name}={value!r}, which {path} names"
-      print(visible(line), file=sys.stderr)
+    if name not in by_flags and files.is_copy(path.with_name("lock")):
+      line = f"may read {name}={value!r}, which {path} names, of a run that"
+      print(visible(f"{line} was not trained here"), file=sys.stderr)
 
 
 def useless(

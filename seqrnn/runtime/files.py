@@ -411,7 +411,7 @@ def locked(path: Path, doing: str, wait: bool = False) -> Iterator[Lock]:
     if held is None:
       holder = "another process"
       with suppress(OSError):
-        holder = visible(read_bytes(path, 100).decode(errors="replace"))
+        holder = visible(read_bytes(path, 200).decode(errors="replace"))
       line = f"{path.parent}: is being {doing} by {holder}"
       if not wait:
         raise MachineError(f"{line}; wait for it, or name another --workdir")
@@ -421,6 +421,14 @@ def locked(path: Path, doing: str, wait: bool = False) -> Iterator[Lock]:
   with held:
     with write_errors(path):
       held.file.truncate(0)
-      holder = f"process {os.getpid()} on {socket.gethostname()}\n"
-      held.file.write(holder.encode())
+      inode = os.fstat(held.file.fileno()).st_ino
+      holder = f"process {os.getpid()} on {socket.gethostname()}"
+      held.file.write(f"{holder}, lock {inode}\n".encode())
     yield held
+
+
+def is_copy(path: Path) -> bool:
+  """Whether a lock file was not locked where it is: it names its inode."""
+  with suppress(OSError, UserError):
+    return read_bytes(path, 200).split()[-1:] != [b"%d" % path.stat().st_ino]
+  return True

@@ -1,6 +1,7 @@
 """A command line's config and workdir, and settings that have no effect."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.field import READ, WRITTEN
 from seqrnn.config.read import FIELDS
 from seqrnn.configs import base
+from seqrnn.runtime import files
 
 USED = {name: field.used for name, field in FIELDS.items() if field.used}
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.py"))
@@ -150,7 +152,16 @@ def test_a_workdir_names_no_place_to_write_to(here, monkeypatch, capfd):
   lines = capfd.readouterr().err
   assert "ignored, only flags and --config set them: detect.output," in lines
   assert "may read detect.input='log'" in lines
-  assert f"may read data.path='{here}/corpus'" in lines
+  assert f"may read data.path='{here}/corpus', which {here}/w/" in lines
+  # A run that was trained here is the user's own; its copy need not be.
+  with files.locked(here / "w" / "lock", "trained"):
+    resolve("--workdir=w", "--mode=evaluate")
+    assert "may read" not in capfd.readouterr().err
+  shutil.copytree(here / "w", here / "copy")
+  resolve("--workdir=copy", "--mode=evaluate")
+  lines = capfd.readouterr().err.splitlines()
+  line = f"may read data.path='{here}/corpus', which copy/config.json names,"
+  assert f"{line} of a run that was not trained here" in lines
   resolve("--workdir=w", "--mode=sample", "--config.data.window=3")
   assert "may read" not in capfd.readouterr().err
   # Flags and --config set them, and no workdir records them.

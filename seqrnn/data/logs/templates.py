@@ -67,10 +67,7 @@ PLACES = 4  # Numbers of a line, at most.
 NO_VALUES = (math.nan,) * PLACES
 # What may follow a number and its unit: the unit of a rate, as in `5KB/s`, and
 # no sign by which a word goes on.
-_AFTER = (
-  r"(?:/(?:s|sec|second|min|minute|h|hour|day|op|req|request))?"
-  r"(?![\w@~$+/\\*-]|[.,:]\d)"
-)
+_AFTER = r"(?:/(?:s|sec|min|h|hour|day|op|req))?(?![\w@~$+/\\*-]|[.,:]\d)"
 # A number alone or between signs, as in `took=41.2s`, and its own sign: no part
 # of a name, an address or a date. With more digits it is an identifier.
 _NUMBER = re.compile(
@@ -301,10 +298,13 @@ def _is_open(counts: Counter[str]) -> bool:
 
 
 def alike(templates: Iterable[str]) -> list[str]:
-  """The most templates that differ in one of their first words alone."""
+  """The most templates that differ in one of their first words alone.
+
+  Paths, which are no values, do not count.
+  """
   groups: dict[tuple[str, str], list[str]] = defaultdict(list)
   for template in templates:
-    for place in re.finditer(r"\S+", template[:_SHORT]):
+    for place in re.finditer(r"(?<!\S)[^\s/]\S*", template[:_SHORT]):
       key = template[: place.start()], template[place.end() :]
       groups[key].append(template)
   return max(groups.values(), key=len, default=[])
