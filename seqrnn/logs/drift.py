@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 
-from seqrnn.data.logs import formats
 from seqrnn.logs.detect.calibration import NormalScores, combined_rows
 from seqrnn.logs.detect.findings import Findings
 
@@ -222,10 +221,8 @@ def of_findings(normal: NormalScores, findings: Findings) -> list[str]:
   short = findings.scored.short[findings.distinct.which]  # They have no p.
   every = np.flatnonzero(sessions.whole[0] & ~short)
   which, times_N = findings.distinct.which[every], np.full(len(every), math.nan)
-  if sessions.timestamps is not None:
-    for n in range(0, len(every), drift.length):  # Of the blocks.
-      time = sessions.timestamps[sessions.bounds[every[n]]]
-      times_N[n] = formats.seconds((time,)) or math.nan
+  if sessions.seconds is not None:
+    times_N = sessions.seconds[sessions.bounds[every]]
   decision = findings.decision
   unknown_N = decision.unknown_events[which] > 0
   return drift.take(decision.combined_KD[:, which], unknown_N, times_N)

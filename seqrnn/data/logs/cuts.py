@@ -133,10 +133,10 @@ class Clock:
   def __post_init__(self):
     self._begin, self._end, self._last = math.inf, -math.inf, 0
 
-  def read(self, line: int, time: float):
-    """Reads the line and the time of an event; NaN: it has no time."""
+  def read(self, line: int, time: float | None):
+    """Reads the line and the time of an event; None: it has no time."""
     self._last = line
-    if self.times and time == time:
+    if self.times and time is not None:
       self._begin, self._end = min(self._begin, time), max(self._end, time)
 
   def cuts(

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
@@ -39,25 +39,22 @@ class LogEvent(NamedTuple):
   Attributes:
     sessions: the names of its sessions; none: the event is left out.
     symbol: the event; of a line, its masked content.
-    line: in the file, from 1.
     label: as written; empty: none.
-    times: what may be the whole time, the most likely first, as written.
     file: its name.
+    timestamp: as written; empty: none.
+    line: in the file, from 1.
+    seconds: its time; None: unknown.
     values: the numbers in its content, as `parse`.
   """
 
   sessions: list[str]
   symbol: str
-  line: int
   label: str
-  times: tuple[str, ...]
   file: str
+  timestamp: str
+  line: int
+  seconds: float | None
   values: tuple[float, ...] = NO_VALUES
-
-  @property
-  def timestamp(self) -> str:
-    """The most likely time; empty: none."""
-    return self.times[0] if self.times else ""
 
 
 @dataclasses.dataclass
@@ -67,19 +64,18 @@ class State:
   Attributes:
     fits: number of lines that fit the format.
     times: of the last entry with a time.
+    near: the last time that is known, in seconds; before, that of the `Form`.
     session: the name of the last session that times or lines cut.
     position: its latest time in seconds, or its number of lines.
     late: the last lines that are earlier than this time by more than the gap.
   """
 
   fits: int = 0
-  times: tuple[str, ...] = ()
+  times: Sequence[str] = ()
+  near: float | None = None
   session: str = ""
   position: float = 0.0
   late: int = 0
-
-  def __post_init__(self):
-    self.times = tuple(self.times)  # JSON makes a list of it.
 
 
 class LogReader:
@@ -110,7 +106,7 @@ class LogReader:
       leave_out: called with the number and the fault of a line without the time
         that a gap needs; None: such a line is refused.
     """
-    self.source, self.number, self.state = source, 0, State()
+    self.source, self.number, self.state = source, 0, State(near=form.near)
     self._form, self._log, self._leave_out = form, log, leave_out
     self._names = re.compile(form.value if form.cut == "pattern" else "()")
     self._mask = re.compile(form.mask) if form.mask else None
@@ -182,7 +178,7 @@ class LogReader:
       if entry.times:
         state.times = entry.times
       else:  # It has the time of the entry before.
-        entry = entry._replace(times=state.times)
+        entry = entry._replace(times=tuple(state.times))  # JSON has lists.
       if entry.content and not entry.content.isspace():
         event = self._event(number, entry, form.has_paths)
         if event is not None:
@@ -207,6 +203,8 @@ class LogReader:
   def _event(self, number: int, entry: Entry, paths: bool) -> LogEvent | None:
     """The event of an entry; None: it is left out."""
     form, state, content = self._form, self.state, entry.content
+    now = formats.dated(entry.times, state.near)
+    state.near = now or state.near
     if form.cut == "pattern":
       sessions, content = self._named(entry)
     elif form.cut == "key":
@@ -218,7 +216,6 @@ class LogReader:
         begins = state.position % form.value == 0
         state.position += 1
       else:
-        now = formats.seconds(entry.times)
         if now is None:
           fault = f"{''.join(entry.times[:1])!r}: {_NO_TIME}"
           if self._leave_out is None:
@@ -242,8 +239,8 @@ class LogReader:
     if self._mask:
       content = without_values(content, self._mask)
     masked, values = parse(content, paths)
-    label, times = entry.label, entry.times
-    return LogEvent(sessions, masked, number, label, times, self.source, values)
+    time = next(iter(entry.times), ""), number, now
+    return LogEvent(sessions, masked, entry.label, self.source, *time, values)
 
   def _named(self, entry: Entry) -> tuple[list[str], str]:
     """The sessions that an entry names, and its content with masked names."""
@@ -312,11 +309,13 @@ def describe(source: Source, form: Form, redact: str):
     "template": event.symbol,
   }
   words = (f"{k} {excerpt(v, _TEXT, redact)!r}" for k, v in fields.items())
-  unknown = sum(formats.seconds(e.times) is None for e in events if e.times)
+  unknown = sum(e.seconds is None for e in events if e.timestamp)
   formats.report(
     f"{source.name}: {_described(form)}: fits {reader.state.fits} of the first"
     f" {reader.number} lines; line {event.line}: {', '.join(words)}"
     + (f"; in {unknown} of these lines the time is no time" if unknown else "")
+    + "; times have no year: the log ends in the last 12 months"
+    * formats.has_no_year(tuple(reader.state.times))
   )
 
 
@@ -324,5 +323,5 @@ def first_time(source: Source, form: Form) -> float:
   """The first time in a log, in seconds; infinite: it has none at its begin."""
   reader = LogReader(source.name, form, leave_out=lambda *_: None)
   events = reader.events(islice(_lines(source, form), formats.SAMPLE))
-  times = (formats.seconds(event.times) for event in events)
+  times = (event.seconds for event in events)
   return next((time for time in times if time is not None), math.inf)

@@ -8,9 +8,10 @@ import functools
 import json
 import re
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
 from seqrnn.data.logs.secrets import excerpt
@@ -19,6 +20,8 @@ from seqrnn.errors import UserError, visible
 
 _LONGEST = 2**12  # Characters of a line that a named format reads.
 _SHOWN = 60  # Characters of a line in a message.
+_YEAR_4, _YEAR_5 = (datetime(n, 1, 1, tzinfo=UTC).timestamp() for n in (4, 5))
+_DAY, _YEAR = 86400.0, 365.2425 * 86400.0  # In seconds.
 _YEAR_10000 = datetime(9999, 12, 31, tzinfo=UTC).timestamp() + 24 * 60 * 60
 _DATES = (
   r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?: ?(?:Z|[+-]\d\d:?\d\d))?",
@@ -37,23 +40,24 @@ _LINE = rf"(?=(?P<Time>{'|'.join(_DATES[:3])})?)(?P<Content>.*)"
 _TRACE = r"\s|Caused by: |\.\.\. \d+ more|Traceback \(most recent "
 # The fields of a header that together are the time.
 _TIMES = ("Year", "Month", "Day", "Date", "Time", "Timestamp")
-# Times beside ISO 8601. Each has a year in front, the year of syslog's times.
+# Times beside ISO 8601. Each has a year in front, that of times without a year:
+# a leap year, in which no log was written.
 _FORMATS = (
   "%Y %b %d %H:%M:%S",
   "%Y %m-%d %H:%M:%S",
   "%Y %m%d %H:%M:%S",
-  "2000 %y%m%d %H%M%S",
-  "2000 %y%m%d %H:%M:%S",
-  "2000 %a %b %d %H:%M:%S %Y",
-  "2000 %d/%b/%Y:%H:%M:%S %z",
-  "2000 %Y/%m/%d %H:%M:%S",
-  "2000 %m/%d/%Y %H:%M:%S",
-  "2000 %m/%d/%y %H:%M:%S",
-  "2000 %y/%m/%d %H:%M:%S",
-  "2000 %m/%d/%Y %I:%M:%S %p",
-  "2000 %Y-%m-%d-%H.%M.%S",
-  "2000 %Y%m%d-%H:%M:%S",
-  "2000 %Y%m%d %H:%M:%S",
+  "0004 %y%m%d %H%M%S",
+  "0004 %y%m%d %H:%M:%S",
+  "0004 %a %b %d %H:%M:%S %Y",
+  "0004 %d/%b/%Y:%H:%M:%S %z",
+  "0004 %Y/%m/%d %H:%M:%S",
+  "0004 %m/%d/%Y %H:%M:%S",
+  "0004 %m/%d/%y %H:%M:%S",
+  "0004 %y/%m/%d %H:%M:%S",
+  "0004 %m/%d/%Y %I:%M:%S %p",
+  "0004 %Y-%m-%d-%H.%M.%S",
+  "0004 %Y%m%d-%H:%M:%S",
+  "0004 %Y%m%d %H:%M:%S",
 )
 # The begin of a minute, its second, and the rest of a time of such a format.
 _MINUTE = re.compile(
@@ -120,6 +124,7 @@ class Form(NamedTuple):
       the session.
     paths: as `data.log_paths`.
     mask: as `data.log_mask`.
+    near: as of `dated`, for the first time of a file.
   """
 
   errors: str
@@ -130,6 +135,7 @@ class Form(NamedTuple):
   keys: tuple[tuple[str, str], ...] = ()
   paths: str = "auto"
   mask: str | None = None
+  near: float | None = None
 
   @property
   def has_paths(self) -> bool:
@@ -320,9 +326,54 @@ def _pattern(header: str) -> re.Pattern:
   return re.compile(rf"{pattern}\Z)")
 
 
+def dated(times: tuple[str, ...], near: float | None = None) -> float | None:
+  """As `seconds`, but a time without a year gets one.
+
+  Args:
+    times: the texts.
+    near: the time that it is next to, as the one before in its log; None: it is
+      in the year that ends tomorrow, as the zones of logs differ.
+  """
+  second = seconds(times)
+  if second is None or not _YEAR_4 <= second < _YEAR_5:
+    return second
+  near = near or time.time() + _DAY - _YEAR / 2
+  date = datetime.fromtimestamp(second, UTC)
+  year = min(date.year + round((near - second) / _YEAR), 9996)
+  year += -year % 4 * ((date.month, date.day) == (2, 29))
+  # By the first of the month, as 2100 has no 29th of February.
+  return (date.replace(year=year, day=1) + timedelta(date.day - 1)).timestamp()
+
+
+def has_no_year(times: tuple[str, ...]) -> bool:
+  """Whether the first of several texts that is a time has no year."""
+  return _YEAR_4 <= (seconds(times) or 0.0) < _YEAR_5
+
+
+def earlier(
+  near: float | None, times: tuple[str, ...], last: float | None
+) -> float | None:
+  """The next `Form.near` to read a log with; None: the last one is right.
+
+  It is not if the log ends in the future because its times have no year.
+
+  Args:
+    near: the last one.
+    times: what may be the last time of the log, as written.
+    last: this time, in seconds.
+  """
+  end = time.time() + 3 * _DAY  # A year may be a day longer than _YEAR.
+  near = near or end - _YEAR / 2
+  is_ahead = last is not None and last > end and has_no_year(times)
+  return near - _YEAR / 2 if is_ahead and near > end - 20 * _YEAR else None
+
+
 @functools.lru_cache(maxsize=2**10)  # Neighbours often have the same second.
 def seconds(times: tuple[str, ...]) -> float | None:
-  """The first of several texts that is a time, in seconds; None: none is."""
+  """The first of several texts that is a time, in seconds; None: none is.
+
+  A time without a year is of the year 4.
+  """
   return next(filter(lambda t: t is not None, map(_seconds, times)), None)
 
 
@@ -346,7 +397,7 @@ def _by_formats(timestamp: str) -> float | None:
   shape = letters, "01" <= timestamp[:2] <= "12"
   for form in (_known.get(shape, _FORMATS[0]), *_FORMATS):
     with suppress(ValueError, OverflowError):
-      seconds = _since_1970(datetime.strptime(f"2000 {timestamp}", form))
+      seconds = _since_1970(datetime.strptime(f"0004 {timestamp}", form))
       _known[shape] = form
       return seconds
   return None

@@ -5,7 +5,6 @@ sessions are between them; sessions are in the order of their first events. An
 event keeps its line, its time and its label.
 """
 
-import math
 import re
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
@@ -80,17 +79,20 @@ def _parse(sources: list[Source], form: Form) -> Reading:
       sources,
       key=lambda x: (entries.first_time(x, form), *rotation.age(x.name)),
     )
-  by_file = (
-    LogReader(x.name, form, logs[x.name]).read(x, messages.append)
-    for x in sources
-  )
+  readers = [LogReader(x.name, form, logs[x.name]) for x in sources]
+  pairs = zip(readers, sources, strict=True)
+  by_file = (reader.read(x, messages.append) for reader, x in pairs)
   several, clock = len(sources) > 1, None
   if form.cut != "file":  # Lines of several files are no clock.
     # The last of the sessions that lines cut is open.
     idle = {"gap": form.value, "lines": 1.0}.get(form.cut)
     clock = Clock(_of(sources), idle, not several, form.cut != "lines")
   events = chain.from_iterable(by_file)
-  return _corpus(events, "log", clock, several), messages
+  corpus = _corpus(events, "log", clock, several)
+  for state in (reader.state for reader in readers):
+    if near := formats.earlier(form.near, tuple(state.times), state.near):
+      return _parse(sources, form._replace(near=near))
+  return corpus, messages
 
 
 def of_logs(names: Sequence[str], form: Form) -> dict[str, str]:
@@ -148,10 +150,11 @@ def table_events(
     yield LogEvent(
       [file + row["session"]],
       row["event"],
-      int(line),
       row.get(data.label_column or "label") or "",
-      (timestamp,) if timestamp else (),
       source.name,
+      timestamp,
+      int(line),
+      formats.dated((timestamp,)),
     )
 
 
@@ -186,17 +189,12 @@ def with_cuts(
 def _rows(
   events: Iterator[LogEvent], clock: Clock | None
 ) -> Iterator[tuple[Any, ...]]:
-  """Session, event, label, file, time, line, seconds and numbers of events."""
-  last, now = (), math.nan
+  """The fields of events, each with the name of one of its sessions."""
   for event in events:
-    names, symbol, line, label, times, file, values = event
-    if times != last:
-      last, known = times, formats.seconds(times)
-      now = math.nan if known is None else known
     if clock:
-      clock.read(line, now)
-    for name in names:
-      yield name, symbol, label, file, event.timestamp, line, now, values
+      clock.read(event.line, event.seconds)
+    for name in event.sessions:
+      yield name, *event[1:]
 
 
 def _corpus(
@@ -213,7 +211,7 @@ def _corpus(
   session, symbol, label, file = Tokens(), Tokens(), Tokens(), Tokens()
   time, line = Changes(), Column("<u8")
   second, value = Column("<f8"), Column(_LINE)
-  columns = session, symbol, label, file, time, line, second, value
+  columns = session, symbol, label, file, time, line, second, value  # LogEvent
   rows = _rows(events, clock)
   while some := [*islice(rows, _ROWS)]:
     for column, cells in zip(columns, zip(*some, strict=True), strict=True):

@@ -102,11 +102,11 @@ class Parser:
     part = f"+{chunk.part}" if chunk.part else ""
     self._reader.source = self._name + part
     for event in self._reader.events(texts):
-      time = formats.seconds(event.times)
+      time, line = event.seconds, event.line
       for session in event.sessions:
-        yield Event(session, event.symbol, time, event.line, event.values)
+        yield Event(session, event.symbol, time, line, event.values)
       if not event.sessions and time is not None:
-        yield Event("", None, time, event.line)
+        yield Event("", None, time, line)
 
   def _pairs(self, texts: Iterator[str], chunk: Chunk) -> Iterator[Event]:
     for number, text in enumerate(texts, chunk.first):
@@ -144,11 +144,10 @@ def parse_pair(text: str, number: int) -> list[Event]:
   ends, words = fields.get("end", False), (str, int)
   # A bool is an int, but names neither a session nor an event.
   is_event = type(event) in words or (event is None and ends)
-  if type(session) not in words or type(ends) is not bool or not is_event:
+  is_pair = is_event and type(session) in words and type(ends) is bool
+  if not is_pair or "" in (session, event):
     return []
-  if session == "" or event == "":
-    return []
-  time = formats.seconds((str(fields.get("timestamp", "")),))
+  time = formats.dated((str(fields.get("timestamp", "")),))
   end = Event(str(session), None, time, number)
   events = [] if event is None else [end._replace(symbol=str(event))]
   return [*events, end] if ends else events

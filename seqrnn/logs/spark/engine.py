@@ -166,7 +166,7 @@ def start(
   Raises:
     UserError: silence ends no session of the run.
   """
-  data, begin, idle = deployed.config.data, -math.inf, deployed.idle
+  plan, begin, idle = read.Plan(deployed.config.data), -math.inf, deployed.idle
   if idle.clock != "seconds" or not math.isfinite(idle.longest):
     raise UserError(
       f"config.detect.idle={deployed.config.detect.idle!r}: silence ends no"
@@ -175,15 +175,15 @@ def start(
     )
   with whole_files(session):
     if idle.first:
-      rows, _ = read.file_rows(session.read, data, path, is_stream=True)
+      rows, _ = read.file_rows(session.read, plan, path, is_stream=True)
       begin = _begin(session, rows, f"{output}/begin")
-    rows, _ = read.file_rows(session.readStream, data, path, is_stream=True)
-    at = functions.timestamp_micros((1e6 * col("time")).cast("bigint"))
+    rows, _ = read.file_rows(session.readStream, plan, path, is_stream=True)
+    at = functions.timestamp_micros((1e6 * col("at")).cast("bigint"))
     silence = functions.session_window(
       "at", f"{math.ceil(idle.longest)} seconds"
     )
     events = rows.where("session is not null").withColumn("at", at)
-    listed = functions.collect_list(functions.struct(*read.COLUMNS))
+    listed = functions.collect_list(functions.struct(*read.COLUMNS[:-1]))
     ended = events.withWatermark("at", "0 seconds").groupBy(silence, "session")
     rows = ended.agg(listed.alias("events")).select("events")
     shipped, span = ship(session, deployed), Span("seconds", begin)

@@ -29,11 +29,12 @@ from seqrnn.data.read.reading import Source
 from seqrnn.errors import UserError
 
 _ROWS = 2**13  # Of a frame that is sent to Spark.
-# Of an event. `rank`, the name of the file and `place` order events. A row
-# without a session is an event of no session or, if it has a symbol, a message.
+# Of an event. `rank`, the name of the file and `place` order events. `at` is
+# its time, or else a neighbour's. A row without a session is an event of no
+# session or, if it has a symbol, a message.
 _SCHEMA = (
   "session string, symbol string, file string, place bigint, line bigint,"
-  " time double, timestamp string, values array<double>, rank double"
+  " time double, timestamp string, values array<double>, rank double, at double"
 )
 COLUMNS = [field.split()[0] for field in _SCHEMA.split(", ")]
 
@@ -73,6 +74,7 @@ class Plan(NamedTuple):
 
   Attributes:
     data: the fields of `config.data`.
+    near: as of a `Form`.
     root: the folder to which the names of files are relative.
     logs: the name of a file -> the log that precedes the names of its
       sessions, or ""; None: a stream, whose files are not known yet, and need
@@ -81,7 +83,8 @@ class Plan(NamedTuple):
   """
 
   data: Config
-  root: PurePosixPath
+  near: float | None = None
+  root: PurePosixPath = PurePosixPath()
   logs: dict[str, str] | None = None
   several: bool = True
 
@@ -94,7 +97,8 @@ class Plan(NamedTuple):
     if self.data.unit != "log":
       return logs.table_events(source, self.data, self.several)
     log = "" if self.logs is None else self.logs[source.name]
-    reader = LogReader(source.name, logs.form(self.data), log)
+    form = logs.form(self.data)._replace(near=self.near)
+    reader = LogReader(source.name, form, log)
     return reader.read(source, None if self.logs is None else messages.append)
 
 
@@ -126,41 +130,47 @@ def parse_files(frames: Iterable[Any], plan: Plan) -> Iterator[pd.DataFrame]:
     rank = None if plan.data.unit == "log" else 0.0
     rows = _rows(plan.events(Source(name, content), messages))
     while some := list(itertools.islice(rows, _ROWS)):
-      frame = pd.DataFrame(some, columns=COLUMNS[:-1])
+      frame = pd.DataFrame(some, columns=COLUMNS[:-2])
       if rank is None:
         rank = next(iter(frame["time"].dropna()), math.inf)
-      yield frame.assign(rank=rank)
+      yield frame.assign(rank=rank, at=frame["time"].ffill().bfill())
     if messages:
       yield pd.DataFrame({**dict.fromkeys(COLUMNS), "symbol": messages})
 
 
 def _rows(events: Iterator[LogEvent]) -> Iterator[tuple[Any, ...]]:
   for place, event in enumerate(events):
-    seconds = formats.seconds(event.times)
     for session in event.sessions or (None,):
       symbol = session and event.symbol
-      row = session, symbol, event.file, place, event.line, seconds
+      row = session, symbol, event.file, place, event.line, event.seconds
       yield *row, event.timestamp, list(event.values)
 
 
-def read_events(session: SparkSession, data: Config, path: str) -> Events:
+def read_events(
+  session: SparkSession, data: Config, path: str, near: float | None = None
+) -> Events:
   """The events of files, which Spark keeps, and the span of their log.
 
   Args:
     session: of Spark, in `whole_files`.
     data: the fields of `config.data`.
     path: as `detect.path`.
+    near: as of a `Form`.
 
   Raises:
     UserError: the files are not what `data` says.
   """
-  rows, plan = file_rows(session.read, data, path)
+  rows, plan = file_rows(session.read, Plan(data, near), path)
   if not plan.several:
     rows = rows.withColumn("file", lit(""))
   cut = logs.form(data).cut if data.unit == "log" else "table"
   rows, span = rows.persist(), Span()
   facts = "min(time)", "max(time)", "max(line)", "count(session)"
-  begin, end, last, count = rows.selectExpr(*facts).collect()[0]
+  written = "max_by(timestamp, time)"
+  begin, end, last, count, time = rows.selectExpr(*facts, written).first()
+  if near := formats.earlier(near, (time or "",), end):
+    rows.unpersist()
+    return read_events(session, data, path, near)
   if begin is not None and cut not in ("file", "lines"):
     span = Span("seconds", begin, end)
   elif last is not None and cut not in ("table", "file") and not plan.several:
@@ -172,13 +182,13 @@ def read_events(session: SparkSession, data: Config, path: str) -> Events:
 
 
 def file_rows(
-  reader: Any, data: Config, path: str, is_stream: bool = False
+  reader: Any, plan: Plan, path: str, is_stream: bool = False
 ) -> tuple[DataFrame, Plan]:
   """The rows of `parse_files`, and how the files are read.
 
   Args:
     reader: of Spark.
-    data: the fields of `config.data`.
+    plan: without what depends on the path.
     path: as `detect.path`.
     is_stream: whether the files are not known yet.
 
@@ -193,13 +203,13 @@ def file_rows(
   fixed = itertools.takewhile(
     lambda part: not set(part) & set("*?[{"), _path(path).parts
   )
-  plan = Plan(data, PurePosixPath(*fixed))
+  plan = plan._replace(root=PurePosixPath(*fixed))
   if not is_stream:
     if not (files := lines.inputFiles()):
       raise UserError(f"config.detect.path={path!r}: no file in this folder")
     if _path(files[0]) == plan.root:
       plan = plan._replace(root=plan.root.parent)
     names = sorted(map(plan.name, files))
-    of_logs = logs.of_logs(names, logs.form(data))
+    of_logs = logs.of_logs(names, logs.form(plan.data))
     plan = plan._replace(logs=of_logs, several=len(files) > 1)
   return lines.mapInPandas(partial(parse_files, plan=plan), _SCHEMA), plan

@@ -58,7 +58,7 @@ def test_a_line_has_content_and_a_time_and_its_format_is_detected():
     entry = parser(Form("strict", log_format=name))(line)
     assert entry is not None, line
     time = seconds(entry.times)
-    # Without a year it is of 2000.
+    # Without a year it is of the year 4.
     at = None if time is None else datetime.fromtimestamp(time, UTC)
     is_noon = at is None or (at.month, at.hour, at.second) == (11, 12, 1)
     sample = [line] * 20 + ["\tat a.B.c(B.java:1)", "Caused by: a.E", "  in d"]
@@ -74,7 +74,7 @@ def test_a_line_has_content_and_a_time_and_its_format_is_detected():
 def test_a_time_does_not_depend_on_the_times_before():
   days = ("261125", "1125", "26/11/25", "11/25/26", "20261125", "11-25")
   texts = [f"{day} 12:00:01" for day in days]
-  undated = datetime(2000, 11, 25, 12, 0, 1, tzinfo=UTC).timestamp()
+  undated = datetime(4, 11, 25, 12, 0, 1, tzinfo=UTC).timestamp()
   expected = [NOON, undated, NOON, NOON, NOON, undated]
   for step in (1, -1, 2):
     formats._known.clear()

@@ -1,10 +1,13 @@
 """Logs and tables of events: their sessions, templates and refusals."""
 
 import itertools
+import json
 import lzma
 import math
 import random
+import tempfile
 from datetime import UTC, datetime
+from pathlib import Path
 
 import hypothesis
 import numpy as np
@@ -14,9 +17,10 @@ from hypothesis import strategies as st
 
 from seqrnn.config import read as config_lib
 from seqrnn.data import vocabulary
-from seqrnn.data.logs import formats, sessions, tail, templates
+from seqrnn.data.logs import entries, formats, sessions, tail, templates
 from seqrnn.data.logs.templates import BLANK, VALUE, matcher, mine
 from seqrnn.data.read import reading
+from seqrnn.data.read.reading import Source
 from seqrnn.data.sources import corpora
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.vocabulary import UNKNOWN
@@ -144,6 +148,66 @@ def test_a_late_line_does_not_cut_a_session(tmp_path):
   ]
 
 
+YEARS = (  # The day on which a log is read, and that of each line, by files.
+  ("2027-01-05", ["2026-12-30", "2027-01-01", "2027-01-05"]),
+  ("2027-01-05", ["2026-12-30", "2026-12-31"], ["2027-01-01", "2027-01-02"]),
+  ("2027-01-05", ["2026-02-01", "2026-08-01", "2026-12-31"]),
+  # Not the present year, as it would end in the future.
+  ("2026-12-01", ["2025-11-25", "2025-12-24", "2026-01-02"]),
+  ("2026-12-01", ["2025-11-25", "2025-12-07"], ["2025-12-08", "2025-12-24"]),
+  ("2026-12-01", ["2025-06-01", "2025-11-01", "2026-03-01", "2026-08-01"]),
+  ("2028-03-01", ["2028-02-28", "2028-02-29", "2028-03-01"]),
+  ("2026-12-01", ["2024-02-28", "2024-02-29", "2024-03-01"]),
+)
+
+
+@pytest.mark.parametrize(
+  ("log_format", "written"),
+  [
+    ("syslog", "%b %d 10:20:30 host su: in"),
+    ("logcat", "%m-%d 10:20:30.250 1 2 D a: in"),
+    ("klog", "I%m%d 10:20:30.123456 1 a.go:1] in"),
+  ],
+)
+def test_times_without_a_year_run_forward_to_the_present(
+  tmp_path, monkeypatch, capsys, log_format, written
+):
+  for day, *parts in YEARS:
+    now = datetime.fromisoformat(f"{day}T10:20:30+00:00").timestamp()
+    monkeypatch.setattr(formats.time, "time", lambda now=now: now)
+    folder = Path(tempfile.mkdtemp(dir=tmp_path))
+    times = [[datetime.fromisoformat(day) for day in part] for part in parts]
+    names = ["a.log.1", "a.log"][-len(parts) :]
+    logs = {
+      name: "\n".join(f"{time:{written}} x1" for time in part)
+      for name, part in zip(names, times, strict=True)
+    }
+    data = settings(
+      folder, logs, log_format=log_format, log_session=r"(x\d)"
+    ).data
+    corpus = corpora.read_corpus(data)
+    dates = [str(datetime.fromtimestamp(x, UTC))[:10] for x in corpus.seconds]
+    assert dates == list(itertools.chain(*parts)), day
+    # A follower reads it as it was written, and resumes in the middle.
+    parser = lines_lib.Parser(data, "a.log")
+    for second, line in zip(
+      corpus.seconds, "\n".join(logs.values()).split("\n"), strict=True
+    ):
+      monkeypatch.setattr(formats.time, "time", lambda now=second: now)
+      state = parser.state()
+      parser = lines_lib.Parser(data, "a.log")
+      parser.restore(json.loads(json.dumps(state)))
+      chunk = tail.Chunk([line.encode()], 1, 0, tail.LogPosition())
+      [event] = parser.events(chunk)
+      assert event.time == second, (day, line)
+  source = Source("a.log", folder / "logs" / "a.log")
+  entries.describe(source, formats.Form("strict", log_format=log_format), "")
+  assert "have no year: the log ends in the last" in capsys.readouterr().err
+  near = datetime(2100, 3, 1, tzinfo=UTC).timestamp()
+  days = formats.dated(("Feb 29 10:20:30",), near) - near
+  assert 0 < days < 86400  # There was none in this year.
+
+
 TIMES = {
   "%Y-%m-%d %H:%M:%S,250": None,
   "EPOCH": None,
@@ -241,6 +305,8 @@ def test_paths_keep_frequent_segments_and_the_keys_of_queries(tmp_path):
     config = settings(tmp_path, log, log_format="access", **fields)
     assert read(config)[0][1] == [f'"{event} HTTP/<value>" 200']
   assert templates.alike(["a b c", "b", "a x c"]) == ["a b c", "a x c"]
+  paths = [f"GET /{name} 200" for name in "xyz"]  # These are no values.
+  assert templates.alike([*paths, "a b c", "a b d"]) == ["a b c", "a b d"]
 
 
 def test_the_time_of_a_mask_is_linear_in_the_length_of_a_word():

@@ -23,7 +23,7 @@ FORMS = {
   "gap": (
     {"data.log_session": "gap=20", "data.log_header": "<Time> <Content>"},
     lambda draw, n: (
-      f"{SECOND.format(draw.randrange(60))} event {n}"
+      f"2026-11-27T{10 + n // 60}:{n % 60:02}:{draw.randrange(60):02} event {n}"
       if draw.random() < 0.8
       else "no time"
     ),

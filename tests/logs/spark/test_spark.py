@@ -2,12 +2,14 @@
 
 import random
 import shutil
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 
 from benchmarks import shop_log
 from seqrnn import experiments
+from seqrnn.data.sources import corpora
 from seqrnn.errors import UserError
 from seqrnn.logs.detect.tables import summary
 from seqrnn.modes import detect
@@ -94,9 +96,10 @@ def shop(tmp_path_factory):
   for n, name in enumerate(("app.log.2", "app.log.1", "app.log")):
     some = lines[third * n : third * (n + 1)]
     (logs / name).write_bytes("\r\n".join([*some, ""]).encode())
-  (logs / "app.log.2").write_bytes(
-    b"\xef\xbb\xbf" + (logs / "app.log.2").read_bytes()
-  )
+  # A mark of the byte order, and events before the first time.
+  early = "\r\n".join(["order-99999 left", "order-99999 over", ""])
+  content = (logs / "app.log.2").read_bytes()
+  (logs / "app.log.2").write_bytes(b"\xef\xbb\xbf" + early.encode() + content)
   return folder
 
 
@@ -187,6 +190,33 @@ def test_a_mistake_is_one_line(session, tmp_path):
     read.read_events(session, data, str(path))
 
 
+def test_times_without_a_year_are_those_of_one_machine(session, tmp_path):
+  """Of a log around the present day, which is therefore of another year."""
+  (tmp_path / "logs").mkdir()
+  now = datetime.now(UTC)
+  for name, days in (("a.log", range(20, 60)), ("a.log.1", range(-60, 20))):
+    dates = (now + timedelta(days=day) for day in days)
+    lines = (f"{date:%b %d %H:%M:%S} host su: x{date:%d}" for date in dates)
+    (tmp_path / "logs" / name).write_text("\n".join(["x0 up", *lines]))
+  fields = {"unit": "log", "log_format": "syslog", "log_session": r"(x\d+)"}
+  fields["path"] = str(tmp_path / "logs")
+  data = tiny(tmp_path, {f"data.{k}": v for k, v in fields.items()}).data
+  corpus = corpora.read_corpus(data)
+  end = np.nanmax(corpus.seconds)
+  assert now.timestamp() - 330 * 86400 < end < now.timestamp()
+  assert end - np.nanmin(corpus.seconds) == pytest.approx(119 * 86400)
+  with spark_session.whole_files(session):
+    events = read.read_events(session, data, fields["path"])
+    rows = events.frame.toPandas()
+  assert (events.span.begin, events.span.end) == (end - 119 * 86400, end)
+  np.testing.assert_array_equal(
+    np.sort(rows["time"].to_numpy(float)), np.sort(corpus.seconds)
+  )
+  # Of a line before the first time, it is the time of the next one.
+  early = rows["time"].isna()
+  assert early.sum() == 2 and (rows["at"] == rows["rank"])[early].all()
+
+
 def equal_verdicts(rows, one):
   """Holds ended sessions of a stream against those of one machine.
 
@@ -230,5 +260,6 @@ def test_verdicts_of_a_followed_log(session, shop, trained, tmp_path):
   frame = session.read.parquet(str(tmp_path / "out/sessions"))
   rows = [row.asDict() for row in frame.collect()]
   same = equal_verdicts(rows, one)
+  assert [r["events"] for r in rows if r["session"] == "order-99999"] == [2]
   # The other sessions are open: the log ends before their silence is over.
   assert 0.4 * len(one.sessions.names) < same <= len(rows)
