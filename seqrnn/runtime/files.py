@@ -420,15 +420,17 @@ def locked(path: Path, doing: str, wait: bool = False) -> Iterator[Lock]:
   assert held is not None
   with held:
     with write_errors(path):
+      held.file.seek(0)
+      inode = b"%d" % os.fstat(held.file.fileno()).st_ino
+      first = (held.file.read(200).split() or [inode])[-1]
       held.file.truncate(0)
-      inode = os.fstat(held.file.fileno()).st_ino
-      holder = f"process {os.getpid()} on {socket.gethostname()}"
-      held.file.write(f"{holder}, lock {inode}\n".encode())
+      holder = f"process {os.getpid()} on {socket.gethostname()}, lock "
+      held.file.write(holder.encode() + first + b"\n")
     yield held
 
 
 def is_copy(path: Path) -> bool:
-  """Whether a lock file was not locked where it is: it names its inode."""
+  """Whether a lock file was not created where it is: it names its inode."""
   with suppress(OSError, UserError):
     return read_bytes(path, 200).split()[-1:] != [b"%d" % path.stat().st_ino]
   return True

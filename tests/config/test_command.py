@@ -158,6 +158,8 @@ def test_a_workdir_names_no_place_to_write_to(here, monkeypatch, capfd):
     resolve("--workdir=w", "--mode=evaluate")
     assert "may read" not in capfd.readouterr().err
   shutil.copytree(here / "w", here / "copy")
+  with files.locked(here / "copy" / "lock", "trained"):  # It stays a copy.
+    pass
   resolve("--workdir=copy", "--mode=evaluate")
   lines = capfd.readouterr().err.splitlines()
   line = f"may read data.path='{here}/corpus', which copy/config.json names,"

@@ -222,8 +222,7 @@ class LogReader:
             raise UserError(f"{self.source}:{number}: {fault}")
           self._leave_out(number, fault)
           return None
-        silence = now - state.position
-        begins = silence > form.value
+        begins = (silence := now - state.position) > form.value
         state.late = state.late + 1 if -silence > form.value else 0
         if silence > 0 or state.late >= _SET_BACK:
           state.position = now

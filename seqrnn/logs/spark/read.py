@@ -165,9 +165,8 @@ def read_events(
     rows = rows.withColumn("file", lit(""))
   cut = logs.form(data).cut if data.unit == "log" else "table"
   rows, span = rows.persist(), Span()
-  facts = "min(time)", "max(time)", "max(line)", "count(session)"
-  written = "max_by(timestamp, time)"
-  begin, end, last, count, time = rows.selectExpr(*facts, written).first()
+  facts = "min(time) max(time) max(line) count(session) max_by(timestamp,time)"
+  begin, end, last, count, time = rows.selectExpr(*facts.split()).first()
   if near := formats.earlier(near, (time or "",), end):
     rows.unpersist()
     return read_events(session, data, path, near)
