@@ -237,7 +237,7 @@ def equal_verdicts(rows, one):
       assert row["p_value"] == pytest.approx(one.decision.p[d], rel=1e-5), row
       for score, values in one.decision.scores.items():
         if score in row:
-          assert row[score] == pytest.approx(values[d], abs=1e-5)
+          assert row[score] == pytest.approx(values[d], 1e-5, 1e-5)
   return same
 
 
