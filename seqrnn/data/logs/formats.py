@@ -339,7 +339,7 @@ def dated(times: tuple[str, ...], near: float | None = None) -> float | None:
     return second
   near = near or time.time() + _DAY - _YEAR / 2
   date = datetime.fromtimestamp(second, UTC)
-  year = min(date.year + round((near - second) / _YEAR), 9996)
+  year = min(max(date.year + round((near - second) / _YEAR), 1), 9996)
   year += -year % 4 * ((date.month, date.day) == (2, 29))
   # By the first of the month, as 2100 has no 29th of February.
   return (date.replace(year=year, day=1) + timedelta(date.day - 1)).timestamp()

@@ -206,6 +206,9 @@ def test_times_without_a_year_run_forward_to_the_present(
   near = datetime(2100, 3, 1, tzinfo=UTC).timestamp()
   days = formats.dated(("Feb 29 10:20:30",), near) - near
   assert 0 < days < 86400  # There was none in this year.
+  for near in ("0001-01-01T00:00:00Z", "9999-12-31T00:00:00Z"):
+    for day in ("Jan  1", "Feb 29", "Dec 31"):  # No year is out of range.
+      formats.dated((f"{day} 10:20:30",), formats.seconds((near,)))
 
 
 TIMES = {
