@@ -8,40 +8,64 @@ names differ where they did: it is a key in tables and in review.csv.
 import hashlib
 import re
 from collections.abc import Callable
+from itertools import chain
 
-from seqrnn.config.rules import SECRETS
+from seqrnn.config.rules import SECRETS, own_masks
 
 MASK = "<masked>"
 # A value in a template, or a mask.
 _MASKED = r"<(?:value|session|\*|masked(?:-[0-9a-f]{8})?)>"
-# In quotes, or up to what ends a value; without the second quote, all that
-# follows. Quotes may be escaped, as in JSON within JSON.
-_VALUE = (
-  r"[\[({bBrRuU]{0,3}(?:"
-  + "|".join(
-    rf"{q}(?!{_MASKED}{q})((?:[^{q}\\]++|\\.)++)"
-    rf"|\\{q}(?!{_MASKED}\\{q})((?:[^{q}\\]++|\\\\(?:\\.|[^\\])|\\[^{q}\\])++)"
-    for q in "\"'"
-  )
-  + r"|\\{2,}+[\"'](.+))"
-  r"|(?![\[({bBrRuU]{0,3}\\*[\"'])"
-  rf"(?!{_MASKED}[\])}}>.!?]*(?:[\s\"',;&]|\Z))([^\s\"',;&]++)"
+# Quotes may be doubled, or escaped, as in JSON within JSON.
+_QUOTED = (
+  rf'"(?:""?(?=\w))?+(?!{_MASKED}")((?:[^"\\]++|\\.|""(?=\w))++)'
+  rf'|\\"(?!{_MASKED}\\")((?:[^"\\]++|\\\\(?:\\.|[^\\])|\\[^"\\])++)'
 )
+_SINGLE = _QUOTED.replace('"', "'")
+_INSIDE = r"(?:\"(?:[^\"\\]|\\.)*+\"|'(?:[^'\\]|\\.)*+'|[^\[\](){}])"
+# In brackets, in quotes, or up to the sign that ends a value; without the
+# second bracket or quote, all that follows. A tag (!secret) or a type (str =)
+# before the value may be a part of it, so it is masked, too.
+_VALUE = (
+  r"(?:(![\w!/:.-]*+(?=\s)|[A-Za-z][\w.\[\]]*+(?=\s+=\s|\s*=[\"']))[\s=]*+)?"
+  rf"(?![\w.]*+[\[({{](?:{_MASKED}|[\s,\"'\\])++[\])}}])(?:([\w.]*+[\[({{]"
+  rf"(?:{_INSIDE}|[\[({{]{_INSIDE}*+[\])}}])++[\])}}](?:[\])}}]*+\w++)*+)"
+  r"|[\w.]*+[\[({]{1,3}\s*+\\*+[\"'](.+)|[bBfFrRuU]{0,2}(?:\\{2,}+[\"'](.+)"
+  rf"|{_QUOTED}|{_SINGLE})|(?![bBfFrRuU]{{0,2}}\\*[\"'])"
+  rf"(?!{_MASKED}[\])}}>.!?=]*(?:[\s\"',;&]|\Z))"
+  r"(?:&quot;)?((?:[^\s\"',;&]++|(?<=\w)[\"'](?=\w))++))"
+)
+_SCHEME = r"(?i:bearer|basic|digest|token|negotiate|api-?key|aws\S*)(?:\s+|%20)"
 _WORD = r"(?<![\w.+-])"
-# Each alternative takes time that is linear in the length of a line.
+# Each takes time that is linear in the length of a line.
 _PATTERNS = (
-  # The password in a URL; what may be the number of a port is none.
-  r"://[^\s/:\"]*+:(?!\d{1,5}(?![^\s/?#\"',;)\]}>]))((?:[^\s/\"]|/(?!/))+)@",
-  # A password with an @ after the name of a user.
-  rf"{_WORD}[\w.+-]{{1,64}}:([^\s/@\"',;]{{0,64}}@[^\s/\"',;]{{0,256}})@(?=\w)",
-  rf"{_WORD}[\w.+-]{{1,64}}@[\w-]++\.[\w.-]*\w",  # An e-mail address.
-  r"\b(?i:bearer|basic) +([\w.~+/=-]{8,})",
-  r"(?i:passw(?:or)?d|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key)"
-  rf"(?:[_-]\w{{1,32}})?\\*+[\"']?\s*+[=:]{{1,2}}+>?+\s*+"
-  rf"(?i:(?:bearer|basic) ++)?+(?:{_VALUE})",
-  rf"{_WORD}eyJ[\w-]+\.[\w-]+\.[\w-]*",  # A JSON web token.
-  r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
-  r"\b(?:gh[a-z]|github_pat|glpat|sk|pk|xox[a-z])[_-][\w-]{16,}",
+  # The password in a URL, but no number that may be a port; a password with an
+  # @ after the name of a user; an e-mail address.
+  r"://[^\s/:\"]*+:(?!\d{1,5}(?![^\s/?#\"',;)\]}>]))((?:[^\s/\"]|/(?!/))+)@"
+  rf"|{_WORD}[\w.+-]{{1,64}}:([^\s/@\"',;]{{0,64}}@[^\s/\"',;]{{0,256}})@(?=\w)"
+  rf"|{_WORD}[\w.+-]{{1,64}}@[\w-]++\.[\w.-]*\w",
+  r"\b(?i:bearer|basic) +(?!(?i:auth|info|realm))([\w.~+/=-]{8,})",
+  # A key; then a sign or, after an option, a blank, and a value, or an element.
+  # Numbers of tokens, results of tests, and settings are no secrets.
+  r"(?i:(?=[-_aceiopst]))(?:(?<![\w-])--?(?!no-)(?:\w{1,32}-){0,3}())?"
+  r"(?i:passw(?:or)?ds?|pass(?:phrase|code)|pwd|secrets?|cred(?:ential)?s?|token"
+  r"|(?:api|access|auth|private|encryption|signing|account|shared)[_-]?keys?"
+  r"|tokens(?!\W{1,8}[\d.,]+(?!\w))|(?:cookies?|auth)(?=\W{1,4}[\[({])"
+  r"|(?:_auth|\bpw|(?<!by)(?<!com)pass)(?!\W{1,8}(?:\d{1,3}|true|false)(?!\w)"
+  r"|(?-i:(?<=(?<!_)P(?:ASS|ass)): ))|identified by|(?<=[?&])sig|\botp)"
+  r"(?!(?i:[_-]?(?:count|type|ttl|file|path|ur[il]|len|policy|stdin)))(?:[_-]"
+  r"\w{1,32}|(?<=[a-z])[A-Z]\w{0,31}|\d{1,3})?+(?:(?:(?:\[[^\]\s]{0,32}\])?+(?:"
+  r"\\u003[aAdD]|\\*+(?:[\"']|%22)?\]?(?:[\s,]++[\"']?(?i:value)[\"']?)?\s*+(?:->"
+  r"|[=:]{1,2}+>?+|%3[aAdD]))\s*+|(?<=word|WORD|d by|D BY)\s++(?=[\"'])"
+  rf"|(?(1)(?:[\"'],\s*+|\s++)(?![\"']?-)|(?!)))(?:{_SCHEME})?+{_VALUE}"
+  r"|(?:\s[^<>]{0,99}+)?>(?:<!\[CDATA\[)?([^<\s][^<]{0,299}?)(?=(?:\]\]>)?<\\?/))",
+  r"(?i:cookie)[\"']?[=:]\s*+[\"']?([\w.-]+=[^\s\"',]+(?:(?<=;) ?[^\s\"',]+)*)",
+  rf"[aA](?i:uthorization)\W{{1,8}}(?>{_SCHEME}|(?=[^\s\"']{{0,64}}\d))[\"']?"
+  rf"(?!{_MASKED})((?:\w+=\"[^\"]*+\"|, ?(?=\w+=)|[^\s\"',])++)",
+  r"\bcurl .{0,200}?(?:-u|--(?:proxy-)?user[ =])\s*[\"']?[^\s:/]+:([^\s\"']+)",
+  r"PRIVATE KEY-----(.+?)(?:-----END|\Z)",
+  # A JSON web token, and keys with the usual prefixes.
+  rf"{_WORD}(?:eyJ[\w-]+\.[\w-]+\.[\w-]*|A[KS]IA[A-Z0-9]{{16}}\b)",
+  r"\b(?:gh[a-z]|github_pat|glpat|hf|npm|sk|pk|rk|xox[a-z])[_-][\w-]{16,}",
   # Long hexadecimal numbers, and what looks like base64.
   r"\b(?=[0-9]*[a-fA-F])(?=[a-fA-F]*[0-9])[0-9a-fA-F]{32,}\b",
   rf"{_WORD}(?=[\w+-]*[a-z])(?=[\w+-]*[A-Z])(?=[\w+-]*\d)[\w+-]{{40,}}=*",
@@ -53,8 +77,9 @@ class Redaction:
 
   def __init__(self, pattern: str):
     """`pattern`: as `detect.redact`; an empty one matches nothing."""
-    ours = f"(?:{'|'.join(_PATTERNS)})"
-    self._search = re.compile(pattern.replace(SECRETS, ours) or "(?!)")
+    own = ["|".join(own_masks(pattern)) or "(?!)"]
+    ours = _PATTERNS if SECRETS in pattern else ()
+    self._patterns = [*map(re.compile, (*own, *ours))]
 
   def name(self, name: str) -> str:
     """The name of a session with masks that have codes."""
@@ -62,26 +87,18 @@ class Redaction:
 
   def text(self, text: str, mask: Callable[[str], str] = lambda _: MASK) -> str:
     """A text with masks; `mask`: of a part of it."""
-    spans = []
-    for match in self._search.finditer(text):
+    spans, parts, end = [], [], 0
+    for match in chain(*(x.finditer(text) for x in self._patterns)):
       groups = [match.span(n) for n, g in enumerate(match.groups(), 1) if g]
       spans += groups or [match.span()]
-    parts, end = [], 0
-    for start, stop in _merged(spans):
+    spans.sort(reverse=True)
+    while spans:
+      start, stop = spans.pop()
+      while spans and spans[-1][0] < stop:  # Those that overlap are one.
+        stop = max(stop, spans.pop()[1])
       parts += [text[end:start], mask(text[start:stop])]
       end = stop
     return "".join([*parts, text[end:]])
-
-
-def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-  """The spans in order, those that overlap as one."""
-  merged: list[tuple[int, int]] = []
-  for start, stop in sorted(spans):
-    if merged and start < merged[-1][1]:
-      start, last = merged.pop()
-      stop = max(stop, last)
-    merged.append((start, stop))
-  return merged
 
 
 def _code(text: str) -> str:
