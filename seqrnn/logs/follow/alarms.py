@@ -25,7 +25,7 @@ _FIELDS += ("unknown_events", "flagged_events")
 
 @dataclass
 class Kind:
-  """A kind of alarms: sessions with like surprising events.
+  """A kind of alarms: sessions with like surprising events and one reason.
 
   Attributes:
     number: from 1, in the order of first alarms.
@@ -91,15 +91,16 @@ class Alarms:
     self.count = self.sessions = self.turn = self.numbers = 0
     self._quiet, self._masks = quiet, masks
     self._changed: set[int] = set()  # Kinds whose fields are not stored.
+    # Kinds whose example has not ended, by its session.
+    self._open: dict[str, list[Kind]] = {}
 
   def take(self, verdict: Verdict) -> dict[str, Any] | None:
     """The row of an alarm; None: the verdict is none, or is not repeated."""
     if verdict.ended:
       self.sessions += 1
-      for kind in self.kinds.values():
-        if kind.is_open and kind.session == verdict.session:
-          kind.set_example(verdict)
-          self._changed.add(kind.number)
+      for kind in self._open.pop(verdict.session, ()):
+        kind.set_example(verdict)
+        self._changed.add(kind.number)
     # A session may seem anomalous because its begin was not read.
     is_cut = not verdict.begins and not verdict.unknown_events
     if verdict.severity <= verdict.earlier or is_cut:
@@ -134,10 +135,15 @@ class Alarms:
     return quiet
 
   def _find(self, verdict: Verdict) -> Kind:
-    """The first kind to which a session belongs, or a new one."""
+    """The first kind to which a session belongs, or a new one.
+
+    A session whose severity rises may stay in its kind for another reason.
+    """
     for kind in self.kinds.values():
       event, first = kind.example["event"], frozenset(kind.surprising)
-      if belongs_to_incident(verdict.surprising, event, first):
+      is_alike = kind.example.get("score", "") == verdict.score
+      is_alike |= verdict.earlier > 0 and verdict.session in kind.numbers
+      if is_alike and belongs_to_incident(verdict.surprising, event, first):
         return kind
     if len(self.kinds) >= _KINDS:
       # The one that is unseen for longest, if any without an answer.
@@ -149,8 +155,13 @@ class Alarms:
     first = sorted(verdict.surprising)
     kind = Kind(self.numbers, verdict.session, first, self._row(verdict))
     kind.set_example(verdict)
-    self.kinds[kind.number] = kind
+    self._add(kind)
     return kind
+
+  def _add(self, kind: Kind):
+    self.kinds[kind.number] = kind
+    if kind.is_open:
+      self._open.setdefault(kind.session, []).append(kind)
 
   def _is_due(self, kind: Kind, verdict: Verdict) -> bool:
     now = verdict.now
@@ -192,8 +203,8 @@ class Alarms:
     """Sets kinds and counts as they were."""
     for name in _STORED:
       setattr(self, name, facts[name])
-    for number, _, fields in rows:
-      self.kinds[number] = Kind(**fields)
+    for _, _, fields in rows:
+      self._add(Kind(**fields))
 
 
 def isoformat(seconds: float) -> str:

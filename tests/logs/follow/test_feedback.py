@@ -108,3 +108,43 @@ def test_the_events_of_an_example_are_whole_when_it_has_ended():
   assert alerts.kinds[1].count == 1
   alerts.take(verdict("s5", ["a"] * 2000, event="long"))
   assert len(alerts.kinds[2].symbols) == 1000 and not alerts.kinds[2].whole
+
+
+def test_kinds_differ_by_their_reason():
+  lost = verdict("s1", ["a", "pay"], score="max", now=0.0)
+  slow = verdict("s2", ["a", "pay"], score="gap", now=180.0)
+  alerts, rows = alarms_of(
+    lost,
+    slow,
+    slow._replace(session="s3"),
+    lost._replace(session="s4"),
+    # The severity of a session rises for another reason: it is one alarm.
+    lost._replace(severity=3, score="mean", earlier=2),
+    quiet=3600,
+  )
+  first, second, *none, again = rows
+  assert [(row["kind"], row["number"]) for row in (first, second, again)] == [
+    (1, 1),
+    (2, 2),
+    (1, 1),
+  ]
+  assert none == [None, None]
+  assert [kind.count for kind in alerts.kinds.values()] == [2, 2]
+
+
+class Counted(dict):
+  """Kinds that count how often they are walked."""
+
+  walks = 0
+
+  def values(self):
+    self.walks += 1
+    return super().values()
+
+
+def test_a_session_without_an_alarm_walks_no_kinds():
+  alerts, _ = alarms_of(verdict("s1", ["a", "rare"], ended=False))
+  alerts.kinds = Counted(alerts.kinds)
+  alerts.take(verdict("s2", ["b"], severity=0))
+  alerts.take(verdict("s1", ["a", "rare", "c"], event="rare", earlier=2))
+  assert alerts.kinds.walks == 0 and alerts.kinds[1].whole
