@@ -159,11 +159,19 @@ def fit(sessions: Sessions) -> Tails:
   step = len(sessions.ids) // _EVENTS + 1
   some = sessions.take(np.arange(0, len(sessions.bounds) - 1, step))
   kinds = [kind for kind in KINDS if _column(some, kind) is not None]
-  parts = [_fit(some, kind) for kind in kinds]
-  if not parts:
-    shapes = (0,), (2, 0), (2, len(_LEVELS), 0), (2, 0), (_BINS, 0)
-    return Tails(*map(np.zeros, shapes))
-  tails = Tails(*(np.concatenate(x, axis=-1) for x in zip(*parts, strict=True)))
+  return joined([_fit(some, kind) for kind in kinds])
+
+
+def joined(parts: Sequence[Tails]) -> Tails:
+  """All distributions of the parts.
+
+  Raises:
+    ValueError, IndexError: an array has a wrong shape.
+  """
+  shapes = (2, 0), (2, len(_LEVELS), 0), (2, 0), (_BINS, 0)
+  nothing = np.zeros(0, np.int64), *map(np.zeros, shapes)
+  columns = zip(nothing, *parts, strict=True)
+  tails = Tails(*(np.concatenate(x, axis=-1) for x in columns))
   return tails.take(np.argsort(tails.keys))
 
 

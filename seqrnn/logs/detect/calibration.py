@@ -47,6 +47,8 @@ from seqrnn.scoring.scoring import UNRANKED
 from seqrnn.training import train
 
 CALIBRATION = "calibration.npz"
+# A checksum of the scores of some sessions, so that it changes with any score.
+VERSION = "b364083f"
 # Settings that invalidate a cached calibration, in addition to training's.
 SETTINGS = ("head", "idle", "short", "top_k", "folds")
 # Arrays of a calibration with a number for each event, and for each session,
@@ -74,18 +76,15 @@ class NormalScores(NamedTuple):
   selection: Selection
   arrays: dict[str, np.ndarray]
 
-  def combined(self, scores: dict[str, np.ndarray]) -> np.ndarray:
-    """The combined score of sessions by each model [K, D].
+  def parts(self, scores: dict[str, np.ndarray]) -> np.ndarray:
+    """As `parts_of`, by each model [parts, K, D].
 
-    It is no -log p: it must be calibrated again.
+    Their largest is the combined score. It is no -log p: it must be calibrated
+    again.
 
     Args:
       scores: name -> scores of the sessions [K, D].
     """
-    return self.parts(scores).max(axis=0)
-
-  def parts(self, scores: dict[str, np.ndarray]) -> np.ndarray:
-    """As `parts_of`, by each model [parts, K, D]."""
     each = lambda name: self.scores[name].each_neg_log_p(scores[name])
     return parts_of({name: each(name) for name in self.names}, scores)
 
@@ -113,12 +112,14 @@ def calibrate(
     UserError: there are no normal sessions to score, or training fails.
   """
   path, key = workdir / CALIBRATION, _key(config, workdir, experiment)
-  arrays = None
+  arrays, scores = None, combined_names(config.detect)
   if path.exists():
-    with suppress(UserError):  # A damaged file is written again.
-      arrays = inputs.load_arrays(path)
-      if str(arrays.pop("rests_on", "")) != key:
-        arrays = None
+    # A damaged file is written again.
+    with suppress(UserError), inputs.reading(path):
+      stored = inputs.load_arrays(path)
+      if str(stored.pop("rests_on", "")) == key:
+        of_every(stored, scores)
+        arrays = stored
   steps = None if arrays is None else arrays["steps"].tolist()
   members = train_members(build, config, workdir, read, steps)
   names = experiment.vocabularies["symbols"]
@@ -143,7 +144,7 @@ def _key(config: Config, workdir: Path, experiment: Experiment) -> str:
   splits_used = ("train", "validation")
   return json.dumps(
     {
-      "version": 8,  # Of the arrays, values and folds.
+      "version": VERSION,
       "scores": sorted(BASELINES),
       "vocabulary": zlib.crc32((workdir / VOCABULARY).read_bytes()),
       **{split: experiment.facts(split)["crc32"] for split in splits_used},
@@ -388,6 +389,16 @@ def of_selection(
   combined = combined_rows(by_name, names, arrays, True)
   by_name[COMBINED] = by_model(combined, counts, model, models)
   return NormalScores(by_name, events, names, selection, arrays)
+
+
+def of_every(
+  arrays: dict[str, np.ndarray], names: tuple[str, ...]
+) -> NormalScores:
+  """As `of_selection`, of all sessions, some of which were perhaps selected."""
+  every = np.ones(len(arrays["counts"]), bool)
+  answers = np.full(len(every), UNANSWERED)
+  selection = Selection(every, arrays["counts"], answers)
+  return of_selection(arrays, selection, names)
 
 
 def combined_rows(

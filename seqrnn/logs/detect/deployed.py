@@ -21,7 +21,7 @@ from seqrnn.config.read import Config
 from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.cuts import IdleTimes
 from seqrnn.data.logs.sessions import Sessions
-from seqrnn.data.logs.values import Tails, kinds_of
+from seqrnn.data.logs.values import Tails, joined, kinds_of
 from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
@@ -29,7 +29,6 @@ from seqrnn.logs.detect import calibration, inputs
 from seqrnn.logs.detect.calibration import NormalScores
 from seqrnn.logs.detect.detector import Detector, load_detector
 from seqrnn.logs.detect.scores import BASELINES, combined_names
-from seqrnn.logs.detect.selection import UNANSWERED, Selection
 from seqrnn.runtime import files
 
 DEPLOYED = "deployed.npz"
@@ -161,17 +160,18 @@ def _restore(
     if idle_seconds is not None:
       config.detect.idle = idle_seconds
     config_lib.check(config)
+    pairs = zip(record["members"], arrays["calibration steps"], strict=True)
     checkpoints = [
-      (_inside(workdir, folder), int(step))
-      for folder, step in record["members"]
+      (_inside(workdir, folder), int(step)) for (folder, step), _ in pairs
     ]
     names = combined_names(config.detect)
-    normal = _normal_scores(arrays, names)
+    calibrated = calibration.named(arrays, "calibration ")
+    normal = calibration.of_every(calibrated, names)
     trained = _trained(arrays, len(checkpoints))
     idle, cut = (IdleTimes(*fields) for fields in record["idle"])
     silence = float(record["silence"])
     tails = [
-      Tails(**calibration.named(arrays, f"tails {k} "))
+      joined([Tails(**calibration.named(arrays, f"tails {k} "))])
       for k in range(len(checkpoints))
     ]
   baselines = [name for name in names if name in BASELINES]
@@ -191,17 +191,6 @@ def _inside(workdir: Path, folder: str) -> Path:
   if not path.is_relative_to(os.path.realpath(workdir)):
     raise ValueError(f"folder {folder!r} is not in the workdir")
   return path
-
-
-def _normal_scores(
-  arrays: dict[str, np.ndarray], names: tuple[str, ...]
-) -> NormalScores:
-  """The normal scores of the sessions that calibrated the last detection."""
-  arrays = calibration.named(arrays, "calibration ")
-  every = np.ones(len(arrays["counts"]), bool)
-  answers = np.full(len(every), UNANSWERED)
-  selection = Selection(every, arrays["counts"], answers)
-  return calibration.of_selection(arrays, selection, names)
 
 
 def _trained(arrays: dict[str, np.ndarray], models: int) -> list[Sessions]:

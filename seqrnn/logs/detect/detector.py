@@ -17,6 +17,7 @@ from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.logs.values import Tails, fit, kinds_of, with_unusual
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import END, RESERVED, UNKNOWN, Vocabulary
+from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Carry, Experiment, Params
 from seqrnn.logs.detect.scores import BASELINES, NETWORK, Score, network_scores
 from seqrnn.runtime import sharding
@@ -361,6 +362,9 @@ def load_detector(
     checkpoints: the folder and the step of each model; None: the best one.
     trained: the training sessions of each model.
     wanted: the names of the baselines.
+
+  Raises:
+    UserError: a session has an event that the vocabulary lacks.
   """
   vocabularies = vocabulary.load(workdir / VOCABULARY)
   whole = whole_sessions(config, vocabularies)
@@ -374,6 +378,8 @@ def load_detector(
   seen[:, : len(RESERVED)] = True
   fitted, tails = [], []
   for seen_V, sessions in zip(seen, trained, strict=True):
+    if sessions.ids.max(initial=0) >= len(seen_V):
+      raise UserError(f"{workdir / VOCABULARY}: lacks events of the detection")
     seen_V[sessions.ids] = True
     fitted.append({name: BASELINES[name](sessions) for name in wanted})
     tails.append(fit(sessions))

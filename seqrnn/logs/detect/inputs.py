@@ -25,7 +25,7 @@ from seqrnn.runtime import files
 _LIMIT = 2**24  # Bytes of a JSON file, at most.
 _REMEDY = "run --mode=detect again"
 _FAULTS = (
-  *(OSError, EOFError, csv.Error, RecursionError),
+  *(OSError, EOFError, csv.Error, RecursionError, MemoryError),
   *(ValueError, TypeError, LookupError, AttributeError, OverflowError),
 )
 
@@ -151,7 +151,7 @@ def inject(
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: Path, remedy: str = _REMEDY) -> Iterator[None]:
   """Turns an error of a damaged file into one with the file and the remedy.
 
   Raises:
@@ -160,21 +160,21 @@ def reading(path: Path) -> Iterator[None]:
   try:
     yield
   except UserError as error:
-    raise UserError(f"{error}; {_REMEDY}") from None
+    raise UserError(f"{error}; {remedy}") from None
   except _FAULTS as error:
     reason = getattr(error, "strerror", None) or error or type(error).__name__
     raise UserError(
-      f"{path}: must be as --mode=detect writes it ({reason}); {_REMEDY}"
+      f"{path}: must be as it was written ({reason}); {remedy}"
     ) from None
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path, remedy: str = _REMEDY) -> dict[str, Any]:
   """The object in a JSON file.
 
   Raises:
     UserError: the file cannot be read, or has no JSON object.
   """
-  with reading(path):
+  with reading(path, remedy):
     content = files.read_json(path, _LIMIT)
     if not isinstance(content, dict):
       raise ValueError("is not a JSON object")
@@ -196,6 +196,9 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
   with reading(path), path.open("rb") as file:
     try:
       with np.load(file, allow_pickle=False) as archive:
-        return dict(archive)
+        arrays = dict(archive)
+        if any(x.ndim and x.dtype.kind not in "biuf" for x in arrays.values()):
+          raise ValueError("an array has no numbers")
+        return arrays
     except Exception as error:  # A damaged archive may raise any exception.
       raise ValueError(str(error)) from None

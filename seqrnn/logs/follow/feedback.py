@@ -30,6 +30,7 @@ from seqrnn.logs.follow.verdicts import sessions_of
 from seqrnn.runtime import files
 
 EXAMPLES = "alarms.json"
+_REMEDY = "remove it, and its answers do not count"
 
 
 def state_folder(config: Config, workdir: Path) -> Path:
@@ -49,9 +50,14 @@ def load_kinds(config: Config, workdir: Path) -> list[Kind]:
   path = workdir / EXAMPLES
   kinds: dict[tuple[int, str], Kind] = {}
   if path.exists():
-    with inputs.reading(path):
-      for fields in inputs.read_object(path)["kinds"]:
+    content = inputs.read_object(path, _REMEDY)
+    with inputs.reading(path, _REMEDY):
+      for fields in content["kinds"]:
         kind = Kind(**fields)
+        if not 0 <= kind.share <= 1 <= kind.count:
+          raise ValueError(f"share={kind.share!r}, count={kind.count!r}")
+        # An error, unless these are texts.
+        "".join([review_row(kind, {})["context"], *kind.symbols])
         kinds[kind.key] = kind
   if stored := state.read_kinds(state_folder(config, workdir)):
     facts, rows = stored

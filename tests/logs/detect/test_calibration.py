@@ -1,16 +1,27 @@
 """Calibration: the sessions that calibrate, and how they are stored."""
 
+import hashlib
+import json
 import re
 
 import numpy as np
 import pytest
 
 from seqrnn.configs import base
+from seqrnn.data import splits
+from seqrnn.data.logs import values
 from seqrnn.errors import UserError
-from seqrnn.logs.detect import calibration, deployed, inputs
-from seqrnn.logs.detect.scores import COMBINED, STANDARD
+from seqrnn.logs.detect import calibration, inputs
+from seqrnn.logs.detect.scores import BASELINES, COMBINED, STANDARD
 from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL, UNANSWERED, select
 from seqrnn.training import train
+from tests.data.test_splits import make_corpus, make_documents
+from tests.logs.follow.test_follower import (
+  make,
+  random_texts,
+  sessions_of,
+  timed,
+)
 
 
 @pytest.fixture
@@ -46,10 +57,12 @@ def test_a_deployed_calibration_is_that_of_the_detection(settings):
   assert batch.scores[COMBINED].n == used
   sessions = np.bincount(batch.arrays["order"])
   np.testing.assert_array_equal(sessions, batch.arrays["counts"])
-  stored = {f"calibration {name}": x for name, x in batch.arrays.items()}
-  normal = deployed._normal_scores(stored, batch.names)
+  normal = calibration.of_every(batch.arrays, batch.names)
   new = {name: rng.exponential(size=(2, 50)) for name in STANDARD}
-  p = [n.scores[COMBINED].p_values(n.combined(new)) for n in (batch, normal)]
+  p = [
+    n.scores[COMBINED].p_values(n.parts(new).max(axis=0))
+    for n in (batch, normal)
+  ]
   np.testing.assert_array_equal(*p)
 
 
@@ -137,3 +150,83 @@ def test_a_damaged_archive_is_refused(tmp_path):
   np.savez(path, nll=np.array([{}], object))  # Pickled.
   with pytest.raises(UserError, match=rule):
     inputs.load_arrays(path)
+
+
+def test_arrays_of_other_shapes_or_of_texts_are_refused(tmp_path):
+  path, arrays = tmp_path / "deployed.npz", arrays_of(np.random.default_rng(0))
+  passed = []
+  for name, x in arrays.items():
+    if name in ("steps", "order"):
+      continue
+    for other in (x[:-1], x[None], x.astype(str)):
+      inputs.save_arrays(path, {**arrays, name: other})
+      try:
+        with inputs.reading(path):
+          calibration.of_every(inputs.load_arrays(path), STANDARD)
+        passed.append((name, other.shape))
+      except UserError as error:
+        assert str(error).startswith(str(path)) and "\n" not in str(error)
+  assert not passed
+  rng = np.random.default_rng(0)
+  shapes = (5,), (2, 5), (2, 3, 5), (2, 5), (50, 5)
+  tails = values.Tails._make(rng.random(shape) for shape in shapes)
+  assert values.joined([tails]).keys.tolist() == sorted(tails.keys)
+  for n, x in enumerate(tails):
+    for other in (x[..., :-1], x[None], x[:1]):
+      if n == 0 and other.ndim == 1:
+        continue
+      with pytest.raises((ValueError, IndexError)):
+        values.joined([values.Tails(*tails[:n], other, *tails[n + 1 :])])
+
+
+# Sums of the arrays of a calibration with weights. If they change on purpose,
+# the test shows new ones, and with these the version that calibration.py needs:
+# calibrations that users have are then made again.
+SUMS: dict[str, float] = {
+  "1/4": 6.40419,
+  "3/4": 60.1683,
+  "counts": 3.16179,
+  "event_counts": 1.58085,
+  "model": 1.64501,
+  "nll": -230.362,
+  "score count_vector": -0.231109,
+  "score counts": 2.43061,
+  "score gap": -7.31873,
+  "score length": -27.0291,
+  "score markov_1": 6.56236,
+  "score markov_2": 8.61372,
+  "score markov_3": 8.41471,
+  "score markov_4": 9.34539,
+  "score markov_5": 9.71743,
+  "score max": 101.574,
+  "score mean": 7.49951,
+  "score misses": -16.6259,
+  "score naive_bayes": 4.67347,
+  "score stide": -0.126479,
+  "score top_mean": -20.9399,
+  "score union": 4.59888,
+  "score unknown": 4.24076,
+  "score value": 6.56449,
+  "sizes": -64.9958,
+  "unknown": 4.89394,
+}
+
+
+def test_the_version_of_a_calibration_changes_with_its_scores():
+  rng = np.random.default_rng(2)
+  detector = make({}, (*BASELINES,), True).detector
+  sessions = sessions_of([*random_texts(rng, 60), "abcdef" * 7])
+  sessions = detector.with_unusual(timed(rng, sessions, [1, 2], [3, 4]))
+  counts = np.arange(61) % 3 + 1
+  parts = [detector.alone(k).score(sessions, counts) for k in range(2)]
+  arrays = calibration.calibration_arrays(parts)
+  weighted = lambda x: float(x @ np.cos(np.arange(len(x))))
+  sums = {name: weighted(x) for name, x in arrays.items()}
+  documents = splits.whole(make_corpus(make_documents([2, 9, 3, 5, 7, 4] * 5)))
+  for which in ("1/4", "3/4"):
+    fold = splits.fold(documents, which, True)
+    sums[which] = weighted(fold.starts.astype(float))
+  shown = {name: float(f"{x:.6g}") for name, x in sums.items()}
+  assert sums == pytest.approx(SUMS, rel=1e-4, abs=1e-3), json.dumps(shown)
+  version = hashlib.sha256(json.dumps(SUMS, sort_keys=True).encode())
+  assert version.hexdigest()[:8] == calibration.VERSION

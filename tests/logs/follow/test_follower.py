@@ -115,7 +115,7 @@ def make(fields=None, names=STANDARD, is_timed=False):
     Selection(nothing, nothing, nothing),
     arrays,
   )
-  by_name["combined"] = calibrated(normal.combined(scored.scores))
+  by_name["combined"] = calibrated(normal.parts(scored.scores).max(0))
   return Deployed(detector.config, detector, normal, SECONDS)
 
 
@@ -292,7 +292,7 @@ def test_p_values_are_equal_also_at_the_edges_of_rounding():
   normal = model.normal._replace(
     scores={**model.normal.scores, "max": CrossCalibration(edges)}
   )
-  combined = normal.combined(scored.scores)
+  combined = normal.parts(scored.scores).max(axis=0)
   normal.scores["combined"] = CrossCalibration(
     [Calibration(row[near]) for row in combined]
   )
