@@ -52,7 +52,8 @@ def prepare(config: Config) -> dict[str, Vocabulary]:
   classification.warn_of_few(len(pieces))
   scales = []
   for name, numbers_D in zip(names, numbers_DC.T, strict=True):
-    if not np.ptp(numbers_D.astype(np.float32)):  # As the loss reads them.
+    spread = np.ptp(numbers_D.astype(np.float32)), numbers_D.std()
+    if min(spread) < np.finfo(np.float32).tiny:  # As the loss reads them.
       raise UserError(
         f"task='regression': the training split has one value of {name!r},"
         f" {numbers_D[0]:g} in float32; there must be two"
@@ -155,7 +156,8 @@ def figures(
   """
   error_C = ((numbers_NC - targets_NC) ** 2).mean(0)
   variance_C = targets_NC.var(0)
-  figures = {"loss": float((error_C / scale_2C[1] ** 2).mean())}
+  deviation_C = scale_2C[1].astype(np.float64)  # For its square.
+  figures = {"loss": float((error_C / deviation_C**2).mean())}
   for n, name in enumerate(names):
     end = f"_{name}" if len(names) > 1 else ""
     explained = 1 - error_C[n] / variance_C[n] if variance_C[n] else 0.0

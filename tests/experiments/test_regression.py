@@ -180,15 +180,19 @@ def test_a_value_that_is_no_number_is_named(tmp_path):
   fields = {"task": "regression", "data.format": "csv", "data.path": None}
   fields |= {"data.train_path": str(train), "data.test_path": str(path)}
   faults = []
-  for value, message in (
-    ('"4,81"', r"test split: t.csv:2: number = '4,81': must be .* as 4.81"),
-    ("1e39", r"t.csv:2: number = '1e39': must be a number that float32"),
-    ("1_03", r"t.csv:2: number = '1_03': must be a number that float32"),
-    ("", r"t.csv:2: the column 'label' is empty"),
-    ("1", r"the training split has one value of 'number', 1 in float32;"),
+  one = r"the training split has one value of 'number', 1 in float32;"
+  for value, other, message in (
+    ('"4,81"', 2, r"test split: t.csv:2: number = '4,81': must be .* as 4.81"),
+    ("1e39", 2, r"t.csv:2: number = '1e39': must be a number that float32"),
+    ("1_03", 2, r"t.csv:2: number = '1_03': must be a number that float32"),
+    ("", 2, r"t.csv:2: the column 'label' is empty"),
+    ("1", 1, one),
+    ("1", "1.00000001", one),
+    ("1e-39", "2e-39", one.replace("1 in", "1e-39 in")),  # Zeros on devices.
   ):
     path.write_text(f"label,text\n{value},a\n")
-    train.write_text(f"label,text\n1,a\n{1 + (value != '1')},b\n")
+    first = value if message.startswith("the training") else 1
+    train.write_text(f"label,text\n{first},a\n{other},b\n")
     config = tiny(tmp_path, fields)
     try:
       experiments.build(config, None)
@@ -197,6 +201,18 @@ def test_a_value_that_is_no_number_is_named(tmp_path):
       if not re.search(message, str(error)):
         faults.append(str(error))
   assert not faults
+
+
+def test_the_loss_does_not_depend_on_the_unit_of_a_table():
+  targets_NC, numbers_NC = np.random.default_rng(0).normal(size=(2, 9, 1))
+  for unit in (1e20, 1, 1e-23):  # float32 does not hold the first square.
+    scale_2C = np.array([[0], [unit]], np.float32)
+    figures = regression.figures(
+      ["x"], scale_2C, unit * targets_NC, unit * numbers_NC
+    )
+    expected = ((targets_NC - numbers_NC) ** 2).mean()
+    assert figures["loss"] == pytest.approx(expected, rel=1e-5), unit
+    assert figures["rmse"] == pytest.approx(unit * expected**0.5), unit
 
 
 def test_modes_follow_from_the_fields(tmp_path):
