@@ -88,6 +88,10 @@ def cross_entropy(
   nll_BN, logit_BN, top_BN = _surprisal_parts(logits_BNV, targets_BN)
   # Whether no symbol is more likely. XLA's argmax takes longer than the rest.
   hits_BN = logit_BN >= top_BN
+  # Of equal logits, argmax, and so `best_ids`, has the first.
+  id_11V = jnp.arange(logits_BNV.shape[-1])[None, None]
+  before_BNV = id_11V < targets_BN[..., None]
+  tied_BN = jnp.any(before_BNV & (logits_BNV == top_BN[..., None]), axis=-1)
   # One sum over all devices. A sum of the weights alone would run before the
   # network, where a device that arrives early would block.
   terms = [nll_BN, hits_BN, jnp.ones_like(nll_BN)]
@@ -96,8 +100,9 @@ def cross_entropy(
     terms.append(nll_BN + smoothing * above_BN)
   sums = jnp.sum(jnp.stack(terms) * weights_BN[None], axis=(1, 2))
   total, hits, weight = sums[:3]
+  hits -= jnp.sum(weights_BN * (hits_BN & tied_BN))
   totals = {"loss": (total, weight), "accuracy": (hits, weight)}
-  trained = sums[3] if len(terms) > 3 else total
+  trained = sums[3] if smoothing else total
   return trained / jnp.where(weight > 0, weight, 1), totals
 
 
@@ -219,8 +224,7 @@ def label_cross_entropy(
   """
   label_BN = jnp.maximum(targets_BN - (UNKNOWN + 1), 0)
   known_BN = jnp.where(targets_BN > UNKNOWN, weights_BN, 0)
-  _, totals = cross_entropy(logits_BNC, label_BN, known_BN)
-  loss, _ = cross_entropy(logits_BNC, label_BN, known_BN, smoothing)
+  loss, totals = cross_entropy(logits_BNC, label_BN, known_BN, smoothing)
   V = logits_BNC.shape[-1] + UNKNOWN + 1
   best_BN = best_ids(logits_BNC)
   return loss, totals | hits(targets_BN, best_BN, weights_BN, V)

@@ -55,6 +55,24 @@ def test_cross_entropy_equals_its_definition():
   assert loss == 0 and not np.asarray(gradient).any()
 
 
+def test_of_equal_logits_the_first_is_the_most_likely():
+  logits, targets, _ = arrays(0)
+  some = (0 * logits, logits.round(), np.minimum(logits, 1))
+  weights = np.ones_like(targets, np.float32)
+  for values in some:
+    best = values.argmax(-1)
+    assert (np.sort(values)[..., -1] == np.sort(values)[..., -2]).any()
+    accuracy = pytest.approx((best == targets).mean())
+    _, totals = cross_entropy(values, targets, weights)
+    assert (
+      metrics.finish(metrics.add(metrics.zeros(totals), totals))["accuracy"]
+      == accuracy
+    )
+    _, totals = losses.label_cross_entropy(values, targets + 4, weights)
+    hits, weight = totals["accuracy"]
+    assert hits / weight == accuracy
+
+
 def test_note_cross_entropy_equals_its_definition():
   logits, _, weights = arrays(7)
   notes = np.random.default_rng(8).integers(0, 2, logits.shape, np.uint8)
