@@ -185,11 +185,13 @@ MASKED = of_text(
   f"must be empty or a regular expression that matches no empty text; {SECRETS}"
   " is an alternative of its own, for e-mail addresses, tokens and passwords",
 )
-_PART = re.compile(r"embedding|letters|layers|layer[1-9]\d{0,2}|head|taken")
+_PART = re.compile(
+  r"embedding|letters|convolution|layer(s|[1-9]\d*)|head|taken"
+)
 PARTS = of_text(
   lambda v: all(map(_PART.fullmatch, v.split(","))),
-  "must be embedding, letters, layers, layer1, layer2 and so on, head or taken,"
-  " separated by commas",
+  "must be embedding, letters, convolution, layers, layer1, layer2 and so on,"
+  " head or taken, separated by commas",
 )
 FOLD = of_text(_is_fold, "must be a part and the number of parts, such as 2/5")
 TEMPERATURES = Rule(

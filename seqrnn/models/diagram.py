@@ -26,6 +26,9 @@ _FORMULAS = {
   "kernel": ("WV", "WV + V"),
   "head_bias": ("V", "V"),
   "note_kernel": ("VN", "2VN"),
+  "table": ("NV", "NV"),
+  "vector": ("H", "H + T"),
+  "place": ("T", "H + T"),
   "transitions": ("VV", "V² + 2V"),
 }
 _CENTRES = {1: [0.5], 2: [0.25, 0.75]}  # Of the boxes of a row.
@@ -48,7 +51,7 @@ class Part:
   @property
   def is_input(self) -> bool:
     """Whether layers read it."""
-    return self.name in ("embedding", "letters")
+    return self.name in ("embedding", "letters", "convolution")
 
   @property
   def is_output(self) -> bool:
@@ -61,8 +64,8 @@ class Part:
 
   @property
   def _order(self) -> tuple[Any, ...]:
-    backward = self.direction == "backward"
-    return self.is_output, self.depth, backward, self.name == "crf", self.name
+    backward, last = self.direction == "backward", ("convolution", "crf")
+    return self.is_output, self.depth, backward, self.name in last, self.name
 
   def __str__(self) -> str:
     if self.depth:
@@ -130,7 +133,7 @@ def parts(experiment: Experiment, config: Config) -> list[ModelPart]:
         values["W"] = len(arrays[part][block])
     for array in _FORMULAS.keys() & arrays[part].keys():
       axes, formula = _FORMULAS[array]
-      values = dict(zip(axes, arrays[part][array].shape, strict=True))
+      values |= zip(axes, arrays[part][array].shape, strict=True)
     name = {"crf": "CRF", "nade": "NADE"}.get(name, name)
     name += ", tied to the embedding" * ("head_bias" in arrays[part])
     described.append(ModelPart(name, size, formula, values, part))

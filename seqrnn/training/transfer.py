@@ -258,10 +258,12 @@ def transfer(
 
 def _below(part: Part, parts: Arrays, old: Arrays) -> set[Part]:
   """The parts that a part needs below it."""
-  if part.is_input:
+  if part.is_input and part.name != "convolution":
     return set()
-  if part.depth == 1:  # Letters may be new; the kernel has zeros for them.
-    return {p for p in parts if p.is_input and p in old}
+  if part.depth <= 1 and not part.is_output:
+    # Letters may be new; the kernel has zeros for them. A convolution may not.
+    fits = lambda p: p in old or p.name == "convolution"
+    return {p for p in {*parts, *old} if p.is_input and p < part and fits(p)}
   if part.depth:
     return {dataclasses.replace(part, depth=part.depth - 1)}
   ways = {part.name.removesuffix(" head")} & {"forward", "backward"}

@@ -45,6 +45,16 @@ MODELS = {
     },
     "11111111",
   ),
+  "wide": (
+    {
+      "task": "classification",
+      "model.embedding_size": 3,
+      "model.convolution": 4,
+      "model.pooling": "attention",
+      "model.wide": True,
+    },
+    "1111111111",
+  ),
 }
 
 
@@ -56,16 +66,14 @@ def model_of(fields):
   unit = config.data.unit
   symbols = {"symbols": Vocabulary(unit, tuple("abcdefg"))}
   labels = {"labels": Vocabulary("id", ("x", "y", "z"))}
-  tags = config.task in ("classification", "tagging")
+  labelled = config.task in ("tagging", "classification")
   return experiments.build(
-    config, symbols | labels if tags else symbols
+    config, symbols | labels if labelled else symbols
   ), config
 
 
 def value(part):
   """Of a formula as it is printed: 4(HD + H²) is 4*(H*D + H**2)."""
-  if part.name == "attention":  # It has none.
-    return part.parameters
   formula = part.formula.replace("²", "**2")
   formula = re.sub(r"(?<=[\dA-Z)])(?=[A-Z(])", "*", formula)
   return eval(formula, {}, part.values)
@@ -91,9 +99,13 @@ def test_a_picture_shows_all_parts(name):
   total = sum(leaf.size for leaf in leaves)
   assert sum(part.parameters for part in parts) == total
   assert sum(map(value, parts)) == total
-  pooled = "many_to_one" in str(fields) or "pooling" in str(fields)
+  pooled = experiment.by_text or "data.mapping" in fields
   boxes = diagram.rows(experiment, config, parts, pooled)
   assert "".join(str(len(row)) for row in boxes) == counts
+  names = [row[0][0] for row in boxes]
+  if name == "wide":  # From the input up.
+    assert names[1:4] == ["embedding", "convolution", "layer 1 →"]
+    assert names[-4:-1] == ["attention", "head", "wide"]
 
   drawn = diagram.figure("a title", boxes)
   drawn.draw_without_rendering()

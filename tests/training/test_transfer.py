@@ -274,6 +274,47 @@ def test_a_tagger_takes_affixes_by_name_and_a_crf_of_the_same_tags(tmp_path):
   assert_equal(initial["crf"]["transitions"], expected)
 
 
+def test_layers_are_taken_with_the_convolution_that_they_read(
+  trained, tmp_path
+):
+  wide = {"model.convolution": 3, "model.layers": 1, "data.keep": "first"}
+  config = config_of(tmp_path, "classification", **wide)
+  save_run(config, tmp_path / "wide")
+  below = ["embedding", "convolution", "layer 1 forward", "layer 1 backward"]
+  cases: Any = (
+    ("gap1", wide, below[:1]),
+    ("wide", wide, [*below, "head"]),
+    ("wide", {**wide, "model.convolution": 4}, below[:1]),
+    ("wide", {**wide, "model.convolution": None}, below[:1]),
+    ("wide", {**wide, "data.unit": "char"}, "no part fits"),
+  )
+  faults = []
+  for number, (source, fields, expected) in enumerate(cases):
+    config = config_of(tmp_path, "classification", **fields)
+    folder = tmp_path / source if source == "wide" else trained / source
+    try:
+      _, record, *_ = start(folder, config, tmp_path / f"{number}")
+      if record.taken != expected:
+        faults.append((number, record.taken))
+    except UserError as error:
+      if expected not in str(error):
+        faults.append((number, str(error)))
+  assert not faults
+
+
+def test_a_convolution_learns_as_an_input(tmp_path):
+  fields = {"model.convolution": 3, "optimizer.layer_decay": 0.5}
+  for freeze, kept in ((None, 1), ("head", 1), ("convolution", 0)):
+    fields["train.freeze"] = freeze
+    config = config_of(tmp_path, "classification", **fields)
+    experiment = experiments.build(config, None)
+    factors = optimizers.shares(experiment, config, None)
+    kernels = {
+      name: x["kernel"] for name, x in factors.items() if "kernel" in x
+    }
+    assert kernels == {"convolution": kept / 8, "head": float(freeze != "head")}
+
+
 def test_what_does_not_fit_is_refused_in_a_line(trained, tmp_path):
   for source, workdir, fields, words in (
     ("lm", "run", {"model.cell": "gru"}, "has model.cell='lstm', and this run"),

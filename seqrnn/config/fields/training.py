@@ -77,8 +77,8 @@ FIELDS |= group(
     " new run takes the parameters that fit."
   ),
   freeze=rules.PARTS(
-    "The parts that do not learn: embedding, letters (also affixes), layer1,"
-    " layer2 and so on, layers, head, or taken (all from train.start_from)."
+    "Parts that do not learn: embedding, letters (also affixes), convolution,"
+    " layer1 and so on, layers, head, or taken (all from train.start_from)."
   ),
   eval_every=rules.COUNT("Steps between evaluations. Empty: an epoch."),
   adapt_to_length=rules.SWITCH(
