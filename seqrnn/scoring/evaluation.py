@@ -189,17 +189,18 @@ def _join(columns: dict[str, np.ndarray]) -> LabelRows:
 
 
 def _of_texts(experiment: Experiment, answers: LabelRows) -> dict[str, float]:
-  """The figures that differ where texts are cut into windows."""
+  """The figures that differ where texts are cut into windows or decoded."""
   counts_3K = answers.span_counts(experiment.labels)
   figures = {} if counts_3K is None else spans.figures(counts_3K.sum(axis=1))
   if answers.joined:
     assert answers.log_p is not None, "windows of a text with one label"
     weight, known = answers.weight, answers.target > UNKNOWN
     log_p = answers.log_p[np.arange(len(known)), answers.target]
-    counts_VV = answers.confusion(answers.log_p.shape[1])
+    figures["loss"] = float(-np.average(log_p[known], weights=weight[known]))
+  if answers.joined or experiment.decode is not None:
+    counts_VV = answers.confusion(len(experiment.labels))
     hits_V, either_V = counts_VV.diagonal(), counts_VV.sum(0) + counts_VV.sum(1)
     there_V = either_V > 0
-    figures["loss"] = float(-np.average(log_p[known], weights=weight[known]))
     figures["accuracy"] = float(hits_V.sum() / counts_VV.sum())
     figures["macro_f1"] = float(
       np.mean(2 * hits_V[there_V] / either_V[there_V])

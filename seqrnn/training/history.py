@@ -110,8 +110,9 @@ def draw_history(workdir: Path, measure: str):
   for place, (name, label) in enumerate(panels.items(), 1):
     axes = figure.add_subplot(1, len(panels), place)
     for split in ("train", "validation"):
-      values = [float(row[f"{split}_{name}"]) for row in rows]
-      axes.plot(steps, values, label=split, marker=marker)
+      if f"{split}_{name}" in rows[0]:
+        values = [float(row[f"{split}_{name}"]) for row in rows]
+        axes.plot(steps, values, label=split, marker=marker)
     axes.set_xlabel("step")
     axes.set_ylabel(label)
     axes.legend()

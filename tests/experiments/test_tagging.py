@@ -5,6 +5,7 @@ import random
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ from seqrnn import experiments
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.errors import UserError
+from seqrnn.models import crf
 from seqrnn.modes import evaluate, predict
 from seqrnn.scoring.predictions import predictions
 from seqrnn.training import train
@@ -143,6 +145,33 @@ def test_a_chain_predicts_sequences_that_its_scheme_allows(chained):
   table = {row["type"]: row for row in read_csv(chained.workdir / "spans.csv")}
   assert table.keys() == {"all", "P", "Q", "<unknown>"}
   assert float(table["all"]["f1"]) == pytest.approx(figures["f1"], abs=1e-6)
+
+
+def test_a_chain_is_decoded_in_evaluations_and_not_in_training(
+  chained, monkeypatch
+):
+  rows = read_csv(chained.workdir / "metrics.csv")
+  best = min(rows, key=lambda row: float(row["validation_loss"]))
+  assert not {"train_accuracy", "train_macro_f1"} & best.keys()
+  experiment, right = chained.experiment, []
+  for p in predictions(experiment, chained.params, "validation", 1):
+    right += map(str.__eq__, p.truth, p.best)
+  accuracy = pytest.approx(np.mean(right), rel=1e-6)
+  assert float(best["validation_accuracy"]) == accuracy
+  assert 0 < float(best["validation_macro_f1"]) < 1
+
+  def refuse(*_):
+    raise AssertionError("a step of training decodes")
+
+  monkeypatch.setattr(crf, "viterbi", refuse)
+  batch = experiment.batches("train", 0)[0]
+  jax.eval_shape(
+    experiment.loss,
+    chained.params,
+    experiment.carry(4),
+    batch,
+    jax.random.key(0),
+  )
 
 
 def test_the_best_sequence_is_not_of_the_best_tags(chained):
