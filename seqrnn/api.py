@@ -1,6 +1,7 @@
 """The Python API; `import seqrnn` has its names without importing it."""
 
 import importlib
+import io
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -344,15 +345,30 @@ def call(
     UserError: as on the command line, in one line.
     Interrupted: SIGINT or SIGTERM was received.
   """
-  with errors_of_python(), open(os.devnull, "w") as nowhere:
+  with errors_of_python():
     resolved, folder = _resolve(mode, config, workdir, settings)
     _start(resolved, mode)
-    with redirect_stdout(sys.stdout if verbose else nowhere):
+    with redirect_stdout(sys.stdout if verbose else _Quiet(sys.stdout)):
       if command.in_zoo(workdir):
         tensors.complete(experiments.build, folder)
       module = importlib.import_module(f"seqrnn.modes.{mode}")
       result = module.run(experiments.build, resolved, folder)
       return result, resolved, folder
+
+
+@dataclass
+class _Quiet(io.TextIOBase):
+  """Standard output without the lines of seqrnn.
+
+  Those of jax.debug.print, or of print in a cell of the user's, stay.
+  """
+
+  stream: Any
+
+  def write(self, text: str) -> int:
+    caller = sys._getframe(1).f_globals.get("__name__", "")
+    quiet = caller.partition(".")[0] in ("seqrnn", "rich")
+    return len(text) if quiet else self.stream.write(text)
 
 
 def _path(name: str, value: Any) -> Path:

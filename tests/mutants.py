@@ -99,8 +99,8 @@ MUTANTS = (
   ),
   Mutant(
     "leak probe: the last, partial batch of outputs is not probed",
-    "for first in range(0, N, B):\n    # The surplus",
-    "for first in range(0, N - N % B, B):\n    # The surplus",
+    "else N, B):\n    # The surplus",
+    "else N - N % B, B):\n    # The surplus",
     "test_probe_looks_at_every_output",
   ),
   # Windows and streams.

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import seqrnn
 from seqrnn import experiments
 from seqrnn.config import read as config_lib
 from seqrnn.errors import needs_package
+from seqrnn.models.cells.classic import LSTM
 from seqrnn.table import data_frame
 from seqrnn.training import train
 from tests.conftest import tiny
@@ -188,8 +190,21 @@ def test_a_training_from_python(trained, tmp_path, monkeypatch, capsys):
   handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
   environment = dict(os.environ)
   made = {"learning_rate": 0.25, "data.path": Path(config.data.path)}
-  run = seqrnn.train("mine.json", **made, verbose=False)
-  assert capsys.readouterr() == ("", "")
+  # A user's own lines are printed, as those of jax.debug.print in a cell.
+  gates = LSTM.gates
+
+  def printing(self, carry, *terms):
+    print("traced")
+    jax.debug.print("{}", carry[0][0, 0])
+    return gates(self, carry, *terms)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(LSTM, "gates", printing)
+    run = seqrnn.train("mine.json", **made, verbose=False)
+  jax.effects_barrier()
+  said, warned = capsys.readouterr()
+  assert not warned and {"traced", "0.0"} < {*said.split()}
+  assert not re.search("[a-z]{3}", said.replace("traced", ""))
   assert run.workdir == Path("runs/mine-learning_rate=0.25")
   assert run.config.optimizer.learning_rate == 0.25 and len(run.metrics) == 2
   # The same call loads it; another one goes on; without a config, too.

@@ -280,3 +280,31 @@ def test_a_python_without_the_packages_is_one_line():
   done = start("-S", "run.py")  # Without site-packages.
   assert (done.returncode, done.stdout) == (2, "")
   assert re.fullmatch(r"error: .*: pip install -e \.\n", done.stderr)
+
+
+def test_one_operation_at_a_time_has_one_device_and_few_batches():
+  code = """
+from seqrnn.runtime import launch
+launch.configure_device(2)
+import jax
+from seqrnn.training.setup import FEW
+print(jax.local_device_count(), FEW)
+"""
+  unset = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
+  done = start("-c", code, env={**unset, "JAX_DISABLE_JIT": "1"})
+  assert done.stdout == "1 2\n", done
+
+
+@pytest.mark.slow
+def test_a_training_of_one_operation_at_a_time_ends(tmp_path):
+  (tmp_path / "text").write_text("To be, or not to be?\n" * 90)
+  done = start(
+    *("run.py", "--config=configs/base.py", f"--workdir={tmp_path / 'run'}"),
+    *("--config.data.source=files", f"--config.data.path={tmp_path / 'text'}"),
+    *("--config.model.hidden_size=4", "--config.data.window=4"),
+    "--config.train.batch_size=16",  # The rule would take two devices.
+    env={**os.environ, "JAX_DISABLE_JIT": "1"},
+  )
+  assert done.returncode == 0, done.stderr
+  assert "devices: 1 x cpu" in done.stdout and "2 steps\n" in done.stdout
+  assert "finished at step 2" in done.stdout

@@ -96,7 +96,8 @@ def configure_device(
   """Imports JAX and configures it before its backend starts.
 
   Args:
-    cpu_devices: the number of CPU devices, unless JAX_NUM_CPU_DEVICES is set.
+    cpu_devices: the number of CPU devices, unless JAX_NUM_CPU_DEVICES is set;
+      one with JAX_DISABLE_JIT, where an operation cannot have several.
     cpu_threads: the number of XLA's threads, unless PJRT_NPROC is set; None:
       one for each core. XLA splits some sums between them, so it affects
       rounding. Child processes inherit it.
@@ -106,7 +107,8 @@ def configure_device(
   import jax
 
   if jax.config.jax_num_cpu_devices < 1:
-    jax.config.update("jax_num_cpu_devices", cpu_devices)
+    count = 1 if jax.config.jax_disable_jit else cpu_devices
+    jax.config.update("jax_num_cpu_devices", count)
   if cpu_threads is not None:
     os.environ.setdefault("PJRT_NPROC", str(cpu_threads))
   if follow:

@@ -35,6 +35,9 @@ from seqrnn.training.step import (
 )
 
 _SEED = np.uint32(0)  # Any seed, for the shapes of the state.
+# Steps and validation batches of a training; None: all. An operation at a time
+# takes seconds for each.
+FEW = 2 if jax.config.values["jax_disable_jit"] else None
 
 
 class Training(NamedTuple):
@@ -146,7 +149,7 @@ def make_training(
     record=record,
     values=values,
     mesh=mesh,
-    validation=experiment.batches("validation", 0),
+    validation=experiment.batches("validation", 0)[:FEW],
     step=partial(step, rate=rate),
     start=start,
     lower_step=lower_step,
@@ -263,7 +266,8 @@ def initial_state(training: Training) -> TrainState:
   if replaced is None:
     replaced = _initial_embedding(config, training.experiment)
   seed = np.uint32(config.seed)
-  compile_programs(training.start.lower(seed), training.lower_step)
+  if FEW is None:  # Else every loop would be unrolled.
+    compile_programs(training.start.lower(seed), training.lower_step)
   state = training.start(seed)
   if replaced is None:
     return state
