@@ -92,7 +92,7 @@ def _pairs(
     return rng.integers(PAD + 1, vocabulary_size, like.shape, like.dtype)
 
   # With JAX_DISABLE_JIT, only the first ones, which already take seconds.
-  for first in range(0, B if jax.config.values["jax_disable_jit"] else N, B):
+  for first in range(0, B if jax.config.jax_disable_jit else N, B):
     # The surplus rows of the last pair repeat the last output.
     n_B = np.minimum(first + np.arange(B), N - 1)
     inputs_BT, other_BT = (symbols(batch["inputs"]) for _ in range(2))

@@ -37,7 +37,7 @@ from seqrnn.training.step import (
 _SEED = np.uint32(0)  # Any seed, for the shapes of the state.
 # Steps and validation batches of a training; None: all. An operation at a time
 # takes seconds for each.
-FEW = 2 if jax.config.values["jax_disable_jit"] else None
+FEW = 2 if jax.config.jax_disable_jit else None
 
 
 class Training(NamedTuple):
