@@ -20,16 +20,17 @@ from typing import Any, ClassVar, TypeVar
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax.ad_checkpoint import checkpoint_name
 
 from seqrnn.errors import UserError
 from seqrnn.experiment import Carry
-from seqrnn.models.arrays import platform
 from seqrnn.models.products import Lookup, Products
 
 # `model.cell` -> the class, with the attributes that the name stands for.
 CELLS: dict[str, partial["Cell"]] = {}
 Kind = TypeVar("Kind", bound=Callable[..., "Cell"])
+Tree = TypeVar("Tree")
+# What a cell keeps of a step: a NamedTuple or a tuple of arrays [B, X].
+Kept = tuple[jax.Array | None, ...]
 
 
 def register(name: str, **attributes: Any) -> Callable[[Kind], Kind]:
@@ -81,14 +82,31 @@ def masked_state(h_BH: jax.Array, mask_BH: jax.Array | None) -> jax.Array:
   return h_BH if mask_BH is None else h_BH * mask_BH
 
 
-SAVED = "saved"  # The checkpoint name of arrays marked by `save`.
 # Parameters that `gates` does not read.
 OUTSIDE_GATES = ("input_kernel", "recurrent_kernel", "bias")
 SIGMOID, TANH = 0.5, 1.0  # Kinds of `activate`: the scales in its equation.
 
 
-def _activations(kinds: tuple[float, ...], a_BK: jax.Array) -> list[jax.Array]:
-  """The activation of each gate, [B, H], from one tanh over all gates.
+@jax.custom_jvp
+def recall(x: Tree, kept: Tree) -> Tree:
+  """`kept`, which is the value of x from a forward pass, with x's derivative.
+
+  So a backward pass differentiates x, but does not compute it again.
+  """
+  del x
+  return kept
+
+
+@recall.defjvp
+def _recall_jvp(primals, tangents):
+  return primals[1], tangents[0]
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def activate(
+  kinds: tuple[float, ...], a_BK: jax.Array, kept: jax.Array | None = None
+) -> jax.Array:
+  """The activations of all gates, side by side as in a_BK, from one tanh.
 
   sigmoid(x) = (1 + tanh(x / 2)) / 2, so one tanh over [B, K] serves both kinds.
   If the gates are split first, XLA computes each activation by itself, and some
@@ -97,44 +115,31 @@ def _activations(kinds: tuple[float, ...], a_BK: jax.Array) -> list[jax.Array]:
   Args:
     kinds: SIGMOID or TANH for each gate.
     a_BK: the inputs of all gates, side by side.
+    kept: the result, if a forward pass has kept it; it is not computed.
   """
+  if kept is not None:
+    return kept
   shape = (1, a_BK.shape[-1] // len(kinds))
   scale_1K = jnp.concatenate(
     [jnp.full(shape, kind, a_BK.dtype) for kind in kinds], axis=-1
   )
-  y_BK = jnp.tanh(scale_1K * a_BK)
-  one_by_one = platform() == "cpu"  # Others save one array, before the split.
-  parts = jnp.split(y_BK if one_by_one else save(y_BK), len(kinds), axis=-1)
-  gates = [
-    kind * part_BH + (1 - kind)
-    for kind, part_BH in zip(kinds, parts, strict=True)
-  ]
-  return [save(gate_BH) for gate_BH in gates] if one_by_one else gates
+  return scale_1K * jnp.tanh(scale_1K * a_BK) + (1 - scale_1K)
 
 
-def _activations_jvp(kinds, primals, tangents):
+@activate.defjvp
+def _activate_jvp(kinds, primals, tangents):
   # One slope for each gate. The slope of the one tanh would be another array
   # [B, K] in the backward pass.
-  (a_BK,), (da_BK,) = primals, tangents
-  y = _activations(kinds, a_BK)
-  parts = jnp.split(da_BK, len(kinds), axis=-1)
+  y_BK = activate(kinds, *primals)
+  gates, parts = (
+    jnp.split(x, len(kinds), axis=-1) for x in (y_BK, tangents[0])
+  )
   slopes = [
     y_BH * (1 - y_BH) if kind == SIGMOID else 1 - y_BH * y_BH
-    for kind, y_BH in zip(kinds, y, strict=True)
+    for kind, y_BH in zip(kinds, gates, strict=True)
   ]
-  return y, [s * part for s, part in zip(slopes, parts, strict=True)]
-
-
-activate = jax.custom_jvp(_activations, nondiff_argnums=(0,))
-activate.defjvp(_activations_jvp)
-
-
-def save(x: jax.Array) -> jax.Array:
-  """Marks an array that the fused scan saves for its backward pass.
-
-  The backward pass computes all other intermediate values again.
-  """
-  return checkpoint_name(x, SAVED)
+  changes = [s * part for s, part in zip(slopes, parts, strict=True)]
+  return y_BK, jnp.concatenate(changes, axis=-1)
 
 
 class Cell(nn.Module):
@@ -268,8 +273,54 @@ class Cell(nn.Module):
     return u_BK + jnp.pad(bias, (u_BK.shape[-1] - len(bias), 0))[None]
 
   def gates(self, carry: Carry, z_BK: jax.Array, u_BK: jax.Array) -> Carry:
-    """The rest of a step; `u_BK` is the result of `recurrent`."""
+    """The rest of a step; `u_BK` is the result of `recurrent`.
+
+    A cell defines this method. If its backward pass is to keep other arrays
+    than z and u, it defines `activations` and `update` instead.
+    """
+    return self.update(carry, self.activations(carry, z_BK, u_BK))
+
+  def activations(
+    self,
+    carry: Carry,
+    z_BK: jax.Array,
+    u_BK: jax.Array,
+    kept: Kept | None = None,
+  ) -> Kept:
+    """The part of `gates` that takes long; the backward pass keeps it.
+
+    Args:
+      carry: before the step.
+      z_BK: as in `gates`.
+      u_BK: as in `gates`.
+      kept: the result, in the backward pass. There z and u have no values, and
+        `recall`, `activate` and `normalize` take theirs from it.
+    """
     raise NotImplementedError
+
+  def update(self, carry: Carry, kept: Kept) -> Carry:
+    """The rest of `gates`, which the backward pass computes again."""
+    raise NotImplementedError
+
+  def keep(
+    self,
+    carry: Carry,
+    z_BK: jax.Array,
+    u_BK: jax.Array,
+    kept: Kept | None = None,
+  ) -> tuple[Carry, Kept]:
+    """`gates`, and what the backward pass of the fused scan keeps of it.
+
+    That is z and u for a cell which defines `gates`: the backward pass computes
+    it again.
+    """
+    if type(self).gates is Cell.gates:
+      kept = self.activations(carry, z_BK, u_BK, kept)
+      return self.update(carry, kept), kept
+    sums = (z_BK + u_BK,) if self.additive else (z_BK, u_BK)
+    sums = sums if kept is None else recall(sums, kept)
+    u_BK = jnp.zeros((), z_BK.dtype) if self.additive else sums[1]
+    return self.gates(carry, sums[0], u_BK), sums
 
   def __call__(
     self, carry: Carry, z_BK: jax.Array, mask_BH: jax.Array | None = None

@@ -8,22 +8,30 @@ platform. Models with `model.scan=plain` call none of them.
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 
 from seqrnn.models.arrays import device_count, dot, merge_positions, platform
 from seqrnn.runtime import private
 
+# Trees of arrays of one step; of all steps, each array has T before B.
+State, Inputs = TypeVar("State"), TypeVar("Inputs")
+Outputs = TypeVar("Outputs")
 # From this number of rows on, the bias of the head is a row of its kernel.
 BIAS_ROW = 512
 
 
 def loop(
-  step: Callable[..., Any], carry: Any, inputs: Any, *, reverse: bool
-) -> tuple[Any, Any]:
+  step: Callable[[State, Inputs], tuple[State, Outputs]],
+  carry: State,
+  inputs: Inputs,
+  *,
+  reverse: bool,
+) -> tuple[State, Outputs]:
   """lax.scan(step, carry, inputs, reverse=reverse).
 
   On a CPU a scan first fills its outputs with zeros. XLA makes the zeros of all
@@ -68,7 +76,7 @@ def loop(
   return lax.fori_loop(0, T, body, (carry, outputs))
 
 
-def transpose(x_RC: jax.Array, dtype: Any = None) -> jax.Array:
+def transpose(x_RC: jax.Array, dtype: DTypeLike | None = None) -> jax.Array:
   """x.T, as a factor of `dot` with that dtype.
 
   XLA multiplies rounded factors many times as fast if both lie in memory row by
@@ -82,7 +90,9 @@ def transpose(x_RC: jax.Array, dtype: Any = None) -> jax.Array:
   return private.row_by_row(private.row_by_row(x_RC.astype(dtype)).T)
 
 
-def transpose_before_loop(x_RC: jax.Array, dtype: Any = None) -> jax.Array:
+def transpose_before_loop(
+  x_RC: jax.Array, dtype: DTypeLike | None = None
+) -> jax.Array:
   """`transpose`, computed before the loop whose steps multiply by it.
 
   Without the barrier, XLA reads across the rows of x in every step.
@@ -91,7 +101,9 @@ def transpose_before_loop(x_RC: jax.Array, dtype: Any = None) -> jax.Array:
   return lax.optimization_barrier(x_CR) if platform() == "cpu" else x_CR
 
 
-def transpose_weights(table_VD: jax.Array, dtype: Any = None) -> jax.Array:
+def transpose_weights(
+  table_VD: jax.Array, dtype: DTypeLike | None = None
+) -> jax.Array:
   """table.T, as a kernel of products with that dtype.
 
   XLA merges the transpose of a kernel's gradient into the gradient's product,
@@ -103,7 +115,9 @@ def transpose_weights(table_VD: jax.Array, dtype: Any = None) -> jax.Array:
   return lax.optimization_barrier(table_VD.T)
 
 
-def step_dot(a_BD: jax.Array, b_DK: jax.Array, dtype: Any = None) -> jax.Array:
+def step_dot(
+  a_BD: jax.Array, b_DK: jax.Array, dtype: DTypeLike | None = None
+) -> jax.Array:
   """dot(a, b, dtype), for the body of a loop in which b does not change.
 
   For a large b and few rows of a, XLA's product takes up to twice as long as
@@ -138,7 +152,10 @@ def _is_amd() -> bool:
 
 
 def add_bias_row(
-  x_NK: jax.Array, kernel_KV: jax.Array, bias_V: jax.Array, dtype: Any = None
+  x_NK: jax.Array,
+  kernel_KV: jax.Array,
+  bias_V: jax.Array,
+  dtype: DTypeLike | None = None,
 ) -> tuple[jax.Array, jax.Array] | None:
   """Two factors whose product is x @ kernel + bias; None: add the bias.
 

@@ -120,47 +120,20 @@ class Recurrent(nn.Module):
 
   def __call__(self, x_BTD, mask_BT, carry, train=False):
     x_TBD = x_BTD.swap() if isinstance(x_BTD, Lookup) else x_BTD.swapaxes(0, 1)
-    inputs = (self.cell.inputs(x_TBD), mask_BT.T)
-    if self.is_initializing():
-      carry, h_TBH = self._plain(self.cell, carry, inputs, None)
-      return carry, h_TBH.swapaxes(0, 1)
+    cell, inputs = self.cell, (self.cell.inputs(x_TBD), mask_BT.T)
     mask_BH = None
     if train and self.recurrent_dropout:
-      ones_BH = jnp.ones_like(self.cell.hidden(carry))
+      ones_BH = jnp.ones_like(cell.hidden(carry))
       mask_BH = self.drop_state(ones_BH, deterministic=False)
-    cell, variables = self.cell.unbind()
-    params = dict(variables["params"])
     if train and self.weight_drop:
+      cell, variables = cell.unbind()
+      params = dict(variables["params"])
       params["recurrent_kernel"] = self.drop_weights(
         params["recurrent_kernel"], deterministic=False
       )
-    path = "plain" if cell.products.plain else cell.path
-    if path in scan.SCANS:
-      over_time = scan.SCANS[path](cell, reverse=self.reverse)
-      carry, h_TBH = over_time(params, carry, *inputs, mask_BH)
-    elif path == "parallel":
       cell = cell.bind({"params": params})
-      carry, h_TBH = cell.parallel(carry, *inputs, reverse=self.reverse)
-    else:
-      cell = cell.bind({"params": params})
-      carry, h_TBH = self._plain(cell, carry, inputs, mask_BH)
+    carry, h_TBH = scan.scan(cell, carry, inputs, mask_BH, reverse=self.reverse)
     return carry, h_TBH.swapaxes(0, 1)
-
-  def _plain(self, cell, carry, inputs, mask_BH):
-    """nn.scan of the cell, which defines the values of every path."""
-
-    def step(cell, carry, inputs):
-      z_BK, take = inputs
-      carry = scan.hold(take, cell(carry, z_BK, mask_BH), carry)
-      return carry, cell.hidden(carry)
-
-    over_time = nn.scan(
-      step,
-      variable_broadcast="params",
-      split_rngs={"params": False},
-      reverse=self.reverse,
-    )
-    return over_time(cell, carry, inputs)
 
   def initial_carry(self, batch_size: int) -> Carry:
     return self.cell.initial_carry(batch_size)
@@ -276,7 +249,7 @@ class Stack(nn.Module):
   def __call__(self, x_BTD, mask_BT, carry, train=False):
     carries = []
     for depth, layer in enumerate(self.layers):
-      read_BTD = normalize(x_BTD) if self.blocks and depth else x_BTD
+      read_BTD = normalize(x_BTD).y if self.blocks and depth else x_BTD
       layer_carry, y_BTH = layer(read_BTD, mask_BT, carry[depth], train)
       x_BTD = self._above(depth, x_BTD, y_BTH, train)
       carries.append(layer_carry)

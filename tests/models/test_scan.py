@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqrnn.models import cells, cpu, layers, loops
+from seqrnn.models import cells, cpu, layers
 from seqrnn.models.products import Products, product, step_dot
+from seqrnn.models.scan import loops
 from seqrnn.runtime import sharding
 from tests.models.test_cells import (
   MAKE,

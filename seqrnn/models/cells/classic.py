@@ -1,6 +1,7 @@
 """The LSTM, the GRU, the simple network and their relatives."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,22 +14,31 @@ from seqrnn.models.cell import (
   Cell,
   activate,
   masked_state,
+  recall,
   register,
-  save,
 )
 
 
-@jax.custom_jvp
-def normalize(x: jax.Array) -> jax.Array:
-  """Shifts and scales the last axis to mean 0 and variance 1."""
-  return _normalized(x)[0]
-
-
-def _normalized(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+class Normal(NamedTuple):
   """The result of `normalize`, and the factor that scales."""
+
+  y: jax.Array
+  scale: jax.Array
+
+
+@jax.custom_jvp
+def normalize(x: jax.Array, kept: Normal | None = None) -> Normal:
+  """Shifts and scales the last axis to mean 0 and variance 1.
+
+  Args:
+    x: of any shape.
+    kept: the result, if a forward pass has kept it; it is not computed.
+  """
+  if kept is not None:
+    return kept
   x = x - _mean(x)
   scale = jax.lax.rsqrt(_mean(x * x) + 1e-5)
-  return save(x * scale), save(scale)
+  return Normal(x * scale, scale)
 
 
 def _mean(x: jax.Array) -> jax.Array:
@@ -42,8 +52,16 @@ def _mean(x: jax.Array) -> jax.Array:
 @normalize.defjvp
 def _normalize_jvp(primals, tangents):
   # JAX's own would need the sums over x once more in the backward pass.
-  (y, scale), (dx,) = _normalized(*primals), tangents
-  return y, scale * (dx - _mean(dx) - y * _mean(y * dx))
+  kept, dx = normalize(*primals), tangents[0]
+  y, scale = kept
+  dy = scale * (dx - _mean(dx) - y * _mean(y * dx))
+  return kept, Normal(dy, -scale * scale * _mean(y * dx))
+
+
+class LSTMKept(NamedTuple):
+  """i, f, g and o, side by side."""
+
+  gates_BK: jax.Array
 
 
 @register("lstm")
@@ -67,9 +85,14 @@ class LSTM(Cell):
   sigmoid_gates = "input", "forget", None, "output"
   formula = "4(HD + H² + H)"
 
-  def gates(self, carry, z_BK, u_BK):
+  def activations(self, carry, z_BK, u_BK, kept=None):
+    del carry
+    kinds = SIGMOID, SIGMOID, TANH, SIGMOID
+    return LSTMKept(activate(kinds, z_BK + u_BK, kept and kept.gates_BK))
+
+  def update(self, carry, kept):
     c, _ = carry
-    i, f, g, o = activate((SIGMOID, SIGMOID, TANH, SIGMOID), z_BK + u_BK)
+    i, f, g, o = jnp.split(kept.gates_BK, 4, axis=-1)
     c = f * c + i * g
     return c, o * jnp.tanh(c)
 
@@ -78,6 +101,14 @@ class LSTM(Cell):
 
   def hidden(self, carry):
     return carry[1]
+
+
+class GRUKept(NamedTuple):
+  """r and z, side by side; n; and h R_n + b'_n."""
+
+  gates_BK: jax.Array
+  n: jax.Array
+  product: jax.Array
 
 
 @register("gru")
@@ -102,13 +133,19 @@ class GRU(Cell):
   def setup_gates(self, init):
     self.reset_bias = self.param("reset_bias", init, (self.hidden_size,))
 
-  def gates(self, carry, z_BK, u_BK):
+  def activations(self, carry, z_BK, u_BK, kept=None):
+    del carry
     H = self.hidden_size
     rz_z, n_z = jnp.split(z_BK, [2 * H], axis=-1)
     rz_u, n_u = jnp.split(u_BK, [2 * H], axis=-1)
-    r, z = activate((SIGMOID, SIGMOID), rz_z + rz_u)
-    [n] = activate((TANH,), n_z + r * save(n_u))
-    return (1 - z) * n + z * carry
+    n_u = n_u if kept is None else recall(n_u, kept.product)
+    rz = activate((SIGMOID, SIGMOID), rz_z + rz_u, kept and kept.gates_BK)
+    r, _ = jnp.split(rz, 2, axis=-1)
+    return GRUKept(rz, activate((TANH,), n_z + r * n_u, kept and kept.n), n_u)
+
+  def update(self, carry, kept):
+    _, z = jnp.split(kept.gates_BK, 2, axis=-1)
+    return (1 - z) * kept.n + z * carry
 
 
 @register("rnn_tanh")
@@ -123,7 +160,15 @@ class RNN(Cell):
 
   def gates(self, carry, z_BK, u_BK):
     del carry
-    return save(self.activation(z_BK + u_BK))
+    return self.activation(z_BK + u_BK)
+
+
+class LayerNormKept(NamedTuple):
+  """The gates, N(h R) and N(c')."""
+
+  gates: LSTMKept
+  product: Normal
+  cell: Normal
 
 
 @register("layer_norm_lstm")
@@ -155,14 +200,20 @@ class LayerNormLSTM(LSTM):
     self.cell_bias = self.param("cell_bias", nn.initializers.zeros, (H,))
 
   def shift(self, x):
-    return super().shift(align(self.input_gain, x) * normalize(x))
+    return super().shift(align(self.input_gain, x) * normalize(x).y)
 
-  def gates(self, carry, z_BK, u_BK):
-    c, _ = carry
-    a_BK = z_BK + self.recurrent_gain[None] * normalize(u_BK)
-    i, f, g, o = activate((SIGMOID, SIGMOID, TANH, SIGMOID), a_BK)
-    c = f * c + i * g
-    n = self.cell_gain[None] * normalize(c) + self.cell_bias[None]
+  def activations(self, carry, z_BK, u_BK, kept=None):
+    product = normalize(u_BK, kept and kept.product)
+    a_BK = z_BK + self.recurrent_gain[None] * product.y
+    zeros_BK = jnp.zeros_like(a_BK)
+    gates = super().activations(carry, a_BK, zeros_BK, kept and kept.gates)
+    cell = normalize(super().update(carry, gates)[0], kept and kept.cell)
+    return LayerNormKept(gates, product, cell)
+
+  def update(self, carry, kept):
+    c, _ = super().update(carry, kept.gates)
+    n = self.cell_gain[None] * kept.cell.y + self.cell_bias[None]
+    o = jnp.split(kept.gates.gates_BK, 4, axis=-1)[3]
     return c, o * jnp.tanh(n)
 
 
@@ -213,8 +264,8 @@ class SLSTM(LSTM):
     log_i, f, g, o = jnp.split(z_BK + u_BK, 4, axis=-1)
     log_f = jax.nn.log_sigmoid(f) + m
     m = jnp.maximum(log_f, log_i)
-    i, f = save(jnp.exp(log_i - m)), save(jnp.exp(log_f - m))
-    [g], [o] = activate((TANH,), g), activate((SIGMOID,), o)
+    i, f = jnp.exp(log_i - m), jnp.exp(log_f - m)
+    g, o = activate((TANH,), g), activate((SIGMOID,), o)
     c, n = f * c + i * g, f * n + i
     return c, o * c / n, n, m
 
@@ -248,7 +299,7 @@ class ResetBeforeGRU(Cell):
     rz_BK, n_BH = jnp.split(z_BK, [2 * H], axis=-1)
     R_rz, R_n = jnp.split(self.recurrent_kernel, [2 * H], axis=-1)
     rz_BK += self.products.step(h_BH, R_rz)
-    r, z = activate((SIGMOID, SIGMOID), rz_BK)
+    r, z = jnp.split(activate((SIGMOID, SIGMOID), rz_BK), 2, axis=-1)
     n = jnp.tanh(n_BH + self.products.step(r * h_BH, R_n))
     return (1 - z) * n + z * carry
 
@@ -276,6 +327,6 @@ class MGU(Cell):
     h_BH = masked_state(carry, mask_BH)
     f_BH, n_BH = jnp.split(z_BK, 2, axis=-1)
     R_f, R_n = jnp.split(self.recurrent_kernel, 2, axis=-1)
-    [f] = activate((SIGMOID,), f_BH + self.products.step(h_BH, R_f))
+    f = activate((SIGMOID,), f_BH + self.products.step(h_BH, R_f))
     n = jnp.tanh(n_BH + self.products.step(f * h_BH, R_n))
     return (1 - f) * carry + f * n

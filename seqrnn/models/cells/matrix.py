@@ -11,8 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from seqrnn.experiment import Carry
-from seqrnn.models import scan
-from seqrnn.models.arrays import align, dot
+from seqrnn.models.arrays import align, dot, held, hold
 from seqrnn.models.cell import Cell, register
 
 
@@ -47,7 +46,7 @@ class Matrix(Cell):
     """
     T = len(take)
     if T == 1:
-      carry = scan.hold(take[0], self(carry, z_TBK[0]), carry)
+      carry = hold(take[0], self(carry, z_TBK[0]), carry)
       return carry, self.hidden(carry)[None]
     chunks = -(-T // self.chunk_size)
     L = -(-T // chunks)
@@ -70,7 +69,7 @@ class Matrix(Cell):
     inputs = split(z_TBK), split(take)
     state, h = lax.scan(step, (memory, *more), inputs, reverse=reverse)
     h_TBH = h.reshape(-1, *h_BH.shape)[:T]
-    h_BH, h_TBH = scan.held(take, h_TBH, h_BH, reverse=reverse)
+    h_BH, h_TBH = held(take, h_TBH, h_BH, reverse=reverse)
     memory, *more = state
     return (memory, h_BH, *more), h_TBH
 

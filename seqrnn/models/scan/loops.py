@@ -8,9 +8,8 @@ write the same gates. There, arrays of several gates are read and written gate
 by gate. The layout changes no value.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +18,8 @@ from jax import lax
 
 from seqrnn.experiment import Carry
 from seqrnn.models import cpu
-from seqrnn.models.arrays import platform
+from seqrnn.models.arrays import Tree, add, before, hold, platform
+from seqrnn.models.cpu import Inputs, Outputs, State
 
 UNROLL = {"gpu": 8}  # Steps of one pass. More than one makes a TPU slower.
 _static = {"static": True}
@@ -55,18 +55,18 @@ class Columns:
     return jnp.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
 
 
-def _is_part(x: Any) -> bool:
+def _is_part(x: object) -> bool:
   return isinstance(x, Columns)
 
 
-def whole(tree: Any) -> Any:
+def whole(tree: Tree) -> Tree:
   """The arrays of all steps, [T, B, X], in place of Columns."""
   return jax.tree.map(
     lambda x: x.whole() if _is_part(x) else x, tree, is_leaf=_is_part
   )
 
 
-def _at(tree: Any, t: jax.Array, gate: int | None) -> Any:
+def _at(tree: Tree, t: jax.Array, gate: int | None) -> Tree:
   """The arrays of step t."""
 
   def one(x):
@@ -82,13 +82,13 @@ def _at(tree: Any, t: jax.Array, gate: int | None) -> Any:
 
 
 def loop(
-  step: Callable[..., Any],
-  carry: Any,
-  inputs: Any,
+  step: Callable[[State, Inputs], tuple[State, Outputs]],
+  carry: State,
+  inputs: Inputs,
   *,
   reverse: bool,
   gate: int | None = None,
-) -> tuple[Any, Any]:
+) -> tuple[State, Outputs]:
   """lax.scan(step, carry, inputs, reverse=reverse).
 
   Args:
@@ -103,13 +103,12 @@ def loop(
     the last carry, and the outputs of all steps, which may be Columns.
   """
   target, T = platform(), len(jax.tree.leaves(inputs)[0])
-  step, restore = _once(step)
   if target == "cpu":
-    carry, outputs = cpu.loop(step, carry, whole(inputs), reverse=reverse)
-    return carry, restore(outputs)
+    return cpu.loop(step, carry, whole(inputs), reverse=reverse)
   gate = gate if target == "tpu" else None
   first = jnp.asarray(T - 1 if reverse else 0)
   _, like = jax.eval_shape(lambda t: step(carry, _at(inputs, t, gate)), first)
+  like, structure = jax.tree.flatten(like)
   write, read = _together(like) if target == "gpu" else _apart(gate)
 
   def numbered(state, _):
@@ -118,7 +117,7 @@ def loop(
     if target == "gpu":
       # Else the later steps of a pass compute the carry of the earlier again.
       carry = lax.optimization_barrier(carry)
-    return (t - 1 if reverse else t + 1, carry), write(outputs)
+    return (t - 1 if reverse else t + 1, carry), write(jax.tree.leaves(outputs))
 
   (_, carry), outputs = lax.scan(
     numbered,
@@ -127,32 +126,10 @@ def loop(
     reverse=reverse,
     unroll=UNROLL.get(target, 1),
   )
-  return carry, restore(read(outputs))
+  return carry, structure.unflatten(read(outputs))
 
 
-def _once(
-  step: Callable[..., Any],
-) -> tuple[Callable[..., Any], Callable[[list[Any]], Any]]:
-  """The step with a list of its outputs, each array once, and the inverse."""
-  form: Any = None
-
-  def once(carry, inputs):
-    nonlocal form
-    carry, outputs = step(carry, inputs)
-    leaves, structure = jax.tree.flatten(outputs)
-    unique = {id(leaf): leaf for leaf in leaves}
-    order = list(unique)
-    form = structure, [order.index(id(leaf)) for leaf in leaves]
-    return carry, list(unique.values())
-
-  def restore(unique):
-    structure, places = form
-    return structure.unflatten([unique[place] for place in places])
-
-  return once, restore
-
-
-def _together(leaves: list[Any]) -> tuple[Callable[..., Any], ...]:
+def _together(leaves: Sequence[jax.Array]) -> tuple[Callable, Callable]:
   """Functions: arrays of a step -> one array, and of all steps -> Columns.
 
   Arrays that are not [B, X], or of another type than the first, stay apart.
@@ -182,7 +159,7 @@ def _together(leaves: list[Any]) -> tuple[Callable[..., Any], ...]:
   return write, read
 
 
-def _apart(gate: int | None) -> tuple[Callable[..., Any], ...]:
+def _apart(gate: int | None) -> tuple[Callable, Callable]:
   """Functions: arrays of a step -> their gates, and of all steps -> arrays."""
 
   def gates(x):
@@ -198,29 +175,48 @@ def _apart(gate: int | None) -> tuple[Callable[..., Any], ...]:
   )
 
 
-def before(first: Any, after: Any, reverse: bool) -> Any:
-  """The arrays before each step, given those before the first and after each.
+def loop_forward(
+  step: Callable[[Carry, Inputs], tuple[Carry, Outputs]],
+  hidden: Callable[[Carry], jax.Array],
+  first: Carry,
+  inputs: Inputs,
+  *,
+  reverse: bool,
+) -> tuple[Carry, jax.Array, Carry, Outputs]:
+  """The loop of a forward pass, which also writes the carries.
 
   Args:
-    first: a tree of arrays [B, X].
-    after: a tree of the same form, as `loop` returns it.
-    reverse: from the last step to the first.
+    step: carry, inputs of one step -> carry, what the backward pass keeps.
+    hidden: carry -> h_BH.
+    first: the carry before the first step.
+    inputs: as in `loop`.
+    reverse: as in `loop`.
+
+  Returns:
+    the last carry, h_TBH, the carries for `carries_before`, and what is kept.
   """
+  on_cpu = platform() == "cpu"
 
-  def one(first_BX, after_TBX):
-    if reverse:
-      return jnp.concatenate([after_TBX[1:], first_BX[None]])
-    return jnp.concatenate([first_BX[None], after_TBX[:-1]])
+  def writing(carry, inputs):
+    new, kept = step(carry, inputs)
+    return new, ((hidden(new), carry) if on_cpu else new, kept)
 
-  return jax.tree.map(one, first, whole(after))
+  last, (carries, kept) = loop(writing, first, inputs, reverse=reverse)
+  if on_cpu:
+    h_TBH, carries = carries
+  else:
+    h_TBH = jax.vmap(hidden)(whole(carries))
+  return last, h_TBH, carries, kept
 
 
-def read_again(carry: Carry) -> Carry:
-  """What the backward loop reads of the carry after the step before.
+def carries_before(first: Carry, carries: Carry, reverse: bool) -> Carry:
+  """The carry before each step, of the carries that `loop_forward` wrote.
 
-  Nothing on a CPU: there, to copy an array takes longer than to save it twice.
+  A CPU writes them: there, to copy the carries after the steps takes longer.
   """
-  return () if platform() == "cpu" else carry
+  if platform() == "cpu":
+    return carries
+  return before(first, whole(carries), reverse)
 
 
 def apart_from_product(carry: Carry) -> Carry:
@@ -238,23 +234,22 @@ def over_units(take: jax.Array, H: int) -> jax.Array:
   return jnp.broadcast_to(take[..., None], (*take.shape, H))
 
 
-def without(back: Any, carry: Carry) -> jax.tree_util.Partial:
-  """A function carry -> back, as a tree of the arrays that carry has not."""
-  leaves, structure = jax.tree.flatten(back)
-  known = [id(leaf) for leaf in jax.tree.leaves(carry)]
-  leaves_apart = [leaf for leaf in leaves if id(leaf) not in known]
+def step_back(
+  back: Callable[[Carry], Sequence], take: jax.Array, dcarry: Carry
+) -> tuple[Carry, list, Carry]:
+  """A step of a backward pass.
 
-  def restored(*arrays_and_carry):
-    *arrays, carry = arrays_and_carry
-    arrays, of_carry = iter(arrays), jax.tree.leaves(carry)
-    return structure.unflatten(
-      [
-        of_carry[place] if place is not None else next(arrays)
-        for place in places
-      ]
-    )
+  Args:
+    back: the backward function of the step, whose results are the gradients
+      of the carry before the step and of other inputs.
+    take: as in `hold`, of this step.
+    dcarry: the gradient of the carry after `hold`.
 
-  places = [
-    known.index(id(leaf)) if id(leaf) in known else None for leaf in leaves
-  ]
-  return jax.tree_util.Partial(restored, *leaves_apart)
+  Returns:
+    the gradients of the carry before the step, of the other inputs, and of the
+    carry before `hold`.
+  """
+  zeros = jax.tree.map(jnp.zeros_like, dcarry)
+  dnew = hold(take, dcarry, zeros)
+  dold, *dinputs = back(dnew)
+  return add(hold(take, zeros, dcarry), dold), dinputs, dnew
