@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
-Tree = TypeVar("Tree")  # Of arrays.
+Tree = TypeVar("Tree")
+Rounding = DTypeLike | None  # The `dtype` of `dot`.
 
 from seqrnn.runtime import private
 
@@ -36,9 +37,7 @@ def device_count() -> int:
   return math.prod(mesh.shape[name] for name in private.auto_axes())
 
 
-def dot(
-  a: jax.Array, b: jax.Array, dtype: DTypeLike | None = None
-) -> jax.Array:
+def dot(a: jax.Array, b: jax.Array, dtype: Rounding = None) -> jax.Array:
   """The matrix product a @ b.
 
   Args:
@@ -57,7 +56,7 @@ def dot(
   )
 
 
-def precision(dtype: DTypeLike | None = None) -> lax.PrecisionLike:
+def precision(dtype: Rounding = None) -> lax.PrecisionLike:
   """JAX's `precision` of products of factors that are not rounded.
 
   JAX's default would round them to TF32 on a GPU and to bfloat16 on a TPU.

@@ -13,9 +13,14 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import DTypeLike
 
-from seqrnn.models.arrays import device_count, dot, merge_positions, platform
+from seqrnn.models.arrays import (
+  Rounding,
+  device_count,
+  dot,
+  merge_positions,
+  platform,
+)
 from seqrnn.runtime import private
 
 # Trees of arrays of one step; of all steps, each array has T before B.
@@ -76,7 +81,7 @@ def loop(
   return lax.fori_loop(0, T, body, (carry, outputs))
 
 
-def transpose(x_RC: jax.Array, dtype: DTypeLike | None = None) -> jax.Array:
+def transpose(x_RC: jax.Array, dtype: Rounding = None) -> jax.Array:
   """x.T, as a factor of `dot` with that dtype.
 
   XLA multiplies rounded factors many times as fast if both lie in memory row by
@@ -90,9 +95,7 @@ def transpose(x_RC: jax.Array, dtype: DTypeLike | None = None) -> jax.Array:
   return private.row_by_row(private.row_by_row(x_RC.astype(dtype)).T)
 
 
-def transpose_before_loop(
-  x_RC: jax.Array, dtype: DTypeLike | None = None
-) -> jax.Array:
+def transpose_before_loop(x_RC: jax.Array, dtype: Rounding = None) -> jax.Array:
   """`transpose`, computed before the loop whose steps multiply by it.
 
   Without the barrier, XLA reads across the rows of x in every step.
@@ -101,9 +104,7 @@ def transpose_before_loop(
   return lax.optimization_barrier(x_CR) if platform() == "cpu" else x_CR
 
 
-def transpose_weights(
-  table_VD: jax.Array, dtype: DTypeLike | None = None
-) -> jax.Array:
+def transpose_weights(table_VD: jax.Array, dtype: Rounding = None) -> jax.Array:
   """table.T, as a kernel of products with that dtype.
 
   XLA merges the transpose of a kernel's gradient into the gradient's product,
@@ -116,7 +117,7 @@ def transpose_weights(
 
 
 def step_dot(
-  a_BD: jax.Array, b_DK: jax.Array, dtype: DTypeLike | None = None
+  a_BD: jax.Array, b_DK: jax.Array, dtype: Rounding = None
 ) -> jax.Array:
   """dot(a, b, dtype), for the body of a loop in which b does not change.
 
@@ -155,7 +156,7 @@ def add_bias_row(
   x_NK: jax.Array,
   kernel_KV: jax.Array,
   bias_V: jax.Array,
-  dtype: DTypeLike | None = None,
+  dtype: Rounding = None,
 ) -> tuple[jax.Array, jax.Array] | None:
   """Two factors whose product is x @ kernel + bias; None: add the bias.
 

@@ -9,10 +9,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 
 from seqrnn.models import cpu
-from seqrnn.models.arrays import TF32, align, dot, merge_positions, platform
+from seqrnn.models.arrays import (
+  TF32,
+  Rounding,
+  align,
+  dot,
+  merge_positions,
+  platform,
+)
 
 # Up to this number of rows, the gradient of a table is a product with one-hot
 # vectors on a GPU or a TPU.
@@ -20,7 +26,7 @@ _ONE_HOT = 512
 
 
 def kernel_gradient(
-  x: jax.Array, d: jax.Array, dtype: DTypeLike | None = None
+  x: jax.Array, d: jax.Array, dtype: Rounding = None
 ) -> jax.Array:
   """The sum of x.T @ d over all positions, [D, K]: one product a device.
 
@@ -38,9 +44,7 @@ def kernel_gradient(
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def product(
-  x: jax.Array, kernel_DK: jax.Array, dtype: DTypeLike | None = None
-) -> Any:
+def product(x: jax.Array, kernel_DK: jax.Array, dtype: Rounding = None) -> Any:
   """dot(x, kernel, dtype): [T, B, K] for x_TBD, [N, K] for x_ND."""
   if x.ndim == 3 and x.shape[0] == 1:  # A step of a loop of the caller.
     u_BK: Any = step_dot(x[0], kernel_DK, dtype)
@@ -61,9 +65,7 @@ product.defvjp(
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
-def step_dot(
-  a_BD: jax.Array, b_DK: jax.Array, dtype: DTypeLike | None = None
-) -> Any:
+def step_dot(a_BD: jax.Array, b_DK: jax.Array, dtype: Rounding = None) -> Any:
   """`dot` for the body of a loop in which b does not change."""
   return cpu.step_dot(a_BD, b_DK, dtype)
 
@@ -151,7 +153,7 @@ class Products(NamedTuple):
   plain: bool = False
 
   @property
-  def dtype(self) -> DTypeLike | None:
+  def dtype(self) -> Rounding:
     """The `dtype` of `dot` on the platform that a function is traced for."""
     tf32 = None if platform() == "cpu" else TF32
     return {"float32": None, "tf32": tf32, "bfloat16": jnp.bfloat16}[

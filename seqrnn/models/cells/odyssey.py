@@ -1,20 +1,8 @@
 """The eight variants of the LSTM that "A Search Space Odyssey" compares."""
 
-from typing import NamedTuple
-
-import jax
 import jax.numpy as jnp
 
-from seqrnn.models.cell import SIGMOID, TANH, Cell, activate, recall, register
-
-
-class OdysseyKept(NamedTuple):
-  """The gates that a variant has."""
-
-  i: jax.Array | None = None
-  f: jax.Array | None = None
-  g: jax.Array | None = None
-  o: jax.Array | None = None
+from seqrnn.models.cell import SIGMOID, TANH, Cell, activate, register
 
 
 @register("odyssey")
@@ -122,37 +110,25 @@ class Odyssey(Cell):
       z_BK += jnp.concatenate([i, f, jnp.zeros_like(i), o], axis=-1)
     return super().__call__(carry, z_BK, mask_BH)
 
-  def activations(self, carry, z_BK, u_BK, kept=None):
+  def gates(self, carry, z_BK, u_BK):
+    c = carry[0]
     parts = jnp.split(z_BK + u_BK, self.gate_count, axis=-1)
     a = dict(zip(self.names, parts, strict=True))
-    known = kept or OdysseyKept()
 
     def gate(name, c):
       if name not in a:
-        return None
+        return 1.0
+      a_BH = a[name]
       if self.peepholes:
-        a[name] += self.peephole[name][None] * c
-      return activate((SIGMOID,), a[name], getattr(known, name))
+        a_BH += self.peephole[name][None] * c
+      return activate((SIGMOID,), a_BH)
 
-    i, f = gate("i", carry[0]), gate("f", carry[0])
-    if self.input_activation:
-      g = activate((TANH,), a["g"], known.g)
-    else:
-      g = a["g"] if kept is None else recall(a["g"], kept.g)
-    c = self._memory(carry, OdysseyKept(i, f, g))
-    return OdysseyKept(i, f, g, gate("o", c))
-
-  def _memory(self, carry, kept):
-    """C after a step."""
-    i = 1.0 if kept.i is None else kept.i
-    f = 1.0 if kept.f is None else kept.f
-    return (1 - i if self.coupled else f) * carry[0] + i * kept.g
-
-  def update(self, carry, kept):
-    c = self._memory(carry, kept)
-    h = jnp.tanh(c) if self.output_activation else c
-    h = h if kept.o is None else kept.o * h
-    i, f, _, o = kept
+    i = gate("i", c)
+    f = 1 - i if self.coupled else gate("f", c)
+    g = activate((TANH,), a["g"]) if self.input_activation else a["g"]
+    c = f * c + i * g
+    o = gate("o", c)
+    h = o * (jnp.tanh(c) if self.output_activation else c)
     return (c, h, i, f, o) if self.gate_recurrence else (c, h)
 
   def initial_carry(self, batch_size):

@@ -7,76 +7,58 @@ import jax.numpy as jnp
 
 from seqrnn.experiment import Params
 from seqrnn.models import cpu
-from seqrnn.models.arrays import add, before, hold
+from seqrnn.models.arrays import add
 from seqrnn.models.cell import OUTSIDE_GATES, Cell, masked_state
 from seqrnn.models.products import kernel_gradient, step_dot
 from seqrnn.models.scan.loops import (
   apart_from_product,
   carries_before,
-  loop,
+  loop_backward,
   loop_forward,
-  over_units,
-  step_back,
+  spread_hidden,
   whole,
 )
 
 
 def forward(cell, reverse, params, first, inputs, mask_BH):
-  def step(carry, inputs):
-    z_BK, take = inputs
+  def step(carry, z_BK):
     h_BH = masked_state(cell.hidden(carry), mask_BH)
     variables = {"params": params}
     u_BK = cell.apply(variables, h_BH, method="recurrent")
-    new, kept = cell.apply(variables, carry, z_BK, u_BK, method="keep")
-    return hold(take, new, carry), kept
+    return cell.apply(variables, carry, z_BK, u_BK, method="keep")
 
-  z_TBK, take = inputs
-  take = over_units(take, cell.hidden_size)
-  last, h_TBH, carries, kept = loop_forward(
-    step, cell.hidden, first, (z_TBK, take), reverse=reverse
-  )
-  saved = params, first, h_TBH, take, mask_BH, carries, kept
-  return (last, h_TBH), saved
+  last, h_TBH, steps = loop_forward(step, cell, first, inputs, reverse)
+  return (last, h_TBH), (params, first, mask_BH, steps)
 
 
 def backward(cell, reverse, saved, cotangents):
-  params, first, h_TBH, take, mask_BH, carries, kept = saved
+  params, first, mask_BH, (take, carries, kept) = saved
   old = carries_before(first, carries, reverse)
   local = _gate_params(cell, params)
-  dlast, dh_TBH = cotangents
-  zeros_BK = jnp.zeros((h_TBH.shape[1], cell.width), h_TBH.dtype)
+  zeros_BK = jnp.zeros_like(cotangents[1], shape=(take.shape[1], cell.width))
   sums = (zeros_BK,) if cell.additive else (zeros_BK, zeros_BK)
-  R_T = None
+  dtype, R_T = cell.products.dtype, None
   if cell.recurrent_product:
-    R_T = cpu.transpose_before_loop(
-      params["recurrent_kernel"], cell.products.dtype
-    )
-  spread = jax.linear_transpose(cell.hidden, first)  # dh -> its carry
+    R_T = cpu.transpose_before_loop(params["recurrent_kernel"], dtype)
+  spread = spread_hidden(cell, first)
 
   def after(kept, local, carry, z_BK, u_BK=zeros_BK):
     variables = {"params": {**params, **local}}
     new, _ = cell.apply(variables, carry, z_BK, u_BK, kept, method="keep")
     return new
 
-  def step(dcarry, inputs):
-    dh_BH, take, old, kept = inputs
-    dcarry = add(dcarry, *spread(dh_BH))
+  def step(dnew, dheld, old, kept):
     _, back = jax.vjp(partial(after, kept, local), old, *sums)
-    dcarry, dsums, dnew = step_back(back, take, dcarry)
+    dold, *dsums = back(dnew)
+    dcarry = add(dheld, dold)
     if R_T is not None:
-      dcarry = apart_from_product(dcarry)
-      dold_BH = step_dot(dsums[-1], R_T, cell.products.dtype)
-      dcarry = add(dcarry, *spread(masked_state(dold_BH, mask_BH)))
+      dh_BH = masked_state(step_dot(dsums[-1], R_T, dtype), mask_BH)
+      dcarry = add(apart_from_product(dcarry), *spread(dh_BH))
     return dcarry, (dsums, dnew if local else None)
 
-  dfirst, (dsums, dnew) = loop(
-    step,
-    dlast,
-    (dh_TBH, take, old, kept),
-    reverse=not reverse,
-    gate=cell.hidden_size,
+  dfirst, (dsums, dnew) = loop_backward(
+    step, cell, cotangents, (take, old, kept), reverse
   )
-  dsums = whole(dsums)
   dparams: Params = dict.fromkeys(params)  # None: no gradient here.
   if local:  # For all steps at once: in the loop, devices would synchronise.
 
@@ -84,15 +66,13 @@ def backward(cell, reverse, saved, cotangents):
       _, back = jax.vjp(lambda local: after(kept, local, old, *sums), local)
       return back(dnew)[0]
 
-    down = jax.vmap(of_step)(*whole((old, kept, dnew)))
+    down = jax.vmap(of_step)(old, whole(kept), dnew)
     dparams |= jax.tree.map(lambda d: jnp.sum(d, axis=0), down)
   if cell.recurrent_product:
-    before_TBH = before(cell.hidden(first), h_TBH, reverse)
+    before_TBH = jax.vmap(cell.hidden)(old)
     if mask_BH is not None:
       before_TBH *= mask_BH[None]
-    dparams["recurrent_kernel"] = kernel_gradient(
-      before_TBH, dsums[-1], cell.products.dtype
-    )
+    dparams["recurrent_kernel"] = kernel_gradient(before_TBH, dsums[-1], dtype)
   if cell.recurrent_bias:
     size = len(params[cell.recurrent_bias])
     dparams[cell.recurrent_bias] = cpu.sum_positions(dsums[-1][..., -size:])

@@ -19,6 +19,7 @@ from jax import lax
 from seqrnn.experiment import Carry
 from seqrnn.models import cpu
 from seqrnn.models.arrays import Tree, add, before, hold, platform
+from seqrnn.models.cell import Cell
 from seqrnn.models.cpu import Inputs, Outputs, State
 
 UNROLL = {"gpu": 8}  # Steps of one pass. More than one makes a TPU slower.
@@ -176,47 +177,94 @@ def _apart(gate: int | None) -> tuple[Callable, Callable]:
 
 
 def loop_forward(
-  step: Callable[[Carry, Inputs], tuple[Carry, Outputs]],
-  hidden: Callable[[Carry], jax.Array],
+  step: Callable[[Carry, jax.Array], tuple[Carry, Outputs]],
+  cell: Cell,
   first: Carry,
-  inputs: Inputs,
-  *,
+  inputs: tuple[jax.Array, jax.Array],
   reverse: bool,
-) -> tuple[Carry, jax.Array, Carry, Outputs]:
-  """The loop of a forward pass, which also writes the carries.
+) -> tuple[Carry, jax.Array, tuple[jax.Array, Carry, Outputs]]:
+  """The loop of a forward pass.
 
   Args:
-    step: carry, inputs of one step -> carry, what the backward pass keeps.
-    hidden: carry -> h_BH.
+    step: carry, z_BK -> carry, what the backward pass keeps of the step.
+    cell: what is scanned.
     first: the carry before the first step.
-    inputs: as in `loop`.
+    inputs: as in `scan`.
     reverse: as in `loop`.
 
   Returns:
-    the last carry, h_TBH, the carries for `carries_before`, and what is kept.
+    the last carry, h_TBH, and what `loop_backward` reads: masks, carries, and
+    what the steps keep.
   """
   on_cpu = platform() == "cpu"
 
   def writing(carry, inputs):
-    new, kept = step(carry, inputs)
-    return new, ((hidden(new), carry) if on_cpu else new, kept)
+    z_BK, take = inputs
+    new, kept = step(carry, z_BK)
+    new = hold(take, new, carry)
+    # A CPU writes h and the old carry: there, a copy of the new carries, one
+    # step later, takes longer.
+    return new, ((cell.hidden(new), carry) if on_cpu else new, kept)
 
-  last, (carries, kept) = loop(writing, first, inputs, reverse=reverse)
+  z_TBK, take = inputs
+  if platform() == "tpu":  # Else each step would spread the masks.
+    take = jnp.broadcast_to(take[..., None], (*take.shape, cell.hidden_size))
+  last, (carries, kept) = loop(writing, first, (z_TBK, take), reverse=reverse)
   if on_cpu:
     h_TBH, carries = carries
   else:
-    h_TBH = jax.vmap(hidden)(whole(carries))
-  return last, h_TBH, carries, kept
+    h_TBH = jax.vmap(cell.hidden)(whole(carries))
+  return last, h_TBH, (take, carries, kept)
 
 
 def carries_before(first: Carry, carries: Carry, reverse: bool) -> Carry:
-  """The carry before each step, of the carries that `loop_forward` wrote.
-
-  A CPU writes them: there, to copy the carries after the steps takes longer.
-  """
+  """The carry before each step, of the carries of `loop_forward`."""
   if platform() == "cpu":
     return carries
   return before(first, whole(carries), reverse)
+
+
+def loop_backward(
+  step: Callable[..., tuple[Carry, Outputs]],
+  cell: Cell,
+  cotangents: tuple[Carry, jax.Array],
+  inputs: tuple[jax.Array, Carry, *tuple[Tree, ...]],
+  reverse: bool,
+) -> tuple[Carry, Outputs]:
+  """The loop of a backward pass: the gradient of the first carry, and outputs.
+
+  Args:
+    step: the gradients of the carry that a step computes and of the carry that
+      it holds, and the step's inputs but the mask -> the gradient of the carry
+      before the step, and outputs.
+    cell: what is scanned.
+    cotangents: the gradients of the last carry and of h_TBH.
+    inputs: masks, the carries before the steps, and others.
+    reverse: as in the forward pass.
+  """
+  dlast, dh_TBH = cotangents
+  spread = spread_hidden(cell, dlast)
+
+  def one(dcarry, inputs):
+    dh_BH, take, *others = inputs
+    dcarry = add(dcarry, *spread(dh_BH))
+    zeros = jax.tree.map(jnp.zeros_like, dcarry)
+    dnew = hold(take, dcarry, zeros)
+    return step(dnew, hold(take, zeros, dcarry), *others)
+
+  dfirst, outputs = loop(
+    one,
+    dlast,
+    (dh_TBH, *inputs),
+    reverse=not reverse,
+    gate=cell.hidden_size,
+  )
+  return dfirst, whole(outputs)
+
+
+def spread_hidden(cell: Cell, carry: Carry) -> Callable[[jax.Array], tuple]:
+  """A function: the gradient of h_BH -> that of its carry, in a tuple."""
+  return jax.linear_transpose(cell.hidden, carry)
 
 
 def apart_from_product(carry: Carry) -> Carry:
@@ -225,31 +273,3 @@ def apart_from_product(carry: Carry) -> Carry:
   Merged with it, the product would read every array that the carry is made of.
   """
   return lax.optimization_barrier(carry) if platform() == "tpu" else carry
-
-
-def over_units(take: jax.Array, H: int) -> jax.Array:
-  """Masks take_TB as [T, B, H] on a TPU, where a step would spread them."""
-  if platform() != "tpu" or take.ndim == 3:
-    return take
-  return jnp.broadcast_to(take[..., None], (*take.shape, H))
-
-
-def step_back(
-  back: Callable[[Carry], Sequence], take: jax.Array, dcarry: Carry
-) -> tuple[Carry, list, Carry]:
-  """A step of a backward pass.
-
-  Args:
-    back: the backward function of the step, whose results are the gradients
-      of the carry before the step and of other inputs.
-    take: as in `hold`, of this step.
-    dcarry: the gradient of the carry after `hold`.
-
-  Returns:
-    the gradients of the carry before the step, of the other inputs, and of the
-    carry before `hold`.
-  """
-  zeros = jax.tree.map(jnp.zeros_like, dcarry)
-  dnew = hold(take, dcarry, zeros)
-  dold, *dinputs = back(dnew)
-  return add(hold(take, zeros, dcarry), dold), dinputs, dnew

@@ -8,15 +8,13 @@ import jax.numpy as jnp
 from jax import lax
 
 from seqrnn.experiment import Params
-from seqrnn.models.arrays import add, hold
+from seqrnn.models.arrays import add
 from seqrnn.models.cell import Cell, recall
 from seqrnn.models.products import Products, kernel_gradient
 from seqrnn.models.scan.loops import (
   carries_before,
-  loop,
+  loop_backward,
   loop_forward,
-  over_units,
-  step_back,
   whole,
 )
 
@@ -55,63 +53,46 @@ class _Record:
     return u_BK
 
 
-def forward(cell, reverse, params, first, inputs, mask_BH):
-  def step(carry, inputs):
-    z_BK, take = inputs
-    record = _Record(cell.products)
-    new = cell.clone(products=record).apply(
-      {"params": params}, carry, z_BK, mask_BH
-    )
-    return hold(take, new, carry), record.results
+def _step(cell, params, mask_BH, carry, z_BK, *kept_and_zeros):
+  """The carry after a step, and the record of its products."""
+  record = _Record(cell.products, *kept_and_zeros)
+  recorded = cell.clone(products=record)
+  return recorded.apply({"params": params}, carry, z_BK, mask_BH), record
 
-  z_TBK, take = inputs
-  take = over_units(take, cell.hidden_size)
-  last, h_TBH, carries, kept = loop_forward(
-    step, cell.hidden, first, (z_TBK, take), reverse=reverse
-  )
-  saved = params, first, (z_TBK, take), mask_BH, carries, kept
-  return (last, h_TBH), saved
+
+def forward(cell, reverse, params, first, inputs, mask_BH):
+  def step(carry, z_BK):
+    new, record = _step(cell, params, mask_BH, carry, z_BK)
+    return new, record.results
+
+  last, h_TBH, steps = loop_forward(step, cell, first, inputs, reverse)
+  return (last, h_TBH), (params, first, mask_BH, inputs[0], steps)
 
 
 def backward(cell, reverse, saved, cotangents):
-  params, first, (z_TBK, take), mask_BH, carries, kept = saved
+  params, first, mask_BH, z_TBK, (take, carries, kept) = saved
   old = carries_before(first, carries, reverse)
   local = _step_params(cell, params)
-  dlast, dh_TBH = cotangents
-  spread = jax.linear_transpose(cell.hidden, first)  # dh -> its carry
 
-  def after(local, carry, z_BK, *kept_and_zeros):
-    record = _Record(cell.products, *kept_and_zeros)
-    new = cell.clone(products=record).apply(
-      {"params": {**params, **local}}, carry, z_BK, mask_BH
-    )
-    return new, record
+  def after(local, *inputs):
+    return _step(cell, {**params, **local}, mask_BH, *inputs)
 
   kernels, to_params = jax.vjp(
     lambda local: after(local, first, z_TBK[0])[1].kernels, local
   )
   zeros = [jnp.zeros_like(u_TBK[0]) for u_TBK in whole(kept)]
 
-  def step(dcarry, inputs):
-    dh_BH, take, old, z_BK, kept = inputs
-    dcarry = add(dcarry, *spread(dh_BH))
-    _, back = jax.vjp(
-      lambda carry, z_BK, zeros: after(local, carry, z_BK, kept, zeros)[0],
-      old,
-      z_BK,
-      zeros,
-    )
-    dcarry, (dz_BK, du), dnew = step_back(back, take, dcarry)
-    return dcarry, (dz_BK, du, dnew)
+  def step(dnew, dheld, old, z_BK, kept):
+    def after_of(carry, z_BK, zeros):
+      return after(local, carry, z_BK, kept, zeros)[0]
 
-  dfirst, steps = loop(
-    step,
-    dlast,
-    (dh_TBH, take, old, z_TBK, kept),
-    reverse=not reverse,
-    gate=cell.hidden_size,
+    _, back = jax.vjp(after_of, old, z_BK, zeros)
+    dold, dz_BK, du = back(dnew)
+    return add(dheld, dold), (dz_BK, du, dnew)
+
+  dfirst, (dz_TBK, du, dnew) = loop_backward(
+    step, cell, cotangents, (take, old, z_TBK, kept), reverse
   )
-  dz_TBK, du, dnew = whole(steps)
 
   def of_step(old, z_BK, kept, dnew):
     def factors_after(local):
