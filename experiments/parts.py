@@ -19,7 +19,7 @@ from seqrnn.data.batches.windows import Batches
 from seqrnn.data.read.words import affix_vocabulary, affixes, characters
 from seqrnn.data.vocabulary import PAD, Vocabulary
 from seqrnn.experiment import Batch, Carry, Totals
-from seqrnn.models import layers, losses, network
+from seqrnn.models import features, losses, network
 from seqrnn.models.scan import hold
 
 # The figures of a loss, and its smoothing, as `losses.cross_entropy` has it.
@@ -39,10 +39,10 @@ def sequence_model(
     more["outputs"] = len(vocabularies["labels"].symbols)
   body = network.stack(model, V, bidirectional=model.bidirectional)
   whole = network.sequence_model(model, body, V, **more)
-  attention = layers.Attention(config.data.window)
+  attention = features.Attention(config.data.window)
   wide = None
   if model.wide and whole.pooling and whole.outputs:
-    wide = layers.Wide(V, whole.outputs)
+    wide = features.Wide(V, whole.outputs)
   return whole.clone(attention=attention, wide=wide)
 
 
@@ -60,14 +60,14 @@ def spelling(
     longest = model.affixes
     known = affix_vocabulary(symbols.symbols, longest)
     count = 2 * longest + 1
-    module = layers.Affixes(len(known), model.embedding_size, count, products)
+    module = features.Affixes(len(known), model.embedding_size, count, products)
     return module, functools.partial(affixes, known, longest)
   characters_known = symbols.characters()
   shape = model.copy_and_resolve_references()
   width = model.letters
   shape.update(hidden_size=width, embedding_size=width, layers=1)
   body = network.stack(shape, len(characters_known), bidirectional=True)
-  module = layers.Letters(body, len(characters_known), width, products)
+  module = features.Letters(body, len(characters_known), width, products)
   return module, functools.partial(characters, characters_known)
 
 

@@ -13,7 +13,7 @@ needs no scan of single steps (`cells.Linear`, `cells.Matrix`).
 
 import inspect
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
@@ -23,14 +23,13 @@ from flax import linen as nn
 
 from seqrnn.errors import UserError
 from seqrnn.experiment import Carry
+from seqrnn.models.arrays import Tree
 from seqrnn.models.products import Lookup, Products
 
 # `model.cell` -> the class, with the attributes that the name stands for.
 CELLS: dict[str, partial["Cell"]] = {}
 Kind = TypeVar("Kind", bound=Callable[..., "Cell"])
-Tree = TypeVar("Tree")
-# What a cell keeps of a step: a NamedTuple or a tuple of arrays [B, X].
-Kept = tuple[jax.Array | None, ...]
+Kept = Any  # What a cell keeps of a step: a tuple of arrays [B, X].
 
 
 def register(name: str, **attributes: Any) -> Callable[[Kind], Kind]:
@@ -104,9 +103,11 @@ def _recall_jvp(primals, tangents):
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def activate(
-  kinds: tuple[float, ...], a_BK: jax.Array, kept: jax.Array | None = None
-) -> jax.Array:
-  """The activations of all gates, side by side as in a_BK, from one tanh.
+  kinds: tuple[float, ...],
+  a_BK: jax.Array,
+  kept: Sequence[jax.Array] | None = None,
+) -> list[jax.Array]:
+  """The activation of each gate, [B, H], from one tanh over all gates.
 
   sigmoid(x) = (1 + tanh(x / 2)) / 2, so one tanh over [B, K] serves both kinds.
   If the gates are split first, XLA computes each activation by itself, and some
@@ -115,31 +116,32 @@ def activate(
   Args:
     kinds: SIGMOID or TANH for each gate.
     a_BK: the inputs of all gates, side by side.
-    kept: the result, if a forward pass has kept it; it is not computed.
+    kept: the results, if a forward pass has kept them; they are not computed.
   """
   if kept is not None:
-    return kept
+    return list(kept)
   shape = (1, a_BK.shape[-1] // len(kinds))
   scale_1K = jnp.concatenate(
     [jnp.full(shape, kind, a_BK.dtype) for kind in kinds], axis=-1
   )
-  return scale_1K * jnp.tanh(scale_1K * a_BK) + (1 - scale_1K)
+  parts = jnp.split(jnp.tanh(scale_1K * a_BK), len(kinds), axis=-1)
+  return [
+    kind * part_BH + (1 - kind)
+    for kind, part_BH in zip(kinds, parts, strict=True)
+  ]
 
 
 @activate.defjvp
 def _activate_jvp(kinds, primals, tangents):
   # One slope for each gate. The slope of the one tanh would be another array
   # [B, K] in the backward pass.
-  y_BK = activate(kinds, *primals)
-  gates, parts = (
-    jnp.split(x, len(kinds), axis=-1) for x in (y_BK, tangents[0])
-  )
+  y = activate(kinds, *primals)
+  parts = jnp.split(tangents[0], len(kinds), axis=-1)
   slopes = [
     y_BH * (1 - y_BH) if kind == SIGMOID else 1 - y_BH * y_BH
-    for kind, y_BH in zip(kinds, gates, strict=True)
+    for kind, y_BH in zip(kinds, y, strict=True)
   ]
-  changes = [s * part for s, part in zip(slopes, parts, strict=True)]
-  return y_BK, jnp.concatenate(changes, axis=-1)
+  return y, [s * part for s, part in zip(slopes, parts, strict=True)]
 
 
 class Cell(nn.Module):
@@ -171,18 +173,18 @@ class Cell(nn.Module):
   forget_place: ClassVar[Any] = None
   # The names of the gates that are sigmoid(z + u), in their order; None: a part
   # that is no such gate. (): the cell has none.
-  sigmoid_gates: ClassVar[Any] = ()
+  sigmoid_gates: ClassVar[tuple[str | None, ...]] = ()
   # The number of parameters of a layer with D inputs; D is V for ids.
-  formula: ClassVar[Any] = "HD + H² + H"
+  formula: ClassVar[str] = "HD + H² + H"
   additive = True  # Whether `gates` reads z and u only as their sum.
   # Whether h is multiplied by a recurrent kernel. If it is not, `recurrent`
   # gives the bias alone, and `gates` computes all that depends on the carry.
   recurrent_product: ClassVar[bool] = True
   # The name of the bias that `recurrent` adds to its last outputs, or to all;
   # None: `inputs` adds the bias, which takes one more pass over all of z.
-  recurrent_bias: ClassVar[Any] = "bias"
+  recurrent_bias: ClassVar[str | None] = "bias"
   # How the cell is scanned: fused, several (scan.py), or parallel.
-  path: ClassVar[Any] = "fused"
+  path: ClassVar[str] = "fused"
 
   def setup(self):
     scale, K = self.initial_scale or self.hidden_size**-0.5, self.width
@@ -319,8 +321,8 @@ class Cell(nn.Module):
       return self.update(carry, kept), kept
     sums = (z_BK + u_BK,) if self.additive else (z_BK, u_BK)
     sums = sums if kept is None else recall(sums, kept)
-    u_BK = jnp.zeros((), z_BK.dtype) if self.additive else sums[1]
-    return self.gates(carry, sums[0], u_BK), sums
+    z_BK, *u = sums
+    return self.gates(carry, z_BK, *u or [jnp.zeros((), z_BK.dtype)]), sums
 
   def __call__(
     self, carry: Carry, z_BK: jax.Array, mask_BH: jax.Array | None = None

@@ -24,19 +24,20 @@ from seqrnn.models.arrays import (
 from seqrnn.runtime import private
 
 # Trees of arrays of one step; of all steps, each array has T before B.
-State, Inputs = TypeVar("State"), TypeVar("Inputs")
-Outputs = TypeVar("Outputs")
+Carried = TypeVar("Carried")
+Read = TypeVar("Read")
+Written = TypeVar("Written")
 # From this number of rows on, the bias of the head is a row of its kernel.
 BIAS_ROW = 512
 
 
 def loop(
-  step: Callable[[State, Inputs], tuple[State, Outputs]],
-  carry: State,
-  inputs: Inputs,
+  step: Callable[[Carried, Read], tuple[Carried, Written]],
+  carry: Carried,
+  inputs: Read,
   *,
   reverse: bool,
-) -> tuple[State, Outputs]:
+) -> tuple[Carried, Written]:
   """lax.scan(step, carry, inputs, reverse=reverse).
 
   On a CPU a scan first fills its outputs with zeros. XLA makes the zeros of all

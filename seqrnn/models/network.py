@@ -11,9 +11,9 @@ from seqrnn.config.read import Config
 from seqrnn.data.vocabulary import PAD, UNKNOWN
 from seqrnn.errors import UserError
 from seqrnn.experiment import Carry, Params
-from seqrnn.models import cells, layers, losses
+from seqrnn.models import cells, features, layers, losses
 from seqrnn.models.cell import uniform
-from seqrnn.models.layers import Dropout
+from seqrnn.models.dropout import Dropout
 from seqrnn.models.products import Lookup, Products
 
 _LOOP = 256  # About the number of steps in a loop of sampling/sampler.py.
@@ -61,7 +61,7 @@ class SequenceModel(nn.Module):
   the logits are a dict with their names.
   """
 
-  body: Any
+  body: nn.Module
   vocabulary_size: int
   embedding_size: int | None = None
   tied: bool = False
@@ -72,13 +72,13 @@ class SequenceModel(nn.Module):
   variational_dropout: float = 0.0
   products: Products = Products()
   outputs: int | None = None
-  letters: Any = None
+  letters: nn.Module | None = None
   embedding_scale: float | None = None
   input_noise: float = 0.0
-  convolution: Any = None
+  convolution: nn.Module | None = None
   attention: Any = None
-  nade: Any = None
-  wide: Any = None
+  nade: nn.Module | None = None
+  wide: nn.Module | None = None
 
   def setup(self):
     if self.embedding_size is not None:
@@ -114,7 +114,7 @@ class SequenceModel(nn.Module):
     train: bool = False,
     letters_BTL: jax.Array | None = None,
     notes_BTV: jax.Array | None = None,
-  ) -> tuple[Carry, Any]:
+  ) -> tuple[Carry, jax.Array | dict[str, jax.Array]]:
     """The last carry, and logits_BTV, or logits_B1V with pooling.
 
     Frames are [B, T, V]; logits are the log odds of each note. With `nade`,
@@ -133,7 +133,7 @@ class SequenceModel(nn.Module):
         self.make_rng("dropout"), self.symbol_dropout, ids_BT.shape
       )
       ids_BT = jnp.where(hide_BT & (ids_BT > UNKNOWN), UNKNOWN, ids_BT)
-    x_BTD: Any = ids_BT
+    x_BTD: jax.Array | Lookup = ids_BT
     if self.embedding_size is not None:
       table_VD = self.embedding.embedding
       B, T = ids_BT.shape
@@ -146,7 +146,7 @@ class SequenceModel(nn.Module):
         or self.convolution is not None
         or (train and (self.dropout or self.variational_dropout))
       ):
-        x_BTD = self.products.rows(table_VD, ids_BT.T).swapaxes(0, 1)
+        x_BTD = self.embedded(ids_BT)
         if self.letters is not None:
           letters_BTH = self.letters(letters_BTL, train)
           x_BTD = jnp.concatenate([x_BTD, letters_BTH], axis=-1)
@@ -162,7 +162,7 @@ class SequenceModel(nn.Module):
     elif self.pooling == "attention":
       y_BTH = self.attention(y_BTH, mask_BT)[:, None]
     elif self.pooling is not None:
-      y_BTH = layers.POOLINGS[self.pooling](y_BTH, mask_BT)[:, None]
+      y_BTH = features.POOLINGS[self.pooling](y_BTH, mask_BT)[:, None]
     if isinstance(y_BTH, dict):
       heads = {"forward": self.forward_head, "backward": self.backward_head}
       heads = {"joint": self.head, **heads}
@@ -324,7 +324,7 @@ def sequence_model(
         f"model.tied=True with model.embedding_size={model.embedding_size}:"
         f" tied weights need an embedding as wide as the last layer, {width}"
       )
-  convolution = model.convolution and layers.Convolution(
+  convolution = model.convolution and features.Convolution(
     model.convolution, model.hidden_size, products(model)
   )
   return SequenceModel(

@@ -8,7 +8,7 @@ run.py turns flags into a config and calls modes/train.py, which calls `fit`:
 3. `loop` takes the next batch of symbol ids, inputs [B, T], from data/batches/.
 4. runtime/sharding.py splits its rows over the devices of the mesh.
 5. training/step.py, jitted once, computes loss, gradients, update and sums.
-6. models/layers.py scans a cell over time, with models/scan.py.
+6. models/layers.py scans a cell over time, with models/scan.
 7. models/cell.py computes the products of a step, models/cells/ its gates.
 After a step, the loop evaluates the model where this is due
 (scoring/evaluation.py), writes a row of metrics.csv, and saves a checkpoint.

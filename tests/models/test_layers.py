@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from seqrnn.data.vocabulary import PAD
-from seqrnn.models import layers, losses
-from seqrnn.models.layers import Dropout, keep_mask
+from seqrnn.models import features, layers, losses
+from seqrnn.models.dropout import Dropout, keep_mask
 from tests.models.test_cells import (
   EQUATIONS,
   MAKE,
@@ -194,8 +194,8 @@ def convolve(p, x, mask):
 def test_attention_and_convolution_equal_equations():
   rng = np.random.default_rng(5)
   for module, equations in (
-    (layers.Attention(T - 1), attend),
-    (layers.Convolution(4, H), convolve),
+    (features.Attention(T - 1), attend),
+    (features.Convolution(4, H), convolve),
   ):
     x = rng.normal(size=(B, T, D))
     init = jax.eval_shape(module.init, jax.random.key(0), x, MASK)
@@ -240,7 +240,7 @@ def test_values_and_gradients_equal_equations(case):
 @pytest.mark.usefixtures("x64")
 def test_letters_are_the_last_states_over_the_characters_of_a_word():
   module, rng = (
-    layers.Letters(bidirectional("gru"), V, D),
+    features.Letters(bidirectional("gru"), V, D),
     np.random.default_rng(5),
   )
   ids_BTL = rng.integers(1, V, (B, 2, T)) * (
@@ -302,7 +302,7 @@ def test_pooling_is_over_the_positions_of_the_mask():
   y = np.random.default_rng(9).normal(size=(B + 1, T, H)).astype(np.float32)
 
   def total(y):
-    pooled = {name: pool(y, mask) for name, pool in layers.POOLINGS.items()}
+    pooled = {name: pool(y, mask) for name, pool in features.POOLINGS.items()}
     return sum(y_BH.sum() for y_BH in pooled.values()), pooled
 
   grads, pooled = quick_jit(jax.grad(total, has_aux=True))(y)
@@ -316,10 +316,10 @@ def test_pooling_is_over_the_positions_of_the_mask():
 def test_wide_logits_are_means_of_the_rows_of_symbols_and_pairs():
   ids = np.array([[5, 6, 5, 7], [6, 5, 0, 0], [0, 0, 0, 0], [6, 0, 0, 0]])
   rng = np.random.default_rng(3)
-  table = rng.normal(size=(9 + layers.PAIRS, 3)).astype(np.float32)
-  wide = layers.Wide(vocabulary_size=9, features=3)
+  table = rng.normal(size=(9 + features.PAIRS, 3)).astype(np.float32)
+  wide = features.Wide(vocabulary_size=9, features=3)
   logits = quick_jit(wide.apply)({"params": {"table": table}}, ids, ids != PAD)
-  pair = lambda a, b: table[9 + (a * 40_503 + b) % layers.PAIRS]
+  pair = lambda a, b: table[9 + (a * 40_503 + b) % features.PAIRS]
   rows = [table[5], table[6], table[5], table[7], pair(5, 6), pair(6, 5)]
   rows.append(pair(5, 7))
   close(logits[0], 3 * sum(rows) / 7**0.5, 1e-5)

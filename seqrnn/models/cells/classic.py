@@ -59,9 +59,12 @@ def _normalize_jvp(primals, tangents):
 
 
 class LSTMKept(NamedTuple):
-  """i, f, g and o, side by side."""
+  """The activations of the gates."""
 
-  gates_BK: jax.Array
+  i: jax.Array
+  f: jax.Array
+  g: jax.Array
+  o: jax.Array
 
 
 @register("lstm")
@@ -88,11 +91,11 @@ class LSTM(Cell):
   def activations(self, carry, z_BK, u_BK, kept=None):
     del carry
     kinds = SIGMOID, SIGMOID, TANH, SIGMOID
-    return LSTMKept(activate(kinds, z_BK + u_BK, kept and kept.gates_BK))
+    return LSTMKept(*activate(kinds, z_BK + u_BK, kept))
 
   def update(self, carry, kept):
     c, _ = carry
-    i, f, g, o = jnp.split(kept.gates_BK, 4, axis=-1)
+    i, f, g, o = kept
     c = f * c + i * g
     return c, o * jnp.tanh(c)
 
@@ -104,9 +107,10 @@ class LSTM(Cell):
 
 
 class GRUKept(NamedTuple):
-  """r and z, side by side; n; and h R_n + b'_n."""
+  """The gates r and z, the candidate n, and h R_n + b'_n."""
 
-  gates_BK: jax.Array
+  r: jax.Array
+  z: jax.Array
   n: jax.Array
   product: jax.Array
 
@@ -139,13 +143,12 @@ class GRU(Cell):
     rz_z, n_z = jnp.split(z_BK, [2 * H], axis=-1)
     rz_u, n_u = jnp.split(u_BK, [2 * H], axis=-1)
     n_u = n_u if kept is None else recall(n_u, kept.product)
-    rz = activate((SIGMOID, SIGMOID), rz_z + rz_u, kept and kept.gates_BK)
-    r, _ = jnp.split(rz, 2, axis=-1)
-    return GRUKept(rz, activate((TANH,), n_z + r * n_u, kept and kept.n), n_u)
+    r, z = activate((SIGMOID, SIGMOID), rz_z + rz_u, kept and kept[:2])
+    [n] = activate((TANH,), n_z + r * n_u, kept and kept[2:3])
+    return GRUKept(r, z, n, n_u)
 
   def update(self, carry, kept):
-    _, z = jnp.split(kept.gates_BK, 2, axis=-1)
-    return (1 - z) * kept.n + z * carry
+    return (1 - kept.z) * kept.n + kept.z * carry
 
 
 @register("rnn_tanh")
@@ -213,8 +216,7 @@ class LayerNormLSTM(LSTM):
   def update(self, carry, kept):
     c, _ = super().update(carry, kept.gates)
     n = self.cell_gain[None] * kept.cell.y + self.cell_bias[None]
-    o = jnp.split(kept.gates.gates_BK, 4, axis=-1)[3]
-    return c, o * jnp.tanh(n)
+    return c, kept.gates.o * jnp.tanh(n)
 
 
 @register("slstm")
@@ -265,7 +267,7 @@ class SLSTM(LSTM):
     log_f = jax.nn.log_sigmoid(f) + m
     m = jnp.maximum(log_f, log_i)
     i, f = jnp.exp(log_i - m), jnp.exp(log_f - m)
-    g, o = activate((TANH,), g), activate((SIGMOID,), o)
+    [g], [o] = activate((TANH,), g), activate((SIGMOID,), o)
     c, n = f * c + i * g, f * n + i
     return c, o * c / n, n, m
 
@@ -299,7 +301,7 @@ class ResetBeforeGRU(Cell):
     rz_BK, n_BH = jnp.split(z_BK, [2 * H], axis=-1)
     R_rz, R_n = jnp.split(self.recurrent_kernel, [2 * H], axis=-1)
     rz_BK += self.products.step(h_BH, R_rz)
-    r, z = jnp.split(activate((SIGMOID, SIGMOID), rz_BK), 2, axis=-1)
+    r, z = activate((SIGMOID, SIGMOID), rz_BK)
     n = jnp.tanh(n_BH + self.products.step(r * h_BH, R_n))
     return (1 - z) * n + z * carry
 
@@ -327,6 +329,6 @@ class MGU(Cell):
     h_BH = masked_state(carry, mask_BH)
     f_BH, n_BH = jnp.split(z_BK, 2, axis=-1)
     R_f, R_n = jnp.split(self.recurrent_kernel, 2, axis=-1)
-    f = activate((SIGMOID,), f_BH + self.products.step(h_BH, R_f))
+    [f] = activate((SIGMOID,), f_BH + self.products.step(h_BH, R_f))
     n = jnp.tanh(n_BH + self.products.step(f * h_BH, R_n))
     return (1 - f) * carry + f * n

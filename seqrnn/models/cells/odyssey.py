@@ -121,11 +121,11 @@ class Odyssey(Cell):
       a_BH = a[name]
       if self.peepholes:
         a_BH += self.peephole[name][None] * c
-      return activate((SIGMOID,), a_BH)
+      return activate((SIGMOID,), a_BH)[0]
 
     i = gate("i", c)
     f = 1 - i if self.coupled else gate("f", c)
-    g = activate((TANH,), a["g"]) if self.input_activation else a["g"]
+    g = activate((TANH,), a["g"])[0] if self.input_activation else a["g"]
     c = f * c + i * g
     o = gate("o", c)
     h = o * (jnp.tanh(c) if self.output_activation else c)

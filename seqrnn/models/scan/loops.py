@@ -20,7 +20,7 @@ from seqrnn.experiment import Carry
 from seqrnn.models import cpu
 from seqrnn.models.arrays import Tree, add, before, hold, platform
 from seqrnn.models.cell import Cell
-from seqrnn.models.cpu import Inputs, Outputs, State
+from seqrnn.models.cpu import Carried, Read, Written
 
 UNROLL = {"gpu": 8}  # Steps of one pass. More than one makes a TPU slower.
 _static = {"static": True}
@@ -83,13 +83,13 @@ def _at(tree: Tree, t: jax.Array, gate: int | None) -> Tree:
 
 
 def loop(
-  step: Callable[[State, Inputs], tuple[State, Outputs]],
-  carry: State,
-  inputs: Inputs,
+  step: Callable[[Carried, Read], tuple[Carried, Written]],
+  carry: Carried,
+  inputs: Read,
   *,
   reverse: bool,
   gate: int | None = None,
-) -> tuple[State, Outputs]:
+) -> tuple[Carried, Written]:
   """lax.scan(step, carry, inputs, reverse=reverse).
 
   Args:
@@ -177,12 +177,12 @@ def _apart(gate: int | None) -> tuple[Callable, Callable]:
 
 
 def loop_forward(
-  step: Callable[[Carry, jax.Array], tuple[Carry, Outputs]],
+  step: Callable[[Carry, jax.Array], tuple[Carry, Written]],
   cell: Cell,
   first: Carry,
   inputs: tuple[jax.Array, jax.Array],
   reverse: bool,
-) -> tuple[Carry, jax.Array, tuple[jax.Array, Carry, Outputs]]:
+) -> tuple[Carry, jax.Array, tuple[jax.Array, Carry, Written]]:
   """The loop of a forward pass.
 
   Args:
@@ -225,12 +225,12 @@ def carries_before(first: Carry, carries: Carry, reverse: bool) -> Carry:
 
 
 def loop_backward(
-  step: Callable[..., tuple[Carry, Outputs]],
+  step: Callable[..., tuple[Carry, Written]],
   cell: Cell,
   cotangents: tuple[Carry, jax.Array],
   inputs: tuple[jax.Array, Carry, *tuple[Tree, ...]],
   reverse: bool,
-) -> tuple[Carry, Outputs]:
+) -> tuple[Carry, Written]:
   """The loop of a backward pass: the gradient of the first carry, and outputs.
 
   Args:
