@@ -16,8 +16,8 @@ from seqrnn.models.cell import uniform
 from seqrnn.models.products import Products, rows
 
 PAIRS = 2**13  # Rows of pairs in the table of Wide.
-_MULTIPLIER = 40_503  # Of a hash: 2**16 over the golden ratio.
-_STEP = 3.0  # Of a row of Wide; a learning rate that many times as high.
+_MULTIPLIER = 40_503  # The hash of a pair: 2**16 over the golden ratio.
+_STEP = 3.0  # The rows of Wide learn at so many times the rate.
 
 
 def mean(y_BTH: jax.Array, mask_BT: jax.Array) -> jax.Array:

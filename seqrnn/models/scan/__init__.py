@@ -23,8 +23,9 @@ With several devices, each step of JAX's own would also wait for the others.
 A forward loop keeps for each step the carry and what `Cell.keep` returns (for
 `several`: the results of the products). The derivative of a step is JAX's own
 derivative of the same functions, which are given what was kept: `recall` and
-`activate` return it as their value. So no product and no activation is computed
-twice. All that is kept is an output of the forward function of a custom_vjp.
+`activate` return it as their value. So no product is computed twice, and no
+activation that a cell keeps. What is kept passes through a custom_vjp as one
+explicit tree.
 
 The loops are in loops.py: on a CPU cpu.py's, whose buffers need no zeros; on a
 GPU the arrays of a step side by side, and several steps in one pass; on a TPU
@@ -37,7 +38,7 @@ from functools import partial
 import jax
 from flax import linen as nn
 
-from seqrnn.experiment import Carry, Params
+from seqrnn.experiment import Carry
 from seqrnn.models.arrays import hold
 from seqrnn.models.cell import Cell
 from seqrnn.models.scan import fused, several
@@ -100,19 +101,12 @@ def plain(
   return over_time(cell, carry, inputs)
 
 
-def _of_params(
-  cell: Cell,
-  reverse: bool,
-  params: Params,
-  carry: Carry,
-  inputs: Inputs,
-  mask_BH: jax.Array | None,
-) -> tuple[Carry, jax.Array]:
+def _of_params(cell, reverse, params, *inputs):
   """`plain` of a cell that is not bound."""
-  return plain(cell.bind({"params": params}), reverse, carry, inputs, mask_BH)
+  return plain(cell.bind({"params": params}), reverse, *inputs)
 
 
-# It has no gradient with respect to `take` nor to `mask_BH`.
+# Their masks have no gradients.
 _with_gradient = partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 _fused, _several = _with_gradient(_of_params), _with_gradient(_of_params)
 _fused.defvjp(fused.forward, fused.backward)

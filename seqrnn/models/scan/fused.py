@@ -7,15 +7,14 @@ import jax.numpy as jnp
 
 from seqrnn.experiment import Params
 from seqrnn.models import cpu
-from seqrnn.models.arrays import add
-from seqrnn.models.cell import OUTSIDE_GATES, Cell, masked_state
+from seqrnn.models.arrays import add, before
+from seqrnn.models.cell import OUTSIDE_GATES, masked_state
 from seqrnn.models.products import kernel_gradient, step_dot
 from seqrnn.models.scan.loops import (
   apart_from_product,
   carries_before,
   loop_backward,
   loop_forward,
-  spread_hidden,
   whole,
 )
 
@@ -28,19 +27,21 @@ def forward(cell, reverse, params, first, inputs, mask_BH):
     return cell.apply(variables, carry, z_BK, u_BK, method="keep")
 
   last, h_TBH, steps = loop_forward(step, cell, first, inputs, reverse)
-  return (last, h_TBH), (params, first, mask_BH, steps)
+  return (last, h_TBH), (params, first, h_TBH, mask_BH, steps)
 
 
 def backward(cell, reverse, saved, cotangents):
-  params, first, mask_BH, (take, carries, kept) = saved
+  params, first, h_TBH, mask_BH, (take, carries, kept) = saved
   old = carries_before(first, carries, reverse)
-  local = _gate_params(cell, params)
+  # Of these parameters, `gates` alone reads the others.
+  outside = *OUTSIDE_GATES, cell.recurrent_bias
+  local = {name: p for name, p in params.items() if name not in outside}
   zeros_BK = jnp.zeros_like(cotangents[1], shape=(take.shape[1], cell.width))
   sums = (zeros_BK,) if cell.additive else (zeros_BK, zeros_BK)
   dtype, R_T = cell.products.dtype, None
   if cell.recurrent_product:
     R_T = cpu.transpose_before_loop(params["recurrent_kernel"], dtype)
-  spread = spread_hidden(cell, first)
+  spread = jax.linear_transpose(cell.hidden, first)  # dh -> its carry
 
   def after(kept, local, carry, z_BK, u_BK=zeros_BK):
     variables = {"params": {**params, **local}}
@@ -60,8 +61,8 @@ def backward(cell, reverse, saved, cotangents):
     step, cell, cotangents, (take, old, kept), reverse
   )
   dparams: Params = dict.fromkeys(params)  # None: no gradient here.
-  if local:  # For all steps at once: in the loop, devices would synchronise.
-
+  if local:
+    # For all steps at once: in the loop, devices would synchronise.
     def of_step(old, kept, dnew):
       _, back = jax.vjp(lambda local: after(kept, local, old, *sums), local)
       return back(dnew)[0]
@@ -69,7 +70,7 @@ def backward(cell, reverse, saved, cotangents):
     down = jax.vmap(of_step)(old, whole(kept), dnew)
     dparams |= jax.tree.map(lambda d: jnp.sum(d, axis=0), down)
   if cell.recurrent_product:
-    before_TBH = jax.vmap(cell.hidden)(old)
+    before_TBH = before(cell.hidden(first), h_TBH, reverse)
     if mask_BH is not None:
       before_TBH *= mask_BH[None]
     dparams["recurrent_kernel"] = kernel_gradient(before_TBH, dsums[-1], dtype)
@@ -77,9 +78,3 @@ def backward(cell, reverse, saved, cotangents):
     size = len(params[cell.recurrent_bias])
     dparams[cell.recurrent_bias] = cpu.sum_positions(dsums[-1][..., -size:])
   return dparams, dfirst, (dsums[0], None), None
-
-
-def _gate_params(cell: Cell, params: Params) -> Params:
-  """The parameters that only `gates` reads."""
-  outside = (*OUTSIDE_GATES, cell.recurrent_bias)
-  return {name: p for name, p in params.items() if name not in outside}

@@ -243,7 +243,7 @@ def loop_backward(
     reverse: as in the forward pass.
   """
   dlast, dh_TBH = cotangents
-  spread = spread_hidden(cell, dlast)
+  spread = jax.linear_transpose(cell.hidden, dlast)  # dh -> its carry
 
   def one(dcarry, inputs):
     dh_BH, take, *others = inputs
@@ -260,11 +260,6 @@ def loop_backward(
     gate=cell.hidden_size,
   )
   return dfirst, whole(outputs)
-
-
-def spread_hidden(cell: Cell, carry: Carry) -> Callable[[jax.Array], tuple]:
-  """A function: the gradient of h_BH -> that of its carry, in a tuple."""
-  return jax.linear_transpose(cell.hidden, carry)
 
 
 def apart_from_product(carry: Carry) -> Carry:

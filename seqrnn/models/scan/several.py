@@ -9,7 +9,7 @@ from jax import lax
 
 from seqrnn.experiment import Params
 from seqrnn.models.arrays import add
-from seqrnn.models.cell import Cell, recall
+from seqrnn.models.cell import recall
 from seqrnn.models.products import Products, kernel_gradient
 from seqrnn.models.scan.loops import (
   carries_before,
@@ -72,7 +72,9 @@ def forward(cell, reverse, params, first, inputs, mask_BH):
 def backward(cell, reverse, saved, cotangents):
   params, first, mask_BH, z_TBK, (take, carries, kept) = saved
   old = carries_before(first, carries, reverse)
-  local = _step_params(cell, params)
+  # `inputs` reads these parameters, a step reads the others.
+  outside = "input_kernel", "" if cell.recurrent_bias else "bias"
+  local = {name: p for name, p in params.items() if name not in outside}
 
   def after(local, *inputs):
     return _step(cell, {**params, **local}, mask_BH, *inputs)
@@ -111,11 +113,3 @@ def backward(cell, reverse, saved, cotangents):
   dparams: Params = dict.fromkeys(params)  # None: no gradient here.
   dparams |= add(down, *to_params(dkernels))
   return dparams, dfirst, (dz_TBK, None), None
-
-
-def _step_params(cell: Cell, params: Params) -> Params:
-  """The parameters that a step reads; `inputs` reads the others."""
-  outside = (
-    {"input_kernel"} if cell.recurrent_bias else {"input_kernel", "bias"}
-  )
-  return {name: p for name, p in params.items() if name not in outside}
