@@ -7,19 +7,17 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from seqrnn.data.vocabulary import BEGIN, END, Vocabulary
+from seqrnn.data.vocabulary import BEGIN, END
 from seqrnn.errors import counted
-from seqrnn.experiment import Params
-from seqrnn.reporting import charts, neurons, page
-from seqrnn.reporting.neurons import TextReading
+from seqrnn.experiment import Decoder, Params
+from seqrnn.models.losses import surprisal
+from seqrnn.reporting import charts, page
 from seqrnn.reporting.page import Section, section
 from seqrnn.reporting.subject import (
-  Passage,
   Subject,
   coloured_text,
   encoded,
   passages,
-  shown,
   writer,
 )
 from seqrnn.runtime import sharding
@@ -36,72 +34,58 @@ from seqrnn.scoring.predictions import (
 _TEMPERATURES = (0.3, 0.6, 0.9, 1.2)
 _DRAWN = 480  # Length of a sample.
 _LIKELY = 5  # Alternatives to a symbol.
-_ROWS, _LENGTH = 32, 1500  # Passages of a text, and symbols of each.
-_PASSAGE = 560  # Symbols of a text coloured by a unit.
-_CLEAR = 0.1  # The least share of its variance that a shown unit explains.
+_TEXTS = 1024  # Documents of a coloured text, at most.
 # The texts among which mistakes are sought, those shown, characters of each.
 _READ, _MISTAKES, _QUOTED = 2_000, 20, 200
 _AROUND = 12  # Symbols on either side of a mistake.
-_SHOWN = 1200  # Symbols of a long passage, and of the gap model's text.
+_SHOWN, _GAP_TEXTS = 1200, 32  # Symbols and documents of a gap model's text.
 
 
-class ReadSplit(NamedTuple):
-  """Passages of a split, and the model's predictions and states on them.
+class Likely(NamedTuple):
+  """The predictions of a model as it reads texts.
+
+  At position t it has read symbol t and predicts symbol t + 1.
 
   Attributes:
-    split: its name.
-    texts: the passages.
-    ids: their symbols [B, S].
-    reading: the model's output on them; at position t it has read symbol t.
+    surprisal: -log p(next symbol) in nats [B, T].
+    ids: the most likely next symbols, best first [B, T, K].
+    probabilities: of these symbols [B, T, K].
   """
 
-  split: str
-  texts: list[Passage]
+  surprisal: np.ndarray
   ids: np.ndarray
-  reading: TextReading
+  probabilities: np.ndarray
+
+
+def reader(decoder: Decoder, k: int) -> Callable[[Params, np.ndarray], Likely]:
+  """A function params, ids_BS -> the k likeliest symbols at S - 1 positions."""
+
+  @sharding.jit
+  def scan(params, ids_BS):
+    def step(carry, symbols):
+      symbol_B, next_B = symbols
+      carry, logits_BV = decoder.step(params, carry, symbol_B)
+      chances_BV = jax.nn.softmax(logits_BV)
+      chances, ids = jax.lax.top_k(chances_BV, min(k, chances_BV.shape[-1]))
+      return carry, (surprisal(logits_BV, next_B), ids, chances)
+
+    ids_SB = ids_BS.T
+    carry = decoder.start(ids_BS.shape[0])
+    _, arrays = jax.lax.scan(step, carry, (ids_SB[:-1], ids_SB[1:]))
+    return [x.swapaxes(0, 1) for x in arrays]
+
+  return lambda params, ids_BS: Likely(*jax.device_get(scan(params, ids_BS)))
 
 
 def writing(run: Subject) -> list[Section]:
-  """The sections on samples, surprisal and units."""
+  """The sections on samples and surprisal."""
   subject = writer(run)
   if subject is None:
     return []
-  parts = [samples(subject)]
-  if not subject.splits:
-    return parts
-  decoder = subject.experiment.decoder
-  assert decoder is not None, "checked by the caller"
-  read = neurons.reader(decoder, _LIKELY)
-  sources = _sources(subject, read)
-  parts.append(surprises(subject, sources[-1]))
-  if sources[-1].reading.states.shape[-1]:
-    if len(sources) > 1:
-      parts += _interpretable(subject, read, *sources)
-    if gates := neurons.saturation(
-      subject.config, subject.params, decoder, sources[-1].ids
-    ):
-      parts.append(section("Gates", "gates", gates=gates))
-  return parts
-
-
-def _sources(
-  subject: Subject, read: Callable[[Params, np.ndarray], TextReading]
-) -> list[ReadSplit]:
-  """The last two splits, padded to one shape so that one program reads both."""
-  texts = {
-    split: passages(subject.read(split), _ROWS, _LENGTH, _ROWS * _LENGTH)
-    for split in subject.splits[-2:]
-  }
-  boundaries = subject.config.data.boundaries
-  ids = {n: encoded(t, subject.symbols, boundaries) for n, t in texts.items()}
-  rows, size = np.max([ids_BS.shape for ids_BS in ids.values()], axis=0)
-  sources = []
-  for split, ids_BS in ids.items():
-    B, S = ids_BS.shape
-    ids_BS = np.pad(ids_BS, ((0, rows - B), (0, size - S)))
-    reading = read(subject.params, ids_BS)
-    sources.append(ReadSplit(split, texts[split], ids_BS, reading))
-  return sources
+  shown = [samples(subject)]
+  if subject.splits:
+    shown.append(surprises(subject, subject.splits[-1]))
+  return shown
 
 
 def samples(subject: Subject) -> Section:
@@ -123,19 +107,25 @@ def samples(subject: Subject) -> Section:
   )
 
 
-def surprises(subject: Subject, source: ReadSplit) -> Section:
-  """A text, coloured by the surprisal of its symbols."""
+def surprises(subject: Subject, split: str) -> Section:
+  """A text of a split, coloured by the surprisal of its symbols."""
+  decoder = subject.experiment.decoder
+  assert decoder is not None, "checked by the caller"
+  documents = passages(subject.read(split), page.LONGEST, _TEXTS)
+  boundaries = subject.config.data.boundaries
+  ids_BS = encoded(documents, subject.symbols, boundaries)
+  likely = reader(decoder, _LIKELY)(subject.params, ids_BS)
 
   def rows() -> Iterator[Prediction]:
-    each = zip(source.texts, source.ids, *source.reading, strict=False)
-    for n, ((document, _), ids_S, *answers, _) in enumerate(each):
+    each = zip(documents, ids_BS, *likely, strict=True)
+    for n, (document, ids_S, *answers) in enumerate(each):
       place_T = np.arange(1, len(ids_S))
       read = [""] * int(ids_S[0] == BEGIN) + [*document.symbols, ""]
       yield Prediction(n, ids_S, read, place_T, ids_S[1:], [], *answers)
 
   title = "Surprisal of a text"
   part = coloured_text(subject, rows(), subject.symbols)
-  return section(title, "surprisal", split=source.split, reading=part)
+  return section(title, "surprisal", split=split, reading=part)
 
 
 def gaps(subject: Subject) -> list[Section]:
@@ -143,8 +133,7 @@ def gaps(subject: Subject) -> list[Section]:
   if not subject.facts:
     return []
   split = subject.splits[-1]
-  texts = passages(subject.read(split), 1, _SHOWN, _SHOWN)
-  documents = [document for document, _ in texts]
+  documents = passages(subject.read(split), _SHOWN, _GAP_TEXTS)
   rows = predictions(subject.experiment, subject.params, documents, _LIKELY)
   part = coloured_text(subject, rows, subject.symbols)
   return [section("Predictions in gaps", "gaps", split=split, reading=part)]
@@ -214,85 +203,3 @@ def mistakes(subject: Subject) -> list[Section]:
 
 def _begin(text: str) -> str:
   return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."
-
-
-def _interpretable(
-  subject: Subject,
-  read: Callable[[Params, np.ndarray], TextReading],
-  first: ReadSplit,
-  second: ReadSplit,
-) -> list[Section]:
-  """The units whose states explain a simple property of characters.
-
-  Args:
-    subject: the run.
-    read: reads texts with given parameters.
-    first: the texts on which the units are chosen.
-    second: the texts on which the units are scored, and which are shown.
-  """
-  if subject.symbols.unit not in ("char", "byte"):
-    return []
-  key = jax.random.key(subject.config.seed)
-  fresh = sharding.jit(subject.experiment.init)(key)
-  texts, values = [], {}
-  for source in (first, second):
-    ids_BT = source.ids[:, :-1]
-    some_BT = ids_BT > END
-    values = _properties(source.texts, ids_BT)
-    texts.append(
-      neurons.Text(
-        {name: values_BT[some_BT] for name, values_BT in values.items()},
-        source.reading.states[some_BT],
-        read(fresh, source.ids).states[some_BT],
-      )
-    )
-  findings = neurons.best_units(*texts)
-  units = []
-  for finding in findings:
-    layer, unit = divmod(finding.state, subject.config.model.hidden_size)
-    property_BT = values[finding.name]
-    spans = _passage(subject.symbols, second, finding.state, property_BT)
-    name = f"layer {layer + 1}, unit {unit}"
-    if finding.share >= _CLEAR:
-      units.append({"finding": finding, "name": name, "spans": spans})
-  if not findings:
-    return []
-  return [
-    section(
-      "Interpretable units",
-      "units",
-      count=second.reading.states.shape[-1],
-      splits=(first.split, second.split),
-      units=units,
-      least=f"{_CLEAR:.0%}",
-      weak=[finding.name for finding in findings if finding.share < _CLEAR],
-    )
-  ]
-
-
-def _properties(texts: list[Passage], ids_BT: np.ndarray):
-  """The properties of texts at each of their symbols, [B, T] each."""
-  by_name: dict[str, np.ndarray] = {}
-  for b, (document, before) in enumerate(texts):
-    text = "".join(before) + "".join(document.symbols)
-    first = int(ids_BT[b, 0] == BEGIN)
-    for name, values_T in neurons.properties(text).items():
-      part_T = values_T[len(before) :][: ids_BT.shape[1] - first]
-      values_BT = by_name.setdefault(name, np.zeros(ids_BT.shape))
-      values_BT[b, first : first + len(part_T)] = part_T
-  return by_name
-
-
-def _passage(
-  symbols: Vocabulary, source: ReadSplit, state: int, values_BT: np.ndarray
-) -> list[tuple[str, str]]:
-  """The passage where a property varies most, coloured by a state."""
-  ids_BT, state_BT = source.ids[:, :-1], source.reading.states[..., state]
-  low, high = np.quantile(state_BT[ids_BT > END], [0.02, 0.98])
-  wide = max((high - low) / 2, 1e-6)
-  b = values_BT[:, :_PASSAGE].var(1).argmax()
-  return page.tinted(
-    (shown(symbols, i), (state - (low + high) / 2) / wide)
-    for i, state in zip(ids_BT[b, :_PASSAGE], state_BT[b], strict=False)
-    if i > BEGIN
-  )

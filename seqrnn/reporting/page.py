@@ -4,7 +4,6 @@ The template escapes every value, because texts come from corpora and may
 contain markup. sections.html.jinja has a macro for each kind of section.
 """
 
-import itertools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ from seqrnn.runtime import files
 # as shares of the surprisal under a uniform distribution.
 _LEVELS = 0.12, 0.25, 0.4, 0.6, 0.8, 1.05
 
-_LONGEST = 1500  # Characters of a coloured text.
+LONGEST = 1500  # Characters of a coloured text.
 
 Section = dict[str, Any]
 
@@ -55,7 +54,7 @@ class Mark(NamedTuple):
 
 def full(marks: Iterable[Mark]) -> bool:
   """Whether a coloured text has reached its maximal length."""
-  return sum(len(mark.text) for mark in marks) >= _LONGEST
+  return sum(len(mark.text) for mark in marks) >= LONGEST
 
 
 def coloured(marks: list[Mark], guess: float, words: str) -> dict[str, Any]:
@@ -71,7 +70,7 @@ def coloured(marks: list[Mark], guess: float, words: str) -> dict[str, Any]:
   symbols, spans = [], []
   length = 0
   for mark in marks:
-    if length >= _LONGEST:
+    if length >= LONGEST:
       break
     length += len(mark.text)
     likely = [
@@ -83,16 +82,6 @@ def coloured(marks: list[Mark], guess: float, words: str) -> dict[str, Any]:
     spans.append((mark.text, f"s{level}" if level else ""))
   data = {"names": list(names), "symbols": symbols}
   return {"spans": spans, "words": words, "data": data}
-
-
-def tinted(texts: Iterable[tuple[str, float]]) -> list[tuple[str, str]]:
-  """Parts of a text whose symbols are coloured by numbers from -1 to 1."""
-  spans = []
-  level = lambda item: round(4 * min(max(item[1], -1), 1))
-  for n, run in itertools.groupby(texts, level):
-    kind = f"{'p' if n > 0 else 'n'}{abs(n)}" if n else ""
-    spans.append(("".join(part for part, _ in run), kind))
-  return spans
 
 
 def write_page(

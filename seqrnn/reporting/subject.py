@@ -125,55 +125,36 @@ def unit(config: Config) -> str:
   return {"char": "character", **events}.get(name, name)
 
 
-class Passage(NamedTuple):
-  """A part of a document, and the symbols before it."""
-
-  document: Document
-  before: str | list[str]
-
-
-def passages(
-  pieces: Pieces, rows: int, length: int, symbols: int
-) -> list[Passage]:
-  """Parts of documents: their beginnings, then parts that begin a line.
+def passages(pieces: Pieces, length: int, most: int) -> list[Document]:
+  """The beginnings of documents, which have `length` symbols together.
 
   Args:
     pieces: of a split.
-    rows: the number of passages.
-    length: the maximal number of symbols of each.
-    symbols: the number of symbols of all; short documents give more rows.
+    length: the number of symbols, if there are as many.
+    most: the number of documents, at most.
   """
   chosen, total = [], 0
-  each = -(-rows // len(pieces))
   for document in pieces.documents():
-    start, text = 0, document.symbols
-    for _ in range(each):
-      stop = min(start + length, len(text))
-      if stop - start < 2:
-        break
-      part = document._replace(
-        symbols=text[start:stop],
-        begins=document.begins and start == 0,
-        ends=document.ends and stop == len(text),
-      )
-      chosen.append(Passage(part, text[:start]))
-      total += stop - start
-      if len(chosen) >= rows and total >= symbols or len(chosen) == 32 * rows:
-        return chosen
-      breaks = (n for n in range(stop, len(text)) if text[n] == "\n")
-      start = next(breaks, stop - 1) + 1
+    text = document.symbols[:length]
+    if len(text) < 2:
+      continue
+    ends = document.ends and len(text) == len(document.symbols)
+    chosen.append(document._replace(symbols=text, ends=ends))
+    total += len(text)
+    if total >= length or len(chosen) == most:
+      break
   return chosen
 
 
 def encoded(
-  texts: list[Passage], symbols: Vocabulary, boundaries: bool
+  texts: list[Document], symbols: Vocabulary, boundaries: bool
 ) -> np.ndarray:
-  """Passages as ids [B, S], padded at the right."""
+  """Texts as ids [B, S], padded at the right."""
   rows = [
     [BEGIN] * (document.begins and boundaries)
     + symbols.encode(document.symbols).tolist()
     + [END] * (document.ends and boundaries)
-    for document, _ in texts
+    for document in texts
   ]
   return np.array([*zip_longest(*rows, fillvalue=PAD)], np.int32).T
 

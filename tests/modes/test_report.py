@@ -13,7 +13,7 @@ import pytest
 
 from seqrnn import cli, experiments
 from seqrnn.data.documents import Document
-from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
+from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.modes import report
 from seqrnn.reporting import (
@@ -21,13 +21,12 @@ from seqrnn.reporting import (
   charts,
   gathering,
   language,
-  neurons,
   page,
 )
-from seqrnn.reporting.subject import Passage, coloured_text
+from seqrnn.reporting.subject import coloured_text
 from seqrnn.scoring.predictions import Prediction
 from seqrnn.training.history import add_row
-from tests.conftest import Page, random_params, save_run, tiny, write_text
+from tests.conftest import Page, save_run, tiny, write_text
 from tests.templates import Recorder
 
 TOP = {"eyebrow": "e", "heading": "h", "text": "t"}
@@ -49,7 +48,7 @@ TASKS = {
   },
 }
 COMMON = ["Training", "Metrics", "Configuration"]
-WRITES = ["Samples", "Surprisal of a text", "Interpretable units", "Gates"]
+WRITES = ["Samples", "Surprisal of a text"]
 SECTIONS = {
   "language model": WRITES,
   "gap model": ["Predictions in gaps"],
@@ -129,7 +128,7 @@ def check_task(name, pages):
   assert set(SECTIONS[name] + COMMON) <= set(page.titles)
   assert page.titles[-3:] == COMMON
   links = [attrs.get("href") for _, attrs in page.tags]
-  assert ("playground.html" in links) == ("Gates" in SECTIONS[name])
+  assert ("playground.html" in links) == (SECTIONS[name] == WRITES)
   for field in ("data.window", "model.hidden_size"):
     assert field in page.text
   assert "schedule.factor" not in page.text  # As the default has it.
@@ -206,20 +205,25 @@ def test_the_worst_mistakes_of_each_label_are_listed(monkeypatch, tmp_path):
   ).read_text("utf-8")
 
 
-def test_unknown_symbols_are_shown_as_the_data_have_them():
+def test_unknown_symbols_are_shown_as_the_data_have_them(monkeypatch):
   """Masked, as lines of a log are; with the true tag, if there are tags."""
   mask = lambda line: line.replace("secret", "<*>")
   lines = Vocabulary("log", ("a <*>",), mask=mask)
   ids = np.array([[BEGIN, UNKNOWN + 1, UNKNOWN, END]], np.int32)
   zeros = np.zeros((1, 3, 1))
-  source = language.ReadSplit(
-    "test",
-    [Passage(Document("d", ["a 1", "a secret"]), "")],
-    ids,
-    neurons.TextReading(zeros[..., 0], zeros.astype(int), zeros, zeros),
+  likely = language.Likely(zeros[..., 0], zeros.astype(int), zeros)
+  monkeypatch.setattr(language, "reader", lambda *_: lambda *_: likely)
+  text = [Document("d", ["a 1", "a secret"], True, True)]
+  monkeypatch.setattr(language, "passages", lambda *_: text)
+  subject = SimpleNamespace(
+    symbols=lines,
+    params=None,
+    config=SimpleNamespace(data=SimpleNamespace(boundaries=True)),
+    experiment=SimpleNamespace(decoder=()),
+    read=lambda _: None,
   )
-  subject = SimpleNamespace(symbols=lines)
-  part = language.surprises(subject, source)["reading"]
+  part = language.surprises(subject, "test")["reading"]
+  assert ids.tolist() == language.encoded(text, lines, True).tolist()
   assert [text for text, _ in part["spans"]][1] == "a <*>\n"
   assert "a <*> (unknown)" in part["data"]["names"]
   labels = Vocabulary("id", ("A", "B"))
@@ -383,67 +387,13 @@ def test_markup_and_controls_of_a_text_are_escaped(tmp_path):
   assert "<" in names and "\\x1b" in names and "<" not in data
 
 
-# Cells.
-
-TEXT = '''\
-f(a, (e), "b(c", 'd\\'e')  # x(y "z"
-  it's [1,
-"""p " q
- r"""!
-'''
-
-
-def test_properties_of_a_text():
-  found = neurons.properties(TEXT)
-
-  def true(name):
-    flags = found[name] > 0
-    return "".join(c for c, flag in zip(TEXT, flags, strict=True) if flag)
-
-  assert true("inside a comment") == '# x(y "z"'
-  assert true("inside quotes") == "\"b(c'd\\'e"
-  assert true("inside triple quotes") == '"""p " q\n r'
-  assert true("inside brackets") == (
-    "(a, (e), \"b(c\", 'd\\'e'" + "[1,\n" + '"""p " q\n r"""!\n'
-  )
-  lines = [line + "\n" for line in TEXT.split("\n")[:-1]]
-  column = [n for line in lines for n in range(1, len(line))]
-  newline = np.array([c == "\n" for c in TEXT])
-  assert found["position in the line"][~newline].tolist() == column
-  assert not found["position in the line"][newline].any()
-  blanks = [len(x) - len(x.lstrip(" ")) for x in lines]
-  ends = found["indentation of the line"][np.flatnonzero(newline) - 1]
-  assert ends.tolist() == blanks
-
-
-def test_a_unit_is_chosen_on_one_text_and_scored_on_another():
-  rng = np.random.default_rng(0)
-  values = [rng.integers(0, 5, 400).astype(float) for _ in range(2)]
-  noise = rng.normal(size=(2, 400, 6))
-  trained = noise.copy()
-  trained[0, :, 2] += 3 * values[0]  # Good here, and less so there.
-  trained[1, :, 2] += values[1]
-  trained[1, :, 4] += 9 * values[1]  # Better, but only there.
-  first, second = (
-    neurons.Text({"p": v, "none": np.zeros(400)}, t, u)
-    for v, t, u in zip(values, trained, noise, strict=True)
-  )
-  [unit] = neurons.best_units(first, second)
-  assert (unit.name, unit.state) == ("p", 2)
-  r = np.corrcoef(trained[1, :, 2], values[1])[0, 1]
-  assert unit.share == pytest.approx(r**2)
-  assert unit.untrained < 0.05
-  [weak] = neurons.best_units(second._replace(trained=noise[1]), first)
-  assert weak.share < 0.1
-
-
 def test_a_text_is_read_as_the_decoder_does(runs):
   _, workdir = runs("language model")
   run = experiments.load(workdir)
   decoder, symbols = run.experiment.decoder, run.experiment.vocabularies
   rng = np.random.default_rng(1)
   ids_BS = rng.integers(END + 1, len(symbols["symbols"]), (3, 7), np.int32)
-  reading = neurons.reader(decoder, 2)(run.params, ids_BS)
+  reading = language.reader(decoder, 2)(run.params, ids_BS)
   carry, step = decoder.start(3), jax.jit(decoder.step)
   for t in range(6):
     carry, logits_BV = step(run.params, carry, ids_BS[:, t])
@@ -453,47 +403,6 @@ def test_a_text_is_read_as_the_decoder_does(runs):
     assert (reading.ids[:, t, 0] == logs_BV.argmax(1)).all()
     best_B = reading.probabilities[:, t, 0]
     np.testing.assert_allclose(best_B, np.exp(logs_BV.max(1)), rtol=1e-4)
-  memory = np.tanh(carry[0][0])  # (c, h) of one layer.
-  np.testing.assert_allclose(reading.states[:, -1], memory, rtol=1e-4)
-
-
-def test_gates_that_are_all_but_shut_or_open(tmp_path):
-  fields = {
-    "model.cell": "gru",
-    "model.layers": 2,
-    "model.hidden_size": 5,
-    "model.embedding_size": 3,
-  }
-  config = tiny(tmp_path, fields)
-  experiment = experiments.build(config, None)
-  # With smaller ones, no gate would be.
-  params = jax.tree.map(lambda x: 1.5 * x, random_params(experiment, 0))
-  step = jax.jit(experiment.decoder.step)
-  rng = np.random.default_rng(0)
-  ids_BT = rng.integers(UNKNOWN, 9, (4, 6), np.int32)
-  ids_BT[0, 4:] = PAD
-  saturation = neurons.saturation(config, params, experiment.decoder, ids_BT)
-  tree = jax.tree.map(np.float64, params)
-  layers = [tree["body"][f"layers_{depth}"]["cell"] for depth in range(2)]
-  gates = {}
-  for ids_T in ids_BT:
-    carry = experiment.decoder.start(1)
-    for i in ids_T[ids_T > PAD]:
-      before = carry
-      carry, _ = step(params, carry, np.array([i]))
-      x = tree["embedding"]["embedding"][i]
-      for depth, layer in enumerate(layers):
-        a = x @ layer["input_kernel"]["kernel"] + layer["bias"]
-        a += np.asarray(before[depth])[0] @ layer["recurrent_kernel"]
-        for name, row in zip("run", a.reshape(-1, 5), strict=True):
-          gates.setdefault((depth, name), []).append(1 / (1 + np.exp(-row)))
-        x = np.asarray(carry[depth])[0]
-  for each in saturation:
-    values = np.stack(gates[each.layer - 1, each.gate[0]])
-    assert each.low == pytest.approx((values < 0.1).mean(), abs=1e-6)
-    assert each.high == pytest.approx((values > 0.9).mean(), abs=1e-6)
-  assert sum(each.low + each.high for each in saturation) > 0.5
-  assert len(saturation) == 4
 
 
 # In a browser.
