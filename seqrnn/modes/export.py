@@ -12,7 +12,6 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.field import nested
 from seqrnn.config.read import TRAINING, Config
 from seqrnn.data import vocabulary
-from seqrnn.data.sources.corpora import SPLITS
 from seqrnn.experiment import Experiment, Params
 from seqrnn.exporting import onnx_graph, tensors
 from seqrnn.modes import load_model
@@ -72,9 +71,7 @@ def run(
 
 def _card(params: Params, config: Config, workdir: Path) -> str:
   """The text of the model card, in Markdown."""
-  _, figures = gathering.best_evaluation(workdir)
-  if figures.get("step") != config.checkpoint.step:
-    figures = {}
+  best = gathering.best_evaluation(workdir)
   environment = jinja2.Environment(
     loader=jinja2.PackageLoader("seqrnn", "exporting"),
     undefined=jinja2.StrictUndefined,
@@ -87,7 +84,7 @@ def _card(params: Params, config: Config, workdir: Path) -> str:
     count=sum(leaf.size for leaf in jax.tree.leaves(params)),
     public=catalogue.sets().get(config.data.source),
     start=transfer.read_record(workdir),
-    figures={k: v for k, v in figures.items() if k.startswith(SPLITS)},
+    figures=best.figures if best.step == config.checkpoint.step else {},
     settings=config_lib.differences(config_lib.defaults(), config, TRAINING),
   )
 

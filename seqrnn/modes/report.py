@@ -52,42 +52,30 @@ def run(
     UserError: there is no run, or it cannot be read.
   """
   if not workdir.exists():
-    workdirs = [Path(part) for part in str(workdir).split(",")]
-    path, table = gathering.write_comparison(workdirs)
-    head, *rows = table
-    # The page has all columns. The fields that differ are one, as they may be
-    # many.
-    fields = slice(1, head.index("state"))
-    shown = [i for i, name in enumerate(head) if name in _PRINTED]
-    printed = Table("run", "fields", *(head[i] for i in shown), box=box.SIMPLE)
-    for row in rows:
-      pairs = map("=".join, zip(head[fields], row[fields], strict=True))
-      cells = row[0], "\n".join(pairs), *(row[i] for i in shown)
-      printed.add_row(*map(escape, cells))
-    make_console().print(printed)
-    print(path)
-    return path
+    return _compare([Path(path) for path in str(workdir).split(",")])
   run = load_model(build, config, workdir, "report")
   subject = subject_of(workdir, config, *run)
   model = writer(subject)
-  _, figures = gathering.best_evaluation(workdir)
-  top, detected = summary.lead(subject, figures), alarms.sections(workdir)
-  top["tiles"][:0] = [part["tile"] for part in detected if part["tile"]]
+  best = gathering.best_evaluation(workdir)
+  top = summary.heading(subject, best.figures)
+  detected = alarms.read_anomalies(workdir)
+  top = top._replace(tiles=[*detected.tiles, *(top.tiles or [])])
   names = subject.experiment.report.sections
-  learned = [part for name in names for part in SECTIONS[name](subject)]
   sections = [
-    *detected,
-    *learned,
+    *detected.sections,
+    *(part for name in names for part in SECTIONS[name](subject)),
     summary.curves(
       {workdir.name: workdir}, subject.experiment.loss_unit, subject.target
     ),
-    summary.metrics(subject, figures),
+    summary.metrics(subject, best.step, best.figures),
     summary.settings(config_lib.read_run(workdir)),
   ]
   path = workdir / "report.html"
   with files.locked_results(workdir, "report") as folder:
     if model is not None:
-      top |= _playground(model, folder)
+      reason = _write_playground(model, folder)
+      name = "" if reason else _PLAYGROUND
+      top = top._replace(playground=name, reason=reason)
     page.write_page(folder / path.name, workdir.name, top, sections)
   print(path)
   if (workdir / _PLAYGROUND).exists():
@@ -95,15 +83,33 @@ def run(
   return path
 
 
-def _playground(model: Subject, folder: Path) -> dict[str, str]:
-  """Writes playground.html; returns its name, or the reason against it."""
+def _compare(workdirs: list[Path]) -> Path:
+  """Writes comparison.html of several workdirs, and prints a table."""
+  path, table = gathering.write_comparison(workdirs)
+  head, *rows = table
+  # The page has all columns. The fields that differ are one, as they may be
+  # many.
+  fields = slice(1, head.index("state"))
+  shown = [i for i, name in enumerate(head) if name in _PRINTED]
+  printed = Table("run", "fields", *(head[i] for i in shown), box=box.SIMPLE)
+  for row in rows:
+    pairs = map("=".join, zip(head[fields], row[fields], strict=True))
+    cells = row[0], "\n".join(pairs), *(row[i] for i in shown)
+    printed.add_row(*map(escape, cells))
+  make_console().print(printed)
+  print(path)
+  return path
+
+
+def _write_playground(model: Subject, folder: Path) -> str:
+  """Writes playground.html; returns the reason if it cannot, else ""."""
   title = model.workdir.absolute().name
   try:
     content = playground.build(
       model.experiment, model.params, model.config, title
     )
   except UserError as reason:
-    return {"playground": "", "reason": str(reason)}
+    return str(reason)
   with files.atomic_write(folder / _PLAYGROUND) as file:
     file.write(content)
-  return {"playground": _PLAYGROUND}
+  return ""

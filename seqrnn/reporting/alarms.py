@@ -2,11 +2,11 @@
 
 import itertools
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from seqrnn.logs.detect import inputs
 from seqrnn.logs.detect.tables import read_csv_table, summary_of
-from seqrnn.reporting.page import Section, section
+from seqrnn.reporting.page import Section
 
 _INCIDENTS = 20  # Rows of the table.
 _FIGURES = (
@@ -19,12 +19,35 @@ _FIGURES = (
 )
 
 
-def _report(folder: Path) -> dict[str, Any]:
-  """How many are flagged, on what basis and, with labels, metrics by score."""
-  path = folder / "report.json"
-  if not path.exists():
-    return {"tile": None, "flagged": "", "basis": [], "figures": []}
-  record = inputs.read_object(path)
+class Anomalies(NamedTuple):
+  """What a report shows of a detection.
+
+  Attributes:
+    tiles: the number of flagged sessions.
+    sections: the section on anomalies.
+  """
+
+  tiles: list[tuple[str, str]] = []
+  sections: list[Section] = []
+
+
+class IncidentRow(NamedTuple):
+  """A row of the table of incidents; lists are lines of a cell."""
+
+  severity: str
+  alarm: list[str]
+  event: str
+  before: list[str]
+  after: list[str]
+  example: list[str]
+
+
+def _summary(record: dict[str, Any]) -> tuple[tuple[str, str], dict[str, Any]]:
+  """The tile, and how many are flagged, why and, with labels, the metrics.
+
+  Args:
+    record: of report.json.
+  """
   examined = record["data"]["examined"]
   total, counts = examined["sessions"], [*examined["flagged"].values()]
   tile = f"{sum(counts):,} of {total:,}", "sessions flagged"
@@ -35,8 +58,7 @@ def _report(folder: Path) -> dict[str, Any]:
   rows = [
     [score, *(row.get(name) for name in names)] for score, row in table.items()
   ]
-  return {
-    "tile": tile,
+  return tile, {
     "flagged": flagged,
     "basis": record["basis"],
     "names": ["score", *(name.replace("_", " ") for name in names)],
@@ -44,19 +66,7 @@ def _report(folder: Path) -> dict[str, Any]:
   }
 
 
-def _incidents(folder: Path) -> dict[str, Any]:
-  """The flagged sessions, grouped by their surprising events."""
-  path = folder / "incidents.csv"
-  if not path.exists():
-    return {"incidents": None, "more": ""}
-  rows = list(itertools.islice(read_csv_table(path), _INCIDENTS + 1))
-  return {
-    "incidents": list(map(_incident, rows[:_INCIDENTS])),
-    "more": path.name if len(rows) > _INCIDENTS else "",
-  }
-
-
-def _incident(row: dict[str, str]) -> dict[str, Any]:
+def _incident(row: dict[str, str]) -> IncidentRow:
   """An incident: its alarm, its event with those around it, its example."""
   alarm = [f"{row['sessions']} session" + "s" * (row["sessions"] != "1")]
   alarm.append(row["reason"])
@@ -69,25 +79,29 @@ def _incident(row: dict[str, str]) -> dict[str, Any]:
   before, after = (
     list(filter(None, row[name].split(" | "))) for name in ("before", "after")
   )
-  return {
-    "severity": row["severity"],
-    "alarm": alarm,
-    "event": row["event"],
-    "before": before,
-    "after": after,
-    "example": example,
-  }
+  return IncidentRow(
+    row["severity"], alarm, row["event"], before, after, example
+  )
 
 
-def sections(workdir: Path) -> list[Section]:
-  """The results of `--mode=detect` in a workdir; [] if it has none.
+def read_anomalies(workdir: Path) -> Anomalies:
+  """The results of `--mode=detect` in a workdir; nothing if it has none.
 
   Raises:
     UserError: a file of the results is damaged.
   """
   folder = workdir / "detect"
   if not folder.is_dir():
-    return []
+    return Anomalies()
+  data = {"flagged": "", "basis": [], "figures": [], "incidents": None}
+  tiles, table, report = [], folder / "incidents.csv", folder / "report.json"
+  data["more"] = ""
   with inputs.reading(folder):
-    parts = {**_incidents(folder), **_report(folder)}
-  return [section("Anomalies", "alarms", **parts)]
+    if table.exists():
+      rows = list(itertools.islice(read_csv_table(table), _INCIDENTS + 1))
+      data["incidents"] = list(map(_incident, rows[:_INCIDENTS]))
+      data["more"] = table.name if len(rows) > _INCIDENTS else ""
+    if report.exists():
+      tile, facts = _summary(inputs.read_object(report))
+      data, tiles = data | facts, [tile]
+  return Anomalies(tiles, [Section("Anomalies", "alarms", data)])

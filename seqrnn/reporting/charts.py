@@ -3,7 +3,7 @@
 import base64
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,21 @@ _STYLES = "-", "--", ":"  # Of the curves of a chart, in turn.
 Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]  # name -> x, y
 
 
-def chart(figure: "Figure", title: str, words: str) -> dict[str, Any]:
+class Chart(NamedTuple):
+  """A chart for a page.
+
+  Attributes:
+    title: above the chart.
+    svg: the drawing, in base64.
+    words: describes it to screen readers.
+  """
+
+  title: str
+  svg: str
+  words: str
+
+
+def chart(figure: "Figure", title: str, words: str) -> Chart:
   """The figure for a page; `words` describe it to screen readers."""
   import matplotlib
 
@@ -27,12 +41,12 @@ def chart(figure: "Figure", title: str, words: str) -> dict[str, Any]:
   with settings, warnings.catch_warnings(action="ignore"):
     content = figures.svg(figure, title, words).encode()
   svg = base64.b64encode(content).decode()
-  return {"title": title, "svg": svg, "words": words}
+  return Chart(title, svg, words)
 
 
 def lines(
   title: str, series: Series, x: str, y: str, *, zero: bool = False
-) -> dict[str, Any]:
+) -> Chart:
   """Curves in one chart.
 
   Args:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
@@ -44,13 +44,25 @@ def find_workdirs(paths: Iterable[str | os.PathLike]) -> list[Path]:
   return list(workdirs)
 
 
-def best_evaluation(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-  """The fields of a run, and the figures of its lowest validation loss.
+class BestEvaluation(NamedTuple):
+  """A run, and its evaluation with the lowest validation loss.
 
-  Returns:
-    the fields by their dotted names; and `state`, `step`, then SPLIT_FIGURE
-    of each split, with those of evaluation.json if it is of that step. Before
-    the first evaluation there is only the state.
+  Attributes:
+    fields: of the config, by their dotted names.
+    progress: `finished`, or the step of the last checkpoint.
+    step: of the evaluation; None before the first one.
+    figures: SPLIT_FIGURE of each split, with those of evaluation.json if it is
+      of that step.
+  """
+
+  fields: dict[str, Any]
+  progress: str
+  step: int | None
+  figures: dict[str, float]
+
+
+def best_evaluation(workdir: Path) -> BestEvaluation:
+  """The evaluation of a run with the lowest validation loss.
 
   Raises:
     UserError: there is no run, or a file of it is damaged.
@@ -58,11 +70,11 @@ def best_evaluation(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
   files.check_links(workdir)
   config = config_lib.read_run(workdir)
   rows = read_rows(workdir / "metrics.csv", "validation_loss")
-  figures: dict[str, Any] = {"state": _state(workdir, config)}
+  step, figures = None, {}
   if rows:
     best = min(rows, key=lambda row: float(row["validation_loss"]))
-    figures["step"] = int(best["step"])
-    evaluated = _evaluation(workdir / "evaluation.json", figures["step"])
+    step = int(best["step"])
+    evaluated = _evaluation(workdir / "evaluation.json", step)
     for name in summary.ordered(summary.validation_figures(best)):
       for split in SPLITS:
         column = f"{split}_{name}"
@@ -70,10 +82,11 @@ def best_evaluation(workdir: Path) -> tuple[dict[str, Any], dict[str, Any]]:
           figures[column] = float(best[column])
         elif split == evaluated.get("split") and name in evaluated:
           figures[column] = evaluated[name]
-  return config_lib.flat(config), figures
+  progress = _progress(workdir, config)
+  return BestEvaluation(config_lib.flat(config), progress, step, figures)
 
 
-def _state(workdir: Path, config: Config) -> str:
+def _progress(workdir: Path, config: Config) -> str:
   """Whether a run has finished, or the step of its last checkpoint."""
   saved = checkpoint.steps(workdir / "checkpoints")
   step = saved[-1] if saved else 0
@@ -103,8 +116,8 @@ def gather(workdirs: Sequence[Path]) -> list[dict[str, Any]]:
   """A row for each run, all with the same columns; None where one is missing.
 
   Its columns are `run`, the name; the fields that differ between the runs, of
-  those that training depends on; and `state`, `step` and the figures of the
-  best evaluation.
+  those that training depends on; and `state`, the progress, `step` and the
+  figures of the best evaluation.
 
   Raises:
     UserError: there is no run, or a file of it is damaged.
@@ -113,7 +126,7 @@ def gather(workdirs: Sequence[Path]) -> list[dict[str, Any]]:
   names = [workdir.absolute().name for workdir in workdirs]
   if len(set(names)) < len(names):
     names = list(map(str, workdirs))
-  configs = [config for config, _ in runs]
+  configs = [run.fields for run in runs]
   fields = [
     field
     for field, value in configs[0].items()
@@ -123,12 +136,12 @@ def gather(workdirs: Sequence[Path]) -> list[dict[str, Any]]:
   rows = [
     {
       "run": name,
-      **{field: config[field] for field in fields},
-      "state": None,
-      "step": None,
-      **figures,
+      **{field: run.fields[field] for field in fields},
+      "state": run.progress,
+      "step": run.step,
+      **run.figures,
     }
-    for name, (config, figures) in zip(names, runs, strict=True)
+    for name, run in zip(names, runs, strict=True)
   ]
   columns = dict.fromkeys(name for row in rows for name in row)
   return [{name: row.get(name) for name in columns} for row in rows]
@@ -149,19 +162,15 @@ def write_comparison(workdirs: list[Path]) -> tuple[Path, list[list[str]]]:
   head = [n if "." in n else n.replace("_", " ") for n in rows[0]]
   cells = [[*map(page.printable, row.values())] for row in rows]
   incomparable = ("task", "data.unit", "data.source", "data.path")
-  best = page.section(
-    "Best evaluation of each run",
-    "comparison",
-    head=head,
-    rows=cells,
-    differing=[name for name in incomparable if name in rows[0]],
+  differing = [name for name in incomparable if name in rows[0]]
+  best = {"head": head, "rows": cells, "differing": differing}
+  top = page.Heading(
+    "comparison", f"Comparison of {len(runs)} runs", ", ".join(runs)
   )
-  top = {
-    "eyebrow": "comparison",
-    "heading": f"Comparison of {len(runs)} runs",
-    "text": ", ".join(runs),
-  }
   path = workdirs[0] / "comparison.html"
-  sections = [best, summary.curves(runs)]
+  sections = [
+    page.Section("Best evaluation of each run", "comparison", best),
+    summary.curves(runs),
+  ]
   page.write_page(path, " \u00b7 ".join(runs), top, sections)
   return path, [head, *cells]

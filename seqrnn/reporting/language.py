@@ -12,7 +12,7 @@ from seqrnn.errors import counted
 from seqrnn.experiment import Decoder, Params
 from seqrnn.models.losses import surprisal
 from seqrnn.reporting import charts, page
-from seqrnn.reporting.page import Section, section
+from seqrnn.reporting.page import Section
 from seqrnn.reporting.subject import (
   Subject,
   coloured_text,
@@ -102,9 +102,8 @@ def samples(subject: Subject) -> Section:
     ids_T = np.concatenate(list(chunks), axis=1)[0]
     texts.append((f"{temperature:g}", symbols.text(ids_T[ids_T > END])))
   quoted = prime and repr(prime)
-  return section(
-    "Samples", "samples", samples=texts, prime=prime, quoted=quoted
-  )
+  drawn = {"samples": texts, "prime": prime, "quoted": quoted}
+  return Section("Samples", "samples", drawn)
 
 
 def surprises(subject: Subject, split: str) -> Section:
@@ -123,32 +122,34 @@ def surprises(subject: Subject, split: str) -> Section:
       read = [""] * int(ids_S[0] == BEGIN) + [*document.symbols, ""]
       yield Prediction(n, ids_S, read, place_T, ids_S[1:], [], *answers)
 
-  title = "Surprisal of a text"
-  part = coloured_text(subject, rows(), subject.symbols)
-  return section(title, "surprisal", split=split, reading=part)
+  text = coloured_text(subject, rows(), subject.symbols)
+  data = {"split": split, "reading": text}
+  return Section("Surprisal of a text", "surprisal", data)
 
 
 def gaps(subject: Subject) -> list[Section]:
   """A text coloured by surprisal, with the predictions of a gap model."""
-  if not subject.facts:
+  if not subject.splits:
     return []
   split = subject.splits[-1]
   documents = passages(subject.read(split), _SHOWN, _GAP_TEXTS)
   rows = predictions(subject.experiment, subject.params, documents, _LIKELY)
-  part = coloured_text(subject, rows, subject.symbols)
-  return [section("Predictions in gaps", "gaps", split=split, reading=part)]
+  text = coloured_text(subject, rows, subject.symbols)
+  data = {"split": split, "reading": text}
+  return [Section("Predictions in gaps", "gaps", data)]
 
 
 def labels(subject: Subject) -> list[Section]:
   """The sections on tags, confusion and, if tags mark any, spans."""
   labels = subject.experiment.labels
-  if not subject.facts or labels is None:
+  if not subject.splits or labels is None:
     return []
-  split, mesh, parts = subject.splits[-1], sharding.mesh(), []
+  split, mesh, sections = subject.splits[-1], sharding.mesh(), []
   if not subject.experiment.by_text:
     rows = predictions(subject.experiment, subject.params, split, _LIKELY)
-    part = coloured_text(subject, rows, labels)
-    parts.append(section("Tagged text", "tagged", reading=part))
+    text = coloured_text(subject, rows, labels)
+    data = {"split": split, "reading": text}
+    sections.append(Section("Tagged text", "tagged", data))
   batches = subject.experiment.batches(split, None)
   params = jax.device_put(subject.params, sharding.replicated(mesh))
   counted = examiner(subject.experiment, mesh)(params, batches)
@@ -156,12 +157,13 @@ def labels(subject: Subject) -> list[Section]:
   table = confusion.confusion_table(labels, counted[1])
   words = "Counts of predicted labels by true label"
   chart = charts.chart(confusion.draw(table), words, words)
-  parts.append(section("Confusion of labels", "confusion", chart=chart))
+  data = {"split": split, "chart": chart}
+  sections.append(Section("Confusion of labels", "confusion", data))
   counts_3K = counted[1].span_counts(labels)
   if counts_3K is not None:
     rows = spans.span_table(labels, counts_3K)
-    parts.append(section("Spans", "spans", rows=rows))
-  return [{"split": split, **part} for part in parts]
+    sections.append(Section("Spans", "spans", {"split": split, "rows": rows}))
+  return sections
 
 
 def mistakes(subject: Subject) -> list[Section]:
@@ -169,7 +171,7 @@ def mistakes(subject: Subject) -> list[Section]:
 
   Without labels, the texts with the furthest numbers.
   """
-  if not subject.facts:
+  if not subject.splits:
     return []
   split, unit = subject.splits[-1], subject.config.data.unit
   rows = predictions(subject.experiment, subject.params, split, 1)
@@ -197,8 +199,9 @@ def mistakes(subject: Subject) -> list[Section]:
     by_label.setdefault(label, []).append(row)
   each = _MISTAKES // (len(by_label) or 1) or 1
   worst = [row for rows in by_label.values() for row in rows[:each]]
-  facts = {"split": split, "read": counted(len(some), "text"), "each": each}
-  return [section("Mistakes", "mistakes", rows=worst[:_MISTAKES], **facts)]
+  data = {"split": split, "read": counted(len(some), "text"), "each": each}
+  data["rows"] = worst[:_MISTAKES]
+  return [Section("Mistakes", "mistakes", data)]
 
 
 def _begin(text: str) -> str:

@@ -19,12 +19,42 @@ _LEVELS = 0.12, 0.25, 0.4, 0.6, 0.8, 1.05
 
 LONGEST = 1500  # Characters of a coloured text.
 
-Section = dict[str, Any]
+
+class Section(NamedTuple):
+  """A section under a title.
+
+  Attributes:
+    title: of the section.
+    macro: of sections.html.jinja, which shows the data.
+    data: attributes that the macro reads, by their names.
+  """
+
+  title: str
+  macro: str
+  data: dict[str, Any]
 
 
-def section(title: str, kind: str, **data: Any) -> Section:
-  """A section under a title; its kind is the macro that shows the data."""
-  return {"title": title, "kind": kind, **data}
+class Heading(NamedTuple):
+  """The top of a page.
+
+  Attributes:
+    eyebrow: a few words above the title.
+    title: of the page.
+    text: sentences below the title.
+    caution: a sentence in bold; "": none.
+    tiles: metrics in large letters, and the name of each; None: no place for
+      them.
+    playground: the file name of the playground; "": there is none.
+    reason: the reason why there is none; "": the page does not mention it.
+  """
+
+  eyebrow: str
+  title: str
+  text: str
+  caution: str = ""
+  tiles: list[tuple[str, str]] | None = None
+  playground: str = ""
+  reason: str = ""
 
 
 def printable(value: Any) -> Any:
@@ -57,7 +87,24 @@ def full(marks: Iterable[Mark]) -> bool:
   return sum(len(mark.text) for mark in marks) >= LONGEST
 
 
-def coloured(marks: list[Mark], guess: float, words: str) -> dict[str, Any]:
+class ColouredText(NamedTuple):
+  """A text coloured by surprisal.
+
+  Attributes:
+    spans: parts of the text, each with the class of its colour.
+    words: describes the text to screen readers.
+    names: of all symbols that `symbols` mentions.
+    symbols: of each symbol of the text, the index of its name, its surprisal
+      in bits, and the indices and probabilities of the likely symbols.
+  """
+
+  spans: list[tuple[str, str]]
+  words: str
+  names: list[str]
+  symbols: list[tuple[int, float | None, list[tuple[int, float]]]]
+
+
+def coloured(marks: list[Mark], guess: float, words: str) -> ColouredText:
   """A text coloured by surprisal, with details of the symbol pointed at.
 
   Args:
@@ -74,26 +121,22 @@ def coloured(marks: list[Mark], guess: float, words: str) -> dict[str, Any]:
       break
     length += len(mark.text)
     likely = [
-      [index(name), round(float(share), 4)] for name, share in mark.likely
+      (index(name), round(float(share), 4)) for name, share in mark.likely
     ]
     bits = None if mark.bits is None else round(float(mark.bits), 3)
-    symbols.append([index(mark.name), bits, likely])
+    symbols.append((index(mark.name), bits, likely))
     level = sum((bits or 0) > guess * share for share in _LEVELS)
     spans.append((mark.text, f"s{level}" if level else ""))
-  data = {"names": list(names), "symbols": symbols}
-  return {"spans": spans, "words": words, "data": data}
+  return ColouredText(spans, words, list(names), symbols)
 
 
-def write_page(
-  path: Path, title: str, top: dict[str, Any], sections: list[Section]
-):
+def write_page(path: Path, title: str, top: Heading, sections: list[Section]):
   """Writes a page.
 
   Args:
     path: of the file.
-    title: of the page.
-    top: `eyebrow`, `heading` and `text` above the sections, and what else a
-      report has there.
+    title: of the window.
+    top: of the page.
     sections: in the order of the page.
 
   Raises:

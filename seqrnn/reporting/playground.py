@@ -6,11 +6,13 @@ nothing else.
 
 import base64
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 from seqrnn.config.read import Config
 from seqrnn.data.vocabulary import RESERVED
@@ -79,7 +81,7 @@ def build(
   return _PAGE.read_text("utf-8").replace("MODEL", text, 1)
 
 
-def _cell(model: Config) -> dict[str, Any]:
+def _cell(model: Config) -> dict[str, str | int | Sequence[str]]:
   """The settings of a cell that the page needs, besides its parameters."""
   shape = {"hidden_size": model.hidden_size}
   cell = cells.make(model, **shape)
@@ -91,16 +93,16 @@ def _cell(model: Config) -> dict[str, Any]:
       f"playground: model.cell={model.cell!r}: must be lstm, gru, rnn_tanh,"
       " rnn_relu or one of the odyssey family"
     )
-  facts = {"carry": len(jax.tree.leaves(cell.initial_carry(1)))}
+  carry = len(jax.tree.leaves(cell.initial_carry(1)))
   if not isinstance(cell, cells.Odyssey):
-    return {"kind": model.cell, **facts}
+    return {"kind": model.cell, "carry": carry}
   return {
     "kind": "odyssey",
     "gates": cell.names,
     "coupled": cell.coupled,
     "input_activation": cell.input_activation,
     "output_activation": cell.output_activation,
-    **facts,
+    "carry": carry,
   }
 
 
@@ -130,13 +132,14 @@ def _weights(params: Params, model: Config) -> dict[str, Any]:
   return packed
 
 
-def _pack(array: Any) -> dict[str, str]:
+def _pack(array: ArrayLike) -> dict[str, str]:
   """Quantizes an array to 16-bit integers, with a scale for each row.
 
   float16 takes the same space, but its error in most probabilities would be
   four times as large.
   """
-  rows = np.reshape(np.asarray(array, np.float32), (len(array), -1))
+  rows = np.asarray(array, np.float32)
+  rows = np.reshape(rows, (len(rows), -1))
   largest = np.abs(rows).max(axis=1, keepdims=True)
   scales = np.where(largest > 0, largest, 1) / np.float32(32767)
   integers = np.round(rows / scales).astype("<i2")

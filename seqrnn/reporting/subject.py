@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params
 from seqrnn.reporting import page
-from seqrnn.reporting.page import Mark
+from seqrnn.reporting.page import ColouredText, Mark
 from seqrnn.scoring.predictions import Prediction
 from seqrnn.training.setup import data_changed
 
@@ -33,7 +33,8 @@ class Subject(NamedTuple):
     params: of the checkpoint.
     step: of the checkpoint.
     read: reads the pieces of a split.
-    facts: of each split whose data can be read.
+    sizes: the number of symbols of each split whose data can be read;
+      held-out splits come last.
     missing: why the other splits cannot be read.
     changed: whether the training split is not that of the training.
   """
@@ -44,7 +45,7 @@ class Subject(NamedTuple):
   params: Params
   step: int
   read: Callable[[str], Pieces]
-  facts: dict[str, dict[str, Any]]
+  sizes: dict[str, int]
   missing: list[str]
   changed: bool
 
@@ -70,12 +71,12 @@ class Subject(NamedTuple):
   @property
   def splits(self) -> list[str]:
     """The splits that can be read; held-out splits come last."""
-    return list(self.facts)
+    return list(self.sizes)
 
   @property
   def caution(self) -> str:
     """A warning about the data; "" if none is necessary."""
-    if not self.facts:
+    if not self.sizes:
       return "The data cannot be read here, so this page shows none of them."
     cautions = []
     if self.changed:
@@ -96,15 +97,15 @@ def subject_of(
   step: int,
 ) -> Subject:
   """The subject of a run, whose data may be missing."""
-  facts, missing = {}, []
+  sizes, missing = {}, []
   for split in SPLITS:
     try:
-      facts[split] = experiment.facts(split)
+      sizes[split] = experiment.facts(split)["symbols"]
     except UserError as reason:
       missing.append(f"{split}: {reason}")
   changed = data_changed(workdir, step, experiment)
   run = workdir, config, experiment, params, step
-  return Subject(*run, splits.reader(config), facts, missing, changed)
+  return Subject(*run, splits.reader(config), sizes, missing, changed)
 
 
 def writer(subject: Subject) -> Subject | None:
@@ -186,7 +187,7 @@ def named(symbols: Vocabulary, i: int) -> str:
 
 def coloured_text(
   subject: Subject, rows: Iterable[Prediction], names: Vocabulary
-) -> dict[str, Any]:
+) -> ColouredText:
   """Texts coloured by the surprisal of their targets, as far as a page goes.
 
   Args:

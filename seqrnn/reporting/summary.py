@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -10,7 +9,7 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data.sources.corpora import SPLITS
 from seqrnn.reporting import charts
-from seqrnn.reporting.page import Section, section
+from seqrnn.reporting.page import Heading, Section
 from seqrnn.reporting.subject import Subject
 from seqrnn.training.history import read_rows
 
@@ -18,10 +17,10 @@ from seqrnn.training.history import read_rows
 _SHARES = ("accuracy", "macro_f1", "precision", "recall", "f1")
 _FIRST = ("loss", "bits_per_symbol", "perplexity", "accuracy")
 
-Rows = dict[str, list[dict[str, str]]]  # Name of a run -> rows of its table.
+Tables = dict[str, list[dict[str, str]]]  # Name of a run -> its table.
 
 
-def lead(subject: Subject, figures: dict[str, Any]) -> dict[str, Any]:
+def heading(subject: Subject, figures: dict[str, float]) -> Heading:
   """The top of the page: the run in a few sentences, and its main metrics."""
   config, model = subject.config, subject.config.model
   labels = subject.experiment.labels
@@ -33,20 +32,22 @@ def lead(subject: Subject, figures: dict[str, Any]) -> dict[str, Any]:
     f"{model.layers} layer{'s' * (model.layers > 1)} of {model.hidden_size}"
     f" units ({model.cell}), {size:,} parameters.",
   ]
-  if "train" in subject.facts:
-    symbols = subject.facts["train"]["symbols"]
+  if "train" in subject.sizes:
+    symbols = subject.sizes["train"]
     sentences.append(f"The training split has {symbols:,} {subject.word}s.")
   sentences.append(f"This page shows the checkpoint of step {subject.step:,}.")
-  return {
-    "eyebrow": config.task.replace("_", " "),
-    "heading": subject.workdir.name,
-    "text": " ".join(sentences),
-    "caution": subject.caution,
-    "tiles": _tiles(subject, figures),
-  }
+  return Heading(
+    config.task.replace("_", " "),
+    subject.workdir.name,
+    " ".join(sentences),
+    subject.caution,
+    _tiles(subject, figures),
+  )
 
 
-def _tiles(subject: Subject, figures: dict[str, Any]) -> list[tuple[str, str]]:
+def _tiles(
+  subject: Subject, figures: dict[str, float]
+) -> list[tuple[str, str]]:
   """The most important metrics of the last evaluated split."""
   target = subject.target
   names = {
@@ -71,22 +72,20 @@ def _tiles(subject: Subject, figures: dict[str, Any]) -> list[tuple[str, str]]:
   return tiles
 
 
-def metrics(subject: Subject, figures: dict[str, Any]) -> Section:
+def metrics(
+  subject: Subject, step: int | None, figures: dict[str, float]
+) -> Section:
   """The figures of each split, as `gathering.best_evaluation` has them."""
   names = [n.removeprefix("validation_") for n in figures if "validation" in n]
   words = [_words(name, subject.target) for name in names]
-  return section(
-    "Metrics",
-    "metrics",
-    step=figures.get("step"),
-    head=["split", *words],
-    rows=[
-      [split, *(figures.get(f"{split}_{name}") for name in names)]
-      for split in SPLITS
-      if f"{split}_loss" in figures
-    ],
-    missing=subject.missing,
-  )
+  rows = [
+    [split, *(figures.get(f"{split}_{name}") for name in names)]
+    for split in SPLITS
+    if f"{split}_loss" in figures
+  ]
+  head, missing = ["split", *words], subject.missing
+  table = {"step": step, "head": head, "rows": rows, "missing": missing}
+  return Section("Metrics", "metrics", table)
 
 
 def ordered(names: Iterable[str]) -> list[str]:
@@ -139,10 +138,10 @@ def curves(
     series = _series(tables, column)
     if names:
       drawn.append(charts.lines(title, series, "step", unit, zero=True))
-  return section("Training", "training", charts=drawn, runs=len(runs))
+  return Section("Training", "training", {"charts": drawn, "runs": len(runs)})
 
 
-def _series(tables: Rows, column: str) -> charts.Series:
+def _series(tables: Tables, column: str) -> charts.Series:
   """A column of each table that has it, by step."""
   return {
     name: (
@@ -155,15 +154,15 @@ def _series(tables: Rows, column: str) -> charts.Series:
 
 
 def _metric_chart(
-  metrics: Rows, name: str, loss_unit: str, title: str
-) -> dict[str, Any]:
+  metrics: Tables, name: str, loss_unit: str, title: str
+) -> charts.Chart:
   """Charts a metric: both splits of one run, or validation of several runs."""
   series = _series(metrics, f"validation_{name}")
   if len(metrics) == 1:
     train = _series(metrics, f"train_{name}")
-    parts = {"training": train, "validation": series}
+    splits = {"training": train, "validation": series}
     series = {
-      part: xy for part, by_run in parts.items() for xy in by_run.values()
+      split: xy for split, by_run in splits.items() for xy in by_run.values()
     }
   else:
     title += ", validation"
@@ -176,4 +175,4 @@ def _metric_chart(
 def settings(config: Config) -> Section:
   """The fields that differ from the defaults."""
   changes = config_lib.differences(config_lib.defaults(), config)
-  return section("Configuration", "fields", changes=changes)
+  return Section("Configuration", "fields", {"changes": changes})

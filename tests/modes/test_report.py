@@ -29,7 +29,7 @@ from seqrnn.training.history import add_row
 from tests.conftest import Page, save_run, tiny, write_text
 from tests.templates import Recorder
 
-TOP = {"eyebrow": "e", "heading": "h", "text": "t"}
+TOP = page.Heading("e", "h", "t")
 HOSTILE = "<script>alert(1)</script>&amp;\"'\x1b[31m\u202e]]>\u6f22\n"
 TASKS = {
   "language model": {"data.stateful": True, "model.embedding_size": 4},
@@ -162,7 +162,6 @@ def listed(monkeypatch, rows, **task):
   """The section on mistakes of a task that has made these predictions."""
   monkeypatch.setattr(language, "predictions", lambda *_: iter(rows))
   subject = SimpleNamespace(
-    facts=["test"],
     splits=["test"],
     params=None,
     config=SimpleNamespace(data=SimpleNamespace(unit="word")),
@@ -176,9 +175,9 @@ def test_the_worst_mistakes_of_each_label_are_listed(monkeypatch, tmp_path):
   rows += [mistaken("rare", n, "often", [f"r{n}"]) for n in range(3)]
   rows.append(mistaken("right", 99.0, "right", ["right"]))
   [part] = listed(monkeypatch, rows, by_text=True)
-  texts = [text[:2] for text, *_ in part["rows"]]
+  texts = [text[:2] for text, *_ in part.data["rows"]]
   assert texts == [*(f"{n}" for n in range(39, 29, -1)), "r2", "r1", "r0"]
-  assert part["rows"][-1][1:] == ("rare", "often, 75%")
+  assert part.data["rows"][-1][1:] == ("rare", "often, 75%")
   page.write_page(tmp_path / "page.html", "mistakes", TOP, [part])
   assert "worst mistakes of each true label in 44 texts" in read(
     tmp_path / "page.html"
@@ -186,7 +185,9 @@ def test_the_worst_mistakes_of_each_label_are_listed(monkeypatch, tmp_path):
   # Of more labels than rows, each has its worst, the worst of all first.
   rows = [mistaken(f"label {n % 30}", n, "", [f"{n}"]) for n in range(60)]
   [part] = listed(monkeypatch, rows, by_text=True)
-  assert [row[0] for row in part["rows"]] == [f"{n}" for n in range(59, 39, -1)]
+  assert [row[0] for row in part.data["rows"]] == [
+    f"{n}" for n in range(59, 39, -1)
+  ]
   # A tag has its word, with the words around it.
   words = [f"{n}" for n in range(30)]
   word = mistaken("A", 1.0, "B", words)
@@ -197,7 +198,7 @@ def test_the_worst_mistakes_of_each_label_are_listed(monkeypatch, tmp_path):
   rows = [word._replace(truth=["A", "C"], likely=[["B"], ["C"]], **both)]
   [part] = listed(monkeypatch, rows, by_text=False)
   around = " ".join(words[3:28])
-  assert part["rows"] == [("15", "A", "B, 75%", around)]
+  assert part.data["rows"] == [("15", "A", "B, 75%", around)]
   [none] = listed(monkeypatch, rows[:0], by_text=False)
   page.write_page(tmp_path / "page.html", "mistakes", TOP, [part, none])
   assert "None in 0 texts of the test split" in (
@@ -215,6 +216,7 @@ def test_unknown_symbols_are_shown_as_the_data_have_them(monkeypatch):
   monkeypatch.setattr(language, "reader", lambda *_: lambda *_: likely)
   text = [Document("d", ["a 1", "a secret"], True, True)]
   monkeypatch.setattr(language, "passages", lambda *_: text)
+  monkeypatch.setattr(language, "encoded", lambda *_: ids)
   subject = SimpleNamespace(
     symbols=lines,
     params=None,
@@ -222,26 +224,24 @@ def test_unknown_symbols_are_shown_as_the_data_have_them(monkeypatch):
     experiment=SimpleNamespace(decoder=()),
     read=lambda _: None,
   )
-  part = language.surprises(subject, "test")["reading"]
-  assert ids.tolist() == language.encoded(text, lines, True).tolist()
-  assert [text for text, _ in part["spans"]][1] == "a <*>\n"
-  assert "a <*> (unknown)" in part["data"]["names"]
+  part = language.surprises(subject, "test").data["reading"]
+  assert [text for text, _ in part.spans][1] == "a <*>\n"
+  assert "a <*> (unknown)" in part.names
   labels = Vocabulary("id", ("A", "B"))
   rows = [mistaken("A", 1.0, "B", ["word"])._replace(targets=np.array([4]))]
   subject.symbols = Vocabulary("word", ("word",))
   part = coloured_text(subject, rows, labels)
-  assert "word, A," in part["data"]["names"]
+  assert "word, A," in part.names
   rows = [row._replace(document=n // 2) for n, row in enumerate(rows * 3)]
   part = coloured_text(subject, rows, labels)  # Two windows of the first text.
-  text = "".join(text for text, _ in part["spans"])
+  text = "".join(text for text, _ in part.spans)
   assert text == "word word \nword "
 
 
 def test_a_sample_of_blanks_says_so(tmp_path):
   samples = [("0.3", " " * 479 + "\n"), ("0.6", ""), ("0.9", " ab")]
-  part = page.section(
-    "Samples", "samples", samples=samples, prime="p", quoted="'p'"
-  )
+  drawn = {"samples": samples, "prime": "p", "quoted": "'p'"}
+  part = page.Section("Samples", "samples", drawn)
   page.write_page(tmp_path / "page.html", "samples", TOP, [part])
   text = read(tmp_path / "page.html").text
   assert text.count("480 of 480 characters are blanks.") == 1
@@ -328,8 +328,8 @@ def check_incidents(tmp_path):
   record = {"data": {"examined": examined}, "basis": []}
   record["figures"] = {"combined": {"flagged": 1300, "f1": 0.875}}
   (folder / "report.json").write_text(json.dumps(record))
-  [part] = alarms.sections(tmp_path)
-  assert part["tile"] == ("1,300 of 2,400", "sessions flagged")
+  tiles, [part] = alarms.read_anomalies(tmp_path)
+  assert tiles == [("1,300 of 2,400", "sessions flagged")]
   page.write_page(tmp_path / "page.html", "detect", TOP, [part])
   found = read(tmp_path / "page.html")
   row = "high3 sessionsunusual counts of eventsp 0a bbkind 0cx <i>line 7000"
@@ -340,7 +340,7 @@ def check_incidents(tmp_path):
   assert "More incidents are in incidents.csv." in found.text
   (folder / "incidents.csv").write_bytes(b"session\n\xff")
   with pytest.raises(UserError, match="run --mode=detect again"):
-    alarms.sections(tmp_path)
+    alarms.read_anomalies(tmp_path)
 
 
 def test_a_page_for_every_task_and_every_branch_of_the_templates(
@@ -368,16 +368,13 @@ def test_every_curve_shows_its_evaluations(monkeypatch):
 
 def test_markup_and_controls_of_a_text_are_escaped(tmp_path):
   marks = [page.Mark(c, c, 1.0, [(c, 0.5)]) for c in HOSTILE]
-  part = page.section(
-    HOSTILE,
-    "surprisal",
-    split=HOSTILE,
-    reading=page.coloured(marks, 8.0, HOSTILE),
-  )
+  text = page.coloured(marks, 8.0, HOSTILE)
+  data = {"split": HOSTILE, "reading": text}
+  part = page.Section(HOSTILE, "surprisal", data)
   series = {HOSTILE: ((1, 2), (3.0, 4.0)), "$b$": ((1,), (2.0,))}
   chart = charts.lines(HOSTILE, series, "x", HOSTILE)
   assert chart == charts.lines(HOSTILE, series, "x", HOSTILE)
-  curve = page.section("Curves", "training", charts=[chart], runs=1)
+  curve = page.Section("Curves", "training", {"charts": [chart], "runs": 1})
   page.write_page(tmp_path / "a.html", HOSTILE, TOP, [part, curve])
   text = read(tmp_path / "a.html").text
   assert HOSTILE.replace("\x1b", "\\x1b").replace("\u202e", "\\u202e") in text
