@@ -4,7 +4,7 @@ PyTorch and ONNX have the recurrent layers LSTM, GRU and RNN, with an input
 matrix, a recurrent matrix and two biases.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -27,7 +27,7 @@ class Operator(NamedTuple):
   """One direction of one layer; gates are in the order of torch.nn.
 
   Attributes:
-    kind: LSTM (gates i, f, g, o), GRU (r, z, n) or RNN.
+    layer: LSTM (gates i, f, g, o), GRU (r, z, n) or RNN.
     input_KD: the matrix of the input.
     recurrent_KH: the matrix of the state.
     input_bias_K: added to the product with the input.
@@ -35,7 +35,7 @@ class Operator(NamedTuple):
     relu: whether the activation of an RNN is relu, not tanh.
   """
 
-  kind: str
+  layer: str
   input_KD: np.ndarray
   recurrent_KH: np.ndarray
   input_bias_K: np.ndarray
@@ -48,24 +48,45 @@ class Operator(NamedTuple):
     return self.recurrent_KH.shape[1]
 
 
-_KINDS = {cells.LSTM: "LSTM", cells.GRU: "GRU", cells.RNN: "RNN"}
+_LAYERS = {cells.LSTM: "LSTM", cells.GRU: "GRU", cells.RNN: "RNN"}
 
 
-def operator(cell: Cell, params: Any) -> Operator:
-  """A layer from its cell, which _KINDS has, and the cell's parameters."""
-  [kernel] = jax.tree.leaves(params["input_kernel"])
-  bias = np.asarray(params["bias"])
-  recurrent_bias = np.zeros_like(bias)
+def operator(cell: Cell, params: Params) -> Operator:
+  """A layer from its cell, which _LAYERS has, and its arrays of NumPy."""
+  [kernel] = params["input_kernel"].values()
+  bias, recurrent_bias = params["bias"], np.zeros_like(params["bias"])
   if "reset_bias" in params:
     recurrent_bias[2 * cell.hidden_size :] = params["reset_bias"]
   return Operator(
-    _KINDS[type(cell)],
-    np.asarray(kernel).T,
-    np.asarray(params["recurrent_kernel"]).T,
+    _LAYERS[type(cell)],
+    kernel.T,
+    params["recurrent_kernel"].T,
     bias,
     recurrent_bias,
     isinstance(cell, cells.RNN) and cell.activation is jax.nn.relu,
   )
+
+
+def cell_params(way: Operator, like: Params) -> Params:
+  """The parameters of a cell, as `like` has them: the inverse of `operator`.
+
+  A cell adds both biases at once, but that of a GRU's reset.
+  """
+  [name] = like["input_kernel"]
+  params = {
+    "input_kernel": {name: way.input_KD.T},
+    "recurrent_kernel": way.recurrent_KH.T,
+    "bias": way.input_bias_K + way.recurrent_bias_K,
+  }
+  if "reset_bias" in like:
+    reset = slice(2 * way.hidden_size, None)
+    params["bias"][reset] = way.input_bias_K[reset]
+    params["reset_bias"] = way.recurrent_bias_K[reset]
+  return params
+
+
+# Name -> layers from the input up, each of one direction or of two.
+Stacks = dict[str, list[list[Operator]]]
 
 
 class Network(NamedTuple):
@@ -86,7 +107,7 @@ class Network(NamedTuple):
   """
 
   embedding_VD: np.ndarray | None
-  stacks: dict[str, list[list[Operator]]]
+  stacks: Stacks
   heads: dict[str, tuple[np.ndarray, np.ndarray]]
   tied: bool
   merge: str
@@ -116,12 +137,14 @@ class Network(NamedTuple):
 def is_native(model: Config, params: Params) -> bool:
   """Whether PyTorch has all layers of a model."""
   cell = cells.make(model, hidden_size=model.hidden_size)
-  is_plain = type(cell) in _KINDS and model.block == "plain"
+  is_plain = type(cell) in _LAYERS and model.block == "plain"
   return is_plain and params.keys() <= {*_EMBEDDING, "body", *HEADS}
 
 
-def parts(experiment: Experiment, config: Config, params: Params) -> Network:
-  """The parts of a model.
+def network_of(
+  experiment: Experiment, config: Config, params: Params
+) -> Network:
+  """The network of a model.
 
   Args:
     experiment: the task.
@@ -131,64 +154,69 @@ def parts(experiment: Experiment, config: Config, params: Params) -> Network:
   Raises:
     UserError: a part has no place in a file; names the field.
   """
-  model, name = config.model, config.export.format
+  model, why = config.model, ""
   cell = cells.make(model, hidden_size=model.hidden_size)
-  rule = None
-  if type(cell) not in _KINDS:
-    others = {name: kind(hidden_size=1) for name, kind in sorted(CELLS.items())}
-    names = [name for name, other in others.items() if type(other) in _KINDS]
-    rule = f"model.cell={model.cell!r}: must be one of {', '.join(names)}"
+  if type(cell) not in _LAYERS:
+    others = {name: make(hidden_size=1) for name, make in CELLS.items()}
+    names = sorted(n for n, other in others.items() if type(other) in _LAYERS)
+    why = f" with model.cell={model.cell!r}: must be one of {', '.join(names)}"
   elif model.block != "plain":
-    rule = f"model.block={model.block!r}: must be 'plain'"
-  if rule is not None:
-    raise UserError(f"config.export.format={name!r} with {rule}")
-  left = dict(params)
-  embedding = left.pop("embedding", {}).get("embedding")
-  bias = left.pop("head_bias", None)
-  heads = {
-    name: (np.asarray(head["kernel"]).T, np.asarray(head["bias"]))
-    for name in HEADS
-    if (head := left.pop(name, None))
-  }
-  if bias is not None:
-    heads = {"head": (np.asarray(embedding), np.asarray(bias))}
-  body = left.pop("body", {})
-  if left or not heads:
-    raise UserError(
-      f"config.export.format={name!r}: the model has"
-      f" {', '.join(sorted(left)) or 'no head'}, and an exported file has an"
+    why = f" with model.block={model.block!r}: must be 'plain'"
+  elif left := params.keys() - {*_EMBEDDING, "body", *HEADS}:
+    why = (
+      f": the model has {', '.join(sorted(left))}, and an exported file has an"
       " embedding, recurrent layers and heads"
     )
-  bodies = {STACK: body}
-  if "forward" in body:
-    bodies = {TOWERS[way]: body[way]["tower"] for way in TOWERS}
-  stacks = {
-    name: [
-      [operator(cell, way["cell"]) for way in _ways(stack[f"layers_{depth}"])]
-      for depth in range(model.layers)
-    ]
-    for name, stack in bodies.items()
+  if why:
+    raise UserError(f"config.export.format={config.export.format!r}{why}")
+  arrays = jax.tree.map(np.asarray, params)
+  embedding = arrays.get("embedding", {}).get("embedding")
+  heads = {
+    name: (arrays[name]["kernel"].T, arrays[name]["bias"])
+    for name in HEADS
+    if name in arrays
   }
-  frames = experiment.reads != "symbol"
-  size = (stacks[STACK][0][0].input_KD.shape[1],) if frames else ()
-  inputs = np.ones((1, 4, *size), np.int32)
-  batch = {"inputs": inputs, "reset": np.ones(1, bool)}
-  predict: Any = experiment.predict
-  outputs = sharding.jit(lambda params: predict(params, (), batch)[1])
-  pooled = jax.eval_shape(outputs, shapes(experiment)).shape[1] != 4
+  tied = "head_bias" in arrays
+  if tied:
+    heads["head"] = embedding, arrays["head_bias"]
+  stacks = {
+    name: [[operator(cell, way) for way in ways] for ways in layers]
+    for name, layers in cells_of(arrays["body"]).items()
+  }
+  pooled = _is_pooled(experiment, stacks)
   return Network(
-    embedding_VD=None if embedding is None else np.asarray(embedding),
+    embedding_VD=embedding,
     stacks=stacks,
     heads=heads,
-    tied=bias is not None,
+    tied=tied,
     merge=model.merge,
     pooling=model.pooling if pooled else "none",
-    frames=frames,
+    frames=experiment.reads != "symbol",
     carries=experiment.decoder is not None and not pooled and len(stacks) == 1,
     gives=experiment.gives,
   )
 
 
-def _ways(layer: Params) -> list[Params]:
-  """The directions of a layer."""
-  return [layer[way] for way in TOWERS] if "forward" in layer else [layer]
+def cells_of(body: Params) -> dict[str, list[list[Params]]]:
+  """The parameters of the cells, as `Network.stacks` has their layers."""
+  bodies = {STACK: body}
+  if "forward" in body:
+    bodies = {TOWERS[way]: body[way]["tower"] for way in TOWERS}
+  stacks = {}
+  for name, stack in bodies.items():
+    layers = [stack[f"layers_{depth}"] for depth in range(len(stack))]
+    # The directions of each layer.
+    each = [[x[way] for way in TOWERS if way in x] or [x] for x in layers]
+    stacks[name] = [[way["cell"] for way in ways] for ways in each]
+  return stacks
+
+
+def _is_pooled(experiment: Experiment, stacks: Stacks) -> bool:
+  """Whether a sequence has one output."""
+  predict, shape = experiment.predict, (1, 4)
+  assert predict is not None, "checked by the caller"
+  if experiment.reads != "symbol":
+    shape += stacks[STACK][0][0].input_KD.shape[1:]
+  batch = {"inputs": np.ones(shape, np.int32), "reset": np.ones(1, bool)}
+  outputs = sharding.jit(lambda params: predict(params, (), batch)[1])
+  return jax.eval_shape(outputs, shapes(experiment)).shape[1] != shape[1]

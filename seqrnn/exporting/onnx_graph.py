@@ -4,21 +4,27 @@ In names, W is the axis of directions. The recurrent operators read time first.
 Padding is id 0 at the end of a row; its length is the number of other ids.
 """
 
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from seqrnn.config.read import Config
 from seqrnn.data.vocabulary import PAD
 from seqrnn.errors import needs_package
 from seqrnn.experiment import Experiment, Params
-from seqrnn.exporting.network import Network, Operator, parts
+from seqrnn.exporting.network import Network, Operator, network_of
+
+if TYPE_CHECKING:
+  from onnx import ValueInfoProto
 
 FILE = "model.onnx"
 _OPSET, _IR = 17, 8  # Of 2022, which every runtime of today reads.
 # ONNX's order of gates, by their places in that of torch.nn.
 _ORDER = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
 _LEAST = -3.4e38
+Shape = list[str | int]  # The names or the sizes of axes.
 _OUTPUTS = {"softmax": "log_probabilities", "sigmoid": "log_odds"}
 
 
@@ -36,16 +42,17 @@ def encoded(
   Raises:
     UserError: onnx is missing, or a part has no place in the file.
   """
-  network = parts(experiment, config, params)
+  network = network_of(experiment, config, params)
   with needs_package("config.export.format='onnx'", "onnx", "export"):
     import onnx
     from onnx import helper
-  graph = Graph(onnx)
-  outputs = build(graph, network)
-  read: Any = graph.value("ids", np.int64, ["batch", "length"])
+  graph = Graph(network, onnx)
+  outputs = build(graph)
   if network.frames:
     shape = ["batch", "length", network.inputs]
     read = graph.value("frames", np.float32, shape)
+  else:
+    read = graph.value("ids", np.int64, ["batch", "length"])
   carry = _carry(network)
   inputs = [read, *(graph.value(n, np.float32, carry[n]) for n in carry)]
   values = [graph.value(name, np.float32, outputs[name]) for name in outputs]
@@ -60,113 +67,119 @@ def encoded(
 
 
 class Graph:
-  """The nodes and the constants of a graph, as they are added."""
+  """The nodes and the constants of a network's graph, as they are added."""
 
-  def __init__(self, onnx: Any):
-    self._onnx = onnx
+  def __init__(self, network: Network, onnx: ModuleType):
+    self.network, self._onnx = network, onnx
     self.nodes, self.constants = [], []
 
-  def value(self, name: str, dtype: Any, shape: list[Any]) -> Any:
+  def value(
+    self, name: str, dtype: DTypeLike, shape: Shape
+  ) -> "ValueInfoProto":
     """An input or an output of the graph."""
     make = self._onnx.helper.make_tensor_value_info
     return make(name, self.type_of(dtype), shape)
 
-  def type_of(self, dtype: Any) -> int:
+  def type_of(self, dtype: DTypeLike) -> int:
     """ONNX's number of a type."""
     return self._onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
 
-  def constant(self, value: Any, dtype: Any = np.int64) -> str:
+  def constant(self, value: ArrayLike, dtype: DTypeLike = np.int64) -> str:
     """A constant; returns its name."""
     name = f"constant_{len(self.constants)}"
     array = np.ascontiguousarray(value, dtype).reshape(np.shape(value))
     self.constants.append(self._onnx.numpy_helper.from_array(array, name))
     return name
 
-  def weight(self, value: Any) -> str:
+  def weight(self, value: ArrayLike) -> str:
     """A constant in float32; returns its name."""
     return self.constant(value, np.float32)
 
-  def add(
-    self, kind: str, *inputs: str, name: str = "", outputs: int = 1, **options
-  ) -> Any:
-    """A node; returns the name of its output, or a list of several.
+  def add(self, operator: str, *inputs: str, name: str = "", **options) -> str:
+    """A node of one output; returns the output's name.
 
     Args:
-      kind: the operator.
+      operator: of ONNX.
       *inputs: names; "" is an input that is left out.
-      name: of its only output; "": any.
-      outputs: their number.
+      name: of the output; "": any.
       **options: the attributes.
     """
-    stem = f"{kind.lower()}_{len(self.nodes)}"
-    names = [name or f"{stem}_{n}" for n in range(outputs)]
-    node = self._onnx.helper.make_node(kind, inputs, names, stem, **options)
+    [name] = self.add_several(operator, *inputs, names=[name], **options)
+    return name
+
+  def add_several(
+    self, operator: str, *inputs: str, names: list[str], **options
+  ) -> list[str]:
+    """A node of as many outputs as `names`; returns the outputs' names."""
+    stem = f"{operator.lower()}_{len(self.nodes)}"
+    names = [name or f"{stem}_{n}" for n, name in enumerate(names)]
+    node = self._onnx.helper.make_node(operator, inputs, names, stem, **options)
     self.nodes.append(node)
-    return names[0] if outputs == 1 else names
+    return names
 
 
-def _carry(network: Network) -> dict[str, list[Any]]:
+def _carry(network: Network) -> dict[str, Shape]:
   """The shape of each input of the carry by its name."""
   if not network.carries:
     return {}
   layers = next(iter(network.stacks.values()))
   shape = [len(layers), "batch", network.first.hidden_size]
-  return dict.fromkeys("hc" if network.first.kind == "LSTM" else "h", shape)
+  return dict.fromkeys("hc" if network.first.layer == "LSTM" else "h", shape)
 
 
-def build(graph: Graph, network: Network) -> dict[str, list[Any]]:
+def build(graph: Graph) -> dict[str, Shape]:
   """Adds all nodes; returns the shape of each output by its name."""
   lengths_B, x_TBD = "", "frames"
-  if network.frames:
+  if graph.network.frames:
     x_TBD = graph.add("Transpose", "frames", perm=[1, 0, 2])
   else:
-    x_TBD, lengths_B = _read(graph, network)
+    x_TBD, lengths_B = _read(graph)
   tops, states = {}, {}
-  for name, layers in network.stacks.items():
+  for name, layers in graph.network.stacks.items():
     reverse = name.startswith("backward")
-    tops[name], states[name] = _stack(
-      graph, network, layers, x_TBD, lengths_B, reverse
-    )
-  shape: list[Any] = ["batch", "length"]
+    tops[name], states[name] = _stack(graph, layers, x_TBD, lengths_B, reverse)
+  shape: Shape = ["batch", "length"]
   [top, *others] = tops.values()
   if others:  # Towers, whose outputs at t have not read t.
     ahead, back = _before(graph, top, False), _before(graph, others[0], True)
     features = {
-      "head": _merge(graph, network, [ahead, back]),
+      "head": _merge(graph, [ahead, back]),
       "forward_head": ahead,
       "backward_head": back,
     }
-  elif network.pooling != "none":
+  elif graph.network.pooling != "none":
     [state] = states.values()
-    features = {"head": _pool(graph, network, top, state, lengths_B)}
+    features = {"head": _pool(graph, top, state, lengths_B)}
     shape = ["batch"]
   else:
     features = {"head": top}
   outputs = {
-    _head(graph, network, name, features[name]): [*shape, len(bias)]
-    for name, (_, bias) in network.heads.items()
+    _head(graph, name, features[name]): [*shape, len(bias)]
+    for name, (_, bias) in graph.network.heads.items()
   }
-  carry = _carry(network)
+  carry = _carry(graph.network)
   return outputs | {f"next_{name}": carry[name] for name in carry}
 
 
-def _read(graph: Graph, network: Network) -> tuple[str, str]:
+def _read(graph: Graph) -> tuple[str, str]:
   """The features of ids, time first, and the lengths of rows."""
   ids_TB = graph.add("Transpose", "ids", perm=[1, 0])
   pad = graph.add("Equal", "ids", graph.constant(PAD))
   int32 = graph.type_of(np.int32)
   read = graph.add("Cast", graph.add("Not", pad), to=int32)
   lengths_B = graph.add("ReduceSum", read, graph.constant([1]), keepdims=0)
-  if network.embedding_VD is not None:
-    table = graph.weight(network.embedding_VD)
+  if graph.network.embedding_VD is not None:
+    table = graph.weight(graph.network.embedding_VD)
     return graph.add("Gather", table, ids_TB), lengths_B
-  depth, values = graph.constant(network.inputs), graph.weight(np.arange(2))
+  depth, values = (
+    graph.constant(graph.network.inputs),
+    graph.weight(np.arange(2)),
+  )
   return graph.add("OneHot", ids_TB, depth, values), lengths_B
 
 
 def _stack(
   graph: Graph,
-  network: Network,
   layers: list[list[Operator]],
   x_TBD: str,
   lengths_B: str,
@@ -176,13 +189,12 @@ def _stack(
 
   Args:
     graph: to add to.
-    network: the parts.
     layers: of a stack.
     x_TBD: what they read.
     lengths_B: of the rows; "": all are whole.
     reverse: whether the only direction is the backward one.
   """
-  last = {name: [] for name in _carry(network)}
+  last = {name: [] for name in _carry(graph.network)}
   state = ""
   for depth, ways in enumerate(layers):
     starts = [
@@ -195,7 +207,7 @@ def _stack(
     for name, after in zip(last, states, strict=False):
       last[name].append(after)
     state = states[0]
-    x_TBD = _joined(graph, network, y_TWBH, len(ways), axis=1)
+    x_TBD = _joined(graph, y_TWBH, len(ways), axis=1)
   for name, states in last.items():
     after = graph.add("Concat", *states, axis=0)
     if lengths_B:  # onnxruntime gives zeros for a row without symbols.
@@ -221,8 +233,8 @@ def _recurrent(
   first = ways[0]
 
   def arranged(array_K):
-    parts = np.split(array_K, len(_ORDER[first.kind]))
-    return np.concatenate([parts[n] for n in _ORDER[first.kind]])
+    gates = np.split(array_K, len(_ORDER[first.layer]))
+    return np.concatenate([gates[n] for n in _ORDER[first.layer]])
 
   arrays = [
     (
@@ -235,35 +247,39 @@ def _recurrent(
   weights = [graph.weight(np.stack(w)) for w in zip(*arrays, strict=True)]
   x_TBD, lengths_B, *starts = inputs
   operands = [x_TBD, *weights, lengths_B, *starts]
-  options: dict[str, Any] = {"hidden_size": first.hidden_size}
-  options["direction"] = "reverse" if reverse else "forward"
-  if len(ways) > 1:
-    options["direction"] = "bidirectional"
+  options = {}
   if first.relu:
     options["activations"] = ["Relu"] * len(ways)
-  if first.kind == "GRU":  # As torch.nn, it resets after the product.
+  if first.layer == "GRU":  # As torch.nn, it resets after the product.
     options["linear_before_reset"] = 1
-  outputs = 3 if first.kind == "LSTM" else 2
-  return graph.add(first.kind, *operands, outputs=outputs, **options)
+  direction = "reverse" if reverse else "forward"
+  return graph.add_several(
+    first.layer,
+    *operands,
+    names=[""] * (3 if first.layer == "LSTM" else 2),
+    hidden_size=first.hidden_size,
+    direction="bidirectional" if len(ways) > 1 else direction,
+    **options,
+  )
 
 
-def _joined(
-  graph: Graph, network: Network, y: str, ways: int, axis: int
-) -> str:
+def _joined(graph: Graph, y: str, ways: int, axis: int) -> str:
   """An array without its axis of directions, which are merged."""
-  parts = graph.add("Split", y, axis=axis, outputs=ways) if ways > 1 else [y]
+  split = [y]
+  if ways > 1:
+    split = graph.add_several("Split", y, names=[""] * ways, axis=axis)
   squeezed = graph.constant([axis])
-  parts = [graph.add("Squeeze", part, squeezed) for part in parts]
-  return _merge(graph, network, parts)
+  each = [graph.add("Squeeze", name, squeezed) for name in split]
+  return _merge(graph, each)
 
 
-def _merge(graph: Graph, network: Network, parts: list[str]) -> str:
+def _merge(graph: Graph, ways: list[str]) -> str:
   """The outputs of directions or towers, merged."""
-  if len(parts) == 1:
-    return parts[0]
-  if network.merge == "concat":
-    return graph.add("Concat", *parts, axis=-1)
-  return graph.add("Sum" if network.merge == "sum" else "Mean", *parts)
+  if len(ways) == 1:
+    return ways[0]
+  if graph.network.merge == "concat":
+    return graph.add("Concat", *ways, axis=-1)
+  return graph.add("Sum" if graph.network.merge == "sum" else "Mean", *ways)
 
 
 def _before(graph: Graph, y_TBH: str, reverse: bool) -> str:
@@ -272,14 +288,12 @@ def _before(graph: Graph, y_TBH: str, reverse: bool) -> str:
   return graph.add("Pad", y_TBH, graph.constant(pads))
 
 
-def _pool(
-  graph: Graph, network: Network, y_TBH: str, state_WBH: str, lengths_B: str
-) -> str:
+def _pool(graph: Graph, y_TBH: str, state_WBH: str, lengths_B: str) -> str:
   """The features [B, H] of whole rows; outputs of padding are zero."""
-  if network.pooling == "last":
-    ways = len(next(iter(network.stacks.values()))[-1])
-    return _joined(graph, network, state_WBH, ways, axis=0)
-  if network.pooling == "mean":
+  if graph.network.pooling == "last":
+    ways = len(next(iter(graph.network.stacks.values()))[-1])
+    return _joined(graph, state_WBH, ways, axis=0)
+  if graph.network.pooling == "mean":
     total = graph.add("ReduceSum", y_TBH, graph.constant([0]), keepdims=0)
     count = graph.add("Max", lengths_B, graph.constant(1, np.int32))
     count = graph.add("Cast", count, to=graph.type_of(np.float32))
@@ -292,16 +306,16 @@ def _pool(
   return graph.add("ReduceMax", shown, axes=[0], keepdims=0)
 
 
-def _head(graph: Graph, network: Network, name: str, y: str) -> str:
+def _head(graph: Graph, name: str, y: str) -> str:
   """The outputs of a head, batch first; returns their name."""
-  weight, bias = network.heads[name]
+  weight, bias = graph.network.heads[name]
   logits = graph.add("MatMul", y, graph.weight(weight.T))
   logits = graph.add("Add", logits, graph.weight(bias))
-  if network.pooling == "none":
+  if graph.network.pooling == "none":
     logits = graph.add("Transpose", logits, perm=[1, 0, 2])
-  output = _OUTPUTS.get(network.gives, "numbers")
+  output = _OUTPUTS.get(graph.network.gives, "numbers")
   if name != "head":
     output = f"{name.removesuffix('_head')}_{output}"
-  last = "LogSoftmax" if network.gives == "softmax" else "Identity"
-  options = {"axis": -1} if network.gives == "softmax" else {}
+  last = "LogSoftmax" if graph.network.gives == "softmax" else "Identity"
+  options = {"axis": -1} if graph.network.gives == "softmax" else {}
   return graph.add(last, logits, name=output, **options)

@@ -3,11 +3,11 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import KeyPath
 
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
@@ -15,7 +15,7 @@ from seqrnn.data import vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.exporting import network as network_lib
-from seqrnn.exporting.network import Network
+from seqrnn.exporting.network import Network, Operator
 from seqrnn.runtime import files
 from seqrnn.training.checkpoint import Position, open_checkpoints, steps
 from seqrnn.training.setup import write_record
@@ -58,20 +58,15 @@ def encode(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
 
   The package safetensors writes the metadata in a random order.
   """
-  types = {np.dtype(dtype): name for name, dtype in _TYPES.items()}
-  header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
-  parts, end = [], 0
-  for name, tensor in sorted(tensors.items()):
-    parts.append(tensor.tobytes())
-    begin, end = end, end + tensor.nbytes
-    header[name] = {
-      "dtype": types[tensor.dtype],
-      "shape": tensor.shape,
-      "data_offsets": [begin, end],
-    }
-  text = json.dumps(header).encode()
+  from safetensors.numpy import save
+
+  tensors = {name: np.ascontiguousarray(x) for name, x in tensors.items()}
+  content = save(tensors)
+  size = int.from_bytes(content[:8], "little")
+  header = {"__metadata__": dict(sorted(metadata.items()))}
+  text = json.dumps(header | json.loads(content[8:][:size])).encode()
   text += b" " * (-len(text) % 8)  # Tensors are aligned.
-  return b"".join([len(text).to_bytes(8, "little"), text, *parts])
+  return len(text).to_bytes(8, "little") + text + content[8 + size :]
 
 
 def _named(
@@ -82,11 +77,14 @@ def _named(
   The names are those of torch.nn if it has such layers, else the parameters'.
   """
   if network_lib.is_native(config.model, params):
-    network = network_lib.parts(experiment, config, params)
-    return state(network), metadata(network)
+    network = network_lib.network_of(experiment, config, params)
+    return state_dict(network), metadata(network)
   leaves = jax.tree.leaves_with_path(params)
-  names = {".".join(str(key.key) for key in path): x for path, x in leaves}
-  return names, {"format": "seqrnn"}
+  return {_dotted(path): x for path, x in leaves}, {"format": "seqrnn"}
+
+
+def _dotted(path: KeyPath) -> str:
+  return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def metadata(network: Network) -> dict[str, str]:
@@ -94,19 +92,19 @@ def metadata(network: Network) -> dict[str, str]:
   first = network.first
   arguments = {
     "format": "pt",
-    "layer": first.kind,
+    "layer": first.layer,
     "hidden_size": str(first.hidden_size),
     "num_layers": str(len(next(iter(network.stacks.values())))),
     "bidirectional": str(network.two_ways).lower(),
     "tied": str(network.tied).lower(),
     "pooling": network.pooling,
   }
-  if first.kind == "RNN":
+  if first.layer == "RNN":
     arguments["nonlinearity"] = "relu" if first.relu else "tanh"
   return arguments
 
 
-def state(network: Network) -> dict[str, np.ndarray]:
+def state_dict(network: Network) -> dict[str, np.ndarray]:
   """The tensors by the names that modules of torch.nn give them.
 
   A head of tied weights has no weight of its own.
@@ -124,19 +122,38 @@ def state(network: Network) -> dict[str, np.ndarray]:
     tensors["embedding.weight"] = network.embedding_VD
   for stack, layers in network.stacks.items():
     for depth, ways in enumerate(layers):
-      for way, suffix in zip(ways, ("", "_reverse"), strict=False):
-        place = f"l{depth}{suffix}"
-        tensors |= {
-          f"{stack}.weight_ih_{place}": way.input_KD,
-          f"{stack}.weight_hh_{place}": way.recurrent_KH,
-          f"{stack}.bias_ih_{place}": way.input_bias_K,
-          f"{stack}.bias_hh_{place}": way.recurrent_bias_K,
-        }
+      for n, way in enumerate(ways):
+        tensors |= zip(_layer_names(stack, depth, n), way[1:5], strict=True)
   for name, (weight, bias) in network.heads.items():
     if not network.tied:
       tensors[f"{name}.weight"] = weight
     tensors[f"{name}.bias"] = bias
   return tensors
+
+
+def _layer_names(stack: str, depth: int, way: int) -> list[str]:
+  """The names of a layer's tensors in torch.nn, in the order of Operator."""
+  end = f"l{depth}{'_reverse' * way}"
+  names = "weight_ih", "weight_hh", "bias_ih", "bias_hh"
+  return [f"{stack}.{name}_{end}" for name in names]
+
+
+def _from_state_dict(tensors: dict[str, np.ndarray], like: Params) -> Params:
+  """The parameters of a model, as `like` has them: inverts `state_dict`."""
+  params = jax.tree.map(lambda x: x, like)
+  for stack, layers in network_lib.cells_of(params["body"]).items():
+    for depth, ways in enumerate(layers):
+      for n, cell in enumerate(ways):
+        W, R, b, c = (tensors[x] for x in _layer_names(stack, depth, n))
+        cell |= network_lib.cell_params(Operator("", W, R, b, c), cell)
+  for name in params.keys() & network_lib.HEADS:
+    weight, bias = tensors[f"{name}.weight"], tensors[f"{name}.bias"]
+    params[name] = {"kernel": weight.T, "bias": bias}
+  if "embedding" in params:
+    params["embedding"] = {"embedding": tensors["embedding.weight"]}
+  if "head_bias" in params:
+    params["head_bias"] = tensors["head.bias"]
+  return params
 
 
 def make_run(build: Callable[..., Experiment], folder: Path, workdir: Path):
@@ -159,7 +176,7 @@ def make_run(build: Callable[..., Experiment], folder: Path, workdir: Path):
   config.update_from_flattened_dict({name: flat[name] for name in _UNTRUE})
   config_lib.check(config)
   experiment = build(config, vocabulary.load(folder / "vocabulary.json"))
-  params = _params(folder / FILE, experiment, config)
+  params = read_params(folder / FILE, experiment, config)
   workdir.mkdir(parents=True, exist_ok=True)
   _write_checkpoint(params, workdir, 1)
   write_record(config, experiment, workdir)
@@ -199,7 +216,7 @@ def _complete(build: Callable[..., Experiment], folder: Path):
   files.verify_file(path)
   config = config_lib.read_run(folder)
   experiment = build(config, vocabulary.load(folder / "vocabulary.json"))
-  params = _params(path, experiment, config)
+  params = read_params(path, experiment, config)
   with safe_open(path, "numpy") as file:
     _write_checkpoint(params, folder, int(file.metadata()["step"]))
 
@@ -208,49 +225,41 @@ def _load_tensors(path: Path) -> dict[str, np.ndarray]:
   from safetensors import SafetensorError, deserialize
 
   try:
-    parts = deserialize(path.read_bytes())
     return {
-      name: np.frombuffer(part["data"], _TYPES[part["dtype"]])
-      .reshape(part["shape"])
+      name: np.frombuffer(tensor["data"], _TYPES[tensor["dtype"]])
+      .reshape(tensor["shape"])
       .astype(np.float32)
-      for name, part in parts
+      for name, tensor in deserialize(path.read_bytes())
     }
   except (OSError, SafetensorError, KeyError) as error:
     raise UserError(f"{path}: cannot be read: {error}") from None
 
 
-def _params(path: Path, experiment: Experiment, config: Config) -> Params:
-  """The parameters of a model from its tensors.
+def read_params(path: Path, experiment: Experiment, config: Config) -> Params:
+  """The parameters of a model from a file of its tensors.
 
-  The places of the parameters, 1, 2, ..., are exported in place of them. So
-  each number of a tensor has a place; 0 is that of a bias that is always 0.
+  Raises:
+    UserError: the file cannot be read, or the tensors are not the model's.
   """
-  leaves, tree = jax.tree.flatten(shapes(experiment))
-  starts = np.cumsum([1, *(leaf.size for leaf in leaves)])
-  places = tree.unflatten(
-    [
-      np.arange(start, start + leaf.size).reshape(leaf.shape)
-      for start, leaf in zip(starts, leaves, strict=False)
-    ]
-  )
-  wanted, _ = _named(experiment, config, places)
-  tensors, values = _load_tensors(path), np.zeros(starts[-1], np.float32)
-  for name, place in wanted.items():
+  zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes(experiment))
+  wanted, _ = _named(experiment, config, zeros)
+  tensors = _load_tensors(path)
+  for name, zero in wanted.items():
     if name not in tensors:
       raise UserError(f"{path}: has no tensor {name!r}, which the model needs")
     tensor = tensors[name]
-    if tensor.shape != place.shape or not np.isfinite(tensor).all():
+    if tensor.shape != zero.shape or not np.isfinite(tensor).all():
       raise UserError(
         f"{path}: {name} has the shape {tensor.shape}; it must have"
-        f" {place.shape} and finite values"
+        f" {zero.shape} and finite values"
       )
-    if "bias_hh" in name:  # PyTorch adds it to the other bias.
-      other = wanted[name.replace("bias_hh", "bias_ih")]
-      place = np.where(place == 0, other, place)
-    values[place] += tensor
   if unread := tensors.keys() - wanted.keys():
     raise UserError(
       f"{path}: {', '.join(sorted(unread))}: the model of config.json has no"
       " such tensor"
     )
-  return jax.tree.map(lambda place: jnp.asarray(values[place]), places)
+  if network_lib.is_native(config.model, zeros):
+    params = _from_state_dict(tensors, zeros)
+  else:
+    params = jax.tree.map_with_path(lambda at, _: tensors[_dotted(at)], zeros)
+  return jax.tree.map(jnp.asarray, params)

@@ -131,7 +131,7 @@ def test_what_torch_lacks_is_refused():
   ):
     experiment, config, _ = new_model("lstm", model__cell=cell)
     with pytest.raises(UserError) as caught:
-      network.parts(experiment, config, {**params, **more})
+      network.network_of(experiment, config, {**params, **more})
     assert message in str(caught.value)
 
 
