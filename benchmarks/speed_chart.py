@@ -38,10 +38,10 @@ def draw(machine: str, records: dict[str, Any], path: Path):
   """Draws how many times as long the best other library takes."""
   from matplotlib.ticker import NullLocator
 
-  from seqrnn.runtime import figures
+  from seqrnn.runtime import pictures
 
   shown = bars(records)
-  drawn = figures.create(7.27, 0.9 + 0.36 * len(shown))  # 800 pixels.
+  drawn = pictures.create(7.27, 0.9 + 0.36 * len(shown))  # 800 pixels.
   axes = drawn.add_subplot()
   low = min(bar.least for *_, bar in shown)
   high = max(bar.most for *_, bar in shown)
@@ -68,9 +68,9 @@ def draw(machine: str, records: dict[str, Any], path: Path):
   axes.tick_params(axis="y", length=0)
   axes.spines[["top", "right"]].set_visible(False)
   axes.invert_yaxis()
-  figures.grid(axes, "x")
+  pictures.grid(axes, "x")
   axes.set_title(machine, fontsize=10)
-  figures.save(drawn, path)
+  pictures.save(drawn, path)
 
 
 def sentence(machine: str, records: dict[str, Any]) -> str:

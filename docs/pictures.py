@@ -19,7 +19,7 @@ from seqrnn.config import read as config_lib
 from seqrnn.configs import base
 from seqrnn.data.vocabulary import BEGIN, Vocabulary
 from seqrnn.models import diagram, network
-from seqrnn.runtime import figures
+from seqrnn.runtime import pictures
 from seqrnn.sampling.patterns import NEVER, START, compile_pattern
 
 HERE = Path(__file__).parent
@@ -48,7 +48,7 @@ def model(name: str):
     " and, beside it, ".join(", ".join(box) for box in row) for row in boxes
   )
   words = f"{title}. From the input to the output: {described}."
-  path.write_text(figures.svg(drawn, title, words), "utf-8")
+  path.write_text(pictures.svg(drawn, title, words), "utf-8")
 
 
 def gradient_norms(fields: dict) -> np.ndarray:
@@ -81,7 +81,7 @@ def gradient_norms(fields: dict) -> np.ndarray:
 
 def gradients():
   """Draws the norms against the distance."""
-  drawn = figures.create(6.5, 3.6)
+  drawn = pictures.create(6.5, 3.6)
   axes = drawn.add_subplot()
   said = []
   for name, (fields, dashes) in CURVES.items():
@@ -97,11 +97,11 @@ def gradients():
     ylim=(1e-12, 2),
     xlim=(0, T - 1),
   )
-  figures.grid(axes)
+  pictures.grid(axes)
   axes.legend(loc="upper right", bbox_to_anchor=(1, 0.93))  # Below the curve.
   title = "Gradients of a new layer's last output, by distance of the input"
   path = HERE / "explanation" / "gradients.svg"
-  path.write_text(figures.svg(drawn, title, "; ".join(said)), "utf-8")
+  path.write_text(pictures.svg(drawn, title, "; ".join(said)), "utf-8")
 
 
 def led(run: experiments.Run) -> tuple[str, np.ndarray, np.ndarray]:
@@ -135,7 +135,7 @@ def pattern(run: experiments.Run):
   rows = np.array([*dict.fromkeys([*ids, *chance_TV.argmax(1)])])
   chance_RT, allowed_RT = chance_TV[:, rows].T, allowed_TV[:, rows].T
   width = max(6.5, 0.22 * len(text) + 1)
-  drawn = figures.create(width, 0.17 * len(rows) + 1)
+  drawn = pictures.create(width, 0.17 * len(rows) + 1)
   axes = drawn.add_subplot()
   colors = np.ones((*chance_RT.shape, 4))
   depth_RT = np.sqrt(chance_RT)[..., None]  # Small chances are seen, too.
@@ -154,7 +154,7 @@ def pattern(run: experiments.Run):
   axes.set_yticks(range(len(rows)), names, **mono)
   axes.tick_params(length=0)
   axes.set_xlabel("the sample; a frame is the symbol that was drawn")
-  figures.save(drawn, HERE / "howto" / "pattern.png")
+  pictures.save(drawn, HERE / "howto" / "pattern.png")
   mass_T = np.where(allowed_TV, chance_TV, 0).sum(1)
   mass = np.prod(mass_T)
   print(f"{text}: the model alone gives the allowed symbols {mass:.2e}")

@@ -18,7 +18,7 @@ from seqrnn.experiment import Experiment, Params, require
 from seqrnn.runtime import sharding
 from seqrnn.sampling import infill, texts
 from seqrnn.sampling.infill import Filling
-from seqrnn.sampling.sampler import sample_music
+from seqrnn.sampling.music import sample_music
 from seqrnn.scoring import states
 from seqrnn.scoring.evaluation import evaluator
 from seqrnn.scoring.predictions import Prediction, predictions

@@ -54,7 +54,7 @@ from seqrnn import experiments
 from seqrnn.configs import base
 from seqrnn.experiment import Experiment, shapes
 from seqrnn.models import arrays
-from seqrnn.runtime import figures
+from seqrnn.runtime import pictures
 from seqrnn.training import setup, train
 from seqrnn.training.checkpoint import Position, open_checkpoints
 
@@ -298,7 +298,7 @@ def own_threads():
 @pytest.fixture(scope="session", autouse=True)
 def unrendered():
   """The parts of history.png are made and not drawn: a tenth of a training."""
-  save = figures.save
+  save = pictures.save
 
   def save_others(figure, path, *args, **named):
     if path.name != "history.png":
@@ -306,14 +306,14 @@ def unrendered():
     path.write_bytes(b"")
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(figures, "save", save_others)
+    patch.setattr(pictures, "save", save_others)
     yield save
 
 
 @pytest.fixture
 def rendered(unrendered, monkeypatch):
   """history.png is drawn, too."""
-  monkeypatch.setattr(figures, "save", unrendered)
+  monkeypatch.setattr(pictures, "save", unrendered)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import jax
 from seqrnn.config.read import Config
 from seqrnn.experiment import Experiment, shapes
 from seqrnn.models import cells
-from seqrnn.runtime import figures
+from seqrnn.runtime import pictures
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
@@ -184,7 +184,7 @@ def rows(
 
 def figure(title: str, boxes: Rows) -> "Figure":
   """Draws the boxes as a figure of matplotlib."""
-  drawn = figures.create(5.5, 0.9 * len(boxes) + 0.3)
+  drawn = pictures.create(5.5, 0.9 * len(boxes) + 0.3)
   drawn.set_layout_engine("none")
   axes = drawn.add_axes((0, 0, 1, 1))
   axes.set(xlim=(0, 1), ylim=(-0.5, len(boxes) - 0.2))

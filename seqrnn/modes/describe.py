@@ -13,7 +13,7 @@ from seqrnn.config.read import Config
 from seqrnn.experiment import Experiment, require
 from seqrnn.models import diagram
 from seqrnn.models.diagram import ModelPart
-from seqrnn.runtime import devices, figures, files
+from seqrnn.runtime import devices, files, pictures
 from seqrnn.training.setup import Training, make_training
 
 
@@ -69,7 +69,7 @@ def run(
   boxes = diagram.rows(experiment, config, parts, pooled)
   with files.locked_results(workdir, "describe") as folder:
     drawn = diagram.figure(title, boxes)
-    figures.save(drawn, folder / "model.png", dpi=144)
+    pictures.save(drawn, folder / "model.png", dpi=144)
   print(f"{workdir / 'model.png'}: the picture")
   return parts
 

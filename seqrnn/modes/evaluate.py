@@ -16,8 +16,7 @@ from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import visible
 from seqrnn.experiment import Experiment
 from seqrnn.modes import load_model
-from seqrnn.runtime import figures as figures_lib
-from seqrnn.runtime import files, sharding
+from seqrnn.runtime import files, pictures, sharding
 from seqrnn.runtime.console import print_titled
 from seqrnn.scoring import confusion, dynamic, spans
 from seqrnn.scoring.evaluation import LabelRows, examiner
@@ -115,4 +114,4 @@ def _write_confusion(
   """Writes confusion.csv, a row per true label, and draws confusion.png."""
   table = confusion.confusion_table(labels, answers)
   files.write_csv(folder / "confusion.csv", table)
-  figures_lib.save(confusion.draw(table, title), folder / "confusion.png")
+  pictures.save(confusion.draw(table, title), folder / "confusion.png")

@@ -5,6 +5,7 @@ All modules are in sampling/:
 2. patterns.py makes the table of a pattern (automaton.py), schema.py that of a
    JSON Schema.
 3. sampler.py draws, and decoding.py chooses each symbol.
+4. music.py writes MIDI files and pictures.
 """
 
 import itertools
@@ -16,13 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from seqrnn.config.read import Config
-from seqrnn.data.read import music
 from seqrnn.errors import escaped
 from seqrnn.experiment import Experiment, Params
 from seqrnn.modes import load_model
-from seqrnn.runtime import figures, files
-from seqrnn.sampling import texts
-from seqrnn.sampling.sampler import sample_music
+from seqrnn.runtime import files, pictures
+from seqrnn.sampling import music, texts
 
 _TEMPO = 120  # Frames a minute of music.
 
@@ -32,7 +31,7 @@ def write_music(
 ) -> list[np.ndarray]:
   """Samples music; writes each piece as a MIDI file and as a picture."""
   settings = config.sample
-  pieces = sample_music(experiment, params, config)
+  pieces = music.sample_music(experiment, params, config)
   names = itertools.product(
     settings.temperature, range(1, settings.streams + 1)
   )
@@ -42,7 +41,7 @@ def write_music(
       music.write_midi(path, notes_TV, _TEMPO)
       primed = len(notes_TV) - settings.length
       roll = music.piano_roll(notes_TV, primed)
-      figures.save(roll, path.with_suffix(".png"))
+      pictures.save(roll, path.with_suffix(".png"))
       share = music.clashes(notes_TV[primed:])
       print(
         f"{workdir / path.name}, {path.with_suffix('.png').name}: half tones"

@@ -21,7 +21,7 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.errors import UserError, needs_package
 from seqrnn.experiment import Experiment
-from seqrnn.runtime import figures, files
+from seqrnn.runtime import files
 from seqrnn.training import transfer
 
 with needs_package("--mode=search", "optuna scikit-learn", "search"):
@@ -59,7 +59,7 @@ def run(
   ranked = search.ranked()
   with study.alone(workdir):
     search.write()
-    pictures = _draw(search) if ranked else []
+    names = _draw(search) if ranked else []
   if not ranked:
     errors = ["", *(t.user_attrs.get("error") for t in search.trials())]
     raise UserError(
@@ -68,7 +68,7 @@ def run(
   best = ranked[0]
   print(
     f"{workdir}: finished; best validation loss {best.value:.4f} in trial"
-    f" {best.number}; pictures: {', '.join(pictures)}\n"
+    f" {best.number}; pictures: {', '.join(names)}\n"
     f"train with its settings: python run.py --config={workdir / 'best.json'}"
     f" --workdir={workdir / 'best'}"
   )
@@ -82,7 +82,7 @@ def _draw(search: study.Search) -> list[str]:
 
   loss: Any = {"target_name": "best validation loss"}
   fanova: Any = loss | {"evaluator": FanovaImportanceEvaluator(seed=0)}
-  pictures = [
+  plotted = [
     ("history", plots.plot_optimization_history, loss),
     ("curves", plots.plot_intermediate_values, {}),
     ("parameters", plots.plot_slice, loss),
@@ -90,16 +90,16 @@ def _draw(search: study.Search) -> list[str]:
     ("importance", plots.plot_param_importances, fanova),
   ]
   if len({trial.value for trial in search.ranked()}) < 2:
-    pictures.pop()  # There is no variance.
+    plotted.pop()  # There is no variance.
   # Optuna sets a style, too; and a $ in a value would start a formula.
   settings: Any = {"savefig.bbox": "tight", "text.parse_math": False}
-  for name, plot, more in pictures:
+  for name, plot, more in plotted:
     with warnings.catch_warnings(action="ignore"), rc_context(settings):
       plot(search.study, **more)
       figure = pyplot.gcf()
-      figures.save(figure, search.workdir / f"search-{name}.png")
+      pictures.save(figure, search.workdir / f"search-{name}.png")
       pyplot.close(figure)
-  return [f"search-{name}.png" for name, _, _ in pictures]
+  return [f"search-{name}.png" for name, _, _ in plotted]
 
 
 def _begin(build: Callable[..., Experiment], config: Config, workdir: Path):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from seqrnn.runtime import figures
+from seqrnn.runtime import pictures
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
@@ -39,7 +39,7 @@ def chart(figure: "Figure", title: str, words: str) -> Chart:
   # Letters stay text, for fonts of the reader: this one may lack them.
   settings = matplotlib.rc_context({"svg.fonttype": "none"})
   with settings, warnings.catch_warnings(action="ignore"):
-    content = figures.svg(figure, title, words).encode()
+    content = pictures.svg(figure, title, words).encode()
   svg = base64.b64encode(content).decode()
   return Chart(title, svg, words)
 
@@ -57,10 +57,10 @@ def lines(
     y: name of the y axis.
     zero: whether the y axis begins at 0.
   """
-  figure = figures.create(5, 3.1)
+  figure = pictures.create(5, 3.1)
   axes = figure.subplots()
-  axes.set(xlabel=x, ylabel=figures.plain(y))
-  figures.grid(axes, "y")
+  axes.set(xlabel=x, ylabel=pictures.plain(y))
+  pictures.grid(axes, "y")
   descriptions = []
   for n, (name, points) in enumerate(series.items()):
     points_2N = np.asarray(points, np.float64)
@@ -68,7 +68,7 @@ def lines(
     if not xs.size:
       continue
     marker = "." if len(xs) <= _DOTS else ""
-    label = figures.plain(name)
+    label = pictures.plain(name)
     style = marker + _STYLES[n % 3]  # "-." would be a line without markers.
     axes.plot(xs, ys, style, label=label, clip_on=False)
     descriptions.append(

@@ -51,7 +51,7 @@ def bounded(work: str, text: str) -> bytes:
   return done.stdout
 
 
-def automaton(text: str) -> bytes:
+def byte_automaton(text: str) -> bytes:
   """Rows of 32-bit states: 0 matches nothing, 1 is the first."""
   from outlines_core import Index, Vocabulary
 
@@ -84,7 +84,7 @@ def _main():
 
       output = json_schema.build_regex_from_schema(text).encode()
     else:
-      output = automaton(text)
+      output = byte_automaton(text)
   except MemoryError:
     sys.exit(_TOO_LARGE)
   sys.stdout.buffer.write(output)

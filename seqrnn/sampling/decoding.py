@@ -7,7 +7,7 @@ values of the same shapes reuse the program.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -165,32 +165,35 @@ NOTES = Draw(jax.random.uniform, choose_notes)
 CHORD = Draw(jax.random.uniform, choose_chord)
 
 
-class Processor(NamedTuple):
+Values = TypeVar("Values")  # A tree of arrays, the same for all streams.
+Memory = TypeVar("Memory")  # A tree of arrays [B, ...].
+
+
+class Processor(NamedTuple, Generic[Values, Memory]):
   """Functions that are traced; they are compared by identity.
 
   Attributes:
-    apply: arrays, memory, logits_BV, t -> logits_BV of the symbol t, from 0,
+    apply: values, memory, logits_BV, t -> logits_BV of the symbol t, from 0,
       after the prime. -inf: it is not drawn.
-    advance: arrays, memory, symbol_B, t -> the memory after the symbol t.
+    advance: values, memory, symbol_B, t -> the memory after the symbol t.
   """
 
-  apply: Callable[[Any, Any, jax.Array, jax.Array], jax.Array]
-  advance: Callable[[Any, Any, jax.Array, jax.Array], Any]
+  apply: Callable[[Values, Memory, jax.Array, jax.Array], jax.Array]
+  advance: Callable[[Values, Memory, jax.Array, jax.Array], Memory]
 
 
-class Applied(NamedTuple):
+class Applied(NamedTuple, Generic[Values, Memory]):
   """A processor with its values.
 
   Attributes:
     processor: its functions.
-    arrays: a tree of arrays, the same for all streams.
-    start: prime_BP, padded at the start -> the memory before the first symbol,
-      a tree of arrays [B, ...].
+    values: that the functions read.
+    start: prime_BP, padded at the start -> the memory before the first symbol.
   """
 
-  processor: Processor
-  arrays: Any
-  start: Callable[[np.ndarray], Any]
+  processor: Processor[Values, Memory]
+  values: Values
+  start: Callable[[np.ndarray], Memory]
 
 
 def repetition_penalty(penalty: float, size: int) -> Applied:
@@ -228,42 +231,53 @@ def _seen(penalty, seen_BV, symbol_B, t):
 _PENALTY = Processor(_penalised, _seen)
 
 
+class History(NamedTuple):
+  """The symbols of prime and sample, as `no_repeat` needs them.
+
+  Attributes:
+    symbols_BL: ids, padded at the end.
+    common_BL: for each place, the number of equal symbols before it and before
+      the next symbol.
+    count_B: the number of symbols.
+  """
+
+  symbols_BL: jax.Array | np.ndarray
+  common_BL: jax.Array | np.ndarray
+  count_B: jax.Array | np.ndarray
+
+
 def no_repeat(n: int, length: int) -> Applied:
   """Forbids each symbol that would complete an n-gram for the second time.
 
   The n-grams of the prime count. Where the processors before leave no other
-  symbol, nothing is forbidden.
-
-  The memory is (history_BL, common_BL, count_B): the symbols of prime and
-  sample; for each place the number of equal symbols before it and before the
-  next symbol; and the number of places. The symbol of a place is forbidden if
-  its number is n - 1 or more.
+  symbol, nothing is forbidden. The symbol of a place is forbidden if n - 1 or
+  more symbols before it are those before the next symbol.
 
   Args:
     n: of the n-grams.
     length: the most symbols that are drawn.
   """
 
-  def start(prime_BP: np.ndarray) -> Any:
+  def start(prime_BP: np.ndarray) -> History:
     B, P = prime_BP.shape
     none_BL = np.zeros((B, padded_length(P + length)), np.int32)
-    memory = none_BL, none_BL, np.zeros(B, np.int32)
+    history = History(none_BL, none_BL, np.zeros(B, np.int32))
     for symbol_B in prime_BP.T:
-      memory = _append(n, memory, symbol_B, 0)
-    return memory
+      history = _append(n, history, symbol_B, 0)
+    return history
 
   return Applied(_NO_REPEAT, np.int32(n), start)
 
 
-def _unrepeated(n, memory, logits_BV, t):
+def _unrepeated(n, history, logits_BV, t):
   del t
-  history_BL, common_BL, _ = memory
+  symbols_BL, common_BL, _ = history
   V = logits_BV.shape[1]
   # A place that forbids nothing has the id V, which is dropped.
   place_BL = jnp.where(
-    (common_BL >= n - 1) & (history_BL != PAD), history_BL, V
+    (common_BL >= n - 1) & (symbols_BL != PAD), symbols_BL, V
   )
-  row_B1 = jnp.arange(len(history_BL))[:, None]
+  row_B1 = jnp.arange(len(symbols_BL))[:, None]
   repeats_BV = jnp.zeros(logits_BV.shape, bool)
   repeats_BV = repeats_BV.at[row_B1, place_BL].set(True, mode="drop")
   left_BV = ~(repeats_BV | never_drawn(V)) & (logits_BV > -jnp.inf)
@@ -271,16 +285,16 @@ def _unrepeated(n, memory, logits_BV, t):
   return jnp.where(repeats_BV & ~yields_B1, -jnp.inf, logits_BV)
 
 
-def _appended(n, memory, symbol_B, t):
+def _appended(n, history, symbol_B, t):
   del n, t
-  history_BL, common_BL, count_B = memory
-  same_BL = history_BL == symbol_B[:, None]
+  symbols_BL, common_BL, count_B = history
+  same_BL = symbols_BL == symbol_B[:, None]
   common_BL = jnp.where(same_BL, common_BL + 1, 0)
   first_B1 = jnp.zeros_like(common_BL[:, :1])
   common_BL = jnp.concatenate([first_B1, common_BL[:, :-1]], axis=1)
-  new_BL = jnp.arange(history_BL.shape[1])[None] == count_B[:, None]
-  history_BL = jnp.where(new_BL, symbol_B[:, None], history_BL)
-  return history_BL, common_BL, count_B + 1
+  new_BL = jnp.arange(symbols_BL.shape[1])[None] == count_B[:, None]
+  symbols_BL = jnp.where(new_BL, symbol_B[:, None], symbols_BL)
+  return History(symbols_BL, common_BL, count_B + 1)
 
 
 _append = jax.jit(_appended)  # To read a prime.

@@ -8,7 +8,7 @@ one symbol after another from those on both sides (Gibbs sampling).
 import itertools
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +18,11 @@ from scipy.special import logsumexp, softmax
 from seqrnn.config.read import Config
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.experiment import Carry, Experiment, Filler, Params
+from seqrnn.experiment import Decoder, Experiment, Filler, Params
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import padded_length
 from seqrnn.sampling.decoding import Draw, Processor
-from seqrnn.sampling.sampler import drawer, prime_carry, replayer
+from seqrnn.sampling.sampler import Streams, drawer, prime_carry, replayer
 from seqrnn.sampling.texts import read_sequence
 
 OPEN = -1  # The id of a symbol in a gap.
@@ -82,7 +82,7 @@ def parse_gaps(
       " the text, set another predict.gap"
     )
   symbols: Vocabulary = experiment.vocabularies["symbols"]
-  parts, unknown = [], []
+  known, unknown = [], []
   pieces = re.split(_gap(experiment, config), text)
   # A mark without braces is one symbol.
   sizes = [size or "1" for size in pieces[1::2]]
@@ -91,13 +91,13 @@ def parse_gaps(
     read_sequence(text, "session", config.data, "predict.text")
   for piece in pieces[::2]:
     tokens = read_sequence(piece, symbols.unit, config.data, "predict.text")
-    parts.append(symbols.encode(tokens))
+    known.append(symbols.encode(tokens))
     unknown += symbols.unknown(tokens)
   if config.data.boundaries:
-    parts[0] = np.append(np.int32(BEGIN), parts[0])
+    known[0] = np.append(np.int32(BEGIN), known[0])
     if experiment.filler:
-      parts[-1] = np.append(parts[-1], np.int32(END))
-  if experiment.filler is None and not len(parts[0]):
+      known[-1] = np.append(known[-1], np.int32(END))
+  if experiment.filler is None and not len(known[0]):
     raise UserError(
       f"{name}: begins with a gap; a language model with data.boundaries=False"
       " needs a symbol before it"
@@ -107,10 +107,10 @@ def parse_gaps(
       f"{name}: must have gaps, such as {mark}{{5}}, of at most {_LONGEST:,}"
       " symbols together"
     )
-  ids_T, gaps = parts[0], []
-  for n, part in zip(lengths, parts[1:], strict=True):
+  ids_T, gaps = known[0], []
+  for n, after in zip(lengths, known[1:], strict=True):
     gaps.append(slice(len(ids_T), len(ids_T) + n))
-    ids_T = np.concatenate([ids_T, np.full(n, OPEN, np.int32), part])
+    ids_T = np.concatenate([ids_T, np.full(n, OPEN, np.int32), after])
   return Question(ids_T, gaps), list(dict.fromkeys(unknown))
 
 
@@ -203,7 +203,7 @@ def forward(
     row = ids_T[None, 1:first]
     [before], _ = rows.log_p(row, row, rows.start(1))
   rows = Reader(experiment, params, ids_T[:first])
-  state, total = rows.start(N), before
+  streams, total = rows.start(N), before
   ids_NT = np.tile(ids_T[:first], (N, 1))
   weight_N, score_N = np.zeros((2, N))
   edges = [*(gap.start for gap in gaps), len(ids_T)]
@@ -212,14 +212,14 @@ def forward(
     ends_N = np.cumsum(softmax(weight_N))
     at_N = (rng.random() + np.arange(N)) / N
     pick_N = np.searchsorted(ends_N / ends_N[-1], at_N)
-    state = jax.tree.map(lambda x, pick_N=pick_N: x[pick_N], state)
+    streams = jax.tree.map(lambda x, pick_N=pick_N: x[pick_N], streams)
     fixed_NT = np.tile(ids_T[start:stop], (N, 1))
-    drawn_NT, after = rows.draw(fixed_NT, fixed_NT, rng, state)
-    model_N, drawn_N = rows.log_p(fixed_NT, drawn_NT, state)
+    drawn_NT, after = rows.draw(fixed_NT, fixed_NT, rng, streams)
+    model_N, drawn_N = rows.log_p(fixed_NT, drawn_NT, streams)
     weight_N, score_N = model_N - drawn_N, score_N[pick_N] + model_N
     # p(text) is the product of the mean weights.
     total += logsumexp(weight_N) - np.log(N)
-    state, ids_NT = after, np.concatenate([ids_NT[pick_N], drawn_NT], axis=1)
+    streams, ids_NT = after, np.concatenate([ids_NT[pick_N], drawn_NT], axis=1)
   return ids_NT, score_N + before, float(total)
 
 
@@ -252,24 +252,24 @@ class Reader:
   def __init__(
     self, experiment: Experiment, params: Params, left_P: np.ndarray = _NO_TEXT
   ):
-    self._model: Any = experiment.filler or experiment.decoder
-    self._params = params
+    model = experiment.filler or experiment.decoder
+    assert model is not None, "checked by the caller"
+    self._model, self._params = model, params
     self._V = len(experiment.vocabularies["symbols"])
-    self._left_P = left_P
-    if experiment.filler is None:
-      self._carry = prime_carry(self._model, params, left_P[None])
+    if isinstance(model, Decoder):
+      carry = prime_carry(model, params, left_P[None])
+      self._left = Streams(carry, left_P[-1:], ((),))
 
-  def start(self, N: int) -> tuple[Carry, np.ndarray]:
-    """The state of N rows: the carry before the text's last symbol, and it."""
-    state = self._carry, self._left_P[-1:]
-    return jax.tree.map(lambda x: np.repeat(x, N, axis=0), state)
+  def start(self, N: int) -> Streams:
+    """N rows after the text on the left, for a decoder."""
+    return jax.tree.map(lambda x: np.repeat(x, N, axis=0), self._left)
 
-  def _blocks(
-    self, fixed_NT: np.ndarray, ids_NT: np.ndarray, state: Any
-  ) -> Iterator[tuple[np.ndarray, np.ndarray, tuple[Any, ...]]]:
-    """Blocks of rows [B, W] of a few sizes, as each compiles a program.
+  def _batches(
+    self, fixed_NT: np.ndarray, ids_NT: np.ndarray, streams: Streams | None
+  ) -> Iterator[tuple[np.ndarray, np.ndarray, Streams]]:
+    """Batches of rows [B, W] of a few sizes, as each compiles a program.
 
-    And the state before each block, as `sampler.drawer` has it.
+    And the streams before each batch.
     """
     N, T = ids_NT.shape
     W = padded_length(T)
@@ -281,20 +281,20 @@ class Reader:
       fixed_BW, ids_BW = (np.pad(x[some], padding) for x in (fixed_NT, ids_NT))
       if isinstance(self._model, Filler):
         carry = sharding.cached_jit(self._model.start)(self._params, ids_BW)
-        before = carry, np.full(B, PAD, np.int32)
+        before = Streams(carry, np.full(B, PAD, np.int32), ((),))
       else:
         before = jax.tree.map(
-          lambda x, some=some: np.resize(x[some], (B, *x.shape[1:])), state
+          lambda x, some=some: np.resize(x[some], (B, *x.shape[1:])), streams
         )
-      yield fixed_BW, ids_BW, (*before, ((),))
+      yield fixed_BW, ids_BW, before
 
   def draw(
     self,
     fixed_NT: np.ndarray,
     ids_NT: np.ndarray,
     rng: np.random.Generator,
-    state: Any = None,
-  ) -> tuple[np.ndarray, Any]:
+    streams: Streams | None = None,
+  ) -> tuple[np.ndarray, Streams | None]:
     """The rows with each symbol of a gap drawn from left to right.
 
     Args:
@@ -302,27 +302,30 @@ class Reader:
       ids_NT: the symbols that a model of both sides reads on the right of a
         position.
       rng: of the seeds.
-      state: of a language model, before the rows.
+      streams: of a language model, before the rows.
 
     Returns:
-      the rows; of a language model, the state after them.
+      the rows; of a language model, the streams after them.
     """
     N, T = ids_NT.shape
-    drawn, states = [], []
-    for fixed_BW, ids_BW, start in self._blocks(fixed_NT, ids_NT, state):
+    drawn, after = [], []
+    for fixed_BW, ids_BW, start in self._batches(fixed_NT, ids_NT, streams):
       B, W = ids_BW.shape
       draw = drawer(self._model, _CHOICE, (_IN_GAPS,), W)
       seed = np.uint32(rng.integers(2**32))
-      (after, _), drawn_BW = draw(
+      (end, _), drawn_BW = draw(
         self._params, (start, np.zeros(B, bool)), seed, ((), (fixed_BW,)), 0, T
       )
       drawn.append(np.asarray(drawn_BW)[:, :T])
-      states.append(after[:2])
-    join = lambda *blocks: np.concatenate(blocks)[:N]
-    return join(*drawn), state and jax.tree.map(join, *states)
+      after.append(end)
+    join = lambda *batches: np.concatenate(batches)[:N]
+    return join(*drawn), streams and jax.tree.map(join, *after)
 
   def log_p(
-    self, fixed_NT: np.ndarray, ids_NT: np.ndarray, state: Any = None
+    self,
+    fixed_NT: np.ndarray,
+    ids_NT: np.ndarray,
+    streams: Streams | None = None,
   ) -> tuple[np.ndarray, np.ndarray]:
     """The log p of rows by the model, and by the distribution of `draw` [N].
 
@@ -332,16 +335,16 @@ class Reader:
     Args:
       fixed_NT: the symbols of the text, OPEN in gaps.
       ids_NT: the filled rows.
-      state: of a language model, before the rows.
+      streams: of a language model, before the rows.
     """
-    replay, blocks = replayer(self._model, (_IN_GAPS,)), []
-    for fixed_BW, ids_BW, start in self._blocks(fixed_NT, ids_NT, state):
-      each: Any = replay(self._params, start, (fixed_BW,), ids_BW)
+    replay, sums = replayer(self._model, (_IN_GAPS,)), []
+    for fixed_BW, ids_BW, start in self._batches(fixed_NT, ids_NT, streams):
+      each = replay(self._params, start, (fixed_BW,), ids_BW)
       some_BW = ~np.isin(ids_BW, (PAD, BEGIN, END, UNKNOWN))
-      blocks.append(
+      sums.append(
         [np.where(some_BW, x, 0).sum(1, dtype=np.float64) for x in each]
       )
-    model_N, drawn_N = np.concatenate(blocks, axis=1)[:, : len(ids_NT)]
+    model_N, drawn_N = np.concatenate(sums, axis=1)[:, : len(ids_NT)]
     return model_N, drawn_N
 
 
@@ -356,9 +359,9 @@ def gibbs(
 
   In the first sweep, symbols that are not drawn yet are unknown.
   """
-  rows, states = Reader(experiment, params), []
+  rows, after = Reader(experiment, params), []
   ids_NT = np.where(fixed_NT == OPEN, UNKNOWN, fixed_NT)
   for _ in range(sweeps):
     ids_NT, _ = rows.draw(fixed_NT, ids_NT, rng)
-    states.append(ids_NT)
-  return states
+    after.append(ids_NT)
+  return after

@@ -15,7 +15,7 @@ the probability that the model gives to all allowed symbols at step t.
 import functools
 import re
 import warnings
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +25,7 @@ from scipy.sparse import csgraph, csr_array
 from seqrnn.data.vocabulary import END, RESERVED, Vocabulary
 from seqrnn.errors import counted
 from seqrnn.runtime import private
-from seqrnn.sampling import automaton
-from seqrnn.sampling.automaton import PatternError
+from seqrnn.sampling.automaton import TOO_LARGE, PatternError, bounded
 from seqrnn.sampling.decoding import Applied, Processor
 
 DEAD, ENDED, START = range(3)  # States of every table.
@@ -37,8 +36,10 @@ REFUSED = {"AT", "ASSERT", "ASSERT_NOT", "FAILURE", "GROUPREF"}
 REFUSED |= {"GROUPREF_EXISTS", "ATOMIC_GROUP", "POSSESSIVE_REPEAT"}
 
 
-class Table(NamedTuple):
-  """States, of which DEAD has no match, and ENDED follows the end symbol.
+class Automaton(NamedTuple):
+  """An automaton over the symbols of a vocabulary.
+
+  Of its states, DEAD has no match, and ENDED follows the end symbol.
 
   Attributes:
     next_SV: the state after a symbol, int16.
@@ -75,20 +76,20 @@ def byte_table(pattern: str) -> np.ndarray:
       " look-around, a reference, a condition, an atomic group or a possessive"
       " quantifier"
     )
-  rows = automaton.bounded("regex", rf" (?:{pattern})\z")
+  rows = bounded("regex", rf" (?:{pattern})\z")
   return np.frombuffer(rows, np.int32).reshape(-1, 257)
 
 
 @functools.lru_cache(4)  # Of large vocabularies, some 100 MB each.
-def compile_pattern(pattern: str, vocabulary: Vocabulary) -> Table:
-  """The table of a regular expression that a whole text must match.
+def compile_pattern(pattern: str, vocabulary: Vocabulary) -> Automaton:
+  """The automaton of a regular expression that a whole text must match.
 
   Args:
     pattern: in the syntax that Python's re and outlines-core share.
     vocabulary: the symbols of which a text consists, joined as its unit needs.
 
   Raises:
-    PatternError: the pattern has no table for this vocabulary.
+    PatternError: the pattern has no automaton for this vocabulary.
   """
   if vocabulary.unit == "log":
     raise PatternError("the symbols of data.unit=log are templates, not texts")
@@ -110,24 +111,24 @@ def compile_pattern(pattern: str, vocabulary: Vocabulary) -> Table:
   order = csgraph.breadth_first_order(graph, start, return_predecessors=False)
   alive = order[need_S[order] < NEVER]
   if START + len(alive) > NEVER:
-    raise automaton.TOO_LARGE
+    raise TOO_LARGE
   ids_S = np.full(S, DEAD, np.int16)
   ids_S[alive] = np.arange(START, START + len(alive))
   size = max(256, 1 << (START + len(alive) - 1).bit_length())  # Few programs.
   shape = size, len(vocabulary)
-  table = Table(
+  made = Automaton(
     np.full(shape, DEAD, np.int16),
     np.full(shape, NEVER, np.int16),
     int(need_S[start]),
   )
   symbols = slice(len(RESERVED), None)
   rows = slice(START, START + len(alive))
-  table.next_SV[rows, symbols] = ids_S[next_SV[alive]]
-  table.need_SV[rows, symbols] = need_S[next_SV[alive]]
-  table.next_SV[START:, END] = table.next_SV[ENDED, END] = ENDED
-  table.need_SV[ENDED, END] = 0
-  table.need_SV[rows, END] = np.where(accepts_S[alive], 0, NEVER)
-  return table
+  made.next_SV[rows, symbols] = ids_S[next_SV[alive]]
+  made.need_SV[rows, symbols] = need_S[next_SV[alive]]
+  made.next_SV[START:, END] = made.next_SV[ENDED, END] = ENDED
+  made.need_SV[ENDED, END] = 0
+  made.need_SV[rows, END] = np.where(accepts_S[alive], 0, NEVER)
+  return made
 
 
 def _over_symbols(
@@ -166,22 +167,22 @@ def _over_symbols(
   return np.concatenate([later_SV, bare_SV]), S + start
 
 
-class Arrays(NamedTuple):
+class Constraint(NamedTuple):
   """The values of a constraint, as `constraint` takes them."""
 
-  table: Table
-  length: Any
-  temperature: Any
-  boundaries: Any
+  automaton: Automaton
+  length: jax.Array
+  temperature: jax.Array
+  boundaries: jax.Array
 
 
 def constraint(
-  table: Table, length: int, temperature: float, boundaries: bool
+  automaton: Automaton, length: int, temperature: float, boundaries: bool
 ) -> Applied:
-  """The processor of a table.
+  """The processor of an automaton.
 
   Args:
-    table: of the pattern.
+    automaton: of the pattern.
     length: the most symbols of a text.
     temperature: of the sample.
     boundaries: the model has learned the end symbol.
@@ -189,50 +190,52 @@ def constraint(
   Raises:
     PatternError: no text of this length matches.
   """
-  if table.shortest > length:
+  if automaton.shortest > length:
+    count = counted(automaton.shortest, "symbol")
     raise PatternError(
-      f"its shortest match has {counted(table.shortest, 'symbol')}, and a text"
-      f" at most {length:,}"
+      f"its shortest match has {count}, and a text at most {length:,}"
     )
-  settings = np.int32(length), np.float32(temperature), np.bool_(boundaries)
-  arrays = Arrays(table, *settings)
-  return Applied(
-    _PROCESSOR,
-    jax.device_put(arrays),  # Once, and not for each chunk.
-    lambda prime_BP: np.full(len(prime_BP), START, np.int32),
+  values = Constraint(
+    jax.device_put(automaton),  # Once, and not for each chunk.
+    jnp.int32(length),
+    jnp.float32(temperature),
+    jnp.bool_(boundaries),
   )
+  start = lambda prime_BP: jnp.full(len(prime_BP), START, jnp.int32)
+  return Applied(_PROCESSOR, values, start)
 
 
 def _apply(
-  arrays: Arrays, state_B: jax.Array, logits_BV: jax.Array, t: jax.Array
+  values: Constraint, state_B: jax.Array, logits_BV: jax.Array, t: jax.Array
 ) -> jax.Array:
-  # Of states, few rows; not allowed: NEVER, also for an endless length.
-  need_BV = arrays.table.need_SV[state_B]
-  left = jnp.minimum(arrays.length - t, NEVER)
+  # At most NEVER symbols are left, so that NEVER is not allowed.
+  need_BV = jnp.asarray(values.automaton.need_SV)[state_B]
+  left = jnp.minimum(values.length - t, NEVER)
   allowed_BV = need_BV < left.astype(need_BV.dtype)
-  logits_BV = _with_end(logits_BV, allowed_BV, arrays)
+  logits_BV = _with_end(logits_BV, allowed_BV, values)
   return jnp.where(allowed_BV, logits_BV, -jnp.inf)
 
 
 def _advance(
-  arrays: Arrays, state_B: jax.Array, symbol_B: jax.Array, t: jax.Array
+  values: Constraint, state_B: jax.Array, symbol_B: jax.Array, t: jax.Array
 ) -> jax.Array:
   del t
-  return arrays.table.next_SV[state_B, symbol_B].astype(jnp.int32)
+  next_SV = jnp.asarray(values.automaton.next_SV)
+  return next_SV[state_B, symbol_B].astype(jnp.int32)
 
 
 _PROCESSOR = Processor(_apply, _advance)
 
 
 def _with_end(
-  logits_BV: jax.Array, allowed_BV: jax.Array, arrays: Arrays
+  logits_BV: jax.Array, allowed_BV: jax.Array, values: Constraint
 ) -> jax.Array:
   """The end symbol has the probability of all that leaves the pattern."""
-  temperature = jnp.where(arrays.temperature > 0, arrays.temperature, 1)
+  temperature = jnp.where(values.temperature > 0, values.temperature, 1)
   id_1V = jnp.arange(logits_BV.shape[-1])[None]
   end_1V = id_1V == END
   left_BV = ~allowed_BV & (id_1V >= len(RESERVED))
-  left_BV |= end_1V & arrays.boundaries
+  left_BV |= end_1V & values.boundaries
   # The largest of them is 1 before they are summed: of no likelier symbol, as
   # one that is never drawn, the sum would be 0.
   left_BV = jnp.where(left_BV, logits_BV / temperature, -jnp.inf)

@@ -1,20 +1,16 @@
 """Symbols and frames of notes, drawn one by one in a compiled loop."""
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
-from typing import Any
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from seqrnn.config.read import Config
-from seqrnn.data.read import music
 from seqrnn.data.vocabulary import END, PAD
-from seqrnn.errors import UserError
-from seqrnn.experiment import Carry, Decoder, Experiment, Params
+from seqrnn.experiment import Carry, Decoder, Filler, Params
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS, padded_length
 from seqrnn.sampling import decoding
@@ -22,6 +18,20 @@ from seqrnn.sampling import decoding
 _CHUNK = 256  # Symbols of one call, at most: text is printed while it grows.
 _NOISE = 2**20  # Random numbers drawn at once, at most.
 _PRIME = 1024  # The smallest length to which a prime is padded.
+
+
+class Streams(NamedTuple):
+  """Rows of symbols that are drawn at the same time, between two symbols.
+
+  Attributes:
+    carry: of the model, before the last symbol.
+    symbol_B: the last symbol.
+    memories: of the processors, after the last symbol.
+  """
+
+  carry: Carry
+  symbol_B: jax.Array | np.ndarray
+  memories: tuple
 
 
 def _part_size(total: int, limit: int) -> int:
@@ -68,58 +78,62 @@ def prime_carry(
 
 
 def _step(
-  decoder: Decoder,
-  applied: tuple[decoding.Processor, ...],
-  values: tuple[Params, tuple[Any, ...]],
-  state: tuple[Carry, jax.Array, tuple[Any, ...]],
+  decoder: Decoder | Filler,
+  processors: tuple[decoding.Processor, ...],
+  params_and_values: tuple[Params, tuple],
+  streams: Streams,
   t: jax.Array,
   choose: Callable[[jax.Array], jax.Array],
-) -> tuple[Any, jax.Array, jax.Array]:
-  """The state after a symbol, the logits_BV of the model, and those processed.
+) -> tuple[Streams, jax.Array, jax.Array]:
+  """The streams after a symbol, the logits_BV of the model, those processed.
 
   Args:
     decoder: of the model.
-    applied: the processors, in their order.
-    values: the parameters, and the arrays of the processors.
-    state: the carry before symbol_B, symbol_B, the memories of the processors.
+    processors: in their order.
+    params_and_values: the parameters, and the values of the processors.
+    streams: before the symbol.
     t: the place of the next symbol, from 0, after the prime.
     choose: processed logits_BV -> the next symbol_B.
   """
-  (params, arrays), (carry, symbol_B, memories) = values, state
-  carry, model_BV = decoder.step(params, carry, symbol_B)
-  logits_BV, parts = model_BV, [*zip(applied, arrays, memories, strict=True)]
-  for one, array, memory in parts:
-    logits_BV = one.apply(array, memory, logits_BV, t)
+  params, values = params_and_values
+  symbol_B = jnp.asarray(streams.symbol_B)
+  carry, model_BV = decoder.step(params, streams.carry, symbol_B)
+  each = [*zip(processors, values, streams.memories, strict=True)]
+  logits_BV = model_BV
+  for processor, value, memory in each:
+    logits_BV = processor.apply(value, memory, logits_BV, t)
   symbol_B = choose(logits_BV)
   memories = tuple(
-    one.advance(array, memory, symbol_B, t) for one, array, memory in parts
+    processor.advance(value, memory, symbol_B, t)
+    for processor, value, memory in each
   )
-  return (carry, symbol_B, memories), model_BV, logits_BV
+  return Streams(carry, symbol_B, memories), model_BV, logits_BV
 
 
 @lru_cache(CACHED_FUNCTIONS)
 def drawer(
-  decoder: Decoder,
+  decoder: Decoder | Filler,
   how: decoding.Draw = decoding.SYMBOL,
-  applied: tuple[decoding.Processor, ...] = (),
+  processors: tuple[decoding.Processor, ...] = (),
   chunk: int = _CHUNK,
   numbers: int = _NOISE,
   mesh: Mesh | None = None,
-) -> Callable[..., Any]:
+) -> Callable[..., tuple[tuple[Streams, jax.Array], jax.Array]]:
   """A jitted function that draws the symbols from `first` to before `stop`.
 
-  It maps params, state, seed, (settings of `how`, arrays of the processors),
-  first, stop to the next state and symbols_BT, whose first stop - first symbols
-  are drawn. A state is that of `_step`, and ended_B. A call draws at most
-  `chunk` symbols, and at most `numbers` random numbers at once.
+  It maps params, (streams, ended_B), seed, (settings of `how`, values of the
+  processors), first, stop to the next (streams, ended_B) and symbols_BT, whose
+  first stop - first symbols are drawn. A call draws at most `chunk` symbols,
+  and at most `numbers` random numbers at once.
   """
-  step = partial(_step, decoder, applied)
+  step = partial(_step, decoder, processors)
 
   @partial(sharding.jit, mesh=mesh)
-  def draw(params, state, seed, values, first, stop):
-    (carry, symbol_B, _), ended_B = state
-    settings, arrays = values
-    _, like = jax.eval_shape(decoder.step, params, carry, symbol_B)
+  def draw(params, start, seed, settings_and_values, first, stop):
+    streams, ended_B = start
+    settings, values = settings_and_values
+    symbol_B = streams.symbol_B
+    _, like = jax.eval_shape(decoder.step, params, streams.carry, symbol_B)
     key = jax.random.key(seed)
     many = _part_size(chunk, max(1, numbers // like.size))
 
@@ -133,26 +147,26 @@ def drawer(
       noise_NBV = jax.vmap(drawn)(begin + jnp.arange(many))
 
       def draw_one(n, loop):
-        state, symbols_TB = loop
+        streams, symbols_TB = loop
         noise_BV = jax.lax.dynamic_index_in_dim(noise_NBV, n, keepdims=False)
         choose = lambda logits_BV: how.choose(noise_BV, logits_BV, *settings)
-        state, *_ = step((params, arrays), state, begin + n, choose)
+        streams, *_ = step((params, values), streams, begin + n, choose)
         symbols_TB = jax.lax.dynamic_update_index_in_dim(
-          symbols_TB, state[1], begin + n - first, 0
+          symbols_TB, streams.symbol_B, begin + n - first, 0
         )
-        return state, symbols_TB
+        return streams, symbols_TB
 
       count = jnp.minimum(stop - begin, many)
       return jax.lax.fori_loop(0, count, draw_one, loop)
 
     symbols_TB = jnp.zeros((chunk, *symbol_B.shape), jnp.int32)
-    parts = (stop - first + many - 1) // many
-    state, symbols_TB = jax.lax.fori_loop(
-      0, parts, draw_part, (state[0], symbols_TB)
+    rounds = (stop - first + many - 1) // many
+    streams, symbols_TB = jax.lax.fori_loop(
+      0, rounds, draw_part, (streams, symbols_TB)
     )
     # After the loop, in which this would be another kernel of a GPU.
     ended_B, shown_TB = _padded_after_end(ended_B, symbols_TB)
-    return (state, ended_B), shown_TB.swapaxes(0, 1)
+    return (streams, ended_B), shown_TB.swapaxes(0, 1)
 
   return draw
 
@@ -192,25 +206,31 @@ def generator(
     how: a symbol, or a frame of notes, is drawn.
     applied: processors of the logits, in their order.
   """
-  functions = tuple(one.processor for one in applied)
-  arrays = tuple(one.arrays for one in applied)
-  draw = drawer(decoder, how, functions, _CHUNK, _NOISE)
+  processors = tuple(one.processor for one in applied)
+  values = tuple(one.values for one in applied)
+  draw = drawer(decoder, how, processors, _CHUNK, _NOISE)
 
   def generate(
-    params: Params, prime_BP: np.ndarray, seed: int, *settings: Any
+    params: Params, prime_BP: np.ndarray, seed: int, *settings
   ) -> Iterator[np.ndarray]:
     carry = prime_carry(decoder, params, prime_BP)
     last_B = prime_BP[:, -1].astype(np.int32)
     memories = tuple(one.start(prime_BP) for one in applied)
-    state = (carry, last_B, memories), np.zeros(last_B.shape, bool)
+    streams = Streams(carry, last_B, memories)
+    ended_B = np.zeros(last_B.shape, bool)
     chunk = _part_size(length, _CHUNK)
     for first in range(0, length, chunk):
       stop = min(first + chunk, length)
-      state, symbols_BT = draw(
-        params, state, np.uint32(seed), (settings, arrays), first, stop
+      (streams, ended_B), symbols_BT = draw(
+        params,
+        (streams, ended_B),
+        np.uint32(seed),
+        (settings, values),
+        first,
+        stop,
       )
       yield np.asarray(symbols_BT)[:, : stop - first]
-      if np.asarray(state[1]).all():
+      if np.asarray(ended_B).all():
         return
 
   return generate
@@ -218,25 +238,24 @@ def generator(
 
 @lru_cache(CACHED_FUNCTIONS)
 def replayer(
-  decoder: Decoder, applied: tuple[decoding.Processor, ...] = ()
+  decoder: Decoder | Filler, processors: tuple[decoding.Processor, ...] = ()
 ) -> Callable[..., tuple[jax.Array, jax.Array]]:
   """A jitted function of symbols after a prime -> their log-probabilities.
 
-  It maps params, (carry before the last symbol of the prime, that symbol_B,
-  memories), arrays of the processors, symbols_BT to log p of the model and of
-  the processed logits, both [B, T].
+  It maps params, streams after the prime, values of the processors, symbols_BT
+  to log p of the model and of the processed logits, both [B, T].
   """
-  step = partial(_step, decoder, applied)
+  step = partial(_step, decoder, processors)
 
   @sharding.jit
-  def replay(params, state, arrays, symbols_BT):
-    def score(state, following):
+  def replay(params, streams, values, symbols_BT):
+    def score(streams, following):
       t, next_B = following
-      state, *logits = step((params, arrays), state, t, lambda _: next_B)
-      return state, [_log_p(logits_BV, next_B) for logits_BV in logits]
+      streams, *logits = step((params, values), streams, t, lambda _: next_B)
+      return streams, [_log_p(logits_BV, next_B) for logits_BV in logits]
 
     following = jnp.arange(symbols_BT.shape[1]), symbols_BT.T
-    _, (model_TB, after_TB) = jax.lax.scan(score, state, following)
+    _, (model_TB, after_TB) = jax.lax.scan(score, streams, following)
     return model_TB.T, after_TB.T
 
   return replay
@@ -245,45 +264,3 @@ def replayer(
 def _log_p(logits_BV: jax.Array, symbol_B: jax.Array) -> jax.Array:
   true_B1 = jnp.take_along_axis(logits_BV, symbol_B[:, None], axis=-1)
   return true_B1[:, 0] - jax.nn.logsumexp(logits_BV, axis=-1)
-
-
-def prime_frames(data: Config, prime: str) -> np.ndarray:
-  """The notes [frames, V] that music continues; without prime, a silent frame.
-
-  Raises:
-    UserError: there is no such piece in the test split.
-  """
-  if not prime:
-    return np.zeros((1, music.NOTES), np.uint8)
-  pieces = music.read_music(data)["test"]
-  match = re.fullmatch(r"([0-9]{1,9})(?::([1-9][0-9]{0,8}))?", prime)
-  if not match or int(match[1]) >= len(pieces):
-    raise UserError(
-      f"config.sample.prime={prime!r}: must be a piece of the test split, 0 to"
-      f" {len(pieces) - 1}, or the first frames of one, as 3:16"
-    )
-  return pieces[int(match[1])][: int(match[2]) if match[2] else None]
-
-
-def sample_music(
-  experiment: Experiment, params: Params, config: Config
-) -> list[np.ndarray]:
-  """The notes [frames, V] of each piece, in the order of `sample`.
-
-  Raises:
-    UserError: no such prime.
-  """
-  settings = config.sample
-  assert experiment.decoder is not None, "checked by the caller"
-  prime_PV = prime_frames(config.data, settings.prime)
-  prime_BPV = np.tile(prime_PV, (settings.streams, 1, 1))
-  how, more = decoding.NOTES, ()
-  if config.model.nade is not None:
-    how, more = decoding.CHORD, (params["nade"],)
-  generate = generator(experiment.decoder, length=settings.length, how=how)
-  shown_BPV = prime_BPV if settings.prime else prime_BPV[:, :0]
-  pieces = []
-  for temperature in settings.temperature:
-    chunks = generate(params, prime_BPV, settings.seed, temperature, *more)
-    pieces += list(np.concatenate([shown_BPV, *chunks], axis=1))
-  return pieces

@@ -58,12 +58,12 @@ def pattern_of(path: str) -> str:
     raise UserError(f"{name}: {error}") from None
 
 
-def _require(holds: Any, message: str):
+def _require(holds: bool, message: str):
   if not holds:
     raise PatternError(message)
 
 
-def _reduced(schema: Any, place: str) -> dict:
+def _reduced(schema: Any, place: str) -> dict[str, Any]:
   """A schema that outlines-core reads as it is meant."""
   _require(isinstance(schema, dict), f"{place} must be an object with a type")
   keys = [key for key in ("$ref", "anyOf", "const", "enum") if key in schema]
@@ -82,16 +82,18 @@ def _reduced(schema: Any, place: str) -> dict:
     _require({type(low), type(high)} == {int} and 0 <= low <= high, rule)
   if kind == "$ref":
     local = re.fullmatch(r"#/(\$defs|definitions)/[^/~]+", schema[kind])
-    _require(local, f"{place} has a $ref, which must begin with #/$defs/")
+    _require(
+      local is not None, f"{place} has a $ref, which must begin with #/$defs/"
+    )
   elif kind in ("anyOf", "enum"):
-    some = isinstance(schema[kind], list) and schema[kind]
+    some = isinstance(schema[kind], list) and len(schema[kind]) > 0
     _require(some, f"{place} has {kind}, which must be a list of one or more")
   elif "pattern" in schema:
     lengths = {"minLength", "maxLength"} & schema.keys()
     _require(not lengths, f"{place} has a pattern, and so no lengths")
     pattern = schema["pattern"].removeprefix("^")
     pattern = re.sub(r"(?<!\\)((?:\\\\)*)\$$", r"\1", pattern)
-    escaped = np.any(byte_table(pattern)[:, _ESCAPED])
+    escaped = bool(np.any(byte_table(pattern)[:, _ESCAPED]))
     _require(not escaped, f"{place}/pattern can match what JSON must escape")
     schema = schema | {"pattern": f"(?:{pattern})"}
   elif kind == "array":

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -82,7 +82,9 @@ def start_ids(symbols: Vocabulary, data: Config, prime: str) -> np.ndarray:
   return np.array([BEGIN] if begins else [], np.int32)
 
 
-def read_sequence(text: str, unit: str, data: Config, where: str) -> Any:
+def read_sequence(
+  text: str, unit: str, data: Config, where: str
+) -> str | list[str]:
   """The symbols of a text that is a sequence or a part of one.
 
   Raises:
@@ -193,8 +195,8 @@ def _applied(
   if pattern is not None:
     length, boundaries = settings.length, config.data.boundaries
     try:
-      table = patterns.compile_pattern(pattern, symbols)
-      one = patterns.constraint(table, length, temperature, boundaries)
+      automaton = patterns.compile_pattern(pattern, symbols)
+      one = patterns.constraint(automaton, length, temperature, boundaries)
     except PatternError as error:
       raise UserError(
         f"config.sample.{name}={settings[name]!r}: {error}"

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
-from seqrnn.runtime import figures
+from seqrnn.runtime import pictures
 from seqrnn.scoring.evaluation import LabelRows
 
 _NUMBERS = 30  # Labels, at most, of a picture with numbers.
@@ -31,12 +31,12 @@ def draw(table: list[list[Any]], title: str = "") -> Any:
   (_, *columns), *lines = table
   rows, counts = [n for n, *_ in lines], np.array([row for _, *row in lines])
   side = min(max(4.5, 2 + 0.38 * len(rows)), 60)  # Inches.
-  figure = figures.create(side + 1, side, title)
+  figure = pictures.create(side + 1, side, title)
   axes = figure.add_subplot()
   shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
   image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
   figure.colorbar(image, label="share of the true label", shrink=0.8)
-  short = lambda names: [figures.plain(name, 24) for name in names]
+  short = lambda names: [pictures.plain(name, 24) for name in names]
   axes.set_xticks(range(len(columns)), short(columns), rotation=90)
   axes.set_yticks(range(len(rows)), short(rows))
   axes.set(xlabel="predicted", ylabel="truth")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from seqrnn.errors import UserError
-from seqrnn.runtime import figures, files
+from seqrnn.runtime import files, pictures
 from seqrnn.training.checkpoint import Position
 
 _LIMIT = 2**27  # Bytes of a table; a million evaluations fit.
@@ -104,7 +104,7 @@ def draw_history(workdir: Path, measure: str):
   panels = {"loss": f"loss in {measure}"}
   if "validation_accuracy" in rows[0]:
     panels["accuracy"] = "accuracy"
-  figure = figures.create(9, 3.5, workdir.name)
+  figure = pictures.create(9, 3.5, workdir.name)
   steps = [int(row["step"]) for row in rows]
   marker = "." if len(rows) < 40 else ""
   for place, (name, label) in enumerate(panels.items(), 1):
@@ -116,8 +116,8 @@ def draw_history(workdir: Path, measure: str):
     axes.set_xlabel("step")
     axes.set_ylabel(label)
     axes.legend()
-    figures.grid(axes)
-  figures.save(figure, workdir / "history.png")
+    pictures.grid(axes)
+  pictures.save(figure, workdir / "history.png")
 
 
 def metrics_line(

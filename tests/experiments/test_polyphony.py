@@ -15,10 +15,11 @@ from seqrnn.runtime import sharding
 from seqrnn.scoring.evaluation import evaluator
 from seqrnn.training import train
 from tests.conftest import random_params, tiny
-from tests.data.read.test_music import draw, numbers, read_midi
+from tests.data.read.test_music import draw, numbers
 from tests.models.test_cells import EQUATIONS
 from tests.models.test_layers import chances, nade_logits, stack
 from tests.models.test_network import zeros
+from tests.sampling.test_music import read_midi
 
 # One of a single frame, one longer than any window, more than there are rows.
 SIZES = {

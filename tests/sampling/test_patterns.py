@@ -154,9 +154,9 @@ def test_a_likely_symbol_that_is_never_drawn_hides_no_end():
   one = constraint(table, 9, 0.01, boundaries=False)
   apply, advance = map(jax.jit, one.processor)
   start_B = one.start(np.ones((1, 1)))
-  state_B = advance(one.arrays, start_B, np.array([4]), 0)
+  state_B = advance(one.values, start_B, np.array([4]), 0)
   logits_BV = np.array([[0, 0, 0, 500, -5, -5]], np.float32)  # Unknown.
-  after_V = np.asarray(apply(one.arrays, state_B, logits_BV, 1))[0]
+  after_V = np.asarray(apply(one.values, state_B, logits_BV, 1))[0]
   assert np.flatnonzero(after_V > -np.inf).tolist() == [END]
   np.testing.assert_allclose(after_V[END], -5 + 0.01 * np.log(2), rtol=1e-6)
 

@@ -1,7 +1,4 @@
-"""Music: pieces as frames of 88 notes, from a file or made by rules.
-
-Sampled music is written to MIDI files and pictures.
-"""
+"""Music: pieces as frames of 88 notes, from a file or made by rules."""
 
 import io
 import itertools
@@ -17,12 +14,10 @@ from seqrnn.config.read import Config
 from seqrnn.data.batches.sequences import Sequences
 from seqrnn.data.read import reading
 from seqrnn.data.sources.corpora import SPLITS
-from seqrnn.errors import UserError, needs_package
-from seqrnn.runtime import figures, files
+from seqrnn.errors import UserError
 
 NOTES = 88  # The keys of a piano.
 LOWEST = 21  # MIDI number of the first one.
-_TICKS = 480  # Of a frame in a MIDI file.
 
 # The splits of a corpus: pieces, each uint8 [frames, NOTES] of 0 and 1.
 Music = dict[str, list[np.ndarray]]
@@ -172,66 +167,3 @@ def _near(pitch_class: int, before: int, home: int) -> int:
   """The note of a pitch class nearest to the middle of `before` and `home`."""
   middle = (before + home) // 2
   return middle + (pitch_class - middle + 6) % 12 - 6
-
-
-def long_notes(notes_TV: np.ndarray) -> list[list[int]]:
-  """The notes of frames; a note in adjacent frames is one long note.
-
-  Returns:
-    the first frame, the frame after the last, and the number of MIDI of each.
-  """
-  changes_VT = np.diff(notes_TV.T.astype(np.int8), prepend=0, append=0)
-  key, start = np.nonzero(changes_VT == 1)
-  _, stop = np.nonzero(changes_VT == -1)
-  return np.stack([start, stop, key + LOWEST], axis=1).tolist()
-
-
-def write_midi(path: Path, notes_TV: np.ndarray, tempo: int):
-  """Writes a MIDI file, `tempo` frames a minute.
-
-  Raises:
-    UserError: mido is missing, or the file cannot be written.
-  """
-  with needs_package(str(path), "mido", "midi"):
-    import mido
-  events = [
-    (frame, kind, number)
-    for start, stop, number in long_notes(notes_TV)
-    # Ends come first: a note may be struck again in the frame where it ends.
-    for frame, kind in ((stop, "note_off"), (start, "note_on"))
-  ]
-  track = mido.MidiTrack()
-  track.append(mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(tempo)))
-  now = 0
-  for frame, kind, number in sorted(events):
-    time = (frame - now) * _TICKS
-    track.append(mido.Message(kind, note=number, velocity=64, time=time))
-    now = frame
-  silence = (len(notes_TV) - now) * _TICKS
-  track.append(mido.MetaMessage("end_of_track", time=silence))
-  midi = mido.MidiFile(ticks_per_beat=_TICKS)
-  midi.tracks.append(track)
-  with files.atomic_write(path, "wb") as file:
-    midi.save(file=file)
-
-
-def clashes(notes_TV: np.ndarray) -> float:
-  """The share of frames with two sounding notes a half tone apart."""
-  return float((notes_TV[:, 1:] & notes_TV[:, :-1]).any(axis=1).mean())
-
-
-def piano_roll(notes_TV: np.ndarray, primed: int = 0):
-  """Draws frames of notes, the first `primed`, of the prompt, in gray."""
-  T = len(notes_TV)
-  figure = figures.create(min(4 + T / 16, 40), 4)
-  axes = figure.add_subplot()
-  notes = long_notes(notes_TV)
-  starts, stops, numbers = zip(*notes, strict=True) if notes else ((), (), ())
-  axes.hlines(numbers, starts, stops, linewidth=3)
-  axes.axvspan(0, primed, color="black", alpha=0.15, linewidth=0)
-  octaves = range(24, LOWEST + NOTES, 12)
-  axes.set_yticks(octaves, [f"C{number // 12 - 1}" for number in octaves])
-  lowest, highest = min(numbers, default=48), max(numbers, default=72)
-  axes.set(xlim=(0, T), ylim=(lowest - 2, highest + 2), xlabel="frame")
-  figures.grid(axes)
-  return figure
