@@ -18,7 +18,9 @@ from seqrnn import experiments
 from seqrnn.config import read as config_lib
 from seqrnn.configs import base
 from seqrnn.data.vocabulary import BEGIN, Vocabulary
-from seqrnn.models import diagram, network
+from seqrnn.models import network
+from seqrnn.models.parts import part_sizes
+from seqrnn.reporting import diagram
 from seqrnn.runtime import pictures
 from seqrnn.sampling.patterns import NEVER, START, compile_pattern
 
@@ -40,9 +42,9 @@ def model(name: str):
   symbols = Vocabulary("char", tuple(string.printable))
   experiment = experiments.build(config, {"symbols": symbols})
   title = f"configs/{name}.py"
-  parts = diagram.parts(experiment, config)
-  boxes = diagram.rows(experiment, config, parts, pooled=False)
-  drawn = diagram.figure(title, boxes)
+  parts = part_sizes(experiment, config)
+  boxes = diagram.boxes(experiment, config, parts, pooled=False)
+  drawn = diagram.draw(title, boxes)
   path = HERE / "explanation" / f"{name}.svg"
   described = "; then ".join(
     " and, beside it, ".join(", ".join(box) for box in row) for row in boxes

@@ -16,7 +16,7 @@ from seqrnn.data.vocabulary import PAD
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Experiment, Params
 from seqrnn.models.cell import Cell
-from seqrnn.models.diagram import part_of
+from seqrnn.models.parts import part_of
 from seqrnn.runtime import sharding
 from seqrnn.training import setup
 from seqrnn.training.probe import probe

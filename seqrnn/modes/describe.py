@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -11,8 +10,8 @@ from rich.table import Table
 
 from seqrnn.config.read import Config
 from seqrnn.experiment import Experiment, require
-from seqrnn.models import diagram
-from seqrnn.models.diagram import ModelPart
+from seqrnn.models.parts import PartSize, part_sizes
+from seqrnn.reporting import diagram
 from seqrnn.runtime import devices, files, pictures
 from seqrnn.training.setup import Training, make_training
 
@@ -39,7 +38,7 @@ def advice(parameters: int, symbols: int, unit: str) -> str:
 
 def run(
   build: Callable[..., Experiment], config: Config, workdir: Path
-) -> list[ModelPart]:
+) -> list[PartSize]:
   """Prints the parts of a model; writes model.png.
 
   The model need not have been trained.
@@ -51,35 +50,35 @@ def run(
   config, experiment = training.config, training.experiment
   require(experiment, "describe", config.task)
   batches = experiment.batches("train", 0)
-  parts = diagram.parts(experiment, config)
-  size = sum(part.parameters for part in parts)
+  sizes = part_sizes(experiment, config)
+  total = sum(part.parameters for part in sizes)
   console = Console(highlight=False)
-  console.print(_parts_table(parts, size))
+  console.print(_parts_table(sizes, total))
   if training.record is not None:
     print(training.record)
   symbols = experiment.facts("train")["symbols"]
-  console.print(advice(size, symbols, experiment.reads))
+  console.print(advice(total, symbols, experiment.reads))
   _print_cost(training)
   console.print(f"An epoch has {len(batches):,} steps.")
 
   workdir.mkdir(parents=True, exist_ok=True)
-  title = f"{config.task}: {size:,} parameters"
+  title = f"{config.task}: {total:,} parameters"
   _, T, *_ = batches[0]["inputs"].shape
   pooled = batches[0]["targets"].shape[1] == 1 < T
-  boxes = diagram.rows(experiment, config, parts, pooled)
+  boxes = diagram.boxes(experiment, config, sizes, pooled)
   with files.locked_results(workdir, "describe") as folder:
-    drawn = diagram.figure(title, boxes)
+    drawn = diagram.draw(title, boxes)
     pictures.save(drawn, folder / "model.png", dpi=144)
   print(f"{workdir / 'model.png'}: the picture")
-  return parts
+  return sizes
 
 
-def _parts_table(parts: list[ModelPart], size: int) -> Table:
+def _parts_table(sizes: list[PartSize], total: int) -> Table:
   table = Table("part", "parameters", "formula", "values")
-  for part in parts:
+  for part in sizes:
     values = ", ".join(f"{name}={n:,}" for name, n in part.values.items())
     table.add_row(part.name, f"{part.parameters:,}", part.formula, values)
-  table.add_row("all", f"{size:,}")
+  table.add_row("all", f"{total:,}")
   return table
 
 
@@ -89,7 +88,8 @@ def _print_cost(training: Training):
   XLA's analysis of operations counts the body of a loop once, whatever the
   number of steps, so it is no measure of a recurrent network.
   """
-  memory: Any = training.lower_step().compile().memory_analysis()
+  memory = training.lower_step().compile().memory_analysis()
+  assert memory is not None, "XLA plans it on every platform"
   state = jax.tree.leaves(training.start.eval_shape(np.uint32(0)))
   size = sum(x.size * x.dtype.itemsize for x in state)
   print(

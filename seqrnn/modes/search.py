@@ -21,7 +21,7 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.errors import UserError, needs_package
 from seqrnn.experiment import Experiment
-from seqrnn.runtime import files
+from seqrnn.runtime import files, pictures
 from seqrnn.training import transfer
 
 with needs_package("--mode=search", "optuna scikit-learn", "search"):

@@ -18,7 +18,7 @@ from seqrnn.config.read import Config
 from seqrnn.config.resolve import total_steps
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params, shapes
-from seqrnn.models.diagram import Part
+from seqrnn.models.parts import ModelPart
 from seqrnn.training.transfer import Record, named_parts
 
 
@@ -124,12 +124,12 @@ def shares(
   parts = {*jax.tree.leaves(tree)}
   layers = max(part.depth for part in parts)
 
-  def names(part: Part) -> set[str]:
+  def names(part: ModelPart) -> set[str]:
     if part.depth:
       return {"layers", f"layer{part.depth}"}
     return {part.name if part.is_input else "head"}
 
-  def factor(part: Part) -> float:
+  def factor(part: ModelPart) -> float:
     above = layers + 1 - part.depth  # Heads, then layers, the last one first.
     return 0.0 if part in frozen else decay ** (above * (not part.is_output))
 

@@ -22,7 +22,7 @@ from seqrnn.data.read.words import affix_vocabulary
 from seqrnn.data.vocabulary import RESERVED, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params, shapes
-from seqrnn.models.diagram import Part, part_of
+from seqrnn.models.parts import ModelPart, part_of
 from seqrnn.runtime import files, sharding
 from seqrnn.training import checkpoint
 
@@ -80,7 +80,7 @@ def read_record(workdir: Path) -> Record | None:
     raise UserError(f"{path}: must be an object with {names}") from None
 
 
-Arrays = dict[Part, dict[str, Any]]  # Of each part, by their names.
+Arrays = dict[ModelPart, dict[str, Any]]  # Of each part, by their names.
 
 
 def named_parts(experiment: Experiment, params: Params) -> Any:
@@ -256,7 +256,7 @@ def transfer(
   return Record(source.workdir, source.step, names, others), values
 
 
-def _below(part: Part, parts: Arrays, old: Arrays) -> set[Part]:
+def _below(part: ModelPart, parts: Arrays, old: Arrays) -> set[ModelPart]:
   """The parts that a part needs below it."""
   if part.is_input and part.name != "convolution":
     return set()
@@ -297,7 +297,7 @@ def _rows(source: TrainedRun, experiment: Experiment, config: Config) -> Rows:
   return by_name
 
 
-def _named_axis(part: Part, name: str) -> tuple[str, int]:
+def _named_axis(part: ModelPart, name: str) -> tuple[str, int]:
   """What the rows of an array stand for, and their axis; "": for no names."""
   if part.name == "embedding" or name == "input_kernel/embedding":
     return "symbols", 0
@@ -311,7 +311,7 @@ def _named_axis(part: Part, name: str) -> tuple[str, int]:
 
 
 def _moved(
-  part: Part,
+  part: ModelPart,
   name: str,
   old: np.ndarray,
   like: Any,

@@ -11,8 +11,9 @@ from seqrnn.config import read as config_lib
 from seqrnn.configs import base
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.experiment import shapes
-from seqrnn.models import diagram
 from seqrnn.models.cells import CELLS
+from seqrnn.models.parts import part_sizes
+from seqrnn.reporting import diagram
 
 ONE_LABEL = {"data.mapping": "many_to_one"}
 
@@ -82,7 +83,7 @@ def value(part):
 def test_the_formula_of_a_cell_gives_its_parameters():
   heads = {"model.cell": "slstm", "model.cell_heads": 5}
   for fields in [heads, *({"model.cell": cell} for cell in CELLS)]:
-    parts = diagram.parts(*model_of(fields))
+    parts = part_sizes(*model_of(fields))
     names = [part.name for part in parts]
     assert names == ["layer 1", "layer 2", "head"]
     assert [part.parameters for part in parts] == list(map(value, parts))
@@ -94,20 +95,20 @@ def test_the_formula_of_a_cell_gives_its_parameters():
 def test_a_picture_shows_all_parts(name):
   fields, counts = MODELS[name]
   experiment, config = model_of(fields)
-  parts = diagram.parts(experiment, config)
+  parts = part_sizes(experiment, config)
   leaves = jax.tree.leaves(shapes(experiment))
   total = sum(leaf.size for leaf in leaves)
   assert sum(part.parameters for part in parts) == total
   assert sum(map(value, parts)) == total
   pooled = experiment.by_text or "data.mapping" in fields
-  boxes = diagram.rows(experiment, config, parts, pooled)
+  boxes = diagram.boxes(experiment, config, parts, pooled)
   assert "".join(str(len(row)) for row in boxes) == counts
   names = [row[0][0] for row in boxes]
   if name == "wide":  # From the input up.
     assert names[1:4] == ["embedding", "convolution", "layer 1 →"]
     assert names[-4:-1] == ["attention", "head", "wide"]
 
-  drawn = diagram.figure("a title", boxes)
+  drawn = diagram.draw("a title", boxes)
   drawn.draw_without_rendering()
   [axes] = drawn.axes
   labels = [text for text in axes.texts if text.get_text()]

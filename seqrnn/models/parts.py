@@ -1,23 +1,17 @@
-"""The parts of a model, their numbers of parameters, and their picture."""
+"""The parts of a model: its embedding, layers and heads, and their sizes."""
 
 import bisect
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 import jax
+from jax.tree_util import KeyPath
 
 from seqrnn.config.read import Config
 from seqrnn.experiment import Experiment, shapes
 from seqrnn.models import cells
-from seqrnn.runtime import pictures
 
-if TYPE_CHECKING:
-  from matplotlib.figure import Figure
-
-Box = tuple[str, ...]  # Lines of text.
-Rows = list[list[Box]]  # From the input up; one or two boxes each.
 # Parameters of parts that are no layers -> their axes, and the formula of the
 # number of all parameters of the part.
 _FORMULAS = {
@@ -31,11 +25,10 @@ _FORMULAS = {
   "place": ("T", "H + T"),
   "transitions": ("VV", "V² + 2V"),
 }
-_CENTRES = {1: [0.5], 2: [0.25, 0.75]}  # Of the boxes of a row.
 
 
 @dataclass(frozen=True)
-class Part:
+class ModelPart:
   """A part of a model.
 
   Attributes:
@@ -58,12 +51,12 @@ class Part:
     """Whether it reads layers."""
     return not self.depth and not self.is_input
 
-  def __lt__(self, other: "Part") -> bool:
+  def __lt__(self, other: "ModelPart") -> bool:
     """Whether it comes before the other, from the input to the head."""
     return self._order < other._order
 
   @property
-  def _order(self) -> tuple[Any, ...]:
+  def _order(self) -> tuple[bool, int, bool, bool, str]:
     backward, last = self.direction == "backward", ("convolution", "crf")
     return self.is_output, self.depth, backward, self.name in last, self.name
 
@@ -73,13 +66,13 @@ class Part:
     return self.name
 
 
-def part_of(path: tuple[Any, ...]) -> tuple[Part, str]:
+def part_of(path: KeyPath) -> tuple[ModelPart, str]:
   """The part that has a parameter, and the parameter's name within it."""
-  keys = [str(key.key) for key in path]
+  keys = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
   if keys[0] == "head_bias":  # Of a head that is tied to the embedding.
-    return Part("head"), "head_bias"
+    return ModelPart("head"), "head_bias"
   if keys[0] != "body":
-    return Part(keys[0]), "/".join(keys[1:])
+    return ModelPart(keys[0]), "/".join(keys[1:])
   depth = 1  # Of a layer outside of a stack.
   for key in keys:
     if key.startswith(("layers_", "blocks_")):
@@ -87,14 +80,14 @@ def part_of(path: tuple[Any, ...]) -> tuple[Part, str]:
   is_block = [key.startswith("blocks_") for key in keys]
   at = is_block.index(True) if any(is_block) else keys.index("cell") + 1
   direction = "backward" if "backward" in keys[:at] else "forward"
-  return Part("layer", depth, direction), "/".join(keys[at:])
+  return ModelPart("layer", depth, direction), "/".join(keys[at:])
 
 
-class ModelPart(NamedTuple):
-  """A part of a model that has parameters.
+class PartSize(NamedTuple):
+  """The number of parameters of a part.
 
   Attributes:
-    name: of the part.
+    name: of the part, for people.
     parameters: their number.
     formula: of their number; "": there is none.
     values: of the letters in the formula.
@@ -105,12 +98,12 @@ class ModelPart(NamedTuple):
   parameters: int
   formula: str
   values: Mapping[str, int]
-  part: Part
+  part: ModelPart
 
 
-def parts(experiment: Experiment, config: Config) -> list[ModelPart]:
+def part_sizes(experiment: Experiment, config: Config) -> list[PartSize]:
   """The parts of a model, from the input to the head; only shapes are read."""
-  arrays: dict[Part, dict[str, Any]] = {}
+  arrays: dict[ModelPart, dict[str, jax.ShapeDtypeStruct]] = {}
   for path, leaf in jax.tree.leaves_with_path(shapes(experiment)):
     part, name = part_of(path)
     arrays.setdefault(part, {})[name] = leaf
@@ -136,77 +129,5 @@ def parts(experiment: Experiment, config: Config) -> list[ModelPart]:
       values |= zip(axes, arrays[part][array].shape, strict=True)
     name = {"crf": "CRF", "nade": "NADE"}.get(name, name)
     name += ", tied to the embedding" * ("head_bias" in arrays[part])
-    described.append(ModelPart(name, size, formula, values, part))
+    described.append(PartSize(name, size, formula, values, part))
   return described
-
-
-def rows(
-  experiment: Experiment,
-  config: Config,
-  parts: Sequence[ModelPart],
-  pooled: bool,
-) -> Rows:
-  """The boxes of a model.
-
-  Args:
-    experiment: with the model.
-    config: of the run.
-    parts: of the model.
-    pooled: whether a sequence has one output.
-  """
-  model, unit = config.model, experiment.reads
-  each = lambda part: f"{part.parameters:,} parameters"
-  boxes: Rows = [[("input", f"{config.data.window} {unit}s")]]
-  merge = [(f"{model.merge} of both directions",)]
-  towers = "forward" in shapes(experiment).get("body", {})
-  layers = [one for one in parts if one.part.depth]
-  outputs = [one for one in parts if one.part.is_output]
-  boxes += [[(one.name, each(one))] for one in parts if one.part.is_input]
-  for _, group in itertools.groupby(layers, lambda one: one.part.depth):
-    row = []
-    for one in group:
-      backward = one.part.direction == "backward"
-      name = f"← {one.name}" if backward else f"{one.name} →"
-      row.append((name, f"{model.cell}, {one.values['H']:,} units", each(one)))
-    boxes.append(row)
-    if len(row) > 1 and not towers:
-      boxes.append(merge)
-  if towers:
-    boxes += [[(f"state at t {side} 1",) for side in "−+"], merge]
-  if pooled:
-    boxes.append([(f"pooling: {model.pooling}",)])
-  boxes += [[(one.name, each(one))] for one in outputs]
-  where = "of the sequence" if pooled else f"of each {unit}"
-  kind = "numbers" if experiment.gives == "linear" else "probabilities"
-  boxes.append([("output", f"{outputs[-1].values['V']:,} {kind} {where}")])
-  return boxes
-
-
-def figure(title: str, boxes: Rows) -> "Figure":
-  """Draws the boxes as a figure of matplotlib."""
-  drawn = pictures.create(5.5, 0.9 * len(boxes) + 0.3)
-  drawn.set_layout_engine("none")
-  axes = drawn.add_axes((0, 0, 1, 1))
-  axes.set(xlim=(0, 1), ylim=(-0.5, len(boxes) - 0.2))
-  axes.axis("off")
-  style = {"ha": "center", "va": "center", "fontsize": 10}
-  frame = {"boxstyle": "round", "facecolor": "white"}
-  labels = [
-    [
-      axes.text(x, y, "\n".join(box), bbox=frame, **style)
-      for x, box in zip(_CENTRES[len(row)], row, strict=True)
-    ]
-    for y, row in enumerate(boxes)
-  ]
-  for row, above in itertools.pairwise(labels):
-    join = itertools.product if len(row) != len(above) else zip
-    for a, b in join(row, above):
-      arrow = {
-        "arrowstyle": "-|>",
-        "facecolor": "black",
-        "patchA": a.get_bbox_patch(),
-        "patchB": b.get_bbox_patch(),
-      }
-      axes.annotate("", b.get_position(), a.get_position(), arrowprops=arrow)
-  axes.text(0.5, len(boxes) - 0.4, title, weight="bold", **style)
-  return drawn
