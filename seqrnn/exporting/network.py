@@ -20,7 +20,7 @@ from seqrnn.runtime import sharding
 STACK = "rnn"
 TOWERS = {"forward": "forward_rnn", "backward": "backward_rnn"}
 HEADS = ("head", "forward_head", "backward_head")
-_EMBEDDING = ("embedding", "head_bias")  # The latter with tied weights.
+_EMBEDDING = ("embedding", "head_bias")  # A tied head has only a bias.
 
 
 class Operator(NamedTuple):
@@ -205,7 +205,7 @@ def cells_of(body: Params) -> dict[str, list[list[Params]]]:
   stacks = {}
   for name, stack in bodies.items():
     layers = [stack[f"layers_{depth}"] for depth in range(len(stack))]
-    # The directions of each layer.
+    # A layer of two directions has one cell for each.
     each = [[x[way] for way in TOWERS if way in x] or [x] for x in layers]
     stacks[name] = [[way["cell"] for way in ways] for ways in each]
   return stacks

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
   from onnx import ValueInfoProto
 
 FILE = "model.onnx"
-_OPSET, _IR = 17, 8  # Of 2022, which every runtime of today reads.
-# ONNX's order of gates, by their places in that of torch.nn.
+_OPSET, _IR = 17, 8  # From 2022: every current runtime reads them.
+# ONNX's order of gates: the place of each in torch.nn's order.
 _ORDER = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}
 _LEAST = -3.4e38
-Shape = list[str | int]  # The names or the sizes of axes.
+Axes = list[str | int]  # The name or the size of each axis.
 _OUTPUTS = {"softmax": "log_probabilities", "sigmoid": "log_odds"}
 
 
@@ -73,9 +73,7 @@ class Graph:
     self.network, self._onnx = network, onnx
     self.nodes, self.constants = [], []
 
-  def value(
-    self, name: str, dtype: DTypeLike, shape: Shape
-  ) -> "ValueInfoProto":
+  def value(self, name: str, dtype: DTypeLike, shape: Axes) -> "ValueInfoProto":
     """An input or an output of the graph."""
     make = self._onnx.helper.make_tensor_value_info
     return make(name, self.type_of(dtype), shape)
@@ -118,7 +116,7 @@ class Graph:
     return names
 
 
-def _carry(network: Network) -> dict[str, Shape]:
+def _carry(network: Network) -> dict[str, Axes]:
   """The shape of each input of the carry by its name."""
   if not network.carries:
     return {}
@@ -127,7 +125,7 @@ def _carry(network: Network) -> dict[str, Shape]:
   return dict.fromkeys("hc" if network.first.layer == "LSTM" else "h", shape)
 
 
-def build(graph: Graph) -> dict[str, Shape]:
+def build(graph: Graph) -> dict[str, Axes]:
   """Adds all nodes; returns the shape of each output by its name."""
   lengths_B, x_TBD = "", "frames"
   if graph.network.frames:
@@ -138,9 +136,9 @@ def build(graph: Graph) -> dict[str, Shape]:
   for name, layers in graph.network.stacks.items():
     reverse = name.startswith("backward")
     tops[name], states[name] = _stack(graph, layers, x_TBD, lengths_B, reverse)
-  shape: Shape = ["batch", "length"]
+  shape: Axes = ["batch", "length"]
   [top, *others] = tops.values()
-  if others:  # Towers, whose outputs at t have not read t.
+  if others:  # They are towers: their outputs at t must not have read t.
     ahead, back = _before(graph, top, False), _before(graph, others[0], True)
     features = {
       "head": _merge(graph, [ahead, back]),
@@ -250,7 +248,7 @@ def _recurrent(
   options = {}
   if first.relu:
     options["activations"] = ["Relu"] * len(ways)
-  if first.layer == "GRU":  # As torch.nn, it resets after the product.
+  if first.layer == "GRU":  # It resets after the product, as torch.nn does.
     options["linear_before_reset"] = 1
   direction = "reverse" if reverse else "forward"
   return graph.add_several(

@@ -27,7 +27,7 @@ _TYPES = {
   "F16": np.float16,
   "BF16": jnp.bfloat16,
 }
-# Fields of the exported run that would be untrue of the new one.
+# Fields of the exported run that do not describe the new one.
 _UNTRUE = (
   *("checkpoint.step", "model.embedding_path", "model.parameters"),
   *("train.start_from", "train.freeze"),
@@ -203,7 +203,7 @@ def complete(build: Callable[..., Experiment], workdir: Path):
   )
   if not any(map(lacks, folders)):
     return
-  # Another process may write them.
+  # Another process may be writing them.
   with files.locked(workdir / ".zoo.lock", "completed", wait=True):
     for folder in filter(lacks, folders):
       _complete(build, folder)

@@ -171,9 +171,6 @@ class Cell(nn.Module):
   gate_count = 1  # K = gate_count * H, unless `width` says otherwise.
   # The place of the forget gate among the gates; None: there is none.
   forget_place: ClassVar[Any] = None
-  # The names of the gates that are sigmoid(z + u), in their order; None: a part
-  # that is no such gate. (): the cell has none.
-  sigmoid_gates: ClassVar[tuple[str | None, ...]] = ()
   # The number of parameters of a layer with D inputs; D is V for ids.
   formula: ClassVar[str] = "HD + H² + H"
   additive = True  # Whether `gates` reads z and u only as their sum.

@@ -69,11 +69,11 @@ class ModelPart:
 def part_of(path: KeyPath) -> tuple[ModelPart, str]:
   """The part that has a parameter, and the parameter's name within it."""
   keys = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
-  if keys[0] == "head_bias":  # Of a head that is tied to the embedding.
+  if keys[0] == "head_bias":  # The head is tied to the embedding.
     return ModelPart("head"), "head_bias"
   if keys[0] != "body":
     return ModelPart(keys[0]), "/".join(keys[1:])
-  depth = 1  # Of a layer outside of a stack.
+  depth = 1  # A layer outside of a stack is the first one.
   for key in keys:
     if key.startswith(("layers_", "blocks_")):
       depth += int(key.rpartition("_")[2])

@@ -40,15 +40,16 @@ def run(
   experiment, params, config.checkpoint.step = load_model(
     build, config, workdir, "export"
   )
-  config.train.cpu_devices = config.train.cpu_threads = None  # Of this machine.
+  # These two are of this machine.
+  config.train.cpu_devices = config.train.cpu_threads = None
   recorded = config_lib.read_fields(workdir / "config.json")
-  for name in config_lib.PLACES:  # As typed, not as they are found from here.
+  for name in config_lib.PLACES:  # As the user typed them.
     config_lib.set_field(config, name, recorded.get(name))
   module = _FORMATS[config.export.format]
   folder = workdir / "export"
   settings = _encoded_config(config)
   record = folder / "config.json"
-  # Asked under the lock, after the files of a killed process are moved.
+  # `locked_results` calls it after it has moved the files of a killed process.
   same = lambda: record.exists() and record.read_bytes() == settings
   models = [other.FILE for other in _FORMATS.values()]
   older = lambda name: name in models and not same()

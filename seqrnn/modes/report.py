@@ -87,8 +87,7 @@ def _compare(workdirs: list[Path]) -> Path:
   """Writes comparison.html of several workdirs, and prints a table."""
   path, table = gathering.write_comparison(workdirs)
   head, *rows = table
-  # The page has all columns. The fields that differ are one, as they may be
-  # many.
+  # The page has a column for each field; the terminal has one for all.
   fields = slice(1, head.index("state"))
   shown = [i for i, name in enumerate(head) if name in _PRINTED]
   printed = Table("run", "fields", *(head[i] for i in shown), box=box.SIMPLE)

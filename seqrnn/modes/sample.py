@@ -71,7 +71,7 @@ def write_texts(
       show(f"{head}{one.text}\n" if plain else lines[-1])
       drawn.append(one.text)
   if written:
-    # After all is drawn: another process waits for the time of writing only.
+    # The lock is held only for the writing, as another process waits for it.
     with (
       files.locked_results(workdir, "sample") as folder,
       files.write_errors(workdir / "samples.jsonl"),

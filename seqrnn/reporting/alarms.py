@@ -70,7 +70,7 @@ def _incident(row: dict[str, str]) -> IncidentRow:
   """An incident: its alarm, its event with those around it, its example."""
   alarm = [f"{row['sessions']} session" + "s" * (row["sessions"] != "1")]
   alarm.append(row["reason"])
-  if row["p_value"]:  # Short sessions have none.
+  if row["p_value"]:  # A short session has no p-value.
     alarm.append(f"p {float(row['p_value']):.2g}")
   example = [row["example"]]
   for name, form in (("file", "{}"), ("line", "line {}"), ("timestamp", "{}")):

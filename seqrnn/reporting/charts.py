@@ -13,7 +13,7 @@ if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
 _DOTS = 25  # A curve of at most this number of points has a dot at each.
-_STYLES = "-", "--", ":"  # Of the curves of a chart, in turn.
+_STYLES = "-", "--", ":"  # The curves of a chart take them in turn.
 
 Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]  # name -> x, y
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Box = tuple[str, ...]  # Lines of text.
 Diagram = list[list[Box]]  # Rows from the input up; one or two boxes each.
-_CENTRES = {1: [0.5], 2: [0.25, 0.75]}  # Of the boxes of a row.
+_CENTRES = {1: [0.5], 2: [0.25, 0.75]}  # Number of boxes in a row -> their x.
 
 
 def boxes(

@@ -90,7 +90,7 @@ def _progress(workdir: Path, config: Config) -> str:
   """Whether a run has finished, or the step of its last checkpoint."""
   saved = checkpoint.steps(workdir / "checkpoints")
   step = saved[-1] if saved else 0
-  with suppress(UserError, OSError, TypeError):  # A damaged checkpoint.
+  with suppress(UserError, OSError, TypeError):  # A checkpoint may be damaged.
     folder = workdir / "checkpoints" / str(step)
     position = checkpoint.read_position(folder)
     if limits_reached(config, position):

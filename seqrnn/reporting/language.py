@@ -35,7 +35,8 @@ _TEMPERATURES = (0.3, 0.6, 0.9, 1.2)
 _DRAWN = 480  # Length of a sample.
 _LIKELY = 5  # Alternatives to a symbol.
 _TEXTS = 1024  # Documents of a coloured text, at most.
-# The texts among which mistakes are sought, those shown, characters of each.
+# Mistakes are sought among so many texts; so many are shown, each with so many
+# characters.
 _READ, _MISTAKES, _QUOTED = 2_000, 20, 200
 _AROUND = 12  # Symbols on either side of a mistake.
 _SHOWN, _GAP_TEXTS = 1200, 32  # Symbols and documents of a gap model's text.
@@ -178,7 +179,7 @@ def mistakes(subject: Subject) -> list[Section]:
   some = [*islice(rows, _READ)]
   if subject.experiment.names is None:
     off_NC = np.abs([np.ravel(p.numbers - p.targets) for p in some])
-    # Of several numbers, all count.
+    # The distances of several numbers are scaled, then added.
     far_N = (off_NC / np.maximum(off_NC.mean(0), 1e-30)).sum(1)
     wrong = [(far, "", p, 0) for far, p in zip(far_N, some, strict=True)]
   else:

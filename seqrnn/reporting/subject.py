@@ -175,7 +175,7 @@ def shown(symbols: Vocabulary, i: int) -> str:
   if symbols.unit == "char":
     return name
   [name] = symbols.names([i])
-  # Lines of a log are lines.
+  # A name with a blank is a line of a log, so it has a line of its own.
   return name if joined else name + ("\n" if " " in name else " ")
 
 
@@ -217,7 +217,7 @@ def _marks(
     if i <= BEGIN:
       continue
     text, name = shown(symbols, i), named(symbols, i)
-    if i == UNKNOWN and p.read[t]:  # As the data have it.
+    if i == UNKNOWN and p.read[t]:  # The data have its name.
       own = dataclasses.replace(symbols, symbols=(p.read[t],))
       text, name = shown(own, i + 1), f"{named(own, i + 1)} (unknown)"
     bits, likely = None, []

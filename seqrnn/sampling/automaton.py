@@ -13,8 +13,8 @@ import resource
 import subprocess
 import sys
 
-STATES = 2**15  # At most; a table of symbols has far fewer than one of bytes.
-_SECONDS, _BYTES = 5, 2**29  # Of the process, at most.
+STATES = 2**15  # The most states over bytes; over symbols there are far fewer.
+_SECONDS, _BYTES = 5, 2**29  # Limits of the process.
 _TOO_LARGE = 3  # An exit status.
 _ROW = 257  # A state after each byte, and whether a text may end here.
 
@@ -41,7 +41,9 @@ def bounded(work: str, text: str) -> bytes:
       "needs the package outlines-core; pip install 'seqrnn[patterns]'"
     )
   command = [sys.executable, "-P", __file__, work]
-  content = text.encode("utf-8", "surrogatepass")  # Refused there.
+  content = text.encode(
+    "utf-8", "surrogatepass"
+  )  # outlines-core refuses surrogates.
   done = subprocess.run(command, input=content, capture_output=True)
   if done.returncode < 0 or done.returncode == _TOO_LARGE:
     raise TOO_LARGE
@@ -75,7 +77,7 @@ def _main():
     (resource.RLIMIT_CPU, _SECONDS),
     (resource.RLIMIT_AS, _BYTES),
   ):
-    with contextlib.suppress(ValueError, OSError):  # A lower one stays.
+    with contextlib.suppress(ValueError, OSError):  # A lower limit stays.
       resource.setrlimit(limit, (value, value))
   text = sys.stdin.buffer.read().decode()
   try:

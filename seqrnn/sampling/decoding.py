@@ -69,7 +69,7 @@ def choose_symbol(
     largest_B1 = jnp.max(scaled_BV, axis=-1, keepdims=True)
     least_B1 = largest_B1 + jnp.log(limits.min_p)
     scaled_BV = jnp.where(scaled_BV >= least_B1, scaled_BV, -jnp.inf)
-  # The first maximum, on a CPU without argmax: XLA's takes as long as a layer.
+  # On a CPU, XLA's argmax takes as long as a layer.
   noisy_BV = scaled_BV + jnp.where(temperature > 0, noise_BV, 0)
   if platform() != "cpu":
     return jnp.argmax(noisy_BV, axis=-1).astype(jnp.int32)
@@ -297,7 +297,7 @@ def _appended(n, history, symbol_B, t):
   return History(symbols_BL, common_BL, count_B + 1)
 
 
-_append = jax.jit(_appended)  # To read a prime.
+_append = jax.jit(_appended)  # It reads a prime, outside of the loop.
 _NO_REPEAT = Processor(_unrepeated, _appended)
 
 
@@ -319,7 +319,7 @@ def ending(
   # The last byte of a prime may begin a character of several bytes.
   begin = len(symbols.text(prime_P).rstrip(_PART))
   places = [(text.find(stop, begin), stop) for stop in stops]
-  # Of several that end together the longest one counts.
+  # Where several stop texts end at one place, the longest one counts.
   stopped = [(at + len(stop), at) for at, stop in places if at >= 0]
   if stopped:
     return text[: min(stopped)[1]], "stop"

@@ -87,7 +87,7 @@ def parse_gaps(
   # A mark without braces is one symbol.
   sizes = [size or "1" for size in pieces[1::2]]
   lengths = [int(size) if size.isdecimal() else 0 for size in sizes]
-  if symbols.unit == "session":  # A gap may be between two of them.
+  if symbols.unit == "session":  # A gap may be between two sessions.
     read_sequence(text, "session", config.data, "predict.text")
   for piece in pieces[::2]:
     tokens = read_sequence(piece, symbols.unit, config.data, "predict.text")
@@ -208,7 +208,7 @@ def forward(
   weight_N, score_N = np.zeros((2, N))
   edges = [*(gap.start for gap in gaps), len(ids_T)]
   for start, stop in itertools.pairwise(edges):
-    # Drawn with the weights, at equal distances.
+    # Rows are drawn in proportion to their weights (systematic resampling).
     ends_N = np.cumsum(softmax(weight_N))
     at_N = (rng.random() + np.arange(N)) / N
     pick_N = np.searchsorted(ends_N / ends_N[-1], at_N)

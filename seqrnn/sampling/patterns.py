@@ -28,10 +28,10 @@ from seqrnn.runtime import private
 from seqrnn.sampling.automaton import TOO_LARGE, PatternError, bounded
 from seqrnn.sampling.decoding import Applied, Processor
 
-DEAD, ENDED, START = range(3)  # States of every table.
+DEAD, ENDED, START = range(3)  # States of every automaton.
 NEVER = 2**15 - 1  # Above the number of states, so above every need.
-_BYTES = 2**27  # Of the arrays of a table, at most.
-# Operations of Python's parser that an automaton has not.
+_BYTES = 2**27  # The largest size of an automaton's arrays.
+# Operations of Python's parser that no automaton has.
 REFUSED = {"AT", "ASSERT", "ASSERT_NOT", "FAILURE", "GROUPREF"}
 REFUSED |= {"GROUPREF_EXISTS", "ATOMIC_GROUP", "POSSESSIVE_REPEAT"}
 
@@ -64,7 +64,7 @@ def byte_table(pattern: str) -> np.ndarray:
     PatternError: the syntax, or an operation that is not supported.
   """
   with warnings.catch_warnings():
-    # Sets within sets, which Python and outlines-core read differently.
+    # Python warns of sets within sets, which outlines-core reads differently.
     warnings.simplefilter("error", FutureWarning)
     try:
       operations = private.regex_operations(pattern)
@@ -80,7 +80,7 @@ def byte_table(pattern: str) -> np.ndarray:
   return np.frombuffer(rows, np.int32).reshape(-1, 257)
 
 
-@functools.lru_cache(4)  # Of large vocabularies, some 100 MB each.
+@functools.lru_cache(4)  # A large vocabulary needs some 100 MB.
 def compile_pattern(pattern: str, vocabulary: Vocabulary) -> Automaton:
   """The automaton of a regular expression that a whole text must match.
 
@@ -114,7 +114,7 @@ def compile_pattern(pattern: str, vocabulary: Vocabulary) -> Automaton:
     raise TOO_LARGE
   ids_S = np.full(S, DEAD, np.int16)
   ids_S[alive] = np.arange(START, START + len(alive))
-  size = max(256, 1 << (START + len(alive) - 1).bit_length())  # Few programs.
+  size = max(256, 1 << (START + len(alive) - 1).bit_length())  # Few sizes.
   shape = size, len(vocabulary)
   made = Automaton(
     np.full(shape, DEAD, np.int16),
@@ -236,8 +236,8 @@ def _with_end(
   end_1V = id_1V == END
   left_BV = ~allowed_BV & (id_1V >= len(RESERVED))
   left_BV |= end_1V & values.boundaries
-  # The largest of them is 1 before they are summed: of no likelier symbol, as
-  # one that is never drawn, the sum would be 0.
+  # logsumexp scales by the largest logit of these symbols alone. By that of all
+  # symbols, among them some that are never drawn, the sum could vanish.
   left_BV = jnp.where(left_BV, logits_BV / temperature, -jnp.inf)
   end_B1 = temperature * jax.nn.logsumexp(left_BV, -1, keepdims=True)
   return jnp.where(end_1V, end_B1, logits_BV)

@@ -71,7 +71,7 @@ def prime_carry(
 ) -> Carry:
   """The carry before the last symbol of a prime, padded at the start."""
   P = prime_BP.shape[1]
-  size = max(_PRIME, padded_length(P))  # Few, as each compiles a program.
+  size = max(_PRIME, padded_length(P))  # Each size compiles a program.
   padding = [(0, 0), (0, size - P), (0, 0)][: prime_BP.ndim]
   padded_BP = np.pad(prime_BP.astype(np.int32), padding)
   return prime_reader(decoder)(params, padded_BP, P - 1)
@@ -141,8 +141,8 @@ def drawer(
       return how.noise(jax.random.fold_in(key, index), like.shape, like.dtype)
 
     def draw_part(part, loop):
-      # The noise of many steps in one call: drawn for each step by itself, it
-      # takes longer than the step.
+      # One call draws the noise of many steps: a call for each step would take
+      # longer than the step.
       begin = first + part * many
       noise_NBV = jax.vmap(drawn)(begin + jnp.arange(many))
 
@@ -164,7 +164,7 @@ def drawer(
     streams, symbols_TB = jax.lax.fori_loop(
       0, rounds, draw_part, (streams, symbols_TB)
     )
-    # After the loop, in which this would be another kernel of a GPU.
+    # Within the loop, this would be one more kernel of a GPU for each symbol.
     ended_B, shown_TB = _padded_after_end(ended_B, symbols_TB)
     return (streams, ended_B), shown_TB.swapaxes(0, 1)
 

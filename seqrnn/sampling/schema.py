@@ -18,9 +18,13 @@ from seqrnn.sampling import automaton
 from seqrnn.sampling.automaton import PatternError
 from seqrnn.sampling.patterns import byte_table
 
-_BYTES = 2**20  # Of a file.
-_ESCAPED = [*range(32), ord('"'), ord("\\")]  # Bytes, in strings of JSON.
-# They are no rules for a value.
+_BYTES = 2**20  # The largest size of a file.
+_ESCAPED = [
+  *range(32),
+  ord('"'),
+  ord("\\"),
+]  # Bytes that strings of JSON escape.
+# Keywords that are no rules for a value.
 _NOTES = {"title", "description", "default", "examples", "deprecated"} | {
   *("$schema", "$id", "$comment", "$defs", "definitions")
 }

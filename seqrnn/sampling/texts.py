@@ -63,7 +63,7 @@ def prompts(path: str) -> list[tuple[str, str]]:
 def _of_json(where: str, line: str) -> str:
   try:
     prime = json.loads(line)["prime"]
-    prime.encode()  # Half of a surrogate pair is no text.
+    prime.encode()  # It fails for half of a surrogate pair.
   except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
     raise UserError(f"{where}: must be a text in a JSON object") from None
   return prime
@@ -240,10 +240,10 @@ def draw(writing: Writing, temperature: float) -> Iterator[Sample]:
   settings, count = writing.config.sample, len(writing.rows)
   size = count if settings.prompts is None else min(count, _ROWS)
   for first in range(0, count, size):
-    # The last group is filled up: another number of rows would compile.
+    # The last group is filled up, as another number of rows would compile.
     chosen = [min(n, count - 1) for n in range(first, first + size)]
     seed = settings.seed
-    if first:  # Other groups have other draws.
+    if first:  # Each group has draws of its own.
       [seed] = np.random.SeedSequence((seed, first)).generate_state(1)
     rows, shown = (
       [ids[n] for n in chosen] for ids in (writing.rows, writing.shown)
@@ -258,7 +258,7 @@ def draw(writing: Writing, temperature: float) -> Iterator[Sample]:
       ):
         break
     endings = writing.endings(shown, drawn_BT)
-    primes = writing.primes[first:]  # Fewer than the filled group has.
+    primes = writing.primes[first:]  # The last group may have fewer.
     for prime, (text, end) in zip(primes, endings, strict=False):
       yield Sample(prime, text, temperature, settings.seed, end)
 

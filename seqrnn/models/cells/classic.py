@@ -85,7 +85,6 @@ class LSTM(Cell):
 
   gate_count = 4
   forget_place = 1
-  sigmoid_gates = "input", "forget", None, "output"
   formula = "4(HD + H² + H)"
 
   def activations(self, carry, z_BK, u_BK, kept=None):
@@ -129,7 +128,6 @@ class GRU(Cell):
   """
 
   gate_count = 3
-  sigmoid_gates = "reset", "update", None
   formula = "3(HD + H² + H) + H"
   additive = False
   recurrent_bias = "reset_bias"
@@ -189,7 +187,6 @@ class LayerNormLSTM(LSTM):
   first two N are part of b.
   """
 
-  sigmoid_gates = ()
   formula = "4(HD + H² + H) + 10H"
   additive = False
   recurrent_bias = None
@@ -240,7 +237,6 @@ class SLSTM(LSTM):
   is at least 1 afterwards.
   """
 
-  sigmoid_gates = ()
   may_have_heads = True
 
   @property
@@ -291,7 +287,6 @@ class ResetBeforeGRU(Cell):
   """
 
   gate_count = 3
-  sigmoid_gates = "reset", "update", None
   formula = "3(HD + H² + H)"
   recurrent_bias = None
   path = "several"
@@ -320,7 +315,6 @@ class MGU(Cell):
   """
 
   gate_count = 2
-  sigmoid_gates = "forget", None
   formula = "2(HD + H² + H)"
   recurrent_bias = None
   path = "several"

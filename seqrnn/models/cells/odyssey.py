@@ -67,13 +67,6 @@ class Odyssey(Cell):
     return len(self.names)
 
   @property
-  def sigmoid_gates(self):
-    if self.peepholes or self.gate_recurrence:
-      return ()
-    names = {"i": "input", "f": "forget", "o": "output"}
-    return tuple(names.get(name) for name in self.names)
-
-  @property
   def formula(self):
     peepholes = f" + {self.gate_count - 1}H" if self.peepholes else ""
     recurrence = " + 9H²" if self.gate_recurrence else ""
