@@ -23,7 +23,7 @@ from seqrnn.config.read import Config
 from seqrnn.experiment import Experiment
 from seqrnn.experiment import shapes as parameter_shapes
 from seqrnn.runtime import sharding
-from seqrnn.sampling.sampler import drawer
+from seqrnn.sampling.sampler import Streams, drawer
 from seqrnn.scoring.scoring import ROWS
 from seqrnn.training.step import programs
 
@@ -133,14 +133,13 @@ def sampling(
   if decoder is None or mesh.size > 1:
     return None
   params = parameter_shapes(experiment)
-  carry = jax.eval_shape(lambda: decoder.start(config.sample.streams))
-  integers = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.int32)
-  symbol_B = integers(config.sample.streams)
-  ended_B = jax.ShapeDtypeStruct(symbol_B.shape, bool)
+  B, integer = config.sample.streams, jax.ShapeDtypeStruct((), jnp.int32)
+  none_B = jnp.zeros(B, jnp.int32)
+  begin = lambda: Streams(decoder.start(B), none_B, (), none_B > 0)
   temperature = jax.ShapeDtypeStruct((), jnp.float32)
   seed = jax.ShapeDtypeStruct((), jnp.uint32)
-  state = (carry, symbol_B, ()), ended_B
-  args = params, state, seed, ((temperature,), ()), integers(), integers()
+  streams = jax.eval_shape(begin)
+  args = params, streams, seed, ((temperature,), ()), integer, integer
   placed = shapes(args, sharding.replicated(mesh))
   return Program(drawer(decoder, mesh=mesh), placed)
 

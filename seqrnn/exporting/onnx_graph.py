@@ -48,13 +48,12 @@ def encoded(
     from onnx import helper
   graph = Graph(network, onnx)
   outputs = build(graph)
+  rows: Axes = ["batch", "length"]
+  inputs = [graph.value("ids", np.int64, rows)]
   if network.frames:
-    shape = ["batch", "length", network.inputs]
-    read = graph.value("frames", np.float32, shape)
-  else:
-    read = graph.value("ids", np.int64, ["batch", "length"])
-  carry = _carry(network)
-  inputs = [read, *(graph.value(n, np.float32, carry[n]) for n in carry)]
+    inputs = [graph.value("frames", np.float32, [*rows, network.inputs])]
+  for name, axes in _carry(network).items():
+    inputs.append(graph.value(name, np.float32, axes))
   values = [graph.value(name, np.float32, outputs[name]) for name in outputs]
   model = helper.make_model(
     helper.make_graph(graph.nodes, "model", inputs, values, graph.constants),
@@ -127,9 +126,8 @@ def _carry(network: Network) -> dict[str, Axes]:
 
 def build(graph: Graph) -> dict[str, Axes]:
   """Adds all nodes; returns the shape of each output by its name."""
-  lengths_B, x_TBD = "", "frames"
   if graph.network.frames:
-    x_TBD = graph.add("Transpose", "frames", perm=[1, 0, 2])
+    x_TBD, lengths_B = graph.add("Transpose", "frames", perm=[1, 0, 2]), ""
   else:
     x_TBD, lengths_B = _read(graph)
   tops, states = {}, {}
@@ -169,11 +167,8 @@ def _read(graph: Graph) -> tuple[str, str]:
   if graph.network.embedding_VD is not None:
     table = graph.weight(graph.network.embedding_VD)
     return graph.add("Gather", table, ids_TB), lengths_B
-  depth, values = (
-    graph.constant(graph.network.inputs),
-    graph.weight(np.arange(2)),
-  )
-  return graph.add("OneHot", ids_TB, depth, values), lengths_B
+  depth = graph.constant(graph.network.inputs)
+  return graph.add("OneHot", ids_TB, depth, graph.weight([0, 1])), lengths_B
 
 
 def _stack(

@@ -49,7 +49,7 @@ def encoded(
     UserError: a part has no place in the file.
   """
   tensors, arguments = _named(experiment, config, params)
-  tensors = {name: tensor.astype("f4") for name, tensor in tensors.items()}
+  tensors = {name: np.ascontiguousarray(x, "f4") for name, x in tensors.items()}
   return encode(tensors, {**arguments, **about})
 
 
@@ -60,7 +60,6 @@ def encode(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
   """
   from safetensors.numpy import save
 
-  tensors = {name: np.ascontiguousarray(x) for name, x in tensors.items()}
   content = save(tensors)
   size = int.from_bytes(content[:8], "little")
   header = {"__metadata__": dict(sorted(metadata.items()))}

@@ -258,7 +258,7 @@ class Reader:
     self._V = len(experiment.vocabularies["symbols"])
     if isinstance(model, Decoder):
       carry = prime_carry(model, params, left_P[None])
-      self._left = Streams(carry, left_P[-1:], ((),))
+      self._left = Streams(carry, left_P[-1:], ((),), np.zeros(1, bool))
 
   def start(self, N: int) -> Streams:
     """N rows after the text on the left, for a decoder."""
@@ -281,7 +281,8 @@ class Reader:
       fixed_BW, ids_BW = (np.pad(x[some], padding) for x in (fixed_NT, ids_NT))
       if isinstance(self._model, Filler):
         carry = sharding.cached_jit(self._model.start)(self._params, ids_BW)
-        before = Streams(carry, np.full(B, PAD, np.int32), ((),))
+        symbol_B, ended_B = np.full(B, PAD, np.int32), np.zeros(B, bool)
+        before = Streams(carry, symbol_B, ((),), ended_B)
       else:
         before = jax.tree.map(
           lambda x, some=some: np.resize(x[some], (B, *x.shape[1:])), streams
@@ -310,12 +311,9 @@ class Reader:
     N, T = ids_NT.shape
     drawn, after = [], []
     for fixed_BW, ids_BW, start in self._batches(fixed_NT, ids_NT, streams):
-      B, W = ids_BW.shape
-      draw = drawer(self._model, _CHOICE, (_IN_GAPS,), W)
+      draw = drawer(self._model, _CHOICE, (_IN_GAPS,), ids_BW.shape[1])
       seed = np.uint32(rng.integers(2**32))
-      (end, _), drawn_BW = draw(
-        self._params, (start, np.zeros(B, bool)), seed, ((), (fixed_BW,)), 0, T
-      )
+      end, drawn_BW = draw(self._params, start, seed, ((), (fixed_BW,)), 0, T)
       drawn.append(np.asarray(drawn_BW)[:, :T])
       after.append(end)
     join = lambda *batches: np.concatenate(batches)[:N]

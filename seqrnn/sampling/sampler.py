@@ -27,11 +27,13 @@ class Streams(NamedTuple):
     carry: of the model, before the last symbol.
     symbol_B: the last symbol.
     memories: of the processors, after the last symbol.
+    ended_B: whether a row has had the end symbol before.
   """
 
   carry: Carry
   symbol_B: jax.Array | np.ndarray
   memories: tuple
+  ended_B: jax.Array | np.ndarray
 
 
 def _part_size(total: int, limit: int) -> int:
@@ -107,7 +109,8 @@ def _step(
     processor.advance(value, memory, symbol_B, t)
     for processor, value, memory in each
   )
-  return Streams(carry, symbol_B, memories), model_BV, logits_BV
+  after = Streams(carry, symbol_B, memories, streams.ended_B)
+  return after, model_BV, logits_BV
 
 
 @lru_cache(CACHED_FUNCTIONS)
@@ -118,22 +121,21 @@ def drawer(
   chunk: int = _CHUNK,
   numbers: int = _NOISE,
   mesh: Mesh | None = None,
-) -> Callable[..., tuple[tuple[Streams, jax.Array], jax.Array]]:
+) -> Callable[..., tuple[Streams, jax.Array]]:
   """A jitted function that draws the symbols from `first` to before `stop`.
 
-  It maps params, (streams, ended_B), seed, (settings of `how`, values of the
-  processors), first, stop to the next (streams, ended_B) and symbols_BT, whose
-  first stop - first symbols are drawn. A call draws at most `chunk` symbols,
-  and at most `numbers` random numbers at once.
+  It maps params, streams, seed, (settings of `how`, values of the processors),
+  first, stop to the next streams and symbols_BT, whose first stop - first
+  symbols are drawn. A call draws at most `chunk` symbols, and at most `numbers`
+  random numbers at once.
   """
   step = partial(_step, decoder, processors)
 
   @partial(sharding.jit, mesh=mesh)
-  def draw(params, start, seed, settings_and_values, first, stop):
-    streams, ended_B = start
+  def draw(params, streams, seed, settings_and_values, first, stop):
     settings, values = settings_and_values
-    symbol_B = streams.symbol_B
-    _, like = jax.eval_shape(decoder.step, params, streams.carry, symbol_B)
+    carry, symbol_B, _, ended_B = streams
+    _, like = jax.eval_shape(decoder.step, params, carry, symbol_B)
     key = jax.random.key(seed)
     many = _part_size(chunk, max(1, numbers // like.size))
 
@@ -166,7 +168,7 @@ def drawer(
     )
     # Within the loop, this would be one more kernel of a GPU for each symbol.
     ended_B, shown_TB = _padded_after_end(ended_B, symbols_TB)
-    return (streams, ended_B), shown_TB.swapaxes(0, 1)
+    return streams._replace(ended_B=ended_B), shown_TB.swapaxes(0, 1)
 
   return draw
 
@@ -216,21 +218,15 @@ def generator(
     carry = prime_carry(decoder, params, prime_BP)
     last_B = prime_BP[:, -1].astype(np.int32)
     memories = tuple(one.start(prime_BP) for one in applied)
-    streams = Streams(carry, last_B, memories)
-    ended_B = np.zeros(last_B.shape, bool)
+    streams = Streams(carry, last_B, memories, np.zeros(last_B.shape, bool))
     chunk = _part_size(length, _CHUNK)
     for first in range(0, length, chunk):
       stop = min(first + chunk, length)
-      (streams, ended_B), symbols_BT = draw(
-        params,
-        (streams, ended_B),
-        np.uint32(seed),
-        (settings, values),
-        first,
-        stop,
+      streams, symbols_BT = draw(
+        params, streams, np.uint32(seed), (settings, values), first, stop
       )
       yield np.asarray(symbols_BT)[:, : stop - first]
-      if np.asarray(ended_B).all():
+      if np.asarray(streams.ended_B).all():
         return
 
   return generate
