@@ -8,11 +8,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
-Tree = TypeVar("Tree")
-Rounding = DTypeLike | None  # The `dtype` of `dot`.
-
 from seqrnn.runtime import private
 
+Tree = TypeVar("Tree")
+Rounding = DTypeLike | None  # The `dtype` of `dot`.
 TF32 = "tf32"  # A `dtype` of `dot`, for all platforms but the CPU.
 
 

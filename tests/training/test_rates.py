@@ -78,7 +78,7 @@ def test_mistakes_are_refused_in_a_line(model):
   for fields, words in (
     ("layer3", "the model has no layer3; it has embedding, head,"),
     ("taken", "nothing is taken from another run; set train.start_from"),
-    ("layer 1", "must be embedding, letters, layers, layer1,"),
+    ("layer 1", "must be embedding, letters, convolution, layers, layer1,"),
   ):
     with pytest.raises(UserError, match=r"config\.train\.") as error:
       shares(model, None, **{"train.freeze": fields})
