@@ -1,6 +1,6 @@
 """Sections of a report on what a model of symbols or of labels learned."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import NamedTuple
 
@@ -42,7 +42,7 @@ _AROUND = 12  # Symbols on either side of a mistake.
 _SHOWN, _GAP_TEXTS = 1200, 32  # Symbols and documents of a gap model's text.
 
 
-class Likely(NamedTuple):
+class NextSymbols(NamedTuple):
   """The predictions of a model as it reads texts.
 
   At position t it has read symbol t and predicts symbol t + 1.
@@ -58,11 +58,13 @@ class Likely(NamedTuple):
   probabilities: np.ndarray
 
 
-def reader(decoder: Decoder, k: int) -> Callable[[Params, np.ndarray], Likely]:
-  """A function params, ids_BS -> the k likeliest symbols at S - 1 positions."""
+def next_symbols(
+  decoder: Decoder, params: Params, ids_BS: np.ndarray, k: int
+) -> NextSymbols:
+  """The k most likely symbols at S - 1 positions of texts."""
 
   @sharding.jit
-  def scan(params, ids_BS):
+  def scan(params, ids_SB):
     def step(carry, symbols):
       symbol_B, next_B = symbols
       carry, logits_BV = decoder.step(params, carry, symbol_B)
@@ -70,12 +72,11 @@ def reader(decoder: Decoder, k: int) -> Callable[[Params, np.ndarray], Likely]:
       chances, ids = jax.lax.top_k(chances_BV, min(k, chances_BV.shape[-1]))
       return carry, (surprisal(logits_BV, next_B), ids, chances)
 
-    ids_SB = ids_BS.T
-    carry = decoder.start(ids_BS.shape[0])
-    _, arrays = jax.lax.scan(step, carry, (ids_SB[:-1], ids_SB[1:]))
-    return [x.swapaxes(0, 1) for x in arrays]
+    carry = decoder.start(ids_SB.shape[1])
+    return jax.lax.scan(step, carry, (ids_SB[:-1], ids_SB[1:]))[1]
 
-  return lambda params, ids_BS: Likely(*jax.device_get(scan(params, ids_BS)))
+  arrays = jax.device_get(scan(params, ids_BS.T))
+  return NextSymbols(*(x.swapaxes(0, 1) for x in arrays))
 
 
 def writing(run: Subject) -> list[Section]:
@@ -114,7 +115,7 @@ def surprises(subject: Subject, split: str) -> Section:
   documents = passages(subject.read(split), page.LONGEST, _TEXTS)
   boundaries = subject.config.data.boundaries
   ids_BS = encoded(documents, subject.symbols, boundaries)
-  likely = reader(decoder, _LIKELY)(subject.params, ids_BS)
+  likely = next_symbols(decoder, subject.params, ids_BS, _LIKELY)
 
   def rows() -> Iterator[Prediction]:
     each = zip(documents, ids_BS, *likely, strict=True)

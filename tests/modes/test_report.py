@@ -212,8 +212,8 @@ def test_unknown_symbols_are_shown_as_the_data_have_them(monkeypatch):
   lines = Vocabulary("log", ("a <*>",), mask=mask)
   ids = np.array([[BEGIN, UNKNOWN + 1, UNKNOWN, END]], np.int32)
   zeros = np.zeros((1, 3, 1))
-  likely = language.Likely(zeros[..., 0], zeros.astype(int), zeros)
-  monkeypatch.setattr(language, "reader", lambda *_: lambda *_: likely)
+  likely = language.NextSymbols(zeros[..., 0], zeros.astype(int), zeros)
+  monkeypatch.setattr(language, "next_symbols", lambda *_: likely)
   text = [Document("d", ["a 1", "a secret"], True, True)]
   monkeypatch.setattr(language, "passages", lambda *_: text)
   monkeypatch.setattr(language, "encoded", lambda *_: ids)
@@ -390,7 +390,7 @@ def test_a_text_is_read_as_the_decoder_does(runs):
   decoder, symbols = run.experiment.decoder, run.experiment.vocabularies
   rng = np.random.default_rng(1)
   ids_BS = rng.integers(END + 1, len(symbols["symbols"]), (3, 7), np.int32)
-  reading = language.reader(decoder, 2)(run.params, ids_BS)
+  reading = language.next_symbols(decoder, run.params, ids_BS, 2)
   carry, step = decoder.start(3), jax.jit(decoder.step)
   for t in range(6):
     carry, logits_BV = step(run.params, carry, ids_BS[:, t])
