@@ -21,12 +21,14 @@ _QUOTED = (
   rf'|\\"(?!{_MASKED}\\")((?:[^"\\]++|\\\\(?:\\.|[^\\])|\\[^"\\])++)'
 )
 _SINGLE = _QUOTED.replace('"', "'")
-_INSIDE = r"(?:\"(?:[^\"\\]|\\.)*+\"|'(?:[^'\\]|\\.)*+'|[^\[\](){}])"
+# An escaped quote begins no string, so one without an end is searched once.
+_INSIDE = r"(?:\"(?:[^\"\\]|\\.)*+\"|'(?:[^'\\]|\\.)*+'|\\?[^\[\](){}])"
 # In brackets, in quotes, or up to the sign that ends a value; without the
 # second bracket or quote, all that follows. A tag (!secret) or a type (str =)
 # before the value may be a part of it, so it is masked, too.
 _VALUE = (
-  r"(?:(![\w!/:.-]*+(?=\s)|[A-Za-z][\w.\[\]]*+(?=\s+=\s|\s*=[\"']))[\s=]*+)?"
+  r"(?:(![\w!/:.-]*+(?=\s)"
+  r"|[A-Za-z][\w.\[\]]*+(?: \| None)?+(?=\s+=\s|\s*=[\"']))[\s=]*+)?"
   rf"(?![\w.]*+[\[({{](?:{_MASKED}|[\s,\"'\\])++[\])}}])(?:([\w.]*+[\[({{]"
   rf"(?:{_INSIDE}|[\[({{]{_INSIDE}*+[\])}}])++[\])}}](?:[\])}}]*+\w++)*+)"
   r"|[\w.]*+[\[({]{1,3}\s*+\\*+[\"'](.+)|[bBfFrRuU]{0,2}(?:\\{2,}+[\"'](.+)"

@@ -145,6 +145,7 @@ def test_secrets_are_masked_and_nothing_beside_them():
 def test_no_notation_shows_a_secret():
   masks, faults = Redaction("<secrets>"), []
   notations = NOTATIONS.strip().replace("\n", " | ").split(" | ")
+  notations.append('token: str | None = "XX"')  # The bar is a part of it.
   for notation in notations:
     line = notation.replace("XX", "Hunter2-xyz")
     masked = masks.text(line)
@@ -222,6 +223,8 @@ def test_time_is_linear_in_the_length_of_a_line():
   ):
     Redaction("<secrets>").text(unit * 20_000)
   Redaction("<secrets>").text("authorization: token " + "aB3" * 30_000)
+  Redaction("<secrets>").text("pwd=[" + r"\"" * 100_000)
+  Redaction("<secrets>").text(r'_autha"acookies=[pwd=\\"' * 10_000)
 
 
 def test_a_pattern_that_masks_nothing_or_is_none_is_refused():
