@@ -287,8 +287,8 @@ def test_one_operation_at_a_time_has_one_device_and_few_batches():
 from seqrnn.runtime import launch
 launch.configure_device(2)
 import jax
-from seqrnn.training.setup import FEW
-print(jax.local_device_count(), FEW)
+from seqrnn.training.setup import few
+print(jax.local_device_count(), few())
 """
   unset = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
   done = start("-c", code, env={**unset, "JAX_DISABLE_JIT": "1"})

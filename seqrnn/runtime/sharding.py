@@ -17,8 +17,11 @@ from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 def mesh() -> Mesh:
   """Returns a mesh of all devices of all processes, with one axis `data`.
 
-  The devices of a process are adjacent, so its rows of a batch are, too.
+  The devices of a process are adjacent, so its rows of a batch are, too. With
+  JAX_DISABLE_JIT it has one device, as an operation cannot have several.
   """
+  if jax.config.jax_disable_jit:  # Perhaps for a block of a program alone.
+    return one_device()
   return _mesh(sorted(jax.devices(), key=lambda d: (d.process_index, d.id)))
 
 

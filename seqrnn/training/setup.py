@@ -35,9 +35,6 @@ from seqrnn.training.step import (
 )
 
 _SEED = np.uint32(0)  # Any seed, for the shapes of the state.
-# Steps and validation batches of a training; None: all. An operation at a time
-# takes seconds for each.
-FEW = 2 if jax.config.jax_disable_jit else None
 
 
 class Training(NamedTuple):
@@ -149,7 +146,7 @@ def make_training(
     record=record,
     values=values,
     mesh=mesh,
-    validation=experiment.batches("validation", 0)[:FEW],
+    validation=experiment.batches("validation", 0)[: few()],
     step=partial(step, rate=rate),
     start=start,
     lower_step=lower_step,
@@ -252,6 +249,14 @@ def restore(training: Training) -> tuple[TrainState, Position]:
   return unpack(params, others, state, mesh), position
 
 
+def few() -> int | None:
+  """Steps and validation batches of a training; None: all.
+
+  An operation at a time, as with JAX_DISABLE_JIT, takes seconds for each.
+  """
+  return 2 if jax.config.jax_disable_jit else None
+
+
 def data_changed(workdir: Path, step: int, experiment: Experiment) -> bool:
   """Returns whether the training data, if they can be read, have changed."""
   trained = checkpoint.read_position(workdir / "checkpoints" / str(step)).crc32
@@ -266,7 +271,7 @@ def initial_state(training: Training) -> TrainState:
   if replaced is None:
     replaced = _initial_embedding(config, training.experiment)
   seed = np.uint32(config.seed)
-  if FEW is None:  # Else every loop would be unrolled.
+  if few() is None:  # Else every loop would be unrolled.
     compile_programs(training.start.lower(seed), training.lower_step)
   state = training.start(seed)
   if replaced is None:

@@ -48,9 +48,9 @@ from seqrnn.training.history import (
 from seqrnn.training.probe import probe
 from seqrnn.training.progress import Progress, summary_writer
 from seqrnn.training.setup import (
-  FEW,
   Training,
   check_owner,
+  few,
   make_training,
   restore,
   save,
@@ -94,8 +94,8 @@ def fit(
     open_checkpoints(workdir, training.config.checkpoint.keep) as checkpoints,
     catch_signals() as caught,
   ):
-    few = f"; JAX_DISABLE_JIT: {FEW} steps" * (FEW is not None)
-    print(f"devices: {devices.words(training.mesh)}{few}")
+    steps = f"; JAX_DISABLE_JIT: {few()} steps" * (few() is not None)
+    print(f"devices: {devices.words(training.mesh)}{steps}")
     training = training._replace(
       checkpoints=checkpoints, should_stop=should_stop
     )
@@ -178,7 +178,7 @@ def limits_reached(config: Config, position: Position) -> list[str]:
   patience = math.inf if train.patience is None else train.patience
   limits = {
     "train.epochs": position.epoch >= train.epochs,
-    "train.max_steps": position.step >= (train.max_steps or FEW or math.inf),
+    "train.max_steps": position.step >= (train.max_steps or few() or math.inf),
     "train.patience": position.waited >= patience,
   }
   return [name for name, reached in limits.items() if reached]

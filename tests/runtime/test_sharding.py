@@ -6,6 +6,7 @@ import numpy as np
 
 from seqrnn.runtime import sharding
 from seqrnn.scoring import evaluation
+from seqrnn.training import setup
 
 V = 9
 
@@ -31,3 +32,9 @@ def test_devices_do_not_wait_for_each_other_in_an_evaluation():
   value_V, _ = sharding.sum_devices(sums, mesh)
   counts_V = np.bincount(batch["inputs"].ravel(), minlength=V)
   np.testing.assert_array_equal(value_V, 2 * 2 * counts_V)
+
+
+def test_a_block_without_jit_has_one_device_and_few_steps_and_it_alone():
+  with jax.disable_jit():
+    assert (sharding.mesh().size, setup.few()) == (1, 2)
+  assert (sharding.mesh().size, setup.few()) == (4, None)
