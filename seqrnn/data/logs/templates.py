@@ -168,7 +168,7 @@ def parse(line: str, paths: bool = False) -> _Parsed:
     of_word, of_line = of_word.__wrapped__, _line.__wrapped__
   parsed = [of_word(word) for word in words]
   masked = of_line(" ".join([mask for mask, _ in parsed]))
-  if _SPACE.search(line):
+  if _SPACE.search(line := " ".join(words)):
     parsed = [_word(x) for x in _SPACE.sub("", line).split()]
   values = [number for _, numbers in parsed for number in numbers]
   return masked, (*values, *NO_VALUES)[:PLACES] if values else NO_VALUES

@@ -108,6 +108,8 @@ def test_a_unit_beside_signs_is_read():
         if not math.isclose(number, 900 * one):
           faults.append((text, number))
   assert not faults
+  for text in ("900  ms", "900\tms", "took\t 900 \u00a0ms"):
+    assert math.isclose(templates.parse(text)[1][0], 0.9), text
   for text in ("5 K-means", "5 m-1", "5 MB.2", "5 s@x"):  # No units.
     assert templates.parse(text)[1][0] == 5, text
   for text in ("a/5 KB/s", "user/12m/abc", "3f/ab"):  # No numbers.
