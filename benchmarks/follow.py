@@ -92,8 +92,9 @@ class Following:
     from seqrnn.logs.detect import deployed
     from seqrnn.logs.follow import follow
     from seqrnn.logs.follow.state import open_state
+    from seqrnn.run import load_run
 
-    run = experiments.load(workdir)
+    run = load_run(workdir)
     restored = deployed.restore(experiments.build, run.config, workdir)
     self._open = contextlib.ExitStack()
     state = self._open.enter_context(open_state(Path(folder), report))

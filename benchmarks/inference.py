@@ -204,13 +204,13 @@ def _seconds(count: int, once: Callable[[], Any]) -> float:
 
 def size_rows(H: int, rounds: int) -> Iterator[tuple[str, speed_page.Row]]:
   """Yields the rows of a hidden size, with their names."""
-  from seqrnn.config import resolve
+  from seqrnn.config import derived
   from seqrnn.configs import base
   from seqrnn.runtime import devices, launch
 
   config = base.get_config()
   config.model.hidden_size = H
-  config, _ = resolve.resolve(config, resolve.Facts(cores=devices.cores()))
+  config = derived.merge(config, cores=devices.cores())
   launch.configure_device(config.train.cpu_devices, config.train.cpu_threads)
   for n in (1, 64):
     yield f"sampling, 2x{H}, {n} at once", measure(sampling(H, n), rounds)

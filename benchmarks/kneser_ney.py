@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from seqrnn import experiments
-from seqrnn.scoring.dynamic import as_streams
+from seqrnn.config import derived
+from seqrnn.run import load_run
 
 _ORDERS = 10  # The highest order.
 
@@ -112,9 +113,9 @@ def main():
   parser.add_argument("workdir", type=Path)
   parser.add_argument("splits", nargs="*", default=["test"])
   arguments = parser.parse_args()
-  run = experiments.load(arguments.workdir)
+  run = load_run(arguments.workdir)
   config, vocabularies = run.config, run.experiment.vocabularies
-  one = experiments.build(as_streams(config, 4096, 1), vocabularies)
+  one = experiments.build(derived.streams(config, 4096, 1), vocabularies)
   read = lambda split: symbols(one.batches(split, 0))
   train, V = read("train"), len(vocabularies["symbols"])
   bits = {

@@ -68,7 +68,7 @@ def tokens(case: Case) -> tuple[np.ndarray, np.ndarray]:
 def seqrnn(case: Case, products: str = "float32"):
   """Makes the step of run.py, including the transfer of batches."""
   from seqrnn import experiments
-  from seqrnn.config import resolve
+  from seqrnn.config import derived
   from seqrnn.configs import base
   from seqrnn.data.vocabulary import Vocabulary
   from seqrnn.runtime import devices, launch, sharding
@@ -97,7 +97,7 @@ def seqrnn(case: Case, products: str = "float32"):
       "optimizer.clip_value": CLIP,
     }
   )
-  config, _ = resolve.resolve(config, resolve.Facts(cores=devices.cores()))
+  config = derived.merge(config, cores=devices.cores())
   launch.configure_device(config.train.cpu_devices, config.train.cpu_threads)
   names = tuple(f"w{n}" for n in range(case.V - RESERVED))
   experiment = experiments.build(config, {"symbols": Vocabulary("word", names)})

@@ -24,6 +24,7 @@ from pages import table
 from recipes import ROOT, spread
 
 from seqrnn import catalogue
+from seqrnn.run import load_run
 from seqrnn.runtime import files
 
 _KEPT = ROOT / "benchmarks" / "results.json"
@@ -74,8 +75,6 @@ def measure(recipe: Recipe, flags: list[str], workdir: Path) -> dict[str, Any]:
   """Trains and evaluates one seed; returns figures, parameters, seconds."""
   import jax
 
-  from seqrnn import experiments
-
   recipes.run([*flags, f"--workdir={workdir}"])
   measured: dict[str, Any] = {}
   for split in recipe.splits:
@@ -88,7 +87,7 @@ def measure(recipe: Recipe, flags: list[str], workdir: Path) -> dict[str, Any]:
       float(row["seconds"]) + float(row["evaluation_seconds"])
       for row in csv.DictReader(file)
     )
-  params = experiments.load(workdir).params
+  params = load_run(workdir).params
   measured["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(params))
   return measured
 

@@ -106,8 +106,9 @@ def main():
     launch.configure_device(1)
   from seqrnn import experiments
   from seqrnn.logs.detect import deployed as deployment
+  from seqrnn.run import load_run
 
-  run = experiments.load(arguments.workdir)
+  run = load_run(arguments.workdir)
   deployed = deployment.restore(
     experiments.build, run.config, arguments.workdir
   )

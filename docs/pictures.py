@@ -21,6 +21,7 @@ from seqrnn.data.vocabulary import BEGIN, Vocabulary
 from seqrnn.models import network
 from seqrnn.models.parts import part_sizes
 from seqrnn.reporting import diagram
+from seqrnn.run import Run, load_run
 from seqrnn.runtime import pictures
 from seqrnn.sampling.patterns import NEVER, START, compile_pattern
 
@@ -106,7 +107,7 @@ def gradients():
   path.write_text(pictures.svg(drawn, title, "; ".join(said)), "utf-8")
 
 
-def led(run: experiments.Run) -> tuple[str, np.ndarray, np.ndarray]:
+def led(run: Run) -> tuple[str, np.ndarray, np.ndarray]:
   """A sample under PATTERN, symbol by symbol.
 
   Returns:
@@ -128,7 +129,7 @@ def led(run: experiments.Run) -> tuple[str, np.ndarray, np.ndarray]:
   return str(text), np.array(chances), np.array(allowed)
 
 
-def pattern(run: experiments.Run):
+def pattern(run: Run):
   """Draws what the model would write, and what a pattern lets it write."""
   symbols = run.experiment.vocabularies["symbols"]
   text, chance_TV, allowed_TV = led(run)
@@ -167,7 +168,7 @@ if __name__ == "__main__":
   parser.add_argument("--run", help="the workdir of a run of configs/rnn.py")
   arguments = parser.parse_args()
   if arguments.run:
-    pattern(experiments.load(arguments.run))
+    pattern(load_run(arguments.run))
   model("rnn")
   model("brnn")
   gradients()

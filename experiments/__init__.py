@@ -1,21 +1,15 @@
-"""The tasks, one module each, and runs that were trained."""
+"""The tasks, one module each."""
 
 import importlib
-import os
 import pkgutil
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from seqrnn.config import read as config_lib
 from seqrnn.config import suggestions
 from seqrnn.config.read import Config
 from seqrnn.data import vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
-from seqrnn.experiments.trained import Run
-from seqrnn.modes import load_model
-from seqrnn.runtime import files
 
 
 def find_tasks() -> dict[str, ModuleType]:
@@ -52,22 +46,3 @@ def build(config: Config, vocabularies: dict[str, Any] | None) -> Experiment:
   return task.build(
     config, {name: shown(known[name], pattern) for name in task.VOCABULARIES}
   )
-
-
-def load(workdir: str | os.PathLike, step: int | None = None) -> Run:
-  """A trained run, from its workdir.
-
-  Args:
-    workdir: of the run.
-    step: of a checkpoint; None: the best one.
-
-  Raises:
-    UserError: nothing was trained there, it is damaged, or a field of its
-      config stands in the way.
-  """
-  workdir = Path(files.plain(workdir))
-  files.check_links(workdir)
-  config = config_lib.read_run(workdir)
-  config_lib.override(config, "checkpoint.step", step)
-  config_lib.check(config)
-  return Run(workdir, config, *load_model(build, config, workdir, "report"))

@@ -10,13 +10,13 @@ predicts from the past alone, which makes the forward tower a language model
 that samples; the backward head predicts from the future alone.
 """
 
-import copy
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from seqrnn.config import derived
 from seqrnn.config.read import Config
 from seqrnn.data.batches.segments import Segments
 from seqrnn.data.vocabulary import BEGIN, END, PAD, Vocabulary
@@ -151,9 +151,8 @@ def forbidden(heads: int, T: int) -> np.ndarray:
 
 def with_writer(experiment: Experiment, config: Config) -> Experiment:
   """The experiment of a model whose forward tower, with its head, samples."""
-  config = copy.deepcopy(config)
-  config.model.bidirectional = False
-  forward = language_model.build(config, experiment.vocabularies)
+  ahead = derived.one_direction(config)
+  forward = language_model.build(ahead, experiment.vocabularies)
   decoder, tower = forward.decoder, network.forward_params
   assert decoder is not None, "every language model has one"
   step = lambda params, *more: decoder.step(tower(params), *more)

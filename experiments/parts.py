@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
+from seqrnn.config import derived
 from seqrnn.config.read import Config
 from seqrnn.data.batches.segments import Request, Segments, Split
 from seqrnn.data.batches.windows import Batches
@@ -63,11 +64,9 @@ def spelling(
     module = features.Affixes(len(known), model.embedding_size, count, products)
     return module, functools.partial(affixes, known, longest)
   characters_known = symbols.characters()
-  shape = model.copy_and_resolve_references()
-  width = model.letters
-  shape.update(hidden_size=width, embedding_size=width, layers=1)
-  body = network.stack(shape, len(characters_known), bidirectional=True)
-  module = features.Letters(body, len(characters_known), width, products)
+  shape, size = derived.speller(model), len(characters_known)
+  body = network.stack(shape, size, bidirectional=True)
+  module = features.Letters(body, size, model.letters, products)
   return module, functools.partial(characters, characters_known)
 
 

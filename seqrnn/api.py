@@ -8,23 +8,23 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
 from seqrnn import experiments
-from seqrnn.config import command, suggestions
+from seqrnn.config import command, derived, suggestions
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import FIELDS, Config
 from seqrnn.errors import Interrupted as Interrupted
 from seqrnn.errors import UserError as UserError
 from seqrnn.errors import visible
-from seqrnn.experiments import Run as Run
 from seqrnn.exporting import tensors
 from seqrnn.logs.detect import tables
 from seqrnn.logs.detect.findings import Findings
 from seqrnn.reporting import gathering
+from seqrnn.run import Run as Run
+from seqrnn.run import load_run
 from seqrnn.runtime import devices, files, launch
 from seqrnn.scoring.predictions import Prediction as Prediction
 from seqrnn.table import data_frame, read_csv_frame
@@ -133,7 +133,7 @@ def load(workdir: str | os.PathLike[str], step: int | None = None) -> Run:
     if command.in_zoo(path):
       path = command.zoo_run(str(path))
       tensors.complete(experiments.build, path)
-    return experiments.load(path, step)
+    return load_run(path, step)
 
 
 def train(
@@ -173,7 +173,7 @@ def train(
       received; a checkpoint was saved.
   """
   _, _, folder = call("train", config, workdir, settings, verbose)
-  return experiments.load(folder)
+  return load_run(folder)
 
 
 def search(
@@ -291,7 +291,7 @@ def from_export(
   source, target = _path("folder", folder), _path("workdir", workdir)
   with errors_of_python():
     tensors.make_run(experiments.build, source, target)
-    return experiments.load(target)
+    return load_run(target)
 
 
 def runs(*paths: str | os.PathLike[str]) -> "pd.DataFrame":
@@ -347,7 +347,7 @@ def call(
   """
   with errors_of_python():
     resolved, folder = _resolve(mode, config, workdir, settings)
-    _start(resolved, mode)
+    resolved = _start(resolved, mode)
     with redirect_stdout(sys.stdout if verbose else _Quiet(sys.stdout)):
       if command.in_zoo(workdir):
         tensors.complete(experiments.build, folder)
@@ -421,9 +421,7 @@ def _resolve(
       f"{config=}, {workdir=}: must be names or paths, as text without a NUL;"
       " config may be a ConfigDict; fields are keyword arguments, as epochs=3"
     ) from None
-  request: Any = SimpleNamespace(
-    config=config, workdir=folder, mode=mode, follow=False, process_id=None
-  )
+  request = command.Request(mode, config, folder)
   overrides = {}
   for name, value in settings.items():
     names = suggestions.with_last_part(name, FIELDS)
@@ -437,8 +435,8 @@ def _resolve(
   return command.resolve(request, overrides)
 
 
-def _start(config: Config, mode: str):
-  """Starts JAX, unless this process has; sets the number of CPU devices."""
+def _start(config: Config, mode: str) -> Config:
+  """Starts JAX, unless this process has; the config has its CPU devices."""
   import jax
 
   train = config.train
@@ -447,4 +445,5 @@ def _start(config: Config, mode: str):
   for line in devices.start(named=mode == "train"):
     print(visible(line), file=sys.stderr)
   if jax.default_backend() == "cpu":
-    train.cpu_devices = jax.local_device_count()
+    return derived.on_devices(config, jax.local_device_count())
+  return config

@@ -10,9 +10,10 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
@@ -21,6 +22,12 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.read import FIELDS, MODES, Config
 from seqrnn.errors import Interrupted, UserError, needs_package, visible
 from seqrnn.runtime import devices, launch, processes
+
+if TYPE_CHECKING:  # It imports JAX, which starts later.
+  from seqrnn.experiment import Build
+
+  # What it returns is of use in Python alone; `config` needs no experiment.
+  Mode = Callable[[Build | None, Config, Path], None]
 
 _PREFIX = "config."
 _USAGE = """\
@@ -55,74 +62,107 @@ _SWITCHES = {
 }
 
 
+@dataclass
+class Member:
+  """This process among those of a training.
+
+  Attributes:
+    joined: whether it is one of several.
+    index: its number, from 0.
+  """
+
+  joined: bool = False
+  index: int = 0
+
+
 def main(argv: list[str]) -> int:
   """Runs one mode; returns the exit status."""
   launch.open_streams()
-  parsed = define_flags()
-  joined, index = False, 0  # Whether it is one of several processes; its index.
+  parsed, member = define_flags(), Member()
   try:
     distributed = parse_flags(parsed, argv)
-    if parsed.version:
-      print_versions()
-      return 0
-    if parsed.help is not None:
-      help = (
-        fields_help(parsed.help) if parsed.help else overview(argv[0], parsed)
-      )
-      print(help, flush=True)
-      return 0
-    launch.refuse_windows()
-    fields = overrides_of_flags(parsed)
-    config, workdir = command.resolve(parsed, fields)
-    if parsed.mode == "config":  # It needs neither a device nor the tasks.
-      _mode(parsed, config)(None, config, workdir)
-      return 0
-    launch.configure_device(
-      config.train.cpu_devices,
-      config.train.cpu_threads,
-      follow=parsed.follow,
-    )
-    if distributed:
-      joined = True
-      processes.guard()
-      index = processes.join(
-        parsed.coordinator, parsed.num_processes, parsed.process_id
-      )
-    for line in devices.start(named=parsed.mode == "train"):
-      if index == 0:
-        print(visible(line), file=sys.stderr)
-    experiments = importlib.import_module("seqrnn.experiments")
-    if command.in_zoo(parsed.workdir):
-      tensors = importlib.import_module("seqrnn.exporting.tensors")
-      tensors.complete(experiments.build, workdir)
-    run_mode = _mode(parsed, config)
-    gc.freeze()
-    gc.enable()
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # As start() sets it.
-      signal.signal(signal.SIGINT, signal.default_int_handler)
-    run_mode(experiments.build, config, workdir)
+    if not explained(argv[0], parsed):
+      _run(parsed, member, distributed)
     sys.stdout.flush()
     status, together = 0, True  # Every process has finished.
   except (Exception, KeyboardInterrupt) as error:
-    ended = isinstance(error, Interrupted | KeyboardInterrupt | BrokenPipeError)
-    if joined and not ended and processes.lost(error):
-      processes.end_lost()
-    status = launch.report(error, index == 0, bool(parsed["debug"].value))
+    status = _failed(error, member, bool(parsed["debug"].value))
     together = isinstance(error, Interrupted)
-    if status is None:
-      if not joined:
-        raise
-      traceback.print_exc()
-      status = 1
-  if joined:
+  if member.joined:
     processes.leave(status, together)
   return status
 
 
-def _mode(parsed: flags.FlagValues, config: Config) -> Callable[..., Any]:
+def explained(program: str, parsed: flags.FlagValues) -> bool:
+  """Prints what --version or --help ask for; returns whether they do."""
+  if parsed.version:
+    print_versions()
+  elif parsed.help:
+    print(fields_help(parsed.help), flush=True)
+  elif parsed.help is not None:
+    print(overview(program, parsed), flush=True)
+  return bool(parsed.version) or parsed.help is not None
+
+
+def _run(parsed: flags.FlagValues, member: Member, distributed: bool):
+  """Resolves the config, starts the devices, and runs the mode."""
+  launch.refuse_windows()
+  request = command.Request(
+    parsed.mode, parsed.config, parsed.workdir, parsed.process_id
+  )
+  config, workdir = command.resolve(request, overrides_of_flags(parsed))
+  build = None
+  if parsed.mode != "config":  # It needs neither a device nor the tasks.
+    build = _start(parsed, config, member, distributed)
+    if command.in_zoo(parsed.workdir):
+      tensors = importlib.import_module("seqrnn.exporting.tensors")
+      tensors.complete(build, workdir)
+  run_mode = _mode(parsed, config)
+  gc.freeze()
+  gc.enable()
+  if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # As start() sets it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+  run_mode(build, config, workdir)
+
+
+def _start(
+  parsed: flags.FlagValues, config: Config, member: Member, distributed: bool
+) -> "Build":
+  """Starts JAX, with the other processes; returns what builds experiments."""
+  train = config.train
+  launch.configure_device(
+    train.cpu_devices, train.cpu_threads, follow=parsed.follow
+  )
+  if distributed:
+    member.joined = True
+    processes.guard()
+    member.index = processes.join(
+      parsed.coordinator, parsed.num_processes, parsed.process_id
+    )
+  for line in devices.start(named=parsed.mode == "train"):
+    if member.index == 0:
+      print(visible(line), file=sys.stderr)
+  return importlib.import_module("seqrnn.experiments").build
+
+
+def _failed(error: BaseException, member: Member, debug: bool) -> int:
+  """Reports the error that is handled; returns the exit status."""
+  ended = isinstance(error, Interrupted | KeyboardInterrupt | BrokenPipeError)
+  if member.joined and not ended and processes.lost(error):
+    processes.end_lost()
+  status = launch.report(error, member.index == 0, debug)
+  if status is None:
+    if not member.joined:
+      raise
+    traceback.print_exc()
+    status = 1
+  return status
+
+
+def _mode(parsed: flags.FlagValues, config: Config) -> "Mode":
   """The function of a mode, whose import may take seconds."""
   if parsed.follow and config.detect.engine == "spark":
-    with needs_package("detect.engine='spark'", "pyspark pandas", "spark"):
+    with needs_package("config.detect.engine='spark'", "pyspark", "spark"):
       return importlib.import_module("seqrnn.logs.spark.engine").follow
   name = "logs.follow.follow" if parsed.follow else f"modes.{parsed.mode}"
   return importlib.import_module(f"seqrnn.{name}").run

@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
-from seqrnn.config.read import MODES
-from seqrnn.errors import UserError
+from seqrnn.config.field import Config
+from seqrnn.data.batches.windows import Batches
+from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.runtime import sharding
 
 Params = Any  # A tree of arrays, as flax makes it.
@@ -71,7 +73,7 @@ class Experiment(NamedTuple):
   """A task: its data, its loss and how it decodes.
 
   An experiment has no optimizer, no device and no file of a run. A capability
-  is a field; a task lacks the modes whose fields are None (`modes`).
+  is a field; a task lacks the modes whose fields are None (modes/__init__.py).
 
   A batch has at least `inputs` [B, T], `targets` and `weights` [B, N], where N
   is T, or 1 where a sequence has one target, and `reset` [B], true for the rows
@@ -131,13 +133,13 @@ class Experiment(NamedTuple):
     report: the texts and sections of report.html.
   """
 
-  vocabularies: dict[str, Any]
+  vocabularies: Mapping[str, Vocabulary]
   init: Callable[[jax.Array], Params]
   loss: Callable[..., tuple[jax.Array, tuple[Carry, Totals]]]
   facts: Callable[[str], dict[str, Any]]
-  batches: Callable[..., Any]
+  batches: Callable[..., Batches]
   predict: Callable[[Params, Carry, Batch], tuple[Carry, jax.Array]] | None
-  forbidden: Callable[[int], Any] | None
+  forbidden: Callable[[int], np.ndarray] | None
   carry: Callable[[int], Carry] = lambda _: ()
   score: Callable[[Params, Carry, Batch], tuple[Carry, jax.Array]] | None = None
   decoder: Decoder | None = None
@@ -155,14 +157,14 @@ class Experiment(NamedTuple):
   report: Report = Report()
 
   @property
-  def names(self) -> Any:
+  def names(self) -> Vocabulary | None:
     """The vocabulary of the targets; None if they are frames or numbers."""
     if self.loss_unit != "nats":
       return None
     return self.vocabularies.get(f"{self.unit}s")
 
   @property
-  def labels(self) -> Any:
+  def labels(self) -> Vocabulary | None:
     """The vocabulary of the predicted labels; None if none are predicted."""
     predicts = self.unit != "symbol" and self.predict is not None
     return self.names if predicts else None
@@ -199,56 +201,8 @@ class Experiment(NamedTuple):
     return self.decoder is not None and self.in_bits
 
 
-_WHY_NOT = {
-  "predict": "has no labels, numbers or next symbols to predict for a text",
-  "sample": "cannot write one symbol after the other",
-  "embed": "reads no text whose states could be written",
-  "describe": "has no outputs to show",
-  "detect": "gives events no probabilities",
-  "review": "gives events no probabilities",
-}
-
-
-def modes(experiment: Experiment) -> tuple[str, ...]:
-  """The modes that a task has: those that its fields allow."""
-  lacks = {
-    "predict": experiment.predict is None
-    or experiment.reads != "symbol"
-    or experiment.gives == "sigmoid",
-    "sample": experiment.decoder is None,
-    "embed": experiment.predict is None or experiment.reads != "symbol",
-    "describe": experiment.predict is None,
-    "detect": not experiment.heads,
-    "review": not experiment.heads,
-  }
-  return tuple(mode for mode in MODES if not lacks.get(mode))
-
-
-def require(
-  experiment: Experiment, mode: str, task: str, where: str = "", why: str = ""
-):
-  """Refuses a mode that a task does not have.
-
-  Args:
-    experiment: the task.
-    mode: the mode.
-    task: its name.
-    where: the begin of the message; empty: the flag of the mode.
-    why: the reason; empty: that of the mode.
-
-  Raises:
-    UserError: says why, and which modes there are.
-  """
-  known = modes(experiment)
-  if mode in known:
-    return
-  why = why or _WHY_NOT[mode]
-  if mode == "sample" and experiment.unless:
-    why += f" unless {experiment.unless}"
-  raise UserError(
-    f"{where or f'--mode={mode}'}: task={task!r} {why}; its modes are"
-    f" {', '.join(known)}"
-  )
+# Makes the experiment of a config; without vocabularies, from its corpus.
+Build = Callable[[Config, Mapping[str, Vocabulary] | None], Experiment]
 
 
 def shapes(experiment: Experiment) -> Params:

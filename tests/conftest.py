@@ -54,6 +54,7 @@ from seqrnn import experiments
 from seqrnn.configs import base
 from seqrnn.experiment import Experiment, shapes
 from seqrnn.models import arrays
+from seqrnn.run import Run
 from seqrnn.runtime import pictures
 from seqrnn.training import setup, train
 from seqrnn.training.checkpoint import Position, open_checkpoints
@@ -143,12 +144,12 @@ def random_params(experiment: Experiment, seed: int, scale: float = 1) -> Any:
 
 def untrained(
   folder: Path, fields: dict[str, Any] | None = None, scale: float = 1
-) -> experiments.Run:
+) -> Run:
   """A run of `tiny` with random parameters, which no workdir has."""
   config = tiny(folder, fields)
   experiment = experiments.build(config, None)
   params = random_params(experiment, 0, scale)
-  return experiments.Run(folder, config, experiment, params, 0)
+  return Run(folder, config, experiment, params, 0)
 
 
 def save_run(config: ConfigDict, workdir: Path):

@@ -11,7 +11,7 @@ import pytest
 
 from seqrnn import catalogue
 from seqrnn.config import read as config_lib
-from seqrnn.config.resolve import Facts, resolve
+from seqrnn.config.derived import merge
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,7 +37,7 @@ def test_every_recipe_and_every_case_is_a_config(script):
     config = config_of(recipe.config, fields)
     values = config_lib.flat(config)
     overrides = {name: values[name] for name in fields}
-    config, _ = resolve(config, Facts(overrides, fields))
+    config = merge(config, overrides, fields)
     config_lib.check(config)
     known = catalogue.sets().get(recipe.source)
     if known is None:  # Files that a script makes.

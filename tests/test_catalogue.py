@@ -17,7 +17,7 @@ import pytest
 from docs import data_sets
 from seqrnn import catalogue
 from seqrnn.config import read as config_lib
-from seqrnn.config.resolve import Facts, resolve
+from seqrnn.config.derived import merge
 from seqrnn.configs import base
 from seqrnn.data import splits
 from seqrnn.data.sources import corpora
@@ -169,7 +169,7 @@ def config_of(name: str, **fields):
     config_lib.override(config, field, str(value))
   given = {"data.source", *fields}
   values = {n: v for n, v in config_lib.flat(config).items() if n in given}
-  config, _ = resolve(config, Facts(values, given))
+  config = merge(config, values, given)
   config_lib.check(config)
   return config
 
@@ -300,7 +300,7 @@ def test_a_flag_replaces_the_files_of_a_config():
   config.data.update({"source": "files", "path": "mine.txt", **log})
   overrides = {"data.source": "hdfs"}
   by_user = {*overrides, "data.path", *(f"data.{name}" for name in log)}
-  data = resolve(config, Facts(overrides, by_user))[0].data
+  data = merge(config, overrides, by_user).data
   assert (data.path, data.unit, data.log_header) == (None, "session", None)
 
 

@@ -21,6 +21,7 @@ from seqrnn.errors import UserError
 from seqrnn.models import cell, cells
 from seqrnn.models.cells import classic, linear
 from seqrnn.modes import report
+from seqrnn.run import load_run
 from seqrnn.training import train
 from tests.conftest import tiny
 
@@ -309,7 +310,7 @@ def test_a_cell_as_the_guide_shows_it(tmp_path, monkeypatch):
   train.fit(experiments.build, config, tmp_path / "run")
   with pytest.raises(UserError, match=f"code of .*{name}' has changed"):
     train.fit(experiments.build, config, tmp_path / "run")
-  trained = experiments.load(tmp_path / "run")
+  trained = load_run(tmp_path / "run")
   layer = trained.params["body"]["layers_0"]["cell"]
   D, H = len(trained.experiment.vocabularies["symbols"]), 8
   assert names["Leaky"].formula == "HD + H\u00b2 + 2H"
@@ -330,7 +331,7 @@ def test_a_task_as_the_guide_shows_it(tmp_path, monkeypatch):
   monkeypatch.setattr(experiments, "TASKS", experiments.find_tasks())
   config = tiny(tmp_path, {"task": "backwards", "train.max_steps": 2})
   train.fit(experiments.build, config, tmp_path / "run")
-  trained = experiments.load(tmp_path / "run").experiment
+  trained = load_run(tmp_path / "run").experiment
   [batch] = trained.batches(from_text("abc", "char"), 0)
   asked_T = batch["weights"][0] > 0
   names = trained.vocabularies["symbols"].names

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 import tensorstore
 
-from seqrnn import experiments
 from seqrnn.errors import UserError
+from seqrnn.run import load_run
 from seqrnn.runtime.files import SUMS
 from seqrnn.training import checkpoint
 from tests.test_run import main
@@ -216,7 +216,7 @@ def test_it_is_refused_in_a_line(home, capfd):
       if state(home, other) != before:
         faults.append((name, line, "a file was changed"))
     with pytest.raises(UserError):
-      experiments.load("x")
+      load_run("x")
     renew(Path("x"))
   assert not faults
 

@@ -8,18 +8,19 @@ ROOT = Path(__file__).parents[1]
 ROOMS = (
   ("seqrnn.errors",),
   ("seqrnn.runtime",),
-  ("seqrnn.config", "seqrnn.catalogue", "seqrnn.configs.base"),
-  ("seqrnn.experiment",),
+  ("seqrnn.config", "seqrnn.catalogue"),
+  ("seqrnn.configs",),
   ("seqrnn.data",),
+  ("seqrnn.experiment",),
   ("seqrnn.models",),
   ("seqrnn.scoring", "seqrnn.sampling"),
+  ("seqrnn.experiments",),
   ("seqrnn.training",),
   ("seqrnn.logs", "seqrnn.table"),
   ("seqrnn.searching", "seqrnn.reporting", "seqrnn.exporting"),
   ("seqrnn.modes",),
-  # The command line starts everything.
-  ("seqrnn.configs", "seqrnn.experiments", "seqrnn.cli")
-  + ("seqrnn.api", "seqrnn.__main__", "run"),
+  ("seqrnn.run",),
+  ("seqrnn.cli", "seqrnn.api", "seqrnn.__main__", "run"),
 )
 # An import that runs back up: the names of cells are where cells are, and are
 # read when a config is checked.

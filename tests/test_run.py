@@ -16,7 +16,7 @@ import jax
 import pytest
 
 from seqrnn import cli
-from seqrnn.config.resolve import Facts, resolve
+from seqrnn.config.derived import merge
 from seqrnn.configs import base
 from seqrnn.errors import Interrupted, UserError
 from seqrnn.runtime import files
@@ -254,7 +254,7 @@ def test_cpu_devices_by_the_rule():
   ):
     config = base.get_config()
     config.model.hidden_size, config.train.batch_size = size, rows
-    config, _ = resolve(config, Facts(cores=cores))
+    config = merge(config, cores=cores)
     assert config.train.cpu_devices == expected, (size, rows, cores)
 
 

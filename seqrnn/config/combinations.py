@@ -8,9 +8,8 @@ dotted name.
 import functools
 from collections.abc import Callable
 
-from ml_collections import ConfigDict
-
 from seqrnn import catalogue
+from seqrnn.config.field import Config
 from seqrnn.errors import UserError
 
 # A condition, the fields that it is about, and the rule in words.
@@ -20,7 +19,7 @@ _MOST = 2**24  # Symbols of all texts, where repeats are excluded.
 _BOTH = "set one of the two"
 
 
-def check_combinations(config: ConfigDict):
+def check_combinations(config: Config):
   """Refuses values that conflict.
 
   Raises:
@@ -30,25 +29,23 @@ def check_combinations(config: ConfigDict):
     rule(config, functools.partial(_require, config))
 
 
-def _require(
-  config: ConfigDict, holds: bool, fields: tuple[str, ...], text: str
-):
+def _require(config: Config, holds: bool, fields: tuple[str, ...], text: str):
   if not holds:
     pairs = (f"config.{name}={value_of(config, name)!r}" for name in fields)
     raise UserError(f"{', '.join(pairs)}: {text}")
 
 
-def value_of(config: ConfigDict, name: str) -> object:
+def value_of(config: Config, name: str) -> object:
   """Returns the value of a field by its dotted name."""
   return functools.reduce(getattr, name.split("."), config)
 
 
-def is_set(config: ConfigDict, name: str) -> bool:
+def is_set(config: Config, name: str) -> bool:
   """Returns whether a field is neither empty, nor false, nor 0."""
   return value_of(config, name) not in (None, False, 0, "")
 
 
-def data_offset(c: ConfigDict, require: Require):
+def data_offset(c: Config, require: Require):
   require(
     not (c.data.offset and c.data.random_offset),
     ("data.offset", "data.random_offset"),
@@ -56,7 +53,7 @@ def data_offset(c: ConfigDict, require: Require):
   )
 
 
-def data_stateful(c: ConfigDict, require: Require):
+def data_stateful(c: Config, require: Require):
   if not c.data.stateful:
     return
   for name in ("data.step", "data.offset", "data.random_offset"):
@@ -82,7 +79,7 @@ def data_stateful(c: ConfigDict, require: Require):
   )
 
 
-def data_buckets(c: ConfigDict, require: Require):
+def data_buckets(c: Config, require: Require):
   require(
     not (c.data.random_offset and c.data.buckets),
     ("data.random_offset", "data.buckets"),
@@ -90,7 +87,7 @@ def data_buckets(c: ConfigDict, require: Require):
   )
 
 
-def data_lowercase(c: ConfigDict, require: Require):
+def data_lowercase(c: Config, require: Require):
   require(
     not c.data.lowercase or c.data.unit in ("char", "word"),
     ("data.lowercase", "data.unit"),
@@ -98,7 +95,7 @@ def data_lowercase(c: ConfigDict, require: Require):
   )
 
 
-def data_punctuation(c: ConfigDict, require: Require):
+def data_punctuation(c: Config, require: Require):
   if c.data.punctuation:
     require(
       c.data.unit == "word",
@@ -112,7 +109,7 @@ def data_punctuation(c: ConfigDict, require: Require):
     )
 
 
-def data_path(c: ConfigDict, require: Require):
+def data_path(c: Config, require: Require):
   splits = "data.train_path", "data.validation_path", "data.test_path"
   for name in ("data.path", *splits):
     require(
@@ -128,7 +125,7 @@ def data_path(c: ConfigDict, require: Require):
     )
 
 
-def data_format(c: ConfigDict, require: Require):
+def data_format(c: Config, require: Require):
   """Which units a format of labels or tags has."""
   form, unit = c.data.format, c.data.unit
   fields, texts = ("data.format", "data.unit"), ("char", "byte", "word")
@@ -153,7 +150,7 @@ def data_format(c: ConfigDict, require: Require):
   )
 
 
-def data_source(c: ConfigDict, require: Require):
+def data_source(c: Config, require: Require):
   source, unit, fields = (
     c.data.source,
     c.data.unit,
@@ -168,7 +165,7 @@ def data_source(c: ConfigDict, require: Require):
   )
 
 
-def data_unit(c: ConfigDict, require: Require):
+def data_unit(c: Config, require: Require):
   """Which fields go with a log."""
   is_log = c.data.unit == "log"
   require(
@@ -189,7 +186,7 @@ def data_unit(c: ConfigDict, require: Require):
   )
 
 
-def data_log_header(c: ConfigDict, require: Require):
+def data_log_header(c: Config, require: Require):
   require(
     not c.data.log_header or c.data.log_format in (None, "plain"),
     ("data.log_header", "data.log_format"),
@@ -197,7 +194,7 @@ def data_log_header(c: ConfigDict, require: Require):
   )
 
 
-def spelling(c: ConfigDict, require: Require):
+def spelling(c: Config, require: Require):
   """The rules of `model.letters` and `model.affixes`."""
   for name in ("model.letters", "model.affixes"):
     for needed, holds in (
@@ -216,7 +213,7 @@ def spelling(c: ConfigDict, require: Require):
   )
 
 
-def model_crf(c: ConfigDict, require: Require):
+def model_crf(c: Config, require: Require):
   require(
     not (c.model.crf and c.train.label_smoothing),
     ("model.crf", "train.label_smoothing"),
@@ -229,7 +226,7 @@ def model_crf(c: ConfigDict, require: Require):
   )
 
 
-def model_tied(c: ConfigDict, require: Require):
+def model_tied(c: Config, require: Require):
   require(
     not (c.model.tied and c.model.parameters),
     ("model.tied", "model.parameters"),
@@ -237,7 +234,7 @@ def model_tied(c: ConfigDict, require: Require):
   )
 
 
-def model_embedding_size(c: ConfigDict, require: Require):
+def model_embedding_size(c: Config, require: Require):
   """Which fields need an embedding."""
   for name, why in (
     ("model.tied", "tied weights need an embedding"),
@@ -256,7 +253,7 @@ def model_embedding_size(c: ConfigDict, require: Require):
     )
 
 
-def embedding_values(c: ConfigDict, require: Require):
+def embedding_values(c: Config, require: Require):
   """Only one field gives values to the embedding."""
   embedding, other = "model.embedding_path", "train.start_from"
   unlabelled = "data.unlabelled_path"
@@ -272,7 +269,7 @@ def embedding_values(c: ConfigDict, require: Require):
     )
 
 
-def task(c: ConfigDict, require: Require):
+def task(c: Config, require: Require):
   """Which fields a task excludes."""
   gap = c.task == "gap_model"
   require(
@@ -298,7 +295,7 @@ def task(c: ConfigDict, require: Require):
   require(not (labels and weighted), ("task", "data.repeats"), why)
 
 
-def task_polyphony(c: ConfigDict, require: Require):
+def task_polyphony(c: Config, require: Require):
   for name in (
     *("data.mapping", "model.bidirectional", "model.embedding_size"),
     *("model.symbol_dropout", "train.label_smoothing"),
@@ -311,7 +308,7 @@ def task_polyphony(c: ConfigDict, require: Require):
     )
 
 
-def model_heads(c: ConfigDict, require: Require):
+def model_heads(c: Config, require: Require):
   require(
     not (c.model.heads == "all" and c.model.tied),
     ("model.heads", "model.tied"),
@@ -319,7 +316,7 @@ def model_heads(c: ConfigDict, require: Require):
   )
 
 
-def optimizer_nesterov(c: ConfigDict, require: Require):
+def optimizer_nesterov(c: Config, require: Require):
   require(
     not c.optimizer.nesterov or bool(c.optimizer.momentum),
     ("optimizer.nesterov", "optimizer.momentum"),
@@ -327,7 +324,7 @@ def optimizer_nesterov(c: ConfigDict, require: Require):
   )
 
 
-def train_batches_per_epoch(c: ConfigDict, require: Require):
+def train_batches_per_epoch(c: Config, require: Require):
   require(
     not (c.train.batches_per_epoch and c.train.samples_per_epoch),
     ("train.batches_per_epoch", "train.samples_per_epoch"),
@@ -335,7 +332,7 @@ def train_batches_per_epoch(c: ConfigDict, require: Require):
   )
 
 
-def train_freeze(c: ConfigDict, require: Require):
+def train_freeze(c: Config, require: Require):
   require(
     c.train.freeze != "taken" or bool(c.train.start_from),
     ("train.freeze", "train.start_from"),
@@ -343,7 +340,7 @@ def train_freeze(c: ConfigDict, require: Require):
   )
 
 
-def sample(c: ConfigDict, require: Require):
+def sample(c: Config, require: Require):
   """The rules of the fields of `sample`."""
   s = c.sample
   require(
@@ -374,12 +371,12 @@ def sample(c: ConfigDict, require: Require):
   )
 
 
-def predict_text(c: ConfigDict, require: Require):
+def predict_text(c: Config, require: Require):
   both = c.predict.text and c.predict.path
   require(not both, ("predict.text", "predict.path"), _BOTH)
 
 
-def detect_labels(c: ConfigDict, require: Require):
+def detect_labels(c: Config, require: Require):
   require(
     not (c.detect.anomalous_path and c.detect.labels),
     ("detect.anomalous_path", "detect.labels"),
@@ -387,7 +384,7 @@ def detect_labels(c: ConfigDict, require: Require):
   )
 
 
-def split_fractions(c: ConfigDict, require: Require):
+def split_fractions(c: Config, require: Require):
   require(
     c.data.validation_fraction + c.data.test_fraction < 1,
     ("data.validation_fraction", "data.test_fraction"),
@@ -395,7 +392,7 @@ def split_fractions(c: ConfigDict, require: Require):
   )
 
 
-def data_label_column(c: ConfigDict, require: Require):
+def data_label_column(c: Config, require: Require):
   text, label = c.data.text_column, c.data.label_column
   require(
     not text or text != label,

@@ -1,23 +1,21 @@
-"""Resolves a command line to a config and a workdir; warns of vain fields."""
+"""From a command line to its config and workdir: finds, merges and warns."""
 
 import hashlib
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from absl import flags
 from ml_collections import ConfigDict
 
 from seqrnn.config import read as config_lib
 from seqrnn.config import suggestions
+from seqrnn.config.derived import merge
 from seqrnn.config.field import Condition
 from seqrnn.config.fields.conditions import TASKS
 from seqrnn.config.read import FIELDS, IDENTITY, SHAPE, Config
-from seqrnn.config.resolve import Facts
-from seqrnn.config.resolve import resolve as resolve_fields
 from seqrnn.errors import UserError, visible
 from seqrnn.runtime import devices, files
 
@@ -30,78 +28,121 @@ _ZOO = Path(__file__).parents[1] / "zoo"  # Trained models, a folder each.
 _READ_NO_INPUTS = "sample", "export", "config"
 
 
-def resolve(
-  parsed: flags.FlagValues, overrides: dict[str, Any]
-) -> tuple[Config, Path]:
+class Request(NamedTuple):
+  """The flags that are no fields; `config` may be a ConfigDict from Python."""
+
+  mode: str
+  config: str | ConfigDict | None = None
+  workdir: str | None = None
+  process_id: int | None = None
+
+
+class Base(NamedTuple):
+  """The config that flags override, and the workdir of a command.
+
+  Attributes:
+    path: of the file that the config is from.
+    config: without flags.
+    by_config: the fields that the config sets; JSON, which has every field,
+      sets none.
+    workdir: of the run; of a comparison, several, separated by commas.
+    run: the config of the run in the workdir; None: there is none, or the mode
+      asks for none.
+  """
+
+  path: Path
+  config: Config
+  by_config: Set[str]
+  workdir: Path
+  run: Config | None
+
+
+def resolve(request: Request, overrides: dict[str, Any]) -> tuple[Config, Path]:
   """Returns the config and the workdir that the flags name.
 
   Warns on stderr about fields that were set and have no effect.
 
   Args:
-    parsed: the flags that are no fields.
+    request: the flags that are no fields.
     overrides: the values of fields that flags set, by the fields' names.
 
   Raises:
     UserError: the flags name no config, or the workdir holds another run.
   """
-  runs = _folders(parsed)
-  folder = runs[0] if runs else None
-  if folder:
-    files.check_links(folder)
-  record = "search.json" if parsed.mode == "search" else "config.json"
-  path, plain = base_config(parsed, folder, record)
-  by_flags, defaults = set(overrides), config_lib.defaults()
-  by_user = set(by_flags)
-  # JSON sets every field.
-  if path.suffix == ".py" or isinstance(parsed.config, ConfigDict):
-    by_user |= config_lib.changes(defaults, plain).keys()
-  if folder:
-    workdir = Path(",".join(runs))  # A report compares several.
-  else:
-    flags_only = config_lib.flat(plain) | overrides
-    _, argument = config_lib.split_argument(str(parsed.config))
-    name = "-".join([path.stem, *argument])
-    workdir = Path("runs", run_name(name, plain, flags_only))
-    files.check_links(workdir)
-  new = parsed.mode in _STARTS and not (workdir / record).exists()
-  run = None
-  if not new and parsed.mode != "config":
-    run = config_lib.read_run(workdir, record) if parsed.config else plain
-  fields = None if run is None else config_lib.flat(run)
+  folders = _folders(request)
+  base = find_base(request, folders, overrides)
   # A config that is printed is for any machine.
-  cores = None if parsed.mode == "config" else devices.cores()
-  facts = Facts(overrides, by_user, fields, cores)
-  config, _ = resolve_fields(plain, facts)
-  if len(runs) < 2:  # A comparison builds no network.
+  cores = None if request.mode == "config" else devices.cores()
+  run = None if base.run is None else config_lib.flat(base.run)
+  by_user = base.by_config | overrides.keys()
+  config = merge(base.config, overrides, by_user, run, cores)
+  if len(folders) < 2:  # A comparison builds no network.
     config_lib.check(config)
-  if run is not None and parsed.mode not in ("train", "search"):
+  if base.run is not None and request.mode not in ("train", "search"):
     # Without --config only the model is fixed; the data may be other files.
-    fixed = IDENTITY if parsed.config else SHAPE
-    if differing := config_lib.differences(run, config, fixed):
+    fixed = IDENTITY if request.config else SHAPE
+    if differing := config_lib.differences(base.run, config, fixed):
       raise UserError(
-        f"{workdir}: was trained with other settings, {'; '.join(differing)};"
-        " --workdir alone uses the settings of the run"
+        f"{base.workdir}: was trained with other settings,"
+        f" {'; '.join(differing)}; --workdir alone uses the settings of the run"
       )
-  if not parsed.process_id:
-    # What only flags make useless in a config is no mistake.
-    vain = useless(plain, by_user - by_flags, defaults)
-    for line in useless(config, by_flags.union(vain), defaults).values():
-      print("warning:", visible(line), file=sys.stderr)
-    if not parsed.config and parsed.mode not in _READ_NO_INPUTS:
-      show_inputs(path, config, by_flags)
-  return config, workdir
+  if not request.process_id:
+    warn(request, base, config, overrides.keys())
+  return config, base.workdir
 
 
-def _folders(parsed: flags.FlagValues) -> list[str]:
+def find_base(
+  request: Request, folders: list[str], overrides: dict[str, Any]
+) -> Base:
+  """Finds the base of the config, the workdir, and the run in it.
+
+  Args:
+    request: the flags that are no fields.
+    folders: those that --workdir names.
+    overrides: as of `resolve`; they are in the name of a default workdir.
+  """
+  for folder in folders[:1]:
+    files.check_links(folder)
+  record = "search.json" if request.mode == "search" else "config.json"
+  path, plain = _base_config(request, folders, record)
+  by_config = set()
+  if path.suffix == ".py" or isinstance(request.config, ConfigDict):
+    by_config = config_lib.changes(config_lib.defaults(), plain).keys()
+  workdir = Path(",".join(folders))
+  if not folders:
+    _, argument = config_lib.split_argument(str(request.config))
+    name = "-".join([path.stem, *argument])
+    fields = config_lib.flat(plain) | overrides
+    workdir = Path("runs", run_name(name, plain, fields))
+    files.check_links(workdir)
+  run = None
+  new = request.mode in _STARTS and not (workdir / record).exists()
+  if not new and request.mode != "config":
+    run = config_lib.read_run(workdir, record) if request.config else plain
+  return Base(path, plain, by_config, workdir, run)
+
+
+def warn(request: Request, base: Base, config: Config, by_flags: Set[str]):
+  """Warns on stderr of fields without effect; shows which paths may be read."""
+  defaults = config_lib.defaults()
+  # A field of a config that only flags make useless is no mistake.
+  vain = useless(base.config, base.by_config - by_flags, defaults)
+  for line in useless(config, by_flags | vain.keys(), defaults).values():
+    print("warning:", visible(line), file=sys.stderr)
+  if not request.config and request.mode not in _READ_NO_INPUTS:
+    show_inputs(base.path, config, by_flags)
+
+
+def _folders(request: Request) -> list[str]:
   """Returns --workdir: a folder, or the runs that a report compares."""
-  if not parsed.workdir:
+  if not request.workdir:
     return []
-  if in_zoo(parsed.workdir):
-    return [str(zoo_run(parsed.workdir))]
-  folder = files.plain(parsed.workdir)
-  if parsed.mode != "report" or os.path.exists(folder):
+  if in_zoo(request.workdir):
+    return [str(zoo_run(request.workdir))]
+  folder = files.plain(request.workdir)
+  if request.mode != "report" or os.path.exists(folder):
     return [folder]
-  parts = map(files.plain, parsed.workdir.split(","))
+  parts = map(files.plain, request.workdir.split(","))
   return [run for part in parts for run in files.matching_runs(part)]
 
 
@@ -139,27 +180,24 @@ def zoo_run(name: str) -> Path:
   return folder
 
 
-def base_config(
-  parsed: flags.FlagValues, folder: str | None, record: str
+def _base_config(
+  request: Request, folders: list[str], record: str
 ) -> tuple[Path, Config]:
   """Returns the config that flags override, and the file that it is from.
 
-  Args:
-    parsed: the flags; --config may be a ConfigDict from Python.
-    folder: the workdir.
-    record: the name of the file in the workdir with the config of the run.
+  `record` is the name of the file in a workdir with the config of the run.
   """
-  if isinstance(parsed.config, ConfigDict):
+  if isinstance(request.config, ConfigDict):
     path = Path("ConfigDict")
-    return path, config_lib.with_fields(path, config_lib.flat(parsed.config))
-  if parsed.config:
-    name, argument = config_lib.split_argument(parsed.config)
+    return path, config_lib.with_fields(path, config_lib.flat(request.config))
+  if request.config:
+    name, argument = config_lib.split_argument(request.config)
     path = config_lib.find_config(name)
     return path, config_lib.read_config(path, *argument)
-  if folder:
-    return Path(folder, record), config_lib.read_run(folder, record)
+  if folders:
+    return Path(folders[0], record), config_lib.read_run(folders[0], record)
   raise UserError(
-    f"--mode={parsed.mode}: needs --workdir, the folder of a run, or --config;"
+    f"--mode={request.mode}: needs --workdir, the folder of a run, or --config;"
     f" the configs are {', '.join(config_lib.config_names())}"
   )
 
@@ -191,7 +229,7 @@ def run_name(name: str, old: Config, new: Config | dict[str, Any]) -> str:
   return name
 
 
-def show_inputs(path: Path, config: Config, by_flags: set[str]):
+def show_inputs(path: Path, config: Config, by_flags: Set[str]):
   """Prints on stderr which paths a mode may read because a workdir names them.
 
   Of a run that was trained in this folder, they are the user's own.

@@ -8,7 +8,9 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-Config = Any  # A ConfigDict; type checkers do not know its fields.
+from ml_collections import ConfigDict
+
+Config = ConfigDict
 # Field -> the values that it must have for the condition to hold.
 Condition = dict[str, Sequence[Any]]
 

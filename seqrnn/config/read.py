@@ -16,14 +16,13 @@ from ml_collections import ConfigDict
 from seqrnn.config import combinations, suggestions
 from seqrnn.config.field import WRITTEN, nested
 from seqrnn.config.field import Config as Config
-from seqrnn.configs import base
+from seqrnn.config.fields import FIELDS as FIELDS
+from seqrnn.config.fields import get_config as defaults
 from seqrnn.errors import UserError, visible
 from seqrnn.runtime import files
 
 _LIMIT = 2**20  # Bytes of a config; a run writes about 2,000 bytes.
-_FOLDER = Path(base.__file__).parent
-FIELDS = base.FIELDS
-defaults = base.get_config
+_FOLDER = Path(__file__).parents[1] / "configs"
 # Fields that name a place, and READ or WRITTEN.
 PLACES = {name: field.place for name, field in FIELDS.items() if field.place}
 # Those that are paths from the current folder: tags lie beside their texts.

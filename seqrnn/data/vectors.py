@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
+from seqrnn.config import derived
 from seqrnn.config.read import Config
 from seqrnn.data import splits
 from seqrnn.data.sources.corpora import read_files
@@ -26,8 +27,7 @@ def with_unlabelled(pieces: Pieces, data: Config) -> Pieces:
   path = data.unlabelled_path
   if path is None:
     return pieces
-  lines = data.copy_and_resolve_references()
-  lines.format = "text"
+  lines = derived.plain_text(data)
   more = splits.whole(read_files("data.unlabelled_path", path, lines, {}))
   documents = [*pieces.documents(), *more.documents()]
   return splits.from_documents(documents, data.unit)

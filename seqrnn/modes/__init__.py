@@ -4,11 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from seqrnn.config.read import Config
+from seqrnn.config.read import MODES, Config
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.sources.corpora import read_files
 from seqrnn.data.splits import Pieces
-from seqrnn.experiment import Experiment, Params, require
+from seqrnn.errors import UserError
+from seqrnn.experiment import Experiment, Params
 from seqrnn.training.checkpoint import restore_params
 
 
@@ -25,7 +26,7 @@ def load_model(
     UserError: the task lacks the mode, or there is no such checkpoint.
   """
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
-  require(experiment, mode, config.task)
+  require_mode(experiment, mode, config.task)
   step = config.checkpoint.step
   return experiment, *restore_params(workdir, step, experiment, sharding)
 
@@ -38,3 +39,55 @@ def read_user_files(
   if labels is not None or experiment.by_text:
     known = set(labels.symbols if labels else ())
   return splits.whole(read_files(field, path, config.data, known))
+
+
+_WHY_NOT = {
+  "predict": "has no labels, numbers or next symbols to predict for a text",
+  "sample": "cannot write one symbol after the other",
+  "embed": "reads no text whose states could be written",
+  "describe": "has no outputs to show",
+  "detect": "gives events no probabilities",
+  "review": "gives events no probabilities",
+}
+
+
+def modes_of(experiment: Experiment) -> tuple[str, ...]:
+  """The modes that a task has: those that its fields allow."""
+  lacks = {
+    "predict": experiment.predict is None
+    or experiment.reads != "symbol"
+    or experiment.gives == "sigmoid",
+    "sample": experiment.decoder is None,
+    "embed": experiment.predict is None or experiment.reads != "symbol",
+    "describe": experiment.predict is None,
+    "detect": not experiment.heads,
+    "review": not experiment.heads,
+  }
+  return tuple(mode for mode in MODES if not lacks.get(mode))
+
+
+def require_mode(
+  experiment: Experiment, mode: str, task: str, where: str = "", why: str = ""
+):
+  """Refuses a mode that a task does not have.
+
+  Args:
+    experiment: the task.
+    mode: the mode.
+    task: its name.
+    where: the begin of the message; empty: the flag of the mode.
+    why: the reason; empty: that of the mode.
+
+  Raises:
+    UserError: says why, and which modes there are.
+  """
+  known = modes_of(experiment)
+  if mode in known:
+    return
+  why = why or _WHY_NOT[mode]
+  if mode == "sample" and experiment.unless:
+    why += f" unless {experiment.unless}"
+  raise UserError(
+    f"{where or f'--mode={mode}'}: task={task!r} {why}; its modes are"
+    f" {', '.join(known)}"
+  )

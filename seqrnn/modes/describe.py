@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from seqrnn.config.read import Config
-from seqrnn.experiment import Experiment, require
+from seqrnn.experiment import Experiment
 from seqrnn.models.parts import PartSize, part_sizes
+from seqrnn.modes import require_mode
 from seqrnn.reporting import diagram
 from seqrnn.runtime import devices, files, pictures
 from seqrnn.training.setup import Training, make_training
@@ -48,7 +49,7 @@ def run(
   """
   training = make_training(build, config, workdir)
   config, experiment = training.config, training.experiment
-  require(experiment, "describe", config.task)
+  require_mode(experiment, "describe", config.task)
   batches = experiment.batches("train", 0)
   sizes = part_sizes(experiment, config)
   total = sum(part.parameters for part in sizes)

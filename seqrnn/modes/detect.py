@@ -28,7 +28,7 @@ from seqrnn.config.read import Config
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError, needs_package
-from seqrnn.experiment import Experiment, require
+from seqrnn.experiment import Experiment
 from seqrnn.logs import drift
 from seqrnn.logs.detect import answers, deployed, evaluation, tables
 from seqrnn.logs.detect.calibration import calibrate, normal_scores
@@ -40,6 +40,7 @@ from seqrnn.logs.detect.findings import (
 from seqrnn.logs.detect.inputs import examined, read_sessions
 from seqrnn.logs.detect.scores import combined_names
 from seqrnn.logs.follow import feedback
+from seqrnn.modes import require_mode
 from seqrnn.runtime import files
 from seqrnn.runtime.console import console as make_console
 from seqrnn.scoring.predictions import console_text
@@ -177,7 +178,7 @@ def check(experiment: Experiment, config: Config, mode: str = "detect"):
     UserError: a field has a value that does not allow detection.
   """
   settings, step = config.detect, config.data.step
-  require(experiment, mode, config.task)
+  require_mode(experiment, mode, config.task)
   if settings.head not in experiment.heads:
     raise UserError(
       f"config.detect.head={settings.head!r}: task={config.task!r} has the"

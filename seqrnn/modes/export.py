@@ -8,6 +8,7 @@ import jax
 import jinja2
 
 from seqrnn import catalogue
+from seqrnn.config import derived
 from seqrnn.config import read as config_lib
 from seqrnn.config.field import nested
 from seqrnn.config.read import TRAINING, Config
@@ -37,14 +38,9 @@ def run(
     UserError: a part of the model has no place in a file, or the format's
       package is missing.
   """
-  experiment, params, config.checkpoint.step = load_model(
-    build, config, workdir, "export"
-  )
-  # These two are of this machine.
-  config.train.cpu_devices = config.train.cpu_threads = None
+  experiment, params, step = load_model(build, config, workdir, "export")
   recorded = config_lib.read_fields(workdir / "config.json")
-  for name in config_lib.PLACES:  # As the user typed them.
-    config_lib.set_field(config, name, recorded.get(name))
+  config = derived.portable(config, recorded, step)
   module = _FORMATS[config.export.format]
   folder = workdir / "export"
   settings = _encoded_config(config)

@@ -1,10 +1,9 @@
 """review: asks whether the most anomalous calibration sessions are normal."""
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 
-from seqrnn.config import read as config_lib
+from seqrnn.config import derived
 from seqrnn.config.read import Config
 from seqrnn.errors import visible
 from seqrnn.experiment import Experiment
@@ -81,10 +80,8 @@ def _as_detected(config: Config, workdir: Path) -> Config:
   path = workdir / "detect" / "report.json"
   if not path.exists():
     return config
-  config, record = copy.deepcopy(config), inputs.read_object(path)
+  record = inputs.read_object(path)
   with inputs.reading(path):
-    for name in (*SETTINGS, *_CHANGES):
-      value = record["config"]["detect"][name]
-      config_lib.override(config, f"detect.{name}", value)
-    config_lib.check(config)
-  return config
+    settings = record["config"]["detect"]
+    names = (*SETTINGS, *_CHANGES)
+    return derived.checked(config, {f"detect.{n}": settings[n] for n in names})

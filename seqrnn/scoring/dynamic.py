@@ -11,7 +11,6 @@ and m its mean over all parameters: parameters that training rarely changes take
 larger steps, and are pulled back more slowly.
 """
 
-import copy
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -20,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from seqrnn.config import derived
 from seqrnn.config.read import Config
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params
@@ -66,24 +66,6 @@ def require(experiment: Experiment, config: Config):
       " all those before it, as task='language_model' does with"
       " data.mapping='many_to_many'"
     )
-
-
-def as_streams(config: Config, segment: int, rows: int) -> Config:
-  """The config with data that are read as streams, in segments."""
-  config = copy.deepcopy(config)
-  config.data.update(
-    stateful=True,
-    window=segment,
-    step=None,
-    offset=0,
-    random_offset=False,
-    buckets=None,
-    repeats="each",
-  )
-  config.train.update(
-    batch_size=rows, batches_per_epoch=None, samples_per_epoch=None
-  )
-  return config
 
 
 @lru_cache(CACHED_FUNCTIONS)
@@ -173,7 +155,7 @@ def evaluate(
   """
   params = jax.device_get(params)  # One device reads the stream.
   one, many = (
-    build(as_streams(config, _WINDOW, rows), experiment.vocabularies)
+    build(derived.streams(config, _WINDOW, rows), experiment.vocabularies)
     for rows in (1, _ROWS)
   )
   ones = jax.tree.map(jnp.ones_like, params)

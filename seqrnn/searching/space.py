@@ -1,13 +1,12 @@
 """The search space: fields of a config and their distributions."""
 
-import copy
 from typing import Any
 
 from optuna import distributions
 
+from seqrnn.config import derived
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import FIELDS, Config
-from seqrnn.config.resolve import override
 from seqrnn.errors import UserError
 
 # Name of a field -> Optuna's distribution; under _REST + name the distribution
@@ -91,7 +90,6 @@ def trial_config(config: Config, values: dict[str, Any]) -> Config:
   Raises:
     UserError: the values set both `hidden_size` and `parameters` of the model.
   """
-  config = copy.deepcopy(config)
   model, search = config.model, config.search
   fields = {
     name.removeprefix(_REST): 1 - value if name.startswith(_REST) else value
@@ -99,8 +97,4 @@ def trial_config(config: Config, values: dict[str, Any]) -> Config:
   }
   if search.method == "coarse" and not model.tied:
     fields["model.hidden_size"] = min(model.hidden_size, _COARSE_SIZE)
-  override(config, fields)
-  search.space = ()  # A trial searches nothing.
-  search.storage = None
-  config_lib.expand(config)
-  return config
+  return derived.trial(config, fields)

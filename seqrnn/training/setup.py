@@ -11,9 +11,10 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from seqrnn.config import derived
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
-from seqrnn.config.resolve import ADAPTED, Facts, resolve, total_steps
+from seqrnn.config.resolve import ADAPTED, resolve, total_steps
 from seqrnn.data import splits, vectors, vocabulary
 from seqrnn.data.batches.windows import Batches
 from seqrnn.data.documents import nouns
@@ -102,10 +103,10 @@ def check_owner(config: Config, workdir: Path) -> Config:
   """
   if not (workdir / "config.json").exists():
     describes = config.data.fold is None and sharding.is_first()
-    facts = Facts(log_format=corpora.log_format(config, describes))
-    return resolve(config, facts)[0]
+    form = corpora.log_format(config, describes)
+    return derived.merge(config, {"data.log_format": form} if form else {})
   old = config_lib.read_run(workdir)
-  config, _ = resolve(config, Facts(run=config_lib.flat(old)))
+  config = derived.merge(config, run=config_lib.flat(old))
   differing = config_lib.differences(old, config, config_lib.IDENTITY)
   if differing:
     raise UserError(
@@ -191,7 +192,7 @@ def _resolved(
     batches = experiment_of(config).batches("train", 0)
     return len(batches), batches.batch_size
 
-  config, lines = resolve(config, Facts(parameters=parameters, epoch=epoch))
+  config, lines = resolve(config, parameters, epoch)
   print("".join(f"{line}\n" for line in lines), end="")
   return config, experiment_of(config)
 

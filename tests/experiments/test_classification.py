@@ -15,6 +15,7 @@ from seqrnn.data.vocabulary import BEGIN, END, RESERVED, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiments import classification
 from seqrnn.modes import evaluate
+from seqrnn.run import load_run
 from seqrnn.runtime import sharding
 from seqrnn.scoring import evaluation
 from seqrnn.scoring.predictions import predictions
@@ -57,7 +58,7 @@ def run(tmp_path_factory):
     (folder / split).write_text("".join(lines))
     fields[f"data.{split}_path"] = str(folder / split)
   train.fit(experiments.build, tiny(folder, fields), folder / "run")
-  return experiments.load(folder / "run")
+  return load_run(folder / "run")
 
 
 def texts_of(run, split):

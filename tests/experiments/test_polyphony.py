@@ -11,6 +11,7 @@ from seqrnn import cli, experiments
 from seqrnn.data.read.music import NOTES
 from seqrnn.errors import UserError
 from seqrnn.models import network
+from seqrnn.run import load_run
 from seqrnn.runtime import sharding
 from seqrnn.scoring.evaluation import evaluator
 from seqrnn.training import train
@@ -191,7 +192,7 @@ def test_sampled_music_is_written_and_repeats(folder, capfd):
   line = ["run.py", f"--workdir={folder}", "--mode=sample"]
   line += [f"--config.sample.{name}={value}" for name, value in flags.items()]
   assert cli.main(line) == 0, capfd.readouterr().err
-  run = experiments.load(folder)
+  run = load_run(folder)
   settings = {"length": 40, "streams": 2, "temperature": (0.5, 1.0)}
   pieces = run.sample("1:9", **settings)
   names = [f"music-{t}-{n}" for t in ("0.5", "1") for n in (1, 2)]

@@ -7,10 +7,12 @@ import re
 import numpy as np
 import pytest
 
-from seqrnn import cli, experiment, experiments
+from seqrnn import cli, experiments
 from seqrnn.config import read as config_lib
 from seqrnn.errors import UserError
 from seqrnn.experiments import regression
+from seqrnn.modes import modes_of
+from seqrnn.run import load_run
 from tests.conftest import read_csv, tiny
 
 MODES = (
@@ -99,7 +101,7 @@ def test_figures_are_those_of_the_numbers_that_are_written(folder, main):
   for name, error, variance in zip(NAMES, errors, truth.var(0), strict=True):
     expected[f"r_squared_{name}"] = 1 - error / variance
     expected[f"rmse_{name}"] = error**0.5
-  figures = experiments.load(folder / "run").evaluate()
+  figures = load_run(folder / "run").evaluate()
   assert figures == pytest.approx(expected, rel=1e-3)
   assert figures == {name: record[name] for name in figures}
 
@@ -117,7 +119,7 @@ def test_a_text_has_the_mean_of_its_windows(folder, main):
   assert status == 0, said.err
   [row] = read_csv(folder / "run" / "predictions.csv")
   assert row["input"] == "abcabcabcabc" and row["truth_1"] == ""
-  run = experiments.load(folder / "run")
+  run = load_run(folder / "run")
   [one] = run.predict("abcabcabcabc")
   assert numbers([row], "prediction") == pytest.approx(one.numbers, rel=1e-5)
   symbols = run.experiment.vocabularies["symbols"]
@@ -162,7 +164,7 @@ def test_a_missing_mode_is_refused_in_one_line(folder, main, monkeypatch):
 
   refused("sample", MODES)
   refused("detect", MODES)
-  run = experiments.load(folder / "run")
+  run = load_run(folder / "run")
   rule = f"run: task='regression' .*; its modes are {MODES}"
   with pytest.raises(UserError, match=rule):
     run.sample("abc")
@@ -227,6 +229,6 @@ def test_modes_follow_from_the_fields(tmp_path):
     (labels, {"sample", "detect", "review"}),
   ):
     task = experiments.build(tiny(tmp_path, fields), None)
-    assert set(config_lib.MODES) - set(experiment.modes(task)) == lacks
+    assert set(config_lib.MODES) - set(modes_of(task)) == lacks
     bare = task._replace(decoder=None, heads={})
-    assert not {"sample", "detect", "review"} & set(experiment.modes(bare))
+    assert not {"sample", "detect", "review"} & set(modes_of(bare))

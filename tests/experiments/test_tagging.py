@@ -15,6 +15,7 @@ from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.errors import UserError
 from seqrnn.models import crf
 from seqrnn.modes import evaluate, predict
+from seqrnn.run import load_run
 from seqrnn.scoring.predictions import predictions
 from seqrnn.training import train
 from tests.conftest import random_params, read_csv, tiny
@@ -53,7 +54,7 @@ def test_spaces_are_restored(tmp_path, capsys):
     "train.epochs": 2,
   }
   train.fit(experiments.build, tiny(tmp_path, fields), tmp_path / "run")
-  run = experiments.load(tmp_path / "run")
+  run = load_run(tmp_path / "run")
   path, text = tmp_path / "unspaced", "ab.c. cabba.cab.b"
   path.write_text(text)
   capsys.readouterr()
@@ -110,7 +111,7 @@ def chained(tmp_path_factory):
     "train.epochs": 2,
   }
   train.fit(experiments.build, tiny(folder, fields), folder / "run")
-  return experiments.load(folder / "run")
+  return load_run(folder / "run")
 
 
 def test_a_chain_predicts_sequences_that_its_scheme_allows(chained):

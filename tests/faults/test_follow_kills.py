@@ -14,6 +14,7 @@ from seqrnn import experiments
 from seqrnn.logs.detect import deployed
 from seqrnn.logs.follow import follow, state
 from seqrnn.logs.follow.state import ALARMS, NAME, open_state
+from seqrnn.run import load_run
 from tests.data.logs.test_tail import Log
 from tests.faults.conftest import call
 
@@ -61,7 +62,7 @@ def expected(shop, tmp_path_factory):
   """The alarms of a follower in this process that nothing stops."""
   workdir, lines = shop
   folder = tmp_path_factory.mktemp("whole")
-  run = experiments.load(workdir)
+  run = load_run(workdir)
   detection = deployed.restore(experiments.build, run.config, workdir)
   with open_state(folder, print) as stored:
     service = follow.Service(detection, folder, stored, lambda _: None)

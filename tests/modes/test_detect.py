@@ -26,6 +26,7 @@ from seqrnn.experiments import language_model
 from seqrnn.logs.detect import calibration, deployed, detector
 from seqrnn.logs.detect.findings import find_anomalies
 from seqrnn.modes import detect
+from seqrnn.run import load_run
 from seqrnn.runtime import files
 from seqrnn.training import train
 from tests.conftest import read_csv, tiny
@@ -37,7 +38,7 @@ def oracle(workdir, seen):
 
   Events that are not `seen` are read and scored as unknown.
   """
-  run = experiments.load(workdir)
+  run = load_run(workdir)
   symbols = run.experiment.vocabularies["symbols"]
   predict = jax.jit(run.experiment.predict)
 
@@ -353,7 +354,7 @@ def test_the_protocol_of_deeplog(tmp_path):
   workdir = tmp_path / "run"
   train.fit(build, config, workdir)
   findings = detect.run(build, config, workdir)
-  run = experiments.load(workdir)
+  run = load_run(workdir)
   symbols = run.experiment.vocabularies["symbols"]
   predict = jax.jit(run.experiment.predict)
   for text, d in zip(texts, findings.distinct.which, strict=True):

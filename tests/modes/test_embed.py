@@ -6,6 +6,7 @@ import pytest
 from seqrnn import experiments
 from seqrnn.data.vocabulary import RESERVED
 from seqrnn.modes import embed
+from seqrnn.run import load_run
 from tests.conftest import read_csv, save_run, tiny
 
 TEXT = 'ab "c"\n\u00e9, e\nabcab'
@@ -29,7 +30,7 @@ def run(tmp_path_factory):
   }
   save_run(tiny(folder, fields), folder / "run")
   (folder / "others").write_text(TEXT)
-  return experiments.load(folder / "run")
+  return load_run(folder / "run")
 
 
 def embedded(run, format="files", **settings):

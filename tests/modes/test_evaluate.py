@@ -9,6 +9,7 @@ import pytest
 
 from seqrnn import experiments
 from seqrnn.modes import evaluate
+from seqrnn.run import load_run
 from seqrnn.training.history import add_row, draw_history
 from tests.conftest import save_run, tiny
 
@@ -25,7 +26,7 @@ from tests.conftest import save_run, tiny
 def test_figures_are_means_over_all_targets(tmp_path, changes):
   workdir = tmp_path / "run"
   save_run(tiny(tmp_path, changes), workdir)
-  run = experiments.load(workdir)
+  run = load_run(workdir)
   config = run.config
   config.evaluate.split = "validation"
   figures = evaluate.run(experiments.build, config, workdir)

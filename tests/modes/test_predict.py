@@ -7,6 +7,7 @@ import pytest
 from seqrnn import experiments
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.modes import predict
+from seqrnn.run import load_run
 from seqrnn.training import train
 from tests.conftest import read_csv, tiny
 
@@ -30,7 +31,7 @@ def alphabet(tmp_path_factory):
     },
   )
   train.fit(experiments.build, config, folder / "run")
-  return experiments.load(folder / "run")
+  return load_run(folder / "run")
 
 
 def test_predictions_are_the_models_own(alphabet):
@@ -53,7 +54,7 @@ def test_predictions_are_the_models_own(alphabet):
 
 def test_a_language_model_predicts_the_end_of_a_text(trained, capsys):
   workdir = trained()
-  config = experiments.load(workdir).config
+  config = load_run(workdir).config
   config.predict.text = "ab\u00e9"
   predict.run(experiments.build, config, workdir)
   assert "read as unknown: '\u00e9'" in capsys.readouterr().err

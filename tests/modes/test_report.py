@@ -24,6 +24,7 @@ from seqrnn.reporting import (
   page,
 )
 from seqrnn.reporting.subject import coloured_text
+from seqrnn.run import load_run
 from seqrnn.scoring.predictions import Prediction
 from seqrnn.training.history import add_row
 from tests.conftest import Page, save_run, tiny, write_text
@@ -386,7 +387,7 @@ def test_markup_and_controls_of_a_text_are_escaped(tmp_path):
 
 def test_a_text_is_read_as_the_decoder_does(runs):
   _, workdir = runs("language model")
-  run = experiments.load(workdir)
+  run = load_run(workdir)
   decoder, symbols = run.experiment.decoder, run.experiment.vocabularies
   rng = np.random.default_rng(1)
   ids_BS = rng.integers(END + 1, len(symbols["symbols"]), (3, 7), np.int32)

@@ -13,6 +13,7 @@ import pytest
 
 from seqrnn import experiments
 from seqrnn.errors import Interrupted, MachineError, UserError
+from seqrnn.run import load_run
 from seqrnn.runtime import sharding
 from seqrnn.training import step as step_lib
 from seqrnn.training import train
@@ -31,7 +32,7 @@ def rows(workdir):
 
 
 def parameters(workdir, step):
-  return experiments.load(workdir, step).params
+  return load_run(workdir, step).params
 
 
 def contents(folder):
@@ -224,7 +225,7 @@ def test_patience_stops_and_the_best_checkpoint_stays(tmp_path, monkeypatch):
   last, best_step = result["step"], 2 * (best + 1)
   assert result["best_step"] == best_step
   assert steps(workdir / "checkpoints") == [best_step, last - 2, last]
-  assert experiments.load(workdir).step == best_step
+  assert load_run(workdir).step == best_step
   # A row was trained with the rate that the rows before it led to.
   lowest, rate = np.inf, 30.0
   for row, loss in zip(rows(workdir), losses, strict=True):
@@ -238,7 +239,7 @@ def test_patience_stops_and_the_best_checkpoint_stays(tmp_path, monkeypatch):
       lambda *leaves, weights=weights: np.average(leaves, 0, weights),
       *(newest[n] for n in range(step + 1)),
     )
-    run = experiments.load(workdir, step)
+    run = load_run(workdir, step)
     jax.tree.map(
       partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5),
       run.params,

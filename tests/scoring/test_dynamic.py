@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from seqrnn import experiments
+from seqrnn.config import derived
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.errors import UserError
 from seqrnn.modes import evaluate
+from seqrnn.run import load_run
 from seqrnn.scoring import dynamic
 from seqrnn.scoring.dynamic import UpdateRule
 from tests.conftest import tiny
@@ -25,8 +27,7 @@ def reads(tmp_path_factory):
   """The experiments of one stream and of several, and random parameters."""
   config = tiny(tmp_path_factory.mktemp("dynamic"), {"data.buckets": 2})
   one, many = (
-    experiments.build(dynamic.as_streams(config, 6, rows), None)
-    for rows in (1, 3)
+    experiments.build(derived.streams(config, 6, rows), None) for rows in (1, 3)
   )
   return one, many, jax.jit(one.init)(jax.random.key(0))
 
@@ -124,7 +125,7 @@ def test_it_stands_beside_the_static_figures(trained, capsys, monkeypatch):
   monkeypatch.setattr(dynamic, "RATES", (1e-3,))
   monkeypatch.setattr(dynamic, "_ROWS", 1)  # One program.
   workdir = trained()
-  config = experiments.load(workdir).config
+  config = load_run(workdir).config
   config.evaluate.dynamic = True
   evaluate.run(experiments.build, config, workdir)
   record = json.loads((workdir / "evaluation.json").read_text())

@@ -8,6 +8,7 @@ from seqrnn import experiments
 from seqrnn.config import command
 from seqrnn.config import read as config_lib
 from seqrnn.errors import UserError
+from seqrnn.run import load_run
 from seqrnn.training import train
 
 
@@ -42,7 +43,7 @@ def test_only_limits_may_change(trained, capsys):
     assert "finished at step 4;" in out
     assert (workdir / "config.json").read_bytes() == record
   fit(**{"train.max_steps": 5, "train.patience": 9})
-  settings = experiments.load(workdir).config.train
+  settings = load_run(workdir).config.train
   assert (settings.max_steps, settings.patience) == (5, 9)
 
 

@@ -9,11 +9,11 @@ import jax
 import numpy as np
 import pytest
 
-from seqrnn import experiments
 from seqrnn.data.read.words import affix_vocabulary
 from seqrnn.data.vocabulary import RESERVED
 from seqrnn.errors import UserError
 from seqrnn.models import network
+from seqrnn.run import load_run
 from seqrnn.runtime import sharding
 from seqrnn.training import optimizers, setup, train
 from tests.conftest import random_params, save_run, tiny
@@ -47,7 +47,7 @@ def config_of(folder, task, words=WORDS, **fields) -> Any:
 
 
 def params_of(workdir):
-  return experiments.load(workdir).params
+  return load_run(workdir).params
 
 
 def assert_equal(a, b):
@@ -161,7 +161,7 @@ def test_rows_are_found_by_their_symbols(trained, tmp_path, capsys):
   assert line in capsys.readouterr().out
   names = training.experiment.vocabularies["symbols"]
   assert record.taken[0] == "embedding (10 of 12 symbols)"
-  source = experiments.load(trained / "lm")
+  source = load_run(trained / "lm")
   old = source.experiment.vocabularies["symbols"]
   # The classifier can read all that the language model can.
   assert {*names.symbols} == {*words, *WORDS}
@@ -206,7 +206,7 @@ def test_a_killed_run_resumes_without_the_run_it_started_from(
 def test_labels_are_found_by_name(classifier, tmp_path, monkeypatch):
   # Of several processes the first one says which checkpoint all read.
   monkeypatch.setattr(sharding, "broadcast", lambda _: 3)
-  old = experiments.load(classifier, 3)
+  old = load_run(classifier, 3)
   config = config_of(tmp_path, "classification", **{"model.layers": 1})
   path = Path(config.data.path)
   path.write_text(path.read_text().replace("x\t", "z\t"))
@@ -246,7 +246,7 @@ def test_a_tagger_takes_affixes_by_name_and_a_crf_of_the_same_tags(tmp_path):
 
   workdir = tmp_path / "first"
   save_run(config_with("zebra", "AB"), workdir)
-  source = experiments.load(workdir)
+  source = load_run(workdir)
   old = source.params
   config = config_with("ebony", "AB")
   training, record, _, initial = start(workdir, config, tmp_path / "second")

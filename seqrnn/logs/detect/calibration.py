@@ -4,10 +4,8 @@ The models are the run's own, or one for each fold. A fold is a part of the
 training sessions, and the model that is trained without it.
 """
 
-import copy
 import io
 import json
-import math
 import shutil
 import zlib
 from collections.abc import Callable
@@ -17,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from seqrnn.config import derived
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data import splits
@@ -209,12 +208,7 @@ def _train(build: Callable[..., Experiment], config: Config, folder: Path):
   It has the vocabulary of the run, and as many epochs, of fewer batches.
   """
   k, folds = folder.name.split("-of-")
-  config = copy.deepcopy(config)
-  config.data.fold = f"{k}/{folds}"
-  config.checkpoint.step = config.train.fit_to_data = None
-  for name in ("batches_per_epoch", "samples_per_epoch"):
-    if (count := config.train[name]) is not None:
-      config.train[name] = math.ceil(count * (1 - 1 / int(folds)))
+  config = derived.fold(config, int(k), int(folds))
   folder.mkdir(parents=True, exist_ok=True)
   shutil.copyfile(folder.parents[1] / VOCABULARY, folder / VOCABULARY)
   name = f"fold {k} of {folds}"

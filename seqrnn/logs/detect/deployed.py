@@ -5,7 +5,6 @@ calibration, the sessions that baselines are fitted to, the distributions of
 values and times, and the idle times.
 """
 
-import copy
 import json
 import math
 import os
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from seqrnn.config import derived
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data.logs import sessions as data
@@ -150,16 +150,14 @@ def _restore(
   path = workdir / "detect" / DEPLOYED
   if not path.exists():
     raise UserError(f"{path}: no such file; --mode=detect writes it")
-  arrays, config = inputs.load_arrays(path), copy.deepcopy(config)
-  idle_seconds = config.detect.idle
+  arrays = inputs.load_arrays(path)
   with inputs.reading(path):
     record = json.loads(str(arrays["record"]))
-    for name in _SETTINGS:
-      config.detect[name] = record["settings"][name]
-    config.detect.scores = record["scores"]
-    if idle_seconds is not None:
-      config.detect.idle = idle_seconds
-    config_lib.check(config)
+    fields = {f"detect.{name}": record["settings"][name] for name in _SETTINGS}
+    fields["detect.scores"] = record["scores"]
+    if (idle_seconds := config.detect.idle) is not None:
+      fields["detect.idle"] = idle_seconds
+    config = derived.checked(config, fields)
     pairs = zip(record["members"], arrays["calibration steps"], strict=True)
     checkpoints = [
       (_inside(workdir, folder), int(step)) for (folder, step), _ in pairs

@@ -1,6 +1,5 @@
 """A detector: trained networks and fitted baselines that score sessions."""
 
-import copy
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from seqrnn.config import derived
 from seqrnn.config.read import Config
 from seqrnn.data import vocabulary
 from seqrnn.data.logs import sessions as data
@@ -399,11 +399,5 @@ def whole_sessions(
   The carry then runs from the begin to the end of a session. Only a session
   whose own logits would not fit in memory has several windows.
   """
-  config = copy.deepcopy(config)
-  settings = config.data
-  settings.repeats = "each"  # The sessions are distinct already.
-  if settings.mapping == "many_to_many":
-    longest = _LOGITS // len(vocabularies["symbols"])
-    settings.stateful, settings.buckets = False, _BUCKETS
-    settings.window = max(settings.window, longest)
-  return config
+  longest = _LOGITS // len(vocabularies["symbols"])
+  return derived.one_window(config, longest, _BUCKETS)

@@ -10,6 +10,7 @@ from seqrnn.config import read as config_lib
 from seqrnn.data.read import words
 from seqrnn.data.vocabulary import PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
+from seqrnn.run import load_run
 from seqrnn.training import train
 from tests.conftest import tiny
 
@@ -106,7 +107,7 @@ def test_a_run_starts_from_them_and_resumes_without_the_file(tmp_path, capsys):
   path.unlink()
   config.update_from_flattened_dict({"train.max_steps": 2})
   train.fit(experiments.build, config, tmp_path / "run")
-  run = experiments.load(tmp_path / "run")
+  run = load_run(tmp_path / "run")
   ids = run.experiment.vocabularies["symbols"].encode("ab")
   table_V = np.asarray(run.params["embedding"]["embedding"])
   np.testing.assert_array_equal(table_V[ids], [[1, 2, 3], [4, 5, 6]])

@@ -1,21 +1,23 @@
 """A trained run, whose methods are the modes."""
 
-import copy
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 
-from seqrnn.config import command
+from seqrnn import experiments
+from seqrnn.config import command, derived
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data import splits
 from seqrnn.data.documents import Document
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.errors import UserError
-from seqrnn.experiment import Experiment, Params, require
-from seqrnn.runtime import sharding
+from seqrnn.experiment import Experiment, Params
+from seqrnn.modes import load_model, require_mode
+from seqrnn.runtime import files, sharding
 from seqrnn.sampling import infill, texts
 from seqrnn.sampling.infill import Filling
 from seqrnn.sampling.music import sample_music
@@ -60,9 +62,7 @@ class Run(NamedTuple):
 
   def __reduce__(self) -> tuple[Any, ...]:
     """Pickles the workdir and the step, from which it is loaded again."""
-    from seqrnn import experiments
-
-    return experiments.load, (self.workdir.absolute(), self.step)
+    return load_run, (self.workdir.absolute(), self.step)
 
   @property
   def metrics(self) -> "pd.DataFrame":
@@ -120,7 +120,6 @@ class Run(NamedTuple):
       UserError: no such setting, there is no detection, or the model does not
         predict the next event.
     """
-    from seqrnn import experiments
     from seqrnn.logs.detect import deployed
     from seqrnn.logs.follow.follower import Follower
 
@@ -128,15 +127,12 @@ class Run(NamedTuple):
     return Follower(deployed.restore(experiments.build, config, self.workdir))
 
   def _require(self, mode: str, why: str = ""):
-    require(self.experiment, mode, self.config.task, str(self.workdir), why)
+    where = str(self.workdir)
+    require_mode(self.experiment, mode, self.config.task, where, why)
 
   def _changed(self, group: str, settings: dict[str, Any]) -> Config:
-    config = copy.deepcopy(self.config)
-    for name, value in settings.items():
-      config_lib.override(config, f"{group}.{name}", value)
-    config_lib.expand(config)
-    config_lib.check(config)
-    return config
+    fields = {f"{group}.{name}": value for name, value in settings.items()}
+    return derived.checked(self.config, fields)
 
   def _everywhere(self) -> tuple[jax.sharding.Mesh, Params]:
     """All devices, and the parameters on each."""
@@ -298,3 +294,23 @@ class Run(NamedTuple):
     figures = evaluator(self.experiment, mesh)(params, batches)
     assert figures is not None, "nothing stops this evaluation"
     return figures
+
+
+def load_run(workdir: str | os.PathLike, step: int | None = None) -> Run:
+  """A trained run, from its workdir.
+
+  Args:
+    workdir: of the run.
+    step: of a checkpoint; None: the best one.
+
+  Raises:
+    UserError: nothing was trained there, it is damaged, or a field of its
+      config stands in the way.
+  """
+  workdir = Path(files.plain(workdir))
+  files.check_links(workdir)
+  config = config_lib.read_run(workdir)
+  config_lib.override(config, "checkpoint.step", step)
+  config_lib.check(config)
+  model = load_model(experiments.build, config, workdir, "report")
+  return Run(workdir, config, *model)
