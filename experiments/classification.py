@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import linen as nn
 
 from seqrnn.config.read import Config
 from seqrnn.data import splits, vectors, vocabulary
@@ -21,8 +22,8 @@ from seqrnn.data.batches.segments import Segments, Split
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError, counted, listed
-from seqrnn.experiment import Batch, Carry, Experiment, Report, Totals
-from seqrnn.experiments import parts
+from seqrnn.experiment import Batch, Carry, Experiment, Params, Report, Totals
+from seqrnn.experiments import labelled
 from seqrnn.models import losses, network
 
 VOCABULARIES = ("symbols", "labels")
@@ -128,16 +129,17 @@ def check_seen(labels: Vocabulary, names: list[str], split: str):
 def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   """The experiment; no corpus is read before its batches are."""
   labels = vocabularies["labels"]
-  model = parts.sequence_model(config, vocabularies, pooled=True)
-  segments = parts.text_segments(config, vocabularies["symbols"])
-  ids = parts.once_a_split(partial(label_ids, segments, labels))
-  smoothing = config.train.label_smoothing
+  model = label_model(config, vocabularies, pooled=True)
+  segments = labelled.text_segments(config, vocabularies["symbols"])
+  ids = labelled.once_a_split(partial(label_ids, segments, labels))
   return Experiment(
     vocabularies=vocabularies,
     init=partial(network.init, model),
-    loss=partial(parts.loss, model, (figures, smoothing)),
+    loss=partial(loss, model, config.train.label_smoothing),
     facts=partial(facts, segments, ids),
-    batches=partial(parts.labelled, segments, partial(columns, segments, ids)),
+    batches=partial(
+      labelled.batches, segments, partial(columns, segments, ids)
+    ),
     predict=partial(predict, model),
     forbidden=None,
     unit="label",
@@ -148,6 +150,17 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
       target="text",
     ),
   )
+
+
+def label_model(
+  config: Config,
+  vocabularies: dict[str, Vocabulary],
+  pooled: bool,
+  letters: nn.Module | None = None,
+) -> network.SequenceModel:
+  """The network, whose outputs are logits of the labels."""
+  symbols, labels = vocabularies["symbols"], vocabularies["labels"].symbols
+  return network.text_model(config, len(symbols), pooled, len(labels), letters)
 
 
 def document_labels(
@@ -197,7 +210,7 @@ def columns(
   names_C = np.array(names, object)
 
   def labels(batch: Batch) -> dict[str, np.ndarray]:
-    asked = parts.answers(label_D, batch)
+    asked = labelled.answers(label_D, batch)
     if "read" in batch:
       asked["truth"] = names_C[places_D[batch["document"], None]]
     return asked
@@ -205,12 +218,28 @@ def columns(
   return labels
 
 
-def predict(model, params, carry, batch) -> tuple[Carry, jax.Array]:
+def predict(
+  model: network.SequenceModel, params: Params, carry: Carry, batch: Batch
+) -> tuple[Carry, jax.Array]:
   """The carry, and logits of the labels by their ids, [B, N, V]."""
-  carry, logits_BNC = parts.predict(model, params, carry, batch)
+  carry, logits_BNC = network.predict(model, params, carry, batch)
   return carry, losses.over_ids(logits_BNC)
 
 
-def figures(_batch, *terms: Any) -> tuple[jax.Array, Totals]:
-  """`losses.label_cross_entropy` of the terms."""
-  return losses.label_cross_entropy(*terms)
+def loss(
+  model: network.SequenceModel,
+  smoothing: float,
+  params: Params,
+  carry: Carry,
+  batch: Batch,
+  key: jax.Array | None,
+) -> tuple[jax.Array, tuple[Carry, Totals]]:
+  """`language_model.loss` of logits of the labels."""
+  carry, logits_BNC = network.predict(model, params, carry, batch, key)
+  mean, totals = losses.label_cross_entropy(
+    logits_BNC,
+    batch["targets"],
+    batch["weights"],
+    0.0 if key is None else smoothing,
+  )
+  return mean, (carry, totals)

@@ -25,10 +25,11 @@ from seqrnn.experiment import (
   Carry,
   Experiment,
   Filler,
+  Params,
   Report,
   Totals,
 )
-from seqrnn.experiments import language_model, parts
+from seqrnn.experiments import language_model
 
 # The symbols are those of a language model.
 from seqrnn.experiments.language_model import VOCABULARIES as VOCABULARIES
@@ -48,16 +49,15 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   names = HEADS if apart else HEADS[:1]
   heads = {name: partial(predict, model, name) for name in names}
   make = partial(targets, apart=apart)
-  figures = cross_entropies if apart else parts.cross_entropy
-  objective = figures, config.train.label_smoothing
+  each = heads_loss if apart else language_model.loss
   experiment = Experiment(
     vocabularies=vocabularies,
     init=partial(network.init, model),
-    loss=partial(parts.loss, model, objective),
+    loss=partial(each, model, config.train.label_smoothing),
     facts=segments.facts,
     batches=lambda *split, **how: segments.batches(*split, **how).map(make),
     predict=heads["joint"],
-    score=partial(parts.score, heads["joint"]),
+    score=partial(language_model.score, heads["joint"]),
     forbidden=partial(forbidden, len(heads)),
     heads=heads,
     fills_gaps=True,
@@ -104,13 +104,21 @@ def targets(batch: Batch, *, apart: bool) -> Batch:
   return asked
 
 
-def predict(model, head: str, params, carry, batch) -> tuple[Carry, jax.Array]:
+def predict(
+  model: network.SequenceModel,
+  head: str,
+  params: Params,
+  carry: Carry,
+  batch: Batch,
+) -> tuple[Carry, jax.Array]:
   """The carry, and the logits_BTV of a head."""
-  carry, logits = parts.predict(model, params, carry, batch)
+  carry, logits = network.predict(model, params, carry, batch)
   return carry, logits[head] if isinstance(logits, dict) else logits
 
 
-def following(model, params, ids_BT) -> Carry:
+def following(
+  model: network.SequenceModel, params: Params, ids_BT: jax.Array
+) -> Carry:
   """The carry of `Filler`: y_TBH of the backward tower, t, forward carry."""
 
   def read(net, ids_BT):
@@ -127,7 +135,12 @@ def following(model, params, ids_BT) -> Carry:
   return model.apply({"params": params}, ids_BT, method=read)
 
 
-def between(model, params, carry, symbol_B) -> tuple[Carry, jax.Array]:
+def between(
+  model: network.SequenceModel,
+  params: Params,
+  carry: Carry,
+  symbol_B: jax.Array,
+) -> tuple[Carry, jax.Array]:
   """The step of `Filler`: the carry, and logits_BV of the joint head."""
 
   def step(net, carry, symbol_B):
@@ -166,30 +179,27 @@ def with_writer(experiment: Experiment, config: Config) -> Experiment:
   )
 
 
-def cross_entropies(
+def heads_loss(
+  model: network.SequenceModel,
+  smoothing: float,
+  params: Params,
+  carry: Carry,
   batch: Batch,
-  logits: dict[str, jax.Array],
-  targets_BT: jax.Array,
-  weights_BT: jax.Array,
-  smoothing: float = 0.0,
-) -> tuple[jax.Array, Totals]:
-  """The mean cross-entropy of HEADS; the figures are of the joint head.
+  key: jax.Array | None,
+) -> tuple[jax.Array, tuple[Carry, Totals]]:
+  """`language_model.loss` as the mean over HEADS; the totals are the joint's.
 
-  Args:
-    batch: its `heads` [B, 3] say how much each head counts in a row.
-    logits: of each head.
-    targets_BT: as in `losses.cross_entropy`.
-    weights_BT: of all heads.
-    smoothing: of all heads.
+  `heads` [B, 3] of the batch say how much each head counts in a row.
   """
+  carry, logits = network.predict(model, params, carry, batch, key)
   each, totals = [], {}
   for n, name in enumerate(HEADS):
-    loss, totals[name] = losses.cross_entropy(
+    mean, totals[name] = losses.cross_entropy(
       logits[name],
-      targets_BT,
-      weights_BT * batch["heads"][:, n, None],
-      smoothing,
+      batch["targets"],
+      batch["weights"] * batch["heads"][:, n, None],
+      0.0 if key is None else smoothing,
     )
-    each.append(loss)
+    each.append(mean)
   others = {f"{name}_loss": totals[name]["loss"] for name in HEADS[1:]}
-  return jnp.mean(jnp.stack(each)), totals["joint"] | others
+  return jnp.mean(jnp.stack(each)), (carry, totals["joint"] | others)

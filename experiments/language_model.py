@@ -16,9 +16,17 @@ from seqrnn.data import splits, vocabulary
 from seqrnn.data.batches.segments import Segments
 from seqrnn.data.vocabulary import PAD, Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.experiment import Batch, Decoder, Experiment, Report
-from seqrnn.experiments import parts
-from seqrnn.models import network
+from seqrnn.experiment import (
+  Batch,
+  Carry,
+  Decoder,
+  Experiment,
+  Params,
+  Predict,
+  Report,
+  Totals,
+)
+from seqrnn.models import losses, network
 
 VOCABULARIES = ("symbols",)  # What `prepare` makes and `build` needs.
 
@@ -43,13 +51,12 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
       " direction reads the very symbols that are to be predicted; use"
       " task='gap_model' (configs/brnn.py) or data.mapping='many_to_one'"
     )
-  model = parts.sequence_model(config, vocabularies, pooled=many_to_one)
+  model = network.text_model(config, len(symbols), pooled=many_to_one)
   segments = Segments(
     config, symbols, length=data.window + 1, minimum=2, full=many_to_one
   )
   make = partial(targets, many_to_one=many_to_one)
-  predict = partial(parts.predict, model)
-  smoothing = config.train.label_smoothing
+  predict = partial(network.predict, model)
   decoder = Decoder(model.initial_carry, partial(network.next_symbol, model))
   if many_to_one:
     # A window of nothing but padding, [B, T].
@@ -59,16 +66,48 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     vocabularies=vocabularies,
     init=partial(network.init, model),
     carry=model.initial_carry if data.stateful else lambda _: (),
-    loss=partial(parts.loss, model, (parts.cross_entropy, smoothing)),
+    loss=partial(loss, model, config.train.label_smoothing),
     facts=segments.facts,
     batches=lambda *split, **how: segments.batches(*split, **how).map(make),
     predict=predict,
-    score=partial(parts.score, predict),
+    score=partial(score, predict),
     decoder=decoder,
     forbidden=None if many_to_one else lambda T: ~np.tri(T, dtype=bool),
     heads={"forward": predict},
     report=Report("It reads {word}s and predicts the next one.", ("writing",)),
   )
+
+
+def loss(
+  model: network.SequenceModel,
+  smoothing: float,
+  params: Params,
+  carry: Carry,
+  batch: Batch,
+  key: jax.Array | None,
+) -> tuple[jax.Array, tuple[Carry, Totals]]:
+  """The mean loss of a batch, the carry after it, and the totals.
+
+  With a key the model trains: dropout is drawn from the key, and the loss, but
+  not the totals, includes smoothing.
+  """
+  carry, logits_BNV = network.predict(model, params, carry, batch, key)
+  mean, totals = losses.cross_entropy(
+    logits_BNV,
+    batch["targets"],
+    batch["weights"],
+    0.0 if key is None else smoothing,
+  )
+  return mean, (carry, totals)
+
+
+def score(
+  predict: Predict, params: Params, carry: Carry, batch: Batch
+) -> tuple[Carry, jax.Array]:
+  """The carry, and the surprisal nll_BN by the logits of `predict`."""
+  carry, logits_BNV = predict(params, carry, batch)
+  nll_BN = losses.surprisal(logits_BNV, batch["targets"])
+  return carry, nll_BN * batch["weights"]
 
 
 def targets(batch: Batch, *, many_to_one: bool) -> Batch:
@@ -94,7 +133,10 @@ def targets(batch: Batch, *, many_to_one: bool) -> Batch:
 
 
 def after_window(
-  model, params, window_BT, symbol_B
+  model: network.SequenceModel,
+  params: Params,
+  window_BT: jax.Array,
+  symbol_B: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
   """The step of a many-to-one decoder: the window with a symbol, logits_BV.
 

@@ -19,8 +19,16 @@ from seqrnn.data.batches.streams import Rows, streams
 from seqrnn.data.batches.windows import Batches, Shape
 from seqrnn.data.read import music
 from seqrnn.data.vocabulary import PAD
-from seqrnn.experiment import Batch, Decoder, Experiment, Report, Totals
-from seqrnn.experiments import parts
+from seqrnn.experiment import (
+  Batch,
+  Carry,
+  Decoder,
+  Experiment,
+  Params,
+  Predict,
+  Report,
+  Totals,
+)
 from seqrnn.models import losses, network
 
 VOCABULARIES = ()  # A note is its number.
@@ -35,17 +43,17 @@ def build(config: Config, vocabularies: dict) -> Experiment:
   """The experiment; no music is read before its batches are."""
   model = network.note_model(config.model, music.NOTES)
   corpus = cache(partial(music.read_music, config.data))
-  predict = partial(parts.predict, model)
+  predict = partial(network.predict, model)
   example = np.zeros((1, 1, music.NOTES), np.float32)
   return Experiment(
     vocabularies=vocabularies,
     init=partial(network.init, model, inputs=example),
     carry=model.initial_carry,
-    loss=partial(parts.loss, model, (figures, 0.0)),
+    loss=partial(loss, model),
     facts=cache(lambda split: music.facts(corpus()[split])),
     batches=partial(batches, config, corpus),
     predict=predict,
-    score=partial(parts.score, predict, surprisal=losses.note_surprisal),
+    score=partial(score, predict),
     decoder=Decoder(model.initial_carry, partial(network.next_symbol, model)),
     forbidden=lambda T: ~np.tri(T, dtype=bool),
     unit="frame",
@@ -90,6 +98,25 @@ def targets(frames: np.ndarray, batch: Batch) -> Batch:
   }
 
 
-def figures(_batch, *terms: jax.Array) -> tuple[jax.Array, Totals]:
-  """`losses.note_cross_entropy` of the terms; there is no smoothing."""
-  return losses.note_cross_entropy(*terms[:3])
+def loss(
+  model: network.SequenceModel,
+  params: Params,
+  carry: Carry,
+  batch: Batch,
+  key: jax.Array | None,
+) -> tuple[jax.Array, tuple[Carry, Totals]]:
+  """The mean loss of a batch, the carry after it, and the totals."""
+  carry, logits_BTV = network.predict(model, params, carry, batch, key)
+  mean, totals = losses.note_cross_entropy(
+    logits_BTV, batch["targets"], batch["weights"]
+  )
+  return mean, (carry, totals)
+
+
+def score(
+  predict: Predict, params: Params, carry: Carry, batch: Batch
+) -> tuple[Carry, jax.Array]:
+  """The carry, and the surprisal nll_BT of each frame."""
+  carry, logits_BTV = predict(params, carry, batch)
+  nll_BT = losses.note_surprisal(logits_BTV, batch["targets"])
+  return carry, nll_BT * batch["weights"]

@@ -8,7 +8,6 @@ unit of the table.
 import contextlib
 import math
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +20,15 @@ from seqrnn.data.batches.segments import Split
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.experiment import Carry, Experiment, Report, Totals
-from seqrnn.experiments import classification, parts
+from seqrnn.experiment import (
+  Batch,
+  Carry,
+  Experiment,
+  Params,
+  Report,
+  Totals,
+)
+from seqrnn.experiments import classification, labelled
 from seqrnn.models import network
 
 # `numbers` has "name mean deviation" of each number in the training split.
@@ -100,23 +106,22 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   scales = [text.rsplit(" ", 2) for text in vocabularies["numbers"].symbols]
   names = [name for name, _, _ in scales]
   scale_2C = np.array([scale for _, *scale in scales], np.float32).T
-  model = parts.sequence_model(
-    config, vocabularies, pooled=True, outputs=len(names)
-  )
-  segments = parts.text_segments(config, vocabularies["symbols"])
+  symbols = len(vocabularies["symbols"])
+  model = network.text_model(config, symbols, True, outputs=len(names))
+  segments = labelled.text_segments(config, vocabularies["symbols"])
 
-  @parts.once_a_split
+  @labelled.once_a_split
   def numbers(split: Split) -> np.ndarray:
     pieces = segments.pieces(split)
     return read_numbers(pieces, names, split).astype(np.float32)
 
-  answers = lambda split: partial(parts.answers, numbers(split))
+  answers = lambda split: partial(labelled.answers, numbers(split))
   return Experiment(
     vocabularies=vocabularies,
     init=partial(network.init, model),
-    loss=partial(parts.loss, model, (partial(errors, scale_2C), 0.0)),
+    loss=partial(loss, model, scale_2C),
     facts=partial(classification.facts, segments, numbers),
-    batches=partial(parts.labelled, segments, answers),
+    batches=partial(labelled.batches, segments, answers),
     predict=partial(predict, model, scale_2C),
     forbidden=None,
     unit="number",
@@ -130,20 +135,34 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   )
 
 
-def predict(model, scale_2C, params, carry, batch) -> tuple[Carry, jax.Array]:
+def predict(
+  model: network.SequenceModel,
+  scale_2C: np.ndarray,
+  params: Params,
+  carry: Carry,
+  batch: Batch,
+) -> tuple[Carry, jax.Array]:
   """The carry, and the numbers in the unit of the table, [B, 1, C]."""
-  carry, outputs_B1C = parts.predict(model, params, carry, batch)
+  carry, outputs_B1C = network.predict(model, params, carry, batch)
   return carry, scale_2C[None, None, 0] + scale_2C[None, None, 1] * outputs_B1C
 
 
-def errors(scale_2C, _batch, *terms: Any) -> tuple[jax.Array, Totals]:
+def loss(
+  model: network.SequenceModel,
+  scale_2C: np.ndarray,
+  params: Params,
+  carry: Carry,
+  batch: Batch,
+  key: jax.Array | None,
+) -> tuple[jax.Array, tuple[Carry, Totals]]:
   """The squared error in squared deviations, a mean over numbers and texts."""
-  outputs_B1C, targets_B1C, weights_B1 = terms[:3]  # There is no smoothing.
+  carry, outputs_B1C = network.predict(model, params, carry, batch, key)
   mean_11C, deviation_11C = scale_2C[:, None, None]
-  error_B1C = outputs_B1C - (targets_B1C - mean_11C) / deviation_11C
+  error_B1C = outputs_B1C - (batch["targets"] - mean_11C) / deviation_11C
   squared_B1 = jnp.mean(error_B1C**2, axis=-1)
-  total, weight = jnp.sum(squared_B1 * weights_B1), jnp.sum(weights_B1)
-  return total / jnp.maximum(weight, 1), {"loss": (total, weight)}
+  total = jnp.sum(squared_B1 * batch["weights"])
+  weight = jnp.sum(batch["weights"])
+  return total / jnp.maximum(weight, 1), (carry, {"loss": (total, weight)})
 
 
 def figures(

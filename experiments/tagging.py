@@ -10,31 +10,42 @@ probabilities are its marginals.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
+from seqrnn.config import derived
 from seqrnn.config.read import Config
 from seqrnn.data import splits
 from seqrnn.data.batches.segments import Segments, Split
 from seqrnn.data.batches.sequences import Sequences, encode
+from seqrnn.data.read.words import affix_vocabulary, affixes, characters
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.experiment import Batch, Carry, Experiment, Params, Report, Totals
-from seqrnn.experiments import classification, parts
+from seqrnn.experiment import (
+  Batch,
+  Carry,
+  Decode,
+  Experiment,
+  Params,
+  Report,
+  Totals,
+)
+from seqrnn.experiments import classification, labelled
 from seqrnn.experiments.classification import VOCABULARIES as VOCABULARIES
-from seqrnn.models import crf, losses, network
+from seqrnn.models import crf, features, losses, network
 from seqrnn.scoring import spans
 from seqrnn.scoring.predictions import Prediction, console_text
 
 _NEVER = -1000.0  # The log of the probability of a tag that rules forbid.
 # Bool [C, C], [C], [C]: which tags may follow each other, begin and end a text.
 Rules = tuple[np.ndarray, ...]
+Spell = Callable[[Sequence[str]], np.ndarray]  # Words -> ids, [words, ...].
 
 
 def prepare(config: Config) -> dict[str, Vocabulary]:
@@ -64,26 +75,23 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   """The experiment; no corpus is read before its batches are."""
   data, symbols = config.data, vocabularies["symbols"]
   labels = vocabularies["labels"]
-  letters, spell = parts.spelling(config, symbols)
-  model = parts.sequence_model(
-    config, vocabularies, pooled=False, letters=letters
-  )
+  letters, spell = spelling(config, symbols)
+  model = classification.label_model(config, vocabularies, False, letters)
   segments = Segments(config, symbols, length=data.window, minimum=1)
   rules = None
   if config.model.crf and config.model.crf_constraints:
     rules = spans.allowed(labels)
-  tags = parts.once_a_split(
+  tags = labelled.once_a_split(
     partial(tag_ids, segments, labels, data.boundaries, rules)
   )
   beside = partial(columns, segments, labels, tags, spell, config.model.crf)
   stored = lambda split: tags(split).table[tags(split).ids]
-  objective = classification.figures, config.train.label_smoothing
   task = Experiment(
     vocabularies=vocabularies,
     init=partial(network.init, model),
-    loss=partial(parts.loss, model, objective),
+    loss=partial(classification.loss, model, config.train.label_smoothing),
     facts=partial(classification.facts, segments, stored),
-    batches=partial(parts.labelled, segments, beside),
+    batches=partial(labelled.batches, segments, beside),
     predict=partial(classification.predict, model),
     forbidden=None,
     unit="label",
@@ -104,40 +112,61 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
   )
 
 
-def init(model, C: int, key: jax.Array) -> Params:
+def spelling(
+  config: Config, symbols: Vocabulary
+) -> tuple[nn.Module | None, Spell | None]:
+  """The module that reads the spelling of words, and a function words -> ids.
+
+  Both are None if words are read by their ids alone.
+  """
+  model, products = config.model, network.products(config.model)
+  if model.letters is None and model.affixes is None:
+    return None, None
+  if model.letters is None:
+    longest = model.affixes
+    known = affix_vocabulary(symbols.symbols, longest)
+    count = 2 * longest + 1
+    module = features.Affixes(len(known), model.embedding_size, count, products)
+    return module, partial(affixes, known, longest)
+  characters_known = symbols.characters()
+  shape, size = derived.speller(model), len(characters_known)
+  body = network.stack(shape, size, bidirectional=True)
+  module = features.Letters(body, size, model.letters, products)
+  return module, partial(characters, characters_known)
+
+
+def init(model: network.SequenceModel, C: int, key: jax.Array) -> Params:
   """New parameters, with those of the CRF of C tags."""
   return {**network.init(model, key), "crf": crf.init(C)}
 
 
-def loss(model, *batch: Any) -> tuple[jax.Array, tuple[Carry, Totals]]:
-  """Like `parts.loss`; the mean is -log p(all tags of a row) a tag.
-
-  Rules restrict predictions, not the loss, which would be infinite for a text
-  that breaks them.
-  """
-  params, *_ = batch
-  how = partial(chain_figures, params["crf"])
-  return parts.loss(model, (how, 0.0), *batch)
-
-
-def chain_figures(
-  chain: Params, batch: Batch, logits_BTC: jax.Array, *terms: Any
-) -> tuple[jax.Array, Totals]:
-  """The loss of the CRF with the parameters `chain`, as `figures` of `loss`.
+def loss(
+  model: network.SequenceModel,
+  params: Params,
+  carry: Carry,
+  batch: Batch,
+  key: jax.Array | None,
+) -> tuple[jax.Array, tuple[Carry, Totals]]:
+  """Like `classification.loss`; the mean is -log p(all tags of a row) a tag.
 
   It sums over the tags in the place of a tag that training has not seen. The
   accuracy is left to evaluations, which decode: the Viterbi algorithm takes a
-  tenth of a training step.
+  tenth of a training step. Rules restrict predictions, not the loss, which
+  would be infinite for a text that breaks them.
   """
-  targets_BT, weights_BT = terms[:2]  # There is no smoothing.
-  mask_BT, edges_B2 = weights_BT > 0, _edges(batch)
-  label_BT = targets_BT - (UNKNOWN + 1)
+  carry, logits_BTC = network.predict(model, params, carry, batch, key)
+  targets_BT, weights_BT = batch["targets"], batch["weights"]
   nll_B = crf.surprisal(
-    crf.TagScores(**chain), logits_BTC, label_BT, mask_BT, edges_B2
+    crf.TagScores(**params["crf"]),
+    logits_BTC,
+    targets_BT - (UNKNOWN + 1),
+    weights_BT > 0,
+    _edges(batch),
   )
   known_BT = jnp.where(targets_BT > UNKNOWN, weights_BT, 0)
   total, weight = jnp.sum(nll_B), jnp.sum(known_BT)
-  return total / jnp.where(weight > 0, weight, 1), {"loss": (total, weight)}
+  mean = total / jnp.where(weight > 0, weight, 1)
+  return mean, (carry, {"loss": (total, weight)})
 
 
 def _edges(batch: Batch) -> jax.Array:
@@ -157,10 +186,14 @@ def _ruled(chain: Params, rules: Rules | None) -> crf.TagScores:
 
 
 def decode(
-  model, rules: Rules | None, params, carry, batch
+  model: network.SequenceModel,
+  rules: Rules | None,
+  params: Params,
+  carry: Carry,
+  batch: Batch,
 ) -> tuple[Carry, tuple[jax.Array, jax.Array]]:
   """The carry, log marginals by ids [B, T, V], and the best ids [B, T]."""
-  carry, logits_BTC = parts.predict(model, params, carry, batch)
+  carry, logits_BTC = network.predict(model, params, carry, batch)
   terms = logits_BTC, batch["inputs"] > END, _edges(batch)
   chain = _ruled(params["crf"], rules)
   # Forbidden tags have probability 0, but rank above the reserved ids.
@@ -169,7 +202,9 @@ def decode(
   return carry, (losses.over_ids(log_p_BTC), best_BT)
 
 
-def predict(decide, params, carry, batch) -> tuple[Carry, jax.Array]:
+def predict(
+  decide: Decode, params: Params, carry: Carry, batch: Batch
+) -> tuple[Carry, jax.Array]:
   """The carry and the log marginals that `decide` gives."""
   carry, (log_p_BTV, _) = decide(params, carry, batch)
   return carry, log_p_BTV

@@ -23,6 +23,12 @@ Params = Any  # A tree of arrays, as flax makes it.
 Carry = Any  # A tree of arrays [B, ...], or () where no state is kept.
 Batch = dict[str, Any]  # Arrays by name, each [B, ...].
 Totals = dict[str, tuple[jax.Array, jax.Array]]  # name -> (total, weight)
+# params, carry, batch -> carry, an array of the batch, such as logits_BNV.
+Predict = Callable[[Params, Carry, Batch], tuple[Carry, jax.Array]]
+# params, carry, batch -> carry, (outputs_BNV, best_BN).
+Decode = Callable[
+  [Params, Carry, Batch], tuple[Carry, tuple[jax.Array, jax.Array]]
+]
 
 
 class Decoder(NamedTuple):
@@ -138,19 +144,19 @@ class Experiment(NamedTuple):
   loss: Callable[..., tuple[jax.Array, tuple[Carry, Totals]]]
   facts: Callable[[str], dict[str, Any]]
   batches: Callable[..., Batches]
-  predict: Callable[[Params, Carry, Batch], tuple[Carry, jax.Array]] | None
+  predict: Predict | None
   forbidden: Callable[[int], np.ndarray] | None
   carry: Callable[[int], Carry] = lambda _: ()
-  score: Callable[[Params, Carry, Batch], tuple[Carry, jax.Array]] | None = None
+  score: Predict | None = None
   decoder: Decoder | None = None
   writer: Callable[[Params], tuple["Experiment", Params]] | None = None
-  heads: Mapping[str, Callable[..., tuple[Carry, jax.Array]]] = {}
+  heads: Mapping[str, Predict] = {}
   fills_gaps: bool = False
   filler: Filler | None = None
   unless: str = ""
   unit: str = "symbol"
   loss_unit: str = "nats"
-  decode: Callable[..., tuple[Carry, tuple[jax.Array, jax.Array]]] | None = None
+  decode: Decode | None = None
   by_text: bool = False
   figures: Callable[..., dict[str, float]] | None = None
   present: Callable[[Any], Any] | None = None

@@ -6,11 +6,21 @@ a field: `COUNT("The maximum number of epochs.", default=10)`.
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-Config = ConfigDict
+if TYPE_CHECKING:
+
+  class Config(ConfigDict):
+    """A ConfigDict; type checkers do not know the types of its fields."""
+
+    def __getattr__(self, name: str) -> Any: ...
+    def __getitem__(self, key: str) -> Any: ...
+
+else:
+  Config = ConfigDict
+
 # Field -> the values that it must have for the condition to hold.
 Condition = dict[str, Sequence[Any]]
 

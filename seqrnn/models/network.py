@@ -10,11 +10,12 @@ from flax import linen as nn
 from seqrnn.config.read import Config
 from seqrnn.data.vocabulary import PAD, UNKNOWN
 from seqrnn.errors import UserError
-from seqrnn.experiment import Carry, Params
+from seqrnn.experiment import Batch, Carry, Params
 from seqrnn.models import cells, features, layers, losses
 from seqrnn.models.cell import uniform
 from seqrnn.models.dropout import Dropout
 from seqrnn.models.products import Lookup, Products
+from seqrnn.models.scan import hold
 
 _LOOP = 256  # About the number of steps in a loop of sampling/sampler.py.
 # Fields of `config.model` that SequenceModel has as they are.
@@ -339,6 +340,32 @@ def sequence_model(
   )
 
 
+def text_model(
+  config: Config,
+  symbols: int,
+  pooled: bool,
+  outputs: int | None = None,
+  letters: nn.Module | None = None,
+) -> SequenceModel:
+  """A stack, of both directions where `model.bidirectional` is set, and a head.
+
+  Args:
+    config: of the run.
+    symbols: V of the inputs.
+    pooled: as in `sequence_model`.
+    outputs: as in `sequence_model`.
+    letters: as in `sequence_model`.
+  """
+  model = config.model
+  body = stack(model, symbols, bidirectional=model.bidirectional)
+  whole = sequence_model(model, body, symbols, pooled, outputs, letters)
+  attention = features.Attention(config.data.window)
+  wide = None
+  if model.wide and whole.pooling and whole.outputs:
+    wide = features.Wide(symbols, whole.outputs)
+  return whole.clone(attention=attention, wide=wide)
+
+
 def note_model(model: Config, notes: int) -> SequenceModel:
   """The model of frames of notes that `config.model` describes."""
   body = stack(model, None)
@@ -387,6 +414,28 @@ def apply(
     **more,
   )
   return result
+
+
+def predict(
+  model: SequenceModel,
+  params: Params,
+  carry: Carry,
+  batch: Batch,
+  key: jax.Array | None = None,
+) -> tuple[Carry, jax.Array]:
+  """The carry after a batch, and its logits; with a key, as in training.
+
+  A carry of () stays (), and then every row starts from the zero carry.
+  """
+  more = {"letters_BTL": batch["letters"]} if "letters" in batch else {}
+  if model.nade is not None and "targets" in batch:
+    more["notes_BTV"] = batch["targets"]
+  stateful = bool(jax.tree.leaves(carry))
+  start = model.initial_carry(len(batch["inputs"]))
+  if stateful:  # Rows that start anew have the zero carry.
+    start = hold(~batch["reset"], carry, start)
+  last, logits = apply(model, params, batch["inputs"], start, key, **more)
+  return last if stateful else carry, logits
 
 
 def forward_params(params: Params) -> Params:

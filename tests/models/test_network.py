@@ -12,7 +12,7 @@ from flax import linen as nn
 from seqrnn import experiments
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.experiments import parts
+from seqrnn.experiments import language_model as language_task
 from seqrnn.models import layers, network
 from seqrnn.runtime import sharding
 from seqrnn.training.probe import probe
@@ -265,7 +265,7 @@ def leaky(tmp_path):
   model = network.sequence_model(config.model, body, V, pooled=False)
   return build(tmp_path, task="gap_model")._replace(
     init=partial(network.init, model),
-    loss=partial(parts.loss, model, (parts.cross_entropy, 0.0)),
+    loss=partial(language_task.loss, model, 0.0),
   )
 
 

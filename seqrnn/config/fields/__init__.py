@@ -1,9 +1,8 @@
 """Every field of a config, by its dotted name; a module declares a group."""
 
-from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
-from seqrnn.config.field import nested
+from seqrnn.config.field import Config, nested
 from seqrnn.config.fields import data, detect, model, modes, search, training
 from seqrnn.config.rules import SEED, TEXT
 
@@ -19,10 +18,10 @@ FIELDS = {
 }
 
 
-def get_config() -> ConfigDict:
+def get_config() -> Config:
   """The defaults of all fields."""
   values = {
     name: placeholder(field.rule.kind) if field.optional else field.default
     for name, field in FIELDS.items()
   }
-  return ConfigDict(nested(values)).lock()
+  return Config(nested(values)).lock()

@@ -1,0 +1,64 @@
+"""Windows of texts with labels, tags or numbers, for the tasks of these."""
+
+import functools
+from collections.abc import Callable
+from typing import TypeVar
+
+import numpy as np
+
+from seqrnn.config.read import Config
+from seqrnn.data.batches.segments import Request, Segments, Split
+from seqrnn.data.batches.windows import Batches
+from seqrnn.data.vocabulary import PAD, Vocabulary
+from seqrnn.experiment import Batch
+
+Read = TypeVar("Read")
+# A function of a batch of segments -> its other arrays.
+Columns = Callable[[Batch], Batch]
+
+
+def once_a_split(read: Callable[[Split], Read]) -> Callable[[Split], Read]:
+  """The same function, whose result for the name of a split is cached."""
+  cached = functools.cache(read)
+  return lambda split: cached(split) if isinstance(split, str) else read(split)
+
+
+def text_segments(config: Config, symbols: Vocabulary) -> Segments:
+  """The windows of texts with one answer each."""
+  length, keep = config.data.window, config.data.keep
+  # All symbols are read, unless one window of a text stands for it.
+  shape = {"length": length, "full": keep != "all", "keep": keep}
+  return Segments(config, symbols, minimum=1, **shape)
+
+
+def answers(answer_D: np.ndarray, batch: Batch) -> Batch:
+  """The targets of windows: the answers of their documents."""
+  some_B1 = (batch["segment"] != PAD).any(1, keepdims=True)
+  targets = answer_D[batch["document"], None]
+  return {"targets": targets, "weights": some_B1.astype(np.float32)}
+
+
+def batches(
+  segments: Segments,
+  columns: Callable[[Split], Columns],
+  split: Split,
+  epoch: int | None,
+  **how,
+) -> Batches:
+  """Batches of windows with labels.
+
+  `columns` is called for the first batch, so that batches which are only
+  counted need no labels. In training, nothing needs the documents of the rows.
+  """
+  arrays = functools.cache(functools.partial(columns, split))
+  names = ["reset"]
+  if how.get("named"):
+    names.append("read")
+  if how.get("named") or not Request(split, epoch, **how).trains:
+    names += ["document", "place"]
+
+  def make(batch: Batch) -> Batch:
+    asked = {"inputs": batch["segment"], **{n: batch[n] for n in names}}
+    return asked | arrays()(batch)
+
+  return segments.batches(split, epoch, placed=True, **how).map(make)
