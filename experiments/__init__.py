@@ -8,6 +8,7 @@ from typing import Any
 from seqrnn.config import suggestions
 from seqrnn.config.read import Config
 from seqrnn.data import vocabulary
+from seqrnn.data.logs import templates
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 
@@ -43,6 +44,12 @@ def build(config: Config, vocabularies: dict[str, Any] | None) -> Experiment:
     raise UserError(f"vocabulary.json: lacks {', '.join(sorted(missing))}")
   shown = vocabulary.masked_vocabulary
   pattern = config.detect.redact
-  return task.build(
+  experiment = task.build(
     config, {name: shown(known[name], pattern) for name in task.VOCABULARIES}
   )
+  if config.data.unit == "log":
+    events = experiment.vocabularies["symbols"].symbols
+    experiment = experiment._replace(
+      remarks=lambda: templates.remarks(events, pattern)
+    )
+  return experiment

@@ -137,6 +137,7 @@ class Experiment(NamedTuple):
     present: Predictions -> a renderable for the console of --mode=predict;
       None: the mode's own tables.
     report: the texts and sections of report.html.
+    remarks: lines about the data that a training prints.
   """
 
   vocabularies: Mapping[str, Vocabulary]
@@ -161,6 +162,7 @@ class Experiment(NamedTuple):
   figures: Callable[..., dict[str, float]] | None = None
   present: Callable[[Any], Any] | None = None
   report: Report = Report()
+  remarks: Callable[[], list[str]] = list
 
   @property
   def names(self) -> Vocabulary | None:

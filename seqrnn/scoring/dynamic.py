@@ -23,9 +23,9 @@ from seqrnn.config import derived
 from seqrnn.config.read import Config
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params
+from seqrnn.models import losses
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
-from seqrnn.scoring import metrics
 
 RATES = (0.0, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
 DECAYS = (0.0, 1e-3, 1e-2)
@@ -165,7 +165,7 @@ def evaluate(
   def figures(rule: UpdateRule, batches: Any) -> dict[str, float]:
     totals, _ = follow(one, params, scales, batches, rule)
     sums = jax.tree.map(lambda x: x.sum(axis=0, dtype=np.float64)[None], totals)
-    return metrics.finish(sums, one.in_bits)
+    return losses.means(sums, one.in_bits)
 
   def loss(rule: UpdateRule) -> float:
     return figures(rule, one.batches("validation", 0)[:_CHOSEN])["loss"]

@@ -13,9 +13,10 @@ from jax.sharding import Mesh
 from seqrnn.data.batches.windows import Batches
 from seqrnn.data.vocabulary import RESERVED, UNKNOWN, Vocabulary
 from seqrnn.experiment import Carry, Experiment, Params
+from seqrnn.models import losses
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
-from seqrnn.scoring import metrics, spans
+from seqrnn.scoring import spans
 from seqrnn.scoring.predictions import decider
 
 # Pending batches; more would take memory and no less time.
@@ -116,9 +117,7 @@ def examiner(
     assert sums is not None, "a split has at least one batch"
     while pending:
       fetch()
-    figures = metrics.finish(
-      sharding.sum_devices(sums, mesh), experiment.in_bits
-    )
+    figures = losses.means(sharding.sum_devices(sums, mesh), experiment.in_bits)
     if not joins:
       return figures, None
     columns = {
@@ -258,14 +257,14 @@ def adder(
 
   @partial(sharding.jit, mesh=mesh, out_shardings=by_rows)
   def zeros(params, carry, batch):
-    sums = metrics.zeros(jax.eval_shape(totals, params, carry, batch)[1][0])
+    sums = losses.zero_sums(jax.eval_shape(totals, params, carry, batch)[1][0])
     return jax.tree.map(lambda x: jnp.stack([x] * mesh.size), sums)
 
   @partial(sharding.jit, mesh=mesh, out_shardings=by_rows)
   @partial(sharding.each_device, mesh=mesh)
   def add(params, carry, sums, batch):
     carry, (figures, answers) = totals(params, carry, batch)
-    new = metrics.add(jax.tree.map(lambda x: x[0], sums), figures)
+    new = losses.add_totals(jax.tree.map(lambda x: x[0], sums), figures)
     return carry, jax.tree.map(lambda x: x[None], new), answers
 
   return zeros, add

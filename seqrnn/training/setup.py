@@ -95,16 +95,15 @@ def check_owner(config: Config, workdir: Path) -> Config:
   """Refuses a workdir that belongs to another run.
 
   Returns:
-    the config, with the fields that the run in this workdir has resolved; a new
-    run resolves the format of its log.
+    the config, with the fields that the run in this workdir has resolved; of a
+    new run, with those that its files determine.
 
   Raises:
     UserError: fields of `config.IDENTITY` differ; the error lists them.
   """
   if not (workdir / "config.json").exists():
     describes = config.data.fold is None and sharding.is_first()
-    form = corpora.log_format(config, describes)
-    return derived.merge(config, {"data.log_format": form} if form else {})
+    return corpora.settled(config, describes)
   old = config_lib.read_run(workdir)
   config = derived.merge(config, run=config_lib.flat(old))
   differing = config_lib.differences(old, config, config_lib.IDENTITY)
@@ -125,11 +124,14 @@ def make_training(
     UserError: `train.start_from` names no run of which a part fits, or a split
       is empty.
   """
-  source = transfer.open_source(build, config, workdir)
+  starts = config.train.start_from is not None
+  source = transfer.open_source(build, config, workdir) if starts else None
   config, experiment = _resolved(build, config, workdir, source)
-  record, values = transfer.read_record(workdir), None
+  record = values = None
   if source is not None:
     record, values = transfer.transfer(source, experiment, config)
+  elif starts:
+    record = transfer.read_record(workdir)
   mesh = sharding.mesh()
   batches = experiment.batches("train", 0)
   rate = config.optimizer.learning_rate

@@ -16,9 +16,8 @@ from jax.typing import ArrayLike
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.experiment import Batch, Carry, Experiment, Params
-from seqrnn.models import arrays
+from seqrnn.models import arrays, losses
 from seqrnn.runtime import private, sharding
-from seqrnn.scoring import metrics
 from seqrnn.training import optimizers, transfer
 
 # A function of the base learning rate, which may be traced.
@@ -47,7 +46,7 @@ class TrainState(NamedTuple):
     optimizer: the optimizer's state.
     carry: the carry that `data.stateful` passes from batch to batch.
     scale: the factor of the learning rate; the plateau schedule lowers it.
-    sums: totals since the last evaluation, as metrics.add makes them.
+    sums: totals since the last evaluation, as losses.add_totals makes them.
     average: the averaged parameters, which are evaluated and saved instead of
       `params`; () if parameters are not averaged.
   """
@@ -107,7 +106,7 @@ def make_step(
       optimizer=optimizer_state,
       carry=carry,
       scale=state.scale,
-      sums=metrics.add(state.sums, totals),
+      sums=losses.add_totals(state.sums, totals),
       average=state.average and _averaged(state.average, params, decay),
     )
     return new, loss
@@ -177,7 +176,7 @@ def make_start(
       optimizer=optimizer(0.0).init(params),
       carry=experiment.carry(sharding.padded_size(rows, mesh)),
       scale=jnp.ones(()),
-      sums=metrics.zeros(totals),
+      sums=losses.zero_sums(totals),
       average=Average(params, jnp.ones(())) if average else (),
     )
 

@@ -1,9 +1,8 @@
 """Trains or resumes a run, and the modules that a step passes.
 
 run.py turns flags into a config and calls modes/train.py, which calls `fit`:
-1. experiments/ builds the Experiment of a `task`, pure functions:
-   language_model.py reads data; parts.py has `predict`, which applies
-   models/network.py, and `loss`, which calls models/losses.py.
+1. experiments/ builds the Experiment of a `task`, pure functions: `loss` of
+   language_model.py calls `predict` of models/network.py, and models/losses.py.
 2. training/setup.py resolves the config and restores the newest checkpoint.
 3. `loop` takes the next batch of symbol ids, inputs [B, T], from data/batches/.
 4. runtime/sharding.py splits its rows over the devices of the mesh.
@@ -30,13 +29,11 @@ from seqrnn.config import command
 from seqrnn.config.read import Config
 from seqrnn.data.batches.windows import Batches
 from seqrnn.data.documents import nouns
-from seqrnn.data.logs import templates
-from seqrnn.data.logs.secrets import excerpt
 from seqrnn.errors import Interrupted, UserError, counted
 from seqrnn.experiment import Experiment, Params
+from seqrnn.models import losses
 from seqrnn.runtime import devices, sharding
 from seqrnn.runtime.signals import Signals, catch_signals
-from seqrnn.scoring import metrics
 from seqrnn.scoring.evaluation import evaluator
 from seqrnn.training.checkpoint import Position, open_checkpoints
 from seqrnn.training.history import (
@@ -57,8 +54,6 @@ from seqrnn.training.setup import (
   write_record,
 )
 from seqrnn.training.step import TrainState
-
-_ALIKE = 6  # Events that differ in one word, for a line about it.
 
 
 def fit(
@@ -162,14 +157,8 @@ def print_summary(experiment: Experiment, config: Config, params: Params):
     for name, v in experiment.vocabularies.items()
   )
   print(f"{config.task}: {count:,} parameters{names}")
-  if config.data.unit == "log":
-    some = templates.alike(experiment.vocabularies["symbols"].symbols)
-    if len(some) >= _ALIKE:
-      first, second = (excerpt(x, 80, config.detect.redact) for x in some[:2])
-      print(
-        f"{len(some)} events differ in one word, as {first!r} and {second!r};"
-        " if it is a value, say so with data.log_mask"
-      )
+  for line in experiment.remarks():
+    print(line)
 
 
 def limits_reached(config: Config, position: Position) -> list[str]:
@@ -305,7 +294,7 @@ def evaluate_and_save(
   figures = evaluate(state.eval_params, training.validation, stop)
   if figures is None:
     return state, False
-  trained = metrics.finish(state.sums, experiment.in_bits)
+  trained = losses.means(state.sums, experiment.in_bits)
   rate = training.learning_rate(position.step - 1) * state.scale
   row = {
     "step": position.step,

@@ -9,7 +9,7 @@ import pytest
 from scipy.special import expit, softmax
 
 from seqrnn.models import losses
-from seqrnn.scoring import metrics
+from seqrnn.models.losses import add_totals, means, zero_sums
 
 B, N, V = 4, 5, 7
 
@@ -64,10 +64,7 @@ def test_of_equal_logits_the_first_is_the_most_likely():
     assert (np.sort(values)[..., -1] == np.sort(values)[..., -2]).any()
     accuracy = pytest.approx((best == targets).mean())
     _, totals = cross_entropy(values, targets, weights)
-    assert (
-      metrics.finish(metrics.add(metrics.zeros(totals), totals))["accuracy"]
-      == accuracy
-    )
+    assert means(add_totals(zero_sums(totals), totals))["accuracy"] == accuracy
     _, totals = losses.label_cross_entropy(values, targets + 4, weights)
     hits, weight = totals["accuracy"]
     assert hits / weight == accuracy
@@ -106,7 +103,7 @@ def test_smoothing_is_in_the_mean_alone():
 
 def test_a_large_sum_still_grows():
   """2^27 + 1 is no float32: a plain sum would stand still."""
-  add, one = jax.jit(metrics.add), (np.float32(1), np.float32(1))
+  add, one = jax.jit(add_totals), (np.float32(1), np.float32(1))
   sums = {"loss": (np.array([2.0**27, 0], np.float32), np.zeros(2, np.float32))}
   for _ in range(100):
     sums = add(sums, {"loss": one})
@@ -119,7 +116,7 @@ def test_a_large_sum_still_grows():
 
 def test_finish():
   pair = lambda total, weight: (np.array([total, 0.0]), np.array([weight, 0]))
-  figures = metrics.finish({"loss": pair(6.0, 4.0), "accuracy": pair(1.0, 4.0)})
+  figures = means({"loss": pair(6.0, 4.0), "accuracy": pair(1.0, 4.0)})
   assert figures == {
     "loss": 1.5,
     "accuracy": 0.25,
@@ -127,10 +124,10 @@ def test_finish():
     "perplexity": pytest.approx(4.4816890703380645),
   }
   assert all(type(figure) is float for figure in figures.values())
-  assert metrics.finish({"loss": pair(3.0, 2.0)}, False) == {"loss": 1.5}
-  empty = metrics.finish({"loss": pair(0.0, 0.0)})
+  assert means({"loss": pair(3.0, 2.0)}, False) == {"loss": 1.5}
+  empty = means({"loss": pair(0.0, 0.0)})
   assert all(math.isnan(figure) for figure in empty.values())
-  huge = metrics.finish({"loss": pair(5e4, 1.0)})
+  huge = means({"loss": pair(5e4, 1.0)})
   assert huge["perplexity"] == pytest.approx(math.exp(700))
 
 
@@ -148,14 +145,17 @@ def test_figures_of_labels():
   C, UNKNOWN, smoothing = 5, 3, 0.2
   sums, truth, guess, nll = None, [], [], []
   loss_of = jax.value_and_grad(losses.label_cross_entropy, has_aux=True)
-  figures_of, add = jax.jit(loss_of, static_argnums=3), jax.jit(metrics.add)
+  figures_of, add = (
+    jax.jit(loss_of, static_argnums=3),
+    jax.jit(add_totals),
+  )
   for _ in range(3):
     logits = rng.normal(size=(6, 4, C)).astype(np.float32)
     targets = rng.choice([UNKNOWN, 4, 5, 6, 7], (6, 4))  # 8 is only guessed.
     weights = rng.integers(0, 2, (6, 4)).astype(np.float32)
     targets[weights == 0] = 0
     (loss, totals), _ = figures_of(logits, targets, weights, smoothing)
-    sums = add(metrics.zeros(totals) if sums is None else sums, totals)
+    sums = add(zero_sums(totals) if sums is None else sums, totals)
     own, trained = [], []
     for place in np.argwhere(weights):
       scores = logits[tuple(place)].astype(np.float64)
@@ -170,7 +170,7 @@ def test_figures_of_labels():
     nll += own
   (loss, _), gradient = figures_of(logits, targets, 0 * weights, smoothing)
   assert loss == 0 and not np.asarray(gradient).any()
-  figures = metrics.finish(sums)
+  figures = means(sums)
   assert figures["loss"] == pytest.approx(np.mean(nll), rel=1e-5)
   hits = [t == g for t, g in zip(truth, guess, strict=True)]
   assert figures["accuracy"] == pytest.approx(np.mean(hits), rel=1e-6)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from seqrnn import experiments
 from seqrnn.data.read.words import affix_vocabulary
 from seqrnn.data.vocabulary import RESERVED
 from seqrnn.errors import UserError

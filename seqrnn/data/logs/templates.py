@@ -11,6 +11,8 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
+from seqrnn.data.logs.secrets import excerpt
+
 BLANK = "<*>"
 VALUE = "<value>"
 SESSION = "<session>"
@@ -37,6 +39,7 @@ _VALUES = re.compile(
   # A value that another program has masked.
   r"|<(?:time|address|hex|number)>"
 )
+_ALIKE = 6  # Events that differ in one word, for a line about it.
 _ADJACENT = re.compile(rf"{VALUE}(?:[.,:;_@/+~-]*{VALUE})+")
 _SESSIONS = re.compile(rf"(?<!\S){SESSION},?(?: {SESSION},?)+(?!\S)")
 # What follows a value and belongs to it: more values of a list, its unit, and
@@ -308,6 +311,21 @@ def alike(templates: Iterable[str]) -> list[str]:
       key = template[: place.start()], template[place.end() :]
       groups[key].append(template)
   return max(groups.values(), key=len, default=[])
+
+
+def remarks(templates: Iterable[str], redact: str) -> list[str]:
+  """A line about templates that differ in one word, if these are several.
+
+  `redact` is as in `config.detect.redact`.
+  """
+  some = alike(templates)
+  if len(some) < _ALIKE:
+    return []
+  first, second = (excerpt(text, 80, redact) for text in some[:2])
+  return [
+    f"{len(some)} events differ in one word, as {first!r} and {second!r}; if it"
+    " is a value, say so with data.log_mask"
+  ]
 
 
 def matcher(templates: Sequence[str]) -> Callable[[str], int | None]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from seqrnn import catalogue
+from seqrnn.config import derived
 from seqrnn.config.read import Config
 from seqrnn.data.documents import Corpus, Document, nouns
 from seqrnn.data.logs import entries, logs
@@ -145,6 +146,18 @@ def _finished(value: str, corpus: Corpus, data: Config) -> Corpus:
 def _spelled(corpus: Corpus, data: Config) -> Corpus:
   corpus = spelling.spell(corpus, data)
   return spelling.spaces(corpus) if data.format == "spaces" else corpus
+
+
+def settled(config: Config, describes: bool) -> Config:
+  """The config of a training, with the fields that its files determine.
+
+  With `describes` it is reported on stderr how a log is read.
+
+  Raises:
+    UserError: as `log_format`.
+  """
+  form = log_format(config, describes)
+  return derived.merge(config, {"data.log_format": form} if form else {})
 
 
 def log_format(config: Config, describes: bool) -> str | None:
