@@ -2,13 +2,14 @@
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from types import ModuleType
-from typing import Any
 
 from seqrnn.config import suggestions
 from seqrnn.config.read import Config
 from seqrnn.data import vocabulary
 from seqrnn.data.logs import templates
+from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 
@@ -24,7 +25,9 @@ def find_tasks() -> dict[str, ModuleType]:
 TASKS = find_tasks()
 
 
-def build(config: Config, vocabularies: dict[str, Any] | None) -> Experiment:
+def build(
+  config: Config, vocabularies: Mapping[str, Vocabulary] | None
+) -> Experiment:
   """The experiment of a config.
 
   Args:

@@ -8,7 +8,7 @@ input is a target, so `model.bidirectional` is legitimate.
 import re
 import sys
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -126,7 +126,7 @@ def check_seen(labels: Vocabulary, names: list[str], split: str):
     )
 
 
-def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
+def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
   """The experiment; no corpus is read before its batches are."""
   labels = vocabularies["labels"]
   model = label_model(config, vocabularies, pooled=True)
@@ -154,7 +154,7 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
 
 def label_model(
   config: Config,
-  vocabularies: dict[str, Vocabulary],
+  vocabularies: Mapping[str, Vocabulary],
   pooled: bool,
   letters: nn.Module | None = None,
 ) -> network.SequenceModel:
@@ -192,7 +192,9 @@ def label_ids(
   return labels.encode(names)[places]
 
 
-def facts(segments: Segments, ids, split: str) -> dict[str, Any]:
+def facts(
+  segments: Segments, ids: Callable[[str], np.ndarray], split: str
+) -> dict[str, Any]:
   """The facts of the documents; the checksum includes the ids of labels."""
   sizes = segments.facts(split)
   return {**sizes, "crc32": zlib.crc32(ids(split).data, sizes["crc32"])}

@@ -10,7 +10,9 @@ predicts from the past alone, which makes the forward tower a language model
 that samples; the backward head predicts from the future alone.
 """
 
+from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +42,7 @@ HEADS = ("joint", "forward", "backward")  # As `forbidden` has them.
 _ABOUT = "It predicts the {word} in a gap from the {word}s on both sides."
 
 
-def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
+def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
   """The experiment; no corpus is read before its batches are."""
   data, symbols = config.data, vocabularies["symbols"]
   apart = config.model.heads == "all"
@@ -152,7 +154,8 @@ def between(
     y_B1H = merge(tower.summary(ahead), after_BH)[:, None]
     return (after_TBH, t + 1, ahead), net.joint(y_B1H)[:, 0]
 
-  return model.apply({"params": params}, carry, symbol_B, method=step)
+  result: Any = model.apply({"params": params}, carry, symbol_B, method=step)
+  return result
 
 
 def forbidden(heads: int, T: int) -> np.ndarray:

@@ -5,6 +5,7 @@ window of past symbols predicts the one after it; there a bidirectional
 network is legitimate, for the whole window lies in the past.
 """
 
+from collections.abc import Mapping
 from functools import partial
 
 import jax
@@ -37,7 +38,7 @@ def prepare(config: Config) -> dict[str, Vocabulary]:
   return {"symbols": vocabulary.of_pieces(pieces, config.data)}
 
 
-def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
+def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
   """The experiment; no corpus is read before its batches are.
 
   Raises:

@@ -8,6 +8,7 @@ al. 2018. In evaluation each frame is predicted from all that come before it in
 its piece.
 """
 
+from collections.abc import Mapping
 from functools import cache, partial
 
 import jax
@@ -18,7 +19,7 @@ from seqrnn.data.batches.segments import Request, cut
 from seqrnn.data.batches.streams import Rows, streams
 from seqrnn.data.batches.windows import Batches, Shape
 from seqrnn.data.read import music
-from seqrnn.data.vocabulary import PAD
+from seqrnn.data.vocabulary import PAD, Vocabulary
 from seqrnn.experiment import (
   Batch,
   Carry,
@@ -39,7 +40,7 @@ def prepare(_: Config) -> dict:
   return {}
 
 
-def build(config: Config, vocabularies: dict) -> Experiment:
+def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
   """The experiment; no music is read before its batches are."""
   model = network.note_model(config.model, music.NOTES)
   corpus = cache(partial(music.read_music, config.data))

@@ -7,6 +7,7 @@ unit of the table.
 
 import contextlib
 import math
+from collections.abc import Mapping
 from functools import partial
 
 import jax
@@ -101,7 +102,7 @@ def _number(text: str) -> float:
   return math.nan
 
 
-def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
+def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
   """The experiment; no corpus is read before its batches are."""
   scales = [text.rsplit(" ", 2) for text in vocabularies["numbers"].symbols]
   names = [name for name, _, _ in scales]
@@ -144,7 +145,8 @@ def predict(
 ) -> tuple[Carry, jax.Array]:
   """The carry, and the numbers in the unit of the table, [B, 1, C]."""
   carry, outputs_B1C = network.predict(model, params, carry, batch)
-  return carry, scale_2C[None, None, 0] + scale_2C[None, None, 1] * outputs_B1C
+  mean_11C, deviation_11C = scale_2C[:, None, None]
+  return carry, outputs_B1C * deviation_11C + mean_11C
 
 
 def loss(

@@ -10,7 +10,7 @@ probabilities are its marginals.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import jax
@@ -71,7 +71,7 @@ def _tags(pieces: Pieces) -> Pieces:
   return dataclasses.replace(pieces, corpus=pieces.corpus.tags)
 
 
-def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
+def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
   """The experiment; no corpus is read before its batches are."""
   data, symbols = config.data, vocabularies["symbols"]
   labels = vocabularies["labels"]
@@ -85,7 +85,12 @@ def build(config: Config, vocabularies: dict[str, Vocabulary]) -> Experiment:
     partial(tag_ids, segments, labels, data.boundaries, rules)
   )
   beside = partial(columns, segments, labels, tags, spell, config.model.crf)
-  stored = lambda split: tags(split).table[tags(split).ids]
+
+  def stored(split: str) -> np.ndarray:
+    sequences = tags(split)
+    assert sequences is not None, "a split has tags"
+    return sequences.table[sequences.ids]
+
   task = Experiment(
     vocabularies=vocabularies,
     init=partial(network.init, model),

@@ -4,17 +4,18 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ml_collections import ConfigDict
 
 from seqrnn import experiments
 from seqrnn.config import command, derived, suggestions
 from seqrnn.config import read as config_lib
+from seqrnn.config.field import Fields, FieldValue
 from seqrnn.config.read import FIELDS, Config
 from seqrnn.errors import Interrupted as Interrupted
 from seqrnn.errors import UserError as UserError
@@ -47,7 +48,7 @@ class Study:
   """
 
   workdir: Path
-  best: dict[str, Any]
+  best: dict[str, FieldValue]
 
   @property
   def trials(self) -> "pd.DataFrame":
@@ -141,7 +142,7 @@ def train(
   workdir: str | os.PathLike[str] | None = None,
   *,
   verbose: bool = True,
-  **settings: Any,
+  **settings: FieldValue,
 ) -> Run:
   """Trains or resumes a run, as `--mode=train` does.
 
@@ -181,7 +182,7 @@ def search(
   workdir: str | os.PathLike[str] | None = None,
   *,
   verbose: bool = True,
-  **settings: Any,
+  **settings: FieldValue,
 ) -> Study:
   """Searches hyperparameters, as `--mode=search` does.
 
@@ -216,7 +217,7 @@ def detect(
   workdir: str | os.PathLike[str] | None = None,
   *,
   verbose: bool = True,
-  **settings: Any,
+  **settings: FieldValue,
 ) -> Detection:
   """Finds anomalous sessions with a trained run, as `--mode=detect` does.
 
@@ -244,7 +245,9 @@ def detect(
 
 
 def export(
-  workdir: str | os.PathLike[str], format: str = "safetensors", **settings: Any
+  workdir: str | os.PathLike[str],
+  format: str = "safetensors",
+  **settings: FieldValue,
 ) -> Path:
   """Writes a trained run for PyTorch or ONNX, as `--mode=export` does.
 
@@ -325,7 +328,7 @@ def call(
   mode: str,
   config: ConfigName,
   workdir: str | os.PathLike[str] | None,
-  settings: Mapping[str, Any],
+  settings: Fields,
   verbose: bool,
 ) -> tuple[Any, Config, Path]:
   """Runs a mode as the command line does.
@@ -363,7 +366,7 @@ class _Quiet(io.TextIOBase):
   Those of jax.debug.print, or of print in a cell of the user's, stay.
   """
 
-  stream: Any
+  stream: TextIO
 
   def write(self, text: str) -> int:
     caller = sys._getframe(1).f_globals.get("__name__", "")
@@ -371,7 +374,7 @@ class _Quiet(io.TextIOBase):
     return len(text) if quiet else self.stream.write(text)
 
 
-def _path(name: str, value: Any) -> Path:
+def _path(name: str, value: str | os.PathLike[str]) -> Path:
   """Returns the path of an argument."""
   try:
     return Path(files.plain(_text(value)))
@@ -379,7 +382,7 @@ def _path(name: str, value: Any) -> Path:
     raise UserError(f"{name}={value!r}: must be the path of a folder") from None
 
 
-def _text(path: Any) -> str:
+def _text(path: str | os.PathLike[str]) -> str:
   """Returns a path as text.
 
   Raises:
@@ -407,7 +410,7 @@ def _resolve(
   mode: str,
   config: ConfigName,
   workdir: str | os.PathLike[str] | None,
-  settings: Mapping[str, Any],
+  settings: Fields,
 ) -> tuple[Config, Path]:
   """Returns the config and the workdir, as the command line resolves them."""
   if isinstance(config, ConfigDict) and workdir is None:

@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from absl import flags
 
 from seqrnn.config import command, suggestions
 from seqrnn.config import read as config_lib
+from seqrnn.config.field import FieldValue
 from seqrnn.config.read import FIELDS, MODES, Config
 from seqrnn.errors import Interrupted, UserError, needs_package, visible
 from seqrnn.runtime import devices, launch, processes
@@ -188,7 +189,7 @@ def define_flags() -> flags.FlagValues:
   return values
 
 
-def overrides_of_flags(values: flags.FlagValues) -> dict[str, Any]:
+def overrides_of_flags(values: flags.FlagValues) -> dict[str, FieldValue]:
   """Returns the values of the fields that flags set, by their names.
 
   Raises:

@@ -165,14 +165,14 @@ class Experiment(NamedTuple):
   remarks: Callable[[], list[str]] = list
 
   @property
-  def names(self) -> Vocabulary | None:
+  def names(self) -> Any:
     """The vocabulary of the targets; None if they are frames or numbers."""
     if self.loss_unit != "nats":
       return None
     return self.vocabularies.get(f"{self.unit}s")
 
   @property
-  def labels(self) -> Vocabulary | None:
+  def labels(self) -> Any:
     """The vocabulary of the predicted labels; None if none are predicted."""
     predicts = self.unit != "symbol" and self.predict is not None
     return self.names if predicts else None

@@ -1,8 +1,9 @@
 """A trained run, whose methods are the modes."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from seqrnn import experiments
 from seqrnn.config import command, derived
 from seqrnn.config import read as config_lib
+from seqrnn.config.field import Fields, FieldValue
 from seqrnn.config.read import Config
 from seqrnn.data import splits
 from seqrnn.data.documents import Document
@@ -60,7 +62,7 @@ class Run(NamedTuple):
     facts = f"{self.config.task}, step {self.step:,}, parameters {count:,}"
     return f"Run({self.workdir}: {facts})"
 
-  def __reduce__(self) -> tuple[Any, ...]:
+  def __reduce__(self) -> tuple[Callable[..., "Run"], tuple[Path, int]]:
     """Pickles the workdir and the step, from which it is loaded again."""
     return load_run, (self.workdir.absolute(), self.step)
 
@@ -83,7 +85,7 @@ class Run(NamedTuple):
     return read_csv_frame(self.workdir / "metrics.csv")
 
   def sample(
-    self, prime: str = "", **settings: Any
+    self, prime: str = "", **settings: FieldValue
   ) -> list[str] | list[np.ndarray]:
     r"""Draws texts, or pieces of music, from the model.
 
@@ -110,7 +112,7 @@ class Run(NamedTuple):
     draw = texts.sample if self.experiment.writes_text else sample_music
     return draw(self.experiment, self.params, config)
 
-  def follower(self, **settings: Any) -> "Follower":
+  def follower(self, **settings: FieldValue) -> "Follower":
     """Judges sessions whose events arrive one by one, as the last detection.
 
     Args:
@@ -130,7 +132,7 @@ class Run(NamedTuple):
     where = str(self.workdir)
     require_mode(self.experiment, mode, self.config.task, where, why)
 
-  def _changed(self, group: str, settings: dict[str, Any]) -> Config:
+  def _changed(self, group: str, settings: Fields) -> Config:
     fields = {f"{group}.{name}": value for name, value in settings.items()}
     return derived.checked(self.config, fields)
 
@@ -192,7 +194,7 @@ class Run(NamedTuple):
     top_k = self._changed("predict", {"top_k": top_k}).predict.top_k
     return list(predictions(self.experiment, self.params, documents, top_k))
 
-  def fill(self, text: str, **settings: Any) -> list[Filling]:
+  def fill(self, text: str, **settings: FieldValue) -> list[Filling]:
     """The best fillings of a text's gaps.
 
     Example:
@@ -218,7 +220,7 @@ class Run(NamedTuple):
     return infill.fill_gaps(self.experiment, self.params, question, config)
 
   def states(
-    self, text: str | list[str], of: str = "symbols", **settings: Any
+    self, text: str | list[str], of: str = "symbols", **settings: FieldValue
   ) -> np.ndarray:
     """The states of a layer as it reads a text, both directions concatenated.
 

@@ -6,14 +6,14 @@ import re
 import sys
 from collections.abc import Iterable, Set
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
 from seqrnn.config import read as config_lib
 from seqrnn.config import suggestions
 from seqrnn.config.derived import merge
-from seqrnn.config.field import Condition
+from seqrnn.config.field import Condition, Fields
 from seqrnn.config.fields.conditions import TASKS
 from seqrnn.config.read import FIELDS, IDENTITY, SHAPE, Config
 from seqrnn.errors import UserError, visible
@@ -57,7 +57,7 @@ class Base(NamedTuple):
   run: Config | None
 
 
-def resolve(request: Request, overrides: dict[str, Any]) -> tuple[Config, Path]:
+def resolve(request: Request, overrides: Fields) -> tuple[Config, Path]:
   """Returns the config and the workdir that the flags name.
 
   Warns on stderr about fields that were set and have no effect.
@@ -91,9 +91,7 @@ def resolve(request: Request, overrides: dict[str, Any]) -> tuple[Config, Path]:
   return config, base.workdir
 
 
-def find_base(
-  request: Request, folders: list[str], overrides: dict[str, Any]
-) -> Base:
+def find_base(request: Request, folders: list[str], overrides: Fields) -> Base:
   """Finds the base of the config, the workdir, and the run in it.
 
   Args:
@@ -112,7 +110,7 @@ def find_base(
   if not folders:
     _, argument = config_lib.split_argument(str(request.config))
     name = "-".join([path.stem, *argument])
-    fields = config_lib.flat(plain) | overrides
+    fields = {**config_lib.flat(plain), **overrides}
     workdir = Path("runs", run_name(name, plain, fields))
     files.check_links(workdir)
   run = None
@@ -207,7 +205,7 @@ def program(path: str) -> str:
   return "python run.py" if Path(path).name == "run.py" else "seqrnn"
 
 
-def run_name(name: str, old: Config, new: Config | dict[str, Any]) -> str:
+def run_name(name: str, old: Config, new: Config | Fields) -> str:
   """Returns the default name of a run: the config and the changed fields.
 
   Args:
@@ -281,7 +279,7 @@ def needs(conditions: Iterable[Condition]) -> str:
   )
 
 
-def _holds(condition: Condition, fields: dict[str, Any]) -> bool:
+def _holds(condition: Condition, fields: Fields) -> bool:
   """Returns whether the fields have these values, or a search chooses them."""
   return all(
     fields[name] in values

@@ -8,16 +8,16 @@ that need other data or settings than the training.
 import math
 from collections.abc import Collection, Mapping
 from copy import deepcopy
-from typing import Any
 
 from seqrnn import catalogue
 from seqrnn.config import read as config_lib
+from seqrnn.config.field import Fields, FieldValue
 from seqrnn.config.read import Config, flat, set_field
 from seqrnn.config.resolve import ADAPTED, fitted_names
 from seqrnn.errors import UserError
 
 
-def copy(config: Config, fields: Mapping[str, Any] = {}) -> Config:
+def copy(config: Config, fields: Mapping[str, FieldValue] = {}) -> Config:
   """Returns a copy with other values of fields, by their dotted names."""
   config = deepcopy(config)
   for name, value in fields.items():
@@ -27,9 +27,9 @@ def copy(config: Config, fields: Mapping[str, Any] = {}) -> Config:
 
 def merge(
   config: Config,
-  overrides: Mapping[str, Any] = {},
+  overrides: Mapping[str, FieldValue] = {},
   by_user: Collection[str] | None = None,
-  run: Mapping[str, Any] | None = None,
+  run: Fields | None = None,
   cores: int | None = None,
 ) -> Config:
   """The config of a command: a base, flags, a run in the workdir, a machine.
@@ -57,7 +57,7 @@ def merge(
   return config
 
 
-def override(config: Config, overrides: Mapping[str, Any]) -> Config:
+def override(config: Config, overrides: Fields) -> Config:
   """The config with other fields; hidden_size replaces the parameters.
 
   `train.fit_to_data` leaves these fields as they are.
@@ -80,7 +80,7 @@ def override(config: Config, overrides: Mapping[str, Any]) -> Config:
   return config
 
 
-def _taken(config: Config, run: Mapping[str, Any]) -> list[str]:
+def _taken(config: Config, run: Fields) -> list[str]:
   """The fields that `resolve` has set for a run, and that stay in it."""
   fields = flat(config)
   wanted = config.model.parameters
@@ -112,7 +112,7 @@ def _cpu_devices(config: Config, cores: int) -> int:
   return 2 if small and config.train.batch_size >= 16 and cores > 1 else 1
 
 
-def checked(config: Config, fields: Mapping[str, Any]) -> Config:
+def checked(config: Config, fields: Fields) -> Config:
   """The config with settings of a user or of a file, which are checked.
 
   Raises:
@@ -133,11 +133,13 @@ def on_devices(config: Config, count: int) -> Config:
 
 def fold(config: Config, k: int, folds: int) -> Config:
   """The config of the k-th model of a calibration, which has fewer batches."""
-  fields = {"data.fold": f"{k}/{folds}", "checkpoint.step": None}
+  fields: dict[str, FieldValue] = {"data.fold": f"{k}/{folds}"}
   for name in ("train.batches_per_epoch", "train.samples_per_epoch"):
     if (count := flat(config)[name]) is not None:
       fields[name] = math.ceil(count * (1 - 1 / folds))
-  return copy(config, fields | {"train.fit_to_data": None})
+  return copy(
+    config, fields | dict.fromkeys(("checkpoint.step", "train.fit_to_data"))
+  )
 
 
 def one_direction(config: Config) -> Config:
@@ -188,14 +190,14 @@ def one_window(config: Config, longest: int, buckets: int) -> Config:
   return config
 
 
-def portable(config: Config, recorded: Mapping[str, Any], step: int) -> Config:
+def portable(config: Config, recorded: Fields, step: int) -> Config:
   """The config of an export: no setting of this machine, paths as typed."""
   places = {name: recorded.get(name) for name in config_lib.PLACES}
   machine = dict.fromkeys(config_lib.CPU)
   return copy(config, places | machine | {"checkpoint.step": step})
 
 
-def trial(config: Config, fields: Mapping[str, Any]) -> Config:
+def trial(config: Config, fields: Fields) -> Config:
   """The config of a trial of a search, with the fields that were chosen.
 
   Raises:

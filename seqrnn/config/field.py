@@ -5,7 +5,7 @@ a field: `COUNT("The maximum number of epochs.", default=10)`.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 else:
   Config = ConfigDict
 
+# The value of a field; a sequence is a tuple, in JSON a list.
+FieldValue = bool | int | float | str | Sequence[float] | Sequence[str] | None
+# Values of fields by their dotted names.
+Fields = Mapping[str, Any]
 # Field -> the values that it must have for the condition to hold.
-Condition = dict[str, Sequence[Any]]
+Condition = dict[str, Sequence[FieldValue]]
 
 READ, WRITTEN = "read", "written"  # Of `Field.place`.
 
@@ -39,10 +43,10 @@ class Rule(NamedTuple):
   """
 
   kind: type
-  holds: Callable[[Any], Any]
+  holds: Callable[[Any], object]
   text: str = ""
   names: Sequence[str] = ()
-  default: Any = None
+  default: FieldValue = None
 
   def __call__(self, help: str, *used: Condition, **attributes: Any) -> "Field":
     return Field(self, help, used, **{"default": self.default} | attributes)
@@ -66,7 +70,7 @@ class Field(NamedTuple):
   rule: Rule
   help: str
   used: tuple[Condition, ...] = ()
-  default: Any = None
+  default: FieldValue = None
   place: str = ""
 
   @property
@@ -90,7 +94,7 @@ class Field(NamedTuple):
     """Whether its flag may be repeated; the value is a tuple of texts."""
     return self.rule.kind is list
 
-  def holds(self, value: Any) -> bool:
+  def holds(self, value: FieldValue) -> bool:
     """Returns whether a value of the field's type is allowed."""
     return self.optional if value is None else bool(self.rule.holds(value))
 
@@ -134,7 +138,7 @@ def group(name: str, /, *used: Condition, **fields: Field) -> dict[str, Field]:
   }
 
 
-def nested(fields: dict[str, Any]) -> dict[str, Any]:
+def nested(fields: Fields) -> dict[str, Any]:
   """Returns fields by their dotted names as nested dicts."""
   groups: dict[str, Any] = {}
   for name, value in fields.items():
@@ -186,7 +190,7 @@ def _parse_numbers(text: str) -> tuple[float, ...]:
   return tuple(float(part) for part in parts)
 
 
-_PARSERS: dict[type, Callable[[str], Any]] = {
+_PARSERS: dict[type, Callable[[str], FieldValue]] = {
   str: str,
   bool: _parse_bool,
   int: _parse_int,

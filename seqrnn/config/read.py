@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from seqrnn.config import combinations, suggestions
-from seqrnn.config.field import WRITTEN, nested
+from seqrnn.config.field import WRITTEN, Fields, FieldValue, nested
 from seqrnn.config.field import Config as Config
 from seqrnn.config.fields import FIELDS as FIELDS
 from seqrnn.config.fields import get_config as defaults
@@ -128,7 +128,7 @@ def read_config(path: str | os.PathLike, *arguments: str) -> Config:
   return with_fields(path, fields)
 
 
-def _run_config(path: Path, arguments: Iterable[str]) -> dict[str, Any]:
+def _run_config(path: Path, arguments: Iterable[str]) -> Fields:
   """Returns the fields that get_config() of a .py file sets."""
   try:
     names = runpy.run_path(str(path), run_name=path.stem)
@@ -154,7 +154,7 @@ def _located(path: Path, error: BaseException) -> str:
   return f"{where}: {type(error).__name__}: {' '.join(str(error).split())}"
 
 
-def read_fields(path: str | os.PathLike) -> dict[str, Any]:
+def read_fields(path: str | os.PathLike) -> dict[str, FieldValue]:
   """Returns the fields of a JSON config by their dotted names.
 
   Raises:
@@ -172,7 +172,7 @@ def read_fields(path: str | os.PathLike) -> dict[str, Any]:
     raise UserError(f"{path}: not a config in JSON ({error})") from None
 
 
-def flat(config: Config | dict[str, Any]) -> dict[str, Any]:
+def flat(config: ConfigDict | Fields) -> dict[str, Any]:
   """Returns every field by its dotted name."""
   fields = {}
   for name, value in config.items():
@@ -197,13 +197,13 @@ def no_such_field(name: str) -> str:
   return f"config.{name}: no such field{hint}"
 
 
-def set_field(config: Config, name: str, value: Any):
+def set_field(config: Config, name: str, value: FieldValue):
   """Sets one field."""
   group, _, key = name.rpartition(".")
   (config[group] if group else config)[key] = value
 
 
-def converted(name: str, value: Any) -> Any:
+def converted(name: str, value: FieldValue) -> Any:
   """Returns a value of Python, or the text of a flag, in its field's type.
 
   Raises:
@@ -218,17 +218,17 @@ def converted(name: str, value: Any) -> Any:
     raise UserError(f"config.{name}={value!r}: {rule}") from None
 
 
-def override(config: Config, name: str, value: Any):
+def override(config: Config, name: str, value: FieldValue):
   """Sets one field from a value, as `converted` reads it."""
   set_field(config, name, converted(name, value))
 
 
-def text(value: Any) -> str:
+def text(value: FieldValue) -> str:
   """Returns a value as a flag has it."""
   return str(value).lower() if isinstance(value, bool | None) else str(value)
 
 
-def with_fields(path: Path, fields: dict[str, Any]) -> Config:
+def with_fields(path: Path, fields: Fields) -> Config:
   """Returns the defaults, overridden by the fields of a file."""
   config = defaults()
   for name, value in fields.items():
@@ -338,8 +338,8 @@ def encoded(config: Config, recorded: bool = True) -> bytes:
 
 
 def changes(
-  old: Config | dict[str, Any], new: Config, prefixes: Iterable[str] = ("",)
-) -> dict[str, tuple[Any, Any]]:
+  old: Config | Fields, new: Config | Fields, prefixes: Iterable[str] = ("",)
+) -> dict[str, tuple[FieldValue, FieldValue]]:
   """Returns the fields that differ, with both values, sorted by name."""
   a, b = flat(old), flat(new)
   return {
@@ -350,14 +350,14 @@ def changes(
 
 
 def differences(
-  old: Config | dict[str, Any], new: Config, prefixes: Iterable[str] = ("",)
+  old: Config | Fields, new: Config | Fields, prefixes: Iterable[str] = ("",)
 ) -> list[str]:
   """Returns the fields that differ, each as `name: old -> new`."""
   pairs = changes(old, new, prefixes).items()
   return [f"{name}: {before!r} -> {after!r}" for name, (before, after) in pairs]
 
 
-def searched(fields: dict[str, Any]) -> set[str]:
+def searched(fields: Fields) -> set[str]:
   """Returns the names of the fields that a search chooses."""
   return {text.partition("=")[0].strip() for text in fields["search.space"]}
 
@@ -374,7 +374,7 @@ def check(config: Config):
   combinations.check_combinations(config)
 
 
-def broken(name: str, value: Any) -> str | None:
+def broken(name: str, value: FieldValue) -> str | None:
   """Returns the rule that a value breaks; None: it breaks none."""
   field = FIELDS[name]
   if field.holds(value):
@@ -382,7 +382,7 @@ def broken(name: str, value: Any) -> str | None:
   return field.words + suggestions.hint(str(value), field.rule.names)
 
 
-def refuse_unless(config: Config, plain: dict[str, Any], why: str):
+def refuse_unless(config: Config, plain: Fields, why: str):
   """Refuses a config without the field values that a task requires.
 
   Args:

@@ -34,11 +34,12 @@ learning rate be warm, or the first random parameters have left the average.
 
 import bisect
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from typing import NamedTuple
 
 from seqrnn.config import read as config_lib
+from seqrnn.config.field import Fields
 from seqrnn.config.fields import conditions
 from seqrnn.config.read import Config, flat, set_field
 from seqrnn.config.rules import FITTED_FIELDS
@@ -126,7 +127,7 @@ def total_steps(config: Config, steps_per_epoch: int) -> int:
   return min(steps, config.train.max_steps or steps)
 
 
-def fitted_names(config: Config | Mapping[str, object]) -> list[str]:
+def fitted_names(config: Config | Fields) -> list[str]:
   """Returns the names of the fields that the size of the data changes."""
   text = flat(config).get("train.fit_to_data") or ""
   names = [part.strip() for part in text.split(",")]

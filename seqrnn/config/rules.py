@@ -4,7 +4,6 @@ import contextlib
 import json
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from seqrnn.config.field import Rule
 
@@ -23,7 +22,7 @@ class Registered(Sequence[str]):
   def __init__(self, names: Callable[[], list[str]]):
     self._names = names
 
-  def __getitem__(self, index: Any) -> Any:
+  def __getitem__(self, index: int) -> str:
     return self._names()[index]
 
   def __len__(self) -> int:
@@ -51,7 +50,7 @@ def number(
   return Rule(float, in_range, f"must be {words}", default=default)
 
 
-def of_text(holds: Callable[[str], Any], text: str) -> Rule:
+def of_text(holds: Callable[[str], object], text: str) -> Rule:
   """Returns the rule of a text with a condition, which may raise ValueError."""
 
   def check(value: str) -> bool:
@@ -62,7 +61,7 @@ def of_text(holds: Callable[[str], Any], text: str) -> Rule:
   return Rule(str, check, text)
 
 
-def session_cut(text: str) -> tuple[str, Any]:
+def session_cut(text: str) -> tuple[str, str | float]:
   """Returns how `data.log_session` cuts a log, and the value.
 
   Raises:
@@ -114,7 +113,7 @@ def _are_keys(text: str) -> bool:
   return keys != {} and keys.keys() <= known and all(keys.values())
 
 
-def _is_temperature(value: Any) -> bool:
+def _is_temperature(value: float) -> bool:
   # Logits, divided by a number below or above, may be infinite or all zero.
   good = type(value) in (int, float)
   return good and (value == 0 or 1e-30 <= value <= 1e30)

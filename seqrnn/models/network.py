@@ -12,10 +12,10 @@ from seqrnn.data.vocabulary import PAD, UNKNOWN
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Carry, Params
 from seqrnn.models import cells, features, layers, losses
+from seqrnn.models.arrays import hold
 from seqrnn.models.cell import uniform
 from seqrnn.models.dropout import Dropout
 from seqrnn.models.products import Lookup, Products
-from seqrnn.models.scan import hold
 
 _LOOP = 256  # About the number of steps in a loop of sampling/sampler.py.
 # Fields of `config.model` that SequenceModel has as they are.

@@ -1,6 +1,5 @@
 """The modes, one module each. The first line of each explains the mode."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +8,12 @@ from seqrnn.data import splits, vocabulary
 from seqrnn.data.sources.corpora import read_files
 from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError
-from seqrnn.experiment import Experiment, Params
+from seqrnn.experiment import Build, Experiment, Params
 from seqrnn.training.checkpoint import restore_params
 
 
 def load_model(
-  build: Callable[..., Experiment],
+  build: Build,
   config: Config,
   workdir: Path,
   mode: str,

@@ -1,7 +1,6 @@
 """check: checks the loss, updates, units and gradients before a training."""
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from flax import linen as nn
 from seqrnn.config.read import Config
 from seqrnn.data.vocabulary import PAD
 from seqrnn.errors import UserError
-from seqrnn.experiment import Batch, Experiment, Params
+from seqrnn.experiment import Batch, Build, Experiment, Params
 from seqrnn.models.cell import Cell
 from seqrnn.models.parts import part_of
 from seqrnn.runtime import sharding
@@ -40,9 +39,7 @@ RANGES = {
 }
 
 
-def run(
-  build: Callable[..., Experiment], config: Config, workdir: Path
-) -> Figures:
+def run(build: Build, config: Config, workdir: Path) -> Figures:
   """Prints the checks; those out of their range with a sentence.
 
   The model is that of a training before its first step. Nothing is written.

@@ -1,16 +1,15 @@
 """config: prints the resolved config, as JSON, and its changed fields."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.errors import visible
+from seqrnn.experiment import Build
 
 
-def run(_build: Callable[..., Any], config: Config, workdir: Path):
+def run(_build: Build | None, config: Config, workdir: Path):
   """Prints the config on stdout, and what differs on stderr.
 
   The output is a file for --config. The differences are those from the

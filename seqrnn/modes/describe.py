@@ -1,6 +1,5 @@
 """describe: prints a model's parts, size and memory; draws the model."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -9,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from seqrnn.config.read import Config
-from seqrnn.experiment import Experiment
+from seqrnn.experiment import Build
 from seqrnn.models.parts import PartSize, part_sizes
 from seqrnn.modes import require_mode
 from seqrnn.reporting import diagram
@@ -37,9 +36,7 @@ def advice(parameters: int, symbols: int, unit: str) -> str:
   return f"{facts} Both have about the same order of magnitude, as they should."
 
 
-def run(
-  build: Callable[..., Experiment], config: Config, workdir: Path
-) -> list[PartSize]:
+def run(build: Build, config: Config, workdir: Path) -> list[PartSize]:
   """Prints the parts of a model; writes model.png.
 
   The model need not have been trained.

@@ -28,7 +28,7 @@ from seqrnn.config.read import Config
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError, needs_package
-from seqrnn.experiment import Experiment
+from seqrnn.experiment import Build, Experiment
 from seqrnn.logs import drift
 from seqrnn.logs.detect import answers, deployed, evaluation, tables
 from seqrnn.logs.detect.calibration import calibrate, normal_scores
@@ -49,9 +49,7 @@ from seqrnn.scoring.predictions import console_text
 _RESULTS = ("sessions.csv", "events.csv", "incidents.csv", "report.json")
 
 
-def run(
-  build: Callable[..., Experiment], config: Config, workdir: Path
-) -> Findings | None:
+def run(build: Build, config: Config, workdir: Path) -> Findings | None:
   """Finds anomalous sessions and writes them, with a report, to detect/.
 
   With `detect.engine=spark` tables are written, and the findings are those on
@@ -69,9 +67,7 @@ def run(
     return _run(build, config, workdir)
 
 
-def _run(
-  build: Callable[..., Experiment], config: Config, workdir: Path
-) -> Findings:
+def _run(build: Build, config: Config, workdir: Path) -> Findings:
   settings, folder = config.detect, workdir / "detect"
   console = make_console()
   experiment, read = prepare(build, config, workdir)
@@ -139,7 +135,7 @@ def _run(
 
 
 def prepare(
-  build: Callable[..., Experiment],
+  build: Build,
   config: Config,
   workdir: Path,
   mode: str = "detect",

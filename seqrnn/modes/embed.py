@@ -1,7 +1,7 @@
 """embed: writes the states of a layer: vectors of symbols or of texts."""
 
 import csv
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,7 +13,7 @@ from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary, printable
 from seqrnn.errors import visible
-from seqrnn.experiment import Experiment, Params
+from seqrnn.experiment import Build, Experiment, Params
 from seqrnn.modes import load_model, read_user_files
 from seqrnn.runtime import files
 from seqrnn.scoring import states
@@ -26,9 +26,7 @@ Columns = dict[str, list[Any]]  # Of the table: name -> a value for each row.
 Blocks = Iterable[tuple[np.ndarray, Columns]]
 
 
-def run(
-  build: Callable[..., Experiment], config: Config, workdir: Path
-) -> Path:
+def run(build: Build, config: Config, workdir: Path) -> Path:
   """Writes states.npy and states.csv; returns the path of the first.
 
   Raises:

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -14,7 +13,7 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import visible
-from seqrnn.experiment import Experiment
+from seqrnn.experiment import Build
 from seqrnn.modes import load_model
 from seqrnn.runtime import files, pictures, sharding
 from seqrnn.runtime.console import print_titled
@@ -26,9 +25,7 @@ from seqrnn.training.setup import data_changed
 _TYPES = 20  # Types of spans, at most, that are printed.
 
 
-def run(
-  build: Callable[..., Experiment], config: Config, workdir: Path
-) -> dict[str, float]:
+def run(build: Build, config: Config, workdir: Path) -> dict[str, float]:
   """Evaluates a checkpoint; prints a table and writes evaluation.json.
 
   If the task has labels, also writes their confusion matrix, confusion.csv and

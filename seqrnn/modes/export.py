@@ -1,7 +1,6 @@
 """export: writes a trained model for PyTorch or ONNX, and its model card."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -13,7 +12,7 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.field import nested
 from seqrnn.config.read import TRAINING, Config
 from seqrnn.data import vocabulary
-from seqrnn.experiment import Experiment, Params
+from seqrnn.experiment import Build, Params
 from seqrnn.exporting import onnx_graph, tensors
 from seqrnn.modes import load_model
 from seqrnn.reporting import gathering
@@ -24,9 +23,7 @@ _CARD = "MODEL_CARD.md"
 _FORMATS = {"safetensors": tensors, "onnx": onnx_graph}
 
 
-def run(
-  build: Callable[..., Experiment], config: Config, workdir: Path
-) -> Path:
+def run(build: Build, config: Config, workdir: Path) -> Path:
   """Writes the files of an export into WORKDIR/export.
 
   A file of another format stays if it is of the same checkpoint.

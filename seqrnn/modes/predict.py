@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.experiment import Experiment, Params
+from seqrnn.experiment import Build, Experiment, Params
 from seqrnn.modes import load_model, read_user_files
 from seqrnn.runtime import files
 from seqrnn.sampling import infill
@@ -181,7 +181,7 @@ def _fill(
 
 
 def run(
-  build: Callable[..., Experiment], config: Config, workdir: Path
+  build: Build, config: Config, workdir: Path
 ) -> list[Prediction] | list[infill.Filling]:
   """Predicts, or fills gaps; prints tables and writes predictions.csv.
 

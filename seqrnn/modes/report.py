@@ -14,7 +14,7 @@ from rich.table import Table
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.errors import UserError
-from seqrnn.experiment import Experiment
+from seqrnn.experiment import Build
 from seqrnn.modes import load_model
 from seqrnn.reporting import (
   alarms,
@@ -40,9 +40,7 @@ _PLAYGROUND = "playground.html"
 _PRINTED = "state", "step", "validation loss"
 
 
-def run(
-  build: Callable[..., Experiment], config: Config, workdir: Path
-) -> Path:
+def run(build: Build, config: Config, workdir: Path) -> Path:
   """Writes report.html, or comparison.html of workdirs with commas.
 
   Returns:

@@ -1,12 +1,11 @@
 """review: asks whether the most anomalous calibration sessions are normal."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from seqrnn.config import derived
 from seqrnn.config.read import Config
 from seqrnn.errors import visible
-from seqrnn.experiment import Experiment
+from seqrnn.experiment import Build
 from seqrnn.logs.detect import answers, deployed, inputs
 from seqrnn.logs.detect.calibration import (
   SETTINGS,
@@ -26,9 +25,7 @@ _ASKED = 50  # The kinds of alarms, and the sessions, of a review, at most.
 _LOCK = ".review.lock"  # In the workdir, held while sessions are reviewed.
 
 
-def run(
-  build: Callable[..., Experiment], config: Config, workdir: Path
-) -> NormalScores:
+def run(build: Build, config: Config, workdir: Path) -> NormalScores:
   """Asks about alarms and sessions, and prints the changes by the answers.
 
   The questions are written to review.csv, and the answers that it has are read.

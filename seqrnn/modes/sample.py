@@ -18,7 +18,7 @@ import numpy as np
 
 from seqrnn.config.read import Config
 from seqrnn.errors import escaped
-from seqrnn.experiment import Experiment, Params
+from seqrnn.experiment import Build, Experiment, Params
 from seqrnn.modes import load_model
 from seqrnn.runtime import files, pictures
 from seqrnn.sampling import music, texts
@@ -81,7 +81,7 @@ def write_texts(
 
 
 def run(
-  build: Callable[..., Experiment], config: Config, workdir: Path
+  build: Build, config: Config, workdir: Path
 ) -> list[str] | list[np.ndarray]:
   """Samples from a checkpoint; prints texts, writes music.
 

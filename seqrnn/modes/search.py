@@ -12,15 +12,15 @@ dies; another process then resumes the trial from its checkpoint.
 """
 
 import warnings
-from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from seqrnn.config import read as config_lib
+from seqrnn.config.field import FieldValue
 from seqrnn.config.read import Config
 from seqrnn.errors import UserError, needs_package
-from seqrnn.experiment import Experiment
+from seqrnn.experiment import Build
 from seqrnn.runtime import files, pictures
 from seqrnn.training import transfer
 
@@ -35,9 +35,7 @@ from seqrnn.searching import space, study
 _FIXED = "search.method", "search.pruning", "search.space"
 
 
-def run(
-  build: Callable[..., Experiment], config: Config, workdir: Path
-) -> dict[str, Any]:
+def run(build: Build, config: Config, workdir: Path) -> dict[str, FieldValue]:
   """Starts or resumes a search, until a limit of `config.search`.
 
   Args:
@@ -102,7 +100,7 @@ def _draw(search: study.Search) -> list[str]:
   return [f"search-{name}.png" for name, _, _ in plotted]
 
 
-def _begin(build: Callable[..., Experiment], config: Config, workdir: Path):
+def _begin(build: Build, config: Config, workdir: Path):
   """Writes search.json, or refuses a workdir that holds another search.
 
   Raises:

@@ -1,7 +1,5 @@
 """The search space: fields of a config and their distributions."""
 
-from typing import Any
-
 from optuna import distributions
 
 from seqrnn.config import derived
@@ -11,7 +9,7 @@ from seqrnn.errors import UserError
 
 # Name of a field -> Optuna's distribution; under _REST + name the distribution
 # of 1 - the field.
-Space = dict[str, Any]
+Space = dict[str, distributions.BaseDistribution]
 _REST = "1 - "
 _COARSE_SIZE = 64  # The most units of a layer in the coarse search.
 LEARNING_RATE = "optimizer.learning_rate"
@@ -52,7 +50,13 @@ def parse_space(config: Config) -> Space:
   return space
 
 
-def _distribution(name: str, text: str) -> Any:
+def choices(distribution: distributions.BaseDistribution) -> tuple:
+  """The values of a distribution of `grid` or `choice`."""
+  assert isinstance(distribution, distributions.CategoricalDistribution)
+  return distribution.choices
+
+
+def _distribution(name: str, text: str) -> distributions.BaseDistribution:
   """Optuna's distribution of a field, from a text such as integer(1, 3)."""
   if name not in FIELDS or not name.startswith(config_lib.TRAINING):
     raise UserError(config_lib.no_such_field(name))
@@ -84,7 +88,7 @@ def _distribution(name: str, text: str) -> Any:
   return distributions.FloatDistribution(low, high, log=log)
 
 
-def trial_config(config: Config, values: dict[str, Any]) -> Config:
+def trial_config(config: Config, values: dict[str, float]) -> Config:
   """The config of a trial.
 
   Raises:

@@ -6,7 +6,7 @@ import secrets
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import (
   contextmanager,
   redirect_stderr,
@@ -29,9 +29,10 @@ from optuna.storages import journal
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from seqrnn.config import read as config_lib
+from seqrnn.config.field import FieldValue
 from seqrnn.config.read import Config
 from seqrnn.errors import Interrupted, MachineError, UserError, visible
-from seqrnn.experiment import Experiment
+from seqrnn.experiment import Build
 from seqrnn.runtime import devices, files, launch, private, signals
 from seqrnn.searching import space
 from seqrnn.training import train
@@ -64,7 +65,7 @@ class Search(NamedTuple):
     study: Optuna's.
   """
 
-  build: Callable[..., Experiment]
+  build: Build
   config: Config
   workdir: Path
   space: space.Space
@@ -132,9 +133,7 @@ class _Lock(journal.JournalFileOpenLock):  # Works on network file systems.
     return True
 
 
-def begin(
-  build: Callable[..., Experiment], config: Config, workdir: Path
-) -> Search:
+def begin(build: Build, config: Config, workdir: Path) -> Search:
   """Opens the search of a workdir; creates its study if there is none.
 
   Raises:
@@ -190,7 +189,9 @@ def begin(
   return Search(build, config, workdir, parsed, study)
 
 
-def _fixed(search: Search, before: list[FrozenTrial]) -> dict[str, Any] | None:
+def _fixed(
+  search: Search, before: list[FrozenTrial]
+) -> dict[str, FieldValue] | None:
   """The values that the method prescribes for the trial after these.
 
   Returns:
@@ -199,7 +200,7 @@ def _fixed(search: Search, before: list[FrozenTrial]) -> dict[str, Any] | None:
   """
   method = search.config.search.method
   if method == "grid":
-    rows = itertools.product(*(d.choices for d in search.space.values()))
+    rows = itertools.product(*map(space.choices, search.space.values()))
     row = next(itertools.islice(rows, len(before), None), None)
     return None if row is None else dict(zip(search.space, row, strict=True))
   if method == "coarse":
@@ -388,7 +389,7 @@ def run_trial(search: Search, trial: Trial):
   reported = set(search.trials()[trial.number].intermediate_values)
   value, pruned = None, False
 
-  def should_stop(row: dict[str, Any]) -> bool:
+  def should_stop(row: dict[str, float]) -> bool:
     nonlocal pruned
     count = len(read_rows(folder / "metrics.csv"))
     if count not in reported:

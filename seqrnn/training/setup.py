@@ -21,7 +21,7 @@ from seqrnn.data.documents import nouns
 from seqrnn.data.read import words
 from seqrnn.data.sources import corpora
 from seqrnn.errors import MachineError, UserError
-from seqrnn.experiment import Batch, Experiment, Params, shapes
+from seqrnn.experiment import Batch, Build, Experiment, Params, shapes
 from seqrnn.models import cell
 from seqrnn.runtime import files, sharding
 from seqrnn.training import checkpoint, optimizers, transfer
@@ -115,9 +115,7 @@ def check_owner(config: Config, workdir: Path) -> Config:
   return config
 
 
-def make_training(
-  build: Callable[..., Experiment], config: Config, workdir: Path
-) -> Training:
+def make_training(build: Build, config: Config, workdir: Path) -> Training:
   """Resolves the config of a run, and makes its jitted step and its schedule.
 
   Raises:
@@ -159,7 +157,7 @@ def make_training(
 
 
 def _resolved(
-  build: Callable[..., Experiment],
+  build: Build,
   config: Config,
   workdir: Path,
   source: transfer.TrainedRun | None,

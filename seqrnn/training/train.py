@@ -30,7 +30,7 @@ from seqrnn.config.read import Config
 from seqrnn.data.batches.windows import Batches
 from seqrnn.data.documents import nouns
 from seqrnn.errors import Interrupted, UserError, counted
-from seqrnn.experiment import Experiment, Params
+from seqrnn.experiment import Build, Experiment, Params
 from seqrnn.models import losses
 from seqrnn.runtime import devices, sharding
 from seqrnn.runtime.signals import Signals, catch_signals
@@ -57,7 +57,7 @@ from seqrnn.training.step import TrainState
 
 
 def fit(
-  build: Callable[..., Experiment],
+  build: Build,
   config: Config,
   workdir: Path,
   should_stop: Callable[[dict[str, Any]], bool] = lambda _: False,

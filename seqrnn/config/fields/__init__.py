@@ -24,4 +24,6 @@ def get_config() -> Config:
     name: placeholder(field.rule.kind) if field.optional else field.default
     for name, field in FIELDS.items()
   }
-  return Config(nested(values)).lock()
+  config = Config(nested(values))
+  config.lock()
+  return config
