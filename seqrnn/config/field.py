@@ -49,7 +49,8 @@ class Rule(NamedTuple):
   default: FieldValue = None
 
   def __call__(self, help: str, *used: Condition, **attributes: Any) -> "Field":
-    return Field(self, help, used, **{"default": self.default} | attributes)
+    default = attributes.pop("default", self.default)
+    return Field(self, help, used, default, **attributes)
 
 
 class Field(NamedTuple):

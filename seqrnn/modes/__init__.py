@@ -1,7 +1,8 @@
 """The modes, one module each. The first line of each explains the mode."""
 
 from pathlib import Path
-from typing import Any
+
+import jax
 
 from seqrnn.config.read import MODES, Config
 from seqrnn.data import splits, vocabulary
@@ -17,7 +18,7 @@ def load_model(
   config: Config,
   workdir: Path,
   mode: str,
-  sharding: Any = None,
+  sharding: jax.sharding.Sharding | None = None,
 ) -> tuple[Experiment, Params, int]:
   """The experiment of a run; the parameters of its checkpoint, and its step.
 

@@ -19,6 +19,7 @@ from seqrnn.models.parts import part_of
 from seqrnn.runtime import sharding
 from seqrnn.training import setup
 from seqrnn.training.probe import probe
+from seqrnn.training.step import TrainState
 from seqrnn.training.transfer import named_parts
 
 _ROWS, _STEPS, _RATE = 4, 100, 0.01  # Of the batch that is overfitted.
@@ -101,7 +102,7 @@ def _losses(experiment: Experiment, params: Params, batch: Batch) -> Figures:
   return {START: {"": first / chance}, FIT: {"": last / chance}}
 
 
-def _updates(training: setup.Training, state: Any) -> dict[str, float]:
+def _updates(training: setup.Training, state: TrainState) -> dict[str, float]:
   """The norm of an update at the full rate, divided by the first weights'."""
   mesh, batches = training.mesh, training.experiment.batches("train", 0)
   size = batches.batch_size

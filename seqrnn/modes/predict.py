@@ -2,9 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -72,8 +71,8 @@ def _answers_table(
 def _table(
   experiment: Experiment,
   rows: list[Prediction],
-  of_texts: list[dict[str, Any]],
-) -> Iterator[list[Any]]:
+  of_texts: list[dict[str, str]],
+) -> Iterator[Sequence[int | str]]:
   """Yields predictions.csv: a row a target, of a text or of a row of a batch.
 
   Where targets are labels or numbers, a row has the input of the target, too.
@@ -142,7 +141,7 @@ def _asked(experiment: Experiment, config: Config) -> Pieces | None:
 
 def _rows_of_table(
   experiment: Experiment, config: Config
-) -> list[dict[str, Any]]:
+) -> list[dict[str, str]]:
   """The rows of the csv that the user names, one a text; else none."""
   settings, data = config.predict, config.data
   if settings.path is None or settings.text is not None:
@@ -164,7 +163,7 @@ def _fill(
   log_p = "pseudo log p" if experiment.fills_gaps else "log p"
   table = Table(log_p, "probability", *(f"gap {k}" for k in numbers))
   head = "filling", "score_nats", "probability", *(f"gap_{k}" for k in numbers)
-  rows: list[list[Any]] = [[*head, "text"]]
+  rows: list[list[int | str]] = [[*head, "text"]]
   for number, (text, gaps, score, chance) in enumerate(fillings):
     shown = "" if chance is None else f"{chance:.3f}"
     texts = [quoted(gap.replace("\n", "\\n")) for gap in gaps]

@@ -86,7 +86,7 @@ class Search(NamedTuple):
 
   def write(self):
     """Writes trials.csv and best.json."""
-    rows: list[Any] = [[*_COLUMNS, *self.space, "error"]]
+    rows: list[list] = [[*_COLUMNS, *self.space, "error"]]
     for trial in self.trials():
       attrs, params = trial.user_attrs, trial.params
       row = [trial.number, STATES[trial.state], trial.value]
