@@ -19,7 +19,7 @@ from seqrnn.data.batches.windows import Batches
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.runtime import sharding
 
-Params = dict[str, Any]  # A tree of arrays, as flax makes it.
+Params = Any  # A tree of arrays, as flax makes it.
 Carry = Any  # A tree of arrays [B, ...], or () where no state is kept.
 Batch = dict[str, Any]  # Arrays by name, each [B, ...].
 Totals = dict[str, tuple[jax.Array, jax.Array]]  # name -> (total, weight)

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -199,7 +199,7 @@ def _templates(seen: dict[str, int]) -> dict[str, int]:
   return {template: count for template, count in counts.items() if count}
 
 
-def encoded(vocabularies: dict[str, Vocabulary]) -> bytes:
+def encoded(vocabularies: Mapping[str, Vocabulary]) -> bytes:
   """Vocabularies as JSON."""
   content = {
     name: {"unit": v.unit, "symbols": v.symbols}

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from seqrnn.config.read import Config
 from seqrnn.errors import UserError
 from seqrnn.experiment import Carry
 from seqrnn.models.arrays import Tree
@@ -335,3 +336,20 @@ class Cell(nn.Module):
   def hidden(self, carry: Carry) -> jax.Array:
     """h_BH, which the layer above and the next step read."""
     return carry
+
+
+def make(model: Config, **shape: Any) -> Cell:
+  """The cell that `config.model` names, not bound to parameters.
+
+  Raises:
+    UserError: the units cannot be divided into the heads.
+  """
+  cell = CELLS[model.cell](forget_bias=model.forget_bias, **shape)
+  if not cell.may_have_heads:
+    return cell
+  if cell.hidden_size % model.cell_heads:
+    raise UserError(
+      f"model.cell_heads={model.cell_heads} with model.hidden_size="
+      f"{cell.hidden_size}: the units must be a multiple of the heads"
+    )
+  return cell.clone(heads=model.cell_heads)

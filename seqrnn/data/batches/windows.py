@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Self, overload
 
 import numpy as np
 
@@ -18,7 +18,7 @@ _ROUNDS = 16
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Batches(Sequence):
+class Batches(Sequence[Arrays]):
   """Batches that are made when they are indexed.
 
   A sequence of dicts of arrays: `batches[i]`, `batches[i:]`, `len(batches)`.
@@ -39,6 +39,12 @@ class Batches(Sequence):
 
   def __len__(self) -> int:
     return self.length
+
+  @overload
+  def __getitem__(self, index: int) -> Arrays: ...
+
+  @overload
+  def __getitem__(self, index: slice) -> Self: ...
 
   def __getitem__(self, index):
     places = range(self.length)[index]
