@@ -20,8 +20,8 @@
 
 import math
 import zlib
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 
@@ -185,25 +185,31 @@ class Drift:
     """The capital of all bets, and what is saved: 1 at first."""
     return float(_saved(self._blocks) + self._bets[0].sum())
 
-  def state(self) -> dict[str, Any]:
-    """The state for `restore`, as JSON."""
-    state = {name: getattr(self, name) for name in _STORED}
-    return state | {name: getattr(self, name).tolist() for name in _ARRAYS}
+  def facts(self) -> dict[str, str | float | list]:
+    """All that `restore` needs, as JSON."""
+    facts = {name: getattr(self, name) for name in _STORED}
+    facts |= {name: facts[name].tolist() for name in _ARRAYS}
+    return facts
 
-  def restore(self, state: dict[str, Any]) -> bool:
-    """Resumes from a state; False: it is of another calibration."""
-    if state["key"] != self.key:
+  def restore(self, facts: Mapping[str, str | float | list]) -> bool:
+    """Resumes from facts; False: they are of another calibration.
+
+    Raises:
+      LookupError, ValueError: a fact is of another type.
+    """
+    if facts["key"] != self.key:
       return False
     for name in _STORED:
-      setattr(self, name, state[name])
-    for name in _ARRAYS:
-      setattr(self, name, np.array(state[name]))
+      before, value = np.asarray(getattr(self, name)), np.asarray(facts[name])
+      if (before.shape, before.dtype.kind) != (value.shape, value.dtype.kind):
+        raise ValueError(f"drift: {name} is of another type")
+      setattr(self, name, value if name in _ARRAYS else facts[name])
     return True
 
 
-# Attributes that are stored, and those that are arrays.
-_STORED = ("key", "sessions", "warning", "_since", "_left", "_blocks")
+# Attributes that are stored, among them arrays.
 _ARRAYS = ("_expected_S", "_sums_S", "_learned_S", "_bets")
+_STORED = ("key", "sessions", "warning", "_since", "_left", "_blocks", *_ARRAYS)
 
 
 def of_calibration(normal: NormalScores) -> Drift:

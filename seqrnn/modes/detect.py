@@ -78,7 +78,7 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
   which = examined(settings, len(sessions.names))
   console.print(f"examined: {console_text(which)}", soft_wrap=True)
   reviewed = answers.load_answers(workdir, names, read, config)
-  kinds_of_alarms = feedback.load_kinds(config, workdir)
+  kinds_of_alarms = feedback.record_kinds(config, workdir)
   times.append(time.perf_counter())
   detector, arrays = calibrate(build, config, workdir, read, experiment)
   changes = feedback.collect(kinds_of_alarms, reviewed, detector, arrays)

@@ -39,7 +39,7 @@ def run(build: Build, config: Config, workdir: Path) -> NormalScores:
       experiment, read = detect.prepare(build, config, workdir, "review")
       names = experiment.vocabularies["symbols"]
       reviewed = answers.load_answers(workdir, names, read, config)
-      kinds = feedback.load_kinds(config, workdir)
+      kinds = feedback.record_kinds(config, workdir)
       detector, arrays = calibrate(build, config, workdir, read, experiment)
     sessions, settings = sessions_of(detector), config.detect
     normal = normal_scores(arrays, settings, reviewed.of(sessions))

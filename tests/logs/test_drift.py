@@ -104,7 +104,7 @@ def test_restored_drift_goes_on_as_if_it_had_not_stopped():
   drifting, stored = [], ""
   for n, scores_K in enumerate(scores):
     if n % 73 == 0:
-      stored = json.dumps(first.state())
+      stored = json.dumps(first.facts())
       first = Drift(*old)
       assert first.restore(json.loads(stored))
     at = np.array([float(n)])

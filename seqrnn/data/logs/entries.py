@@ -58,7 +58,7 @@ class LogEvent(NamedTuple):
 
 
 @dataclasses.dataclass
-class State:
+class LineContext:
   """How the lines of a log depend on the lines before.
 
   Attributes:
@@ -87,7 +87,7 @@ class LogReader:
   Attributes:
     source: the name of the file.
     number: of the last line.
-    state: after this line.
+    context: after this line.
   """
 
   def __init__(
@@ -106,7 +106,8 @@ class LogReader:
       leave_out: called with the number and the fault of a line without the time
         that a gap needs; None: such a line is refused.
     """
-    self.source, self.number, self.state = source, 0, State(near=form.near)
+    self.source, self.number = source, 0
+    self.context = LineContext(near=form.near)
     self._form, self._log, self._leave_out = form, log, leave_out
     self._names = re.compile(form.value if form.cut == "pattern" else "()")
     self._mask = re.compile(form.mask) if form.mask else None
@@ -143,7 +144,7 @@ class LogReader:
       UserError: so.
     """
     form = self._form
-    if _STRAY in self._counts and not self.state.fits:
+    if _STRAY in self._counts and not self.context.fits:
       kind, field = _STRAY, _described(form)
     elif _ALONE in self._counts and not self._has_sessions:
       key = "key=" * (form.cut == "key")
@@ -158,7 +159,7 @@ class LogReader:
 
   def events(self, texts: Iterable[str]) -> Iterator[LogEvent]:
     """The events of the next lines."""
-    form, state = self._form, self.state
+    form, context = self._form, self.context
     numbered = self.numbered(texts)
     if form.log_format == "auto":  # One of several files of different formats.
       if sample := list(islice(numbered, formats.SAMPLE)):
@@ -168,17 +169,17 @@ class LogReader:
     for number, line in numbered:
       entry = parse(line)
       if entry is not None:
-        state.fits += 1
-      elif state.fits and form.log_format is not None:
+        context.fits += 1
+      elif context.fits and form.log_format is not None:
         self._count(_JOINED, number, line)
         continue
       else:
         self._count(_STRAY, number, line)
         entry = formats.stray(line)
       if entry.times:
-        state.times = entry.times
+        context.times = entry.times
       else:  # It has the time of the entry before.
-        entry = entry._replace(times=tuple(state.times))  # JSON has lists.
+        entry = entry._replace(times=tuple(context.times))  # JSON has lists.
       if entry.content and not entry.content.isspace():
         event = self._event(number, entry, form.has_paths)
         if event is not None:
@@ -202,9 +203,9 @@ class LogReader:
 
   def _event(self, number: int, entry: Entry, paths: bool) -> LogEvent | None:
     """The event of an entry; None: it is left out."""
-    form, state, content = self._form, self.state, entry.content
-    now = formats.dated(entry.times, state.near)
-    state.near = now or state.near
+    form, context, content = self._form, self.context, entry.content
+    now = formats.dated(entry.times, context.near)
+    context.near = now or context.near
     if form.cut == "pattern":
       sessions, content = self._named(entry)
     elif form.cut == "key":
@@ -213,8 +214,8 @@ class LogReader:
       sessions = [self.source]
     else:
       if form.cut == "lines":
-        begins = state.position % form.value == 0
-        state.position += 1
+        begins = context.position % form.value == 0
+        context.position += 1
       else:
         if now is None:
           fault = f"{''.join(entry.times[:1])!r}: {_NO_TIME}"
@@ -222,13 +223,13 @@ class LogReader:
             raise UserError(f"{self.source}:{number}: {fault}")
           self._leave_out(number, fault)
           return None
-        begins = (silence := now - state.position) > form.value
-        state.late = state.late + 1 if -silence > form.value else 0
-        if silence > 0 or state.late >= _SET_BACK:
-          state.position = now
-      if begins or not state.session:
-        state.session = f"{self.source}:{number}"
-      sessions = [state.session]
+        begins = (silence := now - context.position) > form.value
+        context.late = context.late + 1 if -silence > form.value else 0
+        if silence > 0 or context.late >= _SET_BACK:
+          context.position = now
+      if begins or not context.session:
+        context.session = f"{self.source}:{number}"
+      sessions = [context.session]
     if sessions:
       self._has_sessions = True
     else:
@@ -298,7 +299,7 @@ def describe(source: Source, form: Form, redact: str):
   """
   reader = LogReader(source.name, form, leave_out=lambda *_: None)
   sample = islice(_lines(source, form), formats.SAMPLE)
-  events = [event for event in reader.events(sample) if reader.state.fits]
+  events = [event for event in reader.events(sample) if reader.context.fits]
   if not events:
     return
   event = next((event for event in events if event.sessions), events[0])
@@ -310,11 +311,11 @@ def describe(source: Source, form: Form, redact: str):
   words = (f"{k} {excerpt(v, _TEXT, redact)!r}" for k, v in fields.items())
   unknown = sum(e.seconds is None for e in events if e.timestamp)
   formats.report(
-    f"{source.name}: {_described(form)}: fits {reader.state.fits} of the first"
-    f" {reader.number} lines; line {event.line}: {', '.join(words)}"
+    f"{source.name}: {_described(form)}: fits {reader.context.fits} of the"
+    f" first {reader.number} lines; line {event.line}: {', '.join(words)}"
     + (f"; in {unknown} of these lines the time is no time" if unknown else "")
     + "; times have no year: the log ends in the last 12 months"
-    * formats.has_no_year(tuple(reader.state.times))
+    * formats.has_no_year(tuple(reader.context.times))
   )
 
 

@@ -89,8 +89,8 @@ def _parse(sources: list[Source], form: Form) -> Reading:
     clock = Clock(_of(sources), idle, not several, form.cut != "lines")
   events = chain.from_iterable(by_file)
   corpus = _corpus(events, "log", clock, several)
-  for state in (reader.state for reader in readers):
-    if near := formats.earlier(form.near, tuple(state.times), state.near):
+  for context in (reader.context for reader in readers):
+    if near := formats.earlier(form.near, tuple(context.times), context.near):
       return _parse(sources, form._replace(near=near))
   return corpus, messages
 

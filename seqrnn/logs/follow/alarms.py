@@ -1,15 +1,15 @@
 """Alarms of a follower: kinds of flagged sessions, counted and not repeated."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import NotRequired, TypedDict, cast
 
 from seqrnn.data.logs.secrets import Redaction
 from seqrnn.logs.detect.answers import ByKind
 from seqrnn.logs.detect.findings import SEVERITIES, belongs_to_incident
-from seqrnn.logs.follow.state import Change
+from seqrnn.logs.follow.state import StateChange, StateRow, as_type
 from seqrnn.logs.follow.verdicts import Verdict
 
 _KINDS = 1000  # Kinds that are known; then the longest unseen is forgotten.
@@ -17,14 +17,38 @@ _SYMBOLS = 1000  # Events of an example that are kept.
 _SESSIONS = 1000  # Sessions of a kind whose alarms may still be raised.
 # Attributes that are stored, besides kinds.
 _STORED = ("count", "sessions", "turn", "numbers")
-# Fields of a row; severity, reason, score, p and time are converted.
-_FIELDS = ("session", "ended", "severity", "reason", "score", "p_value")
-_FIELDS += ("line", "time", "event", "before", "after", "events")
-_FIELDS += ("unknown_events", "flagged_events")
+
+
+class AlarmRow(TypedDict):
+  """A verdict as an object of JSON; a field that is unknown is missing.
+
+  The number of the alarm, its kind, and the alarms of this kind so far are
+  those of an alarm; whether it is flagged, of a session.
+  """
+
+  type: NotRequired[str]
+  number: NotRequired[int]
+  flag: NotRequired[bool]
+  session: str
+  ended: bool
+  severity: NotRequired[str]
+  reason: NotRequired[str]
+  score: NotRequired[str]
+  p_value: NotRequired[float]
+  line: NotRequired[int]
+  time: NotRequired[str]
+  event: str
+  before: list[str]
+  after: list[str]
+  events: int
+  unknown_events: int
+  flagged_events: int
+  kind: NotRequired[int]
+  of_kind: NotRequired[int]
 
 
 @dataclass
-class Kind:
+class AlarmKind:
   """A kind of alarms: sessions with like surprising events and one reason.
 
   Attributes:
@@ -47,7 +71,7 @@ class Kind:
   number: int
   session: str
   surprising: list[str]
-  example: dict[str, Any]
+  example: AlarmRow
   symbols: list[str] = field(default_factory=list)
   whole: bool = False
   is_open: bool = False
@@ -87,14 +111,14 @@ class Alarms:
   """
 
   def __init__(self, quiet: float, masks: Redaction):
-    self.kinds: dict[int, Kind] = {}
+    self.kinds: dict[int, AlarmKind] = {}
     self.count = self.sessions = self.turn = self.numbers = 0
     self._quiet, self._masks = quiet, masks
     self._changed: set[int] = set()  # Kinds whose fields are not stored.
     # Kinds whose example has not ended, by its session.
-    self._open: dict[str, list[Kind]] = {}
+    self._open: dict[str, list[AlarmKind]] = {}
 
-  def take(self, verdict: Verdict) -> dict[str, Any] | None:
+  def take(self, verdict: Verdict) -> AlarmRow | None:
     """The row of an alarm; None: the verdict is none, or is not repeated."""
     if verdict.ended:
       self.sessions += 1
@@ -119,10 +143,10 @@ class Alarms:
     kind.numbers[verdict.session] = number = number or self.count
     if len(kind.numbers) > _SESSIONS:
       del kind.numbers[next(iter(kind.numbers))]
-    row = {"type": "alarm", "number": number, **self._row(verdict)}
-    return {**row, "kind": kind.number, "of_kind": kind.count}
+    counts = {"number": number, "kind": kind.number, "of_kind": kind.count}
+    return self._row(verdict, type="alarm", **counts)
 
-  def answer(self, answers: ByKind) -> list[Kind]:
+  def answer(self, answers: ByKind) -> list[AlarmKind]:
     """Notes a person's answers; the kinds that become quiet by them."""
     quiet = []
     for kind in self.kinds.values():
@@ -134,7 +158,7 @@ class Alarms:
         self._changed.add(kind.number)
     return quiet
 
-  def _find(self, verdict: Verdict) -> Kind:
+  def _find(self, verdict: Verdict) -> AlarmKind:
     """The first kind to which a session belongs, or a new one.
 
     A session whose severity rises may stay in its kind for another reason.
@@ -153,26 +177,27 @@ class Alarms:
       self._changed.add(oldest)
     self.numbers += 1
     first = sorted(verdict.surprising)
-    kind = Kind(self.numbers, verdict.session, first, self._row(verdict))
+    kind = AlarmKind(self.numbers, verdict.session, first, self._row(verdict))
     kind.set_example(verdict)
     self._add(kind)
     return kind
 
-  def _add(self, kind: Kind):
+  def _add(self, kind: AlarmKind):
     self.kinds[kind.number] = kind
     if kind.is_open:
       self._open.setdefault(kind.session, []).append(kind)
 
-  def _is_due(self, kind: Kind, verdict: Verdict) -> bool:
+  def _is_due(self, kind: AlarmKind, verdict: Verdict) -> bool:
     now = verdict.now
     if verdict.severity > kind.severity or now is None or kind.written is None:
       return True
     return not 0 <= now - kind.written < self._quiet
 
-  def _row(self, verdict: Verdict) -> dict[str, Any]:
-    """The fields of a verdict in a row of JSON, if they are known."""
+  def _row(self, verdict: Verdict, **more: str | int) -> AlarmRow:
+    """The fields of a verdict that are known, and more fields."""
     values = {
       **verdict._asdict(),
+      **more,
       "session": self._masks.name(verdict.session),
       "severity": SEVERITIES[verdict.severity] or None,
       "reason": verdict.reason or None,
@@ -180,31 +205,35 @@ class Alarms:
       "p_value": None if math.isnan(verdict.p) else float(f"{verdict.p:.6g}"),
       "time": None if verdict.time is None else isoformat(verdict.time),
     }
-    return {x: values[x] for x in _FIELDS if values[x] is not None}
+    row = {name: values.get(name) for name in AlarmRow.__annotations__}
+    return cast(AlarmRow, {k: v for k, v in row.items() if v is not None})
 
-  def session_row(self, verdict: Verdict) -> dict[str, Any]:
+  def session_row(self, verdict: Verdict) -> AlarmRow:
     """The row of a final verdict, for `detect.follow=sessions`."""
-    return {"type": "session", "flag": verdict.flag, **self._row(verdict)}
+    return self._row(verdict, type="session", flag=verdict.flag)
 
-  def facts(self) -> dict[str, Any]:
+  def facts(self) -> dict[str, int]:
     """All that `restore` needs besides kinds, as JSON."""
     return {name: getattr(self, name) for name in _STORED}
 
-  def changes(self) -> Iterator[Change]:
+  def changes(self) -> Iterator[StateChange]:
     """Changes of kinds since the last call."""
     for number in self._changed:
       kind = self.kinds.get(number)
-      yield "kinds", number, 0, kind and vars(kind).copy()
+      value = kind and vars(kind).copy()
+      yield StateChange("kinds", number, 0, value)
     self._changed.clear()
 
-  def restore(
-    self, facts: dict[str, Any], rows: Iterable[tuple[int, int, Any]]
-  ):
-    """Sets kinds and counts as they were."""
+  def restore(self, facts: Mapping[str, int], rows: Iterable[StateRow]):
+    """Sets kinds and counts as they were.
+
+    Raises:
+      LookupError, ValueError: a row is of another type.
+    """
     for name in _STORED:
       setattr(self, name, facts[name])
-    for _, _, fields in rows:
-      self._add(Kind(**fields))
+    for _, _, value in rows:
+      self._add(as_type(AlarmKind, value))
 
 
 def isoformat(seconds: float) -> str:

@@ -12,7 +12,7 @@ the follower has forgotten them.
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,7 +25,8 @@ from seqrnn.logs.detect import calibration, inputs
 from seqrnn.logs.detect.answers import NAME, WORDS, Answers, ByKind
 from seqrnn.logs.detect.detector import Detector
 from seqrnn.logs.follow import state
-from seqrnn.logs.follow.alarms import Kind
+from seqrnn.logs.follow.alarms import AlarmKind
+from seqrnn.logs.follow.state import as_type
 from seqrnn.logs.follow.verdicts import sessions_of
 from seqrnn.runtime import files
 
@@ -39,8 +40,8 @@ def state_folder(config: Config, workdir: Path) -> Path:
   return workdir / "follow" if folder is None else Path(folder)
 
 
-def load_kinds(config: Config, workdir: Path) -> list[Kind]:
-  """The kinds of alarms, and writes alarms.json.
+def record_kinds(config: Config, workdir: Path) -> list[AlarmKind]:
+  """Adds a follower's kinds of alarms to alarms.json; returns all that it has.
 
   Those with more alarms come first.
 
@@ -48,23 +49,23 @@ def load_kinds(config: Config, workdir: Path) -> list[Kind]:
     UserError: alarms.json or the follower's state is damaged.
   """
   path = workdir / EXAMPLES
-  kinds: dict[tuple[int, str], Kind] = {}
+  kinds: dict[tuple[int, str], AlarmKind] = {}
   if path.exists():
     content = inputs.read_object(path, _REMEDY)
     with inputs.reading(path, _REMEDY):
-      for fields in content["kinds"]:
-        kind = Kind(**fields)
+      for kind in as_type(list[AlarmKind], content["kinds"]):
         if not 0 <= kind.share <= 1 <= kind.count:
           raise ValueError(f"share={kind.share!r}, count={kind.count!r}")
-        # An error, unless these are texts.
-        "".join([review_row(kind, {})["context"], *kind.symbols])
         kinds[kind.key] = kind
-  if stored := state.read_kinds(state_folder(config, workdir)):
-    facts, rows = stored
-    for _, _, fields in rows:
-      kind = Kind(**fields)
-      kind.share = kind.count / max(facts["alarms"]["sessions"], kind.count)
-      kinds[kind.key] = kind
+  folder = state_folder(config, workdir)
+  if stored := state.read_kinds(folder):
+    with state.damage(folder / state.NAME):
+      facts, rows = stored
+      counts = as_type(dict[str, int], as_type(dict, facts)["alarms"])
+      for _, _, value in rows:
+        kind = as_type(AlarmKind, value)
+        kind.share = kind.count / max(counts["sessions"], kind.count, 1)
+        kinds[kind.key] = kind
   if kinds:
     content = {"kinds": [*map(vars, kinds.values())]}
     with files.atomic_write(path) as file:
@@ -72,14 +73,14 @@ def load_kinds(config: Config, workdir: Path) -> list[Kind]:
   return sorted(kinds.values(), key=lambda kind: -kind.count)
 
 
-def review_row(kind: Kind, answers: ByKind) -> dict[str, Any]:
+def review_row(kind: AlarmKind, answers: ByKind) -> dict[str, str | int | None]:
   """A kind as review.csv has it."""
   row = kind.example
   return {
     "kind": kind.number,
     "session": row["session"],
     "count": kind.count,
-    "severity": row["severity"],
+    "severity": row.get("severity"),
     "line": row.get("line"),
     "timestamp": row.get("time"),
     "event": row["event"],
@@ -98,12 +99,12 @@ class Feedback(NamedTuple):
   """
 
   answers: np.ndarray | None
-  rows: dict[str, Any]
+  rows: dict[str, np.ndarray]
   text: str
 
 
 def collect(
-  kinds: Sequence[Kind],
+  kinds: Sequence[AlarmKind],
   reviewed: Answers,
   detector: Detector,
   arrays: dict[str, np.ndarray],
@@ -152,7 +153,7 @@ def collect(
   return Feedback(of_rows, rows, text if words else "")
 
 
-def _sessions(kinds: Sequence[Kind], names: Vocabulary) -> Sessions:
+def _sessions(kinds: Sequence[AlarmKind], names: Vocabulary) -> Sessions:
   """The sessions of the examples."""
   symbols = [kind.symbols for kind in kinds]
   begins = [True] * len(kinds)
@@ -160,7 +161,7 @@ def _sessions(kinds: Sequence[Kind], names: Vocabulary) -> Sessions:
 
 
 def _rows(
-  kinds: Sequence[Kind], detector: Detector, sessions: int
+  kinds: Sequence[AlarmKind], detector: Detector, sessions: int
 ) -> dict[str, np.ndarray]:
   """The rows of false alarms, spread over the models.
 

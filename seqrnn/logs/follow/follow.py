@@ -6,6 +6,7 @@ step takes the lines that have arrived together. After a restart lines are read
 from the position of the last transaction on.
 """
 
+import dataclasses
 import gc
 import json
 import math
@@ -15,11 +16,12 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
 from seqrnn.config.read import Config
+from seqrnn.data.logs.entries import LineContext
 from seqrnn.data.logs.formats import report
 from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.logs.tail import Chunk, FileTail, LogPosition, StreamTail
@@ -30,15 +32,45 @@ from seqrnn.logs.detect import answers, deployed
 from seqrnn.logs.detect.deployed import Deployed
 from seqrnn.logs.detect.findings import SEVERITIES
 from seqrnn.logs.follow import feedback, health
-from seqrnn.logs.follow.alarms import Alarms, isoformat
+from seqrnn.logs.follow.alarms import AlarmRow, Alarms, isoformat
 from seqrnn.logs.follow.follower import Follower
 from seqrnn.logs.follow.lines import Parser
-from seqrnn.logs.follow.state import NAME, State, damage, open_state
+from seqrnn.logs.follow.open_sessions import ClockFields
+from seqrnn.logs.follow.state import (
+  NAME,
+  StateChange,
+  StoredState,
+  damage,
+  open_state,
+)
 from seqrnn.logs.follow.verdicts import Verdict
 from seqrnn.runtime import signals
 
 _WAIT = 0.2  # Seconds without input, after which answers and figures are read.
 _LOOK = 1.0  # Seconds between two looks for answers.
+
+
+class Silence(TypedDict):
+  """The alarm that a log is silent, as an object of JSON."""
+
+  type: str
+  number: int
+  ended: bool
+  severity: str
+  since: str
+  line: int
+  until: NotRequired[str]
+
+
+class Facts(TypedDict):
+  """All that is stored of a service beside sessions and kinds of alarms."""
+
+  input: str
+  position: LogPosition
+  parser: LineContext
+  alarms: dict[str, int]
+  follower: ClockFields
+  silence: Silence | None
 
 
 class Service:
@@ -56,8 +88,8 @@ class Service:
     self,
     model: Deployed,
     workdir: Path,
-    state: State,
-    write: Callable[[str], Any],
+    state: StoredState,
+    write: Callable[[str], None],
   ):
     """Restores nothing of the state.
 
@@ -73,7 +105,7 @@ class Service:
     self._workdir, self._state, self._write = workdir, state, write
     self._answered = ()  # Size and time of the answers that were read.
     self._looked = self._heard = time.monotonic()
-    self._silence: dict[str, Any] | None = None  # The row of its alarm.
+    self._silence: Silence | None = None
     self.health, self.config = health.Health(), model.config
     self.follower = Follower(model)
     self._drift, self._stored = drift.of_calibration(model.normal), -1
@@ -97,7 +129,7 @@ class Service:
     Raises:
       UserError: the state is of another input, or is damaged.
     """
-    facts, lines = self._state.recover()
+    lines, facts = self._state.recover(), self._state.value("facts", Facts)
     if facts and facts["input"] != self._input:
       raise UserError(
         f"config.detect.input={self._input!r}: the state is of"
@@ -106,12 +138,12 @@ class Service:
       )
     with damage(self._state.folder / NAME):
       if facts:
-        self.position = LogPosition(*facts["position"])
+        self.position = facts["position"]
         self._parser.restore(facts["parser"])
         self.alarms.restore(facts["alarms"], self._state.rows("kinds"))
         self.follower.restore(facts["follower"], self._state.rows("sessions"))
         self._silence = facts["silence"]
-      if bets := self._state.value("drift"):
+      if bets := self._state.value("drift", dict):
         self._drift.restore(bets)
       alarms = [json.loads(line) for line in lines]
     if facts:
@@ -121,21 +153,20 @@ class Service:
       )
     self._show(alarms)
 
-  def save(self, alarms: Sequence[dict[str, Any]] = ()):
+  def save(self, alarms: Sequence[AlarmRow | Silence] = ()):
     """Stores all changes and alarms."""
-    parts = self.alarms, self.follower
     facts = {
       "input": self._input,
       "position": self.position,
-      "parser": self._parser.state(),
+      "parser": dataclasses.asdict(self._parser.context),
       "alarms": self.alarms.facts(),
       "follower": self.follower.facts(),
       "silence": self._silence,
     }
-    changes = [change for part in parts for change in part.changes()]
-    changes.append(("meta", "facts", 0, facts))
-    if self._drift.sessions != self._stored:  # Of the state that is stored.
-      changes.append(("meta", "drift", 0, self._drift.state()))
+    changes = [*self.alarms.changes(), *self.follower.changes()]
+    changes.append(StateChange("meta", "facts", 0, facts))
+    if self._drift.sessions != self._stored:
+      changes.append(StateChange("meta", "drift", 0, self._drift.facts()))
     self._stored = self._drift.sessions
     self._state.save(changes, list(map(json.dumps, alarms)))
 
@@ -208,12 +239,12 @@ class Service:
 
   def _rows(
     self, verdicts: Iterable[Verdict]
-  ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+  ) -> tuple[list[AlarmRow], list[AlarmRow | Silence]]:
     """The rows of sessions, and those of alarms."""
     rows, alarms = [], []
     for verdict in verdicts:
       if row := self.alarms.take(verdict):
-        self.health.alarms.labels(row["severity"]).inc()
+        self.health.alarms.labels(SEVERITIES[verdict.severity]).inc()
         alarms.append(row)
       if verdict.ended:
         self._note_end(verdict)
@@ -246,7 +277,7 @@ class Service:
     self.save(alarms)
     self._show([*rows, *alarms])
 
-  def _end_silence(self) -> list[dict[str, Any]]:
+  def _end_silence(self) -> list[Silence]:
     """The row of a silence that a line has ended, if the log was silent."""
     self._heard, row = time.monotonic(), self._silence
     if row is None:
@@ -268,7 +299,7 @@ class Service:
       for line in self._drift.take(scores_K1, unknown, np.array([time])):
         report(line)
 
-  def _show(self, rows: Iterable[dict[str, Any]]):
+  def _show(self, rows: Iterable[AlarmRow | Silence]):
     if text := "".join(f"{json.dumps(row)}\n" for row in rows):
       self._write(text)
 

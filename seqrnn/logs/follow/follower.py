@@ -12,7 +12,7 @@ import math
 import sys
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,22 +24,26 @@ from seqrnn.logs.follow.open_sessions import (
   CLOSED,
   DORMANT,
   OPEN,
+  ClockFields,
   EventClock,
   LineClock,
   OpenSession,
   Step,
   Waiting,
 )
-from seqrnn.logs.follow.state import Change, Row
+from seqrnn.logs.follow.state import StateChange, StateRow, as_type
 from seqrnn.logs.follow.stepping import Stepper
 from seqrnn.logs.follow.verdicts import Bound, Judge, Verdict
 
 _LONGEST = 2**16  # Events of a session; a longer one is judged in parts.
 _STATES = 2**28  # Bytes of models' states that are kept.
 _ENCODED = 2**16  # Symbols whose ids are kept.
-# Attributes of a session that are stored, and those of its events.
-_STORED = ("name", "begins", "phase", "number", "turn", "last", "severity")
-_COLUMNS = ("symbols", "times", "lines", "values")
+# Attributes of a session that are stored, with their types, and those of its
+# events.
+_STORED = {"name": str, "begins": bool, "phase": str, "number": int}
+_STORED |= {"turn": int, "last": float, "severity": int}
+_COLUMNS = {"symbols": list[str], "times": list[float], "lines": list[int]}
+_COLUMNS |= {"values": list[list[float]]}
 
 
 class Event(NamedTuple):
@@ -275,22 +279,24 @@ class Follower:
     bounds = self._judge.bounds(np.concatenate(scores))
     return dict(zip(events, bounds, strict=True))
 
-  def facts(self) -> dict[str, Any]:
+  def facts(self) -> ClockFields:
     """All that `restore` needs besides sessions, as JSON."""
     return {"clock": vars(self._clock), "lines": vars(self._lines)}
 
-  def changes(self) -> Iterator[Change]:
+  def changes(self) -> Iterator[StateChange]:
     """Changes of sessions; a part has the events from its number on."""
     for session in self._waiting.changed:
       number, first = session.number, session.saved
       if session.phase != CLOSED:
-        yield "sessions", number, first, _row(session, first)
+        header = [getattr(session, name) for name in _STORED]
+        events = [[*getattr(session, name)[first:]] for name in _COLUMNS]
+        yield StateChange("sessions", number, first, [header, events])
         session.saved = len(session.symbols)
       elif first:
-        yield "sessions", number, 0, None
+        yield StateChange("sessions", number, 0, None)
     self._waiting.changed.clear()
 
-  def restore(self, facts: dict[str, Any], rows: Iterable[Row]):
+  def restore(self, facts: ClockFields, rows: Iterable[StateRow]):
     """Replaces all sessions by stored ones, also those of other models.
 
     The models' states are computed again.
@@ -298,25 +304,26 @@ class Follower:
     Args:
       facts: as `facts` gave them.
       rows: number, part and value of each session, ordered.
+
+    Raises:
+      LookupError, ValueError: a fact or a row is of another type.
     """
-    self._clock = EventClock(**facts["clock"])
-    self._lines = LineClock(**facts["lines"])
+    self._clock = as_type(EventClock, facts["clock"])
+    self._lines = as_type(LineClock, facts["lines"])
     sessions: list[OpenSession] = []
-    for _, part, (header, columns) in rows:
+    for _, part, value in rows:
+      header, columns = as_type(list[list], value)
       if part == 0:
         sessions.append(OpenSession())
-      for name, value in zip(_STORED, header, strict=True):
+      for (name, kind), value in zip(_STORED.items(), header, strict=True):
+        value = as_type(kind, value)
         setattr(sessions[-1], name, value)
-      for name, values in zip(_COLUMNS, columns, strict=True):
-        getattr(sessions[-1], name).extend(values)
+      for (name, kind), values in zip(_COLUMNS.items(), columns, strict=True):
+        getattr(sessions[-1], name).extend(as_type(kind, values))
     for session in sessions:
+      if len({len(getattr(session, name)) for name in _COLUMNS}) > 1:
+        raise ValueError(f"session {session.name!r}: has too few fields")
       session.symbols = [*map(sys.intern, session.symbols)]
       session.saved = len(session.symbols)
     self._waiting = Waiting(self.deployed.idle, sessions)
     self._read.clear()
-
-
-def _row(session: OpenSession, first: int) -> Any:
-  """What is stored of a session, with its events from one on."""
-  header = [getattr(session, name) for name in _STORED]
-  return header, [[*getattr(session, name)[first:]] for name in _COLUMNS]

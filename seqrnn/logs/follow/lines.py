@@ -1,14 +1,12 @@
 """Lines that arrive, as events of sessions."""
 
 import codecs
-import dataclasses
 import json
 from collections.abc import Iterator
-from typing import Any
 
 from seqrnn.config.read import Config
 from seqrnn.data.logs import formats, logs
-from seqrnn.data.logs.entries import LogReader, State
+from seqrnn.data.logs.entries import LineContext, LogReader
 from seqrnn.data.logs.formats import report
 from seqrnn.data.logs.tail import LONGEST, Chunk
 from seqrnn.data.read.reading import LINE, NOT_UTF8
@@ -115,14 +113,14 @@ class Parser:
       elif text.strip():
         self.skip(number, _FORM)
 
-  def state(self) -> dict[str, Any]:
-    """The state that `restore` takes, as JSON."""
-    return dataclasses.asdict(self._reader.state)
+  @property
+  def context(self) -> LineContext:
+    """How later lines depend on those that were read."""
+    return self._reader.context
 
-  def restore(self, state: dict[str, Any]):
-    """Resumes after the lines of a state, which had events."""
-    self._has_events = True
-    self._reader.state = State(**state)
+  def restore(self, context: LineContext):
+    """Resumes after lines that had events."""
+    self._has_events, self._reader.context = True, context
 
 
 def parse_pair(text: str, number: int) -> list[Event]:

@@ -21,6 +21,10 @@ _CONFIRMED = 2  # Times one after the other that confirm a step.
 _STALE = 1000  # Entries of a heap of sessions that have ended.
 
 
+# Names of clocks -> their fields, as JSON.
+ClockFields = dict[str, dict[str, float | list[float] | None]]
+
+
 @dataclass
 class EventClock:
   """The latest time of events that arrive; it does not follow single errors.

@@ -13,9 +13,20 @@ import sqlite3
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import (
+  Any,
+  NamedTuple,
+  TypeVar,
+  cast,
+  get_args,
+  get_origin,
+  get_type_hints,
+  is_typeddict,
+)
 
 from seqrnn.errors import UserError
 from seqrnn.runtime import files
@@ -38,15 +49,69 @@ _END = 2**24  # Bytes of the end of alarms.jsonl that are compared.
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
-# Table, key, part, value. Without a value, all parts of the key are deleted.
-Change = tuple[str, int | str, int, Any]
-Row = tuple[Any, int, Any]  # Key, part, value.
+_T = TypeVar("_T")
+
+
+class StateRow(NamedTuple):
+  """A row of a table.
+
+  Attributes:
+    key: a number; in the table `meta`, a name.
+    part: orders the rows of a key.
+    value: a JSON document; None, in a change: all rows of the key are deleted.
+  """
+
+  key: int | str
+  part: int
+  value: Any
+
+
+class StateChange(NamedTuple):
+  """A new row of a table; the other fields are as those of a `StateRow`."""
+
+  table: str
+  key: int | str
+  part: int
+  value: Any
+
+
+def as_type(kind: type[_T], value: Any) -> _T:
+  """A JSON document as a value of a type, which may be a class of fields.
+
+  Raises:
+    ValueError: it, or a field of it, is of another type.
+  """
+  make, types = get_origin(kind), get_args(kind)
+  if type(value) is kind or (kind, type(value)) == (float, int):
+    return cast(_T, value)
+  with suppress(TypeError, KeyError):  # A field is unknown, or missing.
+    match value:
+      case _ if make is UnionType:
+        for one in types:
+          with suppress(ValueError):
+            return cast(_T, as_type(one, value))
+      case [*_] if make in (list, Sequence):
+        if not {*map(type, value)} <= {types[0]}:  # Slow.
+          value = [as_type(types[0], item) for item in value]
+        return cast(_T, value)
+      case [*_] if hasattr(kind, "_fields"):
+        return kind(*map(as_type, get_type_hints(kind).values(), value))
+      case dict() if make is dict:
+        items = {k: as_type(types[1], item) for k, item in value.items()}
+        return cast(_T, items)
+      case dict() if is_dataclass(kind) or is_typeddict(kind):
+        hints = get_type_hints(kind)
+        fields = {k: as_type(hints[k], item) for k, item in value.items()}
+        if getattr(kind, "__required_keys__", set()) <= fields.keys():
+          return kind(**fields)
+  name = getattr(kind, "__name__", kind)
+  raise ValueError(f"a value of type {type(value).__name__} is no {name}")
 
 
 @contextmanager
 def open_state(
   folder: Path, report: Callable[[str], None]
-) -> Iterator["State"]:
+) -> Iterator["StoredState"]:
   """Locks a folder, and creates it and the database if they are missing.
 
   Args:
@@ -69,11 +134,11 @@ def open_state(
         database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT")
       for setting in ("journal_mode = WAL", "synchronous = FULL"):
         database.execute(f"PRAGMA {setting}")
-      state = State(folder, report, lock, database)
+      state = StoredState(folder, report, lock, database)
     yield state
 
 
-class State:
+class StoredState:
   """Writes and recovers the state in a folder; `open_state` opens it.
 
   If nothing can be written, as on a full disk, changes and alarms stay in
@@ -95,36 +160,37 @@ class State:
     self.folder, self.fault = folder, ""
     self._report, self._lock, self._database = report, lock, database
     self._again = 0.0
-    # Changes that are not written: table and key -> part -> value.
-    self._unsaved: dict[tuple[str, Any], dict[int, Any]] = {}
+    # Changes that are not written: table and key -> part -> change.
+    self._unsaved: dict[tuple[str, int | str], dict[int, StateChange]] = {}
     query = "SELECT max(key) FROM alarms"
     self._alarms = database.execute(query).fetchone()[0] or 0
     self._exported: int | None = None  # The last alarm in alarms.jsonl.
 
-  def recover(self) -> tuple[dict[str, Any] | None, list[str]]:
-    """The facts of the last transaction, and the lines of alarms to show.
-
-    These are the lines that alarms.jsonl lacked, and that stdout may lack.
+  def recover(self) -> list[str]:
+    """The lines of alarms that alarms.jsonl lacked, and that stdout may lack.
 
     Raises:
       UserError: the database is damaged or of another version.
       MachineError: alarms.jsonl cannot be changed.
     """
     with damage(self.folder / NAME):
-      list(_rows(self._database, "alarms"))  # Compares their checksums.
+      for table in ("alarms", "meta"):  # Compares their checksums.
+        list(_rows(self._database, table))
     with files.write_errors(self.folder / ALARMS):
-      return self.value("facts"), self._export()
+      return self._export()
 
-  def value(self, name: str) -> Any:
+  def value(self, name: str, kind: type[_T]) -> _T | None:
     """The value of a row of the table `meta`; None: there is none.
 
     Raises:
-      UserError: a row is damaged.
+      UserError: a row is damaged, or the value is of another type.
     """
-    return {key: value for key, _, value in self.rows("meta")}.get(name)
+    with damage(self.folder / NAME):
+      values = {row.key: row.value for row in _rows(self._database, "meta")}
+      return as_type(kind, values[name]) if name in values else None
 
-  def rows(self, table: str) -> list[Row]:
-    """Key, part and value of each row, ordered.
+  def rows(self, table: str) -> list[StateRow]:
+    """The rows of a table, ordered.
 
     Raises:
       UserError: a row is damaged.
@@ -132,7 +198,7 @@ class State:
     with damage(self.folder / NAME):
       return list(_rows(self._database, table))
 
-  def save(self, changes: Iterable[Change], lines: Sequence[str] = ()):
+  def save(self, changes: Iterable[StateChange], lines: Sequence[str] = ()):
     """Writes changes and lines of alarms, in one transaction.
 
     Args:
@@ -142,14 +208,15 @@ class State:
     Raises:
       MachineError: the folder was removed or replaced.
     """
-    for table, key, part, value in changes:
-      parts = self._unsaved.setdefault((table, key), {})
-      if value is None:
+    for change in changes:
+      parts = self._unsaved.setdefault((change.table, change.key), {})
+      if change.value is None:
         parts.clear()
-      parts[part] = value
+      parts[change.part] = change
     for line in lines:
       self._alarms += 1
-      self._unsaved["alarms", self._alarms] = {0: line}
+      change = StateChange("alarms", self._alarms, 0, line)
+      self._unsaved["alarms", self._alarms] = {0: change}
     if self.fault and time.monotonic() < self._again:
       return
     self._lock.check()
@@ -157,9 +224,9 @@ class State:
     try:
       with self._database:
         self._database.execute("BEGIN IMMEDIATE")
-        for (table, key), parts in self._unsaved.items():
-          for part, value in parts.items():
-            self._put(table, key, part, value)
+        for parts in self._unsaved.values():
+          for change in parts.values():
+            self._put(change)
       self._unsaved = {}
       self._export()
     except (sqlite3.Error, OSError) as error:
@@ -174,7 +241,8 @@ class State:
       self._report(f"{self.folder}: the state is written again")
     self.fault = fault
 
-  def _put(self, table: str, key: Any, part: int, value: Any):
+  def _put(self, change: StateChange):
+    table, key, part, value = change
     if value is None:
       self._database.execute(f"DELETE FROM {table} WHERE key = ?", (key,))
       return
@@ -191,14 +259,14 @@ class State:
     if self._exported is None:
       self._exported = self._compare()
     rows = [*_rows(self._database, "alarms", self._exported)]
-    lines = [line for *_, line in rows]
+    lines = [row.value for row in rows]
     if rows:
       content = "".join(f"{line}\n" for line in lines).encode()
       self._exported = None  # In case this fails.
       _append(self.folder / ALARMS, content)
       files.sync(self.folder)
-      self._exported = rows[-1][0]
-      self._put("meta", "exported", 0, self._exported)
+      self._exported = int(rows[-1].key)
+      self._put(StateChange("meta", "exported", 0, self._exported))
     return lines
 
   def _compare(self) -> int:
@@ -215,7 +283,7 @@ class State:
     """
     path = self.folder / ALARMS
     if not path.exists():
-      return self.value("exported") or 0
+      return self.value("exported", int) or 0
     with path.open("r+b") as file:
       size = file.seek(0, os.SEEK_END)
       file.seek(max(size - _END, 0))
@@ -232,9 +300,7 @@ class State:
     return row[0] if row else 0
 
 
-def read_kinds(
-  folder: Path,
-) -> tuple[dict[str, Any], list[Row]] | None:
+def read_kinds(folder: Path) -> tuple[Any, list[StateRow]] | None:
   """The facts and the rows of `kinds` of a follower, which may be running.
 
   None: there are none.
@@ -307,7 +373,7 @@ def damage(path: Path) -> Iterator[None]:
     ) from None
 
 
-def _schema(database: sqlite3.Connection) -> list[tuple[Any, ...]]:
+def _schema(database: sqlite3.Connection) -> list[tuple[str | int | None, ...]]:
   """The tables, indices, views and triggers of a database, and its format."""
   query = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY rowid"
   return [*database.execute(query), *database.execute("PRAGMA user_version")]
@@ -320,7 +386,7 @@ def _size(database: sqlite3.Connection) -> int:
 
 def _rows(
   database: sqlite3.Connection, table: str, after: int = -1
-) -> Iterator[Row]:
+) -> Iterator[StateRow]:
   """Key, part and value of the rows of a table after a number, or of all."""
   query = f"SELECT * FROM {table} WHERE key > {after} ORDER BY key, part"
   types = (str if table == "meta" else int, int)
@@ -329,10 +395,10 @@ def _rows(
     are_ours = (type(key), type(part)) == types
     if not are_ours or total != _sum(table, key, part, text):
       raise sqlite3.DatabaseError(f"wrong checksum in the table {table}")
-    yield key, part, json.loads(text)
+    yield StateRow(key, part, json.loads(text))
 
 
-def _sum(table: str, key: Any, part: int, text: str) -> int:
+def _sum(table: str, key: int | str, part: int, text: str) -> int:
   return zlib.crc32(f"{table} {key} {part} {text}".encode())
 
 

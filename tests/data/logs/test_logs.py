@@ -1,5 +1,6 @@
 """Logs and tables of events: their sessions, templates and refusals."""
 
+import dataclasses
 import itertools
 import json
 import lzma
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from seqrnn.config import read as config_lib
 from seqrnn.data import vocabulary
 from seqrnn.data.logs import entries, formats, sessions, tail, templates
+from seqrnn.data.logs.entries import LineContext
 from seqrnn.data.logs.templates import BLANK, VALUE, matcher, mine
 from seqrnn.data.read import reading
 from seqrnn.data.read.reading import Source
@@ -27,6 +29,7 @@ from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.errors import UserError
 from seqrnn.experiments import language_model
 from seqrnn.logs.follow import lines as lines_lib
+from seqrnn.logs.follow.state import as_type
 from tests.conftest import tiny
 
 HEADER = "<Date> <Time> <Pid> <Component>: <Content>"
@@ -196,9 +199,9 @@ def test_times_without_a_year_run_forward_to_the_present(
       corpus.seconds, "\n".join(logs.values()).split("\n"), strict=True
     ):
       monkeypatch.setattr(formats.time, "time", lambda now=second: now)
-      state = parser.state()
+      context = json.loads(json.dumps(dataclasses.asdict(parser.context)))
       parser = lines_lib.Parser(data, "a.log")
-      parser.restore(json.loads(json.dumps(state)))
+      parser.restore(as_type(LineContext, context))
       chunk = tail.Chunk([line.encode()], 1, 0, tail.LogPosition())
       [event] = parser.events(chunk)
       assert event.time == second, (day, line)

@@ -11,7 +11,7 @@ from seqrnn.data.logs.secrets import Redaction
 from seqrnn.errors import UserError
 from seqrnn.logs.detect import answers
 from seqrnn.logs.follow import alarms, feedback
-from seqrnn.logs.follow.state import NAME, open_state
+from seqrnn.logs.follow.state import NAME, StateChange, open_state
 from seqrnn.logs.follow.verdicts import Verdict
 from tests.conftest import read_csv
 
@@ -50,7 +50,7 @@ def save(workdir, alerts: alarms.Alarms):
   (workdir / "follow" / NAME).unlink(missing_ok=True)
   with open_state(workdir / "follow", print) as state:
     facts = {"alarms": alerts.facts()}
-    state.save([*alerts.changes(), ("meta", "facts", 0, facts)])
+    state.save([*alerts.changes(), StateChange("meta", "facts", 0, facts)])
 
 
 def test_kinds_with_most_alarms_come_first_and_secrets_are_masked(
@@ -59,7 +59,7 @@ def test_kinds_with_most_alarms_come_first_and_secrets_are_masked(
   kinds = [verdict(f"u{n}@y.zz", ["a", "rare"], line=None) for n in range(3)]
   first = verdict("s1", ["a", "b", "lost"])
   save(tmp_path, alarms_of(first, *kinds, verdict("n", ["a"], severity=0))[0])
-  kinds = feedback.load_kinds(config, tmp_path)
+  kinds = feedback.record_kinds(config, tmp_path)
   words: answers.ByKind = {(1, "s1"): "normal"}
   rows = [feedback.review_row(kind, words) for kind in kinds]
   answers.write_rows(tmp_path, rows)
@@ -79,10 +79,10 @@ def test_examples_stay_when_the_follower_has_forgotten_the_kind(
   tmp_path, config
 ):
   save(tmp_path, alarms_of(verdict("s1", ["a", "rare"]))[0])
-  feedback.load_kinds(config, tmp_path)
+  feedback.record_kinds(config, tmp_path)
   begun_anew, _ = alarms_of(verdict("s9", ["a", "new"]))
   save(tmp_path, begun_anew)
-  kinds = feedback.load_kinds(config, tmp_path)
+  kinds = feedback.record_kinds(config, tmp_path)
   symbols = {kind.key: kind.symbols for kind in kinds}
   assert symbols == {(1, "s1"): ["a", "rare"], (1, "s9"): ["a", "new"]}
   # The answer is not for the new kind of this number.
@@ -92,7 +92,7 @@ def test_examples_stay_when_the_follower_has_forgotten_the_kind(
 
 def test_edited_examples_are_refused(tmp_path, config):
   save(tmp_path, alarms_of(verdict("s1", ["a", "rare"]))[0])
-  feedback.load_kinds(config, tmp_path)
+  feedback.record_kinds(config, tmp_path)
   path = tmp_path / feedback.EXAMPLES
   [good] = json.loads(path.read_text())["kinds"]
   example = good["example"]
@@ -106,11 +106,11 @@ def test_edited_examples_are_refused(tmp_path, config):
     with pytest.raises(
       UserError, match=f"^{path}: must be as .*; remove it, [^\\n]*$"
     ):
-      feedback.load_kinds(config, tmp_path)
+      feedback.record_kinds(config, tmp_path)
   for text in ("{", "[]", '{"kinds": 5}', "{}"):
     path.write_text(text)
     with pytest.raises(UserError, match=f"^{path}: .*remove it, [^;]*$"):
-      feedback.load_kinds(config, tmp_path)
+      feedback.record_kinds(config, tmp_path)
 
 
 def test_the_events_of_an_example_are_whole_when_it_has_ended():

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import random
+import shutil
 from functools import partial
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from seqrnn.data.logs.tail import Chunk, FileTail, LogPosition
 from seqrnn.errors import UserError
 from seqrnn.logs.follow import follow
-from seqrnn.logs.follow.state import ALARMS, open_state
+from seqrnn.logs.follow.state import ALARMS, StateChange, open_state
 from tests.data.logs.test_tail import Log
 from tests.logs.follow.test_follower import make
 from tests.logs.follow.test_state import Killed, Kills
@@ -269,3 +270,49 @@ def test_a_log_that_falls_silent_raises_one_alarm_and_ends_its_sessions(
   assert f"the log has been silent since {since}" in error
   # Without times no pause is known.
   assert make().silence == math.inf
+
+
+def test_a_state_of_other_types_is_refused(model, tmp_path):
+  with service(model, tmp_path, id) as running:
+    running.follow(Lines(b"x a", b"x q", b"y q"), lambda: False)
+  with open_state(tmp_path / "state", print) as opened:
+    good = opened.value("facts", dict)
+    [(number, _, kind), *_] = opened.rows("kinds")
+    [(session, _, (header, columns)), *_] = opened.rows("sessions")
+  drift = follow.drift.of_calibration(model.normal).facts()
+  forged = [
+    *(("meta", "facts", x) for x in ([], [1], 5, {})),
+    *(("meta", "facts", {**good, name: 5}) for name in good),
+    ("meta", "facts", {**good, "position": ["x"]}),
+    ("meta", "facts", {**good, "parser": {"near": "x"}}),
+    ("meta", "facts", {**good, "parser": {"other": 1}}),
+    (
+      "meta",
+      "facts",
+      {**good, "follower": {"clock": {}, "lines": {"now": []}}},
+    ),
+    ("meta", "facts", {**good, "silence": {"since": 3}}),
+    ("meta", "drift", {**drift, "_bets": []}),
+    ("meta", "drift", {**drift, "sessions": "x"}),
+    *(("kinds", number, x) for x in (5, [], {}, {**kind, "other": 1})),
+    *(("kinds", number, {**kind, name: {"x": []}}) for name in kind),
+    ("sessions", session, []),
+    ("sessions", session, [header[:-1], columns]),
+    ("sessions", session, [["x"] * len(header), columns]),
+    ("sessions", session, [header, [["a", "b"], *columns[1:]]]),
+    ("sessions", session, [header, [[1] * 9, *columns[1:]]]),
+  ]
+  faults = []
+  for n, (table, key, value) in enumerate(forged):
+    folder = tmp_path / f"{n}"
+    shutil.copytree(tmp_path / "state", folder / "state")
+    with open_state(folder / "state", print) as opened:
+      opened.save([StateChange(table, key, 0, value)])
+    try:
+      with service(model, folder, id):
+        faults.append((table, value))
+    except UserError as error:
+      path = folder / "state" / "state.db"
+      if not str(error).startswith(f"{path}: cannot be used: "):
+        faults.append(str(error))
+  assert not faults

@@ -1,15 +1,18 @@
 """Lines that arrive: the events of the whole log, however they are cut."""
 
+import dataclasses
 import json
 import random
 from pathlib import Path
 
 import pytest
 
+from seqrnn.data.logs.entries import LineContext
 from seqrnn.data.logs.tail import Chunk, LogPosition
 from seqrnn.errors import UserError
 from seqrnn.logs.follow.follower import Event
 from seqrnn.logs.follow.lines import Parser, parse_pair
+from seqrnn.logs.follow.state import as_type
 from tests.conftest import tiny
 
 SECOND = "2026-11-27T10:00:{:02}"
@@ -61,9 +64,9 @@ def test_events_do_not_depend_on_chunks_and_restarts(capsys, name):
     events += reader.events(chunk_of(lines[place:stop], place + 1))
     place = stop
     if draw.random() < 0.5 and events:
-      state = json.loads(json.dumps(reader.state()))
+      context = json.loads(json.dumps(dataclasses.asdict(reader.context)))
       reader = parser(**fields)
-      reader.restore(state)
+      reader.restore(as_type(LineContext, context))
   assert events == expected
   capsys.readouterr()
 

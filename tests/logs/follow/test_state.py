@@ -10,7 +10,13 @@ import pytest
 
 from seqrnn.errors import MachineError, UserError
 from seqrnn.logs.follow import state
-from seqrnn.logs.follow.state import ALARMS, NAME, open_state, read_kinds
+from seqrnn.logs.follow.state import (
+  ALARMS,
+  NAME,
+  StateChange,
+  open_state,
+  read_kinds,
+)
 
 
 class Killed(BaseException):
@@ -70,7 +76,7 @@ class Sum:
 
   def __init__(self, opened):
     self._state = opened
-    facts, self.shown = opened.recover()
+    self.shown, facts = opened.recover(), opened.value("facts", int)
     self.read = [value for *_, value in opened.rows("sessions")]
     assert (facts or 0) == len(self.read)
 
@@ -81,8 +87,10 @@ class Sum:
       if sum(self.read) % 7 == 0:
         lines.append(json.dumps({"number": len(self.read)}))
     rows = enumerate(numbers, begin)
-    changes = [("sessions", place, 0, number) for place, number in rows]
-    changes.append(("meta", "facts", 0, len(self.read)))
+    changes = [
+      StateChange("sessions", place, 0, number) for place, number in rows
+    ]
+    changes.append(StateChange("meta", "facts", 0, len(self.read)))
     self._state.save(changes, lines)
 
 
@@ -217,8 +225,10 @@ def test_a_full_disk_is_reported_once_and_loses_nothing(tmp_path, monkeypatch):
     opened._database.execute(f"PRAGMA max_page_count = {pages}")
     for number in (1, 2):
       now[0] += 6
-      opened.save([("kinds", number, 0, "x" * 10**5)], [f"{number}"])
-    opened.save([("kinds", 1, 0, None), ("kinds", 1, 1, "y")])
+      opened.save([StateChange("kinds", number, 0, "x" * 10**5)], [f"{number}"])
+    opened.save(
+      [StateChange("kinds", 1, 0, None), StateChange("kinds", 1, 1, "y")]
+    )
     assert alarms_in(tmp_path) == expected(NUMBERS[:30]) and opened.fault
     opened._database.execute("PRAGMA max_page_count = 10000")
     opened.save([])  # Too early.
@@ -269,7 +279,7 @@ def test_a_database_with_anything_of_its_own_is_refused(written, tmp_path):
   ignore = "CREATE TRIGGER t BEFORE INSERT ON alarms BEGIN SELECT {}; END"
   view = "ALTER TABLE kinds RENAME TO other; CREATE VIEW kinds AS {}"
   with open_state(written, pytest.fail) as opened:
-    opened.save([("kinds", 1, 0, {"number": 1})])
+    opened.save([StateChange("kinds", 1, 0, {"number": 1})])
   faults = []
   for script, reason in (
     (ignore.format("RAISE(IGNORE)"), "its tables are not of format"),
@@ -309,8 +319,10 @@ def test_a_database_with_anything_of_its_own_is_refused(written, tmp_path):
 def test_a_page_that_is_a_child_twice_is_refused(tmp_path):
   """Some levels of such pages have rows for ever."""
   with open_state(tmp_path, pytest.fail) as opened:
-    kinds = [("kinds", number, 0, "x" * 500) for number in range(1, 99)]
-    opened.save([*kinds, ("meta", "facts", 0, {"n": 1})])
+    kinds = [
+      StateChange("kinds", number, 0, "x" * 500) for number in range(1, 99)
+    ]
+    opened.save([*kinds, StateChange("meta", "facts", 0, {"n": 1})])
   path, database = tmp_path / NAME, sqlite3.connect(tmp_path / NAME)
   query = "SELECT rootpage FROM sqlite_schema WHERE name = 'kinds'"
   [root], [size] = (
