@@ -182,10 +182,10 @@ def _by_kind(runs: list[dict[str, Any]]) -> list[str]:
   here = ("detect", "default", "kinds")
   rows = []
   for score in runs[0]["detect"]["default"]["kinds"]:
-    row = [_mean(runs, *here, score, kind) for kind in anomalies.KINDS]
+    row = [_mean(runs, *here, score, kind) for kind in anomalies.CHANGES]
     every = ("detect", "default", "figures", score, "average_precision")
     rows.append([score, *row, _mean(runs, *every)])
-  return _table(("score", *anomalies.KINDS, "all"), rows)
+  return _table(("score", *anomalies.CHANGES, "all"), rows)
 
 
 def read_cases() -> dict[str, Case]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seqrnn.data.logs.cuts import Cuts
+from seqrnn.data.logs.cuts import LogCuts
 from seqrnn.data.read.columns import Texts, Tokens
 
 
@@ -64,7 +64,7 @@ class Corpus(NamedTuple):
   tags: "Corpus | None" = None
   lines: np.ndarray | None = None
   timestamps: Texts | None = None
-  cuts: Cuts | None = None
+  cuts: LogCuts | None = None
   files: Texts | None = None
   seconds: np.ndarray | None = None
   values: np.ndarray | None = None

@@ -12,7 +12,7 @@ from scipy.sparse.csgraph import connected_components
 
 from seqrnn.config.read import Config
 from seqrnn.data.documents import Corpus, Document, collect, digest, nouns
-from seqrnn.data.logs import logs
+from seqrnn.data.logs import log_corpus
 from seqrnn.data.sources import corpora
 from seqrnn.data.sources.corpora import SPLITS
 from seqrnn.errors import UserError, counted
@@ -353,7 +353,7 @@ def reader(
   separate = corpora.separate(data)
 
   def corpus(name: str | None = None) -> Corpus:
-    return logs.with_cuts(corpora.read_corpus(data, name), idle)
+    return log_corpus.with_cuts(corpora.read_corpus(data, name), idle)
 
   @functools.cache
   def parts() -> Split:

@@ -9,10 +9,6 @@ from seqrnn.data.logs.sessions import Sessions
 # The least, and one more than the most.
 _RUN = (2, 9)  # Events of a foreign run.
 
-# rng, the events of a session, those of any session -> the events changed;
-# None: the session is too short.
-Change = Callable[..., np.ndarray | None]
-
 
 def _swap(rng, ids, _):
   """Swaps two different neighbours."""
@@ -49,7 +45,9 @@ def _truncate(rng, ids, _):
   return ids[: rng.integers(1, len(ids))] if len(ids) > 1 else None
 
 
-KINDS: dict[str, Change] = {
+# rng, the events of a session, those of any session -> the events changed;
+# None: the session is too short.
+CHANGES: dict[str, Callable[..., np.ndarray | None]] = {
   "swap": _swap,
   "drop": _drop,
   "insert": _insert,
@@ -64,7 +62,7 @@ def inject(rng: np.random.Generator, sessions: Sessions, kind: str) -> Sessions:
   The result has no lines and no timestamps. A truncated session ends where it
   is truncated.
   """
-  change = KINDS[kind]
+  change = CHANGES[kind]
   parts = np.split(sessions.ids, sessions.bounds[1:-1])
   long_enough, changed = [], [sessions.ids[:0]]
   for j, ids in enumerate(parts):

@@ -1,4 +1,4 @@
-"""Cuts: which sessions of a log its begin or its end cuts.
+"""LogCuts: which sessions of a log its begin or its end cuts.
 
 A session is open if the log ends before the session has been silent for the
 idle time of its last event: further events may follow there. It is cut at its
@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -55,7 +55,11 @@ class IdleTimes(NamedTuple):
     return IdleTimes(self.clock, idle, first)
 
   def whole(
-    self, events: Texts, bounds: np.ndarray, before_D: Any, after_D: Any
+    self,
+    events: Texts,
+    bounds: np.ndarray,
+    before_D: np.ndarray,
+    after_D: np.ndarray,
   ) -> tuple[np.ndarray, np.ndarray]:
     """Whether each session has its begin and its end, bool [sessions].
 
@@ -72,7 +76,7 @@ class IdleTimes(NamedTuple):
     return ~(before_D < first_D), ~(after_D < last_D)
 
 
-class Cuts(NamedTuple):
+class LogCuts(NamedTuple):
   """What decides which sessions of a log are cut.
 
   Times are in seconds; in a log without times, in lines.
@@ -116,7 +120,7 @@ _report_once = functools.lru_cache(maxsize=2**8)(formats.report)
 
 @dataclasses.dataclass
 class Clock:
-  """The begin and the end of a log, from which `Cuts` are learned.
+  """The begin and the end of a log, from which `LogCuts` are learned.
 
   Attributes:
     log: its name.
@@ -145,7 +149,7 @@ class Clock:
     lines: np.ndarray,
     events: Texts,
     bounds: np.ndarray,
-  ) -> Cuts | None:
+  ) -> LogCuts | None:
     """What decides in the log; None: it has no clock.
 
     Args:
@@ -193,7 +197,7 @@ class Clock:
       for longest, of_V in ((idle, last_V), (patience, patience_V))
     )
     whole = of_log.whole(events, bounds, before_D, after_D)
-    return Cuts(self.log, of_log, of_growing, before_D, after_D, *whole)
+    return LogCuts(self.log, of_log, of_growing, before_D, after_D, *whole)
 
 
 def _chunks(bounds: np.ndarray) -> Iterator[tuple[int, int]]:

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from seqrnn.data.logs import formats
 from seqrnn.data.logs.formats import Entry, Form
@@ -95,7 +95,7 @@ class LogReader:
     source: str,
     form: Form,
     log: str = "",
-    leave_out: Callable[[int, str], Any] | None = None,
+    leave_out: Callable[[int, str], None] | None = None,
   ):
     """Begins before the first line.
 
@@ -138,10 +138,10 @@ class LogReader:
       )
 
   def check(self):
-    """Refuses a log of which no line fits its form, or is of a session.
+    """Checks that a log has lines of its form, and lines of sessions.
 
     Raises:
-      UserError: so.
+      UserError: no line fits the form, or none is of a session.
     """
     form = self._form
     if _STRAY in self._counts and not self.context.fits:

@@ -220,7 +220,7 @@ def _by_pattern(pattern: re.Pattern, longest: int = LINE) -> Parse:
   return parse
 
 
-def _text(fields: Any, key: str) -> str | None:
+def _text(fields: dict, key: str) -> str | None:
   """The value of a key, or of a key of a key after a dot, as text.
 
   None: there is none, it is too deep, or `fields` is no object.

@@ -23,7 +23,7 @@ _NUMBER = re.compile(r"(?<!\.\d)(?<!\.\d\d)(?<!\.\d\d\d)\.(\d{1,4})$")
 _LAST = "9"  # After the digits of any date.
 
 
-def _parts(name: str) -> tuple[str, str, int]:
+def _split(name: str) -> tuple[str, str, int]:
   """The log of a file, the date in its name, and minus the number in it."""
   for suffix in PACKED:
     name = name.removesuffix(suffix)
@@ -39,12 +39,12 @@ def _parts(name: str) -> tuple[str, str, int]:
 
 def age(name: str) -> tuple[str, int]:
   """A key that orders the files of a log by their names: the oldest first."""
-  return _parts(name)[1:]
+  return _split(name)[1:]
 
 
 def log_names(names: Sequence[str]) -> list[str]:
   """The log of each file: its name if no other file is of that log."""
-  logs = [_parts(name)[0] for name in names]
+  logs = [_split(name)[0] for name in names]
   counts = Counter(logs)
   return [
     log if counts[log] > 1 else name
@@ -52,7 +52,7 @@ def log_names(names: Sequence[str]) -> list[str]:
   ]
 
 
-class Part(NamedTuple):
+class LogFile(NamedTuple):
   """A file of a log."""
 
   path: Path
@@ -62,7 +62,7 @@ class Part(NamedTuple):
   packed: bool
 
 
-def list_parts(path: Path) -> list[Part]:
+def list_files(path: Path) -> list[LogFile]:
   """The files of a log, the oldest first; the last one is `path` if it exists.
 
   They are listed until two lists are equal: a file that is renamed meanwhile
@@ -78,10 +78,10 @@ def list_parts(path: Path) -> list[Part]:
       return parts
 
 
-def _listed(path: Path) -> list[Part]:
+def _listed(path: Path) -> list[LogFile]:
   """The files of a log; no packed file whose unpacked content is there."""
-  log = _parts(path.name)[0]
-  names = {n for n in os.listdir(path.parent) if _parts(n)[0] == log}
+  log = _split(path.name)[0]
+  names = {n for n in os.listdir(path.parent) if _split(n)[0] == log}
   twice = {name + suffix for name in names for suffix in PACKED}
   others = sorted(names - twice - {path.name}, key=age)
   parts = []
@@ -91,14 +91,14 @@ def _listed(path: Path) -> list[Part]:
       if stat.S_ISREG(status.st_mode):
         packed = file.suffix in PACKED and file != path
         times = status.st_ino, status.st_size, status.st_mtime_ns
-        parts.append(Part(file, *times, packed))
+        parts.append(LogFile(file, *times, packed))
       elif file == path:
         raise OSError("not a regular file")
   return parts
 
 
 @contextmanager
-def opened(part: Part) -> Iterator[IO[bytes]]:
+def opened(part: LogFile) -> Iterator[IO[bytes]]:
   """The unpacked bytes of a file.
 
   Raises:

@@ -14,7 +14,7 @@ import numpy as np
 from seqrnn.config.read import Config
 from seqrnn.data import splits
 from seqrnn.data.documents import Corpus, Names
-from seqrnn.data.logs import formats, logs
+from seqrnn.data.logs import formats, log_corpus
 from seqrnn.data.read.columns import Texts
 from seqrnn.data.read.reading import Source, rows
 from seqrnn.data.sources import corpora
@@ -182,7 +182,7 @@ def read_sessions(
     UserError: as `corpora.read_files`.
   """
   corpus = corpora.read_files(field, path, config.data)
-  corpus = logs.with_cuts(corpus, config.detect.idle, trained)
+  corpus = log_corpus.with_cuts(corpus, config.detect.idle, trained)
   return of_pieces(splits.whole(corpus), vocabulary, config.detect)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from seqrnn.data.logs import rotation
-from seqrnn.data.logs.rotation import Part
+from seqrnn.data.logs.rotation import LogFile
 from seqrnn.data.read.reading import LINE
 from seqrnn.errors import MachineError
 
@@ -220,7 +220,7 @@ class FileTail:
     )
     return Chunk(lines, before.line + 1, before.part, self.position)
 
-  def _enter(self, part: Part, position: LogPosition):
+  def _enter(self, part: LogFile, position: LogPosition):
     """Opens a file at a position in it."""
     self.close()
     self._file = self._open.enter_context(rotation.opened(part))
@@ -240,13 +240,13 @@ class FileTail:
     self._file.seek(place)
     return _mark(content) != self.position.mark
 
-  def _following(self) -> tuple[Part, LogPosition] | None:
+  def _following(self) -> tuple[LogFile, LogPosition] | None:
     """The file to read now, if it is not the open one, and where."""
     place, is_open = self.position, self._file is not None
     with suppress(FileNotFoundError):
       if is_open and self._path.stat().st_ino == place.inode:
         return None
-    parts = rotation.list_parts(self._path)
+    parts = rotation.list_files(self._path)
     if not place.inode:
       if parts and parts[-1].path == self._path:
         return parts[-1], place
@@ -268,7 +268,7 @@ class FileTail:
       return None
     return later[0], LogPosition(place.part + 1)
 
-  def _holder(self, parts: list[Part]) -> Part | None:
+  def _holder(self, parts: list[LogFile]) -> LogFile | None:
     """The file that has the content of the position."""
     place = self.position
     # The newest first, but packed ones last, as they are read to the place.
@@ -287,7 +287,7 @@ class FileTail:
         continue
     return None
 
-  def _is_finished(self, later: Part) -> bool:
+  def _is_finished(self, later: LogFile) -> bool:
     """Whether nobody writes to the open file, after which another one comes."""
     if later.path != self._path:
       return True

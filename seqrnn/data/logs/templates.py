@@ -79,7 +79,7 @@ _NUMBER = re.compile(
   rf"([a-zA-Z\u00b5\u03bc%]{{0,7}}){_AFTER}"
 )
 _LARGEST = 1e30  # Larger numbers count as this one.
-# Units in one: seconds, and bytes or what else has a prefix.
+# Each unit in seconds, or as the factor of its prefix.
 _UNITS = {
   **{"ns": 1e-9, "us": 1e-6, "\u00b5s": 1e-6, "\u03bcs": 1e-6, "ms": 1e-3},
   **dict.fromkeys(("m", "min", "mins", "minute", "minutes"), 60.0),
@@ -164,7 +164,7 @@ def mask(line: str, paths: bool = False) -> str:
 def parse(line: str, paths: bool = False) -> _Parsed:
   """A line as `mask`, and its first `PLACES` numbers, filled up with NaN.
 
-  Those of different units are in one of them: `900 ms` is 0.9.
+  Durations are in seconds and sizes in bytes: `900 ms` is 0.9.
   """
   of_word, of_line, words = _in_request if paths else _word, _line, line.split()
   if len(line) > _SHORT:
@@ -205,7 +205,7 @@ _MANY = 50  # Distinct words that always are one.
 _RARE = 10  # Lines of a word that is rare.
 _FRACTION = 10  # Lines of a value for one of other words at its place.
 
-_Rows = list[tuple[list[str], int]]
+_WordLines = list[tuple[list[str], int]]
 
 
 def _parts(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -244,7 +244,7 @@ def mine(lines: dict[str, int]) -> list[str]:
   for part, line in _parts(lines):
     in_paths[part] += lines[line]
   known = {part for part, count in in_paths.items() if count >= _RARE}
-  by_length: dict[int, _Rows] = defaultdict(list)
+  by_length: dict[int, _WordLines] = defaultdict(list)
   templates = {}
   for line, count in lines.items():
     if " /" in line:
@@ -269,14 +269,14 @@ def mine(lines: dict[str, int]) -> list[str]:
       continue
     left = [i for i in counts if i not in blanks] or counts
     index = min(left, key=lambda i: len(counts[i]))
-    divided: dict[str, _Rows] = defaultdict(list)
+    divided: dict[str, _WordLines] = defaultdict(list)
     for row in rows:
       divided[row[0][index]].append(row)
     parts += [(part, list(counts)) for part in divided.values()]
   return list(dict.fromkeys(templates[line] for line in lines))
 
 
-def _counts(rows: _Rows, index: int) -> Counter[str]:
+def _counts(rows: _WordLines, index: int) -> Counter[str]:
   """The frequencies of the words at a place."""
   counts: Counter[str] = Counter()
   for words, count in rows:

@@ -30,7 +30,7 @@ _OPEN = 2  # Corpora that a process keeps: a run reads the same several times.
 _opened: dict[str, Corpus] = {}  # By their keys.
 # Classes that a corpus consists of, and what NumPy makes arrays with.
 _NAMES = {
-  *("Corpus", "Cuts", "IdleTimes", "Names", "Texts", "Stored"),
+  *("Corpus", "LogCuts", "IdleTimes", "Names", "Texts", "Stored"),
   *("ndarray", "dtype", "scalar", "_frombuffer", "_reconstruct"),
 }
 _MODULES = ("seqrnn.data.", "numpy.")  # And what is in them.

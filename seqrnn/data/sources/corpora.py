@@ -12,7 +12,7 @@ from seqrnn import catalogue
 from seqrnn.config import derived
 from seqrnn.config.read import Config
 from seqrnn.data.documents import Corpus, Document, nouns
-from seqrnn.data.logs import entries, logs
+from seqrnn.data.logs import entries, log_corpus
 from seqrnn.data.read import forms, spelling
 from seqrnn.data.read.encoding import encode
 from seqrnn.data.read.forms import Known
@@ -108,9 +108,9 @@ def read_files(
 
 def _of_form(sources: list[Source], data: Config, known: Known) -> Corpus:
   if data.unit == "log":
-    return logs.read_logs(sources, logs.form(data))
+    return log_corpus.read_logs(sources, log_corpus.form(data))
   if data.unit == "session" and data.format == "csv":
-    return logs.read_table(sources, data)
+    return log_corpus.read_table(sources, data)
 
   def read() -> Corpus:
     if data.format not in ("text", "spaces"):
@@ -171,7 +171,7 @@ def log_format(config: Config, describes: bool) -> str | None:
   """
   data = config.data
   field = "path" if data.path is not None else "train_path"
-  is_auto, form = data.log_format == "auto", logs.form(data)
+  is_auto, form = data.log_format == "auto", log_corpus.form(data)
   if data.unit != "log" or not (data.log_format or data.log_header):
     return None
   if data[field] is not None:
@@ -212,8 +212,8 @@ def from_text(
     ) from None
   sources = [Source("text", content)]
   if unit == "log":
-    form = logs.Form("strict") if data is None else logs.form(data)
-    corpus = logs.read_logs(sources, form._replace(errors="strict"))
+    form = log_corpus.Form("strict") if data is None else log_corpus.form(data)
+    corpus = log_corpus.read_logs(sources, form._replace(errors="strict"))
   elif data is not None and (
     data.format in _LINES or data.source in ("names", "formal")
   ):

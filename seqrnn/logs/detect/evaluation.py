@@ -167,7 +167,7 @@ def precision_by_kind(
   for name, scores in findings.decision.scores.items():
     table[name] = {}
     # With few sessions, some kinds may not occur.
-    for kind in (kind for kind in anomalies.KINDS if kind in kinds):
+    for kind in (kind for kind in anomalies.CHANGES if kind in kinds):
       some = (kinds == kind) | (kinds == "")
       anomalous = kinds[some] != ""
       scores_L = scores[findings.distinct.which][some]

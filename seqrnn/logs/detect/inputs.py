@@ -139,8 +139,8 @@ def inject(
   count = round(share * len(order))
   parts = [set_label(sessions.take(np.sort(order[count:])), False)]
   kinds = [""]
-  for number, kind in enumerate(anomalies.KINDS):
-    some = np.sort(order[:count][number :: len(anomalies.KINDS)])
+  for number, kind in enumerate(anomalies.CHANGES):
+    some = np.sort(order[:count][number :: len(anomalies.CHANGES)])
     if len(some):
       parts.append(anomalies.inject(rng, sessions.take(some), kind))
       kinds.append(kind)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seqrnn.data.logs.logs import form
+from seqrnn.data.logs.log_corpus import form
 from seqrnn.data.logs.templates import NO_VALUES
 from seqrnn.data.vocabulary import BEGIN, UNKNOWN
 from seqrnn.logs.detect.deployed import Deployed, refuse_unfollowed

@@ -76,7 +76,7 @@ class Health:
       self._moved = self._clock()
     self.figures |= figures
 
-  def state(self) -> dict[str, Any]:
+  def probe(self) -> dict[str, Any]:
     """The content of /healthz; `status` is ok, starting, stuck or failing."""
     status = "starting" if self._moved is None else "ok"
     status = "failing" if self.figures["reason"] else status
@@ -113,11 +113,11 @@ class _Handler(prometheus.MetricsHandler):
       return super().do_GET()
     if path != "/healthz":  # A probe of another path must not succeed.
       return self.send_error(404)
-    state = self.health.state()
-    self.send_response(200 if state["status"] == "ok" else 503)
+    probe = self.health.probe()
+    self.send_response(200 if probe["status"] == "ok" else 503)
     self.send_header("Content-Type", "application/json")
     self.end_headers()
-    self.wfile.write(json.dumps(state).encode() + b"\n")
+    self.wfile.write(json.dumps(probe).encode() + b"\n")
 
 
 @contextmanager

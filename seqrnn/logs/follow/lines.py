@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 
 from seqrnn.config.read import Config
-from seqrnn.data.logs import formats, logs
+from seqrnn.data.logs import formats, log_corpus
 from seqrnn.data.logs.entries import LineContext, LogReader
 from seqrnn.data.logs.formats import report
 from seqrnn.data.logs.tail import LONGEST, Chunk
@@ -40,7 +40,7 @@ class Parser:
     """
     self.skipped = 0
     self._name = name
-    self._reader = LogReader(name, logs.form(data), leave_out=self.skip)
+    self._reader = LogReader(name, log_corpus.form(data), leave_out=self.skip)
     self._is_log = data.unit == "log"
     codec = ("utf-8", data.errors)
     self._codec = ("latin-1",) if data.errors == "latin-1" else codec

@@ -16,10 +16,9 @@ import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame, SparkSession, functions
+from pyspark.sql import DataFrame, Row, SparkSession, functions
 from pyspark.sql.functions import broadcast, col
 from pyspark.sql.streaming.query import StreamingQuery
 from rich.console import Console
@@ -135,7 +134,7 @@ def _counts(scored: DataFrame) -> tuple[list[int], int]:
   return counts, short
 
 
-def _flagged_keys(scored: DataFrame, count: int) -> list[Any]:
+def _flagged_keys(scored: DataFrame, count: int) -> list[Row]:
   """The flagged sessions, or some of the highest scores if they are many."""
   if count > _GROUPED:
     formats.report(
@@ -151,7 +150,7 @@ def start(
   deployed: Deployed,
   path: str,
   output: str,
-  trigger: dict[str, Any] | None = None,
+  trigger: dict[str, str | bool] | None = None,
 ) -> StreamingQuery:
   """Starts to follow the files of a folder; the query is Spark's.
 

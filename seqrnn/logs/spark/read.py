@@ -19,11 +19,12 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import pandas as pd
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 from pyspark.sql.functions import col, lit
+from pyspark.sql.streaming.readwriter import DataStreamReader
 
 from seqrnn.config.read import Config
-from seqrnn.data.logs import formats, logs
+from seqrnn.data.logs import formats, log_corpus
 from seqrnn.data.logs.entries import LogEvent, LogReader
 from seqrnn.data.read.reading import Source
 from seqrnn.errors import UserError
@@ -95,9 +96,9 @@ class Plan(NamedTuple):
   def events(self, source: Source, messages: list[str]) -> Iterator[LogEvent]:
     """The events of a file, which adds messages about its lines."""
     if self.data.unit != "log":
-      return logs.table_events(source, self.data, self.several)
+      return log_corpus.table_events(source, self.data, self.several)
     log = "" if self.logs is None else self.logs[source.name]
-    form = logs.form(self.data)._replace(near=self.near)
+    form = log_corpus.form(self.data)._replace(near=self.near)
     reader = LogReader(source.name, form, log)
     return reader.read(source, None if self.logs is None else messages.append)
 
@@ -107,7 +108,9 @@ def _path(uri: str) -> PurePosixPath:
   return PurePosixPath(os.path.abspath(unquote(urlsplit(uri).path)))
 
 
-def parse_files(frames: Iterable[Any], plan: Plan) -> Iterator[pd.DataFrame]:
+def parse_files(
+  frames: Iterable[pd.DataFrame], plan: Plan
+) -> Iterator[pd.DataFrame]:
   """The events of files, by `_SCHEMA`, and messages about them.
 
   Args:
@@ -116,7 +119,7 @@ def parse_files(frames: Iterable[Any], plan: Plan) -> Iterator[pd.DataFrame]:
     plan: how they are read.
 
   Raises:
-    UserError: as `logs.events` and `logs.table_events`.
+    UserError: as `log_corpus.events` and `log_corpus.table_events`.
   """
   parts = (
     part
@@ -138,7 +141,7 @@ def parse_files(frames: Iterable[Any], plan: Plan) -> Iterator[pd.DataFrame]:
       yield pd.DataFrame({**dict.fromkeys(COLUMNS), "symbol": messages})
 
 
-def _rows(events: Iterator[LogEvent]) -> Iterator[tuple[Any, ...]]:
+def _rows(events: Iterator[LogEvent]) -> Iterator[tuple]:
   for place, event in enumerate(events):
     for session in event.sessions or (None,):
       symbol = session and event.symbol
@@ -163,7 +166,7 @@ def read_events(
   rows, plan = file_rows(session.read, Plan(data, near), path)
   if not plan.several:
     rows = rows.withColumn("file", lit(""))
-  cut = logs.form(data).cut if data.unit == "log" else "table"
+  cut = log_corpus.form(data).cut if data.unit == "log" else "table"
   rows, span = rows.persist(), Span()
   facts = "min(time) max(time) max(line) count(session) max_by(timestamp,time)"
   begin, end, last, count, time = rows.selectExpr(*facts.split()).first()
@@ -181,7 +184,10 @@ def read_events(
 
 
 def file_rows(
-  reader: Any, plan: Plan, path: str, is_stream: bool = False
+  reader: DataFrameReader | DataStreamReader,
+  plan: Plan,
+  path: str,
+  is_stream: bool = False,
 ) -> tuple[DataFrame, Plan]:
   """The rows of `parse_files`, and how the files are read.
 
@@ -209,6 +215,6 @@ def file_rows(
     if _path(files[0]) == plan.root:
       plan = plan._replace(root=plan.root.parent)
     names = sorted(map(plan.name, files))
-    of_logs = logs.of_logs(names, logs.form(plan.data))
+    of_logs = log_corpus.of_logs(names, log_corpus.form(plan.data))
     plan = plan._replace(logs=of_logs, several=len(files) > 1)
   return lines.mapInPandas(partial(parse_files, plan=plan), _SCHEMA), plan

@@ -12,12 +12,12 @@ import importlib
 import os
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 import pandas as pd
-from pyspark import cloudpickle
+from pyspark import Broadcast, cloudpickle
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.functions import lit, pmod, xxhash64
 
@@ -52,7 +52,7 @@ class Shipped(NamedTuple):
     columns: of the verdicts, each with its type.
   """
 
-  content: Any
+  content: Broadcast
   columns: list[str]
 
 
@@ -107,7 +107,7 @@ def score_events(
   )
 
 
-def _score(events: Any, shipped: Shipped, span: Span) -> pd.DataFrame:
+def _score(events: pd.DataFrame, shipped: Shipped, span: Span) -> pd.DataFrame:
   """The verdicts on some sessions, of which all events are there."""
   deployed = _restore(shipped.content.value)
   findings, names = examine(deployed, events, span)
@@ -117,7 +117,7 @@ def _score(events: Any, shipped: Shipped, span: Span) -> pd.DataFrame:
 
 
 def score_ended(
-  frames: Iterable[Any], shipped: Shipped, span: Span
+  frames: Iterable[pd.DataFrame], shipped: Shipped, span: Span
 ) -> Iterator[pd.DataFrame]:
   """The verdicts on ended sessions; `events` has a list of those of each."""
   for frame in frames:
@@ -126,7 +126,7 @@ def score_ended(
 
 
 def examine(
-  deployed: Deployed, events: Any, span: Span
+  deployed: Deployed, events: pd.DataFrame, span: Span
 ) -> tuple[Findings, list[str]]:
   """Scores sessions; returns the findings, and the names without masks.
 
@@ -171,7 +171,7 @@ def examine(
   return findings, sessions.names
 
 
-def _texts(column: Any) -> Texts:
+def _texts(column: pd.Series) -> Texts:
   """A column of texts, empty where there is none."""
   codes, symbols = pd.factorize(column.fillna(""))
   return Texts(list(symbols), codes)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from seqrnn.data.documents import Corpus
-from seqrnn.data.logs import logs
-from seqrnn.data.logs.cuts import Cuts
+from seqrnn.data.logs import log_corpus
+from seqrnn.data.logs.cuts import LogCuts
 from seqrnn.data.read import encoding
 from seqrnn.data.read.reading import Source
 from seqrnn.data.sources import cache, corpora
@@ -56,7 +56,7 @@ def values(corpus):
   """The fields of a corpus as Python objects."""
   fields = {}
   for name, value in corpus._asdict().items():
-    if isinstance(value, (Corpus, Cuts)):
+    if isinstance(value, (Corpus, LogCuts)):
       fields[name] = values(value)
     elif isinstance(value, np.ndarray):
       fields[name] = value.dtype.str, value.tolist()
@@ -161,7 +161,7 @@ def test_a_log_is_parsed_once(tmp_path, monkeypatch, capfd):
   printed = capfd.readouterr().err
   assert "a.log: 1 of 301 lines do not fit the format" in printed
   assert printed.endswith("the first is line 1: 'no session'\n")
-  monkeypatch.setattr(logs, "_parse", None)
+  monkeypatch.setattr(log_corpus, "_parse", None)
   cache._opened.clear()
   second = corpora.read_corpus(config.data)
   assert repr(values(second)) == repr(values(first))  # Also NaN.

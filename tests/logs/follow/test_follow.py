@@ -253,7 +253,7 @@ def test_a_log_that_falls_silent_raises_one_alarm_and_ends_its_sessions(
     with service(
       silent, tmp_path, written.append, follow="sessions"
     ) as running:
-      note = lambda running=running: states.append(running.health.state())
+      note = lambda running=running: states.append(running.health.probe())
       running.follow(Lines(lines[0], note, *lines[1:], note), lambda: False)
     rows += [[*map(json.loads, "".join(written).splitlines())]]
   of = lambda n, kind: [row for row in rows[n] if row["type"] == kind]

@@ -8,7 +8,6 @@ event keeps its line, its time and its label.
 import re
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
-from typing import Any
 
 import numpy as np
 
@@ -188,7 +187,7 @@ def with_cuts(
 
 def _rows(
   events: Iterator[LogEvent], clock: Clock | None
-) -> Iterator[tuple[Any, ...]]:
+) -> Iterator[tuple[str | int | float | None | tuple[float, ...], ...]]:
   """The fields of events, each with the name of one of its sessions."""
   for event in events:
     if clock:
