@@ -36,7 +36,7 @@ _BETS = np.array([0.1, 0.3, 0.9])[:, None]
 _LEAST = 10  # Sessions of a block.
 _APART = 4  # A block is so many times as long as its sessions depend.
 _FEWEST = 5  # Blocks of which a variance is estimated.
-_BLOCKS = 20  # That are learned after a warning.
+_BLOCKS = 20  # The number of blocks that are learned after a warning.
 _PATIENCE = 10  # Blocks after which the saved capital is 1 / sqrt(2).
 _WORDS = (
   *(f"score higher than {1 - t:.0%} of the calibration" for t in _TAILS),
@@ -92,9 +92,10 @@ class Drift:
   def _begin(self):
     """Begins the bets."""
     self._blocks = 0
-    # Of each bet: its capital; its capital since the begin, as a logarithm, and
-    # the minimum of that; and of the blocks after the minimum their number, the
-    # sum of their shares, the sessions before them, and the time of the first.
+    # The rows are the capital of each bet; the logarithm of what one unit has
+    # become since the begin, and its minimum; and, of the blocks after this
+    # minimum, their number, the sum of their shares, the number of sessions
+    # before them, and the time of the first.
     self._bets = np.zeros((7, len(_BETS), len(_WORDS)))
 
   def take(

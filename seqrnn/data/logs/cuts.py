@@ -19,7 +19,8 @@ from seqrnn.data.read.columns import Texts
 from seqrnn.errors import counted
 
 _CHUNK = 2**18  # Events that are handled together.
-_QUANTILE = 0.99  # Of the longest silences of sessions: the longest idle time.
+# The longest idle time is this quantile of the longest silences of sessions.
+_QUANTILE = 0.99
 _KNOWN = 20  # Occurrences of an event that has an idle time of its own.
 _SURE = 200  # A session surely has ended if, of so many alike, one goes on.
 _MARGIN = 2.0  # New sessions have longer silences than those of training.
@@ -217,7 +218,7 @@ def _longest_silences(times_N: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     starts = bounds[start:stop] - bounds[start]
     times = times_N[bounds[start] : bounds[stop]]
     gaps = np.diff(times, prepend=times[0])
-    gaps[starts] = 0  # Not from one session to the next.
+    gaps[starts] = 0  # No silence goes over a session's end.
     parts.append(np.fmax.reduceat(gaps, starts))
   return np.concatenate(parts)[np.diff(bounds) > 1]
 

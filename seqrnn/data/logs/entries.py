@@ -112,7 +112,7 @@ class LogReader:
     self._names = re.compile(form.value if form.cut == "pattern" else "()")
     self._mask = re.compile(form.mask) if form.mask else None
     self._has_sessions = False
-    # Of each kind: how many lines, the first one's number and its text.
+    # For each kind of line: how many, and the number and text of the first.
     self._counts: dict[str, tuple[int, int, str]] = {}
 
   def read(
@@ -247,7 +247,7 @@ class LogReader:
     text, places = entry.text, entry.places
     spans = [match.span(1) for match in self._names.finditer(text)]
     sessions = [text[start:stop] for start, stop in spans if start < stop]
-    if not places:  # Of JSON, which writes the content in another way.
+    if not places:  # JSON escapes signs of the content.
       text, places = entry.content, ((0, len(entry.content)),)
       spans = [match.span(1) for match in self._names.finditer(text)]
     parts = [without_names(text, spans, place) for place in places]

@@ -40,8 +40,8 @@ _LINE = rf"(?=(?P<Time>{'|'.join(_DATES[:3])})?)(?P<Content>.*)"
 _TRACE = r"\s|Caused by: |\.\.\. \d+ more|Traceback \(most recent "
 # The fields of a header that together are the time.
 _TIMES = ("Year", "Month", "Day", "Date", "Time", "Timestamp")
-# Times beside ISO 8601. Each has a year in front, that of times without a year:
-# a leap year, in which no log was written.
+# Formats of times beside ISO 8601. The year in front is the year of times that
+# have none: a leap year in which no log was written.
 _FORMATS = (
   "%Y %b %d %H:%M:%S",
   "%Y %m-%d %H:%M:%S",
@@ -235,7 +235,8 @@ def _text(fields: dict, key: str) -> str | None:
     pairs = ((key[:dot], key[dot + 1 :]) for dot in dots if key[:dot] in fields)
     values = (_text(fields[head], inner) for head, inner in pairs)
     return next((text for text in values if text is not None), None)
-  if key == "MESSAGE" and isinstance(value, list):  # Not UTF-8, in journald.
+  # In journald, a message that is not UTF-8 is a list of bytes.
+  if key == "MESSAGE" and isinstance(value, list):
     with suppress(TypeError, ValueError):
       return bytes(value).decode("utf-8", "replace")
   with suppress(RecursionError):
@@ -280,7 +281,7 @@ def detected(
     parse = parser(form._replace(log_format=name))
     return [x for x in lines if not parse(x) and not re.match(_TRACE, x)]
 
-  # Of formats that fit as many lines, the most special.
+  # The first of the formats that fit most lines, as it is the most special.
   left, name = min(
     ((unfit(name), name) for name in ("json", *_NAMED)),
     key=lambda pair: len(pair[0]),
@@ -320,7 +321,7 @@ def _pattern(header: str) -> re.Pattern:
       continue
     field = ".*?" if place + 1 < len(names) or after else ".*"
     if any(is_word[place + 1 : place + 2]) and not after[-1:].isspace():
-      # In a word, only the first such place can be the one.
+      # Within a word, no match begins after its first such place.
       field = rf"(?:\S*+\s++)*?(?>\S*?(?={literal}\S))"
     pattern += rf")(?>(?P<{name}>{field}){literal}"
   return re.compile(rf"{pattern}\Z)")
@@ -341,7 +342,7 @@ def dated(times: tuple[str, ...], near: float | None = None) -> float | None:
   date = datetime.fromtimestamp(second, UTC)
   year = min(max(date.year + round((near - second) / _YEAR), 1), 9996)
   year += -year % 4 * ((date.month, date.day) == (2, 29))
-  # By the first of the month, as 2100 has no 29th of February.
+  # From the first of the month, because 2100 has no 29th of February.
   return (date.replace(year=year, day=1) + timedelta(date.day - 1)).timestamp()
 
 

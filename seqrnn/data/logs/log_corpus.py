@@ -73,7 +73,7 @@ def _parse(sources: list[Source], form: Form) -> Reading:
   logs = of_logs(names, form)
   is_rotated = form.names_sessions and len(set(logs.values())) < len(sources)
   if is_rotated or form.log_format is not None:
-    # By the first times in them, or else by their names.
+    # The order is that of the first times, or else of the names.
     sources = sorted(
       sources,
       key=lambda x: (entries.first_time(x, form), *rotation.age(x.name)),

@@ -96,7 +96,7 @@ class Redaction:
     spans.sort(reverse=True)
     while spans:
       start, stop = spans.pop()
-      while spans and spans[-1][0] < stop:  # Those that overlap are one.
+      while spans and spans[-1][0] < stop:  # Overlapping spans are one.
         stop = max(stop, spans.pop()[1])
       parts += [text[end:start], mask(text[start:stop])]
       end = stop

@@ -79,7 +79,8 @@ class StreamTail:
 
   def __init__(self, descriptor: int, position: LogPosition = BEGIN):
     self.position, self.ended = position, False
-    self._descriptor, self._begin = descriptor, b""  # Of an incomplete line.
+    self._descriptor = descriptor
+    self._begin = b""  # An incomplete line.
 
   def read(self, timeout: float) -> Chunk | None:
     """The lines that have arrived; None: nothing in so many seconds.

@@ -335,7 +335,7 @@ def matcher(templates: Sequence[str]) -> Callable[[str], int | None]:
   """
   places = {template: n for n, template in enumerate(templates)}
   known = {part for part, _ in _parts(templates)}
-  # By number of words, the positions of the blanks in templates.
+  # Number of words -> the positions of the blanks in templates of this length.
   blanks: dict[int, dict[tuple[int, ...], None]] = defaultdict(dict)
   for template in templates:
     words = template.split(" ")
@@ -344,7 +344,7 @@ def matcher(templates: Sequence[str]) -> Callable[[str], int | None]:
   tried = {length: sorted(some, key=len) for length, some in blanks.items()}
 
   def match(line: str) -> int | None:
-    words = _with_known(line, known).split()  # Of an empty line, none.
+    words = _with_known(line, known).split()  # An empty line has none.
     for blank in tried.get(len(words), ()):
       fitted = words.copy()
       for i in blank:

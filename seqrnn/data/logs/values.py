@@ -28,7 +28,7 @@ _LEVELS = (0.05, 0.01, 0.002)  # The probabilities of a tail with a quantile.
 _FEWEST = 30  # Values of a distribution.
 _BEYOND = 5  # Values beyond a quantile, at least.
 _NUMBERS = 0.95  # The share of an event's lines that have a number at a place.
-_EVENTS = 2**19  # Of the sessions of a fit, about.
+_EVENTS = 2**19  # About the number of events in the sessions of a fit.
 _TRIMMED = 0.05  # The share of the sessions that may be anomalous.
 _DRIFTED = 0.05  # The share of later values that may be in the tails of 0.01.
 _FLOOR = 3.0  # Nats of evidence that are no score.
@@ -216,7 +216,7 @@ def _tails(observed: _Observed, fewest: int = _FEWEST) -> Tails:
   order = np.lexsort((numbers, keys))
   numbers = numbers[order]
   keys, first, group, counts = np.unique(keys[order], True, True, True)
-  enough = counts >= fewest  # Of all pairs of events, few.
+  enough = counts >= fewest  # Few pairs of events have.
   some = enough[group]
   cells = (np.cumsum(enough) - 1)[group[some]] * _BINS + _octaves(numbers[some])
   keys, first, counts = keys[enough], first[enough], counts[enough]
@@ -361,7 +361,7 @@ def with_unusual(
     return sessions
   count, first = len(sessions.bounds) - 1, 0
   unusual = np.zeros((count, len(kinds), len(models)), np.float32)
-  while first < count:  # Of many, some at a time.
+  while first < count:  # Some sessions at a time.
     end = sessions.bounds[first] + _EVENTS
     stop = int(np.searchsorted(sessions.bounds, end, "right")) - 1
     part = np.arange(first, max(stop, first + 1))

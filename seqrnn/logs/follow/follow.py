@@ -4,6 +4,20 @@ Lines become events, the follower judges them, one transaction stores all that
 has changed, and alarms are written: first to alarms.jsonl, then on stdout. Each
 step takes the lines that have arrived together. After a restart lines are read
 from the position of the last transaction on.
+
+A line becomes an alarm on this way:
+
+1. tail.py of data/logs/ reads the lines that have arrived (`Service.follow`).
+2. lines.py makes events of them, by entries.py, formats.py and templates.py of
+   data/logs/ as a detection does.
+3. follower.py adds each event to its session (open_sessions.py).
+4. stepping.py computes the scores of the event: `event_scorer` of
+   detect/detector.py, with the step of the models' decoder as its head.
+5. verdicts.py judges the session by detect/findings.py: while it is open, by
+   `decide` with the lowest scores that it can have (calibration.py, conformal.py
+   and scores.py); when it has ended, by `find_anomalies`, as a detection.
+6. alarms.py finds the kind of the alarm, and makes its row.
+7. state.py stores all changes, and writes the row; `Service` prints it.
 """
 
 import dataclasses

@@ -105,7 +105,7 @@ class Follower:
     encode = deployed.detector.names.encode
     self._id = lru_cache(_ENCODED)(lambda symbol: int(encode([symbol])[0]))
     self._steps: list[Step] = []  # Before anything is computed.
-    # Of the sessions of the last events, the models' state after so many.
+    # The carry of the sessions of the last events, after this many of theirs.
     self._read: dict[OpenSession, tuple[np.ndarray, int]] = {}
     self._most_read = _STATES // self._stepper.begin_S.nbytes
 
@@ -220,13 +220,13 @@ class Follower:
     new = [step for step in steps if step.ends is None]
     bounds = self._bounds(dict.fromkeys(step.session for step in new))
     judged: list[tuple[Step, Bound | None]] = []
-    severity: dict[OpenSession, int] = {}  # Of running verdicts.
+    severity: dict[OpenSession, int] = {}  # The highest bounds so far.
     for step in steps:
       bound, session = None, step.session
       if step.ends is None:
         bound = bounds.get((session, step.size))
         before = severity.get(session, session.severity)
-        is_short = step.size <= self._short  # So far.
+        is_short = step.size <= self._short
         if bound is None or bound.severity <= before or is_short:
           continue
         severity[session] = bound.severity
@@ -236,7 +236,7 @@ class Follower:
     for (step, bound), verdict in zip(judged, results, strict=True):
       session = step.session
       if bound:
-        if bound.severity <= session.severity:  # By its verdict before this.
+        if bound.severity <= session.severity:  # A verdict before was higher.
           continue
         verdict = verdict._replace(
           **bound._asdict(), flagged_events=0, scores_K=()

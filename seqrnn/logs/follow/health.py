@@ -26,7 +26,7 @@ _DEADLINE = 10.0  # Seconds of a request.
 _P = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, *(n / 10 for n in range(1, 11)))
 _COUNTERS = ("lines", "events", "unknown_events", "skipped_lines")
 _GAUGES = ("input_lag_bytes", "open_sessions", "lag_seconds", "quiet_kinds")
-_TEXTS = ("drift", "silence")  # As metrics 0 or 1: whether there is a text.
+_TEXTS = ("drift", "silence")  # The metric is 1 if there is a text.
 
 
 class Health:

@@ -178,7 +178,7 @@ class Waiting:
     self.changed: dict[OpenSession, None] = {}
     self._turns = by_turn[-1].turn if by_turn else 0
     self._heap: list[tuple[float, int, OpenSession]] = []
-    self._order = itertools.count()  # Of equal deadlines.
+    self._order = itertools.count()  # Orders equal deadlines.
     self._idle = idle
     for session in by_turn:
       self._set_deadline(session)

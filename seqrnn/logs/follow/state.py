@@ -262,7 +262,7 @@ class StoredState:
     lines = [row.value for row in rows]
     if rows:
       content = "".join(f"{line}\n" for line in lines).encode()
-      self._exported = None  # In case this fails.
+      self._exported = None  # Compared again if an error stops the next line.
       _append(self.folder / ALARMS, content)
       files.sync(self.folder)
       self._exported = int(rows[-1].key)

@@ -23,7 +23,7 @@ from seqrnn.scoring.scoring import UNRANKED
 
 _ROWS = (8, 64)  # Sessions that are advanced together, at most.
 _STEPS = 512  # Events of a session that are read together, at most.
-_LOGITS = 2**22  # Of a compiled call, at most.
+_LOGITS = 2**22  # The most logits of a compiled call.
 
 # A state, and the event before and the events to read.
 Unread = tuple[np.ndarray, Sequence[int]]
@@ -96,7 +96,7 @@ class Stepper:
 
   def __init__(self, decoder: Decoder, models: Ensemble):
     mesh = sharding.one_device("cpu")
-    # By way of NumPy: the type of an array keeps the mesh it was once on.
+    # Through NumPy, because the type of an array keeps the mesh it was on.
     models = jax.tree.map(np.asarray, models)
     self._models = jax.device_put(models, mesh.devices.item())
     count, symbols = models.seen.shape

@@ -29,7 +29,7 @@ from seqrnn.logs.follow.open_sessions import OpenSession, Step
 from seqrnn.scoring.scoring import UNRANKED
 
 _KNOWN = 2**18  # Events whose verdicts or bounds are in memory.
-_ROUNDING = 1e-4  # By which a running score is below the final one, at least.
+_ROUNDING = 1e-4  # A running score is lower by this than the final one may be.
 
 
 class Bound(NamedTuple):
@@ -127,8 +127,8 @@ class Judge:
     names = deployed.detector.names
     self._shown = dataclasses.replace(names, mask=masks.text)
     self._known: dict[tuple, Verdict] = {}
-    self._events = 0  # Of these sessions.
-    # By the scores that decide: most events change no score but their own.
+    self._events = 0  # The number of events of the known sessions.
+    # The keys are the scores that decide: most events change only their own.
     by_event = self._settings.rule == "events"
     self._decisive = slice(0 if by_event else 1, None)
     self._bounds: dict[bytes, Bound] = {}
@@ -204,7 +204,7 @@ class Judge:
       self._events = 0
     sessions = self._sessions(steps)
     own: list[int | None] = [None] * len(steps)
-    if sessions.unusual is not None:  # Those of equal events may differ.
+    if sessions.unusual is not None:  # Equal events may differ in values.
       for n in np.flatnonzero(sessions.unusual.any(axis=(1, 2))).tolist():
         own[n] = n
     keys = [

@@ -29,10 +29,10 @@ from seqrnn.data.logs.entries import LogEvent, LogReader
 from seqrnn.data.read.reading import Source
 from seqrnn.errors import UserError
 
-_ROWS = 2**13  # Of a frame that is sent to Spark.
-# Of an event. `rank`, the name of the file and `place` order events. `at` is
-# its time, or else a neighbour's. A row without a session is an event of no
-# session or, if it has a symbol, a message.
+_ROWS = 2**13  # The most rows of a frame that is sent to Spark.
+# The columns of an event. `rank`, the name of the file and `place` order
+# events. `at` is its time, or else a neighbour's. A row without a session is an
+# event of no session or, if it has a symbol, a message.
 _SCHEMA = (
   "session string, symbol string, file string, place bigint, line bigint,"
   " time double, timestamp string, values array<double>, rank double, at double"

@@ -32,10 +32,10 @@ from seqrnn.logs.detect.scores import COMBINED, NETWORK
 from seqrnn.logs.spark.read import Events, Span
 from seqrnn.runtime import compiled, sharding
 
-_EVENTS = 2**17  # That are scored together, in the mean.
+_EVENTS = 2**17  # The mean number of events that are scored together.
 # A task has one core, however many the machine has.
 _ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
-# Of `session_rows`; `key` is the name of a session without masks.
+# The columns of `session_rows`; `key` is the name of a session without masks.
 _VERDICT = (
   "key string, session string, events bigint, open int, cut int,"
   " p_value double, flag int, severity string, incident int, reason string,"
@@ -97,7 +97,7 @@ def score_events(
   session: SparkSession, events: Events, deployed: Deployed
 ) -> DataFrame:
   """The verdicts on the sessions of a log."""
-  # By another clock than the training's, no session is cut.
+  # If the clock is not the training's, no session is cut.
   span = events.span if events.span.clock == deployed.cut.clock else Span()
   shipped = ship(session, deployed)
   groups = max(session.sparkContext.defaultParallelism, events.count // _EVENTS)
