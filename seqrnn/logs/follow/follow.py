@@ -14,8 +14,8 @@ A line becomes an alarm on this way:
 4. stepping.py computes the scores of the event: `event_scorer` of
    detect/detector.py, with the step of the models' decoder as its head.
 5. verdicts.py judges the session by detect/findings.py: while it is open, by
-   `decide` with the lowest scores that it can have (calibration.py, conformal.py
-   and scores.py); when it has ended, by `find_anomalies`, as a detection.
+   `decide` with the lowest scores that it can have; when it has ended, by
+   `find_anomalies`, as a detection does.
 6. alarms.py finds the kind of the alarm, and makes its row.
 7. state.py stores all changes, and writes the row; `Service` prints it.
 """

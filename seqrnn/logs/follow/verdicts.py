@@ -245,7 +245,7 @@ class Judge:
       (bool(step.ends) for step in steps),
       detector.names,
     )
-    if not detector.kinds or not steps:
+    if not detector.kinds or all(step.ends is None for step in steps):
       return sessions
     seconds = np.concatenate([x.session.times[: x.size] for x in steps])
     rows = [row for x in steps for row in x.session.values[: x.size]]
