@@ -76,7 +76,7 @@ class Silence(TypedDict):
   until: NotRequired[str]
 
 
-class Facts(TypedDict):
+class ServiceFacts(TypedDict):
   """All that is stored of a service beside sessions and kinds of alarms."""
 
   input: str
@@ -143,7 +143,10 @@ class Service:
     Raises:
       UserError: the state is of another input, or is damaged.
     """
-    lines, facts = self._state.recover(), self._state.value("facts", Facts)
+    lines, facts = (
+      self._state.recover(),
+      self._state.value("facts", ServiceFacts),
+    )
     if facts and facts["input"] != self._input:
       raise UserError(
         f"config.detect.input={self._input!r}: the state is of"

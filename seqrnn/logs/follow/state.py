@@ -11,22 +11,14 @@ import json
 import os
 import sqlite3
 import time
+import typing
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import is_dataclass
 from pathlib import Path
 from types import UnionType
-from typing import (
-  Any,
-  NamedTuple,
-  TypeVar,
-  cast,
-  get_args,
-  get_origin,
-  get_type_hints,
-  is_typeddict,
-)
+from typing import Any, NamedTuple, TypeVar, cast
 
 from seqrnn.errors import UserError
 from seqrnn.runtime import files
@@ -81,7 +73,7 @@ def as_type(kind: type[_T], value: Any) -> _T:
   Raises:
     ValueError: it, or a field of it, is of another type.
   """
-  make, types = get_origin(kind), get_args(kind)
+  make, types = typing.get_origin(kind), typing.get_args(kind)
   if type(value) is kind or (kind, type(value)) == (float, int):
     return cast(_T, value)
   with suppress(TypeError, KeyError):  # A field is unknown, or missing.
@@ -95,12 +87,12 @@ def as_type(kind: type[_T], value: Any) -> _T:
           value = [as_type(types[0], item) for item in value]
         return cast(_T, value)
       case [*_] if hasattr(kind, "_fields"):
-        return kind(*map(as_type, get_type_hints(kind).values(), value))
+        return kind(*map(as_type, typing.get_type_hints(kind).values(), value))
       case dict() if make is dict:
         items = {k: as_type(types[1], item) for k, item in value.items()}
         return cast(_T, items)
-      case dict() if is_dataclass(kind) or is_typeddict(kind):
-        hints = get_type_hints(kind)
+      case dict() if is_dataclass(kind) or typing.is_typeddict(kind):
+        hints = typing.get_type_hints(kind)
         fields = {k: as_type(hints[k], item) for k, item in value.items()}
         if getattr(kind, "__required_keys__", set()) <= fields.keys():
           return kind(**fields)
