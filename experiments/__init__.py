@@ -7,8 +7,8 @@ from types import ModuleType
 
 from seqrnn.config import suggestions
 from seqrnn.config.read import Config
-from seqrnn.data import vocabulary
 from seqrnn.data.logs import templates
+from seqrnn.data.logs.sessions import event_vocabulary
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
@@ -45,10 +45,10 @@ def build(
   missing = set(task.VOCABULARIES) - set(known)
   if missing:
     raise UserError(f"vocabulary.json: lacks {', '.join(sorted(missing))}")
-  shown = vocabulary.masked_vocabulary
   pattern = config.detect.redact
+  named = ((name, known[name]) for name in task.VOCABULARIES)
   experiment = task.build(
-    config, {name: shown(known[name], pattern) for name in task.VOCABULARIES}
+    config, {name: event_vocabulary(v, pattern) for name, v in named}
   )
   if config.data.unit == "log":
     events = experiment.vocabularies["symbols"].symbols

@@ -15,6 +15,7 @@ import numpy as np
 from seqrnn.config.read import Config
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.batches.segments import Segments
+from seqrnn.data.logs import templates
 from seqrnn.data.vocabulary import PAD, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import (
@@ -35,7 +36,8 @@ VOCABULARIES = ("symbols",)  # What `prepare` makes and `build` needs.
 def prepare(config: Config) -> dict[str, Vocabulary]:
   """The vocabulary of the training split."""
   pieces = splits.reader(config)("train")
-  return {"symbols": vocabulary.of_pieces(pieces, config.data)}
+  merge = templates.template_counts if config.data.unit == "log" else dict
+  return {"symbols": vocabulary.of_pieces(pieces, config.data, merge)}
 
 
 def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:

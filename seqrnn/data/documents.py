@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seqrnn.data.logs.cuts import LogCuts
+from seqrnn.data.idle_times import LogCuts
 from seqrnn.data.read.columns import Texts, Tokens
 
 

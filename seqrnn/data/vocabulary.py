@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from seqrnn.config.read import Config
-from seqrnn.data.logs import templates
-from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError
 from seqrnn.runtime import files
@@ -22,13 +20,12 @@ _CACHED = 2**10  # Characters of a line whose template is kept in memory.
 _BREAKS = ("\n", " ")  # After which a sample may begin.
 RESERVED = ("<pad>", "<begin>", "<end>", "<unknown>")  # Names for display.
 
+Matcher = Callable[[Sequence[str]], Callable[[str], int | None]]
+
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
   """The symbols a model knows; the id of `symbols[i]` is i + 4.
-
-  The symbols of unit `log` are templates, and a line has the id of its
-  template.
 
   Attributes:
     unit: what a symbol is, as `data.unit`.
@@ -36,12 +33,16 @@ class Vocabulary:
     begin: the symbol after which samples begin, "" for a random symbol; None:
       they begin as documents do.
     mask: applied to a symbol before it is shown.
+    matcher: a function of `symbols`, which are templates: it returns a function
+      from a text to the index of its template, or None. Unit `log` needs it
+      (data/logs/sessions.py). None: a text is a symbol itself.
   """
 
   unit: str
   symbols: tuple[str, ...]
   begin: str | None = dataclasses.field(default=None, compare=False)
   mask: Callable[[str], str] = dataclasses.field(default=str, compare=False)
+  matcher: Matcher | None = dataclasses.field(default=None, compare=False)
 
   def __len__(self) -> int:
     """The number of ids, with the reserved ones."""
@@ -89,11 +90,12 @@ class Vocabulary:
 
   @functools.cached_property
   def _id(self) -> Callable[[str], int]:
-    """The id of a symbol; of a line, that of its template."""
+    """The id of a symbol; of a text, that of its template."""
     ids = self._ids
-    if self.unit != "log":
+    if self.matcher is None:
+      assert self.unit != "log", "lines have no ids without their templates"
       return lambda symbol: ids.get(symbol, UNKNOWN)
-    match = templates.matcher(self.symbols)
+    match = self.matcher(self.symbols)
 
     def find(line: str) -> int:
       template = match(line)
@@ -135,17 +137,21 @@ def printable(symbol: str, unit: str) -> str:
   return symbol.encode("unicode_escape").decode()
 
 
+# From the counts of what was read to those of symbols.
+Merge = Callable[[dict[str, int]], dict[str, int]]
+
+
 def make(
   symbols: Sequence[str],
   counts: np.ndarray,
   unit: str,
   min_count: int,
   size: int | None,
+  merge: Merge = dict,
 ) -> Vocabulary:
   """The vocabulary of symbols with their counts, the most frequent first.
 
   Ties are ordered by symbol, so that the order of documents does not matter.
-  Unit `log` mines templates of the symbols, which are lines.
 
   Args:
     symbols: the distinct ones.
@@ -153,13 +159,14 @@ def make(
     unit: as `data.unit`.
     min_count: the lowest frequency of a symbol in it.
     size: the most symbols that are kept; None: all.
+    merge: of the counts of what was read, those of the symbols that stand for
+      it, as templates stand for lines.
 
   Raises:
     UserError: no symbol is left.
   """
   seen = {s: n for s, n in zip(symbols, counts.tolist(), strict=True) if n}
-  if unit == "log":
-    seen = _templates(seen)
+  seen = merge(seen)
   frequent = [s for s, count in seen.items() if count >= min_count]
   frequent = sorted(frequent, key=lambda s: (-seen[s], s))[:size]
   if not frequent:
@@ -170,33 +177,22 @@ def make(
   return Vocabulary(unit, tuple(frequent))
 
 
-def of_pieces(pieces: Pieces, data: Config) -> Vocabulary:
+def of_pieces(pieces: Pieces, data: Config, merge: Merge = dict) -> Vocabulary:
   """The vocabulary of a split, by the fields of `config.data`.
 
   A model of one document knows one begin, where its file may be cut. Samples of
   such a model begin after a line break, or where there is none after a space.
+  `merge` is that of `make`.
 
   Raises:
     UserError: as `make`.
   """
   limits = data.unit, data.min_count, data.vocabulary_size
-  vocabulary = make(pieces.corpus.symbols, pieces.counts(), *limits)
+  vocabulary = make(pieces.corpus.symbols, pieces.counts(), *limits, merge)
   if data.boundaries and pieces.begins.sum() > 1:
     return vocabulary
   begin = next((s for s in _BREAKS if s in vocabulary.symbols), "")
   return dataclasses.replace(vocabulary, begin=begin)
-
-
-def _templates(seen: dict[str, int]) -> dict[str, int]:
-  """The templates of lines, with their counts."""
-  mined = templates.mine(seen)
-  match = templates.matcher(mined)
-  counts = dict.fromkeys(mined, 0)
-  for line, count in seen.items():
-    place = match(line)
-    assert place is not None, "a line fits the template that was mined of it"
-    counts[mined[place]] += count
-  return {template: count for template, count in counts.items() if count}
 
 
 def encoded(vocabularies: Mapping[str, Vocabulary]) -> bytes:
@@ -231,10 +227,3 @@ def load(path: str | os.PathLike) -> dict[str, Vocabulary]:
       f"{path}: must be an object of named vocabularies, each an object of unit"
       " and symbols"
     ) from None
-
-
-def masked_vocabulary(names: Vocabulary, pattern: str) -> Vocabulary:
-  """The vocabulary, whose templates of a log are shown with masks."""
-  if names.unit != "log":
-    return names
-  return dataclasses.replace(names, mask=Redaction(pattern).text)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from seqrnn.data import vocabulary
 from seqrnn.data.documents import Document
+from seqrnn.data.logs import templates
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.splits import from_documents as pieces
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
@@ -56,7 +57,7 @@ def test_symbols_as_one_by_one(text, other, words, others):
 
 
 def test_templates_of_long_lines_are_found_and_not_kept():
-  vocab = Vocabulary("log", ("a <*>", "b"))
+  vocab = Vocabulary("log", ("a <*>", "b"), matcher=templates.matcher)
   assert vocab.encode(["a x", "b", "c", "a x"]).tolist() == [4, 5, UNKNOWN, 4]
   tracemalloc.start()
   for n in range(300):

@@ -15,7 +15,7 @@ from seqrnn.config.read import Config
 from seqrnn.config.rules import keys_of_json, session_cut
 from seqrnn.data.documents import Corpus
 from seqrnn.data.logs import entries, formats, rotation
-from seqrnn.data.logs.cuts import Clock
+from seqrnn.data.logs.cuts import Clock, report
 from seqrnn.data.logs.entries import LogEvent, LogReader
 from seqrnn.data.logs.formats import Form
 from seqrnn.data.logs.templates import PLACES
@@ -181,7 +181,7 @@ def with_cuts(
     *(corpus.bounds, cuts.before_D, cuts.after_D),
   )
   cuts = cuts._replace(idle=times, patience=patience, begun=begun, ended=ended)
-  cuts.report()
+  report(cuts)
   return corpus._replace(cuts=cuts)
 
 

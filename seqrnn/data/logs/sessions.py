@@ -14,7 +14,8 @@ import numpy as np
 from seqrnn.config.read import Config
 from seqrnn.data import splits
 from seqrnn.data.documents import Corpus, Names
-from seqrnn.data.logs import formats, log_corpus
+from seqrnn.data.logs import formats, log_corpus, templates
+from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.read.columns import Texts
 from seqrnn.data.read.reading import Source, rows
 from seqrnn.data.sources import corpora
@@ -36,6 +37,19 @@ _OF_EVENTS = ("lines", "timestamps", "files", "seconds", "values")
 # are there.
 Key = tuple[bytes, bool, bool]
 _NO_SYMBOL = ""  # In no vocabulary, so that its id is UNKNOWN.
+
+
+def event_vocabulary(names: Vocabulary, pattern: str) -> Vocabulary:
+  """The vocabulary; of a log, it finds the template of a line, and shows masks.
+
+  Args:
+    names: of any unit; only that of unit `log` changes.
+    pattern: `detect.redact`.
+  """
+  if names.unit != "log":
+    return names
+  masks = Redaction(pattern).text
+  return dataclasses.replace(names, matcher=templates.matcher, mask=masks)
 
 
 class Sessions(NamedTuple):

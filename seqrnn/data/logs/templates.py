@@ -300,6 +300,18 @@ def _is_open(counts: Counter[str]) -> bool:
   )
 
 
+def template_counts(lines: dict[str, int]) -> dict[str, int]:
+  """The templates of masked lines, with the number of lines of each."""
+  mined = mine(lines)
+  match = matcher(mined)
+  counts = dict.fromkeys(mined, 0)
+  for line, frequency in lines.items():
+    place = match(line)
+    assert place is not None, "a line fits the template that was mined of it"
+    counts[mined[place]] += frequency
+  return {template: total for template, total in counts.items() if total}
+
+
 def alike(templates: Iterable[str]) -> list[str]:
   """The most templates that differ in one of their first words alone.
 

@@ -18,8 +18,8 @@ import numpy as np
 from seqrnn.config import derived
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
+from seqrnn.data.idle_times import IdleTimes
 from seqrnn.data.logs import sessions as data
-from seqrnn.data.logs.cuts import IdleTimes
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.logs.values import Tails, joined, kinds_of
 from seqrnn.data.splits import Pieces

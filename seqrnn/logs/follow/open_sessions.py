@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
-from seqrnn.data.logs.cuts import IdleTimes
+from seqrnn.data.idle_times import IdleTimes
 from seqrnn.data.logs.templates import NO_VALUES
 
 LEAP = 3600.0  # Seconds; a longer step needs confirmation.

@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from seqrnn.data import splits, vocabulary
+from seqrnn.data import splits
 from seqrnn.data.logs import cuts, sessions
 from seqrnn.data.logs.cuts import Clock
 from seqrnn.data.read.columns import Texts
+from seqrnn.experiments import language_model
 from tests.data.logs.test_logs import settings
 
 BY_SESSION = {"log_session": "(s[0-9]+)", "log_header": "<Time> <Content>"}
@@ -172,7 +173,8 @@ def test_another_log_is_read_as_the_log_of_training(tmp_path):
   whole = {"validation_fraction": 0, "test_fraction": 0}
   config = settings(tmp_path, log(events), **BY_SESSION, **whole)
   trained = splits.reader(config)("train").corpus
-  names = vocabulary.of_pieces(splits.reader(config)("train"), config.data)
+  [names] = language_model.prepare(config).values()
+  names = sessions.event_vocabulary(names, "")
   # The end of it, from which nothing could be learned: a session a line.
   few = {f"s{j}": word for j, word in enumerate(["open", "work", "close"])}
   path = tmp_path / "new.log"

@@ -370,13 +370,13 @@ def test_templates_are_of_the_training_split_alone(tmp_path):
   }
   path = tmp_path / "vocabulary.json"
   path.write_bytes(vocabulary.encoded({"symbols": symbols}))
-  loaded = vocabulary.load(path)["symbols"]
+  loaded = sessions.event_vocabulary(vocabulary.load(path)["symbols"], "")
   events = sessions.read_sessions(config, loaded, config.data.path)
   # The template of all lines together would have a blank there.
   broken = [n for n, text in enumerate(lines, 1) if "broken" in text]
   assert events.lines[events.ids == UNKNOWN].tolist() == broken
   [document] = from_text("7 login of mallory\n7 jump", "log", config.data)
-  assert symbols.unknown(document.symbols) == ["<session> jump"]
+  assert loaded.unknown(document.symbols) == ["<session> jump"]
 
 
 # The lines of each event, with the number of each line.

@@ -53,7 +53,7 @@ def test_a_session_goes_on_in_the_next_file(tmp_path, timed, fields):
     ("3", [1]),
   ]
   assert [symbols[-1][-1] for _, symbols, _ in results] == ["d", "a", "c"]
-  known = Vocabulary("log", ("a",))
+  known = sessions.event_vocabulary(Vocabulary("log", ("a",)), "")
   of_log = sessions.read_sessions(config, known, config.data.path)
   assert list(of_log.files) == [*names, names[0], names[2]]
   # Sessions that are files, or parts of them, end with their files.

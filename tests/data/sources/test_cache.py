@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from seqrnn.data.documents import Corpus
+from seqrnn.data.idle_times import LogCuts
 from seqrnn.data.logs import log_corpus
-from seqrnn.data.logs.cuts import LogCuts
 from seqrnn.data.read import encoding
 from seqrnn.data.read.reading import Source
 from seqrnn.data.sources import cache, corpora

@@ -10,11 +10,11 @@ from seqrnn import experiments
 from seqrnn.config import read as config_lib
 from seqrnn.configs import base
 from seqrnn.data.logs.secrets import Redaction, excerpt
+from seqrnn.data.logs.sessions import event_vocabulary
 from seqrnn.data.vocabulary import (
   UNKNOWN,
   Vocabulary,
   encoded,
-  masked_vocabulary,
 )
 from seqrnn.errors import UserError
 from seqrnn.training import train
@@ -247,7 +247,7 @@ def test_a_pattern_that_masks_nothing_or_is_none_is_refused():
 def test_templates_are_shown_with_masks_and_known_without():
   line = "login with secret=abc"
   plain = Vocabulary("log", (line, "closed"))
-  masked = masked_vocabulary(plain, "<secrets>")
+  masked = event_vocabulary(plain, "<secrets>")
   ids = masked.encode(["login with secret=abc", "closed", "x"])
   assert ids.tolist() == [4, 5, UNKNOWN]
   assert masked.names([4, 5]) == ["login with secret=<masked>", "closed"]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from seqrnn import experiments
-from seqrnn.data.logs.cuts import IdleTimes
+from seqrnn.data.idle_times import IdleTimes
 from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.logs.templates import PLACES
