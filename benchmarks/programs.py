@@ -24,7 +24,7 @@ from seqrnn.experiment import Experiment
 from seqrnn.experiment import shapes as parameter_shapes
 from seqrnn.runtime import sharding
 from seqrnn.sampling.sampler import Streams, drawer
-from seqrnn.scoring.scoring import ROWS
+from seqrnn.scoring.scorer import ROWS
 from seqrnn.training.step import programs
 
 _ROOT = Path(__file__).resolve().parents[1]

@@ -26,7 +26,7 @@ from seqrnn.sampling.music import sample_music
 from seqrnn.scoring import states
 from seqrnn.scoring.evaluation import evaluator
 from seqrnn.scoring.predictions import Prediction, predictions
-from seqrnn.scoring.scoring import in_few_lengths, scorer
+from seqrnn.scoring.scorer import in_few_lengths, scorer
 from seqrnn.table import read_csv_frame
 
 if TYPE_CHECKING:
@@ -254,7 +254,9 @@ class Run(NamedTuple):
     if not len(pieces.corpus.ids):
       raise UserError(f"text={text!r}: no symbol there")
     pieces = states.followed(self.experiment, pieces, data.boundaries)
-    reading = states.Reading(self.experiment, self.params, pieces, embed.layer)
+    reading = states.LayerOfTexts(
+      self.experiment, self.params, pieces, embed.layer
+    )
     return states.vectors(reading, of, embed.pooling, data.boundaries)
 
   def _documents(self, text: str | list[str]) -> list[Document]:

@@ -17,7 +17,7 @@ from seqrnn.experiment import Build, Experiment, Params
 from seqrnn.modes import load_model, read_user_files
 from seqrnn.runtime import files
 from seqrnn.scoring import states
-from seqrnn.scoring.states import Block, Reading
+from seqrnn.scoring.states import LayerOfTexts, StateVectors
 
 NAMES = ("states.npy", "states.csv")
 
@@ -84,7 +84,7 @@ def _vectors(experiment: Experiment, params: Params, config: Config) -> Blocks:
     field = "config.embed.path"
     pieces = read_user_files(field, settings.path, experiment, config)
   pieces = states.followed(experiment, pieces, boundaries)
-  reading = Reading(experiment, params, pieces, settings.layer)
+  reading = LayerOfTexts(experiment, params, pieces, settings.layer)
   # Other texts do not name people or addresses.
   logs = config.data.unit in ("log", "session")
   masks = Redaction(config.detect.redact if logs else "")
@@ -100,7 +100,7 @@ def _vectors(experiment: Experiment, params: Params, config: Config) -> Blocks:
 
 
 def _columns(
-  block: Block, pieces: Pieces, names: Vocabulary, masks: Redaction
+  block: StateVectors, pieces: Pieces, names: Vocabulary, masks: Redaction
 ) -> Columns:
   """The columns of the table for the rows of a block.
 

@@ -18,7 +18,8 @@ from seqrnn.modes import load_model
 from seqrnn.runtime import files, pictures, sharding
 from seqrnn.runtime.console import print_titled
 from seqrnn.scoring import confusion, dynamic, spans
-from seqrnn.scoring.evaluation import LabelRows, examiner
+from seqrnn.scoring.evaluation import examiner
+from seqrnn.scoring.joining import LabelRows
 from seqrnn.scoring.predictions import quoted
 from seqrnn.training.setup import data_changed
 

@@ -1,17 +1,20 @@
 """The confusion matrix of predicted labels, as a table and as a picture."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.runtime import pictures
-from seqrnn.scoring.evaluation import LabelRows
+from seqrnn.scoring.joining import LabelRows
+
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
 
 _NUMBERS = 30  # Labels, at most, of a picture with numbers.
 
 
-def confusion_table(labels: Vocabulary, answers: LabelRows) -> list[list[Any]]:
+def confusion_table(labels: Vocabulary, answers: LabelRows) -> list[list]:
   """A row per true label, with the counts of the predicted labels.
 
   All labels that training has not seen share one row. The first row has the
@@ -26,11 +29,11 @@ def confusion_table(labels: Vocabulary, answers: LabelRows) -> list[list[Any]]:
   return [["truth", *labels.names(columns)], *([n, *row] for n, row in named)]
 
 
-def draw(table: list[list[Any]], title: str = "") -> Any:
+def draw(table: list[list], title: str = "") -> "Figure":
   """The figure of a table; the colour of a cell is its share of the row."""
   (_, *columns), *lines = table
-  rows, counts = [n for n, *_ in lines], np.array([row for _, *row in lines])
-  side = min(max(4.5, 2 + 0.38 * len(rows)), 60)  # Inches.
+  truths, counts = [n for n, *_ in lines], np.array([row for _, *row in lines])
+  side = min(max(4.5, 2 + 0.38 * len(truths)), 60)  # Inches.
   figure = pictures.create(side + 1, side, title)
   axes = figure.add_subplot()
   shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -38,9 +41,9 @@ def draw(table: list[list[Any]], title: str = "") -> Any:
   figure.colorbar(image, label="share of the true label", shrink=0.8)
   short = lambda names: [pictures.plain(name, 24) for name in names]
   axes.set_xticks(range(len(columns)), short(columns), rotation=90)
-  axes.set_yticks(range(len(rows)), short(rows))
+  axes.set_yticks(range(len(truths)), short(truths))
   axes.set(xlabel="predicted", ylabel="truth")
-  if len(rows) <= _NUMBERS:
+  if len(truths) <= _NUMBERS:
     style = {"ha": "center", "va": "center", "fontsize": 7}
     for y, x in np.argwhere(counts):
       color = "white" if shares[y, x] > 0.5 else "black"

@@ -13,7 +13,7 @@ larger steps, and are pulled back more slowly.
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +21,9 @@ import numpy as np
 
 from seqrnn.config import derived
 from seqrnn.config.read import Config
+from seqrnn.data.batches.windows import Batches
 from seqrnn.errors import UserError
-from seqrnn.experiment import Experiment, Params
+from seqrnn.experiment import Carry, Experiment, Params, Totals
 from seqrnn.models import losses
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
@@ -52,6 +53,29 @@ class UpdateRule(NamedTuple):
 STATIC = UpdateRule(0.0, 0.0)
 
 
+class Adapted(NamedTuple):
+  """What changes while a text is read.
+
+  Attributes:
+    params: the parameters, after the segments that were read.
+    carry: the carry after them.
+    squares: the sums of the squares of each parameter's gradients.
+  """
+
+  params: Params
+  carry: Carry
+  squares: Params
+
+
+class Comparison(TypedDict):
+  """The figures with fixed parameters, with adapted ones, and their rule."""
+
+  rate: float
+  decay: float
+  static: dict[str, float]
+  dynamic: dict[str, float]
+
+
 def require(experiment: Experiment, config: Config):
   """Refuses `evaluate.dynamic` if a task does not predict each next symbol.
 
@@ -69,23 +93,23 @@ def require(experiment: Experiment, config: Config):
 
 
 @lru_cache(CACHED_FUNCTIONS)
-def follower(loss: Callable[..., Any]) -> Callable[..., Any]:
-  """A jitted function trained, scales, rule, state, batches_S.
-
-  A state is the parameters, the carry and the sums of the squares of gradients.
+def adapter(
+  loss: Callable[..., tuple[jax.Array, tuple[Carry, Totals]]],
+) -> Callable[..., tuple[Adapted, Totals]]:
+  """A jitted function trained, scales, rule, adapted, batches_S.
 
   Returns:
-    the state after the last batch, and the totals of each, arrays [S]. A batch
-    is scored with the parameters before it.
+    what was adapted to the last batch, too; and the totals of each batch,
+    arrays [S]. A batch is scored with the parameters before it.
   """
 
   @sharding.jit
-  def read(trained, scales, rule, state, batches_S):
+  def read(trained, scales, rule, adapted, batches_S):
     leaves = jax.tree.leaves(scales)
     mean = sum(map(jnp.sum, leaves)) / sum(leaf.size for leaf in leaves)
 
-    def step(state, batch):
-      params, carry, squares = state
+    def step(adapted, batch):
+      params, carry, squares = adapted
       score = jax.value_and_grad(loss, has_aux=True)
       (_, (carry, totals)), slopes = score(params, carry, batch, None)
       # A segment that a document's end cuts short counts less.
@@ -98,18 +122,18 @@ def follower(loss: Callable[..., Any]) -> Callable[..., Any]:
 
       params = jax.tree.map(one, params, slopes, trained, scales)
       squares = jax.tree.map(lambda a, g: a + g**2, squares, slopes)
-      return (params, carry, squares), totals
+      return Adapted(params, carry, squares), totals
 
-    return jax.lax.scan(step, state, batches_S)
+    return jax.lax.scan(step, adapted, batches_S)
 
   return read
 
 
-def follow(
+def segment_totals(
   experiment: Experiment,
   params: Params,
   scales: Params,
-  batches: Any,
+  batches: Batches,
   rule: UpdateRule,
 ) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], Params]:
   """The totals and weights of each segment of a stream, float32 [segments].
@@ -124,19 +148,20 @@ def follow(
   Returns:
     the totals, and the root mean squares of the gradients.
   """
-  read, parts = follower(experiment.loss), []
+  read, chunks = adapter(experiment.loss), []
   zeros = jax.tree.map(jnp.zeros_like, params)
-  state = params, experiment.carry(batches.batch_size), zeros
+  adapted = Adapted(params, experiment.carry(batches.batch_size), zeros)
   for first in range(0, len(batches), _SEGMENTS):
     some = [*batches[first : first + _SEGMENTS]]
     # Segments without weight fill the last chunk: another size would compile.
     empty = some[-1] | {"weights": np.zeros_like(some[-1]["weights"])}
-    chunk = [*some, *[empty] * (_SEGMENTS - len(some))]
-    stacked = jax.tree.map(lambda *xs: np.stack(xs), *chunk)
-    state, totals = read(params, scales, rule, state, stacked)
-    parts.append(jax.device_get(totals))
-  totals = jax.tree.map(lambda *xs: np.concatenate(xs)[: len(batches)], *parts)
-  return totals, jax.tree.map(lambda x: jnp.sqrt(x / len(batches)), state[2])
+    some += [empty] * (_SEGMENTS - len(some))
+    stacked = jax.tree.map(lambda *xs: np.stack(xs), *some)
+    adapted, totals = read(params, scales, rule, adapted, stacked)
+    chunks.append(jax.device_get(totals))
+  joined = lambda *xs: np.concatenate(xs)[: len(batches)]
+  mean = lambda x: jnp.sqrt(x / len(batches))
+  return jax.tree.map(joined, *chunks), jax.tree.map(mean, adapted.squares)
 
 
 def evaluate(
@@ -144,7 +169,7 @@ def evaluate(
   config: Config,
   experiment: Experiment,
   params: Params,
-) -> dict[str, Any]:
+) -> Comparison:
   """Static and dynamic figures of `config.evaluate.split`, and the rule.
 
   Args:
@@ -160,10 +185,10 @@ def evaluate(
   )
   ones = jax.tree.map(jnp.ones_like, params)
   measured = many.batches("train", 0)[:_MEASURED]
-  _, scales = follow(many, params, ones, measured, STATIC)
+  _, scales = segment_totals(many, params, ones, measured, STATIC)
 
-  def figures(rule: UpdateRule, batches: Any) -> dict[str, float]:
-    totals, _ = follow(one, params, scales, batches, rule)
+  def figures(rule: UpdateRule, batches: Batches) -> dict[str, float]:
+    totals, _ = segment_totals(one, params, scales, batches, rule)
     sums = jax.tree.map(lambda x: x.sum(axis=0, dtype=np.float64)[None], totals)
     return losses.means(sums, one.in_bits)
 
@@ -173,7 +198,8 @@ def evaluate(
   rule = chosen(loss)
   batches = one.batches(config.evaluate.split, 0)
   return {
-    **rule._asdict(),
+    "rate": rule.rate,
+    "decay": rule.decay,
     "static": figures(STATIC, batches),
     "dynamic": figures(rule, batches),
   }

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from seqrnn.errors import escaped
 from seqrnn.experiment import Carry, Experiment, Params
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
+from seqrnn.scoring.joining import log_mean_of_windows, mean_of_windows
 
 _LENGTH = 60  # Characters of a text in a table, at most.
 _NONE = np.empty((0, 0))
@@ -86,16 +87,18 @@ class Prediction(NamedTuple):
     return self.text(unit, self.positions[n], self.positions[n] + 1)
 
 
-def decider(
-  experiment: Experiment,
-) -> Callable[..., tuple[Carry, tuple[jax.Array, jax.Array]]]:
-  """A function params, carry, batch -> carry, (outputs_BNV, best ids_BN)."""
+# A function params, carry, batch -> carry, (outputs_BNV, best ids_BN).
+Decide = Callable[..., tuple[Carry, tuple[jax.Array, jax.Array]]]
+
+
+def decider(experiment: Experiment) -> Decide:
+  """`Experiment.decode`, also of a task that has none."""
   assert experiment.predict is not None, "there are labels"
   return experiment.decode or best_of_each(experiment.predict)
 
 
 @lru_cache(CACHED_FUNCTIONS)
-def best_of_each(predict: Callable[..., Any]) -> Callable[..., Any]:
+def best_of_each(predict: Callable[..., tuple[Carry, jax.Array]]) -> Decide:
   """`Experiment.decode` by the most likely id of each target."""
 
   def decide(params, carry, batch):
@@ -105,12 +108,25 @@ def best_of_each(predict: Callable[..., Any]) -> Callable[..., Any]:
   return decide
 
 
-@lru_cache(CACHED_FUNCTIONS)
-def ranker(decide: Callable[..., Any], k: int) -> Callable[..., Any]:
-  """A jitted function params, carry, batch -> carry, (ids, p, surprisal).
+class Ranking(NamedTuple):
+  """The most likely ids of each target, best first, of a batch.
 
-  These are the best id of `decide`, the most likely others and their
-  probabilities [B, N, K], and the surprisal of the targets [B, N].
+  Attributes:
+    ids: int32 [B, N, K].
+    probabilities: of them [B, N, K].
+    surprisal: of the target, in nats [B, N].
+  """
+
+  ids: jax.Array
+  probabilities: jax.Array
+  surprisal: jax.Array
+
+
+@lru_cache(CACHED_FUNCTIONS)
+def ranker(decide: Decide, k: int) -> Callable[..., tuple[Carry, Ranking]]:
+  """A jitted function params, carry, batch -> carry, ranking.
+
+  The best id is that of `decide`.
   """
 
   @sharding.jit
@@ -125,7 +141,7 @@ def ranker(decide: Callable[..., Any], k: int) -> Callable[..., Any]:
     true_BN1 = jnp.take_along_axis(
       logs_BNV, batch["targets"][..., None], axis=-1
     )
-    return carry, (ids_BNK, jnp.exp(logs_BNK), -true_BN1[..., 0])
+    return carry, Ranking(ids_BNK, jnp.exp(logs_BNK), -true_BN1[..., 0])
 
   return rank
 
@@ -140,113 +156,125 @@ def predictions(
 
   The windows of a text with labels or numbers are joined.
   """
-  rows = _rows(experiment, params, split, k)
+  windows = _windows(experiment, params, split, k)
   if experiment.labels is not None or experiment.by_text:
-    documents = groupby(rows, lambda row: row["document"])
-    rows = (_joined([*some], experiment.by_text) for _, some in documents)
+    documents = groupby(windows, lambda window: window.document)
+    windows = (_joined([*some], experiment.by_text) for _, some in documents)
   yield from (
-    _prediction(experiment, x, k) for x in rows if len(x["positions"])
+    _prediction(experiment, x, k) for x in windows if len(x.positions)
   )
 
 
-def _rows(
+class _Window(NamedTuple):
+  """The predictions for a row of a batch, or for the text of several rows.
+
+  Attributes as those of `Prediction`, but positions count as `place` does, the
+  first position of the row; with `by_text` all labels are ranked.
+  """
+
+  document: int
+  place: int
+  inputs: np.ndarray
+  read: np.ndarray
+  positions: np.ndarray
+  targets: np.ndarray
+  truth: np.ndarray
+  ids: np.ndarray = _NONE
+  probabilities: np.ndarray = _NONE
+  surprisal: np.ndarray = _NONE
+  numbers: np.ndarray = _NONE
+
+
+def _windows(
   experiment: Experiment,
   params: Params,
   split: str | Pieces | list[Document],
   k: int,
-) -> Iterator[dict[str, Any]]:
-  """Yields the arrays of each row, of its inputs [T] or its targets [N].
-
-  They have the names of `Prediction`, and `place`, of the row, from which
-  positions count, too; with `by_text` all labels are ranked.
-  """
+) -> Iterator[_Window]:
   names, predict = experiment.names, experiment.predict
   assert predict is not None, "checked by the caller"
-  answer: Any = sharding.cached_jit(predict)
-  kinds = ["numbers"]
+  answer = sharding.cached_jit(predict)
   if names is not None:
     if experiment.labels is not None:  # Reserved ids are not labels.
       V = len(names.symbols)
       k = V if experiment.by_text else min(k, V)
     answer = ranker(decider(experiment), k)
-    kinds = ["ids", "probabilities", "surprisal"]
   carry = None
   for batch in experiment.batches(split, 0, ordered=True, named=True):
     read_BT, truth = batch.pop("read"), batch.pop("truth", batch["targets"])
     if carry is None:
       carry = experiment.carry(len(batch["inputs"]))
-    carry, answers = answer(params, carry, batch)
-    answers = jax.tree.leaves(jax.device_get(answers))
-    of_targets = dict(zip(kinds, answers, strict=True))
-    of_targets |= {"targets": batch["targets"], "truth": truth}
+    carry, answers = jax.device_get(answer(params, carry, batch))
+    named = {"numbers": answers} if names is None else answers._asdict()
     for b, weights_N in enumerate(batch["weights"]):
       place, targets = int(batch["place"][b]), np.flatnonzero(weights_N)
       is_read = batch["inputs"][b] != PAD
       if is_read.any():
-        yield {
-          "document": int(batch["document"][b]),
-          "place": place,
-          "inputs": batch["inputs"][b][is_read],
-          "read": read_BT[b][is_read],
-          "positions": place + targets,
-          **{name: x[b][targets] for name, x in of_targets.items()},
-        }
+        yield _Window(
+          int(batch["document"][b]),
+          place,
+          batch["inputs"][b][is_read],
+          read_BT[b][is_read],
+          place + targets,
+          batch["targets"][b][targets],
+          truth[b][targets],
+          **{name: x[b][targets] for name, x in named.items()},
+        )
 
 
-def _joined(rows: list[dict[str, Any]], by_text: bool) -> dict[str, Any]:
-  """The row of a text, from those of its windows.
+def _joined(windows: list[_Window], by_text: bool) -> _Window:
+  """The predictions for a text, from those for its windows.
 
   The probabilities of a text's label, or its numbers, are the mean over its
   windows.
   """
-  first = rows[0]
-  names = first.keys() - {"document", "place"}
-  row = first | {n: np.concatenate([one[n] for one in rows]) for n in names}
-  count = len(row["positions"])
-  if not by_text or count < 2:
-    return row
-  row |= {name: first[name] for name in ("positions", "targets", "truth")}
-  if "numbers" in row:
-    return row | {"numbers": row["numbers"].mean(0, keepdims=True)}
-  by_id = np.argsort(row["ids"], axis=1)
-  mean_V = np.take_along_axis(row["probabilities"], by_id, axis=1).mean(0)
-  best_V = np.argsort(-mean_V, kind="stable")
-  log_p = np.logaddexp.reduce(-row["surprisal"][:, None])
-  return row | {
-    "ids": np.sort(first["ids"])[:, best_V],
-    "probabilities": mean_V[None, best_V],
-    "surprisal": np.log(count) - log_p,
-  }
+  first = windows[0]
+  columns = zip(*(window[2:] for window in windows), strict=True)
+  text = _Window(*first[:2], *map(np.concatenate, columns))
+  if not by_text or len(text.positions) < 2:
+    return text
+  text = text._replace(
+    positions=first.positions, targets=first.targets, truth=first.truth
+  )
+  start = np.zeros(1, int)
+  if len(text.numbers):
+    numbers = mean_of_windows(text.numbers, start)
+    return text._replace(numbers=numbers.astype(text.numbers.dtype))
+  by_id = np.argsort(text.ids, axis=1)
+  p_NV = np.take_along_axis(text.probabilities, by_id, axis=1)
+  p_1V = mean_of_windows(p_NV, start).astype(p_NV.dtype)
+  best_1V = np.argsort(-p_1V, kind="stable")
+  return text._replace(
+    ids=np.take_along_axis(np.sort(first.ids), best_1V, axis=1),
+    probabilities=np.take_along_axis(p_1V, best_1V, axis=1),
+    surprisal=-log_mean_of_windows(-text.surprisal[:, None], start)[:, 0],
+  )
 
 
-def _prediction(
-  experiment: Experiment, row: dict[str, Any], k: int
-) -> Prediction:
-  names, targets = experiment.names, row["targets"]
+def _prediction(experiment: Experiment, text: _Window, k: int) -> Prediction:
+  names, targets = experiment.names, text.targets
+  prediction = Prediction(
+    text.document,
+    text.inputs,
+    text.read.tolist(),
+    text.positions - text.place,
+    targets,
+    [number_text(target) for target in targets] if names is None else [],
+    numbers=text.numbers,
+  )
   if names is None:
-    answers = {"numbers": row["numbers"]}
-    truth = [number_text(target) for target in targets]
-  else:
-    ids = row["ids"][:, :k]
-    answers = {
-      "ids": ids,
-      "probabilities": row["probabilities"][:, :k],
-      "surprisal": row["surprisal"],
-      "likely": [names.names(ids_K) for ids_K in ids],
-    }
-    of_data = zip(targets, names.names(targets), row["truth"], strict=True)
-    truth = [
+    return prediction
+  ids = text.ids[:, :k]
+  of_data = zip(targets, names.names(targets), text.truth, strict=True)
+  return prediction._replace(
+    truth=[
       printable(symbol, names.unit) if target == UNKNOWN else name
       for target, name, symbol in of_data
-    ]
-  return Prediction(
-    row["document"],
-    row["inputs"],
-    row["read"].tolist(),
-    row["positions"] - row["place"],
-    targets,
-    truth,
-    **answers,
+    ],
+    surprisal=text.surprisal,
+    ids=ids,
+    probabilities=text.probabilities[:, :k],
+    likely=[names.names(ids_K) for ids_K in ids],
   )
 
 
@@ -265,7 +293,7 @@ def shortened(text: str) -> str:
   return console_text(text if len(text) <= _LENGTH else f"{text[:_LENGTH]}...")
 
 
-def number_text(numbers: Any) -> str:
+def number_text(numbers: np.ndarray) -> str:
   """Numbers as text; "" if any of them is unknown."""
   values = np.ravel(numbers).tolist()
   if any(map(math.isnan, values)):

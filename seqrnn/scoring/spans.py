@@ -10,7 +10,6 @@ BILOU is BIOES with L for E and U for S.
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -180,7 +179,7 @@ def figures(counts_3: np.ndarray) -> dict[str, float]:
 COLUMNS = "type", "precision", "recall", "f1", "true", "predicted", "correct"
 
 
-def span_table(labels: Vocabulary, counts_3K: np.ndarray) -> list[list[Any]]:
+def span_table(labels: Vocabulary, counts_3K: np.ndarray) -> list[list]:
   """The rows of spans.csv: all spans, then those of each type, frequent first.
 
   All types that training has not seen share one row.

@@ -7,7 +7,7 @@ task runs, so each task whose model has recurrent layers has states.
 import dataclasses
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -16,7 +16,7 @@ from flax import linen as nn
 from seqrnn.data.splits import Pieces, continued
 from seqrnn.data.vocabulary import PAD
 from seqrnn.errors import UserError, counted
-from seqrnn.experiment import Batch, Experiment, Params
+from seqrnn.experiment import Batch, Carry, Experiment, Params
 from seqrnn.models.layers import Recurrent
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
@@ -24,7 +24,7 @@ from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 POOLINGS = ("last", "mean", "max")
 
 
-class Block(NamedTuple):
+class StateVectors(NamedTuple):
   """Vectors of some symbols or texts, in order.
 
   Attributes:
@@ -43,7 +43,12 @@ class Block(NamedTuple):
   read: np.ndarray = np.empty(0, object)
 
 
-class Reading(NamedTuple):
+# Whether a direction is reversed -> y_BTH, at each position the state after the
+# symbol there was read.
+States = dict[bool, jax.Array]
+
+
+class LayerOfTexts(NamedTuple):
   """The texts of a model, and the layer whose states are returned.
 
   Attributes:
@@ -87,12 +92,9 @@ def followed(
 
 @lru_cache(CACHED_FUNCTIONS)
 def reader(
-  predict: Callable[..., Any], layer: int | None
-) -> Callable[..., Any]:
+  predict: Callable[..., tuple[Carry, jax.Array]], layer: int | None
+) -> Callable[..., tuple[Carry, States]]:
   """A jitted function params, carry, batch -> carry, states of a layer.
-
-  The states are a dict: whether a direction is reversed -> y_BTH, at each
-  position the state after the symbol there was read.
 
   Raises:
     UserError: the model has no such layer.
@@ -129,7 +131,7 @@ def reader(
 
 
 def _batches(
-  reading: Reading,
+  reading: LayerOfTexts,
 ) -> Iterator[tuple[Batch, dict[bool, np.ndarray]]]:
   """Yields batches with the states of the layer."""
   experiment, params, pieces, layer = reading
@@ -144,7 +146,7 @@ def _batches(
     yield batch, jax.device_get(states)
 
 
-def symbols(reading: Reading, boundaries: bool) -> Iterator[Block]:
+def symbols(reading: LayerOfTexts, boundaries: bool) -> Iterator[StateVectors]:
   """Yields the states of all symbols, as long as their windows contain them.
 
   Windows that overlap give a symbol several rows.
@@ -164,7 +166,7 @@ def symbols(reading: Reading, boundaries: bool) -> Iterator[Block]:
   for batch, states in _batches(reading):
     row, t = np.nonzero(is_symbol(batch))
     document = batch["document"][row]
-    yield Block(
+    yield StateVectors(
       np.concatenate([y_BTH[row, t] for y_BTH in states.values()], axis=1),
       document,
       batch["place"][row] + t - firsts[document],
@@ -173,7 +175,7 @@ def symbols(reading: Reading, boundaries: bool) -> Iterator[Block]:
     )
 
 
-def texts(reading: Reading, pooling: str) -> Block:
+def texts(reading: LayerOfTexts, pooling: str) -> StateVectors:
   """A vector of each document; zeros where no symbol is read.
 
   Args:
@@ -210,11 +212,11 @@ def texts(reading: Reading, pooling: str) -> Block:
   vectors[counts == 0] = 0
   if pooling == "mean":
     vectors /= np.maximum(counts, 1)[:, None]
-  return Block(vectors.astype(np.float32), np.arange(documents), counts)
+  return StateVectors(vectors.astype(np.float32), np.arange(documents), counts)
 
 
 def vectors(
-  reading: Reading, of: str, pooling: str, boundaries: bool
+  reading: LayerOfTexts, of: str, pooling: str, boundaries: bool
 ) -> np.ndarray:
   """The vectors of all `texts`, or of all symbols, in their order."""
   if of == "texts":

@@ -15,7 +15,7 @@ from seqrnn.errors import UserError
 from seqrnn.modes import evaluate
 from seqrnn.run import load_run
 from seqrnn.scoring import dynamic
-from seqrnn.scoring.dynamic import UpdateRule
+from seqrnn.scoring.dynamic import STATIC, UpdateRule, segment_totals
 from tests.conftest import tiny
 
 RULE = UpdateRule(0.003, 0.02)
@@ -80,13 +80,13 @@ def test_segments_are_scored_as_in_a_loop(reads):
   trained = many.batches("train", 0)[:10]
   scales = root_mean_squares(many, params, trained)
   ones = jax.tree.map(np.ones_like, jax.device_get(params))
-  _, squares = dynamic.follow(many, params, ones, trained, dynamic.STATIC)
+  _, squares = segment_totals(many, params, ones, trained, STATIC)
   same = partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-7)
   jax.tree.map(same, squares, scales)
   batches = one.batches("validation", 0)[:11]
-  static, _ = dynamic.follow(one, params, scales, batches, dynamic.STATIC)
+  static, _ = segment_totals(one, params, scales, batches, STATIC)
   for rule in (RULE, UpdateRule(0.003, 1.0)):
-    totals, _ = dynamic.follow(one, params, scales, batches, rule)
+    totals, _ = segment_totals(one, params, scales, batches, rule)
     total, weight = totals["loss"]
     expected = looped(one, params, scales, batches, rule)
     np.testing.assert_allclose(total / weight, expected, rtol=1e-4)
@@ -101,7 +101,7 @@ def test_scores_of_a_prefix_do_not_depend_on_what_follows(reads):
   for rest in ("", "bbbb", TEXT[::-1]):
     documents = from_text(TEXT + rest, "char")
     batches = one.batches(documents, 0)
-    totals, _ = dynamic.follow(one, params, scales, batches, RULE)
+    totals, _ = segment_totals(one, params, scales, batches, RULE)
     found.append(totals["loss"][0])
   whole = len(found[0]) - 1  # The last segment of the first text is short.
   for other in found[1:]:
@@ -118,7 +118,7 @@ def test_the_rule_is_chosen_on_validation():
 
   assert dynamic.chosen(loss) == UpdateRule(1e-4, 1e-2)
   assert len(asked) == len(dynamic.RATES) + len(dynamic.DECAYS)
-  assert dynamic.chosen(lambda rule: rule.rate) == dynamic.STATIC
+  assert dynamic.chosen(lambda rule: rule.rate) == STATIC
 
 
 def test_it_stands_beside_the_static_figures(trained, capsys, monkeypatch):

@@ -10,7 +10,7 @@ from seqrnn.data.batches.sequences import encode
 from seqrnn.data.documents import Document
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.scoring import spans
-from seqrnn.scoring.evaluation import LabelRows
+from seqrnn.scoring.joining import LabelRows
 
 BIO = ("O", "B-x", "I-x", "B-y", "I-y")
 BIOES = ("O", *(f"{letter}-{kind}" for kind in "xy" for letter in "BIES"))

@@ -100,7 +100,7 @@ def test_batches_and_padding_change_nothing(folder):
     run = untrained(folder, {"task": "gap_model", "train.batch_size": rows})
     for pooling in states.POOLINGS:
       pieces = states.followed(run.experiment, whole, True)
-      reading = states.Reading(run.experiment, run.params, pieces)
+      reading = states.LayerOfTexts(run.experiment, run.params, pieces)
       block = states.texts(reading, pooling)
       assert block.document.tolist() == list(range(len(sizes)))
       assert block.position.tolist() == sizes and not block.vectors[1].any()

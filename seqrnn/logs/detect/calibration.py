@@ -42,7 +42,7 @@ from seqrnn.logs.detect.scores import (
 )
 from seqrnn.logs.detect.selection import UNANSWERED, Selection, select
 from seqrnn.runtime.console import console as make_console
-from seqrnn.scoring.scoring import UNRANKED
+from seqrnn.scoring.scorer import UNRANKED
 from seqrnn.training import train
 
 CALIBRATION = "calibration.npz"

@@ -22,8 +22,14 @@ from seqrnn.experiment import Batch, Carry, Experiment, Params
 from seqrnn.logs.detect.scores import BASELINES, NETWORK, Score, network_scores
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
-from seqrnn.scoring import scoring
-from seqrnn.scoring.scoring import UNRANKED, Scores
+from seqrnn.scoring.scorer import (
+  ROWS,
+  UNRANKED,
+  Scores,
+  in_few_lengths,
+  scorer,
+  target_scores,
+)
 from seqrnn.training.checkpoint import restore_params
 
 VOCABULARY = "vocabulary.json"
@@ -67,7 +73,7 @@ def mean_logits(total_BNV: jax.Array, count: int) -> jax.Array:
 def event_scorer(
   head: Callable[..., tuple[Carry, jax.Array]], top_k: int
 ) -> Callable[[Ensemble, Carry, Batch], tuple[Carry, dict[str, jax.Array]]]:
-  """A function for `scoring.scorer`, whose params are an Ensemble.
+  """A function for `scorer`, whose params are an Ensemble.
 
   Its values are the `target_scores` of the mean of the members' predictions
   [B, N, ...], `member_nll` and `member_rank` [B, N, K], and the id of each
@@ -89,7 +95,7 @@ def event_scorer(
       for name in ("inputs", "targets"):
         seen[name] = jnp.where(seen_V[batch[name]], batch[name], UNKNOWN)
       carry, logits_BNV = head(params, carry, seen)
-      scores = scoring.target_scores(logits_BNV, seen["targets"])
+      scores = target_scores(logits_BNV, seen["targets"])
       return jax.nn.softmax(logits_BNV), carry, scores
 
     def add(total_BNV, member):
@@ -105,7 +111,7 @@ def event_scorer(
     )
     mean_BNV = mean_logits(total_BNV, len(ensemble.seen))
     values = {
-      **scoring.target_scores(mean_BNV, batch["targets"], top_k),
+      **target_scores(mean_BNV, batch["targets"], top_k),
       "member_nll": jnp.moveaxis(nll_KBN, 0, -1),
       "member_rank": jnp.moveaxis(rank_KBN, 0, -1),
       "targets": batch["targets"],
@@ -217,7 +223,7 @@ class Detector(NamedTuple):
   def score_events(self, sessions: Sessions, top_k: int) -> Scores:
     """The values of `event_scorer` for each event of distinct sessions."""
     # Few lengths, hence few programs to compile.
-    whole = scoring.in_few_lengths(self.experiment)._replace(
+    whole = in_few_lengths(self.experiment)._replace(
       carry=carry_of(self.experiment.carry, len(self.steps))
     )
     head = self.experiment.heads[self.config.detect.head]
@@ -230,7 +236,7 @@ class Detector(NamedTuple):
     rows_J[sizes == 0] = rows_J[sizes > 0].min()
     parts = []
     for rows in np.unique(rows_J).tolist():
-      run = scoring.scorer(whole, sharding.mesh(), score, rows)
+      run = scorer(whole, sharding.mesh(), score, rows)
       some = np.flatnonzero(rows_J == rows)
       pieces = sessions.take(some).pieces(self.names)
       parts.append((some, run(self.models, pieces)))
@@ -342,7 +348,7 @@ def _rows(sessions: Sessions, symbols: int) -> np.ndarray:
   """
   padded = 2 ** np.ceil(np.log2(np.diff(sessions.bounds) + 2))
   most = np.maximum(_LOGITS // (padded * symbols), 1)
-  return np.minimum(2 ** np.floor(np.log2(most)), scoring.ROWS).astype(int)
+  return np.minimum(2 ** np.floor(np.log2(most)), ROWS).astype(int)
 
 
 def load_detector(

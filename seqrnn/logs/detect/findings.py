@@ -36,7 +36,7 @@ from seqrnn.logs.detect.scores import (
   WORDS,
   round_scores,
 )
-from seqrnn.scoring.scoring import UNRANKED
+from seqrnn.scoring.scorer import UNRANKED
 
 SEVERITIES = ("", "low", "medium", "high")  # The first: no alarm.
 

@@ -34,7 +34,7 @@ from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL
 from seqrnn.runtime import files
 from seqrnn.runtime.console import print_titled
 from seqrnn.scoring.predictions import console_text, quoted
-from seqrnn.scoring.scoring import UNRANKED
+from seqrnn.scoring.scorer import UNRANKED
 
 _LONGEST = 2**24  # Characters of a cell, at most.
 _LIKELIER = 3  # The likelier events that are written with each event.

@@ -19,7 +19,7 @@ from seqrnn.experiment import Decoder
 from seqrnn.logs.detect.detector import Ensemble, carry_of, event_scorer
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
-from seqrnn.scoring.scoring import UNRANKED
+from seqrnn.scoring.scorer import UNRANKED
 
 _ROWS = (8, 64)  # Sessions that are advanced together, at most.
 _STEPS = 512  # Events of a session that are read together, at most.

@@ -26,7 +26,7 @@ from seqrnn.logs.detect.findings import (
 )
 from seqrnn.logs.detect.scores import TOP, UNSEEN, WORDS, round_scores
 from seqrnn.logs.follow.open_sessions import OpenSession, Step
-from seqrnn.scoring.scoring import UNRANKED
+from seqrnn.scoring.scorer import UNRANKED
 
 _KNOWN = 2**18  # Events whose verdicts or bounds are in memory.
 _ROUNDING = 1e-4  # A running score is lower by this than the final one may be.

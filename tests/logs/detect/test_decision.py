@@ -20,7 +20,7 @@ from seqrnn.logs.detect.scores import (
   SHORT,
   WORDS,
 )
-from seqrnn.scoring.scoring import UNRANKED
+from seqrnn.scoring.scorer import UNRANKED
 
 
 def scores_of(nll, rank, bounds, scores, counts=None, short=None):

@@ -11,7 +11,7 @@ from scipy.special import log_softmax
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN
 from seqrnn.runtime import sharding
-from seqrnn.scoring import evaluation, scoring
+from seqrnn.scoring import evaluation, scorer
 from tests.conftest import untrained
 from tests.scoring.oracle import tower, towers
 
@@ -70,9 +70,9 @@ def one_by_one(run, document, window=8):
 
 @pytest.mark.parametrize("name", ["language model", "gap model"])
 def test_scores_are_those_of_each_session_by_itself(make, monkeypatch, name):
-  monkeypatch.setattr(scoring, "ROWS", 2)  # Eight rows on four devices.
+  monkeypatch.setattr(scorer, "ROWS", 2)  # Eight rows on four devices.
   run, documents = make(name)
-  score = scoring.scorer(run.experiment, sharding.mesh())
+  score = scorer.scorer(run.experiment, sharding.mesh())
   scores = score(run.params, documents)
   assert len(scores.distinct) == len(documents)
   texts = {tuple(document.symbols) for document in documents}
@@ -89,7 +89,7 @@ def test_figures_of_a_target_are_those_of_its_definitions():
   targets_BN = rng.integers(4, 11, (3, 7))
   targets_BN[1, 1] = targets_BN[2, 2] = UNKNOWN
   logits_BNV[1, 1, UNKNOWN], logits_BNV[2, 2, UNKNOWN] = 50, -50
-  figures = jax.jit(scoring.target_scores, static_argnums=2)
+  figures = jax.jit(scorer.target_scores, static_argnums=2)
   found = jax.device_get(figures(logits_BNV, targets_BN, 4))
   for place in np.ndindex(3, 7):
     row, target = logits_BNV[place].astype(float), targets_BN[place]
