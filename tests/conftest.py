@@ -57,7 +57,8 @@ from seqrnn.models import arrays
 from seqrnn.run import Run
 from seqrnn.runtime import pictures
 from seqrnn.training import setup, train
-from seqrnn.training.checkpoint import Position, open_checkpoints
+from seqrnn.training.checkpoint import Position
+from seqrnn.training.checkpoint_writer import open_checkpoints
 
 jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)

@@ -17,7 +17,8 @@ from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.exporting import network as network_lib
 from seqrnn.exporting.network import Network, Operator
 from seqrnn.runtime import files
-from seqrnn.training.checkpoint import Position, open_checkpoints, steps
+from seqrnn.training.checkpoint import Position, steps
+from seqrnn.training.checkpoint_writer import open_checkpoints
 from seqrnn.training.setup import write_record
 
 FILE = "model.safetensors"

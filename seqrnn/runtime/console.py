@@ -1,12 +1,10 @@
 """The console of progress and tables."""
 
-from typing import Any
-
 from rich.console import Console
 from rich.table import Table
 
 
-def console(**settings: Any) -> Console:
+def console(**settings) -> Console:
   """Returns a console for stdout; in a notebook it prints plain lines.
 
   There, Rich would draw each line as a box of its own, or a progress bar with

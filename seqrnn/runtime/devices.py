@@ -2,10 +2,13 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from seqrnn.errors import UserError
 from seqrnn.runtime import private, signals
+
+if TYPE_CHECKING:
+  from jax.sharding import Mesh
 
 _ROOT = Path("/")
 _UNUSED = (
@@ -22,7 +25,7 @@ def cores() -> int:
   return os.cpu_count() or 1
 
 
-def words(mesh: Any) -> str:
+def words(mesh: "Mesh") -> str:
   """Returns the number and the kind of the devices of a mesh."""
   device = mesh.devices.flat[0]
   text = f"{mesh.size} x {device.device_kind}"

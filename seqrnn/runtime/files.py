@@ -347,7 +347,7 @@ class Lock(AbstractContextManager["Lock"]):
         " stops writing to the folder"
       )
 
-  def __exit__(self, *_: Any):
+  def __exit__(self, *_):
     self.file.close()
 
 

@@ -15,7 +15,7 @@ import warnings
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from absl import flags
 
@@ -47,7 +47,7 @@ def prepare():
   compiled.enable_cache()
 
 
-def _handle_unraisable(unraisable: Any):
+def _handle_unraisable(unraisable: "sys.UnraisableHookArgs"):
   """Handles exceptions that Python cannot raise where they occur.
 
   After a failed save, tensorstore reports to an event loop that Orbax has

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
   import jax
+  import numpy as np
   import optuna
 
 
@@ -49,7 +50,7 @@ def row_by_row(x: "jax.Array") -> "jax.Array":
   return with_layout_constraint(x, Layout(major_to_minor=(0, 1)))
 
 
-def gather_processes(x: Any) -> Any:
+def gather_processes(x: "np.ndarray") -> "np.ndarray":
   """The rows of all processes, in each of them.
 
   jax 0.8 to 0.12, `jax.experimental.multihost_utils`. Without it, a run of
@@ -60,7 +61,7 @@ def gather_processes(x: Any) -> Any:
   return multihost_utils.process_allgather(x, tiled=True)
 
 
-def of_first_process(x: Any) -> Any:
+def of_first_process(x: "np.int64") -> "np.int64":
   """The value that the first process has, in each of them.
 
   As `gather_processes`. Without it, several processes do not train together.
@@ -70,7 +71,7 @@ def of_first_process(x: Any) -> Any:
   return multihost_utils.broadcast_one_to_all(x)
 
 
-def on_compilation(call: Callable[[float], None]):
+def on_compilation(call: Callable[[float], int]):
   """Calls a function with the seconds of each compilation.
 
   jax 0.8 to 0.12, the event's name. Without it, memory that the compiler used
@@ -78,14 +79,14 @@ def on_compilation(call: Callable[[float], None]):
   """
   import jax
 
-  def listen(event: str, duration_secs: float, **_: Any):
+  def listen(event: str, duration_secs: float, **_):
     if event.endswith("/backend_compile_duration"):
       call(duration_secs)
 
   jax.monitoring.register_event_duration_secs_listener(listen)
 
 
-def fast_compilation() -> dict[str, Any]:
+def fast_compilation() -> dict[str, dict[str, int]]:
   """Options of jax.jit with which LLVM optimizes less than it could.
 
   jaxlib 0.8 to 0.12, `xla_backend_optimization_level`, a debug option of XLA.
@@ -129,7 +130,7 @@ def unfinished_checkpoint(directory: Path, step: int) -> Path:
   return folder
 
 
-def array_store(folder: Path, name: str) -> dict[str, Any]:
+def array_store(folder: Path, name: str) -> dict[str, str | dict[str, str]]:
   """The tensorstore of an array in a folder that Orbax has written.
 
   orbax-checkpoint 0.12. Without it, no checkpoint is read.

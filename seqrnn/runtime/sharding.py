@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable
 from functools import lru_cache, partial, wraps
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,14 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from seqrnn.runtime import private
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
+
+Tree = TypeVar("Tree")  # Of arrays.
+
+
+class Jitted(jax.stages.Wrapped, Protocol):
+  """The result of jax.jit; jax.stages.Wrapped does not declare eval_shape."""
+
+  def eval_shape(self, *args, **named) -> Any: ...
 
 
 def mesh() -> Mesh:
@@ -36,7 +44,7 @@ def one_device(backend: str | None = None) -> Mesh:
   return _mesh(jax.local_devices(backend=backend)[:1])
 
 
-def _mesh(devices: list[Any]) -> Mesh:
+def _mesh(devices: list) -> Mesh:
   return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
 
 
@@ -50,9 +58,7 @@ def by_rows(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def jit(
-  function: Callable[..., Any], mesh: Mesh | None = None, **options: Any
-) -> Any:
+def jit(function: Callable, mesh: Mesh | None = None, **options) -> Jitted:
   """Returns jax.jit(function, **options), traced for the devices of a mesh.
 
   Models choose their computation by the platform and the number of devices of
@@ -77,7 +83,7 @@ def jit(
 cached_jit = lru_cache(CACHED_FUNCTIONS)(jit)
 
 
-def each_device(function: Callable[..., Any], mesh: Mesh) -> Any:
+def each_device(function: Callable, mesh: Mesh) -> Callable:
   """Returns the function params, *arrays -> arrays of each device's own rows.
 
   Each device calls it with all of `params` and with its rows of the other
@@ -98,7 +104,7 @@ def each_device(function: Callable[..., Any], mesh: Mesh) -> Any:
 
 
 @partial(jax.jit, static_argnames="mesh")
-def sum_devices(tree: Any, mesh: Mesh) -> Any:
+def sum_devices(tree: Tree, mesh: Mesh) -> Tree:
   """Returns the sums of arrays [devices, ...] over the devices, on all."""
   return jax.tree.map(
     lambda x: jax.lax.with_sharding_constraint(
@@ -126,7 +132,9 @@ def local_rows(batch_size: int, mesh: Mesh) -> tuple[int, int]:
 
 
 @lru_cache(CACHED_FUNCTIONS)
-def carry_init(carry: Callable[[int], Any], mesh: Mesh) -> Callable[[int], Any]:
+def carry_init(
+  carry: Callable[[int], Tree], mesh: Mesh
+) -> Callable[[int], Tree]:
   """Returns a function batch size -> the initial carry, split by rows.
 
   Args:
@@ -149,7 +157,9 @@ def pad_rows(array: np.ndarray, count: int) -> np.ndarray:
   return np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
 
 
-def put(batch: Any, batch_size: int, mesh: Mesh) -> Any:
+def put(
+  batch: dict[str, np.ndarray], batch_size: int, mesh: Mesh
+) -> dict[str, jax.Array]:
   """Puts a batch on all devices, given the rows of this process.
 
   Args:
@@ -171,7 +181,7 @@ def own_rows(array: jax.Array) -> np.ndarray:
   return np.concatenate([np.asarray(shards[n]) for n in sorted(shards)])
 
 
-def gather_rows(tree: Any, mesh: Mesh) -> Any:
+def gather_rows(tree: Tree, mesh: Mesh) -> Tree:
   """Returns NumPy arrays with the rows of all processes of a mesh, in each.
 
   Every process has as many rows.
@@ -187,7 +197,7 @@ def gather_rows(tree: Any, mesh: Mesh) -> Any:
   return jax.tree.map(one, tree)
 
 
-def put_all(tree: Any, mesh: Mesh) -> Any:
+def put_all(tree: Tree, mesh: Mesh) -> Tree:
   """Puts a copy of NumPy arrays, equal in all processes, on every device."""
   return jax.tree.map(
     lambda x: jax.make_array_from_callback(
@@ -198,7 +208,7 @@ def put_all(tree: Any, mesh: Mesh) -> Any:
 
 
 @partial(jax.jit, static_argnames=("count", "place"))
-def resize(tree: Any, count: int, place: NamedSharding) -> Any:
+def resize(tree: Tree, count: int, place: NamedSharding) -> Tree:
   """Returns arrays with their first axis cut or zero-padded to `count`."""
 
   def one(x):

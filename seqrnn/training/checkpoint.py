@@ -1,7 +1,6 @@
-"""The checkpoints of a run.
+"""The checkpoints of a run, as they are selected, verified and read.
 
-Orbax's CheckpointManager writes them in the background, and removes all but the
-latest and the best. A checkpoint is a folder named by its step:
+checkpoint_writer.py writes them. A checkpoint is a folder named by its step:
 
   params/    the parameters, which sampling needs
   state/     the other arrays of the training state
@@ -21,28 +20,24 @@ import json
 import math
 import os
 import re
-import shutil
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import jax
 import tensorstore as ts
 
 from seqrnn.errors import MachineError, UserError, visible
 from seqrnn.experiment import Experiment, Params, shapes
-from seqrnn.runtime import files, private, processes, sharding
+from seqrnn.runtime import files, private
 from seqrnn.runtime.files import SUMS
+
+Tree = TypeVar("Tree")  # Of arrays, or of their shapes.
 
 _JSON_LIMIT = 2**23  # Bytes of a position, or of the checksums.
 _COPIES = 4  # The maximum copies of an array; Orbax writes two.
 _OVERHEAD = 2**16  # The maximum bytes of metadata of an array.
-_REPLACED = ".replaced"  # The suffix of a checkpoint that is written again.
 
 
 @dataclass
@@ -234,7 +229,7 @@ def restore_params(
   return restore(folder, shapes(experiment), sharding), step
 
 
-def restore(folder: Path, like: Any, sharding: jax.sharding.Sharding) -> Any:
+def restore(folder: Path, like: Tree, sharding: jax.sharding.Sharding) -> Tree:
   """Returns the arrays in `params` or `state` of a checkpoint without damage.
 
   Raises:
@@ -248,12 +243,13 @@ def restore(folder: Path, like: Any, sharding: jax.sharding.Sharding) -> Any:
 
   arrays = open_arrays(folder, like)
   try:
-    return jax.tree.map(read_array, arrays)
+    leaves = [read_array(array) for array in arrays]
   except Exception as error:  # tensorstore raises bare Exceptions
-    raise UserError(f"{folder}: cannot be read: {_first_line(error)}") from None
+    raise UserError(f"{folder}: cannot be read: {first_line(error)}") from None
+  return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
-def open_arrays(folder: Path, like: Any) -> Any:
+def open_arrays(folder: Path, like: Params) -> list[ts.TensorStore]:
   """Opens the arrays in a folder of a checkpoint, without reading them.
 
   To bound the memory of reading, the files must not be much larger than the
@@ -293,203 +289,15 @@ def open_arrays(folder: Path, like: Any) -> Any:
   try:
     if size > _COPIES * need + _OVERHEAD * (1 + len(leaves)):
       raise UserError(f"{other} {size:,} bytes for {need:,} bytes of arrays")
-    return jax.tree_util.tree_map_with_path(open_one, like)
+    return [open_one(*leaf) for leaf in jax.tree.leaves_with_path(like)]
   except UserError:
     raise
   except Exception as error:  # tensorstore raises bare Exceptions
-    raise UserError(f"{folder}: cannot be read: {_first_line(error)}") from None
+    raise UserError(f"{folder}: cannot be read: {first_line(error)}") from None
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
   """Returns the first line of an error; for a full disk, only the reason."""
   text = str(error).strip() or type(error).__name__
   full = os.strerror(errno.ENOSPC)  # Orbax's text has it in a later line.
   return full if full in text else text.split("\n")[0][:200]
-
-
-@contextmanager
-def open_checkpoints(workdir: Path, keep: int = 1) -> Iterator["Checkpoints"]:
-  """Locks a workdir, and yields its checkpoints for writing.
-
-  Raises:
-    MachineError: another training has the workdir.
-  """
-  lock = nullcontext()
-  if sharding.is_first():
-    lock = files.locked(workdir / "lock", "trained")
-  with lock as held, Checkpoints(workdir / "checkpoints", keep) as checkpoints:
-    if held is not None:
-      checkpoints.check = held.check
-    yield checkpoints
-
-
-class Checkpoints:
-  """Writes the checkpoints of a run, and keeps the latest and the best.
-
-  Orbax writes a checkpoint under a temporary name, renames its folder, and then
-  removes older checkpoints. So the last finished checkpoint survives if the
-  process is killed.
-
-  Attributes:
-    check: raises MachineError if another process writes to the folder, or the
-      folder was removed.
-  """
-
-  def __init__(self, directory: Path, keep: int = 1):
-    """Restores a checkpoint that a killed process was replacing.
-
-    Args:
-      directory: the folder of the checkpoints.
-      keep: the number of latest checkpoints to keep.
-
-    Raises:
-      UserError: Orbax would read the folder's name as a pattern.
-    """
-    self.directory = directory.absolute()
-    if re.search(r"[\\*?]|\[[^/]*\]", str(self.directory)):
-      raise UserError(
-        f"{self.directory}: must have no backslash, *, ? or [...] in its path,"
-        " which Orbax reads as a pattern; name another --workdir"
-      )
-    self._keep, self.check = keep, lambda: None
-    self._step = self._best = 0  # Of the checkpoint that is being written.
-    if jax.process_index() == 0:
-      self.directory.mkdir(parents=True, exist_ok=True)
-      self._finish_replacing()
-
-  def _finish_replacing(self):
-    for old in self.directory.glob(f"*{_REPLACED}"):
-      if old.with_suffix("").exists():
-        shutil.rmtree(old)
-      else:
-        old.rename(old.with_suffix(""))
-
-  @cached_property
-  def _manager(self) -> Any:
-    # Importing Orbax takes a second, so the import waits for the first save.
-    import orbax.checkpoint as ocp
-
-    return ocp.CheckpointManager(
-      self.directory,
-      options=ocp.CheckpointManagerOptions(
-        preservation_policy=self,
-        save_root_metadata=False,
-        cleanup_tmp_directories=True,
-        lightweight_initialize=True,
-        async_options=ocp.AsyncOptions(post_finalization_callback=self._commit),
-      ),
-    )
-
-  def should_preserve(self, checkpoints: Any, **_: Any) -> list[bool]:
-    """Returns which checkpoints to keep, as Orbax's PreservationPolicy."""
-    latest = [info.step for info in checkpoints][-self._keep :]
-    return [info.step in (*latest, self._best) for info in checkpoints]
-
-  def save(self, params: Params, state: Any, position: Position):
-    """Starts writing a checkpoint, unless it exists with the same position.
-
-    Args:
-      params: the parameters.
-      state: the other arrays.
-      position: its step names the checkpoint; its best step is kept, too.
-
-    Raises:
-      MachineError: the disk is full, the previous checkpoint could not be
-        written, or another process owns the folder.
-    """
-    self.wait()
-    self.check()
-    folder = self.directory / str(position.step)
-    # The checkpoint may exist without the evaluation of its step, if a signal
-    # discarded that evaluation. The first process decides for all.
-    first = jax.process_index() == 0
-    exists = sharding.broadcast(first and folder.exists())
-    if exists and sharding.broadcast(
-      first and read_position(folder) == position
-    ):
-      return
-    if exists:
-      if first:
-        folder.rename(folder.with_name(f"{folder.name}{_REPLACED}"))
-      sharding.broadcast(0)  # Waits for the first process.
-      self._manager.reload()
-    from orbax.checkpoint import args
-
-    self._step, self._best = position.step, position.best_step
-    with self._write_errors():
-      self._manager.save(
-        position.step,
-        args=args.Composite(
-          params=args.StandardSave(params),
-          state=args.StandardSave(state),
-          position=args.JsonSave(asdict(position)),
-        ),
-        force=True,
-      )
-
-  def _commit(self):
-    """Writes the checksums; Orbax renames the folder after it."""
-    if jax.process_index() == 0:
-      self.check()
-      write_sums(private.unfinished_checkpoint(self.directory, self._step))
-
-  def delete_after(self, step: int):
-    """Removes the checkpoints after a step, before any is written."""
-    if jax.process_index() == 0:
-      for later in steps(self.directory):
-        if later > step:
-          shutil.rmtree(self.directory / str(later))
-
-  def wait(self):
-    """Waits until the last checkpoint is on disk.
-
-    Raises:
-      MachineError: the checkpoint could not be written.
-      Exception: another process of this run was lost.
-    """
-    if not self._step:
-      return
-    with self._write_errors():
-      self._manager.wait_until_finished()
-    if jax.process_index() == 0:
-      self._finish_replacing()
-    self._step = 0
-
-  @contextmanager
-  def _write_errors(self) -> Iterator[None]:
-    try:
-      yield
-    except Exception as error:  # tensorstore raises bare Exceptions
-      self._remove_unfinished()
-      self._step = 0
-      if isinstance(error, MachineError) or processes.lost(error):
-        raise
-      raise MachineError(
-        f"{self.directory}: a checkpoint cannot be written:"
-        f" {_first_line(error)}"
-      ) from None
-
-  def _remove_unfinished(self):
-    """Removes what Orbax writes to a removed workdir after a failed write."""
-    workdir = self.directory.parent
-    if not (workdir / "lock").exists():  # A new run there has its own.
-      time.sleep(0.5)  # Until Orbax's other writes have failed, too.
-      unfinished = self.directory / f"{self._step}.orbax-checkpoint-tmp"
-      shutil.rmtree(unfinished, ignore_errors=True)
-      with suppress(OSError):  # A folder is missing, or has other files.
-        self.directory.rmdir()
-        workdir.rmdir()
-
-  def __enter__(self) -> "Checkpoints":
-    return self
-
-  def __exit__(self, kind: type | None, *_):
-    if kind is KeyboardInterrupt:  # A second Ctrl-C does not wait.
-      return
-    try:
-      self.wait()
-      if "_manager" in vars(self):
-        self._manager.close()
-    except Exception:  # Orbax raises the error of a failed save once more.
-      if kind is None:  # Otherwise it would hide the error that ended the run.
-        raise

@@ -3,7 +3,6 @@
 import math
 import os
 from pathlib import Path
-from typing import Any
 
 from seqrnn.errors import UserError
 from seqrnn.runtime import files, pictures
@@ -11,14 +10,16 @@ from seqrnn.training.checkpoint import Position
 
 _LIMIT = 2**27  # Bytes of a table; a million evaluations fit.
 
+Row = dict[str, float]  # Of metrics.csv or timing.csv, by the columns.
 
-def add_row(path: Path, row: dict[str, Any]):
+
+def add_row(path: Path, row: Row):
   """Appends a row to a CSV file; an empty file gets the header first.
 
   Raises:
     UserError: the file cannot be written, or has other columns.
   """
-  row = {k: f"{v:.7g}" if isinstance(v, float) else v for k, v in row.items()}
+  texts = (f"{v:.7g}" if isinstance(v, float) else str(v) for v in row.values())
   names = ",".join(row)
   with files.write_errors(path), path.open("a+", encoding="utf-8") as file:
     file.seek(0)
@@ -29,7 +30,7 @@ def add_row(path: Path, row: dict[str, Any]):
       )
     # No value is quoted, as all are numbers.
     file.write(f"{names}\n" * (not header))
-    file.write(",".join(map(str, row.values())) + "\n")
+    file.write(",".join(texts) + "\n")
     file.flush()
     os.fsync(file.fileno())  # On disk before the checkpoint that follows.
 
@@ -121,7 +122,7 @@ def draw_history(workdir: Path, measure: str):
 
 
 def metrics_line(
-  row: dict[str, Any], position: Position, loss_unit: str, unit: str
+  row: Row, position: Position, loss_unit: str, unit: str
 ) -> str:
   """Returns the row as one line of text; `unit` is the noun for a target."""
   bits = row.get("validation_bits_per_symbol")

@@ -7,7 +7,6 @@ rate of the one above it (ULMFiT: Howard & Ruder 2018).
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -103,7 +102,7 @@ def optimizer(
 
 def shares(
   experiment: Experiment, config: Config, record: Record | None
-) -> Any:
+) -> Params | None:
   """Returns the factor of each array's learning rate; 0: it does not learn.
 
   Args:
@@ -150,17 +149,17 @@ def shares(
   return jax.tree.map(factor, tree)
 
 
-def freeze_parts(experiment: Experiment, factors: Any) -> Experiment:
+def freeze_parts(experiment: Experiment, factors: Params) -> Experiment:
   """Returns the experiment; arrays of factor 0 get no gradients."""
 
-  def loss(params: Params, *more: Any) -> Any:
+  def loss(params, *more):
     stopped = lambda factor, x: x if factor else jax.lax.stop_gradient(x)
     return experiment.loss(jax.tree.map(stopped, factors, params), *more)
 
   return experiment._replace(loss=loss)
 
 
-def scale_updates(factors: Any) -> optax.GradientTransformation:
+def scale_updates(factors: Params) -> optax.GradientTransformation:
   """Returns the last part of an optimizer, which scales the updates."""
   scaled = lambda factor, x: factor * x if factor else jnp.zeros_like(x)
   return optax.stateless(

@@ -1,7 +1,7 @@
 """The leak probe: does a prediction depend on an input it must not see?"""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -11,9 +11,17 @@ from seqrnn.data.vocabulary import PAD
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Experiment
 from seqrnn.runtime import sharding
+from seqrnn.training.step import TrainState
+
+Tree = TypeVar("Tree")
 
 
-def probe(step: Callable, state: Any, experiment: Experiment, mesh: Mesh):
+def probe(
+  step: Callable[[TrainState, Batch], tuple[TrainState, jax.Array]],
+  state: TrainState,
+  experiment: Experiment,
+  mesh: Mesh,
+):
   """Trains one step twice, with and without changed forbidden inputs.
 
   In each row, one output of one head has weight, and every input that this
@@ -71,7 +79,7 @@ def probe(step: Callable, state: Any, experiment: Experiment, mesh: Mesh):
       )
 
 
-def _equal(one: Any, other: Any) -> bool:
+def _equal(one: Tree, other: Tree) -> bool:
   """Returns whether two trees are equal bit for bit."""
   return all(jax.tree.leaves(jax.tree.map(np.array_equal, one, other)))
 

@@ -5,7 +5,7 @@ import os
 import re
 import time
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 from rich.progress import (
@@ -20,7 +20,13 @@ from seqrnn.errors import needs_package
 from seqrnn.runtime import sharding
 from seqrnn.runtime.console import console
 from seqrnn.training.checkpoint import Position
+from seqrnn.training.history import Row
 from seqrnn.training.setup import Training
+
+if TYPE_CHECKING:
+  from tensorboardX import (  # pyright: ignore[reportMissingImports]
+    SummaryWriter,
+  )
 
 _LINE_SECONDS = 30.0  # Between two lines where the output is not a terminal.
 _BAR_SECONDS = 0.2  # The minimum time between two updates of the bar.
@@ -130,18 +136,18 @@ class Progress:
     """Prints a line; on a terminal, above the bar."""
     self._console.print(text, markup=False)
 
-  def write_tensorboard(self, row: dict[str, Any]):
+  def write_tensorboard(self, row: Row):
     """Writes a row of metrics.csv, if `train.tensorboard` is set."""
     if self._writer is None:
       return
     for name, value in row.items():
       if name != "step":
         tag = re.sub("^(train|validation)_", r"\1/", name)
-        self._writer.add_scalar(tag, value, row["step"])
+        self._writer.add_scalar(tag, value, int(row["step"]))
     self._writer.flush()
 
 
-def summary_writer() -> Any:
+def summary_writer() -> type["SummaryWriter"]:
   """Returns the class that writes files of TensorBoard.
 
   Raises:

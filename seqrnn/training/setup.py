@@ -26,6 +26,7 @@ from seqrnn.models import cell
 from seqrnn.runtime import files, sharding
 from seqrnn.training import checkpoint, optimizers, transfer
 from seqrnn.training.checkpoint import Position
+from seqrnn.training.history import Row
 from seqrnn.training.step import (
   TrainState,
   all_finite,
@@ -67,12 +68,12 @@ class Training(NamedTuple):
   mesh: Mesh
   validation: Batches
   step: Callable[[TrainState, Batch], tuple[TrainState, jax.Array]]
-  start: Any
+  start: sharding.Jitted
   lower_step: Callable[[], jax.stages.Lowered]
   learning_rate: optax.Schedule
   total_steps: int
   checkpoints: Any = None
-  should_stop: Callable[[dict[str, Any]], bool] = lambda _: False
+  should_stop: Callable[[Row], bool] = lambda _: False
 
   @property
   def unit(self) -> str:

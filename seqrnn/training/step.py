@@ -2,10 +2,10 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +15,14 @@ from jax.typing import ArrayLike
 
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
-from seqrnn.experiment import Batch, Carry, Experiment, Params
+from seqrnn.experiment import Batch, Carry, Experiment, Params, Totals
 from seqrnn.models import arrays, losses
 from seqrnn.runtime import private, sharding
+from seqrnn.runtime.sharding import Jitted
 from seqrnn.training import optimizers, transfer
+
+Args = ParamSpec("Args")
+Result = TypeVar("Result")
 
 # A function of the base learning rate, which may be traced.
 Optimizer = Callable[[ArrayLike], optax.GradientTransformation]
@@ -54,10 +58,10 @@ class TrainState(NamedTuple):
   step: jax.Array
   key: jax.Array
   params: Params
-  optimizer: Any
+  optimizer: optax.OptState
   carry: Carry
   scale: jax.Array
-  sums: dict[str, Any]
+  sums: Totals
   average: Average | tuple[()] = ()
 
   @property
@@ -74,7 +78,7 @@ class TrainState(NamedTuple):
 
 def make_step(
   experiment: Experiment, optimizer: Optimizer, mesh: Mesh, decay: float = 1.0
-) -> Callable[..., tuple[TrainState, jax.Array]]:
+) -> Jitted:
   """Returns the jitted step: state, batch, rate -> state, mean loss.
 
   The step donates `state`. The learning rate is an argument: if it were a
@@ -118,7 +122,7 @@ def make_step(
   )
 
 
-def _compiler_options(mesh: Mesh) -> dict[str, Any]:
+def _compiler_options(mesh: Mesh) -> dict[str, dict[str, int]]:
   """Returns options of jax.jit: on CPUs, LLVM optimizes less than it could.
 
   Compilation takes a quarter less time, and a step the same time: XLA
@@ -143,7 +147,7 @@ def make_start(
   batch: Batch,
   mesh: Mesh,
   average: bool = False,
-) -> Any:
+) -> Jitted:
   """Returns a jitted function of the seed: the state before the first step.
 
   The seed is a np.uint32, so that all seeds share one program. `eval_shape` of
@@ -184,11 +188,10 @@ def make_start(
   return sharding.jit(init, mesh, out_shardings=_shardings(mesh), **options)
 
 
-def _shardings(mesh: Mesh) -> Any:
+def _shardings(mesh: Mesh) -> TrainState:
   """Returns the shardings of a state: all replicated but the carry's rows."""
-  replicated: Any = sharding.replicated(mesh)
-  state = TrainState(*[replicated] * len(TrainState._fields))
-  return state._replace(carry=sharding.by_rows(mesh))
+  replicated = [sharding.replicated(mesh)] * len(TrainState._fields)
+  return TrainState._make(replicated)._replace(carry=sharding.by_rows(mesh))
 
 
 @jax.jit
@@ -229,13 +232,15 @@ def unpack(
   return new.with_eval_params(params)
 
 
-def without_rate(config: Config) -> frozenset[tuple[str, Any]]:
+def without_rate(config: Config) -> frozenset[tuple[str, Hashable]]:
   """Returns all fields but the learning rate, which no program contains."""
   fields = config_lib.flat(config) | {"optimizer.learning_rate": None}
   return frozenset(fields.items())
 
 
-def keep_last(key: Callable[..., Any], count: int = 1) -> Callable[..., Any]:
+def keep_last(
+  key: Callable[Args, Hashable], count: int = 1
+) -> Callable[[Callable[Args, Result]], Callable[Args, Result]]:
   """Returns a decorator: a call with the key of the last one has its result.
 
   Args:
@@ -243,15 +248,15 @@ def keep_last(key: Callable[..., Any], count: int = 1) -> Callable[..., Any]:
     count: the number of last results that are cached.
   """
 
-  def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-    last: deque[tuple[Any, Any]] = deque(maxlen=count)
+  def decorate(function: Callable[Args, Result]) -> Callable[Args, Result]:
+    last: deque[tuple[Hashable, Result]] = deque(maxlen=count)
 
-    def cached(*args: Any) -> Any:
-      current = key(*args)
+    def cached(*args: Args.args, **named: Args.kwargs) -> Result:
+      current = key(*args, **named)
       for other, result in last:
         if other == current:
           return result
-      last.append((current, function(*args)))
+      last.append((current, function(*args, **named)))
       return last[-1][1]
 
     return cached
@@ -269,7 +274,7 @@ def programs(
   config: Config,
   mesh: Mesh,
   record: transfer.Record | None,
-) -> tuple[Any, Any]:
+) -> tuple[Jitted, Jitted]:
   """Returns the jitted functions of `make_step` and `make_start`.
 
   The last ones are kept: trials that differ only in the learning rate have the
@@ -298,7 +303,7 @@ def compile_programs(
   Threads compile: Python handles signals in this one, but not in a compiler.
   """
 
-  def run(lowered: Any):
+  def run(lowered: jax.stages.Lowered):
     with suppress(Exception):  # The program's first call raises it again.
       lowered.compile()
 

@@ -19,7 +19,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,8 +34,10 @@ from seqrnn.models import losses
 from seqrnn.runtime import devices, sharding
 from seqrnn.runtime.signals import Signals, catch_signals
 from seqrnn.scoring.evaluation import evaluator
-from seqrnn.training.checkpoint import Position, open_checkpoints
+from seqrnn.training.checkpoint import Position
+from seqrnn.training.checkpoint_writer import open_checkpoints
 from seqrnn.training.history import (
+  Row,
   add_row,
   cut_tables,
   draw_history,
@@ -60,8 +61,8 @@ def fit(
   build: Build,
   config: Config,
   workdir: Path,
-  should_stop: Callable[[dict[str, Any]], bool] = lambda _: False,
-) -> dict[str, Any]:
+  should_stop: Callable[[Row], bool] = lambda _: False,
+) -> dict[str, float | None]:
   """Trains or resumes a run until the last step or early stopping.
 
   Args:
@@ -215,7 +216,7 @@ def loop(
         break
       if new_epoch:  # The previous epoch has been evaluated and saved.
         B, batches = epoch_batches(training, position)
-      rows: Any = batches[position.batch]
+      rows = batches[position.batch]
       state, loss = training.step(state, sharding.put(rows, B, mesh))
       caught.at_once = False
       # A weight is the number of equal documents, of which one is computed.

@@ -10,7 +10,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -32,7 +32,7 @@ _NOISE = 0.1  # Of a new row, in standard deviations of the known rows.
 # Fields of which one differs where nothing fits.
 _SIZES = ("data.unit", "model.embedding_size", "model.hidden_size")
 
-Rows = dict[str, Any]  # As `_rows` returns them.
+SourceRows = dict[str, np.ndarray | None]  # As `_source_rows` returns them.
 
 
 class Record(NamedTuple):
@@ -80,10 +80,11 @@ def read_record(workdir: Path) -> Record | None:
     raise UserError(f"{path}: must be an object with {names}") from None
 
 
-Arrays = dict[ModelPart, dict[str, Any]]  # Of each part, by their names.
+# The arrays of each part, by their names.
+ArraysOfParts = dict[ModelPart, dict[str, np.ndarray]]
 
 
-def named_parts(experiment: Experiment, params: Params) -> Any:
+def named_parts(experiment: Experiment, params: Params) -> Params:
   """Returns a tree like `params` of the parts that have its arrays.
 
   Heads of symbols are named by their inputs.
@@ -105,8 +106,8 @@ def named_parts(experiment: Experiment, params: Params) -> Any:
   )
 
 
-def _arrays(experiment: Experiment, params: Params) -> Arrays:
-  arrays: Arrays = {}
+def _arrays(experiment: Experiment, params: Params) -> ArraysOfParts:
+  arrays: ArraysOfParts = {}
   named = jax.tree.leaves(named_parts(experiment, params))
   for part, (path, array) in zip(
     named, jax.tree.leaves_with_path(params), strict=True
@@ -208,10 +209,10 @@ def transfer(
   """
   old = _arrays(source.experiment, source.params)
   new = _arrays(experiment, shapes(experiment))
-  rows = _rows(source, experiment, config)
+  rows = _source_rows(source, experiment, config)
   rng = np.random.default_rng((config.seed, 1))
   same_task = source.config.task == config.task
-  taken: Arrays = {}
+  taken: ArraysOfParts = {}
   for part in sorted(new):
     # Inputs, layers and heads of symbols have the same meaning in every task.
     common = not part.is_output or part.name.endswith(" head")
@@ -223,10 +224,12 @@ def transfer(
       and old[part].keys() == new[part].keys()
     ):
       arrays = {
-        name: _moved(part, name, old[part][name], like, rows, rng)
+        name: array
         for name, like in new[part].items()
+        if (array := _moved(part, name, old[part][name], like, rows, rng))
+        is not None
       }
-      if all(array is not None for array in arrays.values()):
+      if len(arrays) == len(new[part]):
         taken[part] = arrays
   if not taken:
     differ = config_lib.differences(source.config, config, _SIZES)
@@ -247,7 +250,8 @@ def transfer(
     shares = []
     for name in new[part]:
       kind, _ = _named_axis(part, name)
-      if kind in rows and (fresh := rows[kind] < 0).any():
+      places = rows.get(kind)
+      if places is not None and (fresh := places < 0).any():
         count = len(fresh) - len(RESERVED) * (kind != "labels")
         known = count - np.count_nonzero(fresh)
         shares = [f" ({known:,} of {count:,} {kind})"]
@@ -256,7 +260,9 @@ def transfer(
   return Record(source.workdir, source.step, names, others), values
 
 
-def _below(part: ModelPart, parts: Arrays, old: Arrays) -> set[ModelPart]:
+def _below(
+  part: ModelPart, parts: ArraysOfParts, old: ArraysOfParts
+) -> set[ModelPart]:
   """The parts that a part needs below it."""
   if part.is_input and part.name != "convolution":
     return set()
@@ -270,7 +276,9 @@ def _below(part: ModelPart, parts: Arrays, old: Arrays) -> set[ModelPart]:
   return {p for p in parts if p.depth and (not ways or p.direction in ways)}
 
 
-def _rows(source: TrainedRun, experiment: Experiment, config: Config) -> Rows:
+def _source_rows(
+  source: TrainedRun, experiment: Experiment, config: Config
+) -> SourceRows:
   """The row in the source of each symbol, character, affix and label.
 
   -1: it is new. None: the source has none of them. A task without such names
@@ -285,7 +293,7 @@ def _rows(source: TrainedRun, experiment: Experiment, config: Config) -> Rows:
     if None not in sizes:
       new, old = map(affix_vocabulary, (new.symbols, old.symbols), sizes)
       pairs["affixes"] = new, old
-  by_name: Rows = dict.fromkeys(pairs)
+  by_name: SourceRows = dict.fromkeys(pairs)
   for name, (new, old) in pairs.items():
     if old is not None and old.unit == new.unit:
       rows = old.ids_of(new)
@@ -314,8 +322,8 @@ def _moved(
   part: ModelPart,
   name: str,
   old: np.ndarray,
-  like: Any,
-  rows: Rows,
+  like: np.ndarray,
+  rows: SourceRows,
   rng: np.random.Generator,
 ) -> np.ndarray | None:
   """The values of a new array, from those of the source; None: they do not fit.
@@ -324,26 +332,27 @@ def _moved(
     part: of the model.
     name: of the array in the part.
     old: the array of the source.
-    like: the shape and the type of the new array.
-    rows: of `_rows`.
+    like: has the shape and the type of the new array.
+    rows: of `_source_rows`.
     rng: draws new rows.
   """
   kind, axis = _named_axis(part, name)
-  if kind in rows and rows[kind] is None:
+  places = rows.get(kind)
+  if kind in rows and places is None:
     return None
   if part.name == "crf":  # All axes are tags. New ones score 0 at first.
-    at = np.ix_(*[rows["labels"]] * old.ndim)
+    at = np.ix_(*[places] * old.ndim)
     known = np.minimum.reduce(np.broadcast_arrays(*at)) >= 0
     return np.where(known, old[at], 0).astype(like.dtype)
-  if kind in rows:
+  if places is not None:
     sizes = [
       np.delete(shape, axis).tolist() for shape in (old.shape, like.shape)
     ]
     if sizes[0] != sizes[1]:
       return None
     old = np.moveaxis(old, axis, 0)
-    known = rows[kind] >= 0
-    moved = old[rows[kind]]
+    known = places >= 0
+    moved = old[places]
     trained = old if kind == "labels" else old[len(RESERVED) :]
     spread = _NOISE * trained.std(0, keepdims=True)
     noise = spread * rng.standard_normal(moved.shape)

@@ -8,7 +8,8 @@ import numpy as np
 from seqrnn import experiments
 from seqrnn.configs import base
 from seqrnn.data.vocabulary import Vocabulary
-from seqrnn.training.checkpoint import Checkpoints, Position
+from seqrnn.training.checkpoint import Position
+from seqrnn.training.checkpoint_writer import Checkpoints
 from seqrnn.training.setup import write_record
 from tests.conftest import random_params
 

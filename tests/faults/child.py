@@ -84,7 +84,7 @@ def arm(*_):
 
   from seqrnn.runtime import files
   from seqrnn.training import train
-  from seqrnn.training.checkpoint import Checkpoints
+  from seqrnn.training.checkpoint_writer import Checkpoints
   from seqrnn.training.progress import Progress
 
   wrap(train, "restore", before=lambda *_: at("restore"))

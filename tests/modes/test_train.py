@@ -17,7 +17,8 @@ from seqrnn.run import load_run
 from seqrnn.runtime import sharding
 from seqrnn.training import step as step_lib
 from seqrnn.training import train
-from seqrnn.training.checkpoint import Checkpoints, steps
+from seqrnn.training.checkpoint import steps
+from seqrnn.training.checkpoint_writer import Checkpoints
 from seqrnn.training.progress import Progress
 from tests.conftest import read_csv, tiny
 

@@ -14,7 +14,8 @@ import pytest
 from seqrnn.errors import UserError
 from seqrnn.runtime import files
 from seqrnn.training import checkpoint
-from seqrnn.training.checkpoint import Checkpoints, Position, find_damage
+from seqrnn.training.checkpoint import Position, find_damage
+from seqrnn.training.checkpoint_writer import Checkpoints
 
 
 def tree(seed):
