@@ -1,7 +1,6 @@
 """embed: writes the states of a layer: vectors of symbols or of texts."""
 
-import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -46,19 +45,20 @@ def run(build: Build, config: Config, workdir: Path) -> Path:
 def write_vectors(folder: Path, blocks: Blocks) -> tuple[int, int]:
   """Writes the array [count, D] and the table; returns count and D."""
   count, width = 0, 0
-  with (
-    files.atomic_write(folder / NAMES[0], "wb") as array,
-    files.atomic_write(folder / NAMES[1]) as table,
-  ):
-    writer = csv.writer(table, lineterminator="\n")
+
+  def rows(array: IO[bytes]) -> Iterator[Iterable]:
+    nonlocal count, width
     for rows_ND, columns in blocks:
       if not width:
         width = rows_ND.shape[1]
         _write_header(array, 0, width)
-        writer.writerow(columns)
+        yield columns
       array.write(rows_ND.astype("<f4", order="C").tobytes())
-      writer.writerows(zip(*columns.values(), strict=True))
+      yield from zip(*columns.values(), strict=True)
       count += len(rows_ND)
+
+  with files.atomic_write(folder / NAMES[0], "wb") as array:
+    files.write_csv(folder / NAMES[1], rows(array))
     array.seek(0)  # The header has the same size for any count.
     _write_header(array, count, width)
   return count, width

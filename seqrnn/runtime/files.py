@@ -7,6 +7,7 @@ names, and files that belong together are written under a lock.
 import csv
 import glob
 import hashlib
+import io
 import json
 import os
 import secrets
@@ -25,6 +26,7 @@ from seqrnn.errors import MachineError, UserError, visible
 
 SUMS = "sha256"  # Lists sizes, SHA-256 and names of files.
 _SUMS_LIMIT = 2**23  # Bytes of a list of checksums.
+_FIELD_LIMIT = 2**24  # Characters of a field of CSV.
 
 
 def read_bytes(path: str | os.PathLike, limit: int) -> bytes:
@@ -170,14 +172,47 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     raise
 
 
-def write_csv(path: Path, rows: Iterable[Iterable[Any]]):
+def write_csv(path: Path, rows: Iterable[Iterable]):
   """Writes rows, the first of which has the names of the columns.
+
+  A cell of None is empty. Bytes of names that are not UTF-8 are written again.
 
   Raises:
     MachineError: as `write_errors`.
   """
-  with atomic_write(path) as file:
-    csv.writer(file, lineterminator="\n").writerows(rows)
+  with atomic_write(path, "wb") as file:
+    text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    text.detach()
+
+
+class CsvError(ValueError):
+  """A row is not CSV.
+
+  Attributes:
+    line: its last line, from 1.
+  """
+
+  def __init__(self, line: int, rule: str):
+    super().__init__(rule)
+    self.line = line
+
+
+def read_csv(
+  lines: Iterable[str], delimiter: str = ","
+) -> Iterator[tuple[int, list[str]]]:
+  """Yields the rows of CSV, each with the number of its last line, from 1.
+
+  Raises:
+    CsvError: a row is not CSV, or a field is too long.
+  """
+  csv.field_size_limit(_FIELD_LIMIT)
+  reader = csv.reader(lines, delimiter=delimiter, strict=True)
+  try:
+    for row in reader:
+      yield reader.line_num, row
+  except csv.Error as error:
+    raise CsvError(reader.line_num, str(error)) from None
 
 
 def sync(path: Path):

@@ -51,9 +51,12 @@ def read_rows(path: Path, *columns: str) -> list[dict[str, str]]:
     return []
   content = files.read_bytes(path, _LIMIT).decode("utf-8", "replace")
   lines = content.split("\n")[:-1] or [",".join(("step", *columns))]
-  names, *rows = [line.split(",") for line in lines]
+  try:
+    names, *rows = [row for _, row in files.read_csv(lines)]
+  except files.CsvError:
+    names, rows = [], []
   if (
-    names[0] != "step"
+    names[:1] != ["step"]
     or not {*columns} <= {*names}
     or any(len(r) != len(names) or not _are_numbers(*r) for r in rows)
   ):
@@ -80,11 +83,10 @@ def cut_tables(workdir: Path, step: int):
   """
   for path in (workdir / "metrics.csv", workdir / "timing.csv"):
     rows = [row for row in read_rows(path) if int(row["step"]) <= step]
-    lines = *rows[:1], *(row.values() for row in rows)  # Names come first.
+    lines = [*rows[:1], *(row.values() for row in rows)]  # Names come first.
     content = "".join(f"{','.join(line)}\n" for line in lines)
     if path.exists() and path.read_bytes() != content.encode():
-      with files.atomic_write(path) as file:
-        file.write(content)
+      files.write_csv(path, lines)
 
 
 def draw_history(workdir: Path, measure: str):

@@ -5,7 +5,6 @@ is in memory as a whole, and a packed file is read as it is unpacked.
 """
 
 import codecs
-import csv
 import glob
 import gzip
 import importlib
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from seqrnn.errors import MachineError, UserError
+from seqrnn.runtime.files import CsvError, read_csv
 
 CHUNK = 2**20  # Bytes read at once.
 LINE = 2**16  # Characters of a line of a log; a longer line is left out.
@@ -244,32 +244,30 @@ def rows(source: Source, errors: str) -> Iterator[tuple[int, dict[str, Any]]]:
     UserError: the file cannot be read, a row is not csv, or two columns have
       the same name.
   """
-  csv.field_size_limit(LONGEST)
   content = (f"{line}\n" for line in lines(source, errors))
   first = next(content, "")
   delimiter = next((mark for mark in ",;\t" if mark in first), ",")
-  content = itertools.chain([first], content)
-  reader = csv.reader(content, delimiter=delimiter, strict=True)
+  reader = read_csv(itertools.chain([first], content), delimiter)
   try:
-    header = next(reader, [])
+    _, header = next(reader, (0, []))
     for name in header:
       if name and header.count(name) > 1:
         raise UserError(
           f"{source.place}: has {header.count(name)} columns {name!r}; names of"
           " columns must differ"
         )
-    for row in reader:
+    for number, row in reader:
       if not any(map(str.strip, row)):
         continue
       if len(row) > len(header):
         raise UserError(
-          f"{source.place}:{reader.line_num}: has {len(row)} columns, but the"
+          f"{source.place}:{number}: has {len(row)} columns, but the"
           f" header {len(header)}; a field that contains {delimiter!r} must"
           " stand in double quotes"
         )
-      yield reader.line_num, dict(itertools.zip_longest(header, row))
-  except csv.Error as error:
+      yield number, dict(itertools.zip_longest(header, row))
+  except CsvError as error:
     rule = str(error)
     if "new-line" in rule:  # The module advises what no user can follow.
       rule = "a carriage return ends no line; end each line with a newline"
-    raise UserError(f"{source.place}:{reader.line_num}: {rule}") from None
+    raise UserError(f"{source.place}:{error.line}: {rule}") from None

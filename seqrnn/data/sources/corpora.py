@@ -1,6 +1,5 @@
 """Corpora: documents of symbols, from files or from a named source."""
 
-import csv
 import functools
 import io
 import re
@@ -19,6 +18,7 @@ from seqrnn.data.read.forms import Known
 from seqrnn.data.read.reading import Source, files
 from seqrnn.data.sources import cache, embedded, formal
 from seqrnn.errors import UserError
+from seqrnn.runtime.files import read_csv
 
 SPLITS = ("train", "validation", "test")
 
@@ -296,7 +296,7 @@ def _news(path: Path, part: str) -> list[str]:  # noqa: ARG001
   return [
     f"{_TOPICS[int(row[0]) - 1]}\t"
     + " ".join(" ".join(row[1:]).replace("\\", " ").split())
-    for row in csv.reader(io.StringIO(text, newline=""))
+    for _, row in read_csv(io.StringIO(text, newline=""))
   ]
 
 

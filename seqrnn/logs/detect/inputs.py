@@ -3,7 +3,6 @@
 And reads files that a detection wrote, which may be damaged or edited.
 """
 
-import csv
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +24,7 @@ from seqrnn.runtime import files
 _LIMIT = 2**24  # Bytes of a JSON file, at most.
 _REMEDY = "run --mode=detect again"
 _FAULTS = (
-  *(OSError, EOFError, csv.Error, RecursionError, MemoryError),
+  *(OSError, EOFError, RecursionError, MemoryError),
   *(ValueError, TypeError, LookupError, AttributeError, OverflowError),
 )
 

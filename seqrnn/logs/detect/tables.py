@@ -1,8 +1,6 @@
 """Tables and lines of a detection: sessions, incidents, events, metrics."""
 
-import csv
 import functools
-import io
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,7 +34,6 @@ from seqrnn.runtime.console import print_titled
 from seqrnn.scoring.predictions import console_text, quoted
 from seqrnn.scoring.scorer import UNRANKED
 
-_LONGEST = 2**24  # Characters of a cell, at most.
 _LIKELIER = 3  # The likelier events that are written with each event.
 _INCIDENTS, _SESSIONS = 10, 5  # That are printed; the tables have all.
 # Columns of text, whatever it looks like; `event_1` and so on are text, too.
@@ -67,12 +64,15 @@ def read_csv_table(path: Path) -> Iterator[dict[str, str]]:
   Raises:
     UserError: the table is damaged.
   """
-  csv.field_size_limit(_LONGEST)
   with (
     inputs.reading(path),
     path.open(encoding="utf-8", errors="surrogateescape", newline="") as file,
   ):
-    yield from csv.DictReader(file, strict=True)
+    lines = files.read_csv(file)
+    _, names = next(lines, (0, []))
+    yield from (
+      dict(itertools.zip_longest(names, row)) for _, row in lines if row
+    )
 
 
 def write_csv_table(
@@ -86,18 +86,11 @@ def write_csv_table(
     columns: that are written; empty: those of the first row.
   """
   rows = iter(rows)
-  first = list(itertools.islice(rows, 1))
-  with files.atomic_write(path, "wb") as raw:
-    text = io.TextIOWrapper(raw, "utf-8", "surrogateescape", newline="")
-    writer = csv.DictWriter(
-      text,
-      columns or [*first[0]],
-      extrasaction="ignore",
-      lineterminator="\n",
-    )
-    writer.writeheader()
-    writer.writerows(itertools.chain(first, rows))
-    text.detach()
+  first = next(rows, {})
+  columns = columns or [*first]
+  every = itertools.chain([first] if first else [], rows)
+  cells = ([row.get(name) for name in columns] for row in every)
+  files.write_csv(path, itertools.chain([columns], cells))
 
 
 def _cells(values: np.ndarray) -> list[float | None]:
