@@ -16,7 +16,7 @@ import numpy as np
 
 from seqrnn.config.read import Config
 from seqrnn.data.batches.segments import Request, cut
-from seqrnn.data.batches.streams import Rows, streams
+from seqrnn.data.batches.streams import StreamLayout, streams
 from seqrnn.data.batches.windows import Batches, Shape
 from seqrnn.data.read import music
 from seqrnn.data.vocabulary import PAD, Vocabulary
@@ -83,7 +83,7 @@ def batches(config: Config, corpus, split: str, epoch: int) -> Batches:
     shape = Shape(length, data.window)
     windows = cut(config, sequences, shape, Request(split, epoch))
   else:
-    rows = Rows(config.train.batch_size, data.window, whole=True)
+    rows = StreamLayout(config.train.batch_size, data.window, whole=True)
     windows = streams(sequences, rows.fitted(sequences))
   return windows.map(partial(targets, frames))
 

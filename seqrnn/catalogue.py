@@ -10,7 +10,7 @@ import sys
 import tomllib
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from seqrnn.errors import MachineError, visible
 from seqrnn.runtime import files
@@ -112,7 +112,7 @@ def sets() -> dict[str, DataSet]:
 
 def needed_fields(
   source: str, by_user: Collection[str], flags: Collection[str]
-) -> dict[str, Any]:
+) -> dict[str, str | None]:
   """The fields of `data` that a set needs, with their values.
 
   A set named by a flag replaces the files of the config, and their format.
@@ -126,7 +126,7 @@ def needed_fields(
   known = sets().get(source)
   if known is None:
     return {}
-  needed: dict[str, Any] = dict(known.fields)
+  needed: dict[str, str | None] = {**known.fields}
   if "data.source" in flags:
     by_user = flags
     needed = dict.fromkeys(_READING) | {"format": "text"} | needed

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -94,7 +93,7 @@ class Pieces:
     return counts
 
 
-Split = dict[str, Pieces]
+PiecesOfSplits = dict[str, Pieces]
 
 
 def whole(corpus: Corpus) -> Pieces:
@@ -238,7 +237,7 @@ def _border(pieces: Pieces, firsts: np.ndarray, k: int, parts: int) -> int:
 
 def split(
   corpus: Corpus, data: Config, batch_size: int, has_test: bool = False
-) -> Split:
+) -> PiecesOfSplits:
   """Documents, or pieces of documents, by the name of their split.
 
   Only `data.split=stream_tails` uses `batch_size`. With `has_test` the test
@@ -287,7 +286,7 @@ def split(
   }
 
 
-def _tails(corpus: Corpus, fractions: tuple[float, float]) -> Split:
+def _tails(corpus: Corpus, fractions: tuple[float, float]) -> PiecesOfSplits:
   n = np.diff(corpus.bounds)
   held_out = np.floor(np.outer(fractions, n) + _ROUNDING)
   validation, test = held_out.astype(np.int64)
@@ -295,7 +294,9 @@ def _tails(corpus: Corpus, fractions: tuple[float, float]) -> Split:
   return _between(corpus, np.arange(len(n)), edges + corpus.bounds[:-1])
 
 
-def _between(corpus: Corpus, document: np.ndarray, edges: np.ndarray) -> Split:
+def _between(
+  corpus: Corpus, document: np.ndarray, edges: np.ndarray
+) -> PiecesOfSplits:
   """The parts of documents between edges, places in `corpus.ids` [4, parts]."""
   parts = {}
   for name, start, stop in zip(SPLITS, edges[:-1], edges[1:], strict=True):
@@ -306,7 +307,7 @@ def _between(corpus: Corpus, document: np.ndarray, edges: np.ndarray) -> Split:
 
 def _stream_tails(
   corpus: Corpus, validation: float, test: float, batch_size: int, T: int
-) -> Split:
+) -> PiecesOfSplits:
   """The split of char-rnn's loader, for results that compare with its own.
 
   The text is cut to whole batches of B streams of T symbols, and the ends of
@@ -356,14 +357,14 @@ def reader(
     return log_corpus.with_cuts(corpora.read_corpus(data, name), idle)
 
   @functools.cache
-  def parts() -> Split:
+  def parts() -> PiecesOfSplits:
     return split(corpus(), data, config.train.batch_size, "test" in separate)
 
   @functools.cache
   def read(name: str) -> Pieces:
     if name not in SPLITS:
       raise UserError(f"split={name!r}: must be one of {', '.join(SPLITS)}")
-    which: Any = None if name == "validation" else data.fold
+    which: str | None = None if name == "validation" else data.fold
     part = name if which is None else "train"
     pieces = whole(corpus(part)) if part in separate else parts()[part]
     if not len(pieces):

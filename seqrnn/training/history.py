@@ -10,10 +10,10 @@ from seqrnn.training.checkpoint import Position
 
 _LIMIT = 2**27  # Bytes of a table; a million evaluations fit.
 
-Row = dict[str, float]  # Of metrics.csv or timing.csv, by the columns.
+MetricsRow = dict[str, float]  # Of metrics.csv or timing.csv, by the columns.
 
 
-def add_row(path: Path, row: Row):
+def add_row(path: Path, row: MetricsRow):
   """Appends a row to a CSV file; an empty file gets the header first.
 
   Raises:
@@ -124,7 +124,7 @@ def draw_history(workdir: Path, measure: str):
 
 
 def metrics_line(
-  row: Row, position: Position, loss_unit: str, unit: str
+  row: MetricsRow, position: Position, loss_unit: str, unit: str
 ) -> str:
   """Returns the row as one line of text; `unit` is the noun for a target."""
   bits = row.get("validation_bits_per_symbol")

@@ -20,7 +20,7 @@ from seqrnn.errors import needs_package
 from seqrnn.runtime import sharding
 from seqrnn.runtime.console import console
 from seqrnn.training.checkpoint import Position
-from seqrnn.training.history import Row
+from seqrnn.training.history import MetricsRow
 from seqrnn.training.setup import Training
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ class Progress:
     """Prints a line; on a terminal, above the bar."""
     self._console.print(text, markup=False)
 
-  def write_tensorboard(self, row: Row):
+  def write_tensorboard(self, row: MetricsRow):
     """Writes a row of metrics.csv, if `train.tensorboard` is set."""
     if self._writer is None:
       return

@@ -26,7 +26,7 @@ from seqrnn.models import cell
 from seqrnn.runtime import files, sharding
 from seqrnn.training import checkpoint, optimizers, transfer
 from seqrnn.training.checkpoint import Position
-from seqrnn.training.history import Row
+from seqrnn.training.history import MetricsRow
 from seqrnn.training.step import (
   TrainState,
   all_finite,
@@ -73,7 +73,7 @@ class Training(NamedTuple):
   learning_rate: optax.Schedule
   total_steps: int
   checkpoints: Any = None
-  should_stop: Callable[[Row], bool] = lambda _: False
+  should_stop: Callable[[MetricsRow], bool] = lambda _: False
 
   @property
   def unit(self) -> str:

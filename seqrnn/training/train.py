@@ -37,7 +37,7 @@ from seqrnn.scoring.evaluation import evaluator
 from seqrnn.training.checkpoint import Position
 from seqrnn.training.checkpoint_writer import open_checkpoints
 from seqrnn.training.history import (
-  Row,
+  MetricsRow,
   add_row,
   cut_tables,
   draw_history,
@@ -61,7 +61,7 @@ def fit(
   build: Build,
   config: Config,
   workdir: Path,
-  should_stop: Callable[[Row], bool] = lambda _: False,
+  should_stop: Callable[[MetricsRow], bool] = lambda _: False,
 ) -> dict[str, float | None]:
   """Trains or resumes a run until the last step or early stopping.
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from seqrnn.config.read import Config
 from seqrnn.data.batches.sequences import Sequences, checksum, encode, once
-from seqrnn.data.batches.streams import Rows, streams
+from seqrnn.data.batches.streams import StreamLayout, streams
 from seqrnn.data.batches.windows import Arrays, Batches, Epoch, Shape, windows
 from seqrnn.data.documents import Document
 from seqrnn.data.splits import Pieces, from_documents, reader
@@ -93,7 +93,7 @@ class Segments:
 
   def facts(self, split: str) -> dict[str, Any]:
     """The size and the checksum of a split, as `Experiment.facts`."""
-    facts: dict[str, Any] = self.sequences(split, ordered=True).size()
+    facts: dict[str, Any] = {**self.sequences(split, ordered=True).size()}
     facts["crc32"] = self._checksum(split)
     if origin := self._read(split).corpus.origin:
       facts["origin"] = origin
@@ -154,7 +154,7 @@ def cut(
 
 def _streams(config: Config, sequences: Sequences, request: Request) -> Batches:
   train = config.train
-  # Rows are parts of the whole: a text given on its own is one stream.
+  # StreamLayout are parts of the whole: a text given on its own is one stream.
   rows = train.batch_size if isinstance(request.split, str) else 1
   steps = None
   if request.trains:
@@ -162,7 +162,7 @@ def _streams(config: Config, sequences: Sequences, request: Request) -> Batches:
     if train.samples_per_epoch is not None:
       steps = -(-train.samples_per_epoch // train.batch_size)
   first = request.epoch * steps if steps and request.epoch else 0
-  fitted = Rows(rows, config.data.window).fitted(sequences)
+  fitted = StreamLayout(rows, config.data.window).fitted(sequences)
   return streams(sequences, fitted, first, steps)
 
 

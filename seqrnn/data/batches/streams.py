@@ -12,7 +12,7 @@ from seqrnn.data.batches.windows import Arrays, Batches
 from seqrnn.errors import UserError
 
 
-class Rows(NamedTuple):
+class StreamLayout(NamedTuple):
   """How streams are laid out.
 
   Attributes:
@@ -27,7 +27,7 @@ class Rows(NamedTuple):
   window: int
   whole: bool = False
 
-  def fitted(self, sequences: Sequences) -> "Rows":
+  def fitted(self, sequences: Sequences) -> "StreamLayout":
     """Fewer rows or a shorter window where the rest would be padding.
 
     More rows than windows have slices shorter than a window. The number of
@@ -45,7 +45,10 @@ class Rows(NamedTuple):
 
 
 def streams(
-  sequences: Sequences, rows: Rows, first: int = 0, count: int | None = None
+  sequences: Sequences,
+  layout: StreamLayout,
+  first: int = 0,
+  count: int | None = None,
 ) -> Batches:
   """Batches of `segment`, int32 [B, window + 1], and `reset`, bool [B].
 
@@ -59,34 +62,16 @@ def streams(
 
   Args:
     sequences: the encoded documents.
-    rows: how the streams are laid out.
+    layout: how the streams are laid out.
     first: the batch to begin with; after the last batch comes the first.
     count: batches of an epoch; None: all.
 
   Raises:
     UserError: no document has two symbols.
   """
-  bounds, window = sequences.bounds, rows.window
-  slices = np.arange(rows.batch_size + 1) * bounds[-1] // rows.batch_size
-  if rows.whole:
-    slices = bounds[np.searchsorted(bounds, slices)]
-  edges = np.unique(np.concatenate([bounds, slices]))
-  starts = edges[:-1]
-  documents = np.searchsorted(bounds, starts, side="right") - 1
-  # A document's last symbol is no input, for nothing follows it.
-  inputs = np.minimum(edges[1:], bounds[documents + 1] - 1) - starts
-  some = inputs > 0
-  if not some.any():
-    raise UserError(
-      "data.stateful=True: no document has the two symbols that an input and"
-      " its target need"
-    )
-  documents, starts, inputs = documents[some], starts[some], inputs[some]
-  # Segments are numbered through all pieces, so those of a row are a range.
-  numbers = np.concatenate([[0], np.cumsum(-(-inputs // window))])
-  edges = numbers[np.searchsorted(starts, slices)]
+  documents, starts, inputs, numbers, edges = _pieces(sequences, layout)
   begin_B, end_B = edges[:-1], edges[1:]
-  total = int((end_B - begin_B).max())
+  window, total = layout.window, int((end_B - begin_B).max())
 
   def make(i: int, start: int, stop: int) -> Arrays:
     number_B = begin_B[start:stop] + (first + i) % total
@@ -104,4 +89,45 @@ def streams(
     }
 
   count = total if count is None else count
-  return Batches(count, rows.batch_size, make, sequences.distinct)
+  return Batches(count, layout.batch_size, make, sequences.distinct)
+
+
+class _Pieces(NamedTuple):
+  """Documents, or parts of documents, each in one slice.
+
+  Attributes:
+    documents: the document of each piece.
+    starts: its first input.
+    inputs: the number of its inputs.
+    numbers: of its first segment; segments are numbered through all pieces, so
+      those of a row are a range.
+    edges: the first segment of each row, and of one row more.
+  """
+
+  documents: np.ndarray
+  starts: np.ndarray
+  inputs: np.ndarray
+  numbers: np.ndarray
+  edges: np.ndarray
+
+
+def _pieces(sequences: Sequences, layout: StreamLayout) -> _Pieces:
+  bounds, B = sequences.bounds, layout.batch_size
+  slices = np.arange(B + 1) * bounds[-1] // B
+  if layout.whole:
+    slices = bounds[np.searchsorted(bounds, slices)]
+  edges = np.unique(np.concatenate([bounds, slices]))
+  starts = edges[:-1]
+  documents = np.searchsorted(bounds, starts, side="right") - 1
+  # A document's last symbol is no input, for nothing follows it.
+  inputs = np.minimum(edges[1:], bounds[documents + 1] - 1) - starts
+  some = inputs > 0
+  if not some.any():
+    raise UserError(
+      "data.stateful=True: no document has the two symbols that an input and"
+      " its target need"
+    )
+  documents, starts, inputs = documents[some], starts[some], inputs[some]
+  numbers = np.concatenate([[0], np.cumsum(-(-inputs // layout.window))])
+  edges = numbers[np.searchsorted(starts, slices)]
+  return _Pieces(documents, starts, inputs, numbers, edges)

@@ -176,65 +176,95 @@ def windows(
   Raises:
     UserError: no document is long enough for a window.
   """
-  cuts = _cut(sequences.bounds, shape, epoch.offset)
-  total, windows_in_order = int(cuts.numbers[-1]), None
-  lengths, ends = np.array([shape.length]), np.array([total])
-  if epoch.buckets is not None:
-    # The shortest bucket first, then document by document.
-    _, begin_W, stop_W = cuts.spans(np.arange(total))
-    lengths = _lengths(stop_W - begin_W, shape.length, epoch.buckets)
-    bucket_W = np.searchsorted(lengths, stop_W - begin_W)
-    windows_in_order = np.argsort(bucket_W, kind="stable")
-    ends = np.cumsum(np.bincount(bucket_W))
-  samples = total if epoch.samples is None else epoch.samples
-  pass_batches = -(-total // batch_size)
-
-  def span(i: int) -> tuple[int, int]:
-    """The positions in the epoch where batch i begins and ends."""
-    begin, end = 0, samples
-    if epoch.buckets is not None:
-      # Each pass over the windows has batches of its own.
-      pass_, i = divmod(i, pass_batches)
-      begin, end = pass_ * total, (pass_ + 1) * total
-      if epoch.order is not None:
-        i = int(shuffle(np.array([i]), pass_batches, (*epoch.order, pass_))[0])
-    begin += i * batch_size
-    return begin, min(begin + batch_size, end)
-
-  def rows(position: np.ndarray) -> np.ndarray:
-    """The windows at positions of the epoch."""
-    pass_, row = np.divmod(position, total)
-    if epoch.order is None:
-      return row
-    # Each bucket of each pass is shuffled by itself.
-    part = pass_ * len(ends) + np.searchsorted(ends, row, "right")
-    for one in np.unique(part).tolist():
-      number, bucket = divmod(one, len(ends))
-      low, high = [0, *ends.tolist()][bucket : bucket + 2]
-      here, key = part == one, (*epoch.order, number)
-      row[here] = low + shuffle(row[here] - low, high - low, key)
-    return row
+  plan = _plan(_starts(sequences.bounds, shape, epoch.offset), epoch)
 
   def make(i: int, start: int, stop: int) -> Arrays:
-    first, end = span(i)
-    # The width of a batch depends on all its rows, whichever are asked for.
-    width = lengths[np.searchsorted(ends, (end - 1) % total, "right")]
-    window = rows(np.arange(first + start, min(first + stop, end)))
-    if windows_in_order is not None:
-      window = windows_in_order[window]
+    first, end = plan.span(i, batch_size)
+    window = plan.windows(np.arange(first + start, min(first + stop, end)))
     # Missing rows are empty.
     missing = (0, stop - start - len(window))
     document, begin, last_stop = (
-      np.pad(column, missing) for column in cuts.spans(window)
+      np.pad(column, missing) for column in plan.starts.spans(window)
     )
-    segment = sequences.gather(document, begin, last_stop, int(width))
+    width = plan.width(end - 1)
+    segment = sequences.gather(document, begin, last_stop, width)
     return {"segment": segment, "document": document, "place": begin}
 
-  number_of_batches = -(-samples // batch_size)
+  number_of_batches = -(-plan.samples // batch_size)
   return Batches(number_of_batches, batch_size, make, sequences.distinct)
 
 
-class _Cuts(NamedTuple):
+class _Plan(NamedTuple):
+  """The order in which an epoch reads windows.
+
+  A pass has each window once, the shortest bucket first.
+
+  Attributes:
+    starts: where windows start.
+    epoch: the order within a bucket, and whether there are several.
+    samples: the number of windows of the epoch.
+    lengths: of the windows of each bucket.
+    ends: the number of windows up to the end of each bucket.
+    in_order: the windows, bucket by bucket; None: there is one bucket.
+  """
+
+  starts: "_Starts"
+  epoch: Epoch
+  samples: int
+  lengths: np.ndarray
+  ends: np.ndarray
+  in_order: np.ndarray | None
+
+  def span(self, i: int, batch_size: int) -> tuple[int, int]:
+    """The positions in the epoch where batch i begins and ends."""
+    begin, end, total = 0, self.samples, int(self.ends[-1])
+    if self.epoch.buckets is not None:
+      # Each pass over the windows has batches of its own.
+      count = -(-total // batch_size)
+      pass_, i = divmod(i, count)
+      begin, end = pass_ * total, (pass_ + 1) * total
+      if self.epoch.order is not None:
+        key = (*self.epoch.order, pass_)
+        i = int(shuffle(np.array([i]), count, key)[0])
+    begin += i * batch_size
+    return begin, min(begin + batch_size, end)
+
+  def windows(self, position: np.ndarray) -> np.ndarray:
+    """The windows at positions of the epoch."""
+    pass_, row = np.divmod(position, self.ends[-1])
+    if self.epoch.order is not None:
+      # Each bucket of each pass is shuffled by itself.
+      part = pass_ * len(self.ends) + np.searchsorted(self.ends, row, "right")
+      for one in np.unique(part).tolist():
+        number, bucket = divmod(one, len(self.ends))
+        low, high = [0, *self.ends.tolist()][bucket : bucket + 2]
+        here, key = part == one, (*self.epoch.order, number)
+        row[here] = low + shuffle(row[here] - low, high - low, key)
+    return row if self.in_order is None else self.in_order[row]
+
+  def width(self, last: int) -> int:
+    """The length of the windows of a batch whose last position is `last`.
+
+    It depends on all rows of the batch, whichever rows are asked for.
+    """
+    bucket = np.searchsorted(self.ends, last % self.ends[-1], "right")
+    return int(self.lengths[bucket])
+
+
+def _plan(starts: "_Starts", epoch: Epoch) -> _Plan:
+  length, total = starts.shape.length, int(starts.numbers[-1])
+  samples = total if epoch.samples is None else epoch.samples
+  if epoch.buckets is None:
+    ends = np.array([total])
+    return _Plan(starts, epoch, samples, np.array([length]), ends, None)
+  _, begin_W, stop_W = starts.spans(np.arange(total))
+  lengths = _lengths(stop_W - begin_W, length, epoch.buckets)
+  bucket_W = np.searchsorted(lengths, stop_W - begin_W)
+  in_order, ends = np.argsort(bucket_W, kind="stable"), np.bincount(bucket_W)
+  return _Plan(starts, epoch, samples, lengths, np.cumsum(ends), in_order)
+
+
+class _Starts(NamedTuple):
   """Where the windows of each document start.
 
   A window's document is found by binary search: a list of all windows would be
@@ -270,9 +300,9 @@ class _Cuts(NamedTuple):
     return document, np.maximum(begin, first_place), last_stop
 
 
-def _cut(
+def _starts(
   bounds: np.ndarray, shape: Shape, offset: int | np.random.Generator
-) -> _Cuts:
+) -> _Starts:
   sizes_D, moved = np.diff(bounds), False
   if isinstance(offset, int):
     firsts_D = np.full(len(sizes_D), offset)
@@ -287,7 +317,7 @@ def _cut(
       f" {sizes_D.max(initial=0)} symbols, {offset + shape.minimum} are needed"
     )
   numbers = np.concatenate([[0], np.cumsum(counts_D)])
-  return _Cuts(shape, bounds, firsts_D, numbers, moved)
+  return _Starts(shape, bounds, firsts_D, numbers, moved)
 
 
 def _lengths(needed: np.ndarray, length: int, most: int) -> np.ndarray:

@@ -29,7 +29,7 @@ from seqrnn.data.read.columns import (
 )
 from seqrnn.data.read.reading import Source, rows
 from seqrnn.data.sources import cache
-from seqrnn.data.sources.cache import Reading
+from seqrnn.data.sources.cache import ReadCorpus
 from seqrnn.errors import UserError
 
 _ROWS = 2**14  # Events that are collected together.
@@ -66,7 +66,7 @@ def read_logs(sources: list[Source], form: Form) -> Corpus:
   )
 
 
-def _parse(sources: list[Source], form: Form) -> Reading:
+def _parse(sources: list[Source], form: Form) -> ReadCorpus:
   """The corpus of logs, and lines about them for stderr."""
   form = entries.settled(sources, form)
   names, messages = [source.name for source in sources], []
@@ -118,7 +118,7 @@ def read_table(sources: list[Source], data: Config) -> Corpus:
   """
   several = len(sources) > 1
 
-  def parse() -> Reading:
+  def parse() -> ReadCorpus:
     tables = (table_events(source, data, several) for source in sources)
     clock = Clock(_of(sources))
     rows = chain.from_iterable(tables)

@@ -9,7 +9,7 @@ import mmap
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast, overload
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from seqrnn.runtime import files
 _SMALL = 4 * 2**20  # Bytes of a column that stay in memory.
 _BLOCK = 2**16  # Numbers that are handled together.
 _SORTED = 2**20  # Numbers that are sorted together.
+
+Number = float | bytes | tuple  # A tuple is of a structure.
 
 
 class Column:
@@ -29,7 +31,7 @@ class Column:
 
   def __init__(self, kind: str | np.dtype | None = None):
     self._widens = kind is None  # Whole numbers from 0.
-    self._block: list[Any] = []
+    self._block: list[Number] = []
     self._start_file(np.dtype(kind or np.uint8))
 
   def _start_file(self, kind: np.dtype):
@@ -42,13 +44,13 @@ class Column:
   def __len__(self) -> int:
     return self._count + len(self._block)
 
-  def append(self, number: Any):
+  def append(self, number: Number):
     """Adds a number, or the tuple of a structure."""
     self._block.append(number)
     if len(self._block) == _BLOCK:
       self._flush()
 
-  def collect(self, numbers: Iterable[Any]):
+  def collect(self, numbers: Iterable[Number]):
     """Adds numbers, or the tuples of a structure."""
     self._block.extend(numbers)
     if len(self._block) >= _BLOCK:
@@ -104,7 +106,13 @@ class Texts(Sequence):
   def __len__(self) -> int:
     return len(self.ids)
 
-  def __getitem__(self, index) -> Any:
+  @overload
+  def __getitem__(self, index: int) -> str: ...
+
+  @overload
+  def __getitem__(self, index: slice | np.ndarray) -> "Texts": ...
+
+  def __getitem__(self, index):
     ids = self.ids[index]
     return Texts(self.symbols, ids) if ids.ndim else self.symbols[int(ids)]
 

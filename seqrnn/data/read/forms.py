@@ -19,7 +19,7 @@ from seqrnn.errors import UserError, counted, listed
 
 Known = Collection[str] | None  # As `read_form` has it.
 # The line, 0 for a whole file; the label, empty for none; and the text.
-Row = tuple[int, str, str]
+LabelledText = tuple[int, str, str]
 # A sentence: the number of its first line, its words and their tags.
 Sentence = tuple[int, list[str], list[str]]
 
@@ -69,7 +69,7 @@ def read_lines(sources: list[Source], unit: str, errors: str) -> Corpus:
 
 
 def with_labels(
-  files: Iterable[tuple[Source, Iterable[Row]]],
+  files: Iterable[tuple[Source, Iterable[LabelledText]]],
   unit: str,
   optional: bool = False,
 ) -> Corpus:
@@ -107,7 +107,9 @@ def _lines(source: Source, errors: str) -> Iterator[tuple[int, str]]:
   return ((n, line) for n, line in enumerate(lines, 1) if line.strip())
 
 
-def _space(source: Source, data: Config, known: Known) -> Iterator[Row]:
+def _space(
+  source: Source, data: Config, known: Known
+) -> Iterator[LabelledText]:
   for number, line in _lines(source, data.errors):
     label, _, text = line.partition(" ")
     if known is not None and label not in known:
@@ -115,7 +117,9 @@ def _space(source: Source, data: Config, known: Known) -> Iterator[Row]:
     yield number, label, text
 
 
-def _table(source: Source, data: Config, known: Known) -> Iterator[Row]:
+def _table(
+  source: Source, data: Config, known: Known
+) -> Iterator[LabelledText]:
   """The label and the text of each row, in the columns that `data` names.
 
   Several columns of labels have a label of several cells, with commas.
@@ -184,7 +188,7 @@ def _numbered(source: Source, errors: str) -> Iterator[tuple[int, dict]]:
     yield number, row
 
 
-class _Table(NamedTuple):
+class _TableFormat(NamedTuple):
   """How tables are read.
 
   Attributes:
@@ -201,13 +205,19 @@ class _Table(NamedTuple):
 
 
 _TABLES = {
-  "tab": _Table(_numbered, "1", "-1", "stand between tabs and have numbers"),
-  "csv": _Table(reading.rows, "label", "text", "have the names in line 1"),
-  "jsonl": _Table(_objects, "label", "text", "are the keys of an object"),
+  "tab": _TableFormat(
+    _numbered, "1", "-1", "stand between tabs and have numbers"
+  ),
+  "csv": _TableFormat(
+    reading.rows, "label", "text", "have the names in line 1"
+  ),
+  "jsonl": _TableFormat(_objects, "label", "text", "are the keys of an object"),
 }
 
 
-def _named(source: Source, data: Config, known: Known) -> Iterator[Row]:
+def _named(
+  source: Source, data: Config, known: Known
+) -> Iterator[LabelledText]:
   """The texts of a file whose folder, or whose name, is their label."""
   if data.format == "folders":
     label, slash, _ = source.name.partition("/")
@@ -221,7 +231,7 @@ def _named(source: Source, data: Config, known: Known) -> Iterator[Row]:
   return ((number, label, text) for number, text in texts)
 
 
-_LABELLED: dict[str, Callable[..., Iterator[Row]]] = {
+_LABELLED: dict[str, Callable[..., Iterator[LabelledText]]] = {
   "tab": _table,
   "space": _space,
   "csv": _table,

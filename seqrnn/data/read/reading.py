@@ -13,7 +13,7 @@ import lzma
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -41,7 +41,11 @@ def _zstd(file: IO[bytes]) -> IO[bytes]:
   )
 
 
-PACKED: dict[str, Any] = {".gz": gzip.open, ".xz": lzma.open, ".zst": _zstd}
+PACKED: dict[str, Callable] = {
+  ".gz": gzip.open,
+  ".xz": lzma.open,
+  ".zst": _zstd,
+}
 
 
 class Source(NamedTuple):

@@ -9,7 +9,6 @@ import itertools
 import re
 import sys
 import unicodedata
-from typing import Any
 
 import numpy as np
 
@@ -51,7 +50,7 @@ def spell(corpus: Corpus, data: Config) -> Corpus:
   return corpus
 
 
-def spelled(symbols: Any, data: Config) -> Any:
+def spelled(symbols: str | list[str], data: Config) -> str | list[str]:
   """The symbols of a document, a str or a list, in the spelling of `data`."""
   parts = [s for symbol in symbols for s in _spelled(symbol, data)]
   return "".join(parts) if isinstance(symbols, str) else parts

@@ -14,7 +14,6 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -36,13 +35,13 @@ _NAMES = {
 _MODULES = ("seqrnn.data.", "numpy.")  # And what is in them.
 
 # A corpus, and the lines about it for stderr.
-Reading = tuple[Corpus, list[str]]
+ReadCorpus = tuple[Corpus, list[str]]
 
 
 def open_corpus(
   sources: Sequence[Source],
-  settings: Sequence[Any],
-  read: Callable[[], Reading],
+  settings: Sequence,
+  read: Callable[[], ReadCorpus],
 ) -> Corpus:
   """The corpus of sources; a large one is written to disk and memory-mapped.
 
@@ -96,8 +95,8 @@ def _code() -> str:
 
 
 def _on_disk(
-  key: str, read: Callable[[], Reading], changed: Callable[[], bool]
-) -> Reading:
+  key: str, read: Callable[[], ReadCorpus], changed: Callable[[], bool]
+) -> ReadCorpus:
   import platformdirs  # Finds Pooch's folder without importing requests.
 
   parent = platformdirs.user_cache_path("seqrnn") / "corpora"
@@ -115,7 +114,7 @@ def _on_disk(
       return reading
 
 
-def _save(folder: Path, reading: Reading):
+def _save(folder: Path, reading: ReadCorpus):
   """Writes a corpus and its lines to a folder, completely or not at all."""
   temporary = folder.with_suffix(".tmp")
   shutil.rmtree(temporary, ignore_errors=True)  # Of a process that was killed.
@@ -136,14 +135,14 @@ def _save(folder: Path, reading: Reading):
 class _Unpickler(pickle.Unpickler):
   """Reads a corpus; any other object is refused, so that no file runs code."""
 
-  def find_class(self, module: str, name: str) -> Any:
+  def find_class(self, module: str, name: str) -> type | Callable:
     """The class or the function of NumPy of this name."""
     if name not in _NAMES or not f"{module}.".startswith(_MODULES):
       raise pickle.UnpicklingError(f"{module}.{name}")
     return super().find_class(module, name)
 
 
-def _load(folder: Path) -> Reading | None:
+def _load(folder: Path) -> ReadCorpus | None:
   """The corpus in a folder; None if it is damaged."""
   columns = (
     np.load(folder / f"{number}.npy", mmap_mode="r")

@@ -18,7 +18,7 @@ import numpy as np
 
 from seqrnn.data.documents import Corpus, Document, collect, digest
 from seqrnn.data.read.encoding import encode
-from seqrnn.data.read.forms import Row, with_labels
+from seqrnn.data.read.forms import LabelledText, with_labels
 from seqrnn.data.read.reading import Source
 from seqrnn.errors import needs_package
 
@@ -64,7 +64,9 @@ def packages(unit: str) -> Corpus:
   return _of_python(with_labels(files, unit))
 
 
-def _labelled(name: str, label: str, text: str) -> tuple[Source, list[Row]]:
+def _labelled(
+  name: str, label: str, text: str
+) -> tuple[Source, list[LabelledText]]:
   """A file that is one labelled text."""
   return Source(name, b""), [(0, label, text)]
 

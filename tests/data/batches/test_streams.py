@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqrnn.data.batches.streams import Rows, streams
+from seqrnn.data.batches.streams import StreamLayout, streams
 from seqrnn.data.vocabulary import PAD
 from seqrnn.errors import UserError
 from tests.data.batches.test_windows import (
@@ -30,7 +30,7 @@ row_counts, lengths = st.integers(1, 6), st.integers(1, 7)
 def test_every_symbol_but_a_first_is_a_target_once(sequences, B, T):
   ids, bounds = sequences.table, sequences.bounds
   firsts = set(ids[bounds[:-1][np.diff(bounds) > 0]].tolist())
-  batches = streams(sequences, Rows(B, T))
+  batches = streams(sequences, StreamLayout(B, T))
   assert all(batch["segment"].shape == (B, T + 1) for batch in batches)
   results = rows(batches, T + 1)
   assert all(len(row) != 1 for row in results)
@@ -44,7 +44,7 @@ def test_every_symbol_but_a_first_is_a_target_once(sequences, B, T):
 @given(documents, row_counts, lengths)
 def test_whole_documents_are_read_from_their_beginning(sequences, B, T):
   read = [[] for _ in range(B)]
-  for batch in streams(sequences, Rows(B, T, whole=True)):
+  for batch in streams(sequences, StreamLayout(B, T, whole=True)):
     for row, segment, reset in zip(
       read, batch["segment"].tolist(), batch["reset"], strict=True
     ):
@@ -63,7 +63,7 @@ def test_whole_documents_are_read_from_their_beginning(sequences, B, T):
 @examples
 @given(documents, row_counts, lengths)
 def test_a_row_goes_on_where_it_stopped_or_is_reset(sequences, B, T):
-  batches = streams(sequences, Rows(B, T))
+  batches = streams(sequences, StreamLayout(B, T))
   n = len(sequences.ids)
   slices = [b * n // B for b in range(B + 1)]
   pieces = {*sequences.bounds.tolist(), *slices}  # Where a piece may begin.
@@ -93,4 +93,4 @@ def test_a_row_goes_on_where_it_stopped_or_is_reset(sequences, B, T):
 def test_documents_of_one_symbol_have_no_target():
   for sizes in ([], [1], [0, 1, 1]):
     with pytest.raises(UserError, match="no document has the two symbols"):
-      streams(make_sequences(sizes), Rows(2, 3))
+      streams(make_sequences(sizes), StreamLayout(2, 3))
