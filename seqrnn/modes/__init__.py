@@ -17,16 +17,24 @@ def load_model(
   build: Build,
   config: Config,
   workdir: Path,
-  mode: str,
+  mode: str | None,
   sharding: jax.sharding.Sharding | None = None,
 ) -> tuple[Experiment, Params, int]:
   """The experiment of a run; the parameters of its checkpoint, and its step.
+
+  Args:
+    build: config, vocabularies -> Experiment.
+    config: of the run.
+    workdir: of the run.
+    mode: a mode that the task must have; None: any task will do.
+    sharding: of the parameters; None: all are on the first device.
 
   Raises:
     UserError: the task lacks the mode, or there is no such checkpoint.
   """
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
-  require_mode(experiment, mode, config.task)
+  if mode is not None:
+    require_mode(experiment, mode, config.task)
   step = config.checkpoint.step
   return experiment, *restore_params(workdir, step, experiment, sharding)
 

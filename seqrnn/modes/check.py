@@ -16,7 +16,7 @@ from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Build, Experiment, Params
 from seqrnn.models.cell import Cell
 from seqrnn.models.parts import part_of
-from seqrnn.runtime import sharding
+from seqrnn.runtime import private, sharding
 from seqrnn.training import setup
 from seqrnn.training.probe import probe
 from seqrnn.training.step import TrainState
@@ -143,8 +143,7 @@ def _layers(experiment: Experiment, params: Params, batch: Batch) -> Figures:
       z, cell = call(*args, **kwargs), context.module
       if not isinstance(cell, Cell) or context.method_name != "inputs":
         return z
-      scope: Any = cell.scope
-      keys = *scope.path, ""
+      keys = *private.module_path(cell), ""
       if "letters" in keys:  # It reads characters of words.
         return z
       part = str(part_of(tuple(map(jax.tree_util.DictKey, keys)))[0])

@@ -59,7 +59,7 @@ def _handle_unraisable(unraisable: "sys.UnraisableHookArgs"):
     again = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
     again.daemon = True
     again.start()
-  elif str(error) != "Event loop is closed":
+  elif not private.is_closed_loop(error):
     sys.__unraisablehook__(unraisable)
 
 

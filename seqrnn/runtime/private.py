@@ -14,6 +14,7 @@ if TYPE_CHECKING:
   import jax
   import numpy as np
   import optuna
+  from flax import linen as nn
 
 
 def mesh_platform() -> str | None:
@@ -121,13 +122,47 @@ def says_process_lost(message: str) -> bool:
 FATAL_LOG = b"distributed service detected fatal errors"
 
 
-def unfinished_checkpoint(directory: Path, step: int) -> Path:
-  """The folder in which Orbax writes a checkpoint before it is renamed.
+# The begin of the lines that Gloo logs, which connects processes on CPUs.
+# jaxlib 0.8 to 0.12; without it, they are shown when a process fails.
+GLOO_LOG = b"[Gloo]"
+
+
+def is_closed_loop(error: BaseException | None) -> bool:
+  """Whether something was reported to an event loop that was closed before.
+
+  CPython 3.11 to 3.13, the message of asyncio. Without it, a harmless error of
+  tensorstore is shown after a failed save.
+  """
+  return str(error) == "Event loop is closed"
+
+
+def pickled(value: Any) -> bytes:
+  """A value as bytes for `pickle.loads` of another process, with its lambdas.
+
+  pyspark 3.5 to 4, `pyspark.cloudpickle`. Without it, Spark's workers get no
+  detector.
+  """
+  from pyspark import cloudpickle  # pyright: ignore[reportMissingImports]
+
+  return cloudpickle.dumps(value)
+
+
+def module_path(module: "nn.Module") -> tuple[str, ...]:
+  """The keys of a module's parameters, also of one with a field named `path`.
+
+  flax 0.10 to 0.12, `Scope.path`. Without it, --mode=check has no gradients of
+  layers.
+  """
+  assert module.scope is not None, "the module is bound"
+  return module.scope.path
+
+
+def unfinished_checkpoints(directory: Path, step: int) -> list[Path]:
+  """The folder in which Orbax writes a checkpoint before it is renamed, if any.
 
   orbax-checkpoint 0.12. Without it, a checkpoint has no checksums.
   """
-  [folder] = directory.glob(f"{step}.orbax-checkpoint-tmp*")
-  return folder
+  return [*directory.glob(f"{step}.orbax-checkpoint-tmp*")]
 
 
 def array_store(folder: Path, name: str) -> dict[str, str | dict[str, str]]:

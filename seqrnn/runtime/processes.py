@@ -55,7 +55,8 @@ def _watch(source: int, stdout: int, stderr: int) -> NoReturn:
     os.write(stderr, _LINE.encode())
   elif not logged.endswith(_DONE):
     lines = logged.splitlines(keepends=True)
-    os.write(stderr, b"".join(x for x in lines if not x.startswith(b"[Gloo]")))
+    shown = (x for x in lines if not x.startswith(private.GLOO_LOG))
+    os.write(stderr, b"".join(shown))
   os._exit(0)
 
 

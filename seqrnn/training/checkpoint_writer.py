@@ -163,7 +163,8 @@ class Checkpoints:
     """Writes the checksums; Orbax renames the folder after it."""
     if jax.process_index() == 0:
       self.check()
-      write_sums(private.unfinished_checkpoint(self.directory, self._step))
+      [folder] = private.unfinished_checkpoints(self.directory, self._step)
+      write_sums(folder)
 
   def delete_after(self, step: int):
     """Removes the checkpoints after a step, before any is written."""
@@ -205,8 +206,8 @@ class Checkpoints:
     workdir = self.directory.parent
     if not (workdir / "lock").exists():  # A new run there has its own.
       time.sleep(0.5)  # Until Orbax's other writes have failed, too.
-      unfinished = self.directory / f"{self._step}.orbax-checkpoint-tmp"
-      shutil.rmtree(unfinished, ignore_errors=True)
+      for folder in private.unfinished_checkpoints(self.directory, self._step):
+        shutil.rmtree(folder, ignore_errors=True)
       with suppress(OSError):  # A folder is missing, or has other files.
         self.directory.rmdir()
         workdir.rmdir()

@@ -4,7 +4,9 @@ A test that fails here names what a new version of a library has changed.
 """
 
 import ast
+import asyncio
 import inspect
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,7 @@ import optuna
 import orbax.checkpoint as ocp
 import pytest
 import tensorstore as ts
+from flax import linen as nn
 
 from seqrnn.runtime import devices, private, sharding
 from seqrnn.sampling import patterns
@@ -59,14 +62,43 @@ def test_messages_of_xla_are_known():
   assert private.says_process_lost("Gloo all-reduce failed: Connection reset")
   assert not private.says_process_lost("Invalid argument")
   assert not private.says_out_of_memory("Invalid argument")
-  assert private.FATAL_LOG
+  assert private.FATAL_LOG and private.GLOO_LOG
+
+
+def test_a_report_to_a_closed_event_loop_is_known_by_its_message():
+  loop = asyncio.new_event_loop()
+  loop.close()
+  with pytest.raises(RuntimeError) as caught:
+    loop.call_soon(print)
+  assert private.is_closed_loop(caught.value)
+  assert not private.is_closed_loop(RuntimeError("another"))
+
+
+def test_a_module_knows_the_keys_of_its_parameters():
+  class Inner(nn.Module):
+    path: str = "own"
+
+    def __call__(self):
+      return private.module_path(self)
+
+  class Outer(nn.Module):
+    @nn.compact
+    def __call__(self):
+      return Inner(name="inner")()
+
+  assert Outer().apply({}) == ("inner",)
+
+
+def test_a_lambda_is_read_by_another_process():
+  pytest.importorskip("pyspark")
+  assert pickle.loads(private.pickled(lambda x: x + 1))(2) == 3
 
 
 def test_orbax_writes_where_and_as_it_did(tmp_path):
   x, seen = np.arange(6, dtype=np.float32).reshape(2, 3), []
 
   def note():
-    folder = private.unfinished_checkpoint(tmp_path, 7)
+    [folder] = private.unfinished_checkpoints(tmp_path, 7)
     seen.append((folder / "params").is_dir())
 
   options = ocp.AsyncOptions(post_finalization_callback=note)

@@ -10,6 +10,7 @@ at once with the functions of one machine.
 import functools
 import importlib
 import os
+import pickle
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import pandas as pd
-from pyspark import Broadcast, cloudpickle
+from pyspark import Broadcast
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql.functions import lit, pmod, xxhash64
 
@@ -30,7 +31,7 @@ from seqrnn.logs.detect.detector import whole_sessions
 from seqrnn.logs.detect.findings import Findings, find_anomalies
 from seqrnn.logs.detect.scores import COMBINED, NETWORK
 from seqrnn.logs.spark.read import Events, Span
-from seqrnn.runtime import compiled, sharding
+from seqrnn.runtime import compiled, private, sharding
 
 _EVENTS = 2**17  # The mean number of events that are scored together.
 # A task has one core, however many the machine has.
@@ -60,7 +61,7 @@ def ship(session: SparkSession, deployed: Deployed) -> Shipped:
   """Sends a detector to the workers."""
   detector = deployed.detector
   models = jax.tree.map(np.asarray, detector.models)
-  content = cloudpickle.dumps(
+  content = private.pickled(
     (
       deployed._replace(detector=None),
       detector._replace(experiment=None, models=models),
@@ -81,7 +82,7 @@ def _restore(content: bytes) -> Deployed:
   flags = os.environ.get("XLA_FLAGS", "")
   os.environ["XLA_FLAGS"] = f"{flags} {_ONE_THREAD}"
   compiled.enable_cache()
-  deployed, detector, vocabularies = cloudpickle.loads(content)
+  deployed, detector, vocabularies = pickle.loads(content)
   # Nothing here imports a task; a worker must build the one of the run.
   build = importlib.import_module("seqrnn.experiments").build
   config = whole_sessions(deployed.config, vocabularies)
