@@ -316,5 +316,5 @@ def load_run(workdir: str | os.PathLike, step: int | None = None) -> Run:
   config = config_lib.read_run(workdir)
   config_lib.override(config, "checkpoint.step", step)
   config_lib.check(config)
-  model = load_model(experiments.build, config, workdir, "report")
+  model = load_model(experiments.build, config, workdir, None)
   return Run(workdir, config, *model)

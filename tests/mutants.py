@@ -112,8 +112,8 @@ MUTANTS = (
   ),
   Mutant(
     "windows: all passes of an epoch have the same order",
-    "here, key = part == one, (*epoch.order, number)",
-    "here, key = part == one, epoch.order",
+    "here, key = part == one, (*self.epoch.order, number)",
+    "here, key = part == one, self.epoch.order",
     "test_an_order_is_of_its_seed_epoch_and_pass_alone",
   ),
   Mutant(

@@ -17,7 +17,7 @@ from seqrnn.models.cell import uniform
 from seqrnn.models.dropout import Dropout
 from seqrnn.models.products import Lookup, Products
 
-_LOOP = 256  # About the number of steps in a loop of sampling/sampler.py.
+_LOOP = 256  # About how often a program calls a model with one position.
 # Fields of `config.model` that SequenceModel has as they are.
 _FIELDS = "embedding_size", "tied", "initial_scale", "dropout"
 _FIELDS += (
@@ -138,8 +138,8 @@ class SequenceModel(nn.Module):
     if self.embedding_size is not None:
       table_VD = self.embedding.embedding
       B, T = ids_BT.shape
-      # Sampling reads one position a step, in a loop; XLA computes products of
-      # the table before the loop.
+      # A call with one position is in a loop; XLA computes products of the table
+      # before the loop.
       positions = B * (T if T > 1 else _LOOP)
       if (
         positions <= self.vocabulary_size

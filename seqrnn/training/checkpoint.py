@@ -23,7 +23,6 @@ import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import jax
 import tensorstore as ts
@@ -32,8 +31,7 @@ from seqrnn.errors import MachineError, UserError, visible
 from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.runtime import files, private
 from seqrnn.runtime.files import SUMS
-
-Tree = TypeVar("Tree")  # Of arrays, or of their shapes.
+from seqrnn.runtime.sharding import Tree
 
 _JSON_LIMIT = 2**23  # Bytes of a position, or of the checksums.
 _COPIES = 4  # The maximum copies of an array; Orbax writes two.

@@ -1,7 +1,6 @@
 """The leak probe: does a prediction depend on an input it must not see?"""
 
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -11,17 +10,11 @@ from seqrnn.data.vocabulary import PAD
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Experiment
 from seqrnn.runtime import sharding
-from seqrnn.training.step import TrainState
+from seqrnn.runtime.sharding import Tree
+from seqrnn.training.step import Step, TrainState
 
-Tree = TypeVar("Tree")
 
-
-def probe(
-  step: Callable[[TrainState, Batch], tuple[TrainState, jax.Array]],
-  state: TrainState,
-  experiment: Experiment,
-  mesh: Mesh,
-):
+def probe(step: Step, state: TrainState, experiment: Experiment, mesh: Mesh):
   """Trains one step twice, with and without changed forbidden inputs.
 
   In each row, one output of one head has weight, and every input that this

@@ -21,13 +21,14 @@ from seqrnn.data.documents import nouns
 from seqrnn.data.read import words
 from seqrnn.data.sources import corpora
 from seqrnn.errors import MachineError, UserError
-from seqrnn.experiment import Batch, Build, Experiment, Params, shapes
+from seqrnn.experiment import Build, Experiment, Params, shapes
 from seqrnn.models import cell
 from seqrnn.runtime import files, sharding
 from seqrnn.training import checkpoint, optimizers, transfer
 from seqrnn.training.checkpoint import Position
 from seqrnn.training.history import MetricsRow
 from seqrnn.training.step import (
+  Step,
   TrainState,
   all_finite,
   compile_programs,
@@ -67,7 +68,7 @@ class Training(NamedTuple):
   values: Callable[[Params], Params] | None
   mesh: Mesh
   validation: Batches
-  step: Callable[[TrainState, Batch], tuple[TrainState, jax.Array]]
+  step: Step
   start: sharding.Jitted
   lower_step: Callable[[], jax.stages.Lowered]
   learning_rate: optax.Schedule

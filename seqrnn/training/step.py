@@ -76,6 +76,10 @@ class TrainState(NamedTuple):
     return self._replace(params=params)
 
 
+# A function state, batch -> next state, mean loss.
+Step = Callable[[TrainState, Batch], tuple[TrainState, jax.Array]]
+
+
 def make_step(
   experiment: Experiment, optimizer: Optimizer, mesh: Mesh, decay: float = 1.0
 ) -> Jitted:

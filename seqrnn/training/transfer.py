@@ -8,7 +8,7 @@ other direction, its kernel has zeros, so that it first computes the same.
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -245,19 +245,22 @@ def transfer(
       named_parts(experiment, params),
     )
 
-  names = []
-  for part in taken:
-    shares = []
-    for name in new[part]:
-      kind, _ = _named_axis(part, name)
-      places = rows.get(kind)
-      if places is not None and (fresh := places < 0).any():
-        count = len(fresh) - len(RESERVED) * (kind != "labels")
-        known = count - np.count_nonzero(fresh)
-        shares = [f" ({known:,} of {count:,} {kind})"]
-    names.append("".join([str(part), *shares]))
+  names = [_with_share(part, new[part], rows) for part in taken]
   others = [str(part) for part in sorted({*new} - {*taken})]
   return Record(source.workdir, source.step, names, others), values
+
+
+def _with_share(part: ModelPart, names: Iterable[str], rows: SourceRows) -> str:
+  """A part that is taken; if it has new rows, with the share of known ones."""
+  share = ""
+  for name in names:
+    kind, _ = _named_axis(part, name)
+    places = rows.get(kind)
+    if places is not None and (fresh := places < 0).any():
+      count = len(fresh) - len(RESERVED) * (kind != "labels")
+      known = count - np.count_nonzero(fresh)
+      share = f" ({known:,} of {count:,} {kind})"
+  return f"{part}{share}"
 
 
 def _below(
