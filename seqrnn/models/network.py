@@ -138,8 +138,8 @@ class SequenceModel(nn.Module):
     if self.embedding_size is not None:
       table_VD = self.embedding.embedding
       B, T = ids_BT.shape
-      # A call with one position is in a loop; XLA computes products of the table
-      # before the loop.
+      # A call with one position is in a loop; XLA computes products of the
+      # table before the loop.
       positions = B * (T if T > 1 else _LOOP)
       if (
         positions <= self.vocabulary_size
