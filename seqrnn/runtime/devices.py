@@ -73,7 +73,7 @@ def start(named: bool = False) -> list[str]:
   signals.reinstall()
   if jax.default_backend() == "cpu":
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    asked = jax.config.jax_platforms
+    asked = private.jax_setting("jax_platforms")
     unused = not (hidden or asked) and any(_ROOT.glob("dev/nvidia[0-9]*"))
     return [_UNUSED] if unused else []
   from seqrnn.runtime import sharding  # It imports JAX.

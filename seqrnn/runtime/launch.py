@@ -106,8 +106,8 @@ def configure_device(
   """
   import jax
 
-  if jax.config.jax_num_cpu_devices < 1:
-    count = 1 if jax.config.jax_disable_jit else cpu_devices
+  if private.jax_setting("jax_num_cpu_devices") < 1:
+    count = 1 if private.jax_setting("jax_disable_jit") else cpu_devices
     jax.config.update("jax_num_cpu_devices", count)
   if cpu_threads is not None:
     os.environ.setdefault("PJRT_NPROC", str(cpu_threads))

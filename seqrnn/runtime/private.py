@@ -17,6 +17,17 @@ if TYPE_CHECKING:
   from flax import linen as nn
 
 
+def jax_setting(name: str) -> Any:
+  """The value of a setting of JAX, also of one that a block has changed.
+
+  jax 0.8 to 0.12, attributes of `jax.config` that type checkers do not know.
+  Without it, devices that the user asks for are not known.
+  """
+  import jax
+
+  return getattr(jax.config, name)
+
+
 def mesh_platform() -> str | None:
   """The platform of the mesh that a function is traced for.
 

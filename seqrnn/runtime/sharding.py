@@ -28,7 +28,9 @@ def mesh() -> Mesh:
   The devices of a process are adjacent, so its rows of a batch are, too. With
   JAX_DISABLE_JIT it has one device, as an operation cannot have several.
   """
-  if jax.config.jax_disable_jit:  # Perhaps for a block of a program alone.
+  if private.jax_setting(
+    "jax_disable_jit"
+  ):  # Perhaps for a block of a program alone.
     return one_device()
   return _mesh(sorted(jax.devices(), key=lambda d: (d.process_index, d.id)))
 

@@ -159,6 +159,7 @@ def scorer(
     moved = begins - (np.cumsum(sizes) - sizes)
     index = np.repeat(moved, sizes) + np.arange(sizes.sum())
     values = jax.tree.map(lambda *xs: np.concatenate(xs)[index], *parts)
+    assert batches.distinct is not None, "a scorer asks for equal rows once"
     documents = batches.distinct.max() + 1
     counts = np.bincount(document, weights=sizes, minlength=documents)
     bounds = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

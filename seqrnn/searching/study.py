@@ -49,7 +49,9 @@ STATES = {
 _COLUMNS = "trial", "state", "loss", "evaluations", "symbols", "seconds"
 # Gives trials of equal programs one experiment; those that start from a run
 # have one without vocabularies, too.
-_share = keep_last(lambda config, names: (without_rate(config), names), count=2)
+_share = keep_last(
+  lambda config, names, /: (without_rate(config), names), count=2
+)
 _PAUSE = 0.2  # Seconds between two looks at the trials of other processes.
 _ATTEMPTS = 3  # To resume from one evaluation, by processes that died.
 

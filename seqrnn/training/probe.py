@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from seqrnn.data.vocabulary import PAD
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Experiment
-from seqrnn.runtime import sharding
+from seqrnn.runtime import private, sharding
 from seqrnn.runtime.sharding import Tree
 from seqrnn.training.step import Step, TrainState
 
@@ -93,7 +93,7 @@ def _pairs(
     return rng.integers(PAD + 1, vocabulary_size, like.shape, like.dtype)
 
   # With JAX_DISABLE_JIT, only the first ones, which already take seconds.
-  for first in range(0, B if jax.config.jax_disable_jit else N, B):
+  for first in range(0, B if private.jax_setting("jax_disable_jit") else N, B):
     # The surplus rows of the last pair repeat the last output.
     n_B = np.minimum(first + np.arange(B), N - 1)
     inputs_BT, other_BT = (symbols(batch["inputs"]) for _ in range(2))

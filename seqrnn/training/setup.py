@@ -23,7 +23,7 @@ from seqrnn.data.sources import corpora
 from seqrnn.errors import MachineError, UserError
 from seqrnn.experiment import Build, Experiment, Params, shapes
 from seqrnn.models import cell
-from seqrnn.runtime import files, sharding
+from seqrnn.runtime import files, private, sharding
 from seqrnn.training import checkpoint, optimizers, transfer
 from seqrnn.training.checkpoint import Position
 from seqrnn.training.history import MetricsRow
@@ -257,7 +257,7 @@ def few() -> int | None:
 
   An operation at a time, as with JAX_DISABLE_JIT, takes seconds for each.
   """
-  return 2 if jax.config.jax_disable_jit else None
+  return 2 if private.jax_setting("jax_disable_jit") else None
 
 
 def data_changed(workdir: Path, step: int, experiment: Experiment) -> bool:

@@ -35,6 +35,13 @@ def test_a_traced_function_knows_its_platform_and_the_axes_that_xla_splits():
   assert private.mesh_platform() is None
 
 
+def test_settings_are_those_of_a_block():
+  assert private.jax_setting("jax_num_cpu_devices") == 4
+  assert not private.jax_setting("jax_disable_jit")
+  with jax.disable_jit():
+    assert private.jax_setting("jax_disable_jit")
+
+
 def test_the_layout_of_a_product_s_factor_is_kept():
   program = jax.jit(lambda x: private.row_by_row(x.T))
   text = program.lower(jnp.ones((3, 5))).compile().as_text()
