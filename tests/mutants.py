@@ -174,8 +174,8 @@ MUTANTS = (
   ),
   Mutant(
     "calibration: equal sessions count once among the events",
-    "np.repeat(part.counts, sizes)[rows_N]",
-    "np.ones(rows_N.sum())",
+    "event_counts=np.repeat(scored.counts, sizes)",
+    "event_counts=np.ones(sizes.sum())",
     "test_short_normal_sessions_have_no_part_in_a_calibration",
   ),
   Mutant(

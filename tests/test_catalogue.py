@@ -20,10 +20,10 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.derived import merge
 from seqrnn.configs import base
 from seqrnn.data import splits
+from seqrnn.data.logs.sessions import examined_sessions
 from seqrnn.data.sources import corpora
 from seqrnn.data.vocabulary import make
 from seqrnn.errors import UserError
-from seqrnn.logs.detect import inputs
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PATH = f"/owner/name/{COMMIT}/data/"
@@ -288,8 +288,8 @@ def test_a_detection_examines_the_anomalous_sessions_of_a_set(served):
   corpus = read("train").corpus
   counts = read("train").counts()
   names = make(corpus.symbols, counts, "session", 1, None)
-  found, _ = inputs.read_sessions(config, names, read)
-  assert found.kinds is not None and found.kinds.tolist() == [0, 0, 1, 1]
+  found = examined_sessions(config, names, read)
+  assert found.labels is not None and found.labels.tolist() == [0, 0, 1, 1]
   assert np.diff(found.bounds).tolist() == [3, 3, 2, 2]
   assert len(served.requests) == 3
 

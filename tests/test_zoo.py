@@ -15,8 +15,9 @@ from benchmarks import zoo
 from seqrnn import cli
 from seqrnn.config import command
 from seqrnn.config import read as config_lib
+from seqrnn.data.read import stored
 from seqrnn.errors import UserError
-from seqrnn.logs.detect import calibration, inputs
+from seqrnn.logs.detect import calibration
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_the_package_has_each_model():
 def test_the_calibration_of_the_shop_is_of_this_version():
   """So its log is examined without training: python benchmarks/zoo.py shop."""
   folder = zoo.ZOO / "shop"
-  text = str(inputs.load_arrays(folder / calibration.CALIBRATION)["rests_on"])
+  text = str(stored.load_arrays(folder / calibration.CALIBRATION)["rests_on"])
   facts = lambda split: {"crc32": json.loads(text)[split]}
   experiment: Any = SimpleNamespace(facts=facts)
   config = config_lib.read_run(folder)

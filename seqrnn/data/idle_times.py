@@ -58,7 +58,19 @@ class IdleTimes(NamedTuple):
     last_V = np.array([*map(self.after, events.symbols)])
     first_D = first_V[events.ids[bounds[:-1]]]
     last_D = last_V[events.ids[bounds[1:] - 1]]
-    return ~(before_D < first_D), ~(after_D < last_D)
+    return is_edge(before_D, first_D), is_edge(after_D, last_D)
+
+
+def is_edge(
+  silence: np.ndarray | float, idle: np.ndarray | float
+) -> np.ndarray:
+  """Whether sessions begin, or end, where a log is silent for some time.
+
+  Args:
+    silence: of the log there; NaN: unknown.
+    idle: the idle time there.
+  """
+  return np.logical_not(np.less(silence, idle))
 
 
 class LogCuts(NamedTuple):

@@ -25,8 +25,8 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from seqrnn.logs.detect.calibration import NormalScores, combined_rows
 from seqrnn.logs.detect.findings import Findings
+from seqrnn.logs.detect.normal import NormalScores
 
 TOLERATED = 0.05  # Share of anomalous sessions that is no drift.
 ALPHA = 0.01  # The probability of a false warning.
@@ -215,11 +215,9 @@ _STORED = ("key", "sessions", "warning", "_since", "_left", "_blocks", *_ARRAYS)
 
 def of_calibration(normal: NormalScores) -> Drift:
   """The bets against the calibration of a detection."""
-  arrays = normal.arrays
-  order = arrays["order"]
-  scores_R = combined_rows(normal.scores, normal.names, arrays, False)
-  unknown_N = arrays["unknown"][order]
-  return Drift(scores_R[order], arrays["model"][order], unknown_N)
+  sessions, order = normal.sessions, normal.sessions.order
+  scores_R = normal.combined(sessions, False)
+  return Drift(scores_R[order], sessions.model[order], sessions.unknown[order])
 
 
 def of_findings(normal: NormalScores, findings: Findings) -> list[str]:

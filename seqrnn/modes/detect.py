@@ -1,14 +1,14 @@
 """detect: finds anomalous sessions and events, and evaluates the detection.
 
-All modules are in logs/detect/:
-1. calibration.py trains the folds, and has the normal sessions scored that each
+All modules are in logs/detect/, except those of data/logs/:
+1. data/logs/sessions.py reads the sessions to examine (entries.py their lines,
+   templates.py their events).
+2. calibration.py trains the folds, and has the normal sessions scored that each
    model has not seen (detector.py: the network's surprisals; scores.py: the
    scores of a session, also those of the baselines).
-2. selection.py leaves out sessions that may be anomalous.
-3. inputs.py reads the sessions to examine (data/logs/: entries.py lines,
-   templates.py events, sessions.py sessions).
-4. findings.py has them scored, and `decide` compares them with the normal ones:
-   conformal.py makes p-values, `detect.rule` flags.
+3. normal.py has these sessions, and leaves out those that may be anomalous.
+4. findings.py has the sessions to examine scored, and `decide` compares them
+   with the normal ones: conformal.py makes p-values, `detect.rule` flags.
 5. tables.py writes the results, and deployed.py the detector for --follow.
 Labels, if there are any, are used only by evaluation.py, to compute metrics.
 """
@@ -26,18 +26,20 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.field import nested
 from seqrnn.config.read import Config
 from seqrnn.data import splits, vocabulary
+from seqrnn.data.logs import anomalies
+from seqrnn.data.logs.sessions import examined_sessions
 from seqrnn.data.splits import Pieces
-from seqrnn.errors import UserError, needs_package
+from seqrnn.errors import UserError, counted, needs_package
 from seqrnn.experiment import Build, Experiment
 from seqrnn.logs import drift
 from seqrnn.logs.detect import answers, deployed, evaluation, tables
-from seqrnn.logs.detect.calibration import calibrate, normal_scores
+from seqrnn.logs.detect.calibration import calibrate
 from seqrnn.logs.detect.findings import (
   Findings,
   find_anomalies,
   group_incidents,
 )
-from seqrnn.logs.detect.inputs import examined, read_sessions
+from seqrnn.logs.detect.normal import normal_scores
 from seqrnn.logs.detect.scores import combined_names
 from seqrnn.logs.follow import feedback
 from seqrnn.modes import require_mode
@@ -47,6 +49,8 @@ from seqrnn.scoring.predictions import console_text
 
 # Files that each detection replaces, or removes.
 _RESULTS = ("sessions.csv", "events.csv", "incidents.csv", "report.json")
+# The phases of a detection whose seconds are in report.json.
+_PHASES = ("reading", "calibration", "scoring")
 
 
 def run(build: Build, config: Config, workdir: Path) -> Findings | None:
@@ -68,21 +72,21 @@ def run(build: Build, config: Config, workdir: Path) -> Findings | None:
 
 
 def _run(build: Build, config: Config, workdir: Path) -> Findings:
-  settings, folder = config.detect, workdir / "detect"
-  console = make_console()
+  settings, console = config.detect, make_console()
   experiment, read = prepare(build, config, workdir)
   times = [time.perf_counter()]
   # Read sessions first, to refuse invalid files before the folds are trained.
   names = experiment.vocabularies["symbols"]
-  sessions, kinds = read_sessions(config, names, read)
-  which = examined(settings, len(sessions.names))
+  sessions = examined_sessions(config, names, read)
+  sessions, injected = anomalies.inject(sessions, settings.inject)
+  which = _examined(settings, len(sessions.names))
   console.print(f"examined: {console_text(which)}", soft_wrap=True)
   reviewed = answers.load_answers(workdir, names, read, config)
-  kinds_of_alarms = feedback.record_kinds(config, workdir)
+  kinds = feedback.record_kinds(config, workdir)
   times.append(time.perf_counter())
-  detector, arrays = calibrate(build, config, workdir, read, experiment)
-  changes = feedback.collect(kinds_of_alarms, reviewed, detector, arrays)
-  normal = normal_scores(arrays, settings, changes.answers, changes.rows)
+  detector, known = calibrate(build, config, workdir, read, experiment)
+  changes = feedback.collect(kinds, reviewed, detector, known)
+  normal = normal_scores(known, settings, changes.answers, changes.false)
   basis = [changes.text] if changes.text else []
   basis += tables.calibration_lines(normal, settings)
   for line in basis:
@@ -90,12 +94,8 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
   times.append(time.perf_counter())
   findings = find_anomalies(detector, normal, sessions)
   times.append(time.perf_counter())
-  metrics = evaluation.evaluate(findings, normal, kinds, settings)
-  grouped = group_incidents(findings)
-  seconds = np.diff(times).tolist()
-  warnings = []
-  if settings.anomalous_path is None and not settings.inject:
-    warnings = drift.of_findings(normal, findings)
+  has_more = settings.anomalous_path is not None or settings.inject
+  warnings = [] if has_more else drift.of_findings(normal, findings)
   record = {
     "steps": detector.steps,
     "data": {
@@ -104,15 +104,15 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
       "examined": {"which": which, **evaluation.summary(findings)},
     },
     "basis": [f"examined: {which}", *basis],
-    **evaluation.calibration_record(normal, settings),
-    **metrics,
+    **evaluation.report(findings, normal, injected, settings),
     "drift": warnings,
-    "seconds": dict(
-      zip(("reading", "calibration", "scoring"), seconds, strict=True)
-    ),
+    "seconds": dict(zip(_PHASES, np.diff(times).tolist(), strict=True)),
     "config": nested(config_lib.flat(config)),
   }
-  with files.results(folder, "detect", _RESULTS.__contains__) as new:
+  grouped = group_incidents(findings)
+  with files.results(
+    workdir / "detect", "detect", _RESULTS.__contains__
+  ) as new:
     rows = tables.session_rows(findings, grouped)
     tables.write_csv_table(new / "sessions.csv", rows)
     tables.write_incidents(findings, grouped, new)
@@ -120,18 +120,31 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
     with files.atomic_write(new / "report.json") as file:
       file.write(json.dumps(_finite(record), indent=2, allow_nan=False) + "\n")
     # A follower may start at any time, so the old file is never removed.
-    path = folder / deployed.DEPLOYED
+    path = workdir / "detect" / deployed.DEPLOYED
     deployed.write_deployed(path, detector, normal, read("train"))
   tables.print_findings(console, findings, grouped)
-  for line in (
-    *tables.unknown_events(findings),
-    *tables.nothing_flagged(findings, normal, settings.rate),
-    *warnings,
-  ):
+  for line in (*tables.next_steps(findings, normal, settings.rate), *warnings):
     console.print(line)
-  tables.print_metrics(console, metrics, normal.names, settings.rate)
-  print(f"{folder}: {tables.summary(findings)}")
+  figures = record["figures"]
+  tables.print_metrics(console, figures, normal.names, settings.rate)
+  print(f"{workdir / 'detect'}: {tables.summary(findings)}")
   return findings
+
+
+def _examined(settings: Config, count: int) -> str:
+  """Which sessions are examined, in words.
+
+  Args:
+    settings: of `config.detect`.
+    count: number of the sessions.
+  """
+  if settings.path is None:
+    words = f"the {counted(count, 'session')} of the test split"
+    return f"{words}; detect.path examines others"
+  paths = [f"detect.path={settings.path}"]
+  if settings.anomalous_path is not None:
+    paths.append(f"detect.anomalous_path={settings.anomalous_path}")
+  return f"all {counted(count, 'session')} of {' and '.join(paths)}"
 
 
 def prepare(

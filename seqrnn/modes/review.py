@@ -4,16 +4,16 @@ from pathlib import Path
 
 from seqrnn.config import derived
 from seqrnn.config.read import Config
+from seqrnn.data.read import stored
 from seqrnn.errors import visible
 from seqrnn.experiment import Build
-from seqrnn.logs.detect import answers, deployed, inputs
+from seqrnn.logs.detect import answers, deployed
 from seqrnn.logs.detect.calibration import (
   SETTINGS,
-  NormalScores,
   calibrate,
-  normal_scores,
-  sessions_of,
+  held_out_sessions,
 )
+from seqrnn.logs.detect.normal import NormalScores, normal_scores
 from seqrnn.logs.follow import feedback
 from seqrnn.modes import detect
 from seqrnn.runtime import files
@@ -40,24 +40,24 @@ def run(build: Build, config: Config, workdir: Path) -> NormalScores:
       names = experiment.vocabularies["symbols"]
       reviewed = answers.load_answers(workdir, names, read, config)
       kinds = feedback.record_kinds(config, workdir)
-      detector, arrays = calibrate(build, config, workdir, read, experiment)
-    sessions, settings = sessions_of(detector), config.detect
-    normal = normal_scores(arrays, settings, reviewed.of(sessions))
+      detector, known = calibrate(build, config, workdir, read, experiment)
+    sessions, settings = held_out_sessions(detector), config.detect
+    normal = normal_scores(known, settings, reviewed.of(sessions))
     rows = [feedback.review_row(kind, reviewed.by_kind) for kind in kinds]
     alarms = [row for row in rows if not row["answer"]]
     questions = [
       *alarms[:_ASKED],
-      *answers.session_questions(detector, normal, arrays, sessions, _ASKED),
+      *answers.session_questions(detector, normal, known, sessions, _ASKED),
     ]
     answered = [row for row in (*rows, *reviewed.rows) if row["answer"]]
     if questions:
       answers.write_rows(workdir, [*questions, *answered])
-    changes = feedback.collect(kinds, reviewed, detector, arrays)
-    after = normal_scores(arrays, settings, changes.answers, changes.rows)
+    changes = feedback.collect(kinds, reviewed, detector, known)
+    after = normal_scores(known, settings, changes.answers, changes.false)
     if changes.text:
       print(changes.text)
-    before = normal_scores(arrays, settings)
-    for line in answers.changes(arrays, before, after, settings.rate):
+    before = normal_scores(known, settings)
+    for line in answers.changes(known, before, after, settings.rate):
       print(line)
     line = (
       f"{workdir / answers.NAME}: write normal or anomalous, or nothing, in the"
@@ -77,8 +77,8 @@ def _as_detected(config: Config, workdir: Path) -> Config:
   path = workdir / "detect" / "report.json"
   if not path.exists():
     return config
-  record = inputs.read_object(path)
-  with inputs.reading(path):
+  record = stored.read_object(path)
+  with stored.reading(path):
     settings = record["config"]["detect"]
     names = (*SETTINGS, *_CHANGES)
     return derived.checked(config, {f"detect.{n}": settings[n] for n in names})

@@ -4,7 +4,7 @@ import itertools
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from seqrnn.logs.detect import inputs
+from seqrnn.data.read import stored
 from seqrnn.logs.detect.tables import read_csv_table, summary_of
 from seqrnn.reporting.page import Section
 
@@ -96,12 +96,12 @@ def read_anomalies(workdir: Path) -> Anomalies:
   data = {"flagged": "", "basis": [], "figures": [], "incidents": None}
   tiles, table, report = [], folder / "incidents.csv", folder / "report.json"
   data["more"] = ""
-  with inputs.reading(folder):
+  with stored.reading(folder):
     if table.exists():
       rows = list(itertools.islice(read_csv_table(table), _INCIDENTS + 1))
       data["incidents"] = list(map(_incident, rows[:_INCIDENTS]))
       data["more"] = table.name if len(rows) > _INCIDENTS else ""
     if report.exists():
-      tile, facts = _summary(inputs.read_object(report))
+      tile, facts = _summary(stored.read_object(report))
       data, tiles = data | facts, [tile]
   return Anomalies(tiles, [Section("Anomalies", "alarms", data)])

@@ -25,6 +25,7 @@ from seqrnn.errors import MachineError, UserError
 from seqrnn.experiments import language_model
 from seqrnn.logs.detect import calibration, deployed, detector
 from seqrnn.logs.detect.findings import find_anomalies
+from seqrnn.logs.detect.normal import NormalSessions, normal_scores
 from seqrnn.modes import detect
 from seqrnn.run import load_run
 from seqrnn.runtime import files
@@ -389,10 +390,9 @@ def test_a_gap_model_is_asked_for_events_and_ends(tmp_path):
   sessions = data.read_sessions(config, one.names, config.data.path)
   same = sessions.distinct()
   scored = one.score(sessions.take(same.first), same.counts)
-  arrays = calibration.calibration_arrays([scored])
-  arrays |= {"steps": np.zeros(1), "order": same.which}
+  known = NormalSessions.of_scores(scored, 0, [0], same.which)
   config.detect.contamination = 0.0
-  normal = calibration.normal_scores(arrays, config.detect)
+  normal = normal_scores(known, config.detect)
   findings = find_anomalies(one, normal, sessions)
   for text, d in zip(texts, findings.distinct.which.tolist(), strict=True):
     events = findings.scored.targets[findings.scored.events(d)]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from seqrnn.data.logs.sessions import Sessions
+from seqrnn.data.logs.sessions import Sessions, set_label
 
 # The least, and one more than the most.
 _RUN = (2, 9)  # Events of a foreign run.
@@ -56,26 +56,54 @@ CHANGES: dict[str, Callable[..., np.ndarray | None]] = {
 }
 
 
-def inject(rng: np.random.Generator, sessions: Sessions, kind: str) -> Sessions:
-  """The sessions with an anomaly of a kind each, without those too short.
+def inject(
+  sessions: Sessions, share: float
+) -> tuple[Sessions, np.ndarray | None]:
+  """Makes a share of the sessions anomalous, equally many by each anomaly.
+
+  Returns:
+    the sessions in random order, without sessions that are too short for their
+    anomaly; the name of the anomaly of each, "" for normal sessions. If the
+    share is 0, the sessions and None.
+  """
+  if not share:
+    return sessions, None
+  rng = np.random.default_rng(0)
+  order = rng.permutation(len(sessions.bounds) - 1)
+  count = round(share * len(order))
+  tables = [set_label(sessions.take(np.sort(order[count:])), False)]
+  names = [""]
+  for number, name in enumerate(CHANGES):
+    some = np.sort(order[:count][number :: len(CHANGES)])
+    if len(some):
+      tables.append(change(rng, sessions.take(some), name))
+      names.append(name)
+  mixed = Sessions.concatenate(tables)
+  order = rng.permutation(len(mixed.names))
+  each = np.repeat(names, [len(table.names) for table in tables])
+  return mixed.take(order), each[order]
+
+
+def change(rng: np.random.Generator, sessions: Sessions, name: str) -> Sessions:
+  """The sessions with an anomaly each, without those too short.
 
   The result has no lines and no timestamps. A truncated session ends where it
   is truncated.
   """
-  change = CHANGES[kind]
-  parts = np.split(sessions.ids, sessions.bounds[1:-1])
+  apart = np.split(sessions.ids, sessions.bounds[1:-1])
   long_enough, changed = [], [sessions.ids[:0]]
-  for j, ids in enumerate(parts):
-    other = parts[rng.integers(len(parts))]
-    if (anomaly := change(rng, ids, other)) is not None:
+  for j, ids in enumerate(apart):
+    other = apart[rng.integers(len(apart))]
+    if (anomaly := CHANGES[name](rng, ids, other)) is not None:
       long_enough.append(j)
       changed.append(anomaly)
-  begins, ends = (cut[long_enough] for cut in sessions.whole)
+  some = sessions.take(np.array(long_enough, int))
+  _, ends = some.whole
   return Sessions(
     np.concatenate(changed),
     np.cumsum([*map(len, changed)]),
-    [sessions.names[j] for j in long_enough],
-    begins=None if sessions.begins is None else begins,
-    ends=None if sessions.ends is None else ends | (kind == "truncate"),
-    kinds=np.ones(len(long_enough), np.int8),
+    some.names,
+    begins=some.begins,
+    ends=None if some.ends is None else ends | (name == "truncate"),
+    labels=np.ones(len(long_enough), np.int8),
   )

@@ -5,9 +5,17 @@ Each event keeps its line, its time and its label.
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import (
+  Callable,
+  Hashable,
+  Iterable,
+  Iterator,
+  Mapping,
+  Sequence,
+)
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -16,26 +24,23 @@ from seqrnn.data import splits
 from seqrnn.data.documents import Corpus, Names
 from seqrnn.data.logs import formats, log_corpus, templates
 from seqrnn.data.logs.secrets import Redaction
-from seqrnn.data.read.columns import Texts
+from seqrnn.data.read.columns import Texts, concatenate
 from seqrnn.data.read.reading import Source, rows
 from seqrnn.data.sources import corpora
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.errors import UserError, listed
 
-UNLABELLED = -1  # The other kinds are 0, normal, and 1, anomalous.
+UNLABELLED = -1  # The other labels are 0, normal, and 1, anomalous.
 _NONE = ("", "nan", "null", "none", "na", "n/a")  # How tables write no label.
 _ANOMALOUS = {1.0} | {
   *("true", "yes", "anomaly", "anomalous", "abnormal", "attack", "positive"),
   "malicious",
 }
-# Fields with a value for each session, not for each event.
-_OF_SESSIONS = ("kinds", "begins", "ends", "unusual", "counts")
-# Columns of a corpus.
-_OF_EVENTS = ("lines", "timestamps", "files", "seconds", "values")
 # Sessions of equal events have equal keys: the ids, and whether begin and end
 # are there.
 Key = tuple[bytes, bool, bool]
+PerRow = TypeVar("PerRow", np.ndarray, Texts)
 _NO_SYMBOL = ""  # In no vocabulary, so that its id is UNKNOWN.
 
 
@@ -61,7 +66,7 @@ class Sessions(NamedTuple):
     names: of the sessions.
     lines: int64 [events], of the file, from 1; None: unknown.
     timestamps: of the events, as they were written; None: unknown.
-    kinds: int8 [sessions], UNLABELLED, 0 or 1; None: all are unlabelled.
+    labels: int8 [sessions], UNLABELLED, 0 or 1; None: all are unlabelled.
     as_read: the events as they were read; None: unknown.
     begins: bool [sessions], False where the begin of its log cuts a session;
       None: there is no log that can cut sessions.
@@ -69,8 +74,8 @@ class Sessions(NamedTuple):
       there is no log that can cut sessions.
     files: the name of the file of each event; None: there is one, or none.
     seconds, values: of the events, as those of a Corpus.
-    unusual: float32 [sessions, kinds, models], the scores of values and times
-      by `data.values`; None: there are none.
+    unusual: float32 [sessions, measures, models], the scores of values and
+      times by `data.values`; None: there are none.
     counts: int64 [sessions], as how many equal sessions each one counts where
       baselines are fitted; None: each counts once.
   """
@@ -80,7 +85,7 @@ class Sessions(NamedTuple):
   names: list[str]
   lines: np.ndarray | None = None
   timestamps: Texts | None = None
-  kinds: np.ndarray | None = None
+  labels: np.ndarray | None = None
   as_read: Texts | None = None
   begins: np.ndarray | None = None
   ends: np.ndarray | None = None
@@ -90,16 +95,77 @@ class Sessions(NamedTuple):
   unusual: np.ndarray | None = None
   counts: np.ndarray | None = None
 
+  @classmethod
+  def of_events(
+    cls,
+    vocabulary: Vocabulary,
+    events: Texts,
+    bounds: np.ndarray,
+    names: list[str],
+    **columns: np.ndarray | Texts | None,
+  ) -> "Sessions":
+    """Sessions of events as read.
+
+    Args:
+      vocabulary: of the events.
+      events: of all sessions, one session after the other.
+      bounds: of the sessions.
+      names: of the sessions.
+      **columns: further attributes.
+    """
+    ids = vocabulary.encode(events.symbols)[events.ids]
+    return cls(ids, bounds, names, as_read=events, **columns)  # pyright: ignore[reportArgumentType]
+
   def take(self, index: np.ndarray) -> "Sessions":
     """Some of the sessions, in the order of `index`."""
     places, bounds = ranges(self.bounds[index], self.bounds[index + 1])
-    some: dict[str, Any] = {
-      name: column[index if name in _OF_SESSIONS else places]
-      for name, column in self._asdict().items()
-      if column is not None and name not in ("bounds", "names")
-    }
-    names = [self.names[j] for j in index.tolist()]
-    return self._replace(bounds=bounds, names=names, **some)
+    return Sessions(
+      ids=self.ids[places],
+      bounds=bounds,
+      names=[self.names[j] for j in index.tolist()],
+      lines=_taken(self.lines, places),
+      timestamps=_taken(self.timestamps, places),
+      labels=_taken(self.labels, index),
+      as_read=_taken(self.as_read, places),
+      begins=_taken(self.begins, index),
+      ends=_taken(self.ends, index),
+      files=_taken(self.files, places),
+      seconds=_taken(self.seconds, places),
+      values=_taken(self.values, places),
+      unusual=_taken(self.unusual, index),
+      counts=_taken(self.counts, index),
+    )
+
+  @classmethod
+  def concatenate(cls, tables: "Sequence[Sessions]") -> "Sessions":
+    """All sessions of some tables; a column that one lacks becomes None."""
+    if any(table.ends is not None for table in tables):
+      tables = [
+        table._replace(begins=begins, ends=ends)
+        for table in tables
+        for begins, ends in [table.whole]
+      ]
+    joined = cls._make(map(_joined, zip(*tables, strict=True)))
+    sizes = np.concatenate([np.diff(table.bounds) for table in tables])
+    return joined._replace(bounds=np.append(0, np.cumsum(sizes)))
+
+  def columns(self) -> dict[str, np.ndarray]:
+    """The arrays of a file: the events, and which sessions a log cuts."""
+    begins, ends = self.whole
+    sizes = np.diff(self.bounds)
+    return {"ids": self.ids, "lengths": sizes, "begins": begins, "ends": ends}
+
+  @classmethod
+  def of_columns(cls, columns: Mapping[str, np.ndarray]) -> "Sessions":
+    """The sessions of a file, without names."""
+    bounds = np.append(0, np.cumsum(columns["lengths"]))
+    return cls(
+      columns["ids"].astype(np.int32),
+      bounds,
+      [""] * (len(bounds) - 1),
+      begins=columns["begins"].astype(bool),
+      ends=columns["ends"].astype(bool),
+    )
 
   @property
   def whole(self) -> tuple[np.ndarray, np.ndarray]:
@@ -126,10 +192,10 @@ class Sessions(NamedTuple):
     They have the same events, are cut alike, and their values and times have
     the same scores.
     """
-    keys: Iterable[Any] = self.session_keys()
+    keys: Iterable[Hashable] = self.session_keys()
     if self.unusual is not None:
       keys = zip(keys, map(np.ndarray.tobytes, self.unusual), strict=True)
-    index: dict[Any, int] = {}
+    index: dict[Hashable, int] = {}
     # A dict is faster here than the sort of np.unique.
     which = np.array(
       [index.setdefault(key, len(index)) for key in keys], np.int64
@@ -148,6 +214,22 @@ class Sessions(NamedTuple):
     )
     begins, ends = self.whole
     return dataclasses.replace(splits.whole(corpus), begins=begins, ends=ends)
+
+
+def _taken(column: PerRow | None, index: np.ndarray | slice) -> PerRow | None:
+  """The values of a column at an index; None: there is no column."""
+  return None if column is None else column[index]  # pyright: ignore[reportReturnType]
+
+
+def _joined(columns: tuple[Any, ...]) -> Any:
+  """The columns of several tables as one; None: a table lacks it."""
+  if any(column is None for column in columns):
+    return None
+  if isinstance(columns[0], Texts):
+    return concatenate(columns)
+  if isinstance(columns[0], list):
+    return [*chain.from_iterable(columns)]
+  return np.concatenate(columns)
 
 
 class Distinct(NamedTuple):
@@ -171,6 +253,54 @@ def ranges(
   bounds = np.concatenate([[0], np.cumsum(stops - starts)])
   shifts = np.repeat(starts - bounds[:-1], stops - starts)
   return np.arange(bounds[-1]) + shifts, bounds
+
+
+def examined_sessions(
+  config: Config, vocabulary: Vocabulary, read: Callable[[str], Pieces]
+) -> Sessions:
+  """The sessions that a detection examines, with their labels.
+
+  Args:
+    config: of the run.
+    vocabulary: of the events.
+    read: split -> its pieces.
+
+  Raises:
+    UserError: a file cannot be read, or fields exclude each other.
+  """
+  settings = config.detect
+  if settings.path is None and settings.anomalous_path is not None:
+    raise UserError(
+      f"config.detect.anomalous_path={settings.anomalous_path!r}: needs"
+      " detect.path, which names the normal sessions"
+    )
+  trained = read("train").corpus
+  anomalous_path = settings.anomalous_path
+  if settings.path is None:
+    anomalous_path = corpora.anomalous(config.data)
+    sessions = of_pieces(read("test"), vocabulary, settings)
+  else:
+    sessions = read_sessions(config, vocabulary, settings.path, trained=trained)
+  if anomalous_path is not None:
+    anomalous = read_sessions(
+      config, vocabulary, anomalous_path, "detect.anomalous_path", trained
+    )
+    sessions = Sessions.concatenate(
+      [set_label(sessions, False), set_label(anomalous, True)]
+    )
+  if settings.labels is not None:
+    sessions = with_labels(sessions, settings.labels, config)
+  if settings.inject and sessions.labels is not None:
+    raise UserError(
+      f"config.detect.inject={settings.inject}: must be 0, because the sessions"
+      " already have labels"
+    )
+  return sessions
+
+
+def set_label(sessions: Sessions, label: bool) -> Sessions:
+  """The sessions, all with the same label."""
+  return sessions._replace(labels=np.full(len(sessions.names), label, np.int8))
 
 
 def read_sessions(
@@ -210,7 +340,7 @@ def of_pieces(
   is labelled.
 
   Raises:
-    UserError: as `kinds_of`.
+    UserError: as `parse_labels`.
   """
   corpus, document = pieces.corpus, pieces.document
   if len(pieces) and np.array_equal(pieces.starts[1:], pieces.stops[:-1]):
@@ -219,28 +349,30 @@ def of_pieces(
     bounds = np.append(pieces.starts, pieces.stops[-1]) - pieces.starts[0]
   else:
     places, bounds = ranges(pieces.starts, pieces.stops)
-  fields = {name: getattr(corpus, name) for name in _OF_EVENTS}
-  fields = {k: None if v is None else v[places] for k, v in fields.items()}
+  lines = _taken(corpus.lines, places)
   if isinstance(corpus.names, Names) and corpus.names.lines.all():
-    lines = corpus.names.lines[document]
-    fields["lines"] = np.repeat(lines, np.diff(bounds))
-  if corpus.cuts is not None:
-    fields |= {"begins": pieces.begins, "ends": pieces.ends}
-  sessions = Sessions(
-    vocabulary.encode(corpus.symbols)[corpus.ids[places]],
+    lines = np.repeat(corpus.names.lines[document], np.diff(bounds))
+  sessions = Sessions.of_events(
+    vocabulary,
+    Texts(corpus.symbols, corpus.ids[places]),
     bounds,
     [corpus.names[int(j)] for j in document],
-    as_read=Texts(corpus.symbols, corpus.ids[places]),
-    **fields,
+    lines=lines,
+    timestamps=_taken(corpus.timestamps, places),
+    begins=None if corpus.cuts is None else pieces.begins,
+    ends=None if corpus.cuts is None else pieces.ends,
+    files=_taken(corpus.files, places),
+    seconds=_taken(corpus.seconds, places),
+    values=_taken(corpus.values, places),
   )
   if corpus.tags is None or settings is None:
     return sessions
-  kind_N = kinds_of(corpus.tags.symbols, settings)[corpus.tags.ids[places]]
+  label_N = parse_labels(corpus.tags.symbols, settings)[corpus.tags.ids[places]]
   # 1, anomalous, is the greatest; UNLABELLED the least.
-  kind_D = np.maximum.reduceat(kind_N, bounds[:-1])
-  if (kind_D == UNLABELLED).all():
+  label_D = np.maximum.reduceat(label_N, bounds[:-1])
+  if (label_D == UNLABELLED).all():
     return sessions
-  return sessions._replace(kinds=kind_D)
+  return sessions._replace(labels=label_D)
 
 
 def with_labels(sessions: Sessions, path: str, config: Config) -> Sessions:
@@ -267,15 +399,17 @@ def with_labels(sessions: Sessions, path: str, config: Config) -> Sessions:
     raise UserError(f"{path}: has no label for session {missing[0]!r}")
   # Not np.unique: NumPy's texts lose the NUL characters at their ends.
   distinct = list(dict.fromkeys(label_of.values()))
-  kinds = dict(zip(distinct, kinds_of(distinct, config.detect), strict=True))
-  kind_D = np.array([kinds[label_of[name]] for name in sessions.names])
-  if (kind_D == UNLABELLED).all():
+  values = dict(
+    zip(distinct, parse_labels(distinct, config.detect), strict=True)
+  )
+  label_D = np.array([values[label_of[name]] for name in sessions.names])
+  if (label_D == UNLABELLED).all():
     raise UserError(f"{path}: has no label for any of the sessions")
-  return sessions._replace(kinds=kind_D)
+  return sessions._replace(labels=label_D)
 
 
-def kinds_of(labels: Sequence[str], settings: Config) -> np.ndarray:
-  """The kind of each label: int8 of UNLABELLED, 0 and 1.
+def parse_labels(labels: Sequence[str], settings: Config) -> np.ndarray:
+  """The labels as int8: UNLABELLED, 0 or 1.
 
   Warns on stderr of a label that neither `detect.normal_labels` has nor is a
   usual name of an anomaly.
@@ -293,8 +427,8 @@ def kinds_of(labels: Sequence[str], settings: Config) -> np.ndarray:
     formats.report(
       f"labels: {listed(unlisted)}: not in detect.normal_labels, so anomalous"
     )
-  kinds = [UNLABELLED if key == "" else key not in normal for key in keys]
-  return np.array(kinds, np.int8)
+  values = [UNLABELLED if key == "" else key not in normal for key in keys]
+  return np.array(values, np.int8)
 
 
 def _key(label: str) -> str | float:

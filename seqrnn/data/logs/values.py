@@ -21,7 +21,7 @@ from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.logs.templates import PLACES
 from seqrnn.data.vocabulary import UNKNOWN
 
-VALUE, GAP = KINDS = "value", "gap"
+VALUE, GAP = MEASURES = "value", "gap"
 WORDS = {VALUE: "a value", GAP: "a silence"}  # At the begin of a reason.
 
 _LEVELS = (0.05, 0.01, 0.002)  # The probabilities of a tail with a quantile.
@@ -91,19 +91,19 @@ class Unusual(NamedTuple):
   numbers: np.ndarray
   usual: np.ndarray
 
-  def words(self, j: int, kind: str) -> str:
+  def words(self, j: int, measure: str) -> str:
     """The value or the time of a session, with its usual range."""
     number, low, high = (
       f"{float(f'{x:.6g}'):,.0f}" if 100 <= abs(x) < 1e15 else f"{x:.3g}"
       for x in (self.numbers[j], *self.usual[:, j])
     )
-    unit, usual = " s" * (kind == GAP), f"{low} to {high}"
+    unit, usual = " s" * (measure == GAP), f"{low} to {high}"
     usual = low if low == high else usual
-    return f"{WORDS[kind]} of {number}{unit}, usually {usual}{unit}"
+    return f"{WORDS[measure]} of {number}{unit}, usually {usual}{unit}"
 
 
 class _Observed(NamedTuple):
-  """The values of a kind in sessions, as far as there are numbers.
+  """The values of a measure in sessions, as far as there are numbers.
 
   Attributes:
     keys: of the distribution of each; of a time, that of its pair of events.
@@ -124,11 +124,11 @@ class _Observed(NamedTuple):
     return _Observed(*(column[some] for column in self))
 
 
-def _observe(sessions: Sessions, kind: str) -> _Observed:
-  """The values of a kind; no distribution is of two kinds."""
+def _observe(sessions: Sessions, measure: str) -> _Observed:
+  """The values of a measure; no distribution is of two measures."""
   ids, sizes = sessions.ids.astype(np.int64), np.diff(sessions.bounds)
   events = np.arange(len(ids))
-  if kind == VALUE:
+  if measure == VALUE:
     assert sessions.values is not None
     events = np.repeat(events, PLACES)
     numbers = sessions.values.ravel().astype(np.float64)
@@ -158,8 +158,10 @@ def fit(sessions: Sessions) -> Tails:
   """
   step = len(sessions.ids) // _EVENTS + 1
   some = sessions.take(np.arange(0, len(sessions.bounds) - 1, step))
-  kinds = [kind for kind in KINDS if _column(some, kind) is not None]
-  return joined([_fit(some, kind) for kind in kinds])
+  measures = [
+    measure for measure in MEASURES if _column(some, measure) is not None
+  ]
+  return joined([_fit(some, measure) for measure in measures])
 
 
 def joined(parts: Sequence[Tails]) -> Tails:
@@ -175,21 +177,21 @@ def joined(parts: Sequence[Tails]) -> Tails:
   return tails.take(np.argsort(tails.keys))
 
 
-def _fit(sessions: Sessions, kind: str) -> Tails:
-  """The distributions of a kind."""
-  observed = _observe(sessions, kind)
-  scores = _scored(_tails(observed), observed, sessions.bounds, kind).scores
+def _fit(sessions: Sessions, measure: str) -> Tails:
+  """The distributions of a measure."""
+  observed = _observe(sessions, measure)
+  scores = _scored(_tails(observed), observed, sessions.bounds, measure).scores
   usual = scores <= np.quantile(scores, 1 - _TRIMMED)
   trimmed = observed.take(usual[observed.sessions])
   tails = _tails(trimmed)
   is_early = trimmed.events < len(sessions.ids) // 2
   early = _tails(trimmed.take(is_early), _FEWEST // 2)
   later = _of_both(trimmed.take(~is_early))
-  nats = np.nan_to_num(_nats(early, later, kind), nan=np.inf)
+  nats = np.nan_to_num(_nats(early, later, measure), nan=np.inf)
   later_G = _totals(tails, later.keys)
   beyond_G = _totals(tails, later.keys[nats > -np.log(_LEVELS[1])])
   stays = beyond_G <= _DRIFTED * later_G
-  if kind == VALUE:
+  if measure == VALUE:
     lines_G = np.bincount(sessions.ids)[tails.keys // (PLACES + 1)]
     stays &= _totals(tails, observed.keys) >= _NUMBERS * lines_G
   return tails.take(stays)
@@ -258,11 +260,11 @@ def _octaves(numbers: np.ndarray) -> np.ndarray:
   return np.minimum(octaves, _BINS - 1)
 
 
-def _nats(tails: Tails, observed: _Observed, kind: str) -> np.ndarray:
+def _nats(tails: Tails, observed: _Observed, measure: str) -> np.ndarray:
   """-log p of each value, 0 in the usual range; NaN: no distribution."""
   index, known = tails.of(observed)
   index, numbers = index[known], observed.numbers[known]
-  nats, sides = np.zeros(len(index)), (0, 1) if kind == VALUE else (1,)
+  nats, sides = np.zeros(len(index)), (0, 1) if measure == VALUE else (1,)
   for side in sides:
     scaled = np.arcsinh(numbers / tails.units[side, index]) * (2 * side - 1)
     edges = tails.edges[side][:, index]
@@ -303,7 +305,7 @@ def _slower(tails: Tails, observed: _Observed, count: int) -> np.ndarray:
 
 
 def _scored(
-  tails: Tails, observed: _Observed, bounds: np.ndarray, kind: str
+  tails: Tails, observed: _Observed, bounds: np.ndarray, measure: str
 ) -> Unusual:
   """The most unusual values of sessions, and their scores.
 
@@ -313,10 +315,12 @@ def _scored(
   The score is log(1 + nats) of what the largest evidence has above `_FLOOR`,
   rounded.
   """
-  nats, count = _nats(tails, observed, kind), len(bounds) - 1
+  nats, count = _nats(tails, observed, measure), len(bounds) - 1
   known = ~np.isnan(nats)
   total_D = np.bincount(observed.sessions[known], minlength=count)
-  slower_D = _slower(tails, observed, count) if kind == GAP else np.zeros(count)
+  slower_D = (
+    _slower(tails, observed, count) if measure == GAP else np.zeros(count)
+  )
   some = nats > 0
   observed, nats = observed.take(some), nats[some]
   # Equal numbers of a session, as of the parts of a block, count once.
@@ -347,41 +351,41 @@ def _scored(
   return Unusual(scores, positions, numbers, usual)
 
 
-def most_unusual(sessions: Sessions, tails: Tails, kind: str) -> Unusual:
+def most_unusual(sessions: Sessions, tails: Tails, measure: str) -> Unusual:
   """The most unusual value or time of each session, and its score."""
-  observed = _observe(sessions, kind)
-  return _scored(tails, observed, sessions.bounds, kind)
+  observed = _observe(sessions, measure)
+  return _scored(tails, observed, sessions.bounds, measure)
 
 
 def with_unusual(
-  sessions: Sessions, models: Sequence[Tails], kinds: Sequence[str]
+  sessions: Sessions, models: Sequence[Tails], measures: Sequence[str]
 ) -> Sessions:
-  """The sessions with the scores of their values of these kinds."""
-  if not kinds:
+  """The sessions with the scores of their values of these measures."""
+  if not measures:
     return sessions
   count, first = len(sessions.bounds) - 1, 0
-  unusual = np.zeros((count, len(kinds), len(models)), np.float32)
+  unusual = np.zeros((count, len(measures), len(models)), np.float32)
   while first < count:  # Some sessions at a time.
     end = sessions.bounds[first] + _EVENTS
     stop = int(np.searchsorted(sessions.bounds, end, "right")) - 1
     part = np.arange(first, max(stop, first + 1))
     some = sessions.take(part)
-    for number, kind in enumerate(kinds):
-      if _column(some, kind) is not None:
-        observed = _observe(some, kind)
+    for number, measure in enumerate(measures):
+      if _column(some, measure) is not None:
+        observed = _observe(some, measure)
         for k, tails in enumerate(models):
-          scored = _scored(tails, observed, some.bounds, kind)
+          scored = _scored(tails, observed, some.bounds, measure)
           unusual[part, number, k] = scored.scores
     first = part[-1] + 1
   return sessions._replace(unusual=unusual)
 
 
-def kinds_of(models: Sequence[Tails]) -> list[str]:
-  """The kinds of which each model has a distribution."""
+def measures_of(models: Sequence[Tails]) -> list[str]:
+  """The measures of which each model has a distribution."""
   is_gap = [(x.keys < 0) | (x.keys % (PLACES + 1) == PLACES) for x in models]
   has = {VALUE: [not x.all() for x in is_gap], GAP: [x.any() for x in is_gap]}
-  return [kind for kind in KINDS if all(has[kind])]
+  return [measure for measure in MEASURES if all(has[measure])]
 
 
-def _column(sessions: Sessions, kind: str) -> np.ndarray | None:
-  return sessions.values if kind == VALUE else sessions.seconds
+def _column(sessions: Sessions, measure: str) -> np.ndarray | None:
+  return sessions.values if measure == VALUE else sessions.seconds

@@ -5,9 +5,9 @@ alarms, whose number is in the column `kind`.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,47 +19,52 @@ from seqrnn.data.read import reading
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.logs.detect.calibration import NormalScores, combined_rows
 from seqrnn.logs.detect.conformal import is_flagged
 from seqrnn.logs.detect.detector import Detector
 from seqrnn.logs.detect.findings import find_anomalies, worst_positions
+from seqrnn.logs.detect.normal import (
+  ANOMALOUS,
+  NORMAL,
+  UNANSWERED,
+  NormalScores,
+  NormalSessions,
+)
 from seqrnn.logs.detect.scores import COMBINED
-from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL, UNANSWERED
-from seqrnn.logs.detect.tables import describe, write_csv_table
+from seqrnn.logs.detect.tables import TableCell, example_of, write_csv_table
 
 
-def _row_scores(
-  normal: NormalScores, arrays: dict[str, np.ndarray], name: str
+def _neg_log_p(
+  normal: NormalScores, sessions: NormalSessions, name: str
 ) -> tuple[np.ndarray, np.ndarray]:
-  """-log p, extrapolated, and p of each row of calibration.npz, [R] each.
+  """-log p, extrapolated, and p of each normal session, [R] each.
 
   A session is compared with those that calibrate its model: if it is one of
-  them, as one of them; if not, as a new session. Further sessions, which
-  calibrate, have no row.
+  them, as one of them; if not, as a new session.
 
   Args:
     normal: the calibration.
-    arrays: of calibration.npz.
+    sessions: normal ones, also those that do not calibrate.
     name: of the score, or COMBINED.
   """
-  model, scores = arrays["model"], normal.scores
+  model, calibration = sessions.model, normal.scores[name]
+  # Further sessions, which calibrate, are none of these.
   calibrates = normal.selection.calibrates[: len(model)]
   if name == COMBINED:
-    values = combined_rows(scores, normal.names, arrays, calibrates)
+    values = normal.combined(sessions, calibrates)
   else:
-    values = arrays[f"score {name}"]
-  neg_log_p = scores[name].rows_neg_log_p(values, model, calibrates)
-  n = np.array([group.n for group in scores[name].groups])[model]
+    values = sessions.scores[name]
+  neg_log_p = calibration.own_neg_log_p(values, model, calibrates)
+  n = np.array([group.n for group in calibration.groups])[model]
   return neg_log_p, np.maximum(np.exp(-neg_log_p), 1 / (n + ~calibrates))
 
 
 def session_questions(
   detector: Detector,
   normal: NormalScores,
-  arrays: dict[str, np.ndarray],
+  table: NormalSessions,
   sessions: Sessions,
   most: int,
-) -> list[dict[str, Any]]:
+) -> list[dict[str, TableCell]]:
   """A row of review.csv for each of the most anomalous unanswered sessions.
 
   Equal sessions are one, by the model for which it is most anomalous. Sessions
@@ -69,59 +74,65 @@ def session_questions(
   Args:
     detector: of the run.
     normal: its calibration.
-    arrays: of calibration.npz.
-    sessions: of its rows.
+    table: all normal sessions.
+    sessions: their events.
     most: the number of sessions, at most.
   """
   # Answers are about events, whatever values and times are.
   sessions = sessions._replace(seconds=None, values=None, unusual=None)
-  neg_log_p, _ = _row_scores(normal, arrays, "max")
+  neg_log_p, _ = _neg_log_p(normal, table, "max")
   order = np.argsort(-neg_log_p, kind="stable")
-  open_R = (normal.selection.answers == UNANSWERED) & (arrays["sizes"] > 0)
+  open_R = (normal.selection.answers == UNANSWERED) & (table.sizes > 0)
   order, which = order[open_R[order]], sessions.distinct().which
   _, first = np.unique(which[order], return_index=True)
-  rows = order[np.sort(first)[:most]]
-  if not len(rows):
+  asked = order[np.sort(first)[:most]]
+  if not len(asked):
     return []
-  findings = find_anomalies(detector, normal, sessions.take(rows))
-  # The worst event is that of the model of the row.
-  scored, model = findings.scored, arrays["model"][rows]
+  findings = find_anomalies(detector, normal, sessions.take(asked))
+  # The worst event is that of the model of the session.
+  scored, model = findings.scored, table.model[asked]
   model_N = np.repeat(model, np.diff(scored.bounds))
   nll = scored.member_nll[model_N, np.arange(len(model_N))]
   scored = scored._replace(nll=nll)
   worst_J = worst_positions(scored)[findings.distinct.which]
   findings = findings._replace(scored=scored, worst_J=worst_J)
-  counts = np.bincount(which, arrays["counts"]).astype(int)[which[rows]]
-  _, p = _row_scores(normal, arrays, COMBINED)
-  questions = []
-  for d, row in enumerate(rows.tolist()):
-    one = describe(findings, [d])
-    same = ("session", *findings.places, "event")
-    question = {name: one[name] for name in same}
-    question |= {"count": int(counts[d]), "p_value": float(f"{p[row]:.6g}")}
-    context = [*one["before"], one["event"], *one["after"]]
-    question["context"] = " | ".join(context)
-    questions.append({**question, "kind": "", "answer": ""})
+  counts = np.bincount(which, table.counts).astype(int)[which[asked]]
+  _, p = _neg_log_p(normal, table, COMBINED)
+  questions: list[dict[str, TableCell]] = []
+  for d, row in enumerate(asked.tolist()):
+    one = example_of(findings, [d])
+    questions.append(
+      {
+        "session": one.session,
+        **one.place,
+        "event": one.why.event,
+        "count": int(counts[d]),
+        "p_value": float(f"{p[row]:.6g}"),
+        "context": " | ".join(one.why.events),
+        "kind": "",
+        "answer": "",
+      }
+    )
   return questions
 
 
 def changes(
-  arrays: dict[str, np.ndarray],
+  sessions: NormalSessions,
   before: NormalScores,
   after: NormalScores,
   rate: float,
 ) -> list[str]:
-  """Lines on what answers change in a calibration.
+  """Lines on the changes of a calibration by answers.
 
   Args:
-    arrays: of calibration.npz.
+    sessions: all normal ones.
     before: the calibration without answers.
     after: the calibration with answers.
     rate: as `detect.rate`.
   """
-  new, old, counts_R = after.selection, before.selection, arrays["counts"]
+  new, old, counts_R = after.selection, before.selection, sessions.counts
   now, then = (
-    counts_R @ is_flagged(_row_scores(scores, arrays, COMBINED)[1], rate)
+    counts_R @ is_flagged(_neg_log_p(scores, sessions, COMBINED)[1], rate)
     for scores in (after, before)
   )
   return [
@@ -139,7 +150,7 @@ _COLUMNS = ("kind", "session", "count", "p_value", "severity", "file", "line")
 _COLUMNS += ("timestamp", "event", "context", "answer")
 
 # Kind as text, "" for a session; session -> line and row of review.csv.
-Rows = dict[tuple[str, str], tuple[int, dict[str, Any]]]
+ReviewRows = dict[tuple[str, str], tuple[int, dict[str, str]]]
 # Number of a kind of alarms, session of its example -> a word of WORDS.
 ByKind = dict[tuple[int, str], str]
 
@@ -153,7 +164,7 @@ class Answers(NamedTuple):
     by_kind: as `alarm_answers`.
   """
 
-  rows: list[dict[str, Any]]
+  rows: list[dict[str, str]]
   by_key: dict[Key, int]
   by_kind: ByKind
 
@@ -163,7 +174,7 @@ class Answers(NamedTuple):
     return np.array([self.by_key.get(key, UNANSWERED) for key in keys], int)
 
 
-def load_rows(workdir: Path, errors: str) -> Rows:
+def load_rows(workdir: Path, errors: str) -> ReviewRows:
   """The rows of review.csv, if there is one.
 
   Args:
@@ -200,7 +211,7 @@ def load_rows(workdir: Path, errors: str) -> Rows:
   return rows
 
 
-def alarm_answers(rows: Rows) -> ByKind:
+def alarm_answers(rows: ReviewRows) -> ByKind:
   """The answers on kinds of alarms, empty ones included."""
   return {
     (int(kind), session): row["answer"]
@@ -272,7 +283,7 @@ def _keys(
   return keys
 
 
-def write_rows(workdir: Path, rows: list[dict[str, Any]]):
+def write_rows(workdir: Path, rows: Sequence[Mapping[str, TableCell]]):
   """Writes rows to review.csv, with the columns that any of them has."""
   names = dict.fromkeys(name for row in rows for name in row)
   columns = [name for name in _COLUMNS if name in names]

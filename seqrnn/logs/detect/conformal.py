@@ -13,7 +13,6 @@ is near `rate` where the models agree.
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -128,7 +127,12 @@ class CrossCalibration:
       count_D = count_D + group.count_at_least(scores_D)
     return np.asarray(count_D) / (self.n + 1)
 
-  def rows_neg_log_p(
+  def flags(self, neg_log_p_D: np.ndarray, rate: float) -> np.ndarray:
+    """Whether p <= rate, given -log p, which may be extrapolated [D]."""
+    p_D = np.maximum(np.exp(-neg_log_p_D), self.resolution)
+    return is_flagged(p_D, rate)
+
+  def own_neg_log_p(
     self,
     scores_R: np.ndarray,
     model_R: np.ndarray,
@@ -149,11 +153,11 @@ class CrossCalibration:
         neg_log_p[some] = group.neg_log_p(scores_R[some], leave_one_out)
     return neg_log_p
 
-  def beyond(self, scores_KD: np.ndarray) -> np.ndarray:
-    """The number of models whose score is above all their normal scores [D]."""
+  def beyond(self, scores_KD: np.ndarray) -> tuple[np.ndarray, int]:
+    """How many models, of how many, score above all their normal scores [D]."""
     pairs = zip(self.groups, scores_KD, strict=True)
-    above = [(g.n > 0) & (g.count_at_least(s) == 0) for g, s in pairs]
-    return np.sum(above, axis=0)
+    above = [g.count_at_least(s) == 0 for g, s in pairs if g.n]
+    return np.sum(above, axis=0), len(above)
 
   def each_neg_log_p(self, scores_KD: np.ndarray) -> np.ndarray:
     """-log p by each model [K, D], extrapolated above its normal scores."""
@@ -173,7 +177,7 @@ class CrossCalibration:
     return np.where(p_D > self.resolution, 0, excess_D) - np.log(p_D)
 
 
-def is_flagged(p: Any, rate: float) -> Any:
+def is_flagged(p: np.ndarray, rate: float) -> np.ndarray:
   """Whether p <= rate, whatever the rounding of both."""
   return p <= rate * (1 + 1e-12)
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,13 +21,13 @@ from seqrnn.config.read import Config
 from seqrnn.data.idle_times import IdleTimes
 from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.sessions import Sessions
-from seqrnn.data.logs.values import Tails, joined, kinds_of
+from seqrnn.data.logs.values import Tails, joined, measures_of
+from seqrnn.data.read import stored
 from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
-from seqrnn.logs.detect import calibration, inputs
-from seqrnn.logs.detect.calibration import NormalScores
 from seqrnn.logs.detect.detector import Detector, load_detector
+from seqrnn.logs.detect.normal import NormalScores, NormalSessions, of_every
 from seqrnn.logs.detect.scores import BASELINES, combined_names
 from seqrnn.runtime import files
 
@@ -74,7 +74,7 @@ def write_deployed(
     trained: the training split, whose log has the idle times.
   """
   members, settings = detector.members, detector.config.detect
-  sessions = inputs.concatenate(
+  sessions = Sessions.concatenate(
     [data.of_pieces(member.train, detector.names) for member in members]
   )
   distinct = sessions.distinct()
@@ -82,7 +82,6 @@ def write_deployed(
   model = np.repeat(np.arange(len(members)), [len(m.train) for m in members])
   np.add.at(counts_KD, (model, distinct.which), 1)
   once = sessions.take(distinct.first)
-  begins, ends = once.whole
   cuts = trained.corpus.cuts
   record = {
     "settings": {name: settings[name] for name in _SETTINGS},
@@ -95,20 +94,11 @@ def write_deployed(
     "idle": [cuts.patience, cuts.idle] if cuts else [IdleTimes()] * 2,
     "silence": _silence(trained.corpus.seconds),
   }
-  arrays: dict[str, Any] = {
-    f"calibration {n}": x for n, x in normal.arrays.items()
-  }
-  arrays |= {
-    "record": json.dumps(record),
-    "ids": once.ids,
-    "lengths": np.diff(once.bounds),
-    "begins": begins,
-    "ends": ends,
-    "counts": counts_KD.ravel(),
-  }
+  arrays = stored.under("calibration ", normal.sessions.columns())
   for k, tails in enumerate(detector.tails):
-    arrays |= {f"tails {k} {n}": x for n, x in tails._asdict().items()}
-  inputs.save_arrays(path, arrays)
+    arrays |= stored.under(f"tails {k} ", tails._asdict())
+  arrays |= once.columns() | {"counts": counts_KD.ravel()}
+  stored.save_arrays(path, arrays | {"record": json.dumps(record)})
 
 
 def _silence(seconds: np.ndarray | None) -> float:
@@ -150,8 +140,8 @@ def _restore(
   path = workdir / "detect" / DEPLOYED
   if not path.exists():
     raise UserError(f"{path}: no such file; --mode=detect writes it")
-  arrays = inputs.load_arrays(path)
-  with inputs.reading(path):
+  arrays = stored.load_arrays(path)
+  with stored.reading(path):
     record = json.loads(str(arrays["record"]))
     fields = {f"detect.{name}": record["settings"][name] for name in _SETTINGS}
     fields["detect.scores"] = record["scores"]
@@ -163,19 +153,19 @@ def _restore(
       (_inside(workdir, folder), int(step)) for (folder, step), _ in pairs
     ]
     names = combined_names(config.detect)
-    calibrated = calibration.named(arrays, "calibration ")
-    normal = calibration.of_every(calibrated, names)
+    calibrated = stored.named(arrays, "calibration ")
+    normal = of_every(NormalSessions.of_columns(calibrated), names)
     trained = _trained(arrays, len(checkpoints))
     idle, cut = (IdleTimes(*fields) for fields in record["idle"])
     silence = float(record["silence"])
     tails = [
-      joined([Tails(**calibration.named(arrays, f"tails {k} "))])
+      joined([Tails(**stored.named(arrays, f"tails {k} "))])
       for k in range(len(checkpoints))
     ]
   baselines = [name for name in names if name in BASELINES]
   detector = load_detector(
     build, config, workdir, checkpoints, trained, baselines
-  )._replace(tails=tails, kinds=kinds_of(tails))
+  )._replace(tails=tails, measures=measures_of(tails))
   if idle_seconds is not None:
     clock = idle.clock or "seconds"
     idle = idle.limited(idle_seconds)._replace(clock=clock)
@@ -193,14 +183,10 @@ def _inside(workdir: Path, folder: str) -> Path:
 
 def _trained(arrays: dict[str, np.ndarray], models: int) -> list[Sessions]:
   """The sessions to which the baselines of each model are fitted."""
-  ids, sizes = arrays["ids"].astype(np.int32), arrays["lengths"]
-  bounds = np.concatenate([[0], np.cumsum(sizes)])
-  begins, ends = (arrays[name].astype(bool) for name in ("begins", "ends"))
-  names = [""] * len(sizes)
-  once = Sessions(ids, bounds, names, begins=begins, ends=ends)
+  once = Sessions.of_columns(arrays)
   return [
     once._replace(counts=counts_D).take(np.flatnonzero(counts_D))
-    for counts_D in arrays["counts"].reshape(models, len(sizes))
+    for counts_D in arrays["counts"].reshape(models, -1)
   ]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ from seqrnn.config.read import Config
 from seqrnn.data import vocabulary
 from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.sessions import Sessions
-from seqrnn.data.logs.values import Tails, fit, kinds_of, with_unusual
+from seqrnn.data.logs.values import Tails, fit, measures_of, with_unusual
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import END, RESERVED, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
@@ -47,7 +47,7 @@ class Ensemble(NamedTuple):
   """
 
   params: Params
-  seen: Any
+  seen: jax.Array | np.ndarray
 
 
 @lru_cache(CACHED_FUNCTIONS)
@@ -167,6 +167,12 @@ class SessionScores(NamedTuple):
     """The events of a session."""
     return slice(*self.bounds[d : d + 2].tolist())
 
+  def count(self, values_N: np.ndarray) -> np.ndarray:
+    """The sum of a value of the events over each session, int [D]."""
+    sizes = np.diff(self.bounds)
+    session_N = np.repeat(np.arange(len(sizes)), sizes)
+    return np.bincount(session_N, values_N, len(sizes)).astype(int)
+
   def take(self, which: np.ndarray) -> "SessionScores":
     """The scores of some of the sessions."""
     places, bounds = data.ranges(self.bounds[which], self.bounds[which + 1])
@@ -203,7 +209,7 @@ class Detector(NamedTuple):
     models: the models.
     fitted: for each model, name of a baseline -> function sessions -> scores.
     tails: for each model, the distributions of values and times.
-    kinds: of these, those that have a score.
+    measures: of `MEASURES`, those of which each model has a distribution.
   """
 
   config: Config
@@ -213,7 +219,7 @@ class Detector(NamedTuple):
   models: Ensemble
   fitted: list[dict[str, Score]]
   tails: Sequence[Tails] = ()
-  kinds: Sequence[str] = ()
+  measures: Sequence[str] = ()
 
   @property
   def names(self) -> Vocabulary:
@@ -262,7 +268,7 @@ class Detector(NamedTuple):
 
   def with_unusual(self, sessions: Sessions) -> Sessions:
     """Sessions with the scores of their values and times, by each model."""
-    return with_unusual(sessions, self.tails, self.kinds)
+    return with_unusual(sessions, self.tails, self.measures)
 
   def short(self, sessions: Sessions) -> np.ndarray:
     """Whether each session is flagged for its length alone, bool [D]."""
@@ -293,8 +299,8 @@ class Detector(NamedTuple):
     plain = sessions._replace(unusual=None)
     first, which, _ = plain.distinct()
     scored = self._score(plain.take(first), counts[first]).take(which)
-    by_kind = np.moveaxis(sessions.unusual.astype(float).round(1), 0, -1)
-    scores = {**scored.scores, **dict(zip(self.kinds, by_kind, strict=True))}
+    by_measure = np.moveaxis(sessions.unusual.astype(float).round(1), 0, -1)
+    scores = scored.scores | dict(zip(self.measures, by_measure, strict=True))
     return scored._replace(counts=counts, scores=scores)
 
   def _score(self, sessions: Sessions, counts: np.ndarray) -> SessionScores:
@@ -311,8 +317,8 @@ class Detector(NamedTuple):
       name: np.where(short, np.inf, np.stack([x[name] for x in network]))
       for name in NETWORK
     }
-    for kind in self.kinds:
-      scores[kind] = np.zeros((len(self.steps), len(short)))
+    for measure in self.measures:
+      scores[measure] = np.zeros((len(self.steps), len(short)))
     for name in self.fitted[0]:
       scores[name] = np.stack([fit[name](sessions) for fit in self.fitted])
     unknown_N = np.all(ranks_KN == UNRANKED, axis=0)
@@ -393,7 +399,7 @@ def load_detector(
   models = jax.device_put(Ensemble(params, seen), replicated)
   steps = [step for _, step in restored]
   return Detector(
-    config, experiment, [], steps, models, fitted, tails, kinds_of(tails)
+    config, experiment, [], steps, models, fitted, tails, measures_of(tails)
   )
 
 

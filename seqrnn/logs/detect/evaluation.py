@@ -5,13 +5,12 @@ from typing import Any
 import numpy as np
 
 from seqrnn.config.read import Config
-from seqrnn.data.logs import anomalies
-from seqrnn.data.logs import sessions as data
+from seqrnn.data.logs.anomalies import CHANGES
+from seqrnn.data.logs.sessions import UNLABELLED
 from seqrnn.logs.detect import conformal
-from seqrnn.logs.detect.calibration import NormalScores
 from seqrnn.logs.detect.findings import SEVERITIES, Findings
+from seqrnn.logs.detect.normal import ANOMALOUS, NORMAL, NormalScores
 from seqrnn.logs.detect.scores import COMBINED
-from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL
 
 
 def metrics(
@@ -54,32 +53,24 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     return np.nan_to_num(np.asarray(numerator) / denominator)
 
 
-def evaluate(
+def report(
   findings: Findings,
   normal: NormalScores,
-  kinds: np.ndarray | None,
+  injected: np.ndarray | None,
   settings: Config,
 ) -> dict[str, Any]:
-  """The metrics in report.json.
+  """The part of report.json on the calibration and on the findings.
 
   Args:
     findings: by the detection.
     normal: scores of normal sessions.
-    kinds: kind of anomaly injected into each session; None if none is.
+    injected: the anomaly injected into each session; None if none is.
     settings: of `config.detect`.
   """
-  by_kind = None if kinds is None else precision_by_kind(findings, kinds)
-  return {
-    "figures": metrics_by_score(findings, normal, settings),
-    "average_precision_by_kind": by_kind,
-  }
-
-
-def calibration_record(
-  normal: NormalScores, settings: Config
-) -> dict[str, Any]:
-  """The sessions left out, the scores, and the rates in report.json."""
   selection = normal.selection
+  by_anomaly = None
+  if injected is not None:
+    by_anomaly = precision_by_anomaly(findings, injected)
   return {
     "calibration": {
       "left_out": selection.left_out,
@@ -97,30 +88,29 @@ def calibration_record(
         "calibration": normal.events.n,
       },
     },
+    "figures": metrics_by_score(findings, normal, settings),
+    "average_precision_by_kind": by_anomaly,
   }
 
 
-def summary(findings: Findings) -> dict[str, Any]:
+def summary(findings: Findings) -> dict[str, int | dict[str, int]]:
   """Numbers of the examined sessions and events."""
   distinct, scored = findings.distinct, findings.scored
-  severity_S = findings.decision.severity[distinct.which]
   return {
     "sessions": len(distinct.which),
     "distinct_sessions": len(distinct.first),
     "events_scored": int(np.diff(scored.bounds) @ distinct.counts),
     "distinct_events_scored": len(scored.nll),
     "flagged_for_their_length": int(scored.short[distinct.which].sum()),
-    "flagged": {
-      name: int((severity_S == n).sum())
-      for n, name in enumerate(SEVERITIES)
-      if name
-    },
+    "flagged": dict(
+      zip(SEVERITIES[1:], findings.severity_counts[1:], strict=True)
+    ),
   }
 
 
 def metrics_by_score(
   findings: Findings, normal: NormalScores, settings: Config
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, dict[str, float]]:
   """Metrics of each score at `detect.rate`, and of another `detect.rule`.
 
   They are computed from the labelled sessions, and only if both labels occur.
@@ -128,8 +118,8 @@ def metrics_by_score(
   decision, which = findings.decision, findings.distinct.which
   labels, which_L = _labelled(findings)
 
-  def row(scores: np.ndarray, flags: np.ndarray) -> dict[str, Any]:
-    flagged = {"flagged": int(flags[which].sum())}
+  def row(scores: np.ndarray, flags: np.ndarray) -> dict[str, float]:
+    flagged: dict[str, float] = {"flagged": int(flags[which].sum())}
     if not 0 < labels.sum() < len(labels):
       return flagged
     return flagged | metrics(scores[which_L], flags[which_L], labels)
@@ -139,38 +129,37 @@ def metrics_by_score(
     name = f"rule {settings.rule}"
     table[name] = row(decision.scores[COMBINED], decision.flags)
   for name, scores in decision.scores.items():
-    # The score is -log p, beyond the resolution of the p-values if it is the
-    # highest; of sessions that are flagged for their length it is infinity.
-    p = np.maximum(np.exp(-scores), normal.scores[name].resolution)
-    flags = conformal.is_flagged(p, settings.rate) | np.isposinf(scores)
-    table[name] = row(scores, flags)
+    # The score of a session that is flagged for its length is infinity.
+    flags = normal.scores[name].flags(scores, settings.rate)
+    table[name] = row(scores, flags | np.isposinf(scores))
   return table
 
 
 def _labelled(findings: Findings) -> tuple[np.ndarray, np.ndarray]:
   """The labels that are known, and the distinct session of each."""
-  kinds, which = findings.sessions.kinds, findings.distinct.which
-  if kinds is None:
+  labels, which = findings.sessions.labels, findings.distinct.which
+  if labels is None:
     return np.zeros(0, bool), which[:0]
-  known = kinds != data.UNLABELLED
-  return kinds[known] == 1, which[known]
+  known = labels != UNLABELLED
+  return labels[known] == 1, which[known]
 
 
-def precision_by_kind(
-  findings: Findings, kinds: np.ndarray
+def precision_by_anomaly(
+  findings: Findings, injected: np.ndarray
 ) -> dict[str, dict[str, float]]:
-  """Average precision of each score for each kind of injected anomaly.
+  """Average precision of each score for each injected anomaly.
 
-  The sessions of one kind are compared with the normal sessions alone.
+  The sessions with one anomaly are compared with the normal sessions alone.
   """
-  table = {}
-  for name, scores in findings.decision.scores.items():
-    table[name] = {}
-    # With few sessions, some kinds may not occur.
-    for kind in (kind for kind in anomalies.CHANGES if kind in kinds):
-      some = (kinds == kind) | (kinds == "")
-      anomalous = kinds[some] != ""
-      scores_L = scores[findings.distinct.which][some]
-      row = metrics(scores_L, np.zeros(len(scores_L), bool), anomalous)
-      table[name][kind] = row["average_precision"]
+  table: dict[str, dict[str, float]] = {}
+  # With few sessions, some anomalies may not occur.
+  names = [name for name in CHANGES if name in injected]
+  for score, values in findings.decision.scores.items():
+    table[score] = {}
+    for name in names:
+      some = (injected == name) | (injected == "")
+      values_L = values[findings.distinct.which][some]
+      none = np.zeros(len(values_L), bool)
+      row = metrics(values_L, none, injected[some] != "")
+      table[score][name] = row["average_precision"]
   return table

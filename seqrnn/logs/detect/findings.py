@@ -15,25 +15,26 @@ An alarm without a sign is low, with one sign medium, with more high. An alarm
 for a session's length alone (`detect.short`) is low.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from seqrnn.config.read import Config
 from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.logs.sessions import Distinct, Sessions
-from seqrnn.data.logs.values import KINDS, most_unusual
+from seqrnn.data.logs.values import MEASURES, most_unusual
+from seqrnn.data.read.columns import Texts
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.logs.detect import conformal
-from seqrnn.logs.detect.calibration import NormalScores
 from seqrnn.logs.detect.detector import Detector, SessionScores
+from seqrnn.logs.detect.normal import NormalScores
 from seqrnn.logs.detect.scores import (
   COMBINED,
   EVENT,
   PAIR,
   SHORT,
   UNSEEN,
-  WORDS,
+  in_words,
   round_scores,
 )
 from seqrnn.scoring.scorer import UNRANKED
@@ -41,10 +42,14 @@ from seqrnn.scoring.scorer import UNRANKED
 SEVERITIES = ("", "low", "medium", "high")  # The first: no alarm.
 
 _BEFORE, _AFTER = 3, 2  # Events around the most surprising one.
-# The kinds of events with at least this share of a session's highest surprisal
-# are its surprising ones.
+# Events with at least this share of a session's highest surprisal are its
+# surprising ones.
 _SURPRISING = 0.5
-_COMMON = 0.5  # Sessions are alike if they have this share of kinds in common.
+# Sessions are alike if they have this share of their surprising events in
+# common.
+_COMMON = 0.5
+
+Place = dict[str, str | int | None]  # Of an event: file, line and timestamp.
 
 
 class Decision(NamedTuple):
@@ -93,8 +98,8 @@ def decide(
     normal: scores of normal sessions.
     settings: of `config.detect`.
   """
-  short, parts_PKD = scored.short, normal.parts(scored.scores)
-  combined_KD = parts_PKD.max(axis=0)
+  evidence_EKD = normal.evidence(scored.scores)
+  combined_KD, short = evidence_EKD.max(axis=0), scored.short
   scores = {
     name: normal.scores[name].neg_log_p(x)
     for name, x in {COMBINED: combined_KD, **scored.scores}.items()
@@ -103,18 +108,12 @@ def decide(
   calibration = normal.scores[COMBINED]
   p = calibration.p_values(combined_KD)
   event_p = normal.events.p_values(map(round_scores, scored.member_nll))
-  if settings.rule == "topk":
-    event_flags = scored.rank > settings.top_k
-  else:
-    event_flags = conformal.is_flagged(event_p, conformal.event_rate(settings))
-  event_flags = event_flags | (scored.rank == UNRANKED)
-  sizes = np.diff(scored.bounds)
-  session_N = np.repeat(np.arange(len(sizes)), sizes)
-  count = lambda values_N: np.bincount(session_N, values_N, len(p)).astype(int)
-  flagged, unknown = count(event_flags), count(scored.rank == UNRANKED)
+  event_flags = _flag_events(scored, event_p, settings)
+  flagged = scored.count(event_flags)
+  unknown = scored.count(scored.rank == UNRANKED)
   match settings.rule:
     case "rate":
-      flags = conformal.is_flagged(p, settings.rate)
+      flags = calibration.flags(scores[COMBINED], settings.rate)
     case "budget":
       flags = np.zeros(len(p), bool)
       order = np.argsort(-scores[COMBINED], kind="stable")
@@ -126,57 +125,63 @@ def decide(
     case _:  # events, topk
       flags = flagged > 0
   flags = flags | short
-  models = np.where(short, 0, calibration.beyond(combined_KD))
-  p = np.where(short, np.nan, p)
-  groups = sum(group.n > 0 for group in calibration.groups)
-  signs = (
-    (
-      conformal.is_flagged(2 * p, settings.rate) & (2 * models >= groups)
-    ).astype(int)
-    + (unknown > 0)
-    + ((flagged > 0) & (4 * flagged >= scored.lengths))
-  )
-  signs[short] = 0
-  reasons = _reasons(scored, normal, parts_PKD, unknown > 0)
-  if settings.rule in ("events", "topk"):
-    reasons = np.full(len(p), EVENT)
-  reasons = np.where(short, SHORT, reasons)
+  models, groups = calibration.beyond(combined_KD)
+  is_far = conformal.is_flagged(2 * p, settings.rate) & (2 * models >= groups)
+  many = (flagged > 0) & (4 * flagged >= scored.lengths)
+  signs = np.where(short, 0, np.sum([is_far, unknown > 0, many], axis=0))
+  reasons = _reasons(scored, normal, evidence_EKD, unknown > 0, settings.rule)
   return Decision(
-    scores,
-    combined_KD,
-    p,
-    flags,
-    event_p,
-    event_flags,
-    flagged,
-    unknown,
-    models,
-    np.where(flags, np.minimum(1 + signs, 3), 0),
-    np.where(flags, reasons, "").tolist(),
+    scores=scores,
+    combined_KD=combined_KD,
+    p=np.where(short, np.nan, p),
+    flags=flags,
+    event_p=event_p,
+    event_flags=event_flags,
+    flagged_events=flagged,
+    unknown_events=unknown,
+    models=np.where(short, 0, models),
+    severity=np.where(flags, np.minimum(1 + signs, 3), 0),
+    reasons=np.where(flags, reasons, "").tolist(),
   )
+
+
+def _flag_events(
+  scored: SessionScores, event_p: np.ndarray, settings: Config
+) -> np.ndarray:
+  """Whether each event is flagged; one that no model has seen always is [N]."""
+  if settings.rule == "topk":
+    flags = scored.rank > settings.top_k
+  else:
+    flags = conformal.is_flagged(event_p, conformal.event_rate(settings))
+  return flags | (scored.rank == UNRANKED)
 
 
 def _reasons(
   scored: SessionScores,
   normal: NormalScores,
-  parts_PKD: np.ndarray,
+  evidence_EKD: np.ndarray,
   is_unknown: np.ndarray,
+  rule: str,
 ) -> np.ndarray:
   """The score that decides on each session [D].
 
   Args:
     scored: scores of the sessions.
     normal: scores of normal sessions.
-    parts_PKD: of the combined score.
+    evidence_EKD: of which the largest is the combined score.
     is_unknown: whether a session has an unknown event.
+    rule: as `detect.rule`.
   """
-  kinds = [name for name in normal.names if name in KINDS]
-  names = [name for name in normal.names if name not in KINDS] or kinds
+  others = [name for name in normal.names if name in MEASURES]
+  names = [name for name in normal.names if name not in MEASURES] or others
   p_SD = [normal.scores[name].p_values(scored.scores[name]) for name in names]
   reasons = np.array([*names, PAIR])[np.argmin(p_SD, axis=0)]
   reasons[(reasons == UNSEEN) & ~is_unknown] = PAIR
-  largest = parts_PKD.mean(axis=1).argmax(axis=0)
-  return np.where(largest, np.array([EVENT, *kinds])[largest], reasons)
+  largest = evidence_EKD.mean(axis=1).argmax(axis=0)
+  reasons = np.where(largest, np.array([EVENT, *others])[largest], reasons)
+  if rule in ("events", "topk"):
+    reasons = np.full(len(reasons), EVENT)
+  return np.where(scored.short, SHORT, reasons)
 
 
 class Explanation(NamedTuple):
@@ -197,6 +202,11 @@ class Explanation(NamedTuple):
   before: list[str]
   after: list[str]
   surprising: frozenset[str]
+
+  @property
+  def events(self) -> list[str]:
+    """The event that decides, and those around it."""
+    return [*self.before, self.event, *self.after]
 
 
 class Findings(NamedTuple):
@@ -226,7 +236,13 @@ class Findings(NamedTuple):
   def reason(self, j: int) -> str:
     """Why session j is flagged, in words; empty: it is not."""
     score = self.decision.reasons[self.distinct.which[j]]
-    return self.words.get(j, WORDS.get(score, ""))
+    return self.words.get(j) or in_words(score)
+
+  @property
+  def severity_counts(self) -> list[int]:
+    """The number of sessions of each of `SEVERITIES`."""
+    severity_J = self.decision.severity[self.distinct.which]
+    return np.bincount(severity_J, minlength=len(SEVERITIES)).tolist()
 
   def most_anomalous(self) -> np.ndarray:
     """The distinct sessions by falling score; short sessions come last."""
@@ -252,20 +268,23 @@ class Findings(NamedTuple):
     d, scored = int(self.distinct.which[j]), self.scored
     short, nll = scored.short[d], scored.nll[scored.events(d)]
     event, names, worst, offset = "<empty>", [], 0, scored.offset(d)
-    surprising = []
+    surprising: list[str] = []
     if len(nll):
       names = self._event_names(j, scored.targets[scored.events(d)], offset)
       worst = min(max(int(self.worst_J[j]) - offset, 0), len(nll) - 1)
       event = names[worst]
-      surprising = np.flatnonzero(nll >= _SURPRISING * nll.max()).tolist()
-    kinds = frozenset(names[n] for n in surprising)
+      high = np.flatnonzero(nll >= _SURPRISING * nll.max()).tolist()
+      surprising = [names[n] for n in high]
     event = "<short>" if short else event
     if short or not len(nll) or j in self.words:
-      kinds = frozenset([event])
-    before = names[max(worst - _BEFORE, 0) : worst]
-    after = names[worst + 1 : worst + 1 + _AFTER]
+      surprising = [event]
     return Explanation(
-      self.reason(j), self.position(j), event, before, after, kinds
+      self.reason(j),
+      self.position(j),
+      event,
+      before=names[max(worst - _BEFORE, 0) : worst],
+      after=names[worst + 1 : worst + 1 + _AFTER],
+      surprising=frozenset(surprising),
     )
 
   def _event_names(self, j: int, targets: np.ndarray, first: int) -> list[str]:
@@ -283,10 +302,10 @@ class Findings(NamedTuple):
   def as_read(self, j: int, position: int) -> str | None:
     """The event at a position of session j, as in the file, if known."""
     symbol = self._of_event(self.sessions.as_read, j, position)
-    return self.masks.text(symbol) if symbol else symbol
+    return None if symbol is None else self.masks.text(str(symbol))
 
   @property
-  def places(self) -> dict[str, Any]:
+  def places(self) -> dict[str, np.ndarray | Texts]:
     """File, line and timestamp of all events, as far as the input has these."""
     sessions = self.sessions
     columns = {
@@ -296,14 +315,16 @@ class Findings(NamedTuple):
     }
     return {name: x for name, x in columns.items() if x is not None}
 
-  def place(self, j: int, position: int) -> dict[str, Any]:
+  def place(self, j: int, position: int) -> Place:
     """The `places` of an event of session j; None for the session's end."""
     return {
       name: self._of_event(values, j, position)
       for name, values in self.places.items()
     }
 
-  def _of_event(self, values: Any, j: int, position: int) -> Any:
+  def _of_event(
+    self, values: np.ndarray | Texts | None, j: int, position: int
+  ) -> str | int | None:
     """The value of an event of session j; None: there is none."""
     start, stop = self.sessions.bounds[j : j + 2].tolist()
     if values is None or not 0 <= position < stop - start:
@@ -324,18 +345,18 @@ def find_anomalies(
   sessions = sessions._replace(names=names)
   decision = decide(scored, normal, settings)
   worst_J, words = worst_positions(scored)[distinct.which], {}
-  for kind in detector.kinds:
-    of_kind = [reason == kind for reason in decision.reasons]
-    which = np.flatnonzero(np.array(of_kind)[distinct.which])
+  for measure in detector.measures:
+    of_measure = [reason == measure for reason in decision.reasons]
+    which = np.flatnonzero(np.array(of_measure)[distinct.which])
     if not len(which):  # The sessions may lack values and times.
       continue
     some = sessions.take(which)
     for tails in detector.tails[::-1]:  # The first one for which it is unusual.
-      unusual = most_unusual(some, tails, kind)
+      unusual = most_unusual(some, tails, measure)
       for n in np.flatnonzero(unusual.scores).tolist():
         j = int(which[n])
         worst_J[j] = unusual.positions[n]
-        words[j] = masks.text(unusual.words(n, kind))
+        words[j] = masks.text(unusual.words(n, measure))
   return Findings(
     *(sessions, distinct, detector.names, masks, scored, decision),
     *(worst_J, words),
@@ -360,13 +381,13 @@ class Incident(NamedTuple):
 
   Attributes:
     event: the most surprising one of the example.
-    kinds: the names of the surprising events of the example.
+    surprising: the names of the surprising events of the example.
     members: the distinct sessions. The first is the example: of those of the
       highest severity, the one with the highest score.
   """
 
   event: str
-  kinds: frozenset[str]
+  surprising: frozenset[str]
   members: list[int]
 
 
@@ -383,7 +404,7 @@ def group_incidents(findings: Findings) -> list[Incident]:
   for d in order[decision.flags[order]].tolist():
     why = findings.explain(int(findings.distinct.first[d]))
     for one in incidents:
-      if belongs_to_incident(why.surprising, one.event, one.kinds):
+      if belongs_to_incident(why.surprising, one.event, one.surprising):
         one.members.append(d)
         break
     else:

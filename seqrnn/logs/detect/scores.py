@@ -14,7 +14,7 @@ from scipy.spatial.distance import cdist
 
 from seqrnn.config.read import Config
 from seqrnn.data.logs.sessions import Sessions
-from seqrnn.data.logs.values import GAP, KINDS, VALUE
+from seqrnn.data.logs.values import GAP, MEASURES, VALUE
 from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN
 from seqrnn.errors import UserError
 
@@ -48,6 +48,11 @@ WORDS = {
 }
 
 
+def in_words(reason: str) -> str:
+  """A reason in words; empty: the session is not flagged."""
+  return WORDS.get(reason, "")
+
+
 TOP = 5  # The surprisals of the score top_mean.
 _BLOCK = 2**22  # Distances in memory at once.
 _STIDE = 6  # Length of the n-grams (Forrest et al. 1996).
@@ -64,7 +69,7 @@ def combined_names(settings: Config) -> tuple[str, ...]:
   if settings.scores is None:
     return STANDARD
   names = [name.strip() for name in settings.scores.split(",")]
-  known = (*NETWORK, *BASELINES, *KINDS)
+  known = (*NETWORK, *BASELINES, *MEASURES)
   for name in names:
     if name not in known or names.count(name) > 1:
       raise UserError(
@@ -124,7 +129,7 @@ class Chain:
     self._order = order
     symbols, scored = self._padded(train)
     self._symbols = np.unique(symbols)
-    self._kinds = len(np.unique(symbols[scored]))
+    self._distinct = len(np.unique(symbols[scored]))
     codes = _index(symbols, self._symbols)
     counts = np.ones(len(train.names)) if train.counts is None else train.counts
     weights = np.repeat(counts, np.diff(train.bounds) + order + 1)[scored]
@@ -139,16 +144,16 @@ class Chain:
       n = np.bincount(indices[scored], weights, len(grams) + 1)
       context = np.append(grams // (len(self._symbols) + 1), count)
       totals = np.bincount(context, n, minlength=count + 1)
-      kinds = np.bincount(context, n > 0, minlength=count + 1)
-      self._tables.append((grams, n, totals, kinds))
+      followers = np.bincount(context, n > 0, minlength=count + 1)
+      self._tables.append((grams, n, totals, followers))
       contexts, count = _shifted(indices), len(grams)
 
   def probabilities(self, sessions: Sessions) -> np.ndarray:
     """P of each event and of the end of each session, float64."""
     symbols, scored = self._padded(sessions)
-    p = np.full(len(symbols), 1 / (self._kinds + 1))
-    for n, total, kinds in self._counts(symbols):
-      mixed = (n + kinds * p) / np.maximum(total + kinds, 1)
+    p = np.full(len(symbols), 1 / (self._distinct + 1))
+    for n, total, followers in self._counts(symbols):
+      mixed = (n + followers * p) / np.maximum(total + followers, 1)
       p = np.where(total > 0, mixed, p)
     return p[scored]
 
@@ -165,9 +170,9 @@ class Chain:
     """Yields n(cx), n(c) and t(c) at each symbol, for c of length 0, 1, ..."""
     codes = _index(symbols, self._symbols)
     contexts = np.zeros(len(codes), np.int64)
-    for grams, n, totals, kinds in self._tables:
+    for grams, n, totals, followers in self._tables:
       indices = _index(self._gram(contexts, codes), grams)
-      yield n[indices], totals[contexts], kinds[contexts]
+      yield n[indices], totals[contexts], followers[contexts]
       contexts = _shifted(indices)
 
   def _padded(self, sessions: Sessions) -> tuple[np.ndarray, np.ndarray]:
@@ -232,34 +237,37 @@ def unknown(train: Sessions) -> Score:
 
 
 def counts(train: Sessions) -> Score:
-  """log(1 + n) of n kinds of events with a count outside the range of training.
+  """log(1 + n) of n symbols with a count outside the range of training.
 
-  Unknown events are one kind. A session that its log cuts has none too rarely.
+  Unknown events are one symbol. No symbol is too rare in a session that its log
+  cuts.
   """
   known, is_whole = np.unique(train.ids), _is_whole(train)
-  kinds = len(known) + 1
+  symbols = len(known) + 1
 
   def count(sessions: Sessions) -> tuple[np.ndarray, ...]:
-    """Session, kind and count of the events that a session has."""
+    """Session, symbol and count of the events that a session has."""
     number = np.repeat(np.arange(len(sessions.names)), np.diff(sessions.bounds))
-    cells = number * kinds + _index(sessions.ids, known)
+    cells = number * symbols + _index(sessions.ids, known)
     cells, sizes = np.unique(cells, return_counts=True)
-    return *np.divmod(cells, kinds), sizes
+    return *np.divmod(cells, symbols), sizes
 
-  session, kind, size = count(train)
-  high, some = np.zeros(kinds, int), is_whole[session]
-  np.maximum.at(high, kind, size)
+  session, symbol, size = count(train)
+  high, some = np.zeros(symbols, int), is_whole[session]
+  np.maximum.at(high, symbol, size)
   low = high.copy()
-  np.minimum.at(low, kind[some], size[some])
-  in_all = np.bincount(kind[some], minlength=kinds) == max(is_whole.sum(), 1)
+  np.minimum.at(low, symbol[some], size[some])
+  in_all = np.bincount(symbol[some], minlength=symbols) == max(
+    is_whole.sum(), 1
+  )
   low[~in_all] = 0
 
   def score(test):
-    session, kind, size = count(test)
+    session, symbol, size = count(test)
     sums = lambda x: np.bincount(session, x, len(test.names))
-    enough = sums((low[kind] > 0) & (size >= low[kind]))
+    enough = sums((low[symbol] > 0) & (size >= low[symbol]))
     few = np.where(_is_whole(test), (low > 0).sum() - enough, 0)
-    return np.log1p(sums(size > high[kind]) + few)
+    return np.log1p(sums(size > high[symbol]) + few)
 
   return score
 
@@ -301,11 +309,11 @@ def count_vector(train: Sessions) -> Score:
   known = np.unique(train.ids)
 
   def vectors(sessions: Sessions) -> np.ndarray:
-    count, kinds = len(sessions.bounds) - 1, len(known) + 1
+    count, symbols = len(sessions.bounds) - 1, len(known) + 1
     number = np.repeat(np.arange(count), np.diff(sessions.bounds))
-    cell = number * kinds + _index(sessions.ids, known)
-    counts = np.bincount(cell, minlength=count * kinds)
-    return counts.reshape(count, kinds)
+    cell = number * symbols + _index(sessions.ids, known)
+    counts = np.bincount(cell, minlength=count * symbols)
+    return counts.reshape(count, symbols)
 
   normal = np.unique(vectors(train.take(train.distinct().first)), axis=0)
   sizes, rows = normal.sum(axis=1), max(_BLOCK // len(normal), 1)

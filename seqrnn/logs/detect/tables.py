@@ -3,9 +3,9 @@
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from rich import box
@@ -15,20 +15,21 @@ from rich.table import Table
 
 from seqrnn.config.read import Config
 from seqrnn.data.logs.sessions import UNLABELLED
-from seqrnn.data.logs.values import KINDS
+from seqrnn.data.logs.values import MEASURES
+from seqrnn.data.read import stored
 from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.errors import counted, escaped
-from seqrnn.logs.detect import inputs
-from seqrnn.logs.detect.calibration import NormalScores
 from seqrnn.logs.detect.conformal import beta_interval
 from seqrnn.logs.detect.detector import Detector
 from seqrnn.logs.detect.findings import (
   SEVERITIES,
+  Explanation,
   Findings,
   Incident,
+  Place,
 )
+from seqrnn.logs.detect.normal import ANOMALOUS, NORMAL, NormalScores
 from seqrnn.logs.detect.scores import BASELINES, COMBINED, NETWORK
-from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL
 from seqrnn.runtime import files
 from seqrnn.runtime.console import print_titled
 from seqrnn.scoring.predictions import console_text, quoted
@@ -52,6 +53,8 @@ _METRICS = {
   "oracle_f1": "oracle F1",
 }
 
+TableCell = str | float | None  # Of a table; None is an empty cell.
+
 
 def is_text(name: str) -> bool:
   """Whether a column has text, although it may look like numbers."""
@@ -65,7 +68,7 @@ def read_csv_table(path: Path) -> Iterator[dict[str, str]]:
     UserError: the table is damaged.
   """
   with (
-    inputs.reading(path),
+    stored.reading(path),
     path.open(encoding="utf-8", errors="surrogateescape", newline="") as file,
   ):
     lines = files.read_csv(file)
@@ -76,7 +79,9 @@ def read_csv_table(path: Path) -> Iterator[dict[str, str]]:
 
 
 def write_csv_table(
-  path: Path, rows: Iterable[dict[str, Any]], columns: Sequence[str] = ()
+  path: Path,
+  rows: Iterable[Mapping[str, TableCell]],
+  columns: Sequence[str] = (),
 ):
   """Writes a table; None, and what a row lacks, is an empty cell.
 
@@ -103,7 +108,7 @@ def _cells(values: np.ndarray) -> list[float | None]:
 
 def session_rows(
   findings: Findings, grouped: Sequence[Incident] = ()
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, TableCell]]:
   """The rows of sessions.csv, one per session of the input.
 
   Line and timestamp are those of the session's most surprising event. The
@@ -114,7 +119,9 @@ def session_rows(
   sessions, distinct = findings.sessions, findings.distinct
   decision, which = findings.decision, range(len(findings.decision.p))
   incident = {d: n for n, one in enumerate(grouped, 1) for d in one.members}
-  columns: dict[str, list[Any]] = {"events": findings.scored.lengths.tolist()}
+  columns: dict[str, Sequence[TableCell]] = {
+    "events": findings.scored.lengths.tolist()
+  }
   if sessions.ends is not None:
     begins, ends = (whole[distinct.first] for whole in sessions.whole)
     columns |= {"open": (1 - ends).tolist(), "cut": (1 - begins).tolist()}
@@ -132,58 +139,75 @@ def session_rows(
   }
   scores = {name: _cells(values) for name, values in decision.scores.items()}
   for j, d in enumerate(distinct.which.tolist()):
-    row: dict[str, Any] = {"session": sessions.names[j]}
+    row: dict[str, TableCell] = {"session": sessions.names[j]}
     row |= {name: column[d] for name, column in columns.items()}
     row["reason"] = findings.reason(j) or None  # Equal sessions may differ.
     row |= findings.place(j, findings.position(j))
     row |= {name: column[d] for name, column in scores.items()}
-    if sessions.kinds is not None:
-      kind = int(sessions.kinds[j])
-      row["label"] = None if kind == UNLABELLED else kind
+    if sessions.labels is not None:
+      label = int(sessions.labels[j])
+      row["label"] = None if label == UNLABELLED else label
     yield row
 
 
-def describe(findings: Findings, members: list[int]) -> dict[str, Any]:
+class Example(NamedTuple):
   """The first of some sessions: its alarm, and its worst event in place.
 
-  Args:
-    findings: of the detection.
-    members: distinct sessions, whose number is the count.
+  Attributes:
+    session: its name.
+    count: the number of sessions.
+    severity, score, p_value: as in sessions.csv.
+    bits: the highest surprisal.
+    why: it is flagged.
+    place: of the event that decides.
+    marks: how its log cuts it, in words.
   """
-  d = members[0]
-  decision, j = findings.decision, int(findings.distinct.first[d])
-  why = findings.explain(j)._asdict()
-  begins, ends = findings.sessions.whole
+
+  session: str
+  count: int
+  severity: str
+  score: str
+  p_value: float | None
+  bits: float
+  why: Explanation
+  place: Place
+  marks: list[str]
+
+
+def example_of(findings: Findings, members: list[int]) -> Example:
+  """The example of some distinct sessions."""
+  decision, d = findings.decision, members[0]
+  j = int(findings.distinct.first[d])
+  why, (begins, ends) = findings.explain(j), findings.sessions.whole
   nll = findings.scored.nll[findings.scored.events(d)]
-  [p] = _cells(decision.p[d : d + 1])
-  return {
-    "session": findings.sessions.names[j],
-    "count": int(findings.distinct.counts[members].sum()),
-    "severity": SEVERITIES[decision.severity[d]],
-    "score": decision.reasons[d],
-    "p_value": p,
-    "bits": float(nll.max(initial=0)) / math.log(2),
-    **{x: why[x] for x in ("reason", "event", "before", "after")},
-    **findings.place(j, why["position"]),
-    "open": not ends[j],
-    "cut": not begins[j],
-  }
+  return Example(
+    session=findings.sessions.names[j],
+    count=int(findings.distinct.counts[members].sum()),
+    severity=SEVERITIES[decision.severity[d]],
+    score=decision.reasons[d],
+    p_value=_cells(decision.p[[d]])[0],
+    bits=float(nll.max(initial=0)) / math.log(2),
+    why=why,
+    place=findings.place(j, why.position),
+    marks=["open"] * (not ends[j]) + ["cut at its begin"] * (not begins[j]),
+  )
 
 
 def incident_rows(
-  findings: Findings, grouped: list[Incident]
-) -> list[dict[str, Any]]:
+  findings: Findings, grouped: Sequence[Incident]
+) -> Iterator[Mapping[str, TableCell]]:
   """The rows of incidents.csv, with further columns."""
-  rows = []
   for number, incident in enumerate(grouped, 1):
-    row = describe(findings, incident.members)
-    row |= {name: " | ".join(row[name]) for name in ("before", "after")}
-    row |= {"sessions": row["count"], "example": row["session"]}
-    rows.append({"incident": number, **row})
-  return rows
+    one = example_of(findings, incident.members)
+    row = one._asdict() | one.why._asdict() | one.place
+    row |= {"incident": number, "sessions": one.count, "example": one.session}
+    row["before"] = " | ".join(one.why.before)
+    yield row | {"after": " | ".join(one.why.after)}
 
 
-def write_incidents(findings: Findings, grouped: list[Incident], folder: Path):
+def write_incidents(
+  findings: Findings, grouped: Sequence[Incident], folder: Path
+):
   """Writes incidents.csv: a row per incident."""
   columns = ["incident", "severity", "sessions", "p_value", "reason", "score"]
   columns += ["event", "example", *findings.places, "before", "after"]
@@ -205,22 +229,23 @@ def write_events(findings: Findings, detector: Detector, folder: Path):
   document = {d: n for n, d in enumerate(which)}
 
   @functools.lru_cache(maxsize=2**12)  # Most sessions equal others.
-  def columns(d: int) -> dict[str, list[Any]]:
+  def columns(d: int) -> dict[str, Sequence[TableCell]]:
     values = details.document(document[d])
     return _event_columns(findings, d, values)
 
-  def rows() -> Iterator[dict[str, Any]]:
+  def rows() -> Iterator[dict[str, TableCell]]:
     for j, d in enumerate(findings.distinct.which.tolist()):
       if d not in document:
         continue
       first, targets = scored.offset(d), scored.targets[scored.events(d)]
       for n, target in enumerate(targets.tolist()):
-        row = {"session": findings.sessions.names[j], "position": first + n}
+        name = findings.sessions.names[j]
+        row: dict[str, TableCell] = {"session": name, "position": first + n}
         row |= findings.place(j, first + n)
         row |= {name: column[n] for name, column in columns(d).items()}
         if target == UNKNOWN:  # Equal sessions may differ.
           event = findings.as_read(j, first + n)
-          row["event"] = escaped(event or row["event"])
+          row["event"] = escaped(event or str(row["event"]))
         yield row
 
   write_csv_table(folder / "events.csv", rows())
@@ -228,20 +253,22 @@ def write_events(findings: Findings, detector: Detector, folder: Path):
 
 def _event_columns(
   findings: Findings, d: int, details: dict[str, np.ndarray]
-) -> dict[str, list[Any]]:
+) -> dict[str, Sequence[TableCell]]:
   """The columns of events that are the same in all equal sessions."""
-  scored, part = findings.scored, findings.scored.events(d)
-  nll, rank, targets = scored.nll[part], scored.rank[part], scored.targets[part]
-  columns = {
+  scored, events = findings.scored, findings.scored.events(d)
+  nll, targets = scored.nll[events], scored.targets[events]
+  columns: dict[str, Sequence[TableCell]] = {
     "event": findings.names.names(targets),
     "nats": _cells(nll),
     "bits": _cells(nll / math.log(2)),
     "probability": _cells(np.exp(-nll)),
-    "rank": [r if r != UNRANKED else None for r in rank.tolist()],
+    "rank": [
+      r if r != UNRANKED else None for r in scored.rank[events].tolist()
+    ],
     "entropy": _cells(details["entropy"]),
     "unknown": (targets == UNKNOWN).astype(int).tolist(),
-    "p_value": _cells(findings.decision.event_p[part]),
-    "flag": findings.decision.event_flags[part].astype(int).tolist(),
+    "p_value": _cells(findings.decision.event_p[events]),
+    "flag": findings.decision.event_flags[events].astype(int).tolist(),
   }
   alternatives = zip(details["ids"].T, details["chances"].T, strict=True)
   for k, (ids, chances) in enumerate(alternatives, 1):
@@ -253,7 +280,7 @@ def _event_columns(
 def calibration_lines(normal: NormalScores, settings: Config) -> list[str]:
   """The sessions left out of the calibration, the scores, and the rates."""
   selection, lines = normal.selection, []
-  total = int(selection.counts.sum())
+  total = int(selection.sessions.counts.sum())
   normals, anomalies = map(selection.answered, (NORMAL, ANOMALOUS))
   if normals or anomalies:
     lines.append(
@@ -267,7 +294,7 @@ def calibration_lines(normal: NormalScores, settings: Config) -> list[str]:
       " detect.contamination=0 keeps them"
     )
   deciding = {"the networks": NETWORK, "baselines": BASELINES}
-  deciding["values and times"] = KINDS
+  deciding["values and times"] = MEASURES
   words = [
     f"{one} ({', '.join(names)})"
     for one, known in deciding.items()
@@ -296,34 +323,36 @@ def calibration_lines(normal: NormalScores, settings: Config) -> list[str]:
 
 
 def print_findings(
-  console: Console, findings: Findings, grouped: list[Incident]
+  console: Console, findings: Findings, grouped: Sequence[Incident]
 ):
   """Prints incidents, and the most anomalous sessions that have events."""
   if grouped:
     console.print("\n[bold]incidents: sessions that are flagged[/bold]\n")
   for incident in grouped[:_INCIDENTS]:
-    row = describe(findings, incident.members)
-    print_row(console, row, [row["event"]])
+    example = example_of(findings, incident.members)
+    print_example(console, example, [example.why.event])
   if len(grouped) > _INCIDENTS:
     count = len(grouped) - _INCIDENTS
     console.print(f"{count:,} further incidents: incidents.csv")
   console.print("\n[bold]most anomalous sessions[/bold]\n")
   for d in findings.most_anomalous()[:_SESSIONS].tolist():
-    row = describe(findings, [d])
+    one = example_of(findings, [d])
     if findings.scored.bounds[d] < findings.scored.bounds[d + 1]:
-      print_row(console, row, [*row["before"], row["event"], *row["after"]])
+      print_example(console, one, one.why.events)
 
 
-def nothing_flagged(
+def next_steps(
   findings: Findings, normal: NormalScores, rate: float
 ) -> list[str]:
-  """Lines on why no session is flagged, and on what to do next."""
+  """Lines on unknown events, and on what to do if no session is flagged."""
+  lines = unknown_events(findings)
   if findings.decision.flags.any() or not len(findings.decision.flags):
-    return []
+    return lines
   n, limit = normal.scores[COMBINED].n, normal.scores[COMBINED].resolution
   resolution = f"{n:,} normal sessions allow no p-value below {limit:.2g}; "
   budget = min(20, len(findings.sessions.names))
   return [
+    *lines,
     f"nothing is flagged: {resolution * (rate < limit)}the least p-value is"
     f" {np.nanmin(findings.decision.p):.2g}, and detect.rate={rate:g}",
     "next: read the most anomalous sessions above; --mode=review asks whether"
@@ -343,61 +372,64 @@ def unknown_events(findings: Findings) -> list[str]:
   which = np.searchsorted(sessions.bounds, events, "right") - 1
   j, count = int(which[0]), len(np.unique(which))
   place = findings.place(j, int(events[0] - sessions.bounds[j]))
-  place["session"] = sessions.names[j]
+  where = in_place(sessions.names[j], place)
   return [
     f"unknown events: {count:,} of {counted(len(sessions.names), 'session')}"
-    f" have events that training does not have, since {place_of(place)}"
+    f" have events that training does not have, since {where}"
   ]
 
 
-def place_of(row: dict[str, Any]) -> str:
-  """The session and the place of an event, as far as a row has them."""
-  line, file = row.get("line"), row.get("file")
-  parts = [
-    row["session"],
-    f"line {file}:{line}" if file else f"line {line}" if line else "",
-    row.get("timestamp"),
-    "open" if row.get("open") else "",
-    "cut at its begin" if row.get("cut") else "",
+def in_place(session: str, place: Place, marks: Iterable[str] = ()) -> str:
+  """The session and the place of an event, as far as it is known."""
+  line, file = place.get("line"), place.get("file")
+  at_line = f"line {file}:{line}" if file else f"line {line}"
+  words = [
+    session,
+    at_line if file or line else "",
+    str(place.get("timestamp") or ""),
+    *marks,
   ]
-  return console_text(", ".join(filter(None, parts)))
+  return console_text(", ".join(filter(None, words)))
 
 
-def print_row(console: Console, row: dict[str, Any], events: Iterable[str]):
-  """Prints the columns of `describe`.
+def print_example(console: Console, example: Example, events: Iterable[str]):
+  """Prints an example.
 
   Each of the events has a line, which is cut at the width of the terminal; the
-  event of the row is in reverse.
+  worst event is in reverse.
   """
-  p, severity = row["p_value"], row["severity"]
+  p, severity = example.p_value, example.severity
   alarm = [
     f"[bold]{severity}[/bold]" if severity else "",
-    row["reason"],
+    example.why.reason,
     "" if p is None else f"p {p:.2g}",
-    f"{row['bits']:.1f} bits",
-    counted(row["count"], "session"),
+    f"{example.bits:.1f} bits",
+    counted(example.count, "session"),
   ]
   console.print(", ".join(filter(None, alarm)))
   indented = functools.partial(Padding, pad=(0, 0, 0, 2), expand=False)
-  console.print(indented(place_of(row)))
+  place = in_place(example.session, example.place, example.marks)
+  console.print(indented(place))
   for event in events:
     text = quoted(event)
-    text = f"[reverse]{text}[/reverse]" if event == row["event"] else text
+    text = f"[reverse]{text}[/reverse]" if event == example.why.event else text
     console.print(indented(text), no_wrap=True, overflow="ellipsis")
 
 
 def print_metrics(
-  console: Console, metrics: dict[str, Any], names: Sequence[str], rate: float
+  console: Console,
+  table: Mapping[str, Mapping[str, float]],
+  names: Sequence[str],
+  rate: float,
 ):
   """Prints metrics, if there are labels.
 
   Args:
     console: to print on.
-    metrics: as `evaluation.evaluate` returns them.
+    table: as `evaluation.metrics_by_score` returns it.
     names: the scores that are combined; all scores are in report.json.
     rate: false-alarm rate of the thresholds.
   """
-  table = metrics["figures"]
   if "f1" not in table[COMBINED]:
     return
   # With a blank on one side only, all columns fit in 80 characters.
@@ -415,9 +447,8 @@ def print_metrics(
 
 def summary(findings: Findings) -> str:
   """How many sessions are flagged, of each severity."""
-  which = findings.distinct.which
-  counts = np.bincount(findings.decision.severity[which], minlength=4).tolist()
-  return summary_of(counts, int(findings.scored.short[which].sum()))
+  short = findings.scored.short[findings.distinct.which]
+  return summary_of(findings.severity_counts, int(short.sum()))
 
 
 def summary_of(counts: list[int], short: int) -> str:
@@ -429,11 +460,11 @@ def summary_of(counts: list[int], short: int) -> str:
   """
   total = sum(counts)
   text = f"{total - counts[0]:,} of {counted(total, 'session')} flagged"
-  parts = [
+  words = [
     f"{count:,} {name}"
     for name, count in zip(SEVERITIES, counts, strict=True)
     if name and count
   ]
   if short:
-    parts.append(f"{short:,} by detect.short=flag")
-  return text + f" ({', '.join(parts)})" * bool(parts)
+    words.append(f"{short:,} by detect.short=flag")
+  return text + f" ({', '.join(words)})" * bool(words)

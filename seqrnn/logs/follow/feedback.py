@@ -18,12 +18,14 @@ import numpy as np
 
 from seqrnn.config.read import Config
 from seqrnn.data.logs.sessions import Sessions
-from seqrnn.data.logs.values import KINDS
+from seqrnn.data.logs.values import MEASURES
+from seqrnn.data.read import stored
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.logs.detect import calibration, inputs
 from seqrnn.logs.detect.answers import NAME, WORDS, Answers, ByKind
+from seqrnn.logs.detect.calibration import held_out_sessions
 from seqrnn.logs.detect.detector import Detector
+from seqrnn.logs.detect.normal import NormalSessions
 from seqrnn.logs.follow import state
 from seqrnn.logs.follow.alarms import AlarmKind
 from seqrnn.logs.follow.state import as_type
@@ -51,16 +53,16 @@ def record_kinds(config: Config, workdir: Path) -> list[AlarmKind]:
   path = workdir / EXAMPLES
   kinds: dict[tuple[int, str], AlarmKind] = {}
   if path.exists():
-    content = inputs.read_object(path, _REMEDY)
-    with inputs.reading(path, _REMEDY):
+    content = stored.read_object(path, _REMEDY)
+    with stored.reading(path, _REMEDY):
       for kind in as_type(list[AlarmKind], content["kinds"]):
         if not 0 <= kind.share <= 1 <= kind.count:
           raise ValueError(f"share={kind.share!r}, count={kind.count!r}")
         kinds[kind.key] = kind
   folder = state_folder(config, workdir)
-  if stored := state.read_kinds(folder):
+  if of_follower := state.read_kinds(folder):
     with state.damage(folder / state.NAME):
-      facts, rows = stored
+      facts, rows = of_follower
       counts = as_type(dict[str, int], as_type(dict, facts)["alarms"])
       for _, _, value in rows:
         kind = as_type(AlarmKind, value)
@@ -93,13 +95,13 @@ class Feedback(NamedTuple):
   """The changes of a calibration by answers.
 
   Attributes:
-    answers: on each row of calibration.npz; None: there are none.
-    rows: arrays as those of calibration.npz, of false alarms; empty: none.
+    answers: on each normal session; None: there are none.
+    false: normal sessions of false alarms; None: there are none.
     text: a line on the changes by answers to alarms; empty: there are none.
   """
 
   answers: np.ndarray | None
-  rows: dict[str, np.ndarray]
+  false: NormalSessions | None
   text: str
 
 
@@ -107,7 +109,7 @@ def collect(
   kinds: Sequence[AlarmKind],
   reviewed: Answers,
   detector: Detector,
-  arrays: dict[str, np.ndarray],
+  normal: NormalSessions,
 ) -> Feedback:
   """Brings answers to alarms into a calibration.
 
@@ -115,7 +117,7 @@ def collect(
     kinds: of alarms.
     reviewed: the answers.
     detector: of the run.
-    arrays: of calibration.npz.
+    normal: sessions.
 
   Raises:
     UserError: equal sessions have different answers.
@@ -125,8 +127,10 @@ def collect(
     for kind in kinds
     if reviewed.by_kind.get(kind.key)
     # Other sessions of these events have other values and times.
-    and kind.example.get("score") not in KINDS
+    and kind.example.get("score") not in MEASURES
   ]
+  if not answered and not reviewed.by_key:
+    return Feedback(None, None, "")
   words = [reviewed.by_kind[kind.key] for kind in answered]
   keys = _sessions(answered, detector.names).session_keys()
   by_key = dict(reviewed.by_key)
@@ -137,20 +141,20 @@ def collect(
         f"{NAME}: kind {number} is {word}, but a session equal to its example"
         f" {name!r} has another answer"
       )
-  of_rows, rows = None, {}
-  if by_key:
-    reviewed = reviewed._replace(by_key=by_key)
-    of_rows = reviewed.of(calibration.sessions_of(detector))
+  reviewed = reviewed._replace(by_key=by_key)
+  on_sessions = reviewed.of(held_out_sessions(detector))
+  examples, joined = None, 0
   pairs = zip(answered, words, strict=True)
   if false := [kind for kind, word in pairs if word == "normal"]:
-    rows = _rows(false, detector, int(arrays["counts"].sum()))
+    examples = _normal_sessions(false, detector, int(normal.counts.sum()))
+    joined = int(examples.counts.sum())
   text = (
     f"calibration: kinds of alarms that are normal by {NAME}: {len(false):,},"
-    f" which join it as {int(np.sum(rows.get('counts', 0))):,} sessions; that"
-    f" are anomalous: {words.count('anomalous'):,}, and sessions equal to their"
-    " examples are left out"
+    f" which join it as {joined:,} sessions; that are anomalous:"
+    f" {words.count('anomalous'):,}, and sessions equal to their examples are"
+    " left out"
   )
-  return Feedback(of_rows, rows, text if words else "")
+  return Feedback(on_sessions, examples, text if words else "")
 
 
 def _sessions(kinds: Sequence[AlarmKind], names: Vocabulary) -> Sessions:
@@ -160,10 +164,10 @@ def _sessions(kinds: Sequence[AlarmKind], names: Vocabulary) -> Sessions:
   return sessions_of(symbols, begins, [kind.whole for kind in kinds], names)
 
 
-def _rows(
+def _normal_sessions(
   kinds: Sequence[AlarmKind], detector: Detector, sessions: int
-) -> dict[str, np.ndarray]:
-  """The rows of false alarms, spread over the models.
+) -> NormalSessions:
+  """The sessions of false alarms, spread over the models.
 
   A kind has the same share of the calibration as of the follower's sessions.
   """
@@ -172,6 +176,11 @@ def _rows(
   # No model gets more of all kinds than another.
   later_KD = np.add.outer(np.arange(models), np.arange(len(kinds))) % models
   counts_KD = (np.array(counts_D)[None] + later_KD) // models
-  return calibration.calibration_arrays(
-    [detector.alone(k).score(examples, n) for k, n in enumerate(counts_KD)]
+  return NormalSessions.concatenate(
+    [
+      NormalSessions.of_scores(
+        detector.alone(k).score(examples, counts_D), k, detector.steps
+      )
+      for k, counts_D in enumerate(counts_KD)
+    ]
   )

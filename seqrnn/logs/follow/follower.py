@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from seqrnn.data.idle_times import is_edge
 from seqrnn.data.logs.log_corpus import form
 from seqrnn.data.logs.templates import NO_VALUES
 from seqrnn.data.vocabulary import BEGIN, UNKNOWN
@@ -212,7 +213,7 @@ class Follower:
     if self._by != "seconds" or time is None:
       return True
     after = max(time - self._clock.begin, 0.0)  # It may be out of order.
-    return bool(after >= self.deployed.idle.before(symbol))
+    return bool(is_edge(after, self.deployed.idle.before(symbol)))
 
   def _outcome(self, not_open: list[Event]) -> Outcome:
     """Computes all that the models compute, and the verdicts."""

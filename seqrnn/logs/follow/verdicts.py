@@ -24,7 +24,7 @@ from seqrnn.logs.detect.findings import (
   decide,
   find_anomalies,
 )
-from seqrnn.logs.detect.scores import TOP, UNSEEN, WORDS, round_scores
+from seqrnn.logs.detect.scores import TOP, UNSEEN, in_words, round_scores
 from seqrnn.logs.follow.open_sessions import OpenSession, Step
 from seqrnn.scoring.scorer import UNRANKED
 
@@ -107,11 +107,11 @@ def sessions_of(
     names: vocabulary of the events.
   """
   symbols = [symbol for session in sessions for symbol in session]
-  return Sessions(
-    names.encode(symbols),
+  return Sessions.of_events(
+    names,
+    Texts(symbols, np.arange(len(symbols))),
     np.cumsum([0, *map(len, sessions)]),
     [""] * len(sessions),
-    as_read=Texts(symbols, np.arange(len(symbols))),
     begins=np.array([*begins], bool),
     ends=np.array([*ends], bool),
   )
@@ -158,7 +158,7 @@ class Judge:
       columns = (
         decision.severity.tolist(),
         decision.reasons,
-        [WORDS.get(reason, "") for reason in decision.reasons],
+        [in_words(reason) for reason in decision.reasons],
         decision.p.tolist(),
       )
       self._bounds |= zip(missing, map(Bound, *columns), strict=True)
@@ -245,7 +245,7 @@ class Judge:
       (bool(step.ends) for step in steps),
       detector.names,
     )
-    if not detector.kinds or all(step.ends is None for step in steps):
+    if not detector.measures or all(step.ends is None for step in steps):
       return sessions
     seconds = np.concatenate([x.session.times[: x.size] for x in steps])
     rows = [row for x in steps for row in x.session.values[: x.size]]

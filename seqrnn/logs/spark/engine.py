@@ -76,7 +76,7 @@ def run(
       number = {d: n for n, one in enumerate(grouped, 1) for d in one.members}
       which = [number[d] for d in flagged.distinct.which.tolist()]
       numbers = list(zip(names, which, strict=True))
-      rows = tables.incident_rows(flagged, grouped)
+      rows = list(tables.incident_rows(flagged, grouped))
       tables.print_findings(Console(highlight=False), flagged, grouped)
     known = session.createDataFrame(numbers, "key string, incident int")
     joined = scored.drop("incident").join(broadcast(known), "key", "left")

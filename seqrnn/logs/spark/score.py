@@ -69,7 +69,7 @@ def ship(session: SparkSession, deployed: Deployed) -> Shipped:
     )
   )
   scores = dict.fromkeys(
-    (COMBINED, *NETWORK, *detector.kinds, *detector.fitted[0])
+    (COMBINED, *NETWORK, *detector.measures, *detector.fitted[0])
   )
   columns = [*_VERDICT.split(", "), *(f"{name} double" for name in scores)]
   return Shipped(session.sparkContext.broadcast(content), columns)
@@ -148,13 +148,13 @@ def examine(
     _texts(events[name]) for name in ("symbol", "file", "timestamp")
   )
   lines = events["line"]
-  sessions = Sessions(
-    deployed.detector.names.encode(symbols.symbols)[symbols.ids],
+  sessions = Sessions.of_events(
+    deployed.detector.names,
+    symbols,
     np.append(0, np.cumsum(np.bincount(codes))),
     list(names),
-    None if lines.isna().any() else lines.to_numpy(np.int64),
-    timestamps if any(timestamps.symbols) else None,
-    as_read=symbols,
+    lines=None if lines.isna().any() else lines.to_numpy(np.int64),
+    timestamps=timestamps if any(timestamps.symbols) else None,
     files=files if any(files.symbols) else None,
     seconds=events["time"].to_numpy(float),
     values=np.array([*events["values"]], np.float32),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from seqrnn.data.logs.anomalies import CHANGES, inject
+from seqrnn.data.logs.anomalies import CHANGES, change
 from tests.logs.detect.test_baselines import random_sessions
 
 
@@ -36,13 +36,13 @@ def check(kind, before, after):
 def test_a_kind_is_what_it_says(kind):
   rng = np.random.default_rng(0)
   normal = random_sessions(rng, 200, 5)
-  injected = inject(np.random.default_rng(1), normal, kind)
+  injected = change(np.random.default_rng(1), normal, kind)
   events = np.split(normal.ids, normal.bounds[1:-1])
   before = dict(zip(normal.names, (x.tolist() for x in events), strict=True))
   parts = np.split(injected.ids, injected.bounds[1:-1])
   for name, ids in zip(injected.names, parts, strict=True):
     check(kind, before[name], ids.tolist())
-  assert injected.kinds.all() and len(injected.names) > 100
+  assert injected.labels.all() and len(injected.names) > 100
   # Only what cannot be changed is left out.
   left_out = set(before) - set(injected.names)
   assert all(len(set(before[name])) == 1 for name in left_out)

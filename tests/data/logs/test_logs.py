@@ -499,7 +499,7 @@ def test_a_table_has_an_event_a_row(tmp_path):
   assert events.bounds.tolist() == [0, 2, 4]
   assert events.lines.tolist() == [7, 10, 9, 11]
   assert list(events.timestamps) == ["10:00", "10:02", "10:01", ""]
-  assert events.kinds.tolist() == [0, 1]
+  assert events.labels.tolist() == [0, 1]
 
 
 def test_rows_without_events_are_refused(tmp_path):

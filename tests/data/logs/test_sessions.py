@@ -80,12 +80,12 @@ def test_equal_sessions_are_found_and_taken(three):
   index, n = np.array([7, 3, 3, 0]), len(read.ids)
   few = read._replace(
     timestamps=Texts(["", *map(str, range(n))], 1 + np.arange(n)),
-    kinds=np.arange(len(each)) % 2,
+    labels=np.arange(len(each)) % 2,
   ).take(index)
   assert ids(few) == [list(each[j]) for j in index]
   assert few.names == [read.names[j] for j in index]
   assert few.timestamps[0] == str(read.bounds[7])
-  assert few.kinds.tolist() == [1, 1, 1, 0]
+  assert few.labels.tolist() == [1, 1, 1, 0]
   assert few.lines[-1] == read.lines[read.bounds[1] - 1]
   assert few.as_read[0] == expected[7][2][0]
 
@@ -109,7 +109,7 @@ def test_labels_come_from_a_table(tmp_path):
         sessions.with_labels(corpus, str(path), config)
     else:
       labelled = sessions.with_labels(corpus, str(path), config)
-      assert labelled.kinds.tolist() == expected
+      assert labelled.labels.tolist() == expected
 
 
 NORMAL = ["0", "0.0", "-0", "0e3", "-", "False", "NORMAL", " benign", "ok"]
@@ -128,7 +128,7 @@ def test_names_of_normal_sessions_are_no_anomalies(tmp_path, capsys):
   again = sessions.with_labels(read, str(labels), config)
   kinds = [0] * len(NORMAL) + [1] * len(ANOMALOUS) + [-1] * len(NONE)
   for one in (read, again):
-    assert one.kinds.tolist() == kinds
+    assert one.labels.tolist() == kinds
   assert not capsys.readouterr().err
 
 
@@ -137,10 +137,10 @@ def test_labels_that_no_list_has_are_reported_on_stderr(tmp_path, capsys):
   path.write_text("session,event,label\nx,a,fine\ny,a,0\ny,b,0_0\nz,b,\n")
   config = settings(tmp_path, format="csv")
   read = sessions.read_sessions(config, KNOWN, str(path))
-  assert read.kinds.tolist() == [1, 1, -1]
+  assert read.labels.tolist() == [1, 1, -1]
   assert capsys.readouterr().err == (
     "labels: 'fine' '0_0': not in detect.normal_labels, so anomalous\n"
   )
   config.detect.normal_labels = "0, Fine"
   read = sessions.read_sessions(config, KNOWN, str(path))
-  assert not read.kinds[0]
+  assert not read.labels[0]

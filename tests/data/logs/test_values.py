@@ -91,7 +91,7 @@ def test_evidence_is_of_the_least_p_values():
   rng = np.random.default_rng(1)
   train, test = drawn(rng, 3000), drawn(rng, 60, scale=3.0)
   tails = fit(train)
-  for kind in values.KINDS:
+  for kind in values.MEASURES:
     unusual = most_unusual(test, tails, kind)
     observed = values._observe(test, kind)
     nats = values._nats(tails, observed, kind)
@@ -136,9 +136,9 @@ def test_few_normal_sessions_have_a_score_and_slow_ones_do(tails):
 
 def test_sessions_in_parts_have_the_same_scores(tails, monkeypatch):
   test = drawn(np.random.default_rng(3), 100, scale=3.0)
-  both = [with_unusual(test, [tails] * 2, values.KINDS)]
+  both = [with_unusual(test, [tails] * 2, values.MEASURES)]
   monkeypatch.setattr(values, "_EVENTS", 13)
-  both += [with_unusual(test, [tails] * 2, values.KINDS)]
+  both += [with_unusual(test, [tails] * 2, values.MEASURES)]
   np.testing.assert_array_equal(both[0].unusual, both[1].unusual)
   assert both[0].unusual.any() and both[0].unusual.shape == (100, 2, 2)
   # Sessions without a score stay equal.

@@ -10,10 +10,19 @@ import pytest
 from seqrnn.configs import base
 from seqrnn.data import splits
 from seqrnn.data.logs import values
+from seqrnn.data.read import stored
 from seqrnn.errors import UserError
-from seqrnn.logs.detect import calibration, inputs
-from seqrnn.logs.detect.scores import BASELINES, COMBINED, STANDARD
-from seqrnn.logs.detect.selection import ANOMALOUS, NORMAL, UNANSWERED, select
+from seqrnn.logs.detect import calibration
+from seqrnn.logs.detect.normal import (
+  ANOMALOUS,
+  NORMAL,
+  UNANSWERED,
+  NormalSessions,
+  normal_scores,
+  of_every,
+  select,
+)
+from seqrnn.logs.detect.scores import BASELINES, COMBINED, NETWORK, STANDARD
 from seqrnn.training import train
 from tests.data.test_splits import make_corpus, make_documents
 from tests.logs.follow.test_follower import (
@@ -31,36 +40,35 @@ def settings():
   return settings
 
 
-def arrays_of(rng, sizes=(80, 90)):
-  """The arrays of calibration.npz of sessions with an event each."""
+def normal_of(rng, sizes=(80, 90)):
+  """Normal sessions with an event each."""
   count = sum(sizes)
   counts = rng.integers(1, 4, count)
-  return {
-    **{f"score {name}": rng.exponential(size=count) for name in STANDARD},
-    "model": np.repeat(np.arange(len(sizes)), sizes),
-    "counts": counts,
-    "sizes": np.ones(count, np.int64),
-    "nll": rng.exponential(size=count).astype(np.float32),
-    "event_counts": counts,
-    "steps": np.arange(len(sizes)),
-    "unknown": rng.random(count) < 0.1,
-    "order": rng.permutation(np.repeat(np.arange(count), counts)),
-  }
+  return NormalSessions(
+    scores={name: rng.exponential(size=count) for name in STANDARD},
+    counts=counts,
+    model=np.repeat(np.arange(len(sizes)), sizes),
+    sizes=np.ones(count, np.int64),
+    unknown=rng.random(count) < 0.1,
+    nll=rng.exponential(size=count).astype(np.float32),
+    event_counts=counts,
+    order=rng.permutation(np.repeat(np.arange(count), counts)),
+    steps=np.arange(len(sizes)),
+  )
 
 
 def test_a_deployed_calibration_is_that_of_the_detection(settings):
   rng = np.random.default_rng(1)
-  arrays, false = arrays_of(rng), arrays_of(rng, (3, 5))
-  false.pop("steps")
-  batch = calibration.normal_scores(arrays, settings, further=false)
-  used = arrays["counts"].sum() + false["counts"].sum()
-  assert batch.scores[COMBINED].n == used
-  sessions = np.bincount(batch.arrays["order"])
-  np.testing.assert_array_equal(sessions, batch.arrays["counts"])
-  normal = calibration.of_every(batch.arrays, batch.names)
+  known, false = normal_of(rng), normal_of(rng, (3, 5))
+  batch = normal_scores(known, settings, further=false)
+  assert batch.scores[COMBINED].n == known.counts.sum() + false.counts.sum()
+  sessions = np.bincount(batch.sessions.order)
+  np.testing.assert_array_equal(sessions, batch.sessions.counts)
+  again = NormalSessions.of_columns(batch.sessions.columns())
+  normal = of_every(again, batch.names)
   new = {name: rng.exponential(size=(2, 50)) for name in STANDARD}
   p = [
-    n.scores[COMBINED].p_values(n.parts(new).max(axis=0))
+    n.scores[COMBINED].p_values(n.evidence(new).max(axis=0))
     for n in (batch, normal)
   ]
   np.testing.assert_array_equal(*p)
@@ -97,32 +105,29 @@ def test_anomalous_sessions_calibrate_as_if_they_were_not_there(
 ):
   rng = np.random.default_rng(0)
   settings.update({"contamination": contamination, "scores": "max,mean"})
-  arrays = arrays_of(rng, (150, 150))
+  known = normal_of(rng, (150, 150))
   # A second mode, in both models.
   mode = np.zeros(300, bool)
   mode[rng.permutation(300)[:40]] = True
-  arrays["score max"][mode] += 30
+  known.scores["max"][mode] += 30
   answers = np.where(rng.random(300) < 0.2, ANOMALOUS, UNANSWERED)
   # Answers do not change what cleaning finds: the mode is left out, however
   # many of its sessions are known.
   answers[np.flatnonzero(mode)[:30]] = ANOMALOUS
   answers[np.flatnonzero(mode)[30:33]] = NORMAL
-  normal = calibration.normal_scores(arrays, settings, answers)
+  normal = normal_scores(known, settings, answers)
   cleaned = mode & (answers == UNANSWERED) & bool(contamination)
-  out, counts = (answers == ANOMALOUS) | cleaned, arrays["counts"]
+  out, counts = (answers == ANOMALOUS) | cleaned, known.counts
   np.testing.assert_array_equal(normal.selection.calibrates, ~out)
   assert normal.selection.left_out == counts[out].sum()
   assert normal.selection.cleaned == counts[cleaned].sum()
   assert normal.selection.answered(NORMAL) == counts[answers == NORMAL].sum()
-  without = {  # Each session has one event.
-    name: array[~out] if len(array) == 300 else array
-    for name, array in arrays.items()
-  }
-  row = np.cumsum(~out) - 1
-  without["order"] = np.array([row[r] for r in arrays["order"] if not out[r]])
+  without = known.take(~out)
   settings.contamination = 0.0
-  expected = calibration.normal_scores(without, settings)
-  np.testing.assert_array_equal(normal.arrays["order"], without["order"])
+  expected = normal_scores(without, settings)
+  index = np.cumsum(~out) - 1
+  order = [index[n] for n in known.order if not out[n]]
+  assert normal.sessions.order.tolist() == without.order.tolist() == order
   pairs = [(normal.events, expected.events)]
   pairs += [(normal.scores[n], expected.scores[n]) for n in expected.scores]
   for one, other in pairs:
@@ -130,39 +135,47 @@ def test_anomalous_sessions_calibrate_as_if_they_were_not_there(
       np.testing.assert_array_equal(group.scores, same.scores)
       np.testing.assert_array_equal(group.above, same.above)
   with pytest.raises(UserError, match=r"^review.csv, detect.contam.*=0: leave"):
-    select(arrays, 0.0, np.where(arrays["model"] == 1, ANOMALOUS, 0))
+    select(known, 0.0, np.where(known.model == 1, ANOMALOUS, 0))
 
 
 def test_a_damaged_archive_is_refused(tmp_path):
   path = tmp_path / "calibration.npz"
-  inputs.save_arrays(path, {"nll": np.zeros(3), "sizes": np.array([1, 2])})
-  assert inputs.load_arrays(path)["sizes"].tolist() == [1, 2]
+  stored.save_arrays(path, {"nll": np.zeros(3), "sizes": np.array([1, 2])})
+  assert stored.load_arrays(path)["sizes"].tolist() == [1, 2]
   content, refused = path.read_bytes(), 0
   rule = f"^{path}: .*; run --mode=detect again$"
   for i in range(0, len(content), 5):
     path.write_bytes(content[:i] + bytes([content[i] ^ 1]) + content[i + 1 :])
     try:  # Times of the archive's parts, say, may change.
-      assert inputs.load_arrays(path)["sizes"].tolist() == [1, 2]
+      assert stored.load_arrays(path)["sizes"].tolist() == [1, 2]
     except UserError as error:
       assert re.search(rule, str(error), re.DOTALL), error
       refused += 1
   assert refused > len(content) // 20
   np.savez(path, nll=np.array([{}], object))  # Pickled.
   with pytest.raises(UserError, match=rule):
-    inputs.load_arrays(path)
+    stored.load_arrays(path)
 
 
 def test_arrays_of_other_shapes_or_of_texts_are_refused(tmp_path):
-  path, arrays = tmp_path / "deployed.npz", arrays_of(np.random.default_rng(0))
-  passed = []
-  for name, x in arrays.items():
-    if name in ("steps", "order"):
-      continue
-    for other in (x[:-1], x[None], x.astype(str)):
-      inputs.save_arrays(path, {**arrays, name: other})
+  path = tmp_path / "calibration.npz"
+  known, passed = normal_of(np.random.default_rng(0)), []
+  scores = dict.fromkeys((*NETWORK, *BASELINES), known.scores["max"])
+  known = known._replace(scores=scores)
+  known.save(path, "key")
+  assert NormalSessions.load(path, "other") is None
+  loaded = NormalSessions.load(path, "key")
+  assert loaded is not None
+  for name, x in known.columns().items():
+    np.testing.assert_array_equal(loaded.columns()[name], x)
+    others = [x[None], x.astype(str)]
+    others += [x[:-1]] * (name != "order")
+    others += [x - 1] * (name in ("sizes", "model", "order"))
+    for other in others:
+      columns = {**known.columns(), name: other}
+      stored.save_arrays(path, {**columns, "rests_on": "key"})
       try:
-        with inputs.reading(path):
-          calibration.of_every(inputs.load_arrays(path), STANDARD)
+        NormalSessions.load(path, "key")
         passed.append((name, other.shape))
       except UserError as error:
         assert str(error).startswith(str(path)) and "\n" not in str(error)
@@ -218,8 +231,12 @@ def test_the_version_of_a_calibration_changes_with_its_scores():
   sessions = sessions_of([*random_texts(rng, 60), "abcdef" * 7])
   sessions = detector.with_unusual(timed(rng, sessions, [1, 2], [3, 4]))
   counts = np.arange(61) % 3 + 1
-  parts = [detector.alone(k).score(sessions, counts) for k in range(2)]
-  arrays = calibration.calibration_arrays(parts)
+  tables = [
+    NormalSessions.of_scores(detector.alone(k).score(sessions, counts), k, [])
+    for k in range(2)
+  ]
+  arrays = NormalSessions.concatenate(tables).columns()
+  del arrays["order"], arrays["steps"]
   weighted = lambda x: float(x @ np.cos(np.arange(len(x))))
   sums = {name: weighted(x) for name, x in arrays.items()}
   documents = splits.whole(make_corpus(make_documents([2, 9, 3, 5, 7, 4] * 5)))

@@ -202,7 +202,7 @@ def test_metrics_are_of_the_sessions_that_have_a_label():
         np.zeros(0, np.int32),
         np.zeros(number + 1, int),
         [""] * number,
-        kinds=kinds[some],
+        labels=kinds[some],
       ),
     )
     return evaluation.metrics_by_score(findings, normal, settings)["combined"]

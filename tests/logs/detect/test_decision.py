@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from seqrnn.configs import base
-from seqrnn.data.logs.values import KINDS
-from seqrnn.logs.detect import calibration
+from seqrnn.data.logs.values import MEASURES
 from seqrnn.logs.detect.conformal import Calibration, CrossCalibration
 from seqrnn.logs.detect.detector import SessionScores
 from seqrnn.logs.detect.findings import SEVERITIES, decide
+from seqrnn.logs.detect.normal import NormalSessions, normal_scores
 from seqrnn.logs.detect.scores import (
   BASELINES,
   EVENT,
@@ -49,9 +49,8 @@ def normal_of(scores, nll, settings):
   """Normal sessions with one event each, the last with the others."""
   bounds = np.append(np.arange(len(scores)), len(nll))
   part = scores_of(nll, np.ones(len(nll), int), bounds, scores)
-  arrays = calibration.calibration_arrays([part]) | {"steps": np.array([1])}
   settings.update({"scores": "max", "contamination": 0.0})
-  return calibration.normal_scores(arrays, settings)
+  return normal_scores(NormalSessions.of_scores(part, 0, [1]), settings)
 
 
 def test_severity_counts_signs(settings):
@@ -85,7 +84,7 @@ def test_severity_counts_signs(settings):
   normal: Any = SimpleNamespace(
     scores=dict.fromkeys(("combined", "max", "mean", "unknown"), one),
     events=CrossCalibration([Calibration(np.arange(999) / 10)] * 4),
-    parts=lambda scores: scores["max"][None],
+    evidence=lambda scores: scores["max"][None],
     names=("mean", "max"),
   )
   decided = decide(scored, normal, settings)
@@ -103,7 +102,7 @@ def test_severity_counts_signs(settings):
 
 
 def test_every_score_has_words():
-  assert WORDS.keys() == {*NETWORK, *BASELINES, *KINDS, SHORT, EVENT, PAIR}
+  assert WORDS.keys() == {*NETWORK, *BASELINES, *MEASURES, SHORT, EVENT, PAIR}
 
 
 def test_an_event_never_seen_is_flagged_whatever_its_surprisal(settings):
@@ -157,12 +156,14 @@ def test_short_normal_sessions_have_no_part_in_a_calibration():
   short, counts = np.array([False, True, False]), np.array([2, 9, 1])
   scores = np.array([1.0, np.inf, 4.0])
   part = scores_of(nll, nll, bounds, scores, counts, short)
-  arrays = calibration.calibration_arrays([part, part])
+  table = NormalSessions.concatenate(
+    [NormalSessions.of_scores(part, k, [1, 2]) for k in range(2)]
+  )
+  assert table.scores["max"].tolist() == [1, 4] * 2
   for name, expected in (
-    ("score max", [1, 4] * 2),
     ("counts", [2, 1] * 2),
     ("model", [0, 0, 1, 1]),
     ("nll", [0, 1, 3, 4] * 2),
     ("event_counts", [2, 2, 1, 1] * 2),
   ):
-    assert arrays[name].tolist() == expected, name
+    assert getattr(table, name).tolist() == expected, name

@@ -14,18 +14,17 @@ from seqrnn.data.idle_times import IdleTimes
 from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.logs.templates import PLACES
-from seqrnn.data.logs.values import KINDS, fit
+from seqrnn.data.logs.values import MEASURES, fit
 from seqrnn.data.read.columns import Texts
 from seqrnn.data.vocabulary import BEGIN, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import shapes
-from seqrnn.logs.detect.calibration import NormalScores
 from seqrnn.logs.detect.conformal import Calibration, CrossCalibration
 from seqrnn.logs.detect.deployed import Deployed, refuse_unfollowed
 from seqrnn.logs.detect.detector import Detector, Ensemble, whole_sessions
 from seqrnn.logs.detect.findings import find_anomalies
+from seqrnn.logs.detect.normal import NormalScores, NormalSessions, Selection
 from seqrnn.logs.detect.scores import BASELINES, STANDARD, round_scores
-from seqrnn.logs.detect.selection import Selection
 from seqrnn.logs.follow import alarms, stepping
 from seqrnn.logs.follow.follower import Event, Follower
 from tests.conftest import tiny
@@ -99,23 +98,34 @@ def make(fields=None, names=STANDARD, is_timed=False):
   detector = Detector(config_of(fields), experiment, [], [1, 2], models, fitted)
   if is_timed:
     tails = [fit(timed(rng, train)) for _ in range(2)]
-    detector = detector._replace(tails=tails, kinds=KINDS)
-    normal, names = detector.with_unusual(timed(rng, normal)), (*names, *KINDS)
+    detector = detector._replace(tails=tails, measures=MEASURES)
+    normal, names = (
+      detector.with_unusual(timed(rng, normal)),
+      (*names, *MEASURES),
+    )
   scored = detector.score(normal, np.ones(200, np.int64))
   calibrated = lambda rows: CrossCalibration([*map(Calibration, rows)])
   by_name = {name: calibrated(x) for name, x in scored.scores.items()}
   nothing = np.zeros(0)
-  arrays = {f"score {name}": x.ravel() for name, x in scored.scores.items()}
-  arrays |= {"model": np.repeat([0, 1], 200), "order": np.arange(400)}
-  arrays["unknown"] = np.zeros(400, bool)
+  every = NormalSessions(
+    {name: x.ravel() for name, x in scored.scores.items()},
+    counts=np.ones(400, int),
+    model=np.repeat([0, 1], 200),
+    sizes=np.tile(np.diff(scored.bounds), 2),
+    unknown=np.zeros(400, bool),
+    nll=scored.member_nll.ravel(),
+    event_counts=np.ones(scored.member_nll.size, int),
+    order=np.arange(400),
+    steps=np.array(detector.steps),
+  )
   normal = NormalScores(
     by_name,
     calibrated(map(round_scores, scored.member_nll)),
     names,
-    Selection(nothing, nothing, nothing),
-    arrays,
+    Selection(every, nothing, nothing),
+    every,
   )
-  by_name["combined"] = calibrated(normal.parts(scored.scores).max(0))
+  by_name["combined"] = calibrated(normal.evidence(scored.scores).max(0))
   return Deployed(detector.config, detector, normal, SECONDS)
 
 
@@ -292,7 +302,7 @@ def test_p_values_are_equal_also_at_the_edges_of_rounding():
   normal = model.normal._replace(
     scores={**model.normal.scores, "max": CrossCalibration(edges)}
   )
-  combined = normal.parts(scored.scores).max(axis=0)
+  combined = normal.evidence(scored.scores).max(axis=0)
   normal.scores["combined"] = CrossCalibration(
     [Calibration(row[near]) for row in combined]
   )

@@ -1,9 +1,9 @@
-"""Selection: the sessions that calibrate."""
+"""Cleaning: the second mode of the scores of normal sessions."""
 
 import numpy as np
 import pytest
 
-from seqrnn.logs.detect.selection import clean
+from seqrnn.logs.detect.cleaning import clean
 
 
 def scores_of(rng, anomalies, models=5, n=400):

@@ -1,88 +1,11 @@
-"""Selects the sessions that calibrate.
+"""Cleaning: the second mode of the scores of normal sessions.
 
-A log without labels has anomalous sessions, also among those that calibrate:
-their scores are the highest, so new ones like them have no low p-value. Where
-the scores have a second mode, its sessions are left out. Training is unchanged.
-
-A person's answers overrule the cleaning: anomalous sessions are left out, and
-normal ones stay. The answers do not change the second mode. Without the
-sessions that are known to be anomalous, it may have too few sessions: a first
-answer would then put the other sessions of the mode back into the calibration.
+Where anomalous sessions are among the normal ones, their scores may form a
+second mode, above a valley with few sessions.
 """
-
-from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
-
-from seqrnn.data.logs.values import KINDS
-from seqrnn.errors import UserError
-
-UNANSWERED, NORMAL, ANOMALOUS = 0, 1, 2
-
-
-class Selection(NamedTuple):
-  """The sessions that calibrate, among the R rows of calibration.npz.
-
-  Attributes:
-    calibrates: bool [R], whether a session calibrates.
-    counts: number of sessions equal to each [R].
-    answers: NORMAL, ANOMALOUS or UNANSWERED [R].
-  """
-
-  calibrates: np.ndarray
-  counts: np.ndarray
-  answers: np.ndarray
-
-  def answered(self, answer: int) -> int:
-    """The number of sessions with an answer, equal ones included."""
-    return int(self.counts[self.answers == answer].sum())
-
-  @property
-  def left_out(self) -> int:
-    """The number of sessions that do not calibrate."""
-    return int(self.counts[~self.calibrates].sum())
-
-  @property
-  def cleaned(self) -> int:
-    """The number of sessions that cleaning leaves out."""
-    return self.left_out - self.answered(ANOMALOUS)
-
-
-def select(
-  arrays: dict[str, np.ndarray],
-  contamination: float,
-  answers: np.ndarray | None,
-) -> Selection:
-  """Selects the sessions that calibrate.
-
-  Args:
-    arrays: of calibration.npz.
-    contamination: as `detect.contamination`.
-    answers: of the rows [R]; None: there are none.
-
-  Raises:
-    UserError: no session of a model is left.
-  """
-  counts, model = arrays["counts"], arrays["model"]
-  if answers is None:
-    answers = np.full(len(counts), UNANSWERED)
-  cleaned = np.any(
-    [
-      clean(arrays[f"score {name}"], counts, model, contamination)
-      for name in ("max", *KINDS)
-      if f"score {name}" in arrays
-    ],
-    axis=0,
-  )
-  left_out = cleaned & (answers != NORMAL) | (answers == ANOMALOUS)
-  if len(np.unique(model[~left_out])) < len(np.unique(model)):
-    raise UserError(
-      f"review.csv, detect.contamination={contamination:g}: leave no session of"
-      " a fold for its calibration"
-    )
-  return Selection(~left_out, counts, answers)
-
 
 # The evidence for a second mode: at least twenty distinct sessions above an
 # empty valley. The least of 3,150 random sets with one mode, of seven densities

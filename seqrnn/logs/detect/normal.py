@@ -1,0 +1,389 @@
+"""Normal sessions: their scores, and which of them calibrate.
+
+A log without labels has anomalous sessions, also among those that calibrate:
+their scores are the highest, so new ones like them have no low p-value. Where
+the scores have a second mode, its sessions are left out (`cleaning`). Training
+is unchanged.
+
+A person's answers overrule the cleaning: anomalous sessions are left out, and
+normal ones stay. The answers do not change the second mode. Without the
+sessions that are known to be anomalous, it may have too few sessions: a first
+answer would then put the other sessions of the mode back into the calibration.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from seqrnn.config.read import Config
+from seqrnn.data.logs.values import MEASURES
+from seqrnn.data.read import stored
+from seqrnn.errors import UserError
+from seqrnn.logs.detect.cleaning import clean
+from seqrnn.logs.detect.conformal import CrossCalibration
+from seqrnn.logs.detect.detector import SessionScores
+from seqrnn.logs.detect.scores import (
+  BASELINES,
+  COMBINED,
+  NETWORK,
+  combined_names,
+  round_scores,
+)
+from seqrnn.scoring.scorer import UNRANKED
+
+UNANSWERED, NORMAL, ANOMALOUS = 0, 1, 2
+_SCORE = "score "  # In a file, before the name of a score.
+_MOST = 2  # See `evidence_of`.
+
+
+class NormalSessions(NamedTuple):
+  """R distinct normal sessions, each scored by a model that has not seen it.
+
+  Sessions of different models may be equal.
+
+  Attributes:
+    scores: name of a score -> float64 [R].
+    counts: number of sessions of the log that are equal to each [R].
+    model: number of the model of each, from 0 [R].
+    sizes: number of scored events of each [R].
+    unknown: whether each has an event that its model has not seen [R].
+    nll: surprisals in nats of the events, session by session [N].
+    event_counts: `counts` of the session of each event [N].
+    order: the index in this table of each session, in the order of the log.
+    steps: of the checkpoints of the models [K].
+  """
+
+  scores: dict[str, np.ndarray]
+  counts: np.ndarray
+  model: np.ndarray
+  sizes: np.ndarray
+  unknown: np.ndarray
+  nll: np.ndarray
+  event_counts: np.ndarray
+  order: np.ndarray
+  steps: np.ndarray
+
+  @classmethod
+  def of_scores(
+    cls,
+    scored: SessionScores,
+    k: int,
+    steps: Sequence[int],
+    order: Sequence[int] | np.ndarray = (),
+  ) -> "NormalSessions":
+    """The sessions that model k has scored.
+
+    Sessions that are flagged for their length, and those whose count is 0, are
+    left out.
+    """
+    sizes = np.diff(scored.bounds)
+    every = cls(
+      scores={name: x[0] for name, x in scored.scores.items()},
+      counts=scored.counts,
+      model=np.full(len(sizes), k),
+      sizes=sizes,
+      unknown=scored.count(scored.rank == UNRANKED) > 0,
+      nll=scored.member_nll[0],
+      event_counts=np.repeat(scored.counts, sizes),
+      order=np.array(order, int),
+      steps=np.array(steps),
+    )
+    return every.take(~scored.short & (scored.counts > 0))
+
+  def take(self, which: np.ndarray) -> "NormalSessions":
+    """The sessions for which `which` is true, bool [R]."""
+    events = np.repeat(which, self.sizes)
+    return NormalSessions(
+      scores={name: x[which] for name, x in self.scores.items()},
+      counts=self.counts[which],
+      model=self.model[which],
+      sizes=self.sizes[which],
+      unknown=self.unknown[which],
+      nll=self.nll[events],
+      event_counts=self.event_counts[events],
+      order=(np.cumsum(which) - 1)[self.order[which[self.order]]],
+      steps=self.steps,
+    )
+
+  @classmethod
+  def concatenate(cls, tables: "Sequence[NormalSessions]") -> "NormalSessions":
+    """All sessions of some tables by the same models, with the same scores."""
+    first = np.cumsum([0, *(len(table.counts) for table in tables)])
+    orders = [x.order + shift for x, shift in zip(tables, first, strict=False)]
+    return cls(
+      scores={
+        name: np.concatenate([x.scores[name] for x in tables])
+        for name in tables[0].scores
+      },
+      counts=np.concatenate([x.counts for x in tables]),
+      model=np.concatenate([x.model for x in tables]),
+      sizes=np.concatenate([x.sizes for x in tables]),
+      unknown=np.concatenate([x.unknown for x in tables]),
+      nll=np.concatenate([x.nll for x in tables]),
+      event_counts=np.concatenate([x.event_counts for x in tables]),
+      order=np.concatenate(orders),
+      steps=tables[0].steps,
+    )
+
+  def with_further(self, further: "NormalSessions") -> "NormalSessions":
+    """With further sessions, which are spread evenly over the log's."""
+    number = len(self.counts) + np.arange(len(further.counts))
+    number = np.repeat(number, further.counts.astype(int))
+    spread = np.linspace(0, 1, len(number)) * len(self.order)
+    together = NormalSessions.concatenate([self, further])
+    order = np.insert(self.order, spread.astype(int), number)
+    return together._replace(order=order)
+
+  def columns(self) -> dict[str, np.ndarray]:
+    """The arrays of a file."""
+    columns = self._asdict()
+    return stored.under(_SCORE, columns.pop("scores")) | columns
+
+  @classmethod
+  def of_columns(cls, columns: Mapping[str, np.ndarray]) -> "NormalSessions":
+    """The table of a file.
+
+    Raises:
+      LookupError, ValueError: a column is missing or has another length.
+    """
+    scores = stored.named(columns, _SCORE)
+    table = cls._make([scores, *(columns[name] for name in cls._fields[1:])])
+    of_sessions = [table.counts, table.model, table.sizes, table.unknown]
+    shape_R, shape_N = table.counts.shape, (table.sizes.sum(),)
+    numbers = (table.model, table.steps), (table.order, table.counts)
+    if (
+      {x.shape for x in (*scores.values(), *of_sessions)} != {shape_R}
+      or {table.nll.shape, table.event_counts.shape} != {shape_N}
+      or any(x.ndim != 1 or y.ndim != 1 for x, y in numbers)
+      or not all(np.isin(x, np.arange(len(y))).all() for x, y in numbers)
+    ):
+      raise ValueError("the columns of its sessions do not fit each other")
+    return table
+
+  def save(self, path: Path, key: str):
+    """Writes calibration.npz; `key`: of the settings and data of the scores."""
+    stored.save_arrays(path, self.columns() | {"rests_on": key})
+
+  @classmethod
+  def load(cls, path: Path, key: str) -> "NormalSessions | None":
+    """Reads calibration.npz; None: it is of another key.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    columns = stored.load_arrays(path)
+    with stored.reading(path):
+      if str(columns.pop("rests_on", "")) != key:
+        return None
+      table = cls.of_columns(columns)
+      if missing := {*NETWORK, *BASELINES} - table.scores.keys():
+        raise ValueError(f"has no scores {', '.join(sorted(missing))}")
+      return table
+
+
+class Selection(NamedTuple):
+  """The sessions that calibrate, among R normal ones.
+
+  Attributes:
+    sessions: all of them.
+    calibrates: bool [R], whether a session calibrates.
+    answers: NORMAL, ANOMALOUS or UNANSWERED [R].
+  """
+
+  sessions: NormalSessions
+  calibrates: np.ndarray
+  answers: np.ndarray
+
+  def answered(self, answer: int) -> int:
+    """The number of sessions with an answer, equal ones included."""
+    return int(self.sessions.counts[self.answers == answer].sum())
+
+  @property
+  def left_out(self) -> int:
+    """The number of sessions that do not calibrate."""
+    return int(self.sessions.counts[~self.calibrates].sum())
+
+  @property
+  def cleaned(self) -> int:
+    """The number of sessions that cleaning leaves out."""
+    return self.left_out - self.answered(ANOMALOUS)
+
+
+def select(
+  sessions: NormalSessions, contamination: float, answers: np.ndarray | None
+) -> Selection:
+  """Selects the sessions that calibrate.
+
+  Args:
+    sessions: all normal ones.
+    contamination: as `detect.contamination`.
+    answers: of the sessions [R]; None: there are none.
+
+  Raises:
+    UserError: no session of a model is left.
+  """
+  counts, model = sessions.counts, sessions.model
+  if answers is None:
+    answers = np.full(len(counts), UNANSWERED)
+  cleaned = np.any(
+    [
+      clean(sessions.scores[name], counts, model, contamination)
+      for name in ("max", *MEASURES)
+      if name in sessions.scores
+    ],
+    axis=0,
+  )
+  left_out = cleaned & (answers != NORMAL) | (answers == ANOMALOUS)
+  if len(np.unique(model[~left_out])) < len(np.unique(model)):
+    raise UserError(
+      f"review.csv, detect.contamination={contamination:g}: leave no session of"
+      " a fold for its calibration"
+    )
+  return Selection(sessions, ~left_out, answers)
+
+
+class NormalScores(NamedTuple):
+  """Scores of normal sessions by models that have not seen them.
+
+  Attributes:
+    scores: name of a score, or COMBINED -> scores of the sessions.
+    events: surprisal of the sessions' events.
+    names: of the scores that are combined.
+    selection: which normal sessions are these.
+    sessions: those that are selected.
+  """
+
+  scores: dict[str, CrossCalibration]
+  events: CrossCalibration
+  names: tuple[str, ...]
+  selection: Selection
+  sessions: NormalSessions
+
+  def evidence(self, scores: dict[str, np.ndarray]) -> np.ndarray:
+    """As `evidence_of`, by each model [E, K, D].
+
+    The largest is the combined score. It is no -log p: it must be calibrated
+    again.
+
+    Args:
+      scores: name -> scores of the sessions [K, D].
+    """
+    each = lambda name: self.scores[name].each_neg_log_p(scores[name])
+    return evidence_of({name: each(name) for name in self.names}, scores)
+
+  def combined(
+    self, sessions: NormalSessions, is_normal: np.ndarray | bool
+  ) -> np.ndarray:
+    """The combined score of each session, by its own model [R].
+
+    Args:
+      sessions: normal ones.
+      is_normal: as in `CrossCalibration.own_neg_log_p`.
+    """
+    neg_log_p = {
+      name: self.scores[name].own_neg_log_p(
+        sessions.scores[name], sessions.model, is_normal
+      )
+      for name in self.names
+    }
+    return evidence_of(neg_log_p, sessions.scores).max(axis=0)
+
+
+def normal_scores(
+  sessions: NormalSessions,
+  settings: Config,
+  answers: np.ndarray | None = None,
+  further: NormalSessions | None = None,
+) -> NormalScores:
+  """The scores of the normal sessions that calibrate.
+
+  Args:
+    sessions: all normal ones.
+    settings: of `config.detect`.
+    answers: NORMAL, ANOMALOUS or UNANSWERED for each; None: no answers.
+    further: sessions that calibrate, too; None: there are none.
+
+  Raises:
+    UserError: there are no sessions, or none of a model is selected.
+  """
+  if not len(sessions.counts):
+    raise UserError(
+      f"config.detect.short={settings.short!r}: every normal session has at"
+      " most data.window events, so no session is left for calibration"
+    )
+  names = combined_names(settings)
+  if settings.scores is None:
+    names += tuple(name for name in MEASURES if name in sessions.scores)
+  for name in names:
+    if name not in sessions.scores:
+      raise UserError(
+        f"config.detect.scores={settings.scores!r}: the training sessions have"
+        f" too few numbers or times for {name!r}"
+      )
+  selection = select(sessions, settings.contamination, answers)
+  if further is not None:
+    sessions, count = sessions.with_further(further), len(further.counts)
+    selection = Selection(
+      sessions,
+      np.append(selection.calibrates, np.ones(count, bool)),
+      np.append(selection.answers, np.full(count, UNANSWERED)),
+    )
+  return of_selection(selection, names)
+
+
+def of_selection(selection: Selection, names: tuple[str, ...]) -> NormalScores:
+  """The scores of the selected sessions.
+
+  Args:
+    selection: normal sessions, and which of them calibrate.
+    names: of the scores that are combined.
+  """
+  some, by_model = (
+    selection.sessions.take(selection.calibrates),
+    CrossCalibration.by_model,
+  )
+  of_sessions = some.counts, some.model, len(some.steps)
+  events = by_model(
+    round_scores(some.nll),
+    some.event_counts,
+    np.repeat(some.model, some.sizes),
+    len(some.steps),
+  )
+  by_name = {name: by_model(x, *of_sessions) for name, x in some.scores.items()}
+  normal = NormalScores(by_name, events, names, selection, some)
+  by_name[COMBINED] = by_model(normal.combined(some, True), *of_sessions)
+  return normal
+
+
+def of_every(sessions: NormalSessions, names: tuple[str, ...]) -> NormalScores:
+  """As `of_selection`, of all sessions, some of which were perhaps selected."""
+  every = np.ones(len(sessions.counts), bool)
+  answers = np.full(len(every), UNANSWERED)
+  return of_selection(Selection(sessions, every, answers), names)
+
+
+def evidence_of(
+  neg_log_p: dict[str, np.ndarray], scores: dict[str, np.ndarray]
+) -> np.ndarray:
+  """The evidence of which the largest is the combined score [E, ...].
+
+  The first is -log of the product of the p-values of the scores of events
+  (Fisher 1925). The others, of `MEASURES`, are the evidence of values and of
+  times in nats. A product with their p-values would hide anomalous events: a
+  usual session in twenty has a p-value below 0.05. They are at most `_MOST`
+  times -log p, because tails are extrapolated.
+
+  Args:
+    neg_log_p: name -> -log p.
+    scores: name -> scores.
+  """
+  of_events = [x for name, x in neg_log_p.items() if name not in MEASURES]
+  others = [
+    np.minimum(np.expm1(scores[name]), _MOST * x)
+    for name, x in neg_log_p.items()
+    if name in MEASURES
+  ]
+  product = np.sum(of_events, axis=0) if of_events else np.zeros_like(others[0])
+  return np.stack([product, *others])
