@@ -113,8 +113,9 @@ def call(home, monkeypatch):
 
 
 def contents(folder: Path) -> dict[Path, bytes | None]:
+  """Files and folders; a lock names the process that has last held it."""
   return {
-    path: path.read_bytes() if path.is_file() else None
+    path: path.read_bytes() if path.is_file() and path.name != "lock" else None
     for path in folder.rglob("*")
     if path.name != "__pycache__" and path.parent.name != "__pycache__"
   }
