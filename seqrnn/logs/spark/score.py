@@ -145,15 +145,15 @@ def examine(
   codes, names = pd.factorize(events["session"])
   events = events.iloc[np.argsort(codes, kind="stable")]
   symbols, files, timestamps = (
-    _texts(events[name]) for name in ("symbol", "file", "timestamp")
+    _texts(pd.Series(events[name])) for name in ("symbol", "file", "timestamp")
   )
-  lines = events["line"]
+  lines = events["line"].to_numpy(float)
   sessions = Sessions.of_events(
     deployed.detector.names,
     symbols,
     np.append(0, np.cumsum(np.bincount(codes))),
     list(names),
-    lines=None if lines.isna().any() else lines.to_numpy(np.int64),
+    lines=None if np.isnan(lines).any() else lines.astype(np.int64),
     timestamps=timestamps if any(timestamps.symbols) else None,
     files=files if any(files.symbols) else None,
     seconds=events["time"].to_numpy(float),
