@@ -1,14 +1,18 @@
 """Trains or resumes a run, and the modules that a step passes.
 
-run.py turns flags into a config and calls modes/train.py, which calls `fit`:
-1. experiments/ builds the Experiment of a `task`, pure functions: `loss` of
-   language_model.py calls `predict` of models/network.py, and models/losses.py.
-2. training/setup.py resolves the config and restores the newest checkpoint.
-3. `loop` takes the next batch of symbol ids, inputs [B, T], from data/batches/.
-4. runtime/sharding.py splits its rows over the devices of the mesh.
-5. training/step.py, jitted once, computes loss, gradients, update and sums.
-6. models/layers.py scans a cell over time, with models/scan.
-7. models/cell.py computes the products of a step, models/cells/ its gates.
+1. run.py starts the program; cli.py turns flags into a config and calls `fit`.
+2. training/setup.py resolves the config, builds the Experiment of a task and
+   restores the newest checkpoint. `loop`, here in training/train.py, takes the
+   next batch of symbol ids, inputs [B, T].
+3. training/step.py, jitted once over the devices of runtime/sharding.py,
+   computes loss and gradients, and updates by training/optimizers.py.
+4. The loss, of experiments/language_model.py, calls models/network.py: embed,
+   layers, head; and models/losses.py.
+5. models/layers.py is the stack, with models/dropout.py between layers;
+   models/scan/__init__.py scans a cell over time.
+6. models/cell.py has the products of a step, which models/products.py computes,
+   and models/cells/classic.py its gates.
+models/arrays.py asks for the platform, which runtime/private.py reads from JAX.
 After a step, the loop evaluates the model where this is due
 (scoring/evaluation.py), writes a row of metrics.csv, and saves a checkpoint.
 """
