@@ -12,12 +12,10 @@ from seqrnn.data.batches.windows import Batches
 from seqrnn.data.vocabulary import PAD, Vocabulary
 from seqrnn.experiment import Batch
 
-Read = TypeVar("Read")
-# A function of a batch of segments -> its other arrays.
-Columns = Callable[[Batch], Batch]
+Value = TypeVar("Value")
 
 
-def once_a_split(read: Callable[[Split], Read]) -> Callable[[Split], Read]:
+def once_a_split(read: Callable[[Split], Value]) -> Callable[[Split], Value]:
   """The same function, whose result for the name of a split is cached."""
   cached = functools.cache(read)
   return lambda split: cached(split) if isinstance(split, str) else read(split)
@@ -40,14 +38,15 @@ def answers(answer_D: np.ndarray, batch: Batch) -> Batch:
 
 def batches(
   segments: Segments,
-  columns: Callable[[Split], Columns],
+  columns: Callable[[Split], Callable[[Batch], Batch]],
   split: Split,
   epoch: int | None,
   **how,
 ) -> Batches:
   """Batches of windows with labels.
 
-  `columns` is called for the first batch, so that batches which are only
+  `columns` returns a function of a batch of segments, whose results are its
+  other arrays. It is called for the first batch, so that batches which are only
   counted need no labels. In training, nothing needs the documents of the rows.
   """
   arrays = functools.cache(functools.partial(columns, split))

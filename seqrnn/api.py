@@ -424,7 +424,7 @@ def _resolve(
       f"{config=}, {workdir=}: must be names or paths, as text without a NUL;"
       " config may be a ConfigDict; fields are keyword arguments, as epochs=3"
     ) from None
-  request = command.Request(mode, config, folder)
+  request = command.Command(mode, config, folder)
   overrides = {}
   for name, value in settings.items():
     names = suggestions.with_last_part(name, FIELDS)

@@ -64,7 +64,7 @@ _SWITCHES = {
 
 
 @dataclass
-class Member:
+class Peer:
   """This process among those of a training.
 
   Attributes:
@@ -79,17 +79,17 @@ class Member:
 def main(argv: list[str]) -> int:
   """Runs one mode; returns the exit status."""
   launch.open_streams()
-  parsed, member = define_flags(), Member()
+  parsed, peer = define_flags(), Peer()
   try:
     distributed = parse_flags(parsed, argv)
     if not explained(argv[0], parsed):
-      _run(parsed, member, distributed)
+      _run(parsed, peer, distributed)
     sys.stdout.flush()
     status, together = 0, True  # Every process has finished.
   except (Exception, KeyboardInterrupt) as error:
-    status = _failed(error, member, bool(parsed["debug"].value))
+    status = _failed(error, peer, bool(parsed["debug"].value))
     together = isinstance(error, Interrupted)
-  if member.joined:
+  if peer.joined:
     processes.leave(status, together)
   return status
 
@@ -105,16 +105,16 @@ def explained(program: str, parsed: flags.FlagValues) -> bool:
   return bool(parsed.version) or parsed.help is not None
 
 
-def _run(parsed: flags.FlagValues, member: Member, distributed: bool):
+def _run(parsed: flags.FlagValues, peer: Peer, distributed: bool):
   """Resolves the config, starts the devices, and runs the mode."""
   launch.refuse_windows()
-  request = command.Request(
+  request = command.Command(
     parsed.mode, parsed.config, parsed.workdir, parsed.process_id
   )
   config, workdir = command.resolve(request, overrides_of_flags(parsed))
   build = None
   if parsed.mode != "config":  # It needs neither a device nor the tasks.
-    build = _start(parsed, config, member, distributed)
+    build = _start(parsed, config, peer, distributed)
     if command.in_zoo(parsed.workdir):
       tensors = importlib.import_module("seqrnn.exporting.tensors")
       tensors.complete(build, workdir)
@@ -127,7 +127,7 @@ def _run(parsed: flags.FlagValues, member: Member, distributed: bool):
 
 
 def _start(
-  parsed: flags.FlagValues, config: Config, member: Member, distributed: bool
+  parsed: flags.FlagValues, config: Config, peer: Peer, distributed: bool
 ) -> "Build":
   """Starts JAX, with the other processes; returns what builds experiments."""
   train = config.train
@@ -135,25 +135,25 @@ def _start(
     train.cpu_devices, train.cpu_threads, follow=parsed.follow
   )
   if distributed:
-    member.joined = True
+    peer.joined = True
     processes.guard()
-    member.index = processes.join(
+    peer.index = processes.join(
       parsed.coordinator, parsed.num_processes, parsed.process_id
     )
   for line in devices.start(named=parsed.mode == "train"):
-    if member.index == 0:
+    if peer.index == 0:
       print(visible(line), file=sys.stderr)
   return importlib.import_module("seqrnn.experiments").build
 
 
-def _failed(error: BaseException, member: Member, debug: bool) -> int:
+def _failed(error: BaseException, peer: Peer, debug: bool) -> int:
   """Reports the error that is handled; returns the exit status."""
   ended = isinstance(error, Interrupted | KeyboardInterrupt | BrokenPipeError)
-  if member.joined and not ended and processes.lost(error):
+  if peer.joined and not ended and processes.lost(error):
     processes.end_lost()
-  status = launch.report(error, member.index == 0, debug)
+  status = launch.report(error, peer.index == 0, debug)
   if status is None:
-    if not member.joined:
+    if not peer.joined:
       raise
     traceback.print_exc()
     status = 1

@@ -28,7 +28,7 @@ _ZOO = Path(__file__).parents[1] / "zoo"  # Trained models, a folder each.
 _READ_NO_INPUTS = "sample", "export", "config"
 
 
-class Request(NamedTuple):
+class Command(NamedTuple):
   """The flags that are no fields; `config` may be a ConfigDict from Python."""
 
   mode: str
@@ -57,7 +57,7 @@ class Base(NamedTuple):
   run: Config | None
 
 
-def resolve(request: Request, overrides: Fields) -> tuple[Config, Path]:
+def resolve(request: Command, overrides: Fields) -> tuple[Config, Path]:
   """Returns the config and the workdir that the flags name.
 
   Warns on stderr about fields that were set and have no effect.
@@ -91,7 +91,7 @@ def resolve(request: Request, overrides: Fields) -> tuple[Config, Path]:
   return config, base.workdir
 
 
-def find_base(request: Request, folders: list[str], overrides: Fields) -> Base:
+def find_base(request: Command, folders: list[str], overrides: Fields) -> Base:
   """Finds the base of the config, the workdir, and the run in it.
 
   Args:
@@ -120,7 +120,7 @@ def find_base(request: Request, folders: list[str], overrides: Fields) -> Base:
   return Base(path, plain, by_config, workdir, run)
 
 
-def warn(request: Request, base: Base, config: Config, by_flags: Set[str]):
+def warn(request: Command, base: Base, config: Config, by_flags: Set[str]):
   """Warns on stderr of fields without effect; shows which paths may be read."""
   defaults = config_lib.defaults()
   # A field of a config that only flags make useless is no mistake.
@@ -131,7 +131,7 @@ def warn(request: Request, base: Base, config: Config, by_flags: Set[str]):
     show_inputs(base.path, config, by_flags)
 
 
-def _folders(request: Request) -> list[str]:
+def _folders(request: Command) -> list[str]:
   """Returns --workdir: a folder, or the runs that a report compares."""
   if not request.workdir:
     return []
@@ -179,7 +179,7 @@ def zoo_run(name: str) -> Path:
 
 
 def _base_config(
-  request: Request, folders: list[str], record: str
+  request: Command, folders: list[str], record: str
 ) -> tuple[Path, Config]:
   """Returns the config that flags override, and the file that it is from.
 

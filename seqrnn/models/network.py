@@ -130,13 +130,11 @@ class SequenceModel(nn.Module):
         key = self.make_rng("dropout")
         ids_BT += self.input_noise * jax.random.normal(key, ids_BT.shape)
     if train and self.symbol_dropout:
-      hide_BT = jax.random.bernoulli(
-        self.make_rng("dropout"), self.symbol_dropout, ids_BT.shape
-      )
+      key, rate = self.make_rng("dropout"), self.symbol_dropout
+      hide_BT = jax.random.bernoulli(key, rate, ids_BT.shape)
       ids_BT = jnp.where(hide_BT & (ids_BT > UNKNOWN), UNKNOWN, ids_BT)
     x_BTD: jax.Array | Lookup = ids_BT
     if self.embedding_size is not None:
-      table_VD = self.embedding.embedding
       B, T = ids_BT.shape
       # A call with one position is in a loop; XLA computes products of the
       # table before the loop.
@@ -156,14 +154,10 @@ class SequenceModel(nn.Module):
         if self.convolution is not None:
           x_BTD = self.convolution(x_BTD, mask_BT)
       else:
-        x_BTD = Lookup(table_VD, ids_BT)
+        x_BTD = Lookup(self.embedding.embedding, ids_BT)
     carry, y_BTH = self.body(x_BTD, mask_BT, carry, train)
-    if self.pooling == "last":
-      y_BTH = self.body.summary(carry, train)[:, None]
-    elif self.pooling == "attention":
-      y_BTH = self.attention(y_BTH, mask_BT)[:, None]
-    elif self.pooling is not None:
-      y_BTH = features.POOLINGS[self.pooling](y_BTH, mask_BT)[:, None]
+    if self.pooling is not None:
+      y_BTH = self._pooled(y_BTH, mask_BT, carry, train)[:, None]
     if isinstance(y_BTH, dict):
       heads = {"forward": self.forward_head, "backward": self.backward_head}
       heads = {"joint": self.head, **heads}
@@ -174,6 +168,14 @@ class SequenceModel(nn.Module):
     if self.wide is not None:
       logits_BTV += self.wide(ids_BT, mask_BT)[:, None]
     return carry, logits_BTV
+
+  def _pooled(self, y_BTH, mask_BT, carry, train: bool) -> jax.Array:
+    """What one output of a sequence is computed from, [B, H]."""
+    if self.pooling == "last":
+      return self.body.summary(carry, train)
+    if self.pooling == "attention":
+      return self.attention(y_BTH, mask_BT)
+    return features.POOLINGS[self.pooling](y_BTH, mask_BT)
 
   def embedded(self, ids_BT: jax.Array) -> jax.Array:
     """What the layers read of ids outside of training."""

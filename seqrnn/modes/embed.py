@@ -20,9 +20,9 @@ from seqrnn.scoring.states import LayerOfTexts, StateVectors
 
 NAMES = ("states.npy", "states.csv")
 
-Columns = dict[str, list[Any]]  # Of the table: name -> a value for each row.
+TableColumns = dict[str, list[Any]]  # By name, each a value for each row.
 # Vectors [rows, D] and the columns on each row, computed as they are read.
-Blocks = Iterable[tuple[np.ndarray, Columns]]
+Blocks = Iterable[tuple[np.ndarray, TableColumns]]
 
 
 def run(build: Build, config: Config, workdir: Path) -> Path:
@@ -75,7 +75,7 @@ def _vectors(experiment: Experiment, params: Params, config: Config) -> Blocks:
   if settings.of == "vocabulary":
     table_VD = states.embedding(params)
     ids = [*range(len(table_VD))]
-    columns: Columns = {"id": ids, "symbol": names.names(ids)}
+    columns: TableColumns = {"id": ids, "symbol": names.names(ids)}
     return [(table_VD, columns)]
   boundaries = config.data.boundaries
   if settings.path is None:
@@ -101,7 +101,7 @@ def _vectors(experiment: Experiment, params: Params, config: Config) -> Blocks:
 
 def _columns(
   block: StateVectors, pieces: Pieces, names: Vocabulary, masks: Redaction
-) -> Columns:
+) -> TableColumns:
   """The columns of the table for the rows of a block.
 
   Args:
@@ -114,7 +114,7 @@ def _columns(
   documents = pieces.document[block.document].tolist()
   plain = lambda name: str(name).replace("\0", r"\x00")
   titles = [masks.name(str(corpus.names[j])) for j in documents]
-  columns: Columns = {
+  columns: TableColumns = {
     "text": block.document.tolist(),
     "name": list(map(plain, titles)),
   }

@@ -13,7 +13,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from seqrnn.runtime import private
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
-Tree = TypeVar("Tree")  # Of arrays.
+ArrayTree = TypeVar("ArrayTree")  # Of arrays.
 
 
 class Jitted(jax.stages.Wrapped, Protocol):
@@ -106,7 +106,7 @@ def each_device(function: Callable, mesh: Mesh) -> Callable:
 
 
 @partial(jax.jit, static_argnames="mesh")
-def sum_devices(tree: Tree, mesh: Mesh) -> Tree:
+def sum_devices(tree: ArrayTree, mesh: Mesh) -> ArrayTree:
   """Returns the sums of arrays [devices, ...] over the devices, on all."""
   return jax.tree.map(
     lambda x: jax.lax.with_sharding_constraint(
@@ -135,8 +135,8 @@ def local_rows(batch_size: int, mesh: Mesh) -> tuple[int, int]:
 
 @lru_cache(CACHED_FUNCTIONS)
 def carry_init(
-  carry: Callable[[int], Tree], mesh: Mesh
-) -> Callable[[int], Tree]:
+  carry: Callable[[int], ArrayTree], mesh: Mesh
+) -> Callable[[int], ArrayTree]:
   """Returns a function batch size -> the initial carry, split by rows.
 
   Args:
@@ -183,7 +183,7 @@ def own_rows(array: jax.Array) -> np.ndarray:
   return np.concatenate([np.asarray(shards[n]) for n in sorted(shards)])
 
 
-def gather_rows(tree: Tree, mesh: Mesh) -> Tree:
+def gather_rows(tree: ArrayTree, mesh: Mesh) -> ArrayTree:
   """Returns NumPy arrays with the rows of all processes of a mesh, in each.
 
   Every process has as many rows.
@@ -199,7 +199,7 @@ def gather_rows(tree: Tree, mesh: Mesh) -> Tree:
   return jax.tree.map(one, tree)
 
 
-def put_all(tree: Tree, mesh: Mesh) -> Tree:
+def put_all(tree: ArrayTree, mesh: Mesh) -> ArrayTree:
   """Puts a copy of NumPy arrays, equal in all processes, on every device."""
   return jax.tree.map(
     lambda x: jax.make_array_from_callback(
@@ -210,7 +210,7 @@ def put_all(tree: Tree, mesh: Mesh) -> Tree:
 
 
 @partial(jax.jit, static_argnames=("count", "place"))
-def resize(tree: Tree, count: int, place: NamedSharding) -> Tree:
+def resize(tree: ArrayTree, count: int, place: NamedSharding) -> ArrayTree:
   """Returns arrays with their first axis cut or zero-padded to `count`."""
 
   def one(x):

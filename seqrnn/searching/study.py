@@ -106,7 +106,7 @@ class _Journal(journal.JournalFileBackend):
   """Optuna's, whose errors name the file."""
 
   def __init__(self, path: Path):
-    super().__init__(str(path), _Lock(path))
+    super().__init__(str(path), _JournalLock(path))
     self._path = path
 
   def append_logs(self, logs: list[dict[str, Any]]):
@@ -114,8 +114,8 @@ class _Journal(journal.JournalFileBackend):
       super().append_logs(logs)
 
 
-class _Lock(journal.JournalFileOpenLock):  # Works on network file systems.
-  """The lock for writing to the journal.
+class _JournalLock(journal.JournalFileOpenLock):
+  """The lock for writing to the journal; works on network file systems.
 
   It removes an incomplete last line, which a process leaves on a full disk: a
   line behind it would make the journal unreadable.

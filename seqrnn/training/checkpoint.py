@@ -31,7 +31,7 @@ from seqrnn.errors import MachineError, UserError, visible
 from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.runtime import files, private
 from seqrnn.runtime.files import SUMS
-from seqrnn.runtime.sharding import Tree
+from seqrnn.runtime.sharding import ArrayTree
 
 _JSON_LIMIT = 2**23  # Bytes of a position, or of the checksums.
 _COPIES = 4  # The maximum copies of an array; Orbax writes two.
@@ -227,7 +227,9 @@ def restore_params(
   return restore(folder, shapes(experiment), sharding), step
 
 
-def restore(folder: Path, like: Tree, sharding: jax.sharding.Sharding) -> Tree:
+def restore(
+  folder: Path, like: ArrayTree, sharding: jax.sharding.Sharding
+) -> ArrayTree:
   """Returns the arrays in `params` or `state` of a checkpoint without damage.
 
   Raises:

@@ -10,7 +10,7 @@ from seqrnn.data.vocabulary import PAD
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Experiment
 from seqrnn.runtime import private, sharding
-from seqrnn.runtime.sharding import Tree
+from seqrnn.runtime.sharding import ArrayTree
 from seqrnn.training.step import Step, TrainState
 
 
@@ -72,7 +72,7 @@ def probe(step: Step, state: TrainState, experiment: Experiment, mesh: Mesh):
       )
 
 
-def _equal(one: Tree, other: Tree) -> bool:
+def _equal(one: ArrayTree, other: ArrayTree) -> bool:
   """Returns whether two trees are equal bit for bit."""
   return all(jax.tree.leaves(jax.tree.map(np.array_equal, one, other)))
 

@@ -306,7 +306,7 @@ def test_a_cut_line_of_the_journal_is_left_out_and_damage_is_refused(
     journal.write_bytes(content)
     with monkeypatch.context() as patch:
       patch.setattr(Path, "open", lambda *args: Counted(*args))
-      lock = study._Lock(journal)
+      lock = study._JournalLock(journal)
       assert lock.acquire()
     lock.release()
     assert journal.read_bytes() == whole and sum(sizes) == total

@@ -92,7 +92,7 @@ def streams(
   return Batches(count, layout.batch_size, make, sequences.distinct)
 
 
-class _Pieces(NamedTuple):
+class _DocumentParts(NamedTuple):
   """Documents, or parts of documents, each in one slice.
 
   Attributes:
@@ -111,7 +111,7 @@ class _Pieces(NamedTuple):
   edges: np.ndarray
 
 
-def _pieces(sequences: Sequences, layout: StreamLayout) -> _Pieces:
+def _pieces(sequences: Sequences, layout: StreamLayout) -> _DocumentParts:
   bounds, B = sequences.bounds, layout.batch_size
   slices = np.arange(B + 1) * bounds[-1] // B
   if layout.whole:
@@ -130,4 +130,4 @@ def _pieces(sequences: Sequences, layout: StreamLayout) -> _Pieces:
   documents, starts, inputs = documents[some], starts[some], inputs[some]
   numbers = np.concatenate([[0], np.cumsum(-(-inputs // layout.window))])
   edges = numbers[np.searchsorted(starts, slices)]
-  return _Pieces(documents, starts, inputs, numbers, edges)
+  return _DocumentParts(documents, starts, inputs, numbers, edges)

@@ -194,7 +194,7 @@ def windows(
   return Batches(number_of_batches, batch_size, make, sequences.distinct)
 
 
-class _Plan(NamedTuple):
+class _Order(NamedTuple):
   """The order in which an epoch reads windows.
 
   A pass has each window once, the shortest bucket first.
@@ -251,17 +251,17 @@ class _Plan(NamedTuple):
     return int(self.lengths[bucket])
 
 
-def _plan(starts: "_Starts", epoch: Epoch) -> _Plan:
+def _plan(starts: "_Starts", epoch: Epoch) -> _Order:
   length, total = starts.shape.length, int(starts.numbers[-1])
   samples = total if epoch.samples is None else epoch.samples
   if epoch.buckets is None:
     ends = np.array([total])
-    return _Plan(starts, epoch, samples, np.array([length]), ends, None)
+    return _Order(starts, epoch, samples, np.array([length]), ends, None)
   _, begin_W, stop_W = starts.spans(np.arange(total))
   lengths = _lengths(stop_W - begin_W, length, epoch.buckets)
   bucket_W = np.searchsorted(lengths, stop_W - begin_W)
   in_order, ends = np.argsort(bucket_W, kind="stable"), np.bincount(bucket_W)
-  return _Plan(starts, epoch, samples, lengths, np.cumsum(ends), in_order)
+  return _Order(starts, epoch, samples, lengths, np.cumsum(ends), in_order)
 
 
 class _Starts(NamedTuple):

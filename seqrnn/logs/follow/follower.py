@@ -29,7 +29,7 @@ from seqrnn.logs.follow.open_sessions import (
   EventClock,
   LineClock,
   OpenSession,
-  Step,
+  SessionStep,
   Waiting,
 )
 from seqrnn.logs.follow.state import StateChange, StateRow, as_type
@@ -105,7 +105,7 @@ class Follower:
     self._waiting = Waiting(deployed.idle)
     encode = deployed.detector.names.encode
     self._id = lru_cache(_ENCODED)(lambda symbol: int(encode([symbol])[0]))
-    self._steps: list[Step] = []  # Before anything is computed.
+    self._steps: list[SessionStep] = []  # Before anything is computed.
     # The carry of the sessions of the last events, after this many of theirs.
     self._read: dict[OpenSession, tuple[np.ndarray, int]] = {}
     self._most_read = _STATES // self._stepper.begin_S.nbytes
@@ -185,7 +185,9 @@ class Follower:
 
   def _end(self, session: OpenSession, ends: bool, phase: str = CLOSED):
     self._waiting.close(session, phase)
-    self._steps.append(Step(session, len(session.symbols), self.now, ends))
+    self._steps.append(
+      SessionStep(session, len(session.symbols), self.now, ends)
+    )
 
   def _append(self, event: Event, symbol: str):
     """Adds an event to its session, which may be new."""
@@ -200,7 +202,7 @@ class Follower:
     session.append(symbol, time, event.line or 0, event.values)
     clock = self._clock if self._by == "seconds" else self._lines
     waiting.touch(session, clock.now)
-    self._steps.append(Step(session, len(session.symbols), self.now))
+    self._steps.append(SessionStep(session, len(session.symbols), self.now))
     if len(session.symbols) >= _LONGEST:
       self._end(session, ends=False)
     while len(waiting.open) > self._most:
@@ -220,7 +222,7 @@ class Follower:
     steps, self._steps = self._steps, []
     new = [step for step in steps if step.ends is None]
     bounds = self._bounds(dict.fromkeys(step.session for step in new))
-    judged: list[tuple[Step, Bound | None]] = []
+    judged: list[tuple[SessionStep, Bound | None]] = []
     severity: dict[OpenSession, int] = {}  # The highest bounds so far.
     for step in steps:
       bound, session = None, step.session

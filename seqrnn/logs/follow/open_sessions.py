@@ -143,7 +143,7 @@ class OpenSession:
     self.values.append(values)
 
 
-class Step(NamedTuple):
+class SessionStep(NamedTuple):
   """A new event of a session, or its end.
 
   Attributes:

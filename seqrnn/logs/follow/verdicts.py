@@ -25,7 +25,7 @@ from seqrnn.logs.detect.findings import (
   find_anomalies,
 )
 from seqrnn.logs.detect.scores import TOP, UNSEEN, in_words, round_scores
-from seqrnn.logs.follow.open_sessions import OpenSession, Step
+from seqrnn.logs.follow.open_sessions import OpenSession, SessionStep
 from seqrnn.scoring.scorer import UNRANKED
 
 _KNOWN = 2**18  # Events whose verdicts or bounds are in memory.
@@ -139,7 +139,7 @@ class Judge:
       session = OpenSession()
       for _ in range(size):
         session.append("", math.nan, 0)
-      self.verdicts([Step(session, size, ends=True)])
+      self.verdicts([SessionStep(session, size, ends=True)])
     self._known.clear()
 
   def bounds(self, scores_D3X: np.ndarray) -> list[Bound]:
@@ -197,7 +197,7 @@ class Judge:
     )
     return decide(scored, self._deployed.normal, self._settings)
 
-  def verdicts(self, steps: Sequence[Step]) -> list[Verdict]:
+  def verdicts(self, steps: Sequence[SessionStep]) -> list[Verdict]:
     """The verdicts of a detection on sessions up to a step of each."""
     if self._events > _KNOWN:
       self._known.clear()
@@ -236,7 +236,7 @@ class Judge:
       )
     return results
 
-  def _sessions(self, steps: Sequence[Step]) -> Sessions:
+  def _sessions(self, steps: Sequence[SessionStep]) -> Sessions:
     """The sessions up to a step of each; open ones without values and times."""
     detector = self._deployed.detector
     sessions = sessions_of(
@@ -257,7 +257,7 @@ class Judge:
     return detector.with_unusual(sessions)
 
 
-def _verdict(findings: Findings, j: int, step: Step) -> Verdict:
+def _verdict(findings: Findings, j: int, step: SessionStep) -> Verdict:
   """The verdict on session j, without line and time."""
   decision, session = findings.decision, step.session
   d = int(findings.distinct.which[j])

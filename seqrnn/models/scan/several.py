@@ -20,7 +20,7 @@ from seqrnn.models.scan.loops import (
 
 
 @dataclass(eq=False)
-class _Record:
+class _RecordedProducts:
   """The products of one step, in place of `Cell.products`, in their order.
 
   Attributes:
@@ -55,7 +55,7 @@ class _Record:
 
 def _step(cell, params, mask_BH, carry, z_BK, *kept_and_zeros):
   """The carry after a step, and the record of its products."""
-  record = _Record(cell.products, *kept_and_zeros)
+  record = _RecordedProducts(cell.products, *kept_and_zeros)
   recorded = cell.clone(products=record)
   return recorded.apply({"params": params}, carry, z_BK, mask_BH), record
 
