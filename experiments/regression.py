@@ -21,14 +21,7 @@ from seqrnn.data.batches.segments import Split
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.experiment import (
-  Batch,
-  Carry,
-  Experiment,
-  Params,
-  Report,
-  Totals,
-)
+from seqrnn.experiment import Batch, Carry, Experiment, Params, Report, Totals
 from seqrnn.experiments import classification, labelled
 from seqrnn.models import network
 

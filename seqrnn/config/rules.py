@@ -204,9 +204,7 @@ STOPS = of_text(
   " empty",
 )
 FOLDS = Rule(
-  int,
-  lambda v: v == 0 or 2 <= v <= 1000,
-  "must be from 2 to 1000, or 0",
+  int, lambda v: v == 0 or 2 <= v <= 1000, "must be from 2 to 1000, or 0"
 )
 SPACE = Rule(
   list,

@@ -452,10 +452,7 @@ def forward_params(params: Params) -> Params:
 
 
 def next_symbol(
-  model: SequenceModel,
-  params: Params,
-  carry: Carry,
-  symbol_B: jax.Array,
+  model: SequenceModel, params: Params, carry: Carry, symbol_B: jax.Array
 ) -> tuple[Carry, jax.Array]:
   """A decoder's step: the carry, and logits_BV of the next symbol.
 

@@ -148,10 +148,7 @@ def _examined(settings: Config, count: int) -> str:
 
 
 def prepare(
-  build: Build,
-  config: Config,
-  workdir: Path,
-  mode: str = "detect",
+  build: Build, config: Config, workdir: Path, mode: str = "detect"
 ) -> tuple[Experiment, Callable[[str], Pieces]]:
   """The task of a run that can detect, and its splits.
 

@@ -69,9 +69,7 @@ def _answers_table(
 
 
 def _table(
-  experiment: Experiment,
-  rows: list[Prediction],
-  of_texts: list[dict[str, str]],
+  experiment: Experiment, rows: list[Prediction], of_texts: list[dict[str, str]]
 ) -> Iterator[Sequence[int | str]]:
   """Yields predictions.csv: a row a target, of a text or of a row of a batch.
 

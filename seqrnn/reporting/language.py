@@ -25,11 +25,7 @@ from seqrnn.sampling.sampler import generator
 from seqrnn.sampling.texts import prime_ids
 from seqrnn.scoring import confusion, spans
 from seqrnn.scoring.evaluation import examiner
-from seqrnn.scoring.predictions import (
-  Prediction,
-  number_text,
-  predictions,
-)
+from seqrnn.scoring.predictions import Prediction, number_text, predictions
 
 _TEMPERATURES = (0.3, 0.6, 0.9, 1.2)
 _DRAWN = 480  # Length of a sample.

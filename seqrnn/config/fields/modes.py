@@ -51,10 +51,7 @@ FIELDS |= group(
     "A file of texts to continue, a line each, or JSON lines with `prime`"
     " (.jsonl), instead of sample.prime."
   ),
-  format=choice(
-    "text jsonl",
-    "jsonl: JSON lines, also in samples.jsonl.",
-  ),
+  format=choice("text jsonl", "jsonl: JSON lines, also in samples.jsonl."),
   top_k=rules.COUNT("Draw from the k most likely symbols."),
   top_p=rules.ABOVE_0(
     "Draw from the smallest set with this probability (Holtzman et al. 2020)."

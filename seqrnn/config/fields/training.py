@@ -42,9 +42,7 @@ FIELDS |= group(
   ),
   warmup_steps=rules.NATURAL("Steps of linear warmup, at first.", default=0),
   factor=rules.ABOVE_0(
-    "The factor that lowers the learning rate.",
-    when.FACTOR,
-    default=0.5,
+    "The factor that lowers the learning rate.", when.FACTOR, default=0.5
   ),
   after=rules.COUNT(
     "Epochs, or for plateau evaluations, as schedule.name explains.",

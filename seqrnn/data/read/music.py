@@ -24,13 +24,7 @@ Music = dict[str, list[np.ndarray]]
 
 _PIECES = {"train": 240, "validation": 30, "test": 30}  # Of data.source=chords.
 # Degrees of the scale, from 0, and the degrees that may follow each.
-_FOLLOWING = {
-  0: (1, 3, 4, 5),
-  1: (4,),
-  3: (0, 1, 4),
-  4: (0, 0, 5),
-  5: (1, 3),
-}
+_FOLLOWING = {0: (1, 3, 4, 5), 1: (4,), 3: (0, 1, 4), 4: (0, 0, 5), 5: (1, 3)}
 _SCALE = (0, 2, 4, 5, 7, 9, 11)  # Half tones above the key.
 _HOMES = (48, 57, 62, 67)  # Typical notes of bass, tenor, alto and soprano.
 

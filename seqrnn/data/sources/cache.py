@@ -39,9 +39,7 @@ ReadCorpus = tuple[Corpus, list[str]]
 
 
 def open_corpus(
-  sources: Sequence[Source],
-  settings: Sequence,
-  read: Callable[[], ReadCorpus],
+  sources: Sequence[Source], settings: Sequence, read: Callable[[], ReadCorpus]
 ) -> Corpus:
   """The corpus of sources; a large one is written to disk and memory-mapped.
 

@@ -201,11 +201,7 @@ class Service:
       )
     return StreamTail(sys.stdin.fileno(), self.position)
 
-  def follow(
-    self,
-    source: FileTail | StreamTail,
-    stopped: Callable[[], bool],
-  ):
+  def follow(self, source: FileTail | StreamTail, stopped: Callable[[], bool]):
     """Follows the input until it ends.
 
     Args:

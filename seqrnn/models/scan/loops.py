@@ -253,11 +253,7 @@ def loop_backward(
     return step(dnew, hold(take, zeros, dcarry), *others)
 
   dfirst, outputs = loop(
-    one,
-    dlast,
-    (dh_TBH, *inputs),
-    reverse=not reverse,
-    gate=cell.hidden_size,
+    one, dlast, (dh_TBH, *inputs), reverse=not reverse, gate=cell.hidden_size
   )
   return dfirst, whole(outputs)
 
