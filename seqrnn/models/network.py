@@ -156,8 +156,7 @@ class SequenceModel(nn.Module):
       else:
         x_BTD = Lookup(self.embedding.embedding, ids_BT)
     carry, y_BTH = self.body(x_BTD, mask_BT, carry, train)
-    if self.pooling is not None:
-      y_BTH = self._pooled(y_BTH, mask_BT, carry, train)[:, None]
+    y_BTH = self._pooled(y_BTH, mask_BT, carry, train)
     if isinstance(y_BTH, dict):
       heads = {"forward": self.forward_head, "backward": self.backward_head}
       heads = {"joint": self.head, **heads}
@@ -169,13 +168,15 @@ class SequenceModel(nn.Module):
       logits_BTV += self.wide(ids_BT, mask_BT)[:, None]
     return carry, logits_BTV
 
-  def _pooled(self, y_BTH, mask_BT, carry, train: bool) -> jax.Array:
-    """What one output of a sequence is computed from, [B, H]."""
+  def _pooled(self, y_BTH, mask_BT, carry, train: bool):
+    """What outputs are computed from, [B, 1, H] with pooling."""
+    if self.pooling is None:
+      return y_BTH
     if self.pooling == "last":
-      return self.body.summary(carry, train)
+      return self.body.summary(carry, train)[:, None]
     if self.pooling == "attention":
-      return self.attention(y_BTH, mask_BT)
-    return features.POOLINGS[self.pooling](y_BTH, mask_BT)
+      return self.attention(y_BTH, mask_BT)[:, None]
+    return features.POOLINGS[self.pooling](y_BTH, mask_BT)[:, None]
 
   def embedded(self, ids_BT: jax.Array) -> jax.Array:
     """What the layers read of ids outside of training."""

@@ -7,12 +7,7 @@ from seqrnn.config.read import Config
 from seqrnn.data.read import stored
 from seqrnn.errors import visible
 from seqrnn.experiment import Build
-from seqrnn.logs.detect import answers, deployed
-from seqrnn.logs.detect.calibration import (
-  SETTINGS,
-  calibrate,
-  held_out_sessions,
-)
+from seqrnn.logs.detect import answers, calibration, deployed
 from seqrnn.logs.detect.normal import NormalScores, normal_scores
 from seqrnn.logs.follow import feedback
 from seqrnn.modes import detect
@@ -40,8 +35,10 @@ def run(build: Build, config: Config, workdir: Path) -> NormalScores:
       names = experiment.vocabularies["symbols"]
       reviewed = answers.load_answers(workdir, names, read, config)
       kinds = feedback.record_kinds(config, workdir)
-      detector, known = calibrate(build, config, workdir, read, experiment)
-    sessions, settings = held_out_sessions(detector), config.detect
+      detector, known = calibration.calibrate(
+        build, config, workdir, read, experiment
+      )
+    sessions, settings = calibration.held_out_sessions(detector), config.detect
     normal = normal_scores(known, settings, reviewed.of(sessions))
     rows = [feedback.review_row(kind, reviewed.by_kind) for kind in kinds]
     alarms = [row for row in rows if not row["answer"]]
@@ -80,5 +77,5 @@ def _as_detected(config: Config, workdir: Path) -> Config:
   record = stored.read_object(path)
   with stored.reading(path):
     settings = record["config"]["detect"]
-    names = (*SETTINGS, *_CHANGES)
+    names = (*calibration.SETTINGS, *_CHANGES)
     return derived.checked(config, {f"detect.{n}": settings[n] for n in names})

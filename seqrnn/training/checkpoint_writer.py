@@ -19,13 +19,7 @@ import jax
 from seqrnn.errors import MachineError, UserError
 from seqrnn.experiment import Params
 from seqrnn.runtime import files, private, processes, sharding
-from seqrnn.training.checkpoint import (
-  Position,
-  first_line,
-  read_position,
-  steps,
-  write_sums,
-)
+from seqrnn.training import checkpoint
 
 if TYPE_CHECKING:
   from orbax.checkpoint import CheckpointManager
@@ -117,7 +111,7 @@ class Checkpoints:
     latest = [info.step for info in checkpoints][-self._keep :]
     return [info.step in (*latest, self._best) for info in checkpoints]
 
-  def save(self, params: Params, state: Others, position: Position):
+  def save(self, params: Params, state: Others, position: checkpoint.Position):
     """Starts writing a checkpoint, unless it exists with the same position.
 
     Args:
@@ -137,7 +131,7 @@ class Checkpoints:
     first = jax.process_index() == 0
     exists = sharding.broadcast(first and folder.exists())
     if exists and sharding.broadcast(
-      first and read_position(folder) == position
+      first and checkpoint.read_position(folder) == position
     ):
       return
     if exists:
@@ -164,12 +158,12 @@ class Checkpoints:
     if jax.process_index() == 0:
       self.check()
       [folder] = private.unfinished_checkpoints(self.directory, self._step)
-      write_sums(folder)
+      checkpoint.write_sums(folder)
 
   def delete_after(self, step: int):
     """Removes the checkpoints after a step, before any is written."""
     if jax.process_index() == 0:
-      for later in steps(self.directory):
+      for later in checkpoint.steps(self.directory):
         if later > step:
           shutil.rmtree(self.directory / str(later))
 
@@ -198,7 +192,8 @@ class Checkpoints:
       if isinstance(error, MachineError) or processes.lost(error):
         raise
       raise MachineError(
-        f"{self.directory}: a checkpoint cannot be written: {first_line(error)}"
+        f"{self.directory}: a checkpoint cannot be written:"
+        f" {checkpoint.first_line(error)}"
       ) from None
 
   def _remove_unfinished(self):

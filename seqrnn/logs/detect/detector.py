@@ -22,14 +22,7 @@ from seqrnn.experiment import Batch, Carry, Experiment, Params
 from seqrnn.logs.detect.scores import BASELINES, NETWORK, Score, network_scores
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
-from seqrnn.scoring.scorer import (
-  ROWS,
-  UNRANKED,
-  Scores,
-  in_few_lengths,
-  scorer,
-  target_scores,
-)
+from seqrnn.scoring import scorer
 from seqrnn.training.checkpoint import restore_params
 
 VOCABULARY = "vocabulary.json"
@@ -95,7 +88,7 @@ def event_scorer(
       for name in ("inputs", "targets"):
         seen[name] = jnp.where(seen_V[batch[name]], batch[name], UNKNOWN)
       carry, logits_BNV = head(params, carry, seen)
-      scores = target_scores(logits_BNV, seen["targets"])
+      scores = scorer.target_scores(logits_BNV, seen["targets"])
       return jax.nn.softmax(logits_BNV), carry, scores
 
     def add(total_BNV, member):
@@ -111,7 +104,7 @@ def event_scorer(
     )
     mean_BNV = mean_logits(total_BNV, len(ensemble.seen))
     values = {
-      **target_scores(mean_BNV, batch["targets"], top_k),
+      **scorer.target_scores(mean_BNV, batch["targets"], top_k),
       "member_nll": jnp.moveaxis(nll_KBN, 0, -1),
       "member_rank": jnp.moveaxis(rank_KBN, 0, -1),
       "targets": batch["targets"],
@@ -226,10 +219,10 @@ class Detector(NamedTuple):
     """The vocabulary of the events."""
     return self.experiment.vocabularies["symbols"]
 
-  def score_events(self, sessions: Sessions, top_k: int) -> Scores:
+  def score_events(self, sessions: Sessions, top_k: int) -> scorer.Scores:
     """The values of `event_scorer` for each event of distinct sessions."""
     # Few lengths, hence few programs to compile.
-    whole = in_few_lengths(self.experiment)._replace(
+    whole = scorer.in_few_lengths(self.experiment)._replace(
       carry=carry_of(self.experiment.carry, len(self.steps))
     )
     head = self.experiment.heads[self.config.detect.head]
@@ -242,7 +235,7 @@ class Detector(NamedTuple):
     rows_J[sizes == 0] = rows_J[sizes > 0].min()
     parts = []
     for rows in np.unique(rows_J).tolist():
-      run = scorer(whole, sharding.mesh(), score, rows)
+      run = scorer.scorer(whole, sharding.mesh(), score, rows)
       some = np.flatnonzero(rows_J == rows)
       pieces = sessions.take(some).pieces(self.names)
       parts.append((some, run(self.models, pieces)))
@@ -259,7 +252,7 @@ class Detector(NamedTuple):
     )
     every = np.arange(len(sizes))
     bounds = np.searchsorted(session_N[order], np.arange(len(sizes) + 1))
-    return Scores(values, bounds, every)
+    return scorer.Scores(values, bounds, every)
 
   def held_out(self, k: int) -> Sessions:
     """The held-out sessions of a member, with its scores of their values."""
@@ -321,10 +314,10 @@ class Detector(NamedTuple):
       scores[measure] = np.zeros((len(self.steps), len(short)))
     for name in self.fitted[0]:
       scores[name] = np.stack([fit[name](sessions) for fit in self.fitted])
-    unknown_N = np.all(ranks_KN == UNRANKED, axis=0)
+    unknown_N = np.all(ranks_KN == scorer.UNRANKED, axis=0)
     return SessionScores(
       nll=values["nll"],
-      rank=np.where(unknown_N, UNRANKED, values["rank"]),
+      rank=np.where(unknown_N, scorer.UNRANKED, values["rank"]),
       member_nll=nlls_KN,
       targets=values["targets"],
       bounds=bounds,
@@ -335,7 +328,7 @@ class Detector(NamedTuple):
     )
 
 
-def _nothing(sessions: int, members: int) -> Scores:
+def _nothing(sessions: int, members: int) -> scorer.Scores:
   """The scores of sessions without events to score."""
   by_member = np.zeros((0, members), np.float32)
   values = {
@@ -344,7 +337,7 @@ def _nothing(sessions: int, members: int) -> Scores:
     **dict.fromkeys(("member_nll", "member_rank"), by_member),
   }
   bounds = np.zeros(sessions + 1, np.int64)
-  return Scores(values, bounds, np.arange(sessions))
+  return scorer.Scores(values, bounds, np.arange(sessions))
 
 
 def _rows(sessions: Sessions, symbols: int) -> np.ndarray:
@@ -354,7 +347,7 @@ def _rows(sessions: Sessions, symbols: int) -> np.ndarray:
   """
   padded = 2 ** np.ceil(np.log2(np.diff(sessions.bounds) + 2))
   most = np.maximum(_LOGITS // (padded * symbols), 1)
-  return np.minimum(2 ** np.floor(np.log2(most)), ROWS).astype(int)
+  return np.minimum(2 ** np.floor(np.log2(most)), scorer.ROWS).astype(int)
 
 
 def load_detector(

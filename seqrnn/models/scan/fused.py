@@ -10,13 +10,7 @@ from seqrnn.models import cpu
 from seqrnn.models.arrays import add, before
 from seqrnn.models.cell import OUTSIDE_GATES, masked_state
 from seqrnn.models.products import kernel_gradient, step_dot
-from seqrnn.models.scan.loops import (
-  apart_from_product,
-  carries_before,
-  loop_backward,
-  loop_forward,
-  whole,
-)
+from seqrnn.models.scan import loops
 
 
 def forward(cell, reverse, params, first, inputs, mask_BH):
@@ -26,13 +20,13 @@ def forward(cell, reverse, params, first, inputs, mask_BH):
     u_BK = cell.apply(variables, h_BH, method="recurrent")
     return cell.apply(variables, carry, z_BK, u_BK, method="keep")
 
-  last, h_TBH, steps = loop_forward(step, cell, first, inputs, reverse)
+  last, h_TBH, steps = loops.loop_forward(step, cell, first, inputs, reverse)
   return (last, h_TBH), (params, first, h_TBH, mask_BH, steps)
 
 
 def backward(cell, reverse, saved, cotangents):
   params, first, h_TBH, mask_BH, (take, carries, kept) = saved
-  old = carries_before(first, carries, reverse)
+  old = loops.carries_before(first, carries, reverse)
   # Of these parameters, `gates` alone reads the others.
   outside = *OUTSIDE_GATES, cell.recurrent_bias
   local = {name: p for name, p in params.items() if name not in outside}
@@ -54,10 +48,10 @@ def backward(cell, reverse, saved, cotangents):
     dcarry = add(dheld, dold)
     if R_T is not None:
       dh_BH = masked_state(step_dot(dsums[-1], R_T, dtype), mask_BH)
-      dcarry = add(apart_from_product(dcarry), *spread(dh_BH))
+      dcarry = add(loops.apart_from_product(dcarry), *spread(dh_BH))
     return dcarry, (dsums, dnew if local else None)
 
-  dfirst, (dsums, dnew) = loop_backward(
+  dfirst, (dsums, dnew) = loops.loop_backward(
     step, cell, cotangents, (take, old, kept), reverse
   )
   dparams: Params = dict.fromkeys(params)  # None: no gradient here.
@@ -67,7 +61,7 @@ def backward(cell, reverse, saved, cotangents):
       _, back = jax.vjp(lambda local: after(kept, local, old, *sums), local)
       return back(dnew)[0]
 
-    down = jax.vmap(of_step)(old, whole(kept), dnew)
+    down = jax.vmap(of_step)(old, loops.whole(kept), dnew)
     dparams |= jax.tree.map(lambda d: jnp.sum(d, axis=0), down)
   if cell.recurrent_product:
     before_TBH = before(cell.hidden(first), h_TBH, reverse)

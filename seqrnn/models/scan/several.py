@@ -11,12 +11,7 @@ from seqrnn.experiment import Params
 from seqrnn.models.arrays import add
 from seqrnn.models.cell import recall
 from seqrnn.models.products import Products, kernel_gradient
-from seqrnn.models.scan.loops import (
-  carries_before,
-  loop_backward,
-  loop_forward,
-  whole,
-)
+from seqrnn.models.scan import loops
 
 
 @dataclass(eq=False)
@@ -65,13 +60,13 @@ def forward(cell, reverse, params, first, inputs, mask_BH):
     new, record = _step(cell, params, mask_BH, carry, z_BK)
     return new, record.results
 
-  last, h_TBH, steps = loop_forward(step, cell, first, inputs, reverse)
+  last, h_TBH, steps = loops.loop_forward(step, cell, first, inputs, reverse)
   return (last, h_TBH), (params, first, mask_BH, inputs[0], steps)
 
 
 def backward(cell, reverse, saved, cotangents):
   params, first, mask_BH, z_TBK, (take, carries, kept) = saved
-  old = carries_before(first, carries, reverse)
+  old = loops.carries_before(first, carries, reverse)
   # `inputs` reads these parameters, a step reads the others.
   outside = "input_kernel", "" if cell.recurrent_bias else "bias"
   local = {name: p for name, p in params.items() if name not in outside}
@@ -82,7 +77,7 @@ def backward(cell, reverse, saved, cotangents):
   kernels, to_params = jax.vjp(
     lambda local: after(local, first, z_TBK[0])[1].kernels, local
   )
-  zeros = [jnp.zeros_like(u_TBK[0]) for u_TBK in whole(kept)]
+  zeros = [jnp.zeros_like(u_TBK[0]) for u_TBK in loops.whole(kept)]
 
   def step(dnew, dheld, old, z_BK, kept):
     def after_of(carry, z_BK, zeros):
@@ -92,7 +87,7 @@ def backward(cell, reverse, saved, cotangents):
     dold, dz_BK, du = back(dnew)
     return add(dheld, dold), (dz_BK, du, dnew)
 
-  dfirst, (dz_TBK, du, dnew) = loop_backward(
+  dfirst, (dz_TBK, du, dnew) = loops.loop_backward(
     step, cell, cotangents, (take, old, z_TBK, kept), reverse
   )
 
@@ -104,7 +99,7 @@ def backward(cell, reverse, saved, cotangents):
     _, back, factors = jax.vjp(factors_after, local, has_aux=True)
     return back(dnew)[0], factors
 
-  down, factors = jax.vmap(of_step)(old, z_TBK, whole(kept), dnew)
+  down, factors = jax.vmap(of_step)(old, z_TBK, loops.whole(kept), dnew)
   down = jax.tree.map(lambda d: jnp.sum(d, axis=0), down)
   dkernels = [
     kernel_gradient(x_TBD, du_TBK, cell.products.dtype)
