@@ -58,8 +58,7 @@ class Segments:
   def __init__(self, config: Config, vocabulary: Vocabulary, **shape: Any):
     """`shape` has fields of `Shape`; its `length` counts targets, too."""
     self._shape = Shape(step=config.data.window, **shape)
-    self._config = config
-    self._vocabulary = vocabulary
+    self._config, self._vocabulary = config, vocabulary
     self._read = reader(config)
     self._encoded = functools.cache(self._encode)  # Of splits by name.
     self._checksum = functools.cache(

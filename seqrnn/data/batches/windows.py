@@ -70,9 +70,7 @@ class Batches(Sequence[Arrays]):
     The function must be row-wise, for it may get some rows of a batch: a row
     of its result depends on that row of the batch alone.
     """
-    return dataclasses.replace(
-      self, make=lambda *rows: function(self.make(*rows))
-    )
+    return dataclasses.replace(self, make=lambda *at: function(self.make(*at)))
 
 
 class Shape(NamedTuple):

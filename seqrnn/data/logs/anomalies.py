@@ -15,8 +15,7 @@ def _swap(rng, ids, _):
   places = np.flatnonzero(ids[1:] != ids[:-1])
   if not len(places):
     return None
-  position = rng.choice(places)
-  ids = ids.copy()
+  position, ids = rng.choice(places), ids.copy()
   ids[[position, position + 1]] = ids[[position + 1, position]]
   return ids
 

@@ -86,8 +86,7 @@ def _parse(sources: list[Source], form: Form) -> ReadCorpus:
     # The last of the sessions that lines cut is open.
     idle = {"gap": form.value, "lines": 1.0}.get(form.cut)
     clock = Clock(_of(sources), idle, not several, form.cut != "lines")
-  events = chain.from_iterable(by_file)
-  corpus = _corpus(events, "log", clock, several)
+  corpus = _corpus(chain.from_iterable(by_file), "log", clock, several)
   for context in (reader.context for reader in readers):
     if near := formats.earlier(form.near, tuple(context.times), context.near):
       return _parse(sources, form._replace(near=near))
@@ -120,8 +119,7 @@ def read_table(sources: list[Source], data: Config) -> Corpus:
 
   def parse() -> ReadCorpus:
     tables = (table_events(source, data, several) for source in sources)
-    clock = Clock(_of(sources))
-    rows = chain.from_iterable(tables)
+    clock, rows = Clock(_of(sources)), chain.from_iterable(tables)
     return _corpus(rows, data.unit, clock, several), []
 
   settings = ["table", data.unit, data.errors, data.label_column]

@@ -197,9 +197,7 @@ class Sessions(NamedTuple):
       keys = zip(keys, map(np.ndarray.tobytes, self.unusual), strict=True)
     index: dict[Hashable, int] = {}
     # A dict is faster here than the sort of np.unique.
-    which = np.array(
-      [index.setdefault(key, len(index)) for key in keys], np.int64
-    )
+    which = np.array([index.setdefault(k, len(index)) for k in keys], np.int64)
     _, first, counts = np.unique(which, return_index=True, return_counts=True)
     return Distinct(first, which, counts)
 

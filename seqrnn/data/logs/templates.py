@@ -259,9 +259,7 @@ def mine(lines: dict[str, int]) -> list[str]:
     counts = {i: words for i, words in counts.items() if len(words) > 1}
     blanks = [i for i, words in counts.items() if _is_open(words)]
     first = rows[0][0]
-    fixed = sum(
-      VALUE not in word for i, word in enumerate(first) if i not in blanks
-    )
+    fixed = sum(VALUE not in x for i, x in enumerate(first) if i not in blanks)
     if len(blanks) == len(counts) and len(blanks) <= fixed:
       for words, _ in rows:
         filled = [BLANK if i in counts else w for i, w in enumerate(words)]

@@ -158,9 +158,7 @@ def fit(sessions: Sessions) -> Tails:
   """
   step = len(sessions.ids) // _EVENTS + 1
   some = sessions.take(np.arange(0, len(sessions.bounds) - 1, step))
-  measures = [
-    measure for measure in MEASURES if _column(some, measure) is not None
-  ]
+  measures = [x for x in MEASURES if _column(some, x) is not None]
   return joined([_fit(some, measure) for measure in measures])
 
 
@@ -353,8 +351,7 @@ def _scored(
 
 def most_unusual(sessions: Sessions, tails: Tails, measure: str) -> Unusual:
   """The most unusual value or time of each session, and its score."""
-  observed = _observe(sessions, measure)
-  return _scored(tails, observed, sessions.bounds, measure)
+  return _scored(tails, _observe(sessions, measure), sessions.bounds, measure)
 
 
 def with_unusual(

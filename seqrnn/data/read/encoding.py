@@ -30,8 +30,7 @@ def encode(sources: Iterable[Source], unit: str, errors: str) -> Corpus:
       for chunk in reading.chunks(source):
         encoder.add(chunk.decode("latin-1"))
     elif unit in ("id", "session"):
-      lines = reading.lines(source, errors)
-      for number, line in enumerate(lines, 1):
+      for number, line in enumerate(reading.lines(source, errors), 1):
         tokens = line.split()
         encoder.add_tokens(tokens)
         if unit == "session":

@@ -26,9 +26,7 @@ def characters(vocabulary: Vocabulary, words: Sequence[str]) -> np.ndarray:
 
   Positions after the last character are PAD.
   """
-  return _padded(
-    vocabulary, [word[:_CHARACTERS] for word in words], _CHARACTERS
-  )
+  return _padded(vocabulary, [x[:_CHARACTERS] for x in words], _CHARACTERS)
 
 
 def affixes(
@@ -87,8 +85,7 @@ def read_vectors(path: str, names: Vocabulary, size: int) -> np.ndarray:
   vectors = np.full((len(names), size), np.nan, np.float32)
   source = reading.Source(path, Path(path))
   # A few words of published files are not UTF-8.
-  lines = reading.lines(source, "replace")
-  for number, line in enumerate(lines, 1):
+  for number, line in enumerate(reading.lines(source, "replace"), 1):
     parts = line.rstrip().split(" ")
     if number == 1:
       is_header = len(parts) == 2 and all(map(str.isdecimal, parts))

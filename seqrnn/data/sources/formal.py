@@ -163,8 +163,7 @@ def strings(name: str, split: str) -> Corpus:
     text = "".join(language.symbols[symbol] for symbol in string)
     answer = "".join(map(str, language.answers(string)))
     blanks = language.blanks(len(text)) if language.tagged else 0
-    place = f"{name}-{split}:{number}"
-    texts.append(Document(place, text + BLANK * blanks))
+    texts.append(Document(f"{name}-{split}:{number}", text + BLANK * blanks))
     answers.append([""] * len(text) + [*answer] + [""] * (blanks - len(answer)))
   corpus = collect(texts, "char")
   if language.tagged:
