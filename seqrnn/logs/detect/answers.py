@@ -241,9 +241,7 @@ def load_answers(
   """
   path, rows = workdir / NAME, load_rows(workdir, config.data.errors)
   by_name = {session: row for (kind, session), row in rows.items() if not kind}
-  answers = Answers(
-    [row for _, row in by_name.values()], {}, alarm_answers(rows)
-  )
+  answers = Answers([x for _, x in by_name.values()], {}, alarm_answers(rows))
   if not by_name:
     return answers
   keys = _keys(set(by_name), names, pieces, Redaction(config.detect.redact))

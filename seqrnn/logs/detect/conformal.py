@@ -129,8 +129,7 @@ class CrossCalibration:
 
   def flags(self, neg_log_p_D: np.ndarray, rate: float) -> np.ndarray:
     """Whether p <= rate, given -log p, which may be extrapolated [D]."""
-    p_D = np.maximum(np.exp(-neg_log_p_D), self.resolution)
-    return is_flagged(p_D, rate)
+    return is_flagged(np.maximum(np.exp(-neg_log_p_D), self.resolution), rate)
 
   def own_neg_log_p(
     self,
@@ -171,9 +170,7 @@ class CrossCalibration:
     """
     p_D = self.p_values(scores_KD)
     pairs = zip(self.groups, scores_KD, strict=True)
-    excess_D = np.mean(
-      [group.excess(scores) for group, scores in pairs], axis=0
-    )
+    excess_D = np.mean([group.excess(x) for group, x in pairs], axis=0)
     return np.where(p_D > self.resolution, 0, excess_D) - np.log(p_D)
 
 

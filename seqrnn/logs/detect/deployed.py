@@ -81,8 +81,7 @@ def write_deployed(
   counts_KD = np.zeros((len(members), len(distinct.first)), np.int64)
   model = np.repeat(np.arange(len(members)), [len(m.train) for m in members])
   np.add.at(counts_KD, (model, distinct.which), 1)
-  once = sessions.take(distinct.first)
-  cuts = trained.corpus.cuts
+  once, cuts = sessions.take(distinct.first), trained.corpus.cuts
   record = {
     "settings": {name: settings[name] for name in _SETTINGS},
     "scores": ",".join(normal.names),

@@ -93,12 +93,10 @@ def event_scorer(
 
     def add(total_BNV, member):
       chances_BNV, carry, scores = one(member)
-      outputs = carry, scores["nll"], scores["rank"]
-      return total_BNV + chances_BNV, outputs
+      return total_BNV + chances_BNV, (carry, scores["nll"], scores["rank"])
 
     members = *ensemble, jax.tree.map(by_member, carry)
-    first = jax.tree.map(lambda x: x[0], members)
-    chances = jax.eval_shape(one, first)[0]
+    chances = jax.eval_shape(one, jax.tree.map(lambda x: x[0], members))[0]
     total_BNV, (carry, nll_KBN, rank_KBN) = jax.lax.scan(
       add, jnp.zeros(chances.shape, chances.dtype), members
     )
@@ -372,11 +370,8 @@ def load_detector(
     UserError: a session has an event that the vocabulary lacks.
   """
   vocabularies = vocabulary.load(workdir / VOCABULARY)
-  whole = whole_sessions(config, vocabularies)
-  experiment = build(whole, vocabularies)
-  restored = [
-    restore_params(folder, step, experiment) for folder, step in checkpoints
-  ]
+  experiment = build(whole_sessions(config, vocabularies), vocabularies)
+  restored = [restore_params(*one, experiment) for one in checkpoints]
   stack = lambda *leaves: np.stack([np.asarray(leaf) for leaf in leaves])
   params = jax.tree.map(stack, *(params for params, _ in restored))
   seen = np.zeros((len(checkpoints), len(vocabularies["symbols"])), bool)

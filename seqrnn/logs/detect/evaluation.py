@@ -67,8 +67,7 @@ def report(
     injected: the anomaly injected into each session; None if none is.
     settings: of `config.detect`.
   """
-  selection = normal.selection
-  by_anomaly = None
+  selection, by_anomaly = normal.selection, None
   if injected is not None:
     by_anomaly = precision_by_anomaly(findings, injected)
   return {

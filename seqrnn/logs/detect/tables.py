@@ -230,8 +230,7 @@ def write_events(findings: Findings, detector: Detector, folder: Path):
 
   @functools.lru_cache(maxsize=2**12)  # Most sessions equal others.
   def columns(d: int) -> dict[str, Sequence[TableCell]]:
-    values = details.document(document[d])
-    return _event_columns(findings, d, values)
+    return _event_columns(findings, d, details.document(document[d]))
 
   def rows() -> Iterator[dict[str, TableCell]]:
     for j, d in enumerate(findings.distinct.which.tolist()):

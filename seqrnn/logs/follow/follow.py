@@ -132,8 +132,7 @@ class Service:
     self.health.model.info(info)
     self._input = settings.input or "standard input"
     self._parser = Parser(self.config.data, self._input)
-    masks = Redaction(settings.redact)
-    self.alarms = Alarms(60 * settings.quiet, masks)
+    self.alarms = Alarms(60 * settings.quiet, Redaction(settings.redact))
     self.position = LogPosition()
     gc.freeze()  # The models are never garbage.
 

@@ -38,8 +38,7 @@ class Parser:
       data: of the config.
       name: of the input.
     """
-    self.skipped = 0
-    self._name = name
+    self.skipped, self._name = 0, name
     self._reader = LogReader(name, log_corpus.form(data), leave_out=self.skip)
     self._is_log = data.unit == "log"
     codec = ("utf-8", data.errors)

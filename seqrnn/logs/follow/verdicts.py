@@ -121,8 +121,7 @@ class Judge:
   """Judges sessions, equal ones once."""
 
   def __init__(self, deployed: Deployed):
-    self._deployed = deployed
-    self._settings = deployed.config.detect
+    self._deployed, self._settings = deployed, deployed.config.detect
     masks = Redaction(self._settings.redact)
     names = deployed.detector.names
     self._shown = dataclasses.replace(names, mask=masks.text)

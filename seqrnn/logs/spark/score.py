@@ -110,8 +110,7 @@ def score_events(
 
 def _score(events: pd.DataFrame, shipped: Shipped, span: Span) -> pd.DataFrame:
   """The verdicts on some sessions, of which all events are there."""
-  deployed = _restore(shipped.content.value)
-  findings, names = examine(deployed, events, span)
+  findings, names = examine(_restore(shipped.content.value), events, span)
   rows = pd.DataFrame(tables.session_rows(findings), dtype=object)
   columns = [column.split()[0] for column in shipped.columns]
   return rows.assign(key=names).reindex(columns=columns).astype(object)
