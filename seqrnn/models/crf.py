@@ -129,8 +129,7 @@ def viterbi(chain: TagScores, logits_BTC, mask_BT, edges_B2) -> jax.Array:
   last_B = jnp.argmax(_stopped(chain, last_BC, edges_B2), axis=1)
 
   def back(tag_B, before_BC):
-    before_B1 = jnp.take_along_axis(before_BC, tag_B[:, None], axis=1)
-    return before_B1[:, 0], tag_B
+    return jnp.take_along_axis(before_BC, tag_B[:, None], axis=1)[:, 0], tag_B
 
   _, tags_TB = jax.lax.scan(back, last_B, before_TBC, reverse=True)
   return tags_TB.T

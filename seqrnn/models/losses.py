@@ -231,8 +231,7 @@ def label_cross_entropy(
   known_BN = jnp.where(targets_BN > UNKNOWN, weights_BN, 0)
   loss, totals = cross_entropy(logits_BNC, label_BN, known_BN, smoothing)
   V = logits_BNC.shape[-1] + UNKNOWN + 1
-  best_BN = best_ids(logits_BNC)
-  return loss, totals | hits(targets_BN, best_BN, weights_BN, V)
+  return loss, totals | hits(targets_BN, best_ids(logits_BNC), weights_BN, V)
 
 
 def hits(

@@ -362,8 +362,7 @@ def text_model(
   model = config.model
   body = stack(model, symbols, bidirectional=model.bidirectional)
   whole = sequence_model(model, body, symbols, pooled, outputs, letters)
-  attention = features.Attention(config.data.window)
-  wide = None
+  attention, wide = features.Attention(config.data.window), None
   if model.wide and whole.pooling and whole.outputs:
     wide = features.Wide(symbols, whole.outputs)
   return whole.clone(attention=attention, wide=wide)
