@@ -162,6 +162,4 @@ def freeze_parts(experiment: Experiment, factors: Params) -> Experiment:
 def scale_updates(factors: Params) -> optax.GradientTransformation:
   """Returns the last part of an optimizer, which scales the updates."""
   scaled = lambda factor, x: factor * x if factor else jnp.zeros_like(x)
-  return optax.stateless(
-    lambda updates, _: jax.tree.map(scaled, factors, updates)
-  )
+  return optax.stateless(lambda new, _: jax.tree.map(scaled, factors, new))

@@ -61,8 +61,7 @@ class Progress:
     self._start: float | None = None
     self._finished = 0.0
     self._lap_time = self._line_time = time.monotonic()
-    self._bar_time = 0.0
-    self._writer = None
+    self._bar_time, self._writer = 0.0, None
     if training.config.train.tensorboard and sharding.is_first():
       self._writer = summary_writer()(
         str(training.workdir / "tensorboard"),
@@ -96,8 +95,7 @@ class Progress:
     if len(self._pending) < 3:
       return None
     oldest, count = self._pending.popleft()
-    finished_loss = float(oldest)
-    now = time.monotonic()
+    finished_loss, now = float(oldest), time.monotonic()
     if self._start is None:  # This step may have been compiled.
       self._start, self._finished = now, 0.0
     else:

@@ -25,17 +25,9 @@ from seqrnn.experiment import Build, Experiment, Params, shapes
 from seqrnn.models import cell
 from seqrnn.runtime import files, private, sharding
 from seqrnn.training import checkpoint, optimizers, transfer
+from seqrnn.training import step as step_lib
 from seqrnn.training.checkpoint import Position
 from seqrnn.training.history import MetricsRow
-from seqrnn.training.step import (
-  Step,
-  TrainState,
-  all_finite,
-  compile_programs,
-  pack,
-  programs,
-  unpack,
-)
 
 _SEED = np.uint32(0)  # Any seed, for the shapes of the state.
 
@@ -68,7 +60,7 @@ class Training(NamedTuple):
   values: Callable[[Params], Params] | None
   mesh: Mesh
   validation: Batches
-  step: Step
+  step: step_lib.Step
   start: sharding.Jitted
   lower_step: Callable[[], jax.stages.Lowered]
   learning_rate: optax.Schedule
@@ -82,7 +74,7 @@ class Training(NamedTuple):
     unit = self.experiment.unit
     return nouns(self.config.data.unit)[0] if unit == "symbol" else unit
 
-  def diverged(self, state: TrainState, step: int) -> UserError:
+  def diverged(self, state: step_lib.TrainState, step: int) -> UserError:
     """Returns the error for a value that is not finite at a step."""
     rate = float(self.learning_rate(step - 1) * state.scale)
     return UserError(
@@ -135,7 +127,7 @@ def make_training(build: Build, config: Config, workdir: Path) -> Training:
   mesh = sharding.mesh()
   batches = experiment.batches("train", 0)
   rate = config.optimizer.learning_rate
-  step, start = programs(experiment, config, mesh, record)
+  step, start = step_lib.programs(experiment, config, mesh, record)
 
   def lower_step():
     rows = batches.rows(*sharding.local_rows(batches.batch_size, mesh))[0]
@@ -199,7 +191,7 @@ def _resolved(
   return config, experiment_of(config)
 
 
-def restore(training: Training) -> tuple[TrainState, Position]:
+def restore(training: Training) -> tuple[step_lib.TrainState, Position]:
   """Restores the newest intact checkpoint, or begins.
 
   It removes newer, damaged checkpoints, because training will write checkpoints
@@ -244,12 +236,12 @@ def restore(training: Training) -> tuple[TrainState, Position]:
     )
   training.checkpoints.delete_after(step)
   size = training.config.train.batch_size
-  parts = jax.eval_shape(lambda state: pack(state, size, mesh), state)
+  parts = jax.eval_shape(lambda state: step_lib.pack(state, size, mesh), state)
   params, others = (
     checkpoint.restore(folder / name, part, sharding.replicated(mesh))
     for name, part in zip(("params", "state"), parts, strict=True)
   )
-  return unpack(params, others, state, mesh), position
+  return step_lib.unpack(params, others, state, mesh), position
 
 
 def few() -> int | None:
@@ -268,14 +260,14 @@ def data_changed(workdir: Path, step: int, experiment: Experiment) -> bool:
   return False
 
 
-def initial_state(training: Training) -> TrainState:
+def initial_state(training: Training) -> step_lib.TrainState:
   """Compiles the programs, and returns the state before the first step."""
   config, replaced = training.config, training.values
   if replaced is None:
     replaced = _initial_embedding(config, training.experiment)
   seed = np.uint32(config.seed)
   if few() is None:  # Else every loop would be unrolled.
-    compile_programs(training.start.lower(seed), training.lower_step)
+    step_lib.compile_programs(training.start.lower(seed), training.lower_step)
   state = training.start(seed)
   if replaced is None:
     return state
@@ -303,15 +295,15 @@ def _initial_embedding(
   return lambda p: {**p, "embedding": {"embedding": table_VD}}
 
 
-def save(training: Training, state: TrainState, position: Position):
+def save(training: Training, state: step_lib.TrainState, position: Position):
   """Starts writing a checkpoint in the background.
 
   Raises:
     UserError: the state is not finite; nothing is written.
   """
-  if not all_finite(state):
+  if not step_lib.all_finite(state):
     raise training.diverged(state, position.step)
-  arrays = pack(state, training.config.train.batch_size, training.mesh)
+  arrays = step_lib.pack(state, training.config.train.batch_size, training.mesh)
   training.checkpoints.save(*arrays, position)
 
 

@@ -89,9 +89,7 @@ def named_parts(experiment: Experiment, params: Params) -> Params:
 
   Heads of symbols are named by their inputs.
   """
-  tree = jax.tree_util.tree_map_with_path(
-    lambda path, _: part_of(path)[0], params
-  )
+  tree = jax.tree_util.tree_map_with_path(lambda at, _: part_of(at)[0], params)
   if experiment.unit != "symbol":
     return tree
   backward = any(p.direction == "backward" for p in jax.tree.leaves(tree))
@@ -348,9 +346,7 @@ def _moved(
     known = np.minimum.reduce(np.broadcast_arrays(*at)) >= 0
     return np.where(known, old[at], 0).astype(like.dtype)
   if places is not None:
-    sizes = [
-      np.delete(shape, axis).tolist() for shape in (old.shape, like.shape)
-    ]
+    sizes = [np.delete(x.shape, axis).tolist() for x in (old, like)]
     if sizes[0] != sizes[1]:
       return None
     old = np.moveaxis(old, axis, 0)
