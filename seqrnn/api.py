@@ -355,8 +355,7 @@ def call(
       if command.in_zoo(workdir):
         tensors.complete(experiments.build, folder)
       module = importlib.import_module(f"seqrnn.modes.{mode}")
-      result = module.run(experiments.build, resolved, folder)
-      return result, resolved, folder
+      return module.run(experiments.build, resolved, folder), resolved, folder
 
 
 @dataclass

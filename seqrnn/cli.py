@@ -246,8 +246,7 @@ def overview(path: str, parsed: flags.FlagValues) -> str:
     path: of the program, argv[0].
     parsed: the flags.
   """
-  groups = ", ".join(config_lib.groups_of_fields())
-  settings = _SETTINGS.format(groups=groups)
+  settings = _SETTINGS.format(groups=", ".join(config_lib.groups_of_fields()))
   described = {
     f"--{name}": str(parsed[name].help)
     for name in parsed

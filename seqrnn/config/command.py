@@ -254,8 +254,7 @@ def useless(
     names: the fields that the user has set.
     defaults: the defaults; a field with its default value is not reported.
   """
-  fields = config_lib.flat(config)
-  lines = {}
+  fields, lines = config_lib.flat(config), {}
   for name in sorted(config_lib.changes(defaults, config).keys() & {*names}):
     conditions = FIELDS[name].used
     if conditions and not any(_holds(way, fields) for way in conditions):

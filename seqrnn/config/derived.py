@@ -82,8 +82,7 @@ def override(config: Config, overrides: Fields) -> Config:
 
 def _taken(config: Config, run: Fields) -> list[str]:
   """The fields that `resolve` has set for a run, and that stay in it."""
-  fields = flat(config)
-  wanted = config.model.parameters
+  fields, wanted = flat(config), config.model.parameters
   names = [name for name in fitted_names(config) if name in fitted_names(run)]
   names += [name for name in config_lib.CPU if fields[name] is None]
   if wanted is not None and wanted == run.get("model.parameters"):

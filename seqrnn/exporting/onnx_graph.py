@@ -161,8 +161,7 @@ def _read(graph: Graph) -> tuple[str, str]:
   """The features of ids, time first, and the lengths of rows."""
   ids_TB = graph.add("Transpose", "ids", perm=[1, 0])
   pad = graph.add("Equal", "ids", graph.constant(PAD))
-  int32 = graph.type_of(np.int32)
-  read = graph.add("Cast", graph.add("Not", pad), to=int32)
+  read = graph.add("Cast", graph.add("Not", pad), to=graph.type_of(np.int32))
   lengths_B = graph.add("ReduceSum", read, graph.constant([1]), keepdims=0)
   if graph.network.embedding_VD is not None:
     table = graph.weight(graph.network.embedding_VD)

@@ -65,8 +65,7 @@ def run(build: Build, config: Config, workdir: Path) -> list[PartSize]:
   pooled = batches[0]["targets"].shape[1] == 1 < T
   boxes = diagram.boxes(experiment, config, sizes, pooled)
   with files.locked_results(workdir, "describe") as folder:
-    drawn = diagram.draw(title, boxes)
-    pictures.save(drawn, folder / "model.png", dpi=144)
+    pictures.save(diagram.draw(title, boxes), folder / "model.png", dpi=144)
   print(f"{workdir / 'model.png'}: the picture")
   return sizes
 

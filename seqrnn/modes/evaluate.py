@@ -38,8 +38,7 @@ def run(build: Build, config: Config, workdir: Path) -> dict[str, float]:
   )
   dynamic.require(experiment, config)
   split, console = config.evaluate.split, Console()
-  batches = experiment.batches(split, None)
-  result = examiner(experiment, mesh)(params, batches)
+  result = examiner(experiment, mesh)(params, experiment.batches(split, None))
   assert result is not None, "nothing stops this evaluation"
   figures, answers = result
   if jax.process_index():

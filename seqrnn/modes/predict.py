@@ -42,8 +42,7 @@ def _show(console: Console, names: Vocabulary, one: Prediction, limit: int):
     if one.truth[n]:
       truth, surprisal = quoted(one.truth[n]), one.surprisal[n]
       chance = f"{math.exp(-surprisal):.4f}", f"{surprisal / math.log(2):.2f}"
-    place = str(one.positions[n])
-    table.add_row(place, truth, *chance, likely(one, n))
+    table.add_row(str(one.positions[n]), truth, *chance, likely(one, n))
   console.print(table)
   if len(one.targets) > limit:
     console.print(f"... {len(one.targets) - limit} more in predictions.csv")

@@ -64,8 +64,7 @@ def write_texts(
   for temperature in settings.temperature:
     if plain and len(settings.temperature) > 1:
       show(f"----- temperature {temperature:g}\n")
-    samples = texts.draw(writing, temperature)
-    for number, one in enumerate(samples, 1):
+    for number, one in enumerate(texts.draw(writing, temperature), 1):
       lines.append(json.dumps(one._asdict()) + "\n")
       head = f"----- {kind} {number}\n" if len(writing.rows) > 1 else ""
       show(f"{head}{one.text}\n" if plain else lines[-1])
@@ -97,5 +96,4 @@ def run(
     text = escaped(text, keep="\n\t") if sys.stdout.isatty() else text
     print(text, end="", flush=True)
 
-  writing = texts.begin(experiment, params, config)
-  return write_texts(writing, workdir, show)
+  return write_texts(texts.begin(experiment, params, config), workdir, show)

@@ -55,9 +55,7 @@ def _summary(record: dict[str, Any]) -> tuple[tuple[str, str], dict[str, Any]]:
   flagged = summary_of(counts, examined["flagged_for_their_length"])
   table = {name: dict(row) for name, row in record["figures"].items()}
   names = [n for n in _FIGURES if any(n in row for row in table.values())]
-  rows = [
-    [score, *(row.get(name) for name in names)] for score, row in table.items()
-  ]
+  rows = [[score, *map(row.get, names)] for score, row in table.items()]
   return tile, {
     "flagged": flagged,
     "basis": record["basis"],

@@ -40,8 +40,7 @@ def chart(figure: "Figure", title: str, words: str) -> Chart:
   settings = matplotlib.rc_context({"svg.fonttype": "none"})
   with settings, warnings.catch_warnings(action="ignore"):
     content = pictures.svg(figure, title, words).encode()
-  svg = base64.b64encode(content).decode()
-  return Chart(title, svg, words)
+  return Chart(title, base64.b64encode(content).decode(), words)
 
 
 def lines(

@@ -145,8 +145,7 @@ def labels(subject: Subject) -> list[Section]:
   split, mesh, sections = subject.splits[-1], sharding.mesh(), []
   if not subject.experiment.by_text:
     rows = predictions(subject.experiment, subject.params, split, _LIKELY)
-    text = coloured_text(subject, rows, labels)
-    data = {"split": split, "reading": text}
+    data = {"split": split, "reading": coloured_text(subject, rows, labels)}
     sections.append(Section("Tagged text", "tagged", data))
   batches = subject.experiment.batches(split, None)
   params = jax.device_put(subject.params, sharding.replicated(mesh))

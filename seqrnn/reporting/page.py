@@ -120,9 +120,7 @@ def coloured(marks: list[Mark], guess: float, words: str) -> ColouredText:
     if length >= LONGEST:
       break
     length += len(mark.text)
-    likely = [
-      (index(name), round(float(share), 4)) for name, share in mark.likely
-    ]
+    likely = [(index(name), round(float(p), 4)) for name, p in mark.likely]
     bits = None if mark.bits is None else round(float(mark.bits), 3)
     symbols.append((index(mark.name), bits, likely))
     level = sum((bits or 0) > guess * share for share in _LEVELS)

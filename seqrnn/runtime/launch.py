@@ -71,8 +71,7 @@ def open_streams():
   """
   for name in ("stdout", "stderr"):
     if getattr(sys, name) is None:  # The least descriptor is the closed one.
-      descriptor = os.open(os.devnull, os.O_WRONLY)
-      setattr(sys, name, os.fdopen(descriptor, "w"))
+      setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
   if isinstance(sys.stdout, io.TextIOWrapper):
     sys.stdout.reconfigure(errors="backslashreplace")
 

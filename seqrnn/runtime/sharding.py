@@ -229,8 +229,7 @@ class Agreement:
   """
 
   def __init__(self, mesh: Mesh):
-    self._split = by_rows(mesh)
-    self._devices = mesh.local_mesh.size
+    self._split, self._devices = by_rows(mesh), mesh.local_mesh.size
     self._largest = jax.jit(jnp.max, out_shardings=replicated(mesh))
     self._pending: deque[jax.Array] = deque()
 

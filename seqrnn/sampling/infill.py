@@ -149,8 +149,7 @@ def fill_gaps(
     question: the text.
     config: of the run, with `config.predict`.
   """
-  settings = config.predict
-  rng = np.random.default_rng(config.seed)
+  settings, rng = config.predict, np.random.default_rng(config.seed)
   if experiment.filler:
     fixed_NT = np.tile(question.ids_T, (_CANDIDATES, 1))
     sweeps = gibbs(experiment, params, fixed_NT, _SWEEPS, rng)
@@ -196,8 +195,7 @@ def forward(
     fillings.
   """
   ids_T, gaps = question
-  first = gaps[0].start
-  before = 0.0
+  first, before = gaps[0].start, 0.0
   if first > 1:
     rows = Reader(experiment, params, ids_T[:1])
     row = ids_T[None, 1:first]

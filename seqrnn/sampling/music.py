@@ -112,8 +112,7 @@ def piano_roll(notes_TV: np.ndarray, primed: int = 0) -> "Figure":
   """Draws frames of notes, the first `primed`, of the prompt, in gray."""
   T = len(notes_TV)
   figure = pictures.create(min(4 + T / 16, 40), 4)
-  axes = figure.add_subplot()
-  notes = long_notes(notes_TV)
+  axes, notes = figure.add_subplot(), long_notes(notes_TV)
   starts, stops, numbers = zip(*notes, strict=True) if notes else ((), (), ())
   axes.hlines(numbers, starts, stops, linewidth=3)
   axes.axvspan(0, primed, color="black", alpha=0.15, linewidth=0)

@@ -96,9 +96,7 @@ def _flat(
 ) -> dict[str, np.ndarray]:
   """The columns of a batch as [B * N], and `best`, or `outputs` [B, V]."""
   B, N = rows["targets"].shape[:2]
-  columns = {
-    name: sharding.pad_rows(x, len(answers)) for name, x in rows.items()
-  }
+  columns = {n: sharding.pad_rows(x, len(answers)) for n, x in rows.items()}
   columns["document"] = np.repeat(columns["document"], N)
   columns["place"] = columns["place"][:, None] + np.arange(N)
   columns["outputs" if answers.dtype.kind == "f" else "best"] = answers

@@ -122,9 +122,7 @@ def reader(
     if not 0 < n <= depth:
       layers = counted(depth, "recurrent layer")
       raise UserError(f"config.embed.layer={layer}: the model has {layers}")
-    chosen = {
-      reverse: ys[n - 1] for reverse, ys in states.items() if n <= len(ys)
-    }
+    chosen = {way: ys[n - 1] for way, ys in states.items() if n <= len(ys)}
     return carry, chosen
 
   return read
@@ -221,9 +219,7 @@ def vectors(
   """The vectors of all `texts`, or of all symbols, in their order."""
   if of == "texts":
     return texts(reading, pooling).vectors
-  return np.concatenate(
-    [block.vectors for block in symbols(reading, boundaries)]
-  )
+  return np.concatenate([one.vectors for one in symbols(reading, boundaries)])
 
 
 def embedding(params: Params) -> np.ndarray:

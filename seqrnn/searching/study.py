@@ -49,9 +49,7 @@ STATES = {
 _COLUMNS = "trial", "state", "loss", "evaluations", "symbols", "seconds"
 # Gives trials of equal programs one experiment; those that start from a run
 # have one without vocabularies, too.
-_share = keep_last(
-  lambda config, names, /: (without_rate(config), names), count=2
-)
+_share = keep_last(lambda old, names, /: (without_rate(old), names), count=2)
 _PAUSE = 0.2  # Seconds between two looks at the trials of other processes.
 _ATTEMPTS = 3  # To resume from one evaluation, by processes that died.
 
@@ -315,8 +313,7 @@ def _set_sampler(search: Search, before: list[FrozenTrial]) -> bool:
   if values is None:
     return False
   words = np.random.SeedSequence((search.config.seed, len(before)))
-  seed = int(words.generate_state(1)[0])
-  samplers = optuna.samplers
+  seed, samplers = int(words.generate_state(1)[0]), optuna.samplers
   tpe = search.config.search.method == "tpe"
   sampler = (samplers.TPESampler if tpe else samplers.RandomSampler)(seed=seed)
   search.study.sampler = samplers.PartialFixedSampler(values, sampler)
