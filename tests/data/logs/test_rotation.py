@@ -31,6 +31,12 @@ def test_files_of_a_log_are_known_by_their_names():
     assert rotation.log_names([names[0], *APART]) == [names[0], *APART]
 
 
+def test_a_file_that_grows_is_listed_at_once(tmp_path, monkeypatch):
+  lists = [[rotation.LogFile(tmp_path, 1, n, 0, False)] for n in (8, 7)]
+  monkeypatch.setattr(rotation, "_listed", lambda _: lists.pop())
+  assert rotation.list_files(tmp_path)[0].size == 8
+
+
 @pytest.mark.parametrize(
   ("timed", "fields"), [(False, {}), (True, {}), (True, {"log_format": "time"})]
 )
@@ -42,16 +48,11 @@ def test_a_session_goes_on_in_the_next_file(tmp_path, timed, fields):
     for n, text in enumerate(texts)
   ]
   # With times, the newest may have the highest number.
-  names = ["a.log", "a.log.1", "a.log.2"]
-  names = names if timed else names[::-1]
+  names = ["a.log", "a.log.1", "a.log.2"][:: 1 if timed else -1]
   files = dict(zip(names, texts, strict=True))
   config = settings(tmp_path, files, log_session=r"x(\d)", **fields)
-  results = read(config)
-  assert [(name, lines) for name, _, lines in results] == [
-    ("1", [1, 1, 2]),
-    ("2", [2]),
-    ("3", [1]),
-  ]
+  results, places = read(config), [("1", [1, 1, 2]), ("2", [2]), ("3", [1])]
+  assert [(name, lines) for name, _, lines in results] == places
   assert [symbols[-1][-1] for _, symbols, _ in results] == ["d", "a", "c"]
   known = sessions.event_vocabulary(Vocabulary("log", ("a",)), "")
   of_log = sessions.read_sessions(config, known, config.data.path)
