@@ -1,6 +1,7 @@
 """Trains or resumes a run, and the modules that a step passes.
 
-1. run.py starts the program; cli.py turns flags into a config and calls `fit`.
+1. run.py starts the program; cli.py turns flags into a config and calls the
+   `run` of a mode, which is `fit` in mode train.
 2. training/setup.py resolves the config, builds the Experiment of a task and
    restores the newest checkpoint. `loop`, here in training/train.py, takes the
    next batch of symbol ids, inputs [B, T].
