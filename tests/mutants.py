@@ -404,7 +404,7 @@ MUTANTS = (
     "test_a_page_for_every_task_and_every_branch_of_the_templates",
   ),
   Mutant(
-    "rotation: the files of a log are listed until none grows",
+    "rotation: two lists of the files of a log are never equal",
     "[part[:2] for part in before]",
     "[part[:3] for part in before]",
     "test_a_file_that_grows_is_listed_at_once",
