@@ -8,6 +8,7 @@ import pytest
 from seqrnn import experiments
 from seqrnn.configs import base
 from seqrnn.data.sources.corpora import from_text
+from seqrnn.data.logs.sessions import event_vocabulary
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import shapes
@@ -178,7 +179,7 @@ def test_its_symbols_are_those_of_the_vocabulary(
   if unit == "spelled":
     unit, data.lowercase, data.punctuation = "word", True, True
   data.unit = unit
-  symbols = Vocabulary(unit, symbols)
+  symbols = event_vocabulary(Vocabulary(unit, symbols), "")
   fields = {f"data.{name}": value for name, value in data.items()}
   write_playground(tmp_path, {"sample.prime": text, **fields}, symbols)
   browser.get((tmp_path / "playground.html").as_uri())
