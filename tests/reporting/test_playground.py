@@ -7,8 +7,8 @@ import pytest
 
 from seqrnn import experiments
 from seqrnn.configs import base
-from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.logs.sessions import event_vocabulary
+from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import shapes
