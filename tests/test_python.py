@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import flax
 import jax
 import numpy as np
 import pytest
@@ -191,11 +192,14 @@ def test_a_training_from_python(trained, tmp_path, monkeypatch, capsys):
   environment = dict(os.environ)
   made = {"learning_rate": 0.25, "data.path": Path(config.data.path)}
   # A user's own lines are printed, as those of jax.debug.print in a cell.
+  # nn.scan of newer versions refuses a body with effects.
+  prints = tuple(map(int, flax.__version__.split(".")[:3])) < (0, 12, 9)
   gates = LSTM.gates
 
   def printing(self, carry, *terms):
     print("traced")
-    jax.debug.print("{}", carry[0][0, 0])
+    if prints:
+      jax.debug.print("{}", carry[0][0, 0])
     return gates(self, carry, *terms)
 
   with monkeypatch.context() as patch:
@@ -203,7 +207,7 @@ def test_a_training_from_python(trained, tmp_path, monkeypatch, capsys):
     run = seqrnn.train("mine.json", **made, verbose=False)
   jax.effects_barrier()
   said, warned = capsys.readouterr()
-  assert not warned and {"traced", "0.0"} < {*said.split()}
+  assert not warned and "traced" in said and prints == ("0.0" in said)
   assert not re.search("[a-z]{3}", said.replace("traced", ""))
   assert run.workdir == Path("runs/mine-learning_rate=0.25")
   assert run.config.optimizer.learning_rate == 0.25 and len(run.metrics) == 2
