@@ -27,10 +27,11 @@ from seqrnn.config.field import nested
 from seqrnn.config.read import Config
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.logs import anomalies
-from seqrnn.data.logs.sessions import examined_sessions
+from seqrnn.data.logs.sessions import examined_sessions, of_pieces
 from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError, counted, needs_package
 from seqrnn.experiment import Build, Experiment
+from seqrnn.logs import changes as log_changes
 from seqrnn.logs import drift
 from seqrnn.logs.detect import answers, deployed, evaluation, tables
 from seqrnn.logs.detect.calibration import calibrate
@@ -87,15 +88,21 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
   detector, known = calibrate(build, config, workdir, read, experiment)
   changes = feedback.collect(kinds, reviewed, detector, known)
   normal = normal_scores(known, settings, changes.answers, changes.false)
-  basis = [changes.text] if changes.text else []
-  basis += tables.calibration_lines(normal, settings)
+  training = of_pieces(read("train"), names)
+  found = log_changes.find_changes(training, names)
+  basis = [
+    *filter(None, [changes.text]),
+    *log_changes.change_lines(found, len(training.names)),
+    *tables.calibration_lines(normal, settings),
+    *log_changes.unseen_times(training, sessions),
+  ]
   for line in basis:
     console.print(line)
   times.append(time.perf_counter())
   findings = find_anomalies(detector, normal, sessions)
   times.append(time.perf_counter())
-  has_more = settings.anomalous_path is not None or settings.inject
-  warnings = [] if has_more else drift.of_findings(normal, findings)
+  further = settings.anomalous_path is not None or settings.inject
+  warnings = [] if further else drift.of_findings(normal, findings)
   record = {
     "steps": detector.steps,
     "data": {
@@ -106,28 +113,23 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
     "basis": [f"examined: {which}", *basis],
     **evaluation.report(findings, normal, injected, settings),
     "drift": warnings,
+    "changes": [one._asdict() for one in found],
     "seconds": dict(zip(_PHASES, np.diff(times).tolist(), strict=True)),
     "config": nested(config_lib.flat(config)),
   }
-  grouped = group_incidents(findings)
-  with files.results(
-    workdir / "detect", "detect", _RESULTS.__contains__
-  ) as new:
-    rows = tables.session_rows(findings, grouped)
-    tables.write_csv_table(new / "sessions.csv", rows)
-    tables.write_incidents(findings, grouped, new)
-    tables.write_events(findings, detector, new)
+  grouped, folder = group_incidents(findings), workdir / "detect"
+  with files.results(folder, "detect", _RESULTS.__contains__) as new:
+    tables.write_tables(findings, grouped, detector, new)
     with files.atomic_write(new / "report.json") as file:
       file.write(json.dumps(_finite(record), indent=2, allow_nan=False) + "\n")
     # A follower may start at any time, so the old file is never removed.
-    path = workdir / "detect" / deployed.DEPLOYED
+    path = folder / deployed.DEPLOYED
     deployed.write_deployed(path, detector, normal, read("train"))
   tables.print_findings(console, findings, grouped)
   for line in (*tables.next_steps(findings, normal, settings.rate), *warnings):
     console.print(line)
-  figures = record["figures"]
-  tables.print_metrics(console, figures, normal.names, settings.rate)
-  print(f"{workdir / 'detect'}: {tables.summary(findings)}")
+  tables.print_metrics(console, record["figures"], normal.names, settings.rate)
+  print(f"{folder}: {tables.summary(findings)}")
   return findings
 
 

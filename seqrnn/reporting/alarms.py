@@ -6,9 +6,11 @@ from typing import Any, NamedTuple
 
 from seqrnn.data.read import stored
 from seqrnn.logs.detect.tables import read_csv_table, summary_of
+from seqrnn.reporting import charts
 from seqrnn.reporting.page import Section
 
 _INCIDENTS = 20  # Rows of the table.
+_CHANGES, _NAME = 3, 40  # Events of a chart, and letters of their names.
 _FIGURES = (
   "flagged",
   "auroc",
@@ -59,9 +61,25 @@ def _summary(record: dict[str, Any]) -> tuple[tuple[str, str], dict[str, Any]]:
   return tile, {
     "flagged": flagged,
     "basis": record["basis"],
+    "chart": _changes(record.get("changes", [])),
     "names": ["score", *(name.replace("_", " ") for name in names)],
     "figures": [] if names in ([], ["flagged"]) else rows,
   }
+
+
+def _changes(found: list[dict[str, Any]]) -> charts.Chart | None:
+  """The share of the events that change over the training period."""
+  if not found:
+    return None
+  blocks = len(found[0]["shares"])
+  middles = [(b + 0.5) / blocks for b in range(blocks)]
+  series = {
+    one["event"][:_NAME]: (middles, one["shares"]) for one in found[:_CHANGES]
+  }
+  title, y = "Events that change during training", "share of sessions"
+  return charts.lines(
+    title, series, "part of the training period", y, zero=True
+  )
 
 
 def _incident(row: dict[str, str]) -> IncidentRow:
@@ -91,7 +109,13 @@ def read_anomalies(workdir: Path) -> Anomalies:
   folder = workdir / "detect"
   if not folder.is_dir():
     return Anomalies()
-  data = {"flagged": "", "basis": [], "figures": [], "incidents": None}
+  data = {
+    "chart": None,
+    "flagged": "",
+    "basis": [],
+    "figures": [],
+    "incidents": None,
+  }
   tiles, table, report = [], folder / "incidents.csv", folder / "report.json"
   data["more"] = ""
   with stored.reading(folder):

@@ -106,6 +106,18 @@ def _cells(values: np.ndarray) -> list[float | None]:
   ]
 
 
+def write_tables(
+  findings: Findings,
+  grouped: Sequence[Incident],
+  detector: Detector,
+  folder: Path,
+):
+  """Writes sessions.csv, incidents.csv and events.csv."""
+  write_csv_table(folder / "sessions.csv", session_rows(findings, grouped))
+  write_incidents(findings, grouped, folder)
+  write_events(findings, detector, folder)
+
+
 def session_rows(
   findings: Findings, grouped: Sequence[Incident] = ()
 ) -> Iterator[dict[str, TableCell]]:
@@ -317,6 +329,8 @@ def calibration_lines(normal: NormalScores, settings: Config) -> list[str]:
     else:
       low, high = beta_interval(rate, calibration.n)
       rates = f"{low:.2g} to {high:.2g} (95% interval)"
+    if cleaned:
+      rates += f", and up to {cleaned / total:.2g} more if those left out recur"
     line += f"; true rate, if sessions are independent: {rates}"
   return [*lines, line]
 
