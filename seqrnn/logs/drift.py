@@ -7,7 +7,7 @@
    sessions depend on each other in the order of their log.
 3. A share is expected to be at most the upper end of its 95 % interval (Wilson
    1927) by the calibration, where sessions that depend count as fewer, plus
-   TOLERATED, because alarms are no drift.
+   TOLERATED, or TOLERATED_IN_FILES, because alarms are no drift.
 4. A gambler bets that a share is higher: a block multiplies the capital by
    1 + bet (share / expected - 1), whose expectation is at most 1 without drift.
    So the capital, 1 at first, ever reaches 1 / ALPHA with a probability of at
@@ -29,6 +29,7 @@ from seqrnn.logs.detect.findings import Findings
 from seqrnn.logs.detect.normal import NormalScores
 
 TOLERATED = 0.05  # Share of anomalous sessions that is no drift.
+TOLERATED_IN_FILES = 0.1  # The same of files, which one examines with a reason.
 ALPHA = 0.01  # The probability of a false warning.
 _TAILS = (0.2, 0.05)
 _ERRORS = 1.96  # Standard errors of what is expected.
@@ -56,7 +57,11 @@ class Drift:
   """
 
   def __init__(
-    self, scores_N: np.ndarray, model_N: np.ndarray, unknown_N: np.ndarray
+    self,
+    scores_N: np.ndarray,
+    model_N: np.ndarray,
+    unknown_N: np.ndarray,
+    tolerated: float = TOLERATED,
   ):
     """Begins with the sessions of a calibration, in the order of their log.
 
@@ -64,7 +69,9 @@ class Drift:
       scores_N: that they would get as new sessions, by a model each.
       model_N: the number of the model of each, from 0.
       unknown_N: whether they have events that this model has not seen.
+      tolerated: the share of anomalous sessions that is no drift.
     """
+    self._tolerated = tolerated
     self._models, sizes_K = np.unique(model_N, return_counts=True)
     self._weights_K = sizes_K / sizes_K.sum()
     ranks = 1 - np.array(_TAILS)
@@ -179,7 +186,7 @@ class Drift:
     shares_S = shares_S + more_S
     error_S = np.sqrt(shares_S * (1 - shares_S) / n + (z / (2 * n)) ** 2)
     shares_S = (shares_S + z**2 / (2 * n) + z * error_S) / (1 + z**2 / n)
-    return np.minimum(shares_S + TOLERATED, 1)
+    return np.minimum(shares_S + self._tolerated, 1)
 
   @property
   def capital(self) -> float:
@@ -213,16 +220,20 @@ _ARRAYS = ("_expected_S", "_sums_S", "_learned_S", "_bets")
 _STORED = ("key", "sessions", "warning", "_since", "_left", "_blocks", *_ARRAYS)
 
 
-def of_calibration(normal: NormalScores) -> Drift:
+def of_calibration(normal: NormalScores, tolerated: float = TOLERATED) -> Drift:
   """The bets against the calibration of a detection."""
   sessions, order = normal.sessions, normal.sessions.order
   scores_R = normal.combined(sessions, False)
-  return Drift(scores_R[order], sessions.model[order], sessions.unknown[order])
+  return Drift(
+    *(scores_R[order], sessions.model[order], sessions.unknown[order]),
+    tolerated,
+  )
 
 
 def of_findings(normal: NormalScores, findings: Findings) -> list[str]:
   """The warnings that the examined sessions give in their order."""
-  drift, sessions = of_calibration(normal), findings.sessions
+  drift = of_calibration(normal, TOLERATED_IN_FILES)
+  sessions = findings.sessions
   short = findings.scored.short[findings.distinct.which]  # They have no p.
   every = np.flatnonzero(sessions.whole[0] & ~short)
   which, times_N = findings.distinct.which[every], np.full(len(every), math.nan)

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from seqrnn.logs.drift import Drift
+from seqrnn.logs.drift import TOLERATED_IN_FILES, Drift
 
 
 def calibration(rng, count=600):
@@ -77,6 +77,21 @@ def test_a_change_is_noticed_with_its_time_and_so_is_a_later_one(how):
   # Also of all at once.
   warning, _ = untimed.take(new.T, is_new, np.full(3000, np.nan))
   assert "since session 1,0" in warning or "since session 9" in warning
+
+
+def test_a_tenth_of_anomalous_sessions_in_a_file_is_no_drift():
+  warned = []
+  for seed in range(10):
+    rng = np.random.default_rng(seed)
+    new = rng.gamma(3, 1, (2000, 3))
+    is_odd = rng.random(2000) < 0.1
+    new[is_odd] *= 10
+    for share in (0, 0.3):  # Of a new version, with an event of its own.
+      unknown = is_odd | (rng.random(2000) < share)
+      drifting = Drift(*calibration(rng), TOLERATED_IN_FILES)
+      warnings = drifting.take(new.T, unknown, np.full(2000, np.nan))
+      warned.append(bool(warnings) == bool(share))
+  assert all(warned)
 
 
 def test_sessions_that_depend_on_each_other_are_no_drift():
