@@ -18,6 +18,8 @@ import numpy as np
 
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.vocabulary import Vocabulary
+from seqrnn.errors import counted
+from seqrnn.scoring.predictions import quoted
 
 _BLOCKS = 40
 _LEAST = 25  # Sessions of a block.
@@ -35,6 +37,7 @@ class LogChange(NamedTuple):
 
   Attributes:
     event: its name.
+    block: at whose begin it changes.
     session: the first session of the change, from 0.
     seconds: when that session begins, since 1970; None: unknown.
     before, after: the shares of sessions with the event.
@@ -42,6 +45,7 @@ class LogChange(NamedTuple):
   """
 
   event: str
+  block: int
   session: int
   seconds: float | None
   before: float
@@ -56,12 +60,12 @@ class LogChange(NamedTuple):
     return f"{datetime.fromtimestamp(self.seconds, UTC):%Y-%m-%d %H:%M:%S}"
 
   @property
-  def words(self) -> str:
-    """What changes, as a sentence without its subject."""
+  def kind(self) -> tuple[str, int]:
+    """What happens to the event, and in which block: of several the same."""
+    words = "more frequent" if self.after > self.before else "rarer"
     if not self.before:
-      return f"is new since {self.since}, in {self.after:.0%} of the sessions"
-    end = f"since {self.since}, before in {self.before:.0%}"
-    return f"is in {self.after:.0%} of the sessions {end}"
+      words = "new"
+    return "gone" if not self.after else words, self.block
 
 
 def find_changes(sessions: Sessions, names: Vocabulary) -> list[LogChange]:
@@ -99,7 +103,8 @@ def find_changes(sessions: Sessions, names: Vocabulary) -> list[LogChange]:
     seconds = sessions.seconds
     found.append(
       LogChange(
-        str(names.names(np.array([event]))[0]),
+        names.names(np.array([event]))[0],
+        begin,
         session,
         None if seconds is None else float(seconds[sessions.bounds[session]]),
         before,
@@ -138,12 +143,21 @@ def change_lines(found: Sequence[LogChange], number: int) -> list[str]:
     found: the changes.
     number: of the training sessions.
   """
-  lines = [
-    f"the log changes during training: {one.event!r} {one.words}"
-    for one in found[:_PRINTED]
-  ]
-  if len(found) > _PRINTED:
-    lines.append(f"{len(found) - _PRINTED} further events change: report.json")
+  alike: dict[tuple[str, int], list[LogChange]] = {}
+  for one in found:
+    alike.setdefault(one.kind, []).append(one)
+  lines = []
+  for (kind, _), (first, *others) in [*alike.items()][:_PRINTED]:
+    count = f" and {counted(len(others), 'other')}" if others else ""
+    shares = f"in {first.after:.0%} of the sessions"
+    if first.before:
+      shares += f", before in {first.before:.0%}"
+    lines.append(
+      f"the log changes during training: {quoted(first.event)}{count}:"
+      f" {kind} since {first.since}, {shares}"
+    )
+  if len(alike) > _PRINTED:
+    lines.append(f"{len(alike) - _PRINTED} further changes: report.json")
   if found:
     share = 1 - found[0].session / number
     lines.append(

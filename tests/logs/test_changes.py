@@ -45,8 +45,10 @@ def test_a_lasting_change_is_found_with_its_begin_and_its_shares():
   assert (old.session, old.after) == (1600, 0)
   blocks = has_EJ[2].reshape(40, 50).mean(axis=1)
   np.testing.assert_allclose(new.shares, blocks, atol=1e-4)
-  lines = changes.change_lines([new, old], number)
-  assert f"'new' is new since {new.since}, in 28%" in lines[0]
+  lines = changes.change_lines([new, new, old], number)
+  words = f"new and 1 other: new since {new.since}, in 28% of the sessions"
+  assert words in lines[0] and len(lines) == 3
+  assert "old: gone since 1970-01-02 02:40:00, in 0% of" in lines[1]
   assert "holds for sessions of which 20% are from after" in lines[-1]
 
 
