@@ -328,6 +328,7 @@ def check_incidents(tmp_path):
   examined["flagged_for_their_length"] = 0
   record = {"data": {"examined": examined}, "basis": []}
   record["figures"] = {"combined": {"flagged": 1300, "f1": 0.875}}
+  record["changes"] = [{"event": "a $ new", "shares": [0, 0, 0.5, 0.25]}]
   (folder / "report.json").write_text(json.dumps(record))
   tiles, [part] = alarms.read_anomalies(tmp_path)
   assert tiles == [("1,300 of 2,400", "sessions flagged")]
@@ -338,6 +339,7 @@ def check_incidents(tmp_path):
   assert "1,300 of 2,400 sessions flagged (4 medium, 1,296 high)" in found.text
   assert "kind 19" in found.text and "kind 20" not in found.text
   assert "combined13000.875" in found.text
+  assert "Events that change during training" in found.text
   assert "More incidents are in incidents.csv." in found.text
   (folder / "incidents.csv").write_bytes(b"session\n\xff")
   with pytest.raises(UserError, match="run --mode=detect again"):
