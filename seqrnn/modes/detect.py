@@ -16,7 +16,6 @@ Labels, if there are any, are used only by evaluation.py, to compute metrics.
 import json
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,9 @@ import numpy as np
 from seqrnn.config import read as config_lib
 from seqrnn.config.field import nested
 from seqrnn.config.read import Config
-from seqrnn.data import splits, vocabulary
+from seqrnn.data import vocabulary
 from seqrnn.data.logs import anomalies
 from seqrnn.data.logs.sessions import examined_sessions, of_pieces
-from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError, counted, needs_package
 from seqrnn.experiment import Build, Experiment
 from seqrnn.logs import changes as log_changes
@@ -43,6 +41,7 @@ from seqrnn.logs.detect.findings import (
 from seqrnn.logs.detect.normal import normal_scores
 from seqrnn.logs.detect.scores import combined_names
 from seqrnn.logs.follow import feedback
+from seqrnn.logs.refresh import kept
 from seqrnn.modes import require_mode
 from seqrnn.runtime import files
 from seqrnn.runtime.console import console as make_console
@@ -74,7 +73,8 @@ def run(build: Build, config: Config, workdir: Path) -> Findings | None:
 
 def _run(build: Build, config: Config, workdir: Path) -> Findings:
   settings, console = config.detect, make_console()
-  experiment, read = prepare(build, config, workdir)
+  experiment, known_splits = prepare(build, config, workdir)
+  read = known_splits.read
   times = [time.perf_counter()]
   # Read sessions first, to refuse invalid files before the folds are trained.
   names = experiment.vocabularies["symbols"]
@@ -86,6 +86,7 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
   kinds = feedback.record_kinds(config, workdir)
   times.append(time.perf_counter())
   detector, known = calibrate(build, config, workdir, read, experiment)
+  known_splits.keep()
   changes = feedback.collect(kinds, reviewed, detector, known)
   normal = normal_scores(known, settings, changes.answers, changes.false)
   training = of_pieces(read("train"), names)
@@ -151,7 +152,7 @@ def _examined(settings: Config, count: int) -> str:
 
 def prepare(
   build: Build, config: Config, workdir: Path, mode: str = "detect"
-) -> tuple[Experiment, Callable[[str], Pieces]]:
+) -> tuple[Experiment, kept.Splits]:
   """The task of a run that can detect, and its splits.
 
   Raises:
@@ -159,15 +160,15 @@ def prepare(
   """
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   check(experiment, config, mode)
-  read = splits.reader(config, config.detect.idle)
-  if not read("train").are_documents:
+  known = kept.open_splits(config, workdir, experiment)
+  if not known.read("train").are_documents:
     raise UserError(
       f"data.unit={config.data.unit!r}, data.split={config.data.split!r}:"
       f" --mode={mode} scores whole sessions of events; train on sessions, for"
       " example with --config=logs, and with data.split=documents or a path for"
       " each split"
     )
-  return experiment, read
+  return experiment._replace(facts=known.facts), known
 
 
 def _finite(value: Any) -> Any:

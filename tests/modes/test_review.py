@@ -235,3 +235,35 @@ def test_a_review_has_the_settings_of_the_last_detection(run):
   review.run(build, config, workdir)
   assert table(workdir) == asked
   assert {name: config.detect[name] for name in fields} == fields
+
+
+def test_a_detection_and_a_review_do_not_need_the_log_of_the_training(
+  run, tmp_path
+):
+  workdir, config, _ = run
+  answer(workdir, {})
+  review.run(build, config, workdir)
+  expected, asked = detect.run(build, config, workdir), table(workdir)
+  gone = config.copy_and_resolve_references()
+  gone.data.path = str(tmp_path / "gone" / "normal.txt")
+  found = detect.run(build, gone, workdir)
+  assert np.array_equal(found.decision.p, expected.decision.p)
+  answer(workdir, {})
+  review.run(build, gone, workdir)
+  assert table(workdir) == asked
+  # The sessions of the training's log are read from it.
+  gone.detect.path = None
+  with pytest.raises(UserError, match="no such file.*; only the log of"):
+    detect.run(build, gone, workdir)
+  (workdir / "splits.npz").unlink()
+  with pytest.raises(UserError, match="no such file.*; a first detection"):
+    detect.run(build, gone, workdir)
+  # A damaged file is written again. Another log has no test split.
+  (workdir / "splits.npz").write_bytes(b"x")
+  review.run(build, config, workdir)
+  (tmp_path / "other.txt").write_text("\n".join(["a b d e"] * 30))
+  gone.data.update(path=str(tmp_path / "other.txt"), test_fraction=0.0)
+  with pytest.raises(
+    UserError, match="the log of the training has changed, and"
+  ):
+    detect.run(build, gone, workdir)

@@ -96,7 +96,8 @@ def _key(config: Config, workdir: Path, experiment: Experiment) -> str:
       "scores": sorted(BASELINES),
       "vocabulary": zlib.crc32((workdir / VOCABULARY).read_bytes()),
       **{split: experiment.facts(split)["crc32"] for split in splits_used},
-      **{name: value for name, (_, value) in training.items()},
+      # The checksums are of the data, wherever they are.
+      **{n: v for n, (_, v) in training.items() if n not in config_lib.PLACES},
       **{f"detect.{name}": settings[name] for name in SETTINGS},
     }
   )
