@@ -97,8 +97,7 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
     *tables.calibration_lines(normal, settings),
     *log_changes.unseen_times(training, sessions),
   ]
-  for line in basis:
-    console.print(line)
+  console.print("\n".join(basis))
   times.append(time.perf_counter())
   findings = find_anomalies(detector, normal, sessions)
   times.append(time.perf_counter())
