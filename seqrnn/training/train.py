@@ -2,18 +2,17 @@
 
 1. run.py starts the program; cli.py turns flags into a config and calls the
    `run` of a mode, which is `fit` in mode train.
-2. training/setup.py resolves the config, builds the Experiment of a task and
-   restores the newest checkpoint. `loop`, here in training/train.py, takes the
-   next batch of symbol ids, inputs [B, T].
+2. `make_training`, here in training/train.py, resolves the config, builds the
+   Experiment of a task and makes its step. `loop` takes the next batch of
+   symbol ids, inputs [B, T].
 3. training/step.py, jitted once over the devices of runtime/sharding.py,
-   computes loss and gradients, and updates by training/optimizers.py.
+   computes loss and gradients, and updates the parameters.
 4. The loss, of experiments/language_model.py, calls models/network.py: embed,
    layers, head; and models/losses.py.
-5. models/layers.py is the stack, with models/dropout.py between layers;
+5. models/layers.py is the stack, with dropout between layers;
    models/scan/__init__.py scans a cell over time.
 6. models/cell.py has the products of a step, which models/products.py computes,
    and models/cells/classic.py its gates.
-models/arrays.py asks for the platform, which runtime/private.py reads from JAX.
 After a step, the loop evaluates the model where this is due
 (scoring/evaluation.py), writes a row of metrics.csv, and saves a checkpoint.
 """
@@ -23,6 +22,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -31,14 +31,15 @@ import numpy as np
 
 from seqrnn.config import command
 from seqrnn.config.read import Config
+from seqrnn.config.resolve import total_steps
 from seqrnn.data.batches.windows import Batches
-from seqrnn.data.documents import nouns
 from seqrnn.errors import Interrupted, UserError, counted
-from seqrnn.experiment import Build, Experiment, Params
+from seqrnn.experiment import Build
 from seqrnn.models import losses
 from seqrnn.runtime import devices, sharding
 from seqrnn.runtime.signals import Signals, catch_signals
 from seqrnn.scoring.evaluation import evaluator
+from seqrnn.training import transfer
 from seqrnn.training.checkpoint import Position
 from seqrnn.training.checkpoint_writer import open_checkpoints
 from seqrnn.training.history import (
@@ -51,15 +52,23 @@ from seqrnn.training.history import (
 from seqrnn.training.probe import probe
 from seqrnn.training.progress import Progress, summary_writer
 from seqrnn.training.setup import (
+  SEED,
   Training,
   check_owner,
   few,
-  make_training,
+  initial_embedding,
+  print_summary,
+  resolved,
   restore,
   save,
   write_record,
 )
-from seqrnn.training.step import TrainState
+from seqrnn.training.step import (
+  TrainState,
+  compile_programs,
+  make_schedule,
+  programs,
+)
 
 
 def fit(
@@ -105,6 +114,7 @@ def fit(
     caught.at_once = jax.process_count() == 1
     try:
       state, position = restore(training)
+      state = initial_state(training) if state is None else state
       if _begin(training, state, position):
         loop(training, state, position, caught)
     except KeyboardInterrupt:
@@ -117,6 +127,65 @@ def fit(
     f" {position.best_step}"
   )
   return asdict(position)
+
+
+def make_training(build: Build, config: Config, workdir: Path) -> Training:
+  """Resolves the config of a run, and makes its jitted step and its schedule.
+
+  Raises:
+    UserError: `train.start_from` names no run of which a part fits, or a split
+      is empty.
+  """
+  starts = config.train.start_from is not None
+  source = transfer.open_source(build, config, workdir) if starts else None
+  config, experiment = resolved(build, config, workdir, source)
+  record = values = None
+  if source is not None:
+    record, values = transfer.transfer(source, experiment, config)
+  elif starts:
+    record = transfer.read_record(workdir)
+  mesh = sharding.mesh()
+  batches = experiment.batches("train", 0)
+  rate = config.optimizer.learning_rate
+  step, start = programs(experiment, config, mesh, record)
+
+  def lower_step():
+    rows = batches.rows(*sharding.local_rows(batches.batch_size, mesh))[0]
+    batch = sharding.put(rows, batches.batch_size, mesh)
+    return step.lower(start.eval_shape(SEED), batch, rate=rate)
+
+  return Training(
+    config=config,
+    experiment=experiment,
+    workdir=workdir,
+    record=record,
+    values=values,
+    mesh=mesh,
+    validation=experiment.batches("validation", 0)[: few()],
+    step=partial(step, rate=rate),
+    start=start,
+    lower_step=lower_step,
+    learning_rate=make_schedule(config, len(batches), rate),
+    total_steps=total_steps(config, len(batches)),
+  )
+
+
+def initial_state(training: Training) -> TrainState:
+  """Compiles the programs, and returns the state before the first step."""
+  config, replaced = training.config, training.values
+  if replaced is None:
+    replaced = initial_embedding(config, training.experiment)
+  seed = np.uint32(config.seed)
+  if few() is None:  # Else every loop would be unrolled.
+    compile_programs(training.start.lower(seed), training.lower_step)
+  state = training.start(seed)
+  if replaced is None:
+    return state
+  params = replaced(jax.tree.map(np.array, state.params))
+  state = state._replace(params=sharding.put_all(params, training.mesh))
+  if state.average:  # With arrays of its own: the step donates all.
+    state = state.with_eval_params(sharding.put_all(params, training.mesh))
+  return state
 
 
 def _begin(training: Training, state: TrainState, position: Position) -> bool:
@@ -138,33 +207,6 @@ def _begin(training: Training, state: TrainState, position: Position) -> bool:
   elif position.step:
     print(f"resuming from step {position.step}")
   return not finished
-
-
-def print_summary(experiment: Experiment, config: Config, params: Params):
-  """Prints the data and the model of the training."""
-  symbol, document = nouns(config.data.unit)
-  if "symbols" not in experiment.vocabularies:
-    symbol = experiment.reads
-  for split in ("train", "validation"):
-    facts = experiment.facts(split)
-    documents = counted(facts["documents"], document)
-    origin = f" of {facts['origin']}" if "origin" in facts else ""
-    line = (
-      f"{split}: {counted(facts['symbols'], symbol)} in {documents}{origin}"
-    )
-    if "distinct_documents" in facts:
-      line += f", {facts['distinct_documents']:,} of them distinct"
-    print(line)
-  count = sum(leaf.size for leaf in jax.tree.leaves(params))
-  names = "".join(
-    # A model predicts reserved symbols, but no reserved labels.
-    f", {len(v.symbols)} {f'{symbol}s' if name == 'symbols' else name}"
-    + f" and {len(v) - len(v.symbols)} special ones" * (name == "symbols")
-    for name, v in experiment.vocabularies.items()
-  )
-  print(f"{config.task}: {count:,} parameters{names}")
-  for line in experiment.remarks():
-    print(line)
 
 
 def limits_reached(config: Config, position: Position) -> list[str]:
