@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import linen as nn
 
 from seqrnn.config.read import Config
 from seqrnn.data import splits, vectors, vocabulary
@@ -128,9 +127,10 @@ def check_seen(labels: Vocabulary, names: list[str], split: str):
 
 def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
   """The experiment; no corpus is read before its batches are."""
-  labels = vocabularies["labels"]
-  model = label_model(config, vocabularies, pooled=True)
-  segments = labelled.text_segments(config, vocabularies["symbols"])
+  symbols, labels = vocabularies["symbols"], vocabularies["labels"]
+  outputs = len(labels.symbols)
+  model = network.text_model(config, len(symbols), True, outputs)
+  segments = labelled.text_segments(config, symbols)
   ids = labelled.once_a_split(partial(label_ids, segments, labels))
   return Experiment(
     vocabularies=vocabularies,
@@ -150,17 +150,6 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
       target="text",
     ),
   )
-
-
-def label_model(
-  config: Config,
-  vocabularies: Mapping[str, Vocabulary],
-  pooled: bool,
-  letters: nn.Module | None = None,
-) -> network.SequenceModel:
-  """The network, whose outputs are logits of the labels."""
-  symbols, labels = vocabularies["symbols"], vocabularies["labels"].symbols
-  return network.text_model(config, len(symbols), pooled, len(labels), letters)
 
 
 def document_labels(

@@ -76,7 +76,8 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
   data, symbols = config.data, vocabularies["symbols"]
   labels = vocabularies["labels"]
   letters, spell = spelling(config, symbols)
-  model = classification.label_model(config, vocabularies, False, letters)
+  outputs = len(labels.symbols)
+  model = network.text_model(config, len(symbols), False, outputs, letters)
   segments = Segments(config, symbols, length=data.window, minimum=1)
   rules = None
   if config.model.crf and config.model.crf_constraints:
@@ -110,7 +111,7 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
     return task
   decide = partial(decode, model, rules)
   return task._replace(
-    init=partial(init, model, len(labels.symbols)),
+    init=partial(init, model, outputs),
     loss=partial(loss, model),
     predict=partial(predict, decide),
     decode=decide,

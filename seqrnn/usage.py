@@ -49,6 +49,7 @@ def overview(path: str, parsed: flags.FlagValues) -> str:
     path: of the program, argv[0].
     parsed: the flags.
   """
+  names, find = config_lib.config_names(), config_lib.find_config
   settings = _SETTINGS.format(groups=", ".join(config_lib.groups_of_fields()))
   described = {
     f"--{name}": str(parsed[name].help)
@@ -61,7 +62,7 @@ def overview(path: str, parsed: flags.FlagValues) -> str:
       "Modes, --mode=MODE:",
       *_table(mode_lines()),
       "\nConfigs, --config=NAME:",
-      *_table(config_lines()),
+      *_table({name: _first_line(find(name)) for name in names}),
       "\nSettings:",
       textwrap.indent(textwrap.fill(settings, _WIDTH - 2), "  "),
       "\nFlags:",
@@ -75,12 +76,6 @@ def mode_lines() -> dict[str, str]:
   folder = Path(__file__).parent / "modes"
   lines = {mode: _first_line(folder / f"{mode}.py") for mode in MODES}
   return {mode: text.partition(": ")[2] for mode, text in lines.items()}
-
-
-def config_lines() -> dict[str, str]:
-  """Returns the names of the configs, each with the first line of its file."""
-  names = config_lib.config_names()
-  return {name: _first_line(config_lib.find_config(name)) for name in names}
 
 
 def _first_line(path: Path) -> str:

@@ -17,12 +17,9 @@ from seqrnn.models.products import Lookup, Products
 
 _LOOP = 256  # About how often a program calls a model with one position.
 # Fields of `config.model` that SequenceModel has as they are.
-_FIELDS = "embedding_size", "tied", "initial_scale", "dropout"
-_FIELDS += (
-  "symbol_dropout",
-  "variational_dropout",
-  "embedding_scale",
-  "input_noise",
+_FIELDS = (
+  *("embedding_size", "tied", "initial_scale", "dropout", "symbol_dropout"),
+  *("variational_dropout", "embedding_scale", "input_noise"),
 )
 
 

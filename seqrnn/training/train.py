@@ -39,36 +39,15 @@ from seqrnn.models import losses
 from seqrnn.runtime import devices, sharding
 from seqrnn.runtime.signals import Signals, catch_signals
 from seqrnn.scoring.evaluation import evaluator
-from seqrnn.training import transfer
+from seqrnn.training import history, setup, transfer
+from seqrnn.training import step as step_lib
 from seqrnn.training.checkpoint import Position
 from seqrnn.training.checkpoint_writer import open_checkpoints
-from seqrnn.training.history import (
-  MetricsRow,
-  add_row,
-  cut_tables,
-  draw_history,
-  metrics_line,
-)
+from seqrnn.training.history import MetricsRow
 from seqrnn.training.probe import probe
 from seqrnn.training.progress import Progress, summary_writer
-from seqrnn.training.setup import (
-  SEED,
-  Training,
-  check_owner,
-  few,
-  initial_embedding,
-  print_summary,
-  resolved,
-  restore,
-  save,
-  write_record,
-)
-from seqrnn.training.step import (
-  TrainState,
-  compile_programs,
-  make_schedule,
-  programs,
-)
+from seqrnn.training.setup import Training, few, save
+from seqrnn.training.step import TrainState
 
 
 def fit(
@@ -96,7 +75,7 @@ def fit(
   """
   if config.train.tensorboard:
     summary_writer()  # Refuses a missing package.
-  config = check_owner(config, workdir)
+  config = setup.check_owner(config, workdir)
   training = make_training(build, config, workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   position = Position()
@@ -113,7 +92,7 @@ def fit(
     # is nothing to save, so a signal ends a single process at once.
     caught.at_once = jax.process_count() == 1
     try:
-      state, position = restore(training)
+      state, position = setup.restore(training)
       state = initial_state(training) if state is None else state
       if _begin(training, state, position):
         loop(training, state, position, caught)
@@ -138,7 +117,7 @@ def make_training(build: Build, config: Config, workdir: Path) -> Training:
   """
   starts = config.train.start_from is not None
   source = transfer.open_source(build, config, workdir) if starts else None
-  config, experiment = resolved(build, config, workdir, source)
+  config, experiment = setup.resolved(build, config, workdir, source)
   record = values = None
   if source is not None:
     record, values = transfer.transfer(source, experiment, config)
@@ -147,12 +126,12 @@ def make_training(build: Build, config: Config, workdir: Path) -> Training:
   mesh = sharding.mesh()
   batches = experiment.batches("train", 0)
   rate = config.optimizer.learning_rate
-  step, start = programs(experiment, config, mesh, record)
+  step, start = step_lib.programs(experiment, config, mesh, record)
 
   def lower_step():
     rows = batches.rows(*sharding.local_rows(batches.batch_size, mesh))[0]
     batch = sharding.put(rows, batches.batch_size, mesh)
-    return step.lower(start.eval_shape(SEED), batch, rate=rate)
+    return step.lower(start.eval_shape(setup.SEED), batch, rate=rate)
 
   return Training(
     config=config,
@@ -165,7 +144,7 @@ def make_training(build: Build, config: Config, workdir: Path) -> Training:
     step=partial(step, rate=rate),
     start=start,
     lower_step=lower_step,
-    learning_rate=make_schedule(config, len(batches), rate),
+    learning_rate=step_lib.make_schedule(config, len(batches), rate),
     total_steps=total_steps(config, len(batches)),
   )
 
@@ -174,10 +153,10 @@ def initial_state(training: Training) -> TrainState:
   """Compiles the programs, and returns the state before the first step."""
   config, replaced = training.config, training.values
   if replaced is None:
-    replaced = initial_embedding(config, training.experiment)
+    replaced = setup.initial_embedding(config, training.experiment)
   seed = np.uint32(config.seed)
   if few() is None:  # Else every loop would be unrolled.
-    compile_programs(training.start.lower(seed), training.lower_step)
+    step_lib.compile_programs(training.start.lower(seed), training.lower_step)
   state = training.start(seed)
   if replaced is None:
     return state
@@ -196,10 +175,10 @@ def _begin(training: Training, state: TrainState, position: Position) -> bool:
   if not finished:
     probe(training.step, state, training.experiment, training.mesh)
   if sharding.is_first():
-    cut_tables(workdir, position.evaluated)
+    history.cut_tables(workdir, position.evaluated)
     if not finished:
-      write_record(config, training.experiment, workdir, training.record)
-  print_summary(training.experiment, config, state.params)
+      setup.write_record(config, training.experiment, workdir, training.record)
+  setup.print_summary(training.experiment, config, state.params)
   if training.record is not None:
     print(training.record)
   if finished:
@@ -286,7 +265,7 @@ def loop(
   training.checkpoints.wait()
   if sharding.is_first():
     training.checkpoints.check()
-    draw_history(training.workdir, training.experiment.measure)
+    history.draw_history(training.workdir, training.experiment.measure)
   if stopped:
     raise _interrupted(training, position, stopped)
 
@@ -359,7 +338,7 @@ def evaluate_and_save(
   state = record_evaluation(training.config, state, position, figures["loss"])
   if sharding.is_first():
     training.checkpoints.check()
-    add_row(training.workdir / "metrics.csv", row)
+    history.add_row(training.workdir / "metrics.csv", row)
     timing = {
       "step": row["step"],
       "symbols": int(symbols),
@@ -367,10 +346,10 @@ def evaluate_and_save(
       "symbols_per_second": symbols / max(seconds, 1e-9),
       "evaluation_seconds": evaluation_seconds,
     }
-    add_row(training.workdir / "timing.csv", timing)
+    history.add_row(training.workdir / "timing.csv", timing)
   save(training, state, position)
   progress.line(
-    metrics_line(row, position, experiment.loss_unit, training.unit)
+    history.metrics_line(row, position, experiment.loss_unit, training.unit)
   )
   return state, training.should_stop(row)
 
