@@ -22,7 +22,7 @@ from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError, counted, listed
 from seqrnn.experiment import Batch, Carry, Experiment, Params, Report, Totals
-from seqrnn.experiments import labelled
+from seqrnn.experiments import labelled, language_model
 from seqrnn.models import losses, network
 
 VOCABULARIES = ("symbols", "labels")
@@ -135,7 +135,7 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
   return Experiment(
     vocabularies=vocabularies,
     init=partial(network.init, model),
-    loss=partial(loss, model, config.train.label_smoothing),
+    loss=loss_of(model, config),
     facts=partial(facts, segments, ids),
     batches=partial(
       labelled.batches, segments, partial(columns, segments, ids)
@@ -150,6 +150,14 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
       target="text",
     ),
   )
+
+
+def loss_of(
+  model: network.SequenceModel, config: Config
+) -> Callable[..., tuple[jax.Array, tuple[Carry, Totals]]]:
+  """`language_model.loss` of logits of the labels."""
+  smoothing, entropy = config.train.label_smoothing, losses.label_cross_entropy
+  return partial(language_model.loss, model, smoothing, entropy=entropy)
 
 
 def document_labels(
@@ -215,22 +223,3 @@ def predict(
   """The carry, and logits of the labels by their ids, [B, N, V]."""
   carry, logits_BNC = network.predict(model, params, carry, batch)
   return carry, losses.over_ids(logits_BNC)
-
-
-def loss(
-  model: network.SequenceModel,
-  smoothing: float,
-  params: Params,
-  carry: Carry,
-  batch: Batch,
-  key: jax.Array | None,
-) -> tuple[jax.Array, tuple[Carry, Totals]]:
-  """`language_model.loss` of logits of the labels."""
-  carry, logits_BNC = network.predict(model, params, carry, batch, key)
-  mean, totals = losses.label_cross_entropy(
-    logits_BNC,
-    batch["targets"],
-    batch["weights"],
-    0.0 if key is None else smoothing,
-  )
-  return mean, (carry, totals)

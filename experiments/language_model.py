@@ -88,6 +88,7 @@ def loss(
   carry: Carry,
   batch: Batch,
   key: jax.Array | None,
+  entropy: Callable[..., tuple[jax.Array, Totals]] = losses.cross_entropy,
 ) -> tuple[jax.Array, tuple[Carry, Totals]]:
   """The mean loss of a batch, the carry after it, and the totals.
 
@@ -95,7 +96,7 @@ def loss(
   not the totals, includes smoothing.
   """
   carry, logits_BNV = network.predict(model, params, carry, batch, key)
-  mean, totals = losses.cross_entropy(
+  mean, totals = entropy(
     logits_BNV,
     batch["targets"],
     batch["weights"],

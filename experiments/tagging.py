@@ -95,7 +95,7 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
   task = Experiment(
     vocabularies=vocabularies,
     init=partial(network.init, model),
-    loss=partial(classification.loss, model, config.train.label_smoothing),
+    loss=classification.loss_of(model, config),
     facts=partial(classification.facts, segments, stored),
     batches=partial(labelled.batches, segments, beside),
     predict=partial(classification.predict, model),
@@ -153,7 +153,7 @@ def loss(
   batch: Batch,
   key: jax.Array | None,
 ) -> tuple[jax.Array, tuple[Carry, Totals]]:
-  """Like `classification.loss`; the mean is -log p(all tags of a row) a tag.
+  """Like `classification.loss_of`; the mean is -log p(all tags of a row) a tag.
 
   It sums over the tags in the place of a tag that training has not seen. The
   accuracy is left to evaluations, which decode: the Viterbi algorithm takes a

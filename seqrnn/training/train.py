@@ -1,7 +1,7 @@
 """Trains or resumes a run, and the modules that a step passes.
 
 1. run.py starts the program; cli.py turns flags into a config and calls the
-   `run` of a mode, which is `fit` in mode train.
+   `run` of a mode, here of modes/train.py, which calls `fit`.
 2. `make_training`, here in training/train.py, resolves the config, builds the
    Experiment of a task and makes its step. `loop` takes the next batch of
    symbol ids, inputs [B, T].
