@@ -72,7 +72,7 @@ def seqrnn(case: Case, products: str = "float32"):
   from seqrnn.configs import base
   from seqrnn.data.vocabulary import Vocabulary
   from seqrnn.runtime import devices, launch, sharding
-  from seqrnn.training import optimizers
+  from seqrnn.training import step as step_lib
   from seqrnn.training.step import make_start, make_step
 
   config = base.get_config()
@@ -111,7 +111,9 @@ def seqrnn(case: Case, products: str = "float32"):
   mesh = sharding.mesh()
 
   def optimizer(rate):
-    return optimizers.optimizer(config, optimizers.schedule(config, 1000, rate))
+    return step_lib.make_optimizer(
+      config, step_lib.make_schedule(config, 1000, rate)
+    )
 
   state = make_start(experiment, optimizer, batch, mesh)(0)
   step = make_step(experiment, optimizer, mesh)

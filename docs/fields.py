@@ -10,7 +10,7 @@ import textwrap
 from itertools import groupby
 from pathlib import Path
 
-from seqrnn import cli
+from seqrnn import cli, usage
 from seqrnn.config import command
 from seqrnn.config import read as config_lib
 from seqrnn.config.field import Field
@@ -152,7 +152,7 @@ and ends with status 130 or 143.
 def command_page() -> str:
   """The content of command.md."""
   rows = ["| mode | purpose |", "| --- | --- |"]
-  for mode, line in cli.mode_lines().items():
+  for mode, line in usage.mode_lines().items():
     writes = mode not in ("check", "config", "review")
     link = f"[{mode}](files.md#{mode})" if writes else mode
     rows.append(f"| {link} | {line} |")

@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import linen as nn
 
 from seqrnn.config.read import Config
 from seqrnn.data import splits, vectors, vocabulary
@@ -23,7 +22,7 @@ from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError, counted, listed
 from seqrnn.experiment import Batch, Carry, Experiment, Params, Report, Totals
-from seqrnn.experiments import labelled
+from seqrnn.experiments import labelled, language_model
 from seqrnn.models import losses, network
 
 VOCABULARIES = ("symbols", "labels")
@@ -128,14 +127,15 @@ def check_seen(labels: Vocabulary, names: list[str], split: str):
 
 def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
   """The experiment; no corpus is read before its batches are."""
-  labels = vocabularies["labels"]
-  model = label_model(config, vocabularies, pooled=True)
-  segments = labelled.text_segments(config, vocabularies["symbols"])
+  symbols, labels = vocabularies["symbols"], vocabularies["labels"]
+  outputs = len(labels.symbols)
+  model = network.text_model(config, len(symbols), True, outputs)
+  segments = labelled.text_segments(config, symbols)
   ids = labelled.once_a_split(partial(label_ids, segments, labels))
   return Experiment(
     vocabularies=vocabularies,
     init=partial(network.init, model),
-    loss=partial(loss, model, config.train.label_smoothing),
+    loss=loss_of(model, config),
     facts=partial(facts, segments, ids),
     batches=partial(
       labelled.batches, segments, partial(columns, segments, ids)
@@ -152,15 +152,12 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
   )
 
 
-def label_model(
-  config: Config,
-  vocabularies: Mapping[str, Vocabulary],
-  pooled: bool,
-  letters: nn.Module | None = None,
-) -> network.SequenceModel:
-  """The network, whose outputs are logits of the labels."""
-  symbols, labels = vocabularies["symbols"], vocabularies["labels"].symbols
-  return network.text_model(config, len(symbols), pooled, len(labels), letters)
+def loss_of(
+  model: network.SequenceModel, config: Config
+) -> Callable[..., tuple[jax.Array, tuple[Carry, Totals]]]:
+  """`language_model.loss` of logits of the labels."""
+  smoothing, entropy = config.train.label_smoothing, losses.label_cross_entropy
+  return partial(language_model.loss, model, smoothing, entropy=entropy)
 
 
 def document_labels(
@@ -226,22 +223,3 @@ def predict(
   """The carry, and logits of the labels by their ids, [B, N, V]."""
   carry, logits_BNC = network.predict(model, params, carry, batch)
   return carry, losses.over_ids(logits_BNC)
-
-
-def loss(
-  model: network.SequenceModel,
-  smoothing: float,
-  params: Params,
-  carry: Carry,
-  batch: Batch,
-  key: jax.Array | None,
-) -> tuple[jax.Array, tuple[Carry, Totals]]:
-  """`language_model.loss` of logits of the labels."""
-  carry, logits_BNC = network.predict(model, params, carry, batch, key)
-  mean, totals = losses.label_cross_entropy(
-    logits_BNC,
-    batch["targets"],
-    batch["weights"],
-    0.0 if key is None else smoothing,
-  )
-  return mean, (carry, totals)

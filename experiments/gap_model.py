@@ -59,7 +59,7 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
     facts=segments.facts,
     batches=lambda *split, **how: segments.batches(*split, **how).map(make),
     predict=heads["joint"],
-    score=partial(language_model.score, heads["joint"]),
+    score=partial(language_model.score, heads["joint"], losses.surprisal),
     forbidden=partial(forbidden, len(heads)),
     heads=heads,
     fills_gaps=True,

@@ -5,7 +5,7 @@ window of past symbols predicts the one after it; there a bidirectional
 network is legitimate, for the whole window lies in the past.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import jax
@@ -73,7 +73,7 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
     facts=segments.facts,
     batches=lambda *split, **how: segments.batches(*split, **how).map(make),
     predict=predict,
-    score=partial(score, predict),
+    score=partial(score, predict, losses.surprisal),
     decoder=decoder,
     forbidden=None if many_to_one else lambda T: ~np.tri(T, dtype=bool),
     heads={"forward": predict},
@@ -88,6 +88,7 @@ def loss(
   carry: Carry,
   batch: Batch,
   key: jax.Array | None,
+  entropy: Callable[..., tuple[jax.Array, Totals]] = losses.cross_entropy,
 ) -> tuple[jax.Array, tuple[Carry, Totals]]:
   """The mean loss of a batch, the carry after it, and the totals.
 
@@ -95,7 +96,7 @@ def loss(
   not the totals, includes smoothing.
   """
   carry, logits_BNV = network.predict(model, params, carry, batch, key)
-  mean, totals = losses.cross_entropy(
+  mean, totals = entropy(
     logits_BNV,
     batch["targets"],
     batch["weights"],
@@ -105,11 +106,15 @@ def loss(
 
 
 def score(
-  predict: Predict, params: Params, carry: Carry, batch: Batch
+  predict: Predict,
+  surprisal: Callable[[jax.Array, jax.Array], jax.Array],
+  params: Params,
+  carry: Carry,
+  batch: Batch,
 ) -> tuple[Carry, jax.Array]:
   """The carry, and the surprisal nll_BN by the logits of `predict`."""
   carry, logits_BNV = predict(params, carry, batch)
-  nll_BN = losses.surprisal(logits_BNV, batch["targets"])
+  nll_BN = surprisal(logits_BNV, batch["targets"])
   return carry, nll_BN * batch["weights"]
 
 

@@ -26,10 +26,10 @@ from seqrnn.experiment import (
   Decoder,
   Experiment,
   Params,
-  Predict,
   Report,
   Totals,
 )
+from seqrnn.experiments.language_model import score
 from seqrnn.models import losses, network
 
 VOCABULARIES = ()  # A note is its number.
@@ -54,7 +54,7 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
     facts=cache(lambda split: music.facts(corpus()[split])),
     batches=partial(batches, config, corpus),
     predict=predict,
-    score=partial(score, predict),
+    score=partial(score, predict, losses.note_surprisal),
     decoder=Decoder(model.initial_carry, partial(network.next_symbol, model)),
     forbidden=lambda T: ~np.tri(T, dtype=bool),
     unit="frame",
@@ -112,12 +112,3 @@ def loss(
     logits_BTV, batch["targets"], batch["weights"]
   )
   return mean, (carry, totals)
-
-
-def score(
-  predict: Predict, params: Params, carry: Carry, batch: Batch
-) -> tuple[Carry, jax.Array]:
-  """The carry, and the surprisal nll_BT of each frame."""
-  carry, logits_BTV = predict(params, carry, batch)
-  nll_BT = losses.note_surprisal(logits_BTV, batch["targets"])
-  return carry, nll_BT * batch["weights"]

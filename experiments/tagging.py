@@ -76,7 +76,8 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
   data, symbols = config.data, vocabularies["symbols"]
   labels = vocabularies["labels"]
   letters, spell = spelling(config, symbols)
-  model = classification.label_model(config, vocabularies, False, letters)
+  outputs = len(labels.symbols)
+  model = network.text_model(config, len(symbols), False, outputs, letters)
   segments = Segments(config, symbols, length=data.window, minimum=1)
   rules = None
   if config.model.crf and config.model.crf_constraints:
@@ -94,7 +95,7 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
   task = Experiment(
     vocabularies=vocabularies,
     init=partial(network.init, model),
-    loss=partial(classification.loss, model, config.train.label_smoothing),
+    loss=classification.loss_of(model, config),
     facts=partial(classification.facts, segments, stored),
     batches=partial(labelled.batches, segments, beside),
     predict=partial(classification.predict, model),
@@ -110,7 +111,7 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
     return task
   decide = partial(decode, model, rules)
   return task._replace(
-    init=partial(init, model, len(labels.symbols)),
+    init=partial(init, model, outputs),
     loss=partial(loss, model),
     predict=partial(predict, decide),
     decode=decide,
@@ -152,7 +153,7 @@ def loss(
   batch: Batch,
   key: jax.Array | None,
 ) -> tuple[jax.Array, tuple[Carry, Totals]]:
-  """Like `classification.loss`; the mean is -log p(all tags of a row) a tag.
+  """Like `classification.loss_of`; the mean is -log p(all tags of a row) a tag.
 
   It sums over the tags in the place of a tag that training has not seen. The
   accuracy is left to evaluations, which decode: the Viterbi algorithm takes a

@@ -53,9 +53,8 @@ from ml_collections import ConfigDict
 from seqrnn import experiments
 from seqrnn.configs import base
 from seqrnn.experiment import Experiment, shapes
-from seqrnn.models import arrays
 from seqrnn.run import Run
-from seqrnn.runtime import pictures
+from seqrnn.runtime import pictures, sharding
 from seqrnn.training import setup, train
 from seqrnn.training.checkpoint import Position
 from seqrnn.training.checkpoint_writer import open_checkpoints
@@ -286,7 +285,7 @@ class OnlyMeshes:
 def only_meshes():
   """A function outside of every mesh would be traced for the process."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(arrays, "jax", OnlyMeshes())
+    patch.setattr(sharding, "jax", OnlyMeshes())
     yield
 
 

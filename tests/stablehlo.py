@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
-import jax
 from jax import export
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
+
+from seqrnn.runtime import private, sharding
 
 _PRODUCT = re.compile(r"stablehlo\.dot_general[^\n]*")
 _PRECISION = re.compile(r"precision = \[(\w+), (\w+)\]")
@@ -24,9 +26,15 @@ def mesh_of(platform: str, size: int = 1) -> AbstractMesh:
   )
 
 
+def absent(platform: str, size: int = 1) -> AbstractContextManager[None]:
+  """Returns a block: functions are traced for devices of `mesh_of`."""
+  mesh: Any = mesh_of(platform, size)
+  return sharding.tracing_for(mesh, private.mesh_platform(mesh))
+
+
 def program(platform: str, jitted: Callable[..., Any], *args: Any) -> str:
-  """Returns the program of a jitted function, traced under `mesh_of`."""
-  with jax.sharding.use_abstract_mesh(mesh_of(platform)):
+  """Returns the program of a jitted function, traced for a platform."""
+  with absent(platform):
     exported = export.export(jitted, platforms=[platform])(*args)
   return str(exported.mlir_module())
 

@@ -21,7 +21,7 @@ import pytest
 
 from seqrnn import experiments
 from seqrnn.runtime import sharding
-from seqrnn.training import optimizers
+from seqrnn.training import step as step_lib
 from seqrnn.training.step import make_start, make_step
 from tests.conftest import tiny
 
@@ -71,7 +71,7 @@ def ten_steps(task: str, folder: Path) -> list[float]:
   experiment = experiments.build(config, None)
   batches = experiment.batches("train", 0)
   mesh = sharding.mesh()
-  optimizer = lambda rate: optimizers.optimizer(
+  optimizer = lambda rate: step_lib.make_optimizer(
     config, optax.constant_schedule(rate)
   )
   state = make_start(experiment, optimizer, batches[0], mesh)(0)

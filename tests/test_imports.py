@@ -20,7 +20,7 @@ ROOMS = (
   ("seqrnn.searching", "seqrnn.reporting", "seqrnn.exporting"),
   ("seqrnn.modes",),
   ("seqrnn.run",),
-  ("seqrnn.cli", "seqrnn.api", "seqrnn.__main__", "run"),
+  ("seqrnn.cli", "seqrnn.usage", "seqrnn.api", "seqrnn.__main__", "run"),
 )
 # An import that runs back up: the names of cells are where cells are, and are
 # read when a config is checked.

@@ -75,9 +75,9 @@ def file_of(name: str) -> str | None:
 def files_of_a_step(folder: Path) -> set[str]:
   """The files from run.py to the gates of a cell.
 
-  A file counts if one of its functions has called the step of configs/rnn.py,
-  or runs while this step is traced with model.scan=plain. Flags and fields,
-  which config/ reads, do not.
+  A file counts if one of its functions has called `make_step` or the step of
+  configs/rnn.py, or runs while this step is traced with model.scan=plain. Flags
+  and fields, which config/ reads, do not.
   """
   files, tracing = {"run.py"}, 0
 
@@ -88,8 +88,10 @@ def files_of_a_step(folder: Path) -> set[str]:
     name = file_of(frame.f_code.co_filename)
     if name is None:
       return
-    if (name, frame.f_code.co_name) == ("training/step.py", "step"):
-      tracing += 1 if event == "call" else -1
+    function = frame.f_code.co_name
+    if name == "training/step.py" and function in ("make_step", "step"):
+      if function == "step":
+        tracing += 1 if event == "call" else -1
       above = frame
       while above := above.f_back:
         files.add(file_of(above.f_code.co_filename))

@@ -1,10 +1,11 @@
 """Rules about several fields of a config, whose values may conflict.
 
 Each function has the rules of one field beside others. A field of a name is
-`c.GROUP.NAME`, and `is_set` reads it by its dotted name.
+`c.GROUP.NAME`, and `value_of` reads it by its dotted name.
 """
 
 import functools
+from collections.abc import Container
 
 from seqrnn import catalogue
 from seqrnn.config.field import Config
@@ -12,6 +13,17 @@ from seqrnn.errors import UserError
 
 _MOST = 2**24  # Symbols of all texts, where repeats are excluded.
 _BOTH = "set one of the two"
+UNSET = None, False, 0, ""
+
+
+class _Set:
+  """All values but those of UNSET."""
+
+  def __contains__(self, value: object) -> bool:
+    return value not in UNSET
+
+
+SET = _Set()
 
 
 def check_combinations(config: Config):
@@ -33,18 +45,32 @@ def require(config: Config, holds: object, text: str, *fields: str):
 
 def exclude(config: Config, one: str, other: str, text: str):
   """Refuses two fields that are both set."""
-  both = is_set(config, one) and is_set(config, other)
-  require(config, not both, text, one, other)
+  need(config, one, SET, other, UNSET, text)
+
+
+def need(
+  config: Config,
+  one: str,
+  given: Container[object] | str,
+  other: str,
+  allowed: Container[object] | str,
+  text: str,
+):
+  """Refuses a value of `given` beside a value that is not of `allowed`.
+
+  Names of a choice are separated by white space.
+  """
+  given, allowed = (
+    values.split() if isinstance(values, str) else values
+    for values in (given, allowed)
+  )
+  if value_of(config, one) in given:
+    require(config, value_of(config, other) in allowed, text, one, other)
 
 
 def value_of(config: Config, name: str) -> object:
   """Returns the value of a field by its dotted name."""
   return functools.reduce(getattr, name.split("."), config)
-
-
-def is_set(config: Config, name: str) -> bool:
-  """Returns whether a field is neither empty, nor false, nor 0."""
-  return value_of(config, name) not in (None, False, 0, "")
 
 
 def data_offset(c: Config):
@@ -53,19 +79,15 @@ def data_offset(c: Config):
 
 
 def data_stateful(c: Config):
-  if not c.data.stateful:
-    return
   why = "a stream reads every symbol, so it has no step and no offset"
   for name in ("data.step", "data.offset", "data.random_offset"):
     exclude(c, "data.stateful", name, why)
   why = "streams have no padding, which buckets reduce"
   exclude(c, "data.stateful", "data.buckets", why)
   why = "a stream reads all documents in order and cannot weight them"
-  holds = c.data.repeats != "weight"
-  require(c, holds, why, "data.stateful", "data.repeats")
+  need(c, "data.stateful", SET, "data.repeats", "each", why)
   why = "only many_to_many hands its carry from batch to batch"
-  holds = c.data.mapping != "many_to_one"
-  require(c, holds, why, "data.stateful", "data.mapping")
+  need(c, "data.stateful", SET, "data.mapping", "many_to_many", why)
 
 
 def data_buckets(c: Config):
@@ -74,25 +96,24 @@ def data_buckets(c: Config):
 
 
 def data_lowercase(c: Config):
-  holds = not c.data.lowercase or c.data.unit in ("char", "word")
   why = "only characters and words have a lower case"
-  require(c, holds, why, "data.lowercase", "data.unit")
+  need(c, "data.lowercase", SET, "data.unit", "char word", why)
 
 
 def data_punctuation(c: Config):
+  why = "only words are separated from punctuation"
+  need(c, "data.punctuation", SET, "data.unit", "word", why)
   if c.data.punctuation:
-    why = "only words are separated from punctuation"
-    require(c, c.data.unit == "word", why, "data.punctuation", "data.unit")
-    holds = c.data.format not in ("columns", "conllu", "parallel")
     why = "each word of the file has a tag, so a word cannot be separated"
+    holds = c.data.format not in ("columns", "conllu", "parallel")
     require(c, holds, why, "data.punctuation", "data.format")
 
 
 def data_path(c: Config):
   splits = "data.train_path", "data.validation_path", "data.test_path"
   for name in ("data.path", *splits):
-    holds = not is_set(c, name) or c.data.source == "files"
-    require(c, holds, "only your own files have a path", name, "data.source")
+    why = "only your own files have a path"
+    need(c, name, SET, "data.source", "files", why)
   for name in splits:
     why = "set data.path alone, or a path for each split"
     exclude(c, "data.path", name, why)
@@ -100,68 +121,50 @@ def data_path(c: Config):
 
 def data_format(c: Config):
   """Which units a format of labels or tags has."""
-  form, unit = c.data.format, c.data.unit
-  fields, texts = ("data.format", "data.unit"), ("char", "byte", "word")
-  holds = form != "parallel" or c.data.tags_file
+  form, unit, texts = "data.format", "data.unit", "char byte word"
   why = "parallel files need the name of the file with the tags, as '*.tags'"
-  require(c, holds, why, "data.format", "data.tags_file")
-  tagged = form in ("columns", "conllu", "parallel")
-  require(c, not tagged or unit == "word", "each word has a tag", *fields)
-  spaces = form == "spaces"
-  require(c, not spaces or unit == "char", "each character has a tag", *fields)
+  need(c, form, "parallel", "data.tags_file", SET, why)
+  need(c, form, "columns conllu parallel", unit, "word", "each word has a tag")
+  need(c, form, "spaces", unit, "char", "each character has a tag")
   why = "a labelled text has no other unit"
-  labelled = form in ("tab", "space", "jsonl", "folders", "files")
-  require(c, not labelled or unit in texts, why, *fields)
-  labelled = c.data.source in ("packages", "names")
-  require(c, not labelled or unit in texts, why, "data.source", "data.unit")
-  holds = form != "csv" or unit in (*texts, "session")
-  require(c, holds, "a table has texts or events of sessions", *fields)
+  need(c, form, "tab space jsonl folders files", unit, texts, why)
+  need(c, "data.source", "packages names", unit, texts, why)
+  why = "a table has texts or events of sessions"
+  need(c, form, "csv", unit, f"{texts} session", why)
 
 
 def data_source(c: Config):
-  source, unit, fields = (
-    c.data.source,
-    c.data.unit,
-    ("data.source", "data.unit"),
-  )
-  holds = source != "formal" or unit == "char"
-  require(c, holds, "strings consist of characters", *fields)
-  holds = source != "opcodes" or unit in ("session", "id")
-  require(c, holds, "a symbol is an opcode", *fields)
+  why = "strings consist of characters"
+  need(c, "data.source", "formal", "data.unit", "char", why)
+  why = "a symbol is an opcode"
+  need(c, "data.source", "opcodes", "data.unit", "session id", why)
 
 
 def data_unit(c: Config):
   """Which fields go with a log."""
-  is_log = c.data.unit == "log"
   why = "a log must be read with data.format=text"
-  holds = not is_log or c.data.format == "text"
-  require(c, holds, why, "data.unit", "data.format")
+  need(c, "data.unit", "log", "data.format", "text", why)
   for name in ("data.log_header", "data.log_format", "data.log_session"):
-    holds = is_log or not is_set(c, name)
-    require(c, holds, "only logs have it", name, "data.unit")
-  known = catalogue.sets().get(c.data.source)
-  public = known is not None and known.fields.get("unit") == "log"
-  holds = not is_log or c.data.source == "files" or public
+    need(c, name, SET, "data.unit", "log", "only logs have it")
+  public = catalogue.sets().items()
+  logs = [name for name, known in public if known.fields.get("unit") == "log"]
   why = (
     "a log must be read with data.source=files, or a public log (loghub_...)"
   )
-  require(c, holds, why, "data.unit", "data.source")
+  need(c, "data.unit", "log", "data.source", ["files", *logs], why)
 
 
 def data_log_header(c: Config):
-  holds = not c.data.log_header or c.data.log_format in (None, "plain")
   why = "a header is itself the format of a line"
-  require(c, holds, why, "data.log_header", "data.log_format")
+  need(c, "data.log_header", SET, "data.log_format", (None, "plain"), why)
 
 
 def spelling(c: Config):
   """The rules of `model.letters` and `model.affixes`."""
   why = "the spelling of a word stands beside its embedding"
   for name in ("model.letters", "model.affixes"):
-    unset = not is_set(c, name)
-    require(c, unset or c.data.unit == "word", why, name, "data.unit")
-    needed = "model.embedding_size"
-    require(c, unset or is_set(c, needed), why, name, needed)
+    need(c, name, SET, "data.unit", "word", why)
+    need(c, name, SET, "model.embedding_size", SET, why)
   why = "words are read by their characters or by their affixes"
   exclude(c, "model.letters", "model.affixes", why)
 
@@ -169,8 +172,8 @@ def spelling(c: Config):
 def model_crf(c: Config):
   why = "a CRF has no loss of a single tag that could be smoothed"
   exclude(c, "model.crf", "train.label_smoothing", why)
-  holds = not (c.model.crf and c.data.source == "formal")
   why = "a CRF needs a tag for each symbol, and only the blanks have one"
+  holds = not (c.model.crf and c.data.source == "formal")
   require(c, holds, why, "model.crf", "data.source")
 
 
@@ -189,8 +192,7 @@ def model_embedding_size(c: Config):
     ("model.embedding_scale", "an embedding needs a size"),
     ("model.convolution", convolution),
   ):
-    holds = not is_set(c, name) or c.model.embedding_size
-    require(c, holds, why, name, "model.embedding_size")
+    need(c, name, SET, "model.embedding_size", SET, why)
 
 
 def embedding_values(c: Config):
@@ -205,43 +207,37 @@ def embedding_values(c: Config):
 
 def task(c: Config):
   """Which fields a task excludes."""
-  gap = c.task == "gap_model"
   why = "the backward tower has no carry to hand on; use task='language_model'"
-  require(c, not (gap and c.data.stateful), why, "task", "data.stateful")
-  holds = not (gap and c.data.mapping == "many_to_one")
+  need(c, "task", "gap_model", "data.stateful", UNSET, why)
   why = "it predicts every symbol of a window"
-  require(c, holds, why, "task", "data.mapping")
-  predicts = c.task in ("language_model", "gap_model", "polyphony")
+  need(c, "task", "gap_model", "data.mapping", "many_to_many", why)
   why = "it reads symbols that follow, which are targets"
-  holds = not (predicts and c.model.convolution)
-  require(c, holds, why, "task", "model.convolution")
-  labels = c.task in ("classification", "regression", "tagging")
-  weighted = c.data.repeats == "weight"
+  predicts = "language_model gap_model polyphony"
+  need(c, "task", predicts, "model.convolution", UNSET, why)
   why = "each text is read by itself and has labels of its own"
-  require(c, not (labels and c.data.stateful), why, "task", "data.stateful")
-  require(c, not (labels and weighted), why, "task", "data.repeats")
+  labels = "classification regression tagging"
+  need(c, "task", labels, "data.stateful", UNSET, why)
+  need(c, "task", labels, "data.repeats", "each", why)
 
 
 def task_polyphony(c: Config):
   why = "frames of notes go straight into a causal network"
+  need(c, "task", "polyphony", "data.mapping", "many_to_many", why)
   for name in (
-    *("data.mapping", "model.bidirectional", "model.embedding_size"),
+    *("model.bidirectional", "model.embedding_size"),
     *("model.symbol_dropout", "train.label_smoothing"),
   ):
-    usual = is_set(c, name) and value_of(c, name) != "many_to_many"
-    require(c, not (c.task == "polyphony" and usual), why, "task", name)
+    need(c, "task", "polyphony", name, UNSET, why)
 
 
 def model_heads(c: Config):
-  holds = not (c.model.heads == "all" and c.model.tied)
   why = "one embedding cannot be the softmax kernel of three heads"
-  require(c, holds, why, "model.heads", "model.tied")
+  need(c, "model.heads", "all", "model.tied", UNSET, why)
 
 
 def optimizer_nesterov(c: Config):
-  holds = not c.optimizer.nesterov or c.optimizer.momentum
   why = "Nesterov's momentum must be above 0"
-  require(c, holds, why, "optimizer.nesterov", "optimizer.momentum")
+  need(c, "optimizer.nesterov", SET, "optimizer.momentum", SET, why)
 
 
 def train_batches_per_epoch(c: Config):
@@ -250,9 +246,8 @@ def train_batches_per_epoch(c: Config):
 
 
 def train_freeze(c: Config):
-  holds = c.train.freeze != "taken" or c.train.start_from
   why = "nothing is taken from another run; set train.start_from"
-  require(c, holds, why, "train.freeze", "train.start_from")
+  need(c, "train.freeze", "taken", "train.start_from", SET, why)
 
 
 def sample(c: Config):
@@ -263,9 +258,8 @@ def sample(c: Config):
     exclude(c, "sample.stop", name, "a match ends by itself")
   why = f"{_BOTH}; a schema is a pattern"
   exclude(c, "sample.pattern", "sample.schema", why)
-  holds = c.sample.prompts is None or c.sample.streams == 1
   why = "each prompt has one sample"
-  require(c, holds, why, "sample.prompts", "sample.streams")
+  need(c, "sample.prompts", SET, "sample.streams", [1], why)
   few = c.sample.length * c.sample.streams <= _MOST
   fields = "sample.no_repeat", "sample.length", "sample.streams"
   why = "repeats are found among at most 2**24 symbols of all texts"

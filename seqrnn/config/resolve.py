@@ -144,7 +144,7 @@ def _fit_to_budget(
     model.hidden_size = size
     return parameters(config)
 
-  with_heads = model.cell in conditions.cells_with_heads()
+  with_heads = model.cell in conditions.cells_with("may_have_heads")
   least = model.cell_heads if with_heads else 1
   # A unit has at least one parameter. A hidden size is a multiple of the heads,
   # and at most 2**24.
@@ -215,7 +215,7 @@ def _fit_to_text(
   put("train.epochs", max(epochs, train.epochs))
   batches = -(-windows // train.batch_size)
   epochs = -(-total_steps(config, batches) // batches)
-  recurrent = conditions.cells_with_recurrent_kernel()
+  recurrent = conditions.cells_with("recurrent_product")
   for name, noise in _NOISE.items():
     if name != "model.weight_drop" or model.cell in recurrent:
       put(name, max(noise.of(epochs), flat(config)[name]))

@@ -77,6 +77,19 @@ def uniform(scale: float) -> Callable[..., jax.Array]:
   return init
 
 
+def hold(take: jax.Array, new: Tree, old: Tree) -> Tree:
+  """The new carry where take_B is true, the old carry elsewhere.
+
+  T comes before B where the carries have it.
+  """
+
+  def one(new, old):
+    rest = (None,) * (new.ndim - take.ndim)
+    return jnp.where(take[(..., *rest)], new, old)
+
+  return jax.tree.map(one, new, old)
+
+
 def masked_state(h_BH: jax.Array, mask_BH: jax.Array | None) -> jax.Array:
   """The state that a recurrent product reads: h times the dropout mask."""
   return h_BH if mask_BH is None else h_BH * mask_BH

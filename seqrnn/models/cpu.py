@@ -13,20 +13,16 @@ from typing import TypeVar
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 
-from seqrnn.models.arrays import (
-  Rounding,
-  device_count,
-  dot,
-  merge_positions,
-  platform,
-)
 from seqrnn.runtime import private
+from seqrnn.runtime.sharding import device_count, merge_positions, platform
 
 # Trees of arrays of one step; of all steps, each array has T before B.
 Carried = TypeVar("Carried")
 Read = TypeVar("Read")
 Written = TypeVar("Written")
+Rounding = DTypeLike | None  # The `dtype` of `products.dot`.
 # From this number of rows on, the bias of the head is a row of its kernel.
 BIAS_ROW = 512
 
@@ -119,8 +115,10 @@ def transpose_weights(table_VD: jax.Array, dtype: Rounding = None) -> jax.Array:
 
 def step_dot(
   a_BD: jax.Array, b_DK: jax.Array, dtype: Rounding = None
-) -> jax.Array:
-  """dot(a, b, dtype), for the body of a loop in which b does not change.
+) -> jax.Array | None:
+  """The product for the body of a loop in which b does not change.
+
+  None: `dot` computes it.
 
   For a large b and few rows of a, XLA's product takes up to twice as long as
   b.T @ a.T, and the loop makes b.T once, before its first step. This was
@@ -129,19 +127,17 @@ def step_dot(
   the rate (50 rows). Other sizes became slower. One row is not rounded, which
   is faster.
   """
-  if platform() != "cpu":
-    return dot(a_BD, b_DK, dtype)
   B = a_BD.shape[0]
-  if B == 1:
-    dtype = None
+  if platform() != "cpu" or (B > 1 and dtype is not None):
+    return None
   padding = -B % 16 if 32 < B <= 64 and not _is_amd() else 0
   few = B == 1 or ((B + padding) % 16 == 0 and B <= 64)
-  if dtype is None and few and min(b_DK.shape) >= 512:
+  if few and min(b_DK.shape) >= 512:
     a_BD = jnp.pad(a_BD, ((0, padding), (0, 0)))
     # Without the barriers XLA would turn it back into a @ b.
     b_KD = lax.optimization_barrier(b_DK.T)
     return lax.optimization_barrier(b_KD @ a_BD.T).T[:B]
-  return dot(a_BD, b_DK, dtype)
+  return a_BD @ b_DK if B == 1 else None
 
 
 @cache

@@ -12,19 +12,14 @@ from seqrnn.data.vocabulary import PAD, UNKNOWN
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Carry, Params
 from seqrnn.models import cells, features, layers, losses
-from seqrnn.models.arrays import hold
-from seqrnn.models.cell import uniform
-from seqrnn.models.dropout import Dropout
+from seqrnn.models.cell import hold, uniform
 from seqrnn.models.products import Lookup, Products
 
 _LOOP = 256  # About how often a program calls a model with one position.
 # Fields of `config.model` that SequenceModel has as they are.
-_FIELDS = "embedding_size", "tied", "initial_scale", "dropout"
-_FIELDS += (
-  "symbol_dropout",
-  "variational_dropout",
-  "embedding_scale",
-  "input_noise",
+_FIELDS = (
+  *("embedding_size", "tied", "initial_scale", "dropout", "symbol_dropout"),
+  *("variational_dropout", "embedding_scale", "input_noise"),
 )
 
 
@@ -93,8 +88,10 @@ class SequenceModel(nn.Module):
         # It is also the softmax's kernel, which must start small.
         embedding_init=uniform(0.1) if self.tied else embedding_init,
       )
-      self.drop = Dropout(self.dropout)
-      self.drop_units = Dropout(self.variational_dropout, broadcast_dims=(1,))
+      self.drop = layers.Dropout(self.dropout)
+      self.drop_units = layers.Dropout(
+        self.variational_dropout, broadcast_dims=(1,)
+      )
     if self.tied:
       self.head_bias = self.param(
         "head_bias", nn.initializers.zeros, (self.vocabulary_size,)

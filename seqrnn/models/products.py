@@ -9,20 +9,59 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from seqrnn.models import cpu
-from seqrnn.models.arrays import (
-  TF32,
-  Rounding,
-  align,
-  dot,
-  merge_positions,
-  platform,
-)
+from seqrnn.models.cpu import Rounding
+from seqrnn.runtime.sharding import merge_positions, platform
 
+TF32 = "tf32"  # A `dtype` of `dot`, for all platforms but the CPU.
 # Up to this number of rows, the gradient of a table is a product with one-hot
 # vectors on a GPU or a TPU.
 _ONE_HOT = 512
+
+
+def dot(a: jax.Array, b: jax.Array, dtype: Rounding = None) -> jax.Array:
+  """The matrix product a @ b.
+
+  Args:
+    a: the first factor.
+    b: the second factor.
+    dtype: what both factors are rounded to, or TF32; None: they are not rounded
+      on any platform. The sums have the wider dtype of the two factors as they
+      are given.
+  """
+  if dtype in (None, TF32):
+    return jnp.matmul(a, b, precision=precision(dtype))
+  return jnp.matmul(
+    a.astype(dtype),
+    b.astype(dtype),
+    preferred_element_type=jnp.promote_types(a.dtype, b.dtype),
+  )
+
+
+def precision(dtype: Rounding = None) -> lax.PrecisionLike:
+  """JAX's `precision` of products of factors that are not rounded.
+
+  JAX's default would round them to TF32 on a GPU and to bfloat16 on a TPU.
+
+  Args:
+    dtype: TF32: on a GPU factors are rounded to it. A TPU, which has no TF32,
+      multiplies three bfloat16 parts, which is about as precise.
+  """
+  if platform() == "cpu":
+    return None
+  if dtype is None:
+    return lax.Precision.HIGHEST
+  if platform() == "tpu":
+    return lax.Precision.HIGH
+  # XLA's kernels made by Triton take Precision.HIGH to be float32.
+  return lax.DotAlgorithmPreset.TF32_TF32_F32
+
+
+def align(vector_K: jax.Array, x: jax.Array) -> jax.Array:
+  """The vector as [..., 1, K], with as many axes as x."""
+  return vector_K.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 def kernel_gradient(
@@ -67,7 +106,8 @@ product.defvjp(
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def step_dot(a_BD: jax.Array, b_DK: jax.Array, dtype: Rounding = None) -> Any:
   """`dot` for the body of a loop in which b does not change."""
-  return cpu.step_dot(a_BD, b_DK, dtype)
+  u_BK = cpu.step_dot(a_BD, b_DK, dtype)
+  return dot(a_BD, b_DK, dtype) if u_BK is None else u_BK
 
 
 # JAX's own gradient would transpose the gradient of b at every step.

@@ -16,8 +16,9 @@ from seqrnn.experiment import Batch, Build, Experiment, Params
 from seqrnn.models.cell import Cell
 from seqrnn.models.parts import part_of
 from seqrnn.runtime import private, sharding
-from seqrnn.training import setup
+from seqrnn.training import train
 from seqrnn.training.probe import probe
+from seqrnn.training.setup import Training
 from seqrnn.training.step import TrainState
 from seqrnn.training.transfer import named_parts
 
@@ -47,8 +48,8 @@ def run(build: Build, config: Config, workdir: Path) -> Figures:
   Raises:
     UserError: the config is invalid for its task, or the data are missing.
   """
-  training = setup.make_training(build, config, workdir)
-  experiment, state = training.experiment, setup.initial_state(training)
+  training = train.make_training(build, config, workdir)
+  experiment, state = training.experiment, train.initial_state(training)
   params = jax.device_get(state.params)
   rows = experiment.batches("train", 0)[0]
   batch = {name: x[:_ROWS] for name, x in rows.items()}
@@ -101,7 +102,7 @@ def _losses(experiment: Experiment, params: Params, batch: Batch) -> Figures:
   return {START: {"": first / chance}, FIT: {"": last / chance}}
 
 
-def _updates(training: setup.Training, state: TrainState) -> dict[str, float]:
+def _updates(training: Training, state: TrainState) -> dict[str, float]:
   """The norm of an update at the full rate, divided by the first weights'."""
   mesh, batches = training.mesh, training.experiment.batches("train", 0)
   size = batches.batch_size

@@ -13,7 +13,8 @@ from seqrnn.models.parts import PartSize, part_sizes
 from seqrnn.modes import require_mode
 from seqrnn.reporting import diagram
 from seqrnn.runtime import devices, files, pictures
-from seqrnn.training.setup import Training, make_training
+from seqrnn.training.setup import Training
+from seqrnn.training.train import make_training
 
 
 def advice(parameters: int, symbols: int, unit: str) -> str:

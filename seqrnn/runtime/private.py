@@ -28,16 +28,13 @@ def jax_setting(name: str) -> Any:
   return getattr(jax.config, name)
 
 
-def mesh_platform() -> str | None:
-  """The platform of the mesh that a function is traced for.
+def mesh_platform(mesh: "jax.sharding.Mesh") -> str | None:
+  """The platform of the devices of a mesh, which need not exist.
 
   jax 0.8 to 0.12, `AbstractMesh.abstract_device`. Without it, the platform of
   the default backend is taken, and steps cannot be compiled for another one.
   """
-  import jax
-
-  device = jax.sharding.get_abstract_mesh().abstract_device
-  return getattr(device, "platform", None)
+  return getattr(mesh.abstract_mesh.abstract_device, "platform", None)
 
 
 def auto_axes() -> tuple[str, ...]:

@@ -1,19 +1,31 @@
 """Shardings: batches are split over the devices, all else is replicated."""
 
+import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache, partial, wraps
 from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+  AbstractMesh,
+  AxisType,
+  Mesh,
+  NamedSharding,
+  PartitionSpec,
+)
 
 from seqrnn.runtime import private
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
 ArrayTree = TypeVar("ArrayTree")  # Of arrays.
+
+# The platform of the devices that a function is traced for; see `jit`.
+_platform: ContextVar[str | None] = ContextVar("platform", default=None)
 
 
 class Jitted(jax.stages.Wrapped, Protocol):
@@ -72,14 +84,59 @@ def jit(function: Callable, mesh: Mesh | None = None, **options) -> Jitted:
     mesh: the devices; None: `one_device`.
     options: of jax.jit.
   """
-  devices = (mesh or one_device()).abstract_mesh
+  mesh = mesh or one_device()
+  devices, name = mesh.abstract_mesh, private.mesh_platform(mesh)
 
   @wraps(function)
   def traced(*args, **named):
-    with jax.sharding.use_abstract_mesh(devices):
+    with tracing_for(devices, name):
       return function(*args, **named)
 
   return jax.jit(traced, **options)
+
+
+@contextmanager
+def tracing_for(devices: AbstractMesh, name: str | None) -> Iterator[None]:
+  """Functions that are traced in this block are for devices of a platform."""
+  token = _platform.set(name)
+  try:
+    with jax.sharding.use_abstract_mesh(devices):
+      yield
+  finally:
+    _platform.reset(token)
+
+
+def platform() -> str:
+  """The platform that a traced function is for: "cpu", "gpu", "tpu", ...
+
+  It is the platform of the mesh that `jit` traces for, which need not be one of
+  this process. Only a module that is applied by hand, outside of `jit`, has no
+  mesh: it is computed on the default backend.
+  """
+  return _platform.get() or jax.default_backend()
+
+
+def device_count() -> int:
+  """The number of devices that a traced function is for; see `platform`.
+
+  It is one for a function that each device calls with its own rows.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return jax.device_count()
+  return math.prod(mesh.shape[name] for name in private.auto_axes())
+
+
+def merge_positions(x_TBX: jax.Array) -> jax.Array:
+  """[T, B, ...] as [devices, T B / devices, ...].
+
+  XLA would gather all rows on every device to merge T with a B that is split
+  over the devices. Here the rows of a device stay on it.
+  """
+  T, B, *rest = x_TBX.shape
+  count = math.gcd(B, device_count())
+  parts = x_TBX.reshape(T, count, B // count, *rest).swapaxes(0, 1)
+  return parts.reshape(count, T * B // count, *rest)
 
 
 cached_jit = lru_cache(CACHED_FUNCTIONS)(jit)

@@ -15,9 +15,9 @@ import numpy as np
 
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.experiment import Params
-from seqrnn.models.arrays import platform
 from seqrnn.models.losses import nade
 from seqrnn.runtime.compiled import padded_length
+from seqrnn.runtime.sharding import platform
 
 _PART = "\ufffd"  # Stands for a byte that may begin a character.
 

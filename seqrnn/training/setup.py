@@ -1,4 +1,4 @@
-"""The parts of a training, made for a new run or restored for an old one."""
+"""A training and its run: owner, config, checkpoint to resume from, files."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
@@ -14,22 +15,22 @@ from jax.sharding import Mesh
 from seqrnn.config import derived
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
-from seqrnn.config.resolve import ADAPTED, resolve, total_steps
+from seqrnn.config.resolve import ADAPTED, resolve
 from seqrnn.data import splits, vectors, vocabulary
 from seqrnn.data.batches.windows import Batches
 from seqrnn.data.documents import nouns
 from seqrnn.data.read import words
 from seqrnn.data.sources import corpora
-from seqrnn.errors import MachineError, UserError
+from seqrnn.errors import MachineError, UserError, counted
 from seqrnn.experiment import Build, Experiment, Params, shapes
 from seqrnn.models import cell
 from seqrnn.runtime import files, private, sharding
-from seqrnn.training import checkpoint, optimizers, transfer
-from seqrnn.training import step as step_lib
+from seqrnn.training import checkpoint, transfer
 from seqrnn.training.checkpoint import Position
 from seqrnn.training.history import MetricsRow
+from seqrnn.training.step import Step, TrainState
 
-_SEED = np.uint32(0)  # Any seed, for the shapes of the state.
+SEED = np.uint32(0)  # Any seed, for the shapes of the state.
 
 
 class Training(NamedTuple):
@@ -60,7 +61,7 @@ class Training(NamedTuple):
   values: Callable[[Params], Params] | None
   mesh: Mesh
   validation: Batches
-  step: step_lib.Step
+  step: Step
   start: sharding.Jitted
   lower_step: Callable[[], jax.stages.Lowered]
   learning_rate: optax.Schedule
@@ -74,7 +75,7 @@ class Training(NamedTuple):
     unit = self.experiment.unit
     return nouns(self.config.data.unit)[0] if unit == "symbol" else unit
 
-  def diverged(self, state: step_lib.TrainState, step: int) -> UserError:
+  def diverged(self, state: TrainState, step: int) -> UserError:
     """Returns the error for a value that is not finite at a step."""
     rate = float(self.learning_rate(step - 1) * state.scale)
     return UserError(
@@ -109,48 +110,7 @@ def check_owner(config: Config, workdir: Path) -> Config:
   return config
 
 
-def make_training(build: Build, config: Config, workdir: Path) -> Training:
-  """Resolves the config of a run, and makes its jitted step and its schedule.
-
-  Raises:
-    UserError: `train.start_from` names no run of which a part fits, or a split
-      is empty.
-  """
-  starts = config.train.start_from is not None
-  source = transfer.open_source(build, config, workdir) if starts else None
-  config, experiment = _resolved(build, config, workdir, source)
-  record = values = None
-  if source is not None:
-    record, values = transfer.transfer(source, experiment, config)
-  elif starts:
-    record = transfer.read_record(workdir)
-  mesh = sharding.mesh()
-  batches = experiment.batches("train", 0)
-  rate = config.optimizer.learning_rate
-  step, start = step_lib.programs(experiment, config, mesh, record)
-
-  def lower_step():
-    rows = batches.rows(*sharding.local_rows(batches.batch_size, mesh))[0]
-    batch = sharding.put(rows, batches.batch_size, mesh)
-    return step.lower(start.eval_shape(_SEED), batch, rate=rate)
-
-  return Training(
-    config=config,
-    experiment=experiment,
-    workdir=workdir,
-    record=record,
-    values=values,
-    mesh=mesh,
-    validation=experiment.batches("validation", 0)[: few()],
-    step=partial(step, rate=rate),
-    start=start,
-    lower_step=lower_step,
-    learning_rate=optimizers.schedule(config, len(batches), rate),
-    total_steps=total_steps(config, len(batches)),
-  )
-
-
-def _resolved(
+def resolved(
   build: Build,
   config: Config,
   workdir: Path,
@@ -191,8 +151,37 @@ def _resolved(
   return config, experiment_of(config)
 
 
-def restore(training: Training) -> tuple[step_lib.TrainState, Position]:
-  """Restores the newest intact checkpoint, or begins.
+def print_summary(experiment: Experiment, config: Config, params: Params):
+  """Prints the data and the model of the training."""
+  symbol, document = nouns(config.data.unit)
+  if "symbols" not in experiment.vocabularies:
+    symbol = experiment.reads
+  for split in ("train", "validation"):
+    facts = experiment.facts(split)
+    documents = counted(facts["documents"], document)
+    origin = f" of {facts['origin']}" if "origin" in facts else ""
+    line = (
+      f"{split}: {counted(facts['symbols'], symbol)} in {documents}{origin}"
+    )
+    if "distinct_documents" in facts:
+      line += f", {facts['distinct_documents']:,} of them distinct"
+    print(line)
+  count = sum(leaf.size for leaf in jax.tree.leaves(params))
+  names = "".join(
+    # A model predicts reserved symbols, but no reserved labels.
+    f", {len(v.symbols)} {f'{symbol}s' if name == 'symbols' else name}"
+    + f" and {len(v) - len(v.symbols)} special ones" * (name == "symbols")
+    for name, v in experiment.vocabularies.items()
+  )
+  print(f"{config.task}: {count:,} parameters{names}")
+  for line in experiment.remarks():
+    print(line)
+
+
+def restore(
+  training: Training,
+) -> tuple[TrainState | None, Position]:
+  """Restores the newest intact checkpoint; None: there is none.
 
   It removes newer, damaged checkpoints, because training will write checkpoints
   of these steps again.
@@ -211,7 +200,7 @@ def restore(training: Training) -> tuple[step_lib.TrainState, Position]:
   step = checkpoint.newest(directory) if sharding.is_first() else 0
   step = sharding.broadcast(step)
   if not step:
-    return initial_state(training), Position(crc32=crc32, cell=code)
+    return None, Position(crc32=crc32, cell=code)
   folder = directory / str(step)
   position = checkpoint.read_position(folder)
   if position.crc32 is None:
@@ -227,7 +216,7 @@ def restore(training: Training) -> tuple[step_lib.TrainState, Position]:
     )
   # The config may describe arrays that exceed the memory: compare their shapes
   # with the checkpoint before allocating them.
-  state = training.start.eval_shape(_SEED)
+  state = training.start.eval_shape(SEED)
   checkpoint.open_arrays(folder / "params", state.params)
   if position.crc32 != crc32:
     raise MachineError(
@@ -236,12 +225,12 @@ def restore(training: Training) -> tuple[step_lib.TrainState, Position]:
     )
   training.checkpoints.delete_after(step)
   size = training.config.train.batch_size
-  parts = jax.eval_shape(lambda state: step_lib.pack(state, size, mesh), state)
+  parts = jax.eval_shape(lambda state: pack(state, size, mesh), state)
   params, others = (
     checkpoint.restore(folder / name, part, sharding.replicated(mesh))
     for name, part in zip(("params", "state"), parts, strict=True)
   )
-  return step_lib.unpack(params, others, state, mesh), position
+  return unpack(params, others, state, mesh), position
 
 
 def few() -> int | None:
@@ -260,25 +249,7 @@ def data_changed(workdir: Path, step: int, experiment: Experiment) -> bool:
   return False
 
 
-def initial_state(training: Training) -> step_lib.TrainState:
-  """Compiles the programs, and returns the state before the first step."""
-  config, replaced = training.config, training.values
-  if replaced is None:
-    replaced = _initial_embedding(config, training.experiment)
-  seed = np.uint32(config.seed)
-  if few() is None:  # Else every loop would be unrolled.
-    step_lib.compile_programs(training.start.lower(seed), training.lower_step)
-  state = training.start(seed)
-  if replaced is None:
-    return state
-  params = replaced(jax.tree.map(np.array, state.params))
-  state = state._replace(params=sharding.put_all(params, training.mesh))
-  if state.average:  # With arrays of its own: the step donates all.
-    state = state.with_eval_params(sharding.put_all(params, training.mesh))
-  return state
-
-
-def _initial_embedding(
+def initial_embedding(
   config: Config, experiment: Experiment
 ) -> Callable[[Params], Params] | None:
   """Replaces the embedding of new parameters; None: it is random."""
@@ -295,15 +266,53 @@ def _initial_embedding(
   return lambda p: {**p, "embedding": {"embedding": table_VD}}
 
 
-def save(training: Training, state: step_lib.TrainState, position: Position):
+@jax.jit
+def all_finite(state: TrainState) -> jax.Array:
+  """Returns whether all parameters and sums are finite."""
+  leaves = jax.tree.leaves((state.params, state.sums))
+  return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+
+
+def pack(
+  state: TrainState, batch_size: int, mesh: Mesh
+) -> tuple[Params, dict[str, list[jax.Array]]]:
+  """Returns the two parts of a checkpoint: eval_params, and the other arrays.
+
+  Sampling reads only the parameters. The other arrays form a list without
+  names, because the types of an optimizer's state are internal to optax. The
+  carry is cut to the rows of the batch, so that a run can resume on another
+  number of devices.
+  """
+  carry = sharding.resize(state.carry, batch_size, sharding.replicated(mesh))
+  others = state.with_eval_params(())._replace(carry=carry)
+  return state.eval_params, {"leaves": jax.tree.leaves(others)}
+
+
+def unpack(
+  params: Params,
+  others: dict[str, list[jax.Array]],
+  shapes: TrainState,
+  mesh: Mesh,
+) -> TrainState:
+  """Inverts `pack`; `shapes` are those of the state."""
+  structure = jax.tree.structure(shapes.with_eval_params(()))
+  new = jax.tree.unflatten(structure, others["leaves"])
+  rows = [leaf.shape[0] for leaf in jax.tree.leaves(shapes.carry)]
+  if rows:
+    carry = sharding.resize(new.carry, rows[0], sharding.by_rows(mesh))
+    new = new._replace(carry=carry)
+  return new.with_eval_params(params)
+
+
+def save(training: Training, state: TrainState, position: Position):
   """Starts writing a checkpoint in the background.
 
   Raises:
     UserError: the state is not finite; nothing is written.
   """
-  if not step_lib.all_finite(state):
+  if not all_finite(state):
     raise training.diverged(state, position.step)
-  arrays = step_lib.pack(state, training.config.train.batch_size, training.mesh)
+  arrays = pack(state, training.config.train.batch_size, training.mesh)
   training.checkpoints.save(*arrays, position)
 
 

@@ -1,4 +1,4 @@
-"""The training step: one jitted function over all devices, and its state."""
+"""The training step: its state, its optimizer, and one jitted function."""
 
 import threading
 from collections import deque
@@ -15,11 +15,12 @@ from jax.typing import ArrayLike
 
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
+from seqrnn.config.resolve import total_steps
 from seqrnn.experiment import Batch, Carry, Experiment, Params, Totals
-from seqrnn.models import arrays, losses
+from seqrnn.models import losses
 from seqrnn.runtime import private, sharding
 from seqrnn.runtime.sharding import Jitted
-from seqrnn.training import optimizers, transfer
+from seqrnn.training import rates, transfer
 
 Args = ParamSpec("Args")
 Result = TypeVar("Result")
@@ -80,6 +81,85 @@ class TrainState(NamedTuple):
 Step = Callable[[TrainState, Batch], tuple[TrainState, jax.Array]]
 
 
+def make_schedule(
+  config: Config, steps_per_epoch: int, rate: ArrayLike
+) -> optax.Schedule:
+  """Returns the function step -> learning rate.
+
+  For `plateau` the function is constant: train.record_evaluation lowers the
+  state's scale instead.
+  """
+  plan = config.schedule
+  warmup = plan.warmup_steps
+  decay = partial(
+    optax.exponential_decay, rate, decay_rate=plan.factor, staircase=True
+  )
+  left = max(total_steps(config, steps_per_epoch) - warmup, 1)
+  constant = lambda: optax.constant_schedule(rate)
+  after: dict[str, Callable[[], optax.Schedule]] = {
+    "constant": constant,
+    "plateau": constant,
+    # As char-rnn: the rate decays at the end of epoch `after` and every later
+    # epoch.
+    "exponential": lambda: decay(
+      steps_per_epoch,
+      transition_begin=max((plan.after - 1) * steps_per_epoch, 0),
+    ),
+    "step": lambda: decay(plan.after * steps_per_epoch),
+    "linear": lambda: optax.linear_schedule(rate, 0.0, left),
+    "cosine": lambda: optax.cosine_decay_schedule(rate, left),
+  }
+  main = after[plan.name]()
+  if not warmup:
+    return main
+  if plan.name in ("exponential", "step"):  # Epochs count from the first step.
+    tail = lambda step: main(step + warmup)
+  else:
+    tail = main
+  return optax.join_schedules(
+    [optax.linear_schedule(rate / warmup, rate, warmup - 1), tail], [warmup]
+  )
+
+
+def make_optimizer(
+  config: Config, learning_rate: optax.Schedule
+) -> optax.GradientTransformation:
+  """Chains gradient clipping, weight decay and the update rule.
+
+  AdamW applies weight decay after its rule, decoupled from the gradient.
+
+  RMSprop divides by sqrt(mean square) + epsilon, epsilon outside the root, as
+  in Keras, PyTorch and char-rnn. Adagrad is optax's: its sum of squares starts
+  at 0.1, and epsilon is inside the root.
+  """
+  fields = config.optimizer
+  epsilon = {"eps": fields.epsilon}
+  momentum = {"momentum": fields.momentum or None}
+  arguments = {
+    "sgd": {"nesterov": fields.nesterov, **momentum},
+    "rmsprop": {
+      "decay": fields.decay,
+      "eps_in_sqrt": False,
+      **epsilon,
+      **momentum,
+    },
+    "adagrad": epsilon,
+    "adam": epsilon,
+    "adamw": {"weight_decay": fields.weight_decay, **epsilon},
+  }
+  rule = getattr(optax, fields.name)
+  parts: list[optax.GradientTransformation] = []
+  if fields.clip_value is not None:
+    parts.append(optax.clip(fields.clip_value))
+  if fields.clip_norm is not None:
+    parts.append(optax.clip_by_global_norm(fields.clip_norm))
+  if fields.weight_decay and fields.name != "adamw":
+    parts.append(optax.add_decayed_weights(fields.weight_decay))
+  if fields.dampened:
+    parts.append(optax.scale(1 - fields.momentum))
+  return optax.chain(*parts, rule(learning_rate, **arguments[fields.name]))
+
+
 def make_step(
   experiment: Experiment, optimizer: Optimizer, mesh: Mesh, decay: float = 1.0
 ) -> Jitted:
@@ -132,10 +212,8 @@ def _compiler_options(mesh: Mesh) -> dict[str, dict[str, int]]:
   Compilation takes a quarter less time, and a step the same time: XLA
   vectorizes its loops at any level above 0, and products are in libraries.
   """
-  with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-    if arrays.platform() != "cpu":
-      return {}
-  return private.fast_compilation()
+  on_cpu = private.mesh_platform(mesh) == "cpu"
+  return private.fast_compilation() if on_cpu else {}
 
 
 def _averaged(average: Average, params: Params, decay: float) -> Average:
@@ -198,44 +276,6 @@ def _shardings(mesh: Mesh) -> TrainState:
   return TrainState._make(replicated)._replace(carry=sharding.by_rows(mesh))
 
 
-@jax.jit
-def all_finite(state: TrainState) -> jax.Array:
-  """Returns whether all parameters and sums are finite."""
-  leaves = jax.tree.leaves((state.params, state.sums))
-  return jnp.all(jnp.array([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
-
-
-def pack(
-  state: TrainState, batch_size: int, mesh: Mesh
-) -> tuple[Params, dict[str, list[jax.Array]]]:
-  """Returns the two parts of a checkpoint: eval_params, and the other arrays.
-
-  Sampling reads only the parameters. The other arrays form a list without
-  names, because the types of an optimizer's state are internal to optax. The
-  carry is cut to the rows of the batch, so that a run can resume on another
-  number of devices.
-  """
-  carry = sharding.resize(state.carry, batch_size, sharding.replicated(mesh))
-  others = state.with_eval_params(())._replace(carry=carry)
-  return state.eval_params, {"leaves": jax.tree.leaves(others)}
-
-
-def unpack(
-  params: Params,
-  others: dict[str, list[jax.Array]],
-  shapes: TrainState,
-  mesh: Mesh,
-) -> TrainState:
-  """Inverts `pack`; `shapes` are those of the state."""
-  structure = jax.tree.structure(shapes.with_eval_params(()))
-  new = jax.tree.unflatten(structure, others["leaves"])
-  rows = [leaf.shape[0] for leaf in jax.tree.leaves(shapes.carry)]
-  if rows:
-    carry = sharding.resize(new.carry, rows[0], sharding.by_rows(mesh))
-    new = new._replace(carry=carry)
-  return new.with_eval_params(params)
-
-
 def without_rate(config: Config) -> frozenset[tuple[str, Hashable]]:
   """Returns all fields but the learning rate, which no program contains."""
   fields = config_lib.flat(config) | {"optimizer.learning_rate": None}
@@ -285,13 +325,14 @@ def programs(
   same experiment, and trace and load their programs once.
   """
   batches = experiment.batches("train", 0)
-  schedule = partial(optimizers.schedule, config, len(batches))
-  optimizer = lambda rate: optimizers.optimizer(config, schedule(rate))
-  factors = optimizers.shares(experiment, config, record)
+  epoch, factors = len(batches), rates.shares(experiment, config, record)
   if factors is not None:
-    whole, scale = optimizer, optimizers.scale_updates(factors)
-    optimizer = lambda rate: optax.chain(whole(rate), scale)
-    experiment = optimizers.freeze_parts(experiment, factors)
+    experiment = rates.freeze_parts(experiment, factors)
+
+  def optimizer(rate):
+    rule = make_optimizer(config, make_schedule(config, epoch, rate))
+    return rule if factors is None else rates.scaled(rule, factors)
+
   average = config.train.ema is not None
   return (
     make_step(experiment, optimizer, mesh, config.train.ema or 1.0),

@@ -1,19 +1,18 @@
 """Trains or resumes a run, and the modules that a step passes.
 
 1. run.py starts the program; cli.py turns flags into a config and calls the
-   `run` of a mode, which is `fit` in mode train.
-2. training/setup.py resolves the config, builds the Experiment of a task and
-   restores the newest checkpoint. `loop`, here in training/train.py, takes the
-   next batch of symbol ids, inputs [B, T].
+   `run` of a mode, here of modes/train.py, which calls `fit`.
+2. `make_training`, here in training/train.py, resolves the config, builds the
+   Experiment of a task and makes its step. `loop` takes the next batch of
+   symbol ids, inputs [B, T].
 3. training/step.py, jitted once over the devices of runtime/sharding.py,
-   computes loss and gradients, and updates by training/optimizers.py.
+   computes loss and gradients, and updates the parameters.
 4. The loss, of experiments/language_model.py, calls models/network.py: embed,
    layers, head; and models/losses.py.
-5. models/layers.py is the stack, with models/dropout.py between layers;
+5. models/layers.py is the stack, with dropout between layers;
    models/scan/__init__.py scans a cell over time.
 6. models/cell.py has the products of a step, which models/products.py computes,
    and models/cells/classic.py its gates.
-models/arrays.py asks for the platform, which runtime/private.py reads from JAX.
 After a step, the loop evaluates the model where this is due
 (scoring/evaluation.py), writes a row of metrics.csv, and saves a checkpoint.
 """
@@ -23,6 +22,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -31,34 +31,22 @@ import numpy as np
 
 from seqrnn.config import command
 from seqrnn.config.read import Config
+from seqrnn.config.resolve import total_steps
 from seqrnn.data.batches.windows import Batches
-from seqrnn.data.documents import nouns
 from seqrnn.errors import Interrupted, UserError, counted
-from seqrnn.experiment import Build, Experiment, Params
+from seqrnn.experiment import Build
 from seqrnn.models import losses
 from seqrnn.runtime import devices, sharding
 from seqrnn.runtime.signals import Signals, catch_signals
 from seqrnn.scoring.evaluation import evaluator
+from seqrnn.training import history, setup, transfer
+from seqrnn.training import step as step_lib
 from seqrnn.training.checkpoint import Position
 from seqrnn.training.checkpoint_writer import open_checkpoints
-from seqrnn.training.history import (
-  MetricsRow,
-  add_row,
-  cut_tables,
-  draw_history,
-  metrics_line,
-)
+from seqrnn.training.history import MetricsRow
 from seqrnn.training.probe import probe
 from seqrnn.training.progress import Progress, summary_writer
-from seqrnn.training.setup import (
-  Training,
-  check_owner,
-  few,
-  make_training,
-  restore,
-  save,
-  write_record,
-)
+from seqrnn.training.setup import Training, few, save
 from seqrnn.training.step import TrainState
 
 
@@ -87,7 +75,7 @@ def fit(
   """
   if config.train.tensorboard:
     summary_writer()  # Refuses a missing package.
-  config = check_owner(config, workdir)
+  config = setup.check_owner(config, workdir)
   training = make_training(build, config, workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   position = Position()
@@ -104,7 +92,8 @@ def fit(
     # is nothing to save, so a signal ends a single process at once.
     caught.at_once = jax.process_count() == 1
     try:
-      state, position = restore(training)
+      state, position = setup.restore(training)
+      state = initial_state(training) if state is None else state
       if _begin(training, state, position):
         loop(training, state, position, caught)
     except KeyboardInterrupt:
@@ -119,6 +108,65 @@ def fit(
   return asdict(position)
 
 
+def make_training(build: Build, config: Config, workdir: Path) -> Training:
+  """Resolves the config of a run, and makes its jitted step and its schedule.
+
+  Raises:
+    UserError: `train.start_from` names no run of which a part fits, or a split
+      is empty.
+  """
+  starts = config.train.start_from is not None
+  source = transfer.open_source(build, config, workdir) if starts else None
+  config, experiment = setup.resolved(build, config, workdir, source)
+  record = values = None
+  if source is not None:
+    record, values = transfer.transfer(source, experiment, config)
+  elif starts:
+    record = transfer.read_record(workdir)
+  mesh = sharding.mesh()
+  batches = experiment.batches("train", 0)
+  rate = config.optimizer.learning_rate
+  step, start = step_lib.programs(experiment, config, mesh, record)
+
+  def lower_step():
+    rows = batches.rows(*sharding.local_rows(batches.batch_size, mesh))[0]
+    batch = sharding.put(rows, batches.batch_size, mesh)
+    return step.lower(start.eval_shape(setup.SEED), batch, rate=rate)
+
+  return Training(
+    config=config,
+    experiment=experiment,
+    workdir=workdir,
+    record=record,
+    values=values,
+    mesh=mesh,
+    validation=experiment.batches("validation", 0)[: few()],
+    step=partial(step, rate=rate),
+    start=start,
+    lower_step=lower_step,
+    learning_rate=step_lib.make_schedule(config, len(batches), rate),
+    total_steps=total_steps(config, len(batches)),
+  )
+
+
+def initial_state(training: Training) -> TrainState:
+  """Compiles the programs, and returns the state before the first step."""
+  config, replaced = training.config, training.values
+  if replaced is None:
+    replaced = setup.initial_embedding(config, training.experiment)
+  seed = np.uint32(config.seed)
+  if few() is None:  # Else every loop would be unrolled.
+    step_lib.compile_programs(training.start.lower(seed), training.lower_step)
+  state = training.start(seed)
+  if replaced is None:
+    return state
+  params = replaced(jax.tree.map(np.array, state.params))
+  state = state._replace(params=sharding.put_all(params, training.mesh))
+  if state.average:  # With arrays of its own: the step donates all.
+    state = state.with_eval_params(sharding.put_all(params, training.mesh))
+  return state
+
+
 def _begin(training: Training, state: TrainState, position: Position) -> bool:
   """Checks and describes a training; returns whether it has more to do."""
   config, workdir = training.config, training.workdir
@@ -127,10 +175,10 @@ def _begin(training: Training, state: TrainState, position: Position) -> bool:
   if not finished:
     probe(training.step, state, training.experiment, training.mesh)
   if sharding.is_first():
-    cut_tables(workdir, position.evaluated)
+    history.cut_tables(workdir, position.evaluated)
     if not finished:
-      write_record(config, training.experiment, workdir, training.record)
-  print_summary(training.experiment, config, state.params)
+      setup.write_record(config, training.experiment, workdir, training.record)
+  setup.print_summary(training.experiment, config, state.params)
   if training.record is not None:
     print(training.record)
   if finished:
@@ -138,33 +186,6 @@ def _begin(training: Training, state: TrainState, position: Position) -> bool:
   elif position.step:
     print(f"resuming from step {position.step}")
   return not finished
-
-
-def print_summary(experiment: Experiment, config: Config, params: Params):
-  """Prints the data and the model of the training."""
-  symbol, document = nouns(config.data.unit)
-  if "symbols" not in experiment.vocabularies:
-    symbol = experiment.reads
-  for split in ("train", "validation"):
-    facts = experiment.facts(split)
-    documents = counted(facts["documents"], document)
-    origin = f" of {facts['origin']}" if "origin" in facts else ""
-    line = (
-      f"{split}: {counted(facts['symbols'], symbol)} in {documents}{origin}"
-    )
-    if "distinct_documents" in facts:
-      line += f", {facts['distinct_documents']:,} of them distinct"
-    print(line)
-  count = sum(leaf.size for leaf in jax.tree.leaves(params))
-  names = "".join(
-    # A model predicts reserved symbols, but no reserved labels.
-    f", {len(v.symbols)} {f'{symbol}s' if name == 'symbols' else name}"
-    + f" and {len(v) - len(v.symbols)} special ones" * (name == "symbols")
-    for name, v in experiment.vocabularies.items()
-  )
-  print(f"{config.task}: {count:,} parameters{names}")
-  for line in experiment.remarks():
-    print(line)
 
 
 def limits_reached(config: Config, position: Position) -> list[str]:
@@ -244,7 +265,7 @@ def loop(
   training.checkpoints.wait()
   if sharding.is_first():
     training.checkpoints.check()
-    draw_history(training.workdir, training.experiment.measure)
+    history.draw_history(training.workdir, training.experiment.measure)
   if stopped:
     raise _interrupted(training, position, stopped)
 
@@ -317,7 +338,7 @@ def evaluate_and_save(
   state = record_evaluation(training.config, state, position, figures["loss"])
   if sharding.is_first():
     training.checkpoints.check()
-    add_row(training.workdir / "metrics.csv", row)
+    history.add_row(training.workdir / "metrics.csv", row)
     timing = {
       "step": row["step"],
       "symbols": int(symbols),
@@ -325,10 +346,10 @@ def evaluate_and_save(
       "symbols_per_second": symbols / max(seconds, 1e-9),
       "evaluation_seconds": evaluation_seconds,
     }
-    add_row(training.workdir / "timing.csv", timing)
+    history.add_row(training.workdir / "timing.csv", timing)
   save(training, state, position)
   progress.line(
-    metrics_line(row, position, experiment.loss_unit, training.unit)
+    history.metrics_line(row, position, experiment.loss_unit, training.unit)
   )
   return state, training.should_stop(row)
 

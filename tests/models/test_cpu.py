@@ -9,7 +9,7 @@ from seqrnn import experiments
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.models import cpu
 from tests.conftest import tiny
-from tests.stablehlo import mesh_of
+from tests.stablehlo import absent
 
 SYMBOLS = {"symbols": Vocabulary("char", tuple("abcde"))}
 FUNCTIONS = [
@@ -74,5 +74,5 @@ def test_plain_models_call_none_of_it_and_others_all(tmp_path, monkeypatch):
 def test_other_platforms_get_plain_jax(tmp_path):
   """The platform is the mesh's, not the one of this process."""
   for model, fields in MODELS.items():
-    with jax.sharding.use_abstract_mesh(mesh_of("tpu")):
+    with absent("tpu"):
       assert marks(trace(tmp_path, fields)) == [], model

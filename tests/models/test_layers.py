@@ -10,7 +10,7 @@ import pytest
 
 from seqrnn.data.vocabulary import PAD
 from seqrnn.models import features, layers, losses
-from seqrnn.models.dropout import Dropout, keep_mask
+from seqrnn.models.layers import Dropout, keep_mask
 from tests.models.test_cells import (
   EQUATIONS,
   MAKE,

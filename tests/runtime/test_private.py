@@ -25,14 +25,14 @@ def test_a_traced_function_knows_its_platform_and_the_axes_that_xla_splits():
   meshes = []
 
   def note(x):
-    meshes.append((private.mesh_platform(), private.auto_axes()))
+    meshes.append((sharding.platform(), private.auto_axes()))
     return x
 
   sharding.jit(note, sharding.mesh()).eval_shape(jnp.ones(4))
   apart = sharding.each_device(lambda _, x: note(x), sharding.mesh())
   sharding.jit(apart, sharding.mesh()).eval_shape((), jnp.ones(4))
   assert meshes == [("cpu", ("data",)), ("cpu", ())]
-  assert private.mesh_platform() is None
+  assert private.mesh_platform(sharding.mesh()) == "cpu"
 
 
 def test_settings_are_those_of_a_block():

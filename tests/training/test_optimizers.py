@@ -8,7 +8,7 @@ import optax
 import pytest
 
 from seqrnn.configs import base
-from seqrnn.training import optimizers
+from seqrnn.training import step as step_lib
 from tests.models.test_cells import close
 
 RATE, DECAY, MOMENTUM, EPSILON, WEIGHT_DECAY = 0.1, 0.8, 0.6, 1e-2, 0.3
@@ -81,7 +81,7 @@ def test_first_two_updates_equal_equations(rule):
   params, *grads = rng.normal(size=(3, 6))
   expected = updates_by_equations(RULES[rule], grads, params)
 
-  optimizer = optimizers.optimizer(config, optax.constant_schedule(RATE))
+  optimizer = step_lib.make_optimizer(config, optax.constant_schedule(RATE))
   update = jax.jit(optimizer.update)
   tree = {"kernel": params[:4].reshape(2, 2), "bias": params[4:]}
   state = optimizer.init(tree)
@@ -97,7 +97,7 @@ def test_first_two_updates_equal_equations(rule):
 def clipped(grads, **fields):
   """The gradients that the update rule gets."""
   config = configure(optimizer__name="sgd", **fields)
-  optimizer = optimizers.optimizer(config, optax.constant_schedule(1.0))
+  optimizer = step_lib.make_optimizer(config, optax.constant_schedule(1.0))
   updates, _ = optimizer.update(grads, optimizer.init(grads), grads)
   return jax.tree.map(np.negative, updates)
 
@@ -122,7 +122,7 @@ def rates(steps, *, per_epoch=3, total=None, **fields):
   """The learning rate of each step."""
   config = configure(**{f"schedule__{k}": v for k, v in fields.items()})
   config.train.epochs = config.train.max_steps = total or steps
-  schedule = optimizers.schedule(config, per_epoch, RATE)
+  schedule = step_lib.make_schedule(config, per_epoch, RATE)
   return np.array([float(schedule(step)) for step in range(steps)])
 
 

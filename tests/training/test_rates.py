@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from seqrnn import experiments
@@ -11,7 +12,7 @@ from seqrnn.config import read as config_lib
 from seqrnn.errors import UserError
 from seqrnn.experiment import shapes
 from seqrnn.runtime import sharding
-from seqrnn.training import optimizers
+from seqrnn.training import rates as rates_lib
 from seqrnn.training.transfer import Record
 from tests.conftest import tiny
 
@@ -32,13 +33,13 @@ def shares(model, record=RECORD, **fields):
   config.train.start_from = record and record.workdir
   config.update_from_flattened_dict(fields)
   config_lib.check(config)
-  return optimizers.shares(experiment, config, record)
+  return rates_lib.shares(experiment, config, record)
 
 
 def rates(factors):
   """The factor of each part, which its arrays share."""
   ones = jax.tree.map(lambda _: np.ones(()), factors)
-  rule = optimizers.scale_updates(factors)
+  rule = rates_lib.scaled(optax.identity(), factors)
   parts, _ = rule.update(ones, rule.init(ones))
   layers = parts.pop("body")
   parts |= {"layer1": layers["layers_0"], "layer2": layers["layers_1"]}
@@ -62,7 +63,7 @@ def test_frozen_parts_get_no_gradients_and_do_not_change(model):
   assert left == {"head": 1, "layer2": 0, "layer1": 0, "embedding": 0}
   batch = experiment.batches("train", 0)[0]
   params = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), shapes(experiment))
-  frozen = optimizers.freeze_parts(experiment, factors)
+  frozen = rates_lib.freeze_parts(experiment, factors)
   gradient = jax.grad(frozen.loss, has_aux=True)
   grads, _ = sharding.jit(gradient)(params, (), batch, jax.random.key(1))
   assert np.any(grads.pop("head")["kernel"])

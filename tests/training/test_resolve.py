@@ -10,7 +10,7 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.derived import merge
 from seqrnn.config.resolve import resolve
 from seqrnn.configs import base, brnn, rnn, text_generation
-from seqrnn.training import setup
+from seqrnn.training import setup, train
 from tests.conftest import tiny
 
 
@@ -61,7 +61,7 @@ def test_a_run_records_the_fields_that_it_limits(tmp_path, capsys):
   config: Any = tiny(tmp_path, fields)
   workdir = tmp_path / "run"
   workdir.mkdir()
-  started = setup.make_training(experiments.build, config, workdir)
+  started = train.make_training(experiments.build, config, workdir)
   assert started.config.train.eval_every == 2
   assert (
     "train.adapt_to_length: train.eval_every=2 (was 100): for 6 steps\n"
@@ -72,7 +72,7 @@ def test_a_run_records_the_fields_that_it_limits(tmp_path, capsys):
   kept = merge(config, run=config_lib.flat(started.config))
   assert kept.train.eval_every == 2
   config = setup.check_owner(config, workdir)
-  resumed = setup.make_training(experiments.build, config, workdir)
+  resumed = train.make_training(experiments.build, config, workdir)
   assert resumed.config.train.eval_every == 2
   assert resumed.total_steps == 120
 

@@ -16,7 +16,7 @@ from seqrnn.errors import UserError
 from seqrnn.models import network
 from seqrnn.run import load_run
 from seqrnn.runtime import sharding
-from seqrnn.training import optimizers, setup, train
+from seqrnn.training import rates, train
 from tests.conftest import random_params, save_run, tiny
 from tests.modes.test_train import Crash, assert_same_run, build, crash_at
 
@@ -91,7 +91,7 @@ def classifier(trained, tmp_path_factory):
 def start(source, config, workdir):
   """The training that starts from a run; new parameters, and the first."""
   config.train.start_from = str(source)
-  training = setup.make_training(build, config, workdir)
+  training = train.make_training(build, config, workdir)
   fresh = random_params(training.experiment, 1)
   assert training.values is not None and training.record is not None
   return training, training.record, fresh, training.values(fresh)
@@ -225,7 +225,7 @@ def test_labels_are_found_by_name(classifier, tmp_path, monkeypatch):
   )
   # Nothing but the head, which has a new label, learns.
   config.train.freeze = "taken"
-  factors = optimizers.shares(training.experiment, config, record)
+  factors = rates.shares(training.experiment, config, record)
   assert factors.pop("head") == {"bias": 1, "kernel": 1}
   assert not any(jax.tree.leaves(factors))
 
@@ -309,7 +309,7 @@ def test_a_convolution_learns_as_an_input(tmp_path):
     fields["train.freeze"] = freeze
     config = config_of(tmp_path, "classification", **fields)
     experiment = experiments.build(config, None)
-    factors = optimizers.shares(experiment, config, None)
+    factors = rates.shares(experiment, config, None)
     kernels = {
       name: x["kernel"] for name, x in factors.items() if "kernel" in x
     }
@@ -327,5 +327,5 @@ def test_what_does_not_fit_is_refused_in_a_line(trained, tmp_path):
     with pytest.raises(
       UserError, match=r"^config\.train\.start_from="
     ) as error:
-      setup.make_training(build, config, tmp_path / workdir)
+      train.make_training(build, config, tmp_path / workdir)
     assert words in str(error.value)

@@ -18,25 +18,17 @@ def sources() -> list[str]:
   return [*built_in, "formal", "files", *catalogue.sets()]
 
 
-def cells_with_forget_gate() -> list[str]:
-  """Returns the names of the cells with a forget gate."""
+def cells_with(attribute: str) -> list[str]:
+  """Returns the names of the cells that have it: it is neither None nor False.
+
+  Args:
+    attribute: of a Cell.
+  """
   from seqrnn.models.cells import CELLS
 
-  return [name for name in cells() if CELLS[name](1).forget_place is not None]
-
-
-def cells_with_heads() -> list[str]:
-  """Returns the names of the cells that may have several heads."""
-  from seqrnn.models.cells import CELLS
-
-  return [name for name in cells() if CELLS[name](1).may_have_heads]
-
-
-def cells_with_recurrent_kernel() -> list[str]:
-  """Returns the names of the cells that multiply the state by a matrix."""
-  from seqrnn.models.cells import CELLS
-
-  return [name for name in cells() if CELLS[name](1).recurrent_product]
+  values = {name: getattr(CELLS[name](1), attribute) for name in cells()}
+  absent = (None, False)
+  return [n for n, x in values.items() if not any(x is no for no in absent)]
 
 
 def task(*names: str) -> Condition:
@@ -67,8 +59,12 @@ ONE_TARGET = task("classification", "regression")
 LABELLED = task("classification", "regression", "tagging")
 LAST_SYMBOL = task("language_model") | {"data.mapping": ("many_to_one",)}
 FACTOR: Condition = {"schedule.name": ("exponential", "step", "plateau")}
-FORGET_GATE: Condition = {"model.cell": Registered(cells_with_forget_gate)}
-HEADS: Condition = {"model.cell": Registered(cells_with_heads)}
+FORGET_GATE: Condition = {
+  "model.cell": Registered(lambda: cells_with("forget_place"))
+}
+HEADS: Condition = {
+  "model.cell": Registered(lambda: cells_with("may_have_heads"))
+}
 BOTH_HEADS = task("gap_model") | {"model.heads": ("all",)}
 SAMPLED = (task("language_model", "polyphony"), BOTH_HEADS)
 SAMPLED_TEXT = (task("language_model"), BOTH_HEADS)

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from seqrnn.models.arrays import align, platform
 from seqrnn.models.cell import (
   SIGMOID,
   TANH,
@@ -17,6 +16,8 @@ from seqrnn.models.cell import (
   recall,
   register,
 )
+from seqrnn.models.products import align
+from seqrnn.runtime.sharding import platform
 
 
 class Normal(NamedTuple):

@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from seqrnn.models.arrays import align, before, held, hold, platform
-from seqrnn.models.cell import Cell, register
+from seqrnn.models.arrays import before, held
+from seqrnn.models.cell import Cell, hold, register
+from seqrnn.models.products import align
+from seqrnn.runtime.sharding import platform
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from seqrnn.experiment import Carry
-from seqrnn.models.arrays import align, dot, held, hold
-from seqrnn.models.cell import Cell, register
+from seqrnn.models.arrays import held
+from seqrnn.models.cell import Cell, hold, register
+from seqrnn.models.products import align, dot
 
 
 class Matrix(Cell):

@@ -30,7 +30,7 @@ explicit tree.
 The loops are in loops.py: on a CPU cpu.py's, whose buffers need no zeros; on a
 GPU the arrays of a step side by side, and several steps in one pass; on a TPU
 apart by gates. The products and their gradients are in products.py. Which
-platform it is, `arrays.platform` reads from the mesh.
+platform it is, `sharding.platform` reads from the mesh.
 """
 
 from functools import partial
@@ -39,8 +39,7 @@ import jax
 from flax import linen as nn
 
 from seqrnn.experiment import Carry
-from seqrnn.models.arrays import hold
-from seqrnn.models.cell import Cell
+from seqrnn.models.cell import Cell, hold
 from seqrnn.models.scan import fused, several
 
 Inputs = tuple[jax.Array, jax.Array]  # z_TBK, and take_TB as `hold` has it.

@@ -18,9 +18,10 @@ from jax import lax
 
 from seqrnn.experiment import Carry
 from seqrnn.models import cpu
-from seqrnn.models.arrays import Tree, add, before, hold, platform
-from seqrnn.models.cell import Cell
+from seqrnn.models.arrays import Tree, add, before
+from seqrnn.models.cell import Cell, hold
 from seqrnn.models.cpu import Carried, Read, Written
+from seqrnn.runtime.sharding import platform
 
 UNROLL = {"gpu": 8}  # Steps of one pass. More than one makes a TPU slower.
 _static = {"static": True}
