@@ -180,8 +180,8 @@ MUTANTS = (
   ),
   Mutant(
     "folds: the sessions of the calibration are those of training",
-    'f"{k}/{folds}", out) for out in (False, True)',
-    'f"{k}/{folds}", False) for _ in range(2)',
+    "zip(folders, trains_KD, held_out_KD, strict=True)",
+    "zip(folders, trains_KD, trains_KD, strict=True)",
     "test_each_normal_session_is_scored_by_a_model_that_has_not_seen_it",
   ),
   # The CRF.

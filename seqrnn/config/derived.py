@@ -5,7 +5,6 @@ a command, resolve.py completes it once for a run, and the others are of modes
 that need other data or settings than the training.
 """
 
-import math
 from collections.abc import Collection, Mapping
 from copy import deepcopy
 
@@ -128,17 +127,6 @@ def checked(config: Config, fields: Fields) -> Config:
 def on_devices(config: Config, count: int) -> Config:
   """The config with the number of CPU devices that JAX has started with."""
   return copy(config, {"train.cpu_devices": count})
-
-
-def fold(config: Config, k: int, folds: int) -> Config:
-  """The config of the k-th model of a calibration, which has fewer batches."""
-  fields: dict[str, FieldValue] = {"data.fold": f"{k}/{folds}"}
-  for name in ("train.batches_per_epoch", "train.samples_per_epoch"):
-    if (count := flat(config)[name]) is not None:
-      fields[name] = math.ceil(count * (1 - 1 / folds))
-  return copy(
-    config, fields | dict.fromkeys(("checkpoint.step", "train.fit_to_data"))
-  )
 
 
 def one_direction(config: Config) -> Config:

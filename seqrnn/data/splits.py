@@ -137,8 +137,8 @@ def _pieces(
   return Pieces(corpus, document, starts, stops, begins, ends)
 
 
-def _some(pieces: Pieces, which: np.ndarray) -> Pieces:
-  """Some of the pieces."""
+def some(pieces: Pieces, which: np.ndarray) -> Pieces:
+  """The pieces for which `which` is true, bool [pieces]."""
   names = ("document", "starts", "stops", "begins", "ends")
   return Pieces(pieces.corpus, *(getattr(pieces, n)[which] for n in names))
 
@@ -179,38 +179,45 @@ def _joined(corpus: Corpus) -> np.ndarray:
 
 
 def fold(pieces: Pieces, which: str, held_out: bool) -> Pieces:
-  """One of several equal parts of a split, or all other parts.
+  """One of the `blocks` of a split, or all others.
 
-  A part is a block of documents that are side by side, because documents of the
+  Args:
+    pieces: of the split.
+    which: "2/5" for the second of five blocks.
+    held_out: whether to return the block, or all others.
+
+  Raises:
+    UserError: there are fewer groups than blocks.
+  """
+  number, parts = map(int, which.split("/"))
+  return some(pieces, (blocks(pieces, parts) == number - 1) == held_out)
+
+
+def blocks(pieces: Pieces, parts: int) -> np.ndarray:
+  """The number of the block of each piece, of `parts` equal ones, from 0.
+
+  A block has documents that are side by side, because documents of the
   same time are alike: a model that has seen the neighbours of a document is no
   judge of it. Between documents with the same symbols there is no border, if
   there is another place near it. Documents with labels, which files often have
   label by label, are assigned in the order of the digests of their groups.
 
-  Args:
-    pieces: of the split.
-    which: "2/5" for the second of five parts.
-    held_out: whether to return the part, or all other parts.
-
   Raises:
-    UserError: there are fewer groups than parts.
+    UserError: there are fewer groups than blocks.
   """
-  number, parts = map(int, which.split("/"))
   groups = _groups(pieces.corpus)[pieces.document]
   _, firsts, group = np.unique(groups, return_index=True, return_inverse=True)
   if len(firsts) < parts:
     documents = counted(len(firsts), nouns(pieces.corpus.unit)[1])
     raise UserError(
-      f"data.fold={which!r}: {documents}: too few for {parts} parts of the"
+      f"data.fold, detect.folds: {documents}: too few for {parts} parts of the"
       " training split"
     )
-  if pieces.corpus.labels is None:
-    order = np.sort(firsts)
-    edges = [_border(pieces, order, k, parts) for k in range(1, parts)]
-    part = np.searchsorted(edges, firsts, "right")
-  else:
-    part = np.arange(len(firsts)) % parts
-  return _some(pieces, (part[group] == number - 1) == held_out)
+  if pieces.corpus.labels is not None:
+    return (np.arange(len(firsts)) % parts)[group]
+  order = np.sort(firsts)
+  edges = [_border(pieces, order, k, parts) for k in range(1, parts)]
+  return np.searchsorted(edges, firsts, "right")[group]
 
 
 def _border(pieces: Pieces, firsts: np.ndarray, k: int, parts: int) -> int:

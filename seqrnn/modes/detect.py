@@ -198,9 +198,3 @@ def check(experiment: Experiment, config: Config, mode: str = "detect"):
       f"data.step={step} with data.mapping='many_to_one': must be 1 for"
       " --mode=detect, which scores every event"
     )
-  if config.data.fold is not None and settings.folds:
-    raise UserError(
-      f"data.fold={config.data.fold!r}, config.detect.folds={settings.folds}:"
-      " this run was trained on a fold and has no further folds; set"
-      " detect.folds=0"
-    )

@@ -97,8 +97,7 @@ def check_owner(config: Config, workdir: Path) -> Config:
     UserError: fields of `config.IDENTITY` differ; the error lists them.
   """
   if not (workdir / "config.json").exists():
-    describes = config.data.fold is None and sharding.is_first()
-    return corpora.settled(config, describes)
+    return corpora.settled(config, sharding.is_first())
   old = config_lib.read_run(workdir)
   config = derived.merge(config, run=config_lib.flat(old))
   differing = config_lib.differences(old, config, config_lib.IDENTITY)

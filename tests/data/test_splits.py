@@ -272,7 +272,7 @@ def test_folds_deal_out_the_training_split(tmp_path):
     size = len(names["train"]) / 3
     assert len(part["test"]) == pytest.approx(size, abs=1)
   assert sorted(held_out) == sorted(names["train"])
-  with pytest.raises(UserError, match=r"^data\.fold='1/40': .* too few for 40"):
+  with pytest.raises(UserError, match="detect.folds: .* too few for 40"):
     read("1/40")
 
 

@@ -7,6 +7,7 @@ import math
 import os
 import random
 import re
+import shutil
 from functools import cache
 from pathlib import Path
 
@@ -16,10 +17,9 @@ import pytest
 
 import seqrnn
 from seqrnn import experiments
-from seqrnn.config import read as config_lib
 from seqrnn.configs import base
-from seqrnn.data import splits
 from seqrnn.data.logs import sessions as data
+from seqrnn.data.read import stored
 from seqrnn.data.vocabulary import BEGIN, END, PAD
 from seqrnn.errors import MachineError, UserError
 from seqrnn.experiments import language_model
@@ -29,7 +29,7 @@ from seqrnn.logs.detect.normal import NormalSessions, normal_scores
 from seqrnn.modes import detect
 from seqrnn.run import load_run
 from seqrnn.runtime import files
-from seqrnn.training import train
+from seqrnn.training import checkpoint, train
 from tests.conftest import read_csv, tiny
 from tests.modes.conftest import BAD, FIELDS, build, texts_of, walk
 
@@ -65,7 +65,7 @@ def members(detected):
   for k in (1, 2):
     held_out = texts_of(detected.config, k)
     seen = [texts_of(detected.config)[n] for n in every - set(held_out)]
-    path = detected.folder / f"first/folds/{k}-of-2"
+    [path] = detected.folder.glob(f"first/folds/*-{k}")
     events = {event for text in seen for event in text.split()}
     oracles.append((oracle(path, events), [*held_out.values()]))
   return oracles
@@ -157,16 +157,62 @@ def test_each_normal_session_is_scored_by_a_model_that_has_not_seen_it(
     scores = np.repeat(file["score max"][of_model], file["counts"][of_model])
     expected = np.sort([surprisal(text).max() for text in texts])
     np.testing.assert_allclose(np.sort(scores), expected, rtol=1e-3, atol=1e-3)
-    path = folder / f"folds/{k + 1}-of-2/config.json"
-    read = splits.reader(config_lib.read_config(path))
-    part, held_out = (
-      [document.name for document in read(name).documents()]
-      for name in ("train", "test")
+    count += len(texts)
+  assert count == file["counts"].sum() == len(texts_of(detected.config))
+
+
+def test_folds_are_any_assignment_of_the_training_sessions(again, monkeypatch):
+  """Each of another assignment, or of another step, has a folder of its own."""
+  workdir, calls = again.folder / "run", []
+  experiment, read = detect.prepare(build, again.config, workdir)
+  monkeypatch.setattr(
+    calibration, "fit_folds", lambda *args: calls.append(args)
+  )
+  names = [document.name for document in read("train").documents()]
+  fold_of = np.random.default_rng(0).integers(-1, 3, len(names))
+  for order in (fold_of, fold_of[::-1]):
+    members = calibration.train_members(
+      build, again.config, workdir, read, experiment, order
     )
-    assert not {*part} & {*held_out} and len(held_out) == len(texts)
-    assert {*part, *held_out} == {*texts_of(detected.config)}
-    count += len(held_out)
-  assert count == file["counts"].sum() == len(part) + len(held_out)
+    *_, folders, trains_KD, last = calls.pop()
+    assert len({*folders}) == 3 and last == members[0].step
+    assert last == checkpoint.select(workdir / "checkpoints", None)
+    for k, member in enumerate(members):
+      trains, held_out = (
+        [document.name for document in pieces.documents()]
+        for pieces in (member.train, member.held_out)
+      )
+      fold = dict(zip(names, order.tolist(), strict=True))
+      assert trains == [x for x in names if fold[x] not in (-1, k)]
+      assert held_out == [x for x in names if fold[x] == k]
+      assert trains == [names[i] for i in np.flatnonzero(trains_KD[k])]
+    assert not {*folders} & {*(workdir / "folds").iterdir()}
+
+
+def test_a_workdir_of_an_older_version_follows_and_is_calibrated_again(
+  again, tmp_path, monkeypatch, capsys
+):
+  """Its folds are in folders 1-of-2 and 2-of-2."""
+  workdir = tmp_path / "run"
+  shutil.copytree(again.folder / "first", workdir)
+  path = workdir / "detect/deployed.npz"
+  arrays = stored.load_arrays(path)
+  record = str(arrays["record"])
+  for folder in (workdir / "folds").iterdir():
+    name = f"{folder.name[-1]}-of-2"
+    record = record.replace(folder.name, name)
+    folder.rename(folder.with_name(name))
+  stored.save_arrays(path, arrays | {"record": record})
+  one, older = (
+    deployed.restore(build, again.config, x).detector.models
+    for x in (again.folder / "first", workdir)
+  )
+  jax.tree.map(np.testing.assert_array_equal, one, older)
+  with monkeypatch.context() as patch:
+    patch.setattr(calibration, "fit_folds", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+      detect.run(build, again.config, workdir)
+  assert "trains 2 models" in capsys.readouterr().out
 
 
 def test_labels_change_nothing_but_metrics(again, tmp_path):
@@ -306,10 +352,10 @@ def test_what_cannot_be_is_refused_before_folds_are_trained(again):
   ):
     with pytest.raises(UserError, match=f"^{message}"):
       again.detect(**changes, folds=3)
-  assert not (again.folder / "run/folds/1-of-3").exists()
+  assert len([*again.folder.glob("run/folds/*")]) == 2
   config = again.config.copy_and_resolve_references()
   config.train.label_smoothing = 0.1
-  with pytest.raises(UserError, match="1-of-2: holds another run, .*smoothing"):
+  with pytest.raises(UserError, match="run: holds another run, .*smoothing"):
     detect.run(build, config, again.folder / "run")
 
 

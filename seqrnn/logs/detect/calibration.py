@@ -1,22 +1,20 @@
 """Scores of normal sessions, each by a model that has not seen it.
 
 The models are the run's own, or one for each fold. A fold is a part of the
-training sessions, and the model that is trained without it.
+training sessions, and the model that is trained on the other parts.
 """
 
-import io
 import json
-import shutil
 import zlib
 from collections.abc import Callable
-from contextlib import redirect_stdout, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
-from seqrnn.config import derived
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
+from seqrnn.config.resolve import total_steps
 from seqrnn.data import splits
 from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.sessions import Sessions
@@ -31,8 +29,9 @@ from seqrnn.logs.detect.detector import (
 )
 from seqrnn.logs.detect.normal import NormalSessions
 from seqrnn.logs.detect.scores import BASELINES
-from seqrnn.runtime.console import console as make_console
-from seqrnn.training import train
+from seqrnn.training import checkpoint
+from seqrnn.training.folds import fit_folds
+from seqrnn.training.setup import check_owner
 
 CALIBRATION = "calibration.npz"
 # A checksum of the scores of some sessions, so that it changes with any score.
@@ -63,13 +62,19 @@ def calibrate(
   Raises:
     UserError: there are no normal sessions to score, or training fails.
   """
-  path, key = workdir / CALIBRATION, _key(config, workdir, experiment)
+  if folds := config.detect.folds:
+    fold_of = splits.blocks(read("train"), folds)
+    members = train_members(build, config, workdir, read, experiment, fold_of)
+  else:
+    step, held_out = config.checkpoint.step, read("validation")
+    members = [Member(workdir, step, read("train"), held_out)]
+  models = [member.folder.name for member in members if folds]
+  path = workdir / CALIBRATION
+  key = _key(config, workdir, experiment, models)
   normal = None
   if path.exists():
     with suppress(UserError):  # A damaged file is written again.
       normal = NormalSessions.load(path, key)
-  steps = None if normal is None else normal.steps.tolist()
-  members = train_members(build, config, workdir, read, steps)
   names = experiment.vocabularies["symbols"]
   detector = load_detector(
     build,
@@ -78,13 +83,16 @@ def calibrate(
     [(member.folder, member.step) for member in members],
     (data.of_pieces(member.train, names) for member in members),
   )._replace(members=members)
-  if normal is None or detector.steps != steps:
+  if normal is None or detector.steps != normal.steps.tolist():
     normal = score_held_out(detector)
     normal.save(path, key)
+    print("".join(f"{line}\n" for line in fold_lines(normal) if folds), end="")
   return detector, normal
 
 
-def _key(config: Config, workdir: Path, experiment: Experiment) -> str:
+def _key(
+  config: Config, workdir: Path, experiment: Experiment, models: list[str]
+) -> str:
   """The settings and data of the scores of normal sessions, as a text."""
   settings, defaults = config.detect, config_lib.defaults()
   # Without the defaults, a field that seqrnn adds leaves the calibration valid.
@@ -94,6 +102,7 @@ def _key(config: Config, workdir: Path, experiment: Experiment) -> str:
     {
       "version": VERSION,
       "scores": sorted(BASELINES),
+      "models": models,
       "vocabulary": zlib.crc32((workdir / VOCABULARY).read_bytes()),
       **{split: experiment.facts(split)["crc32"] for split in splits_used},
       # The checksums are of the data, wherever they are.
@@ -108,67 +117,48 @@ def train_members(
   config: Config,
   workdir: Path,
   read: Callable[[str], Pieces],
-  steps: list[int] | None,
+  experiment: Experiment,
+  fold_of: np.ndarray,
 ) -> list[Member]:
   """The models of a detector; trains the folds that are not trained.
 
-  The training split has `detect.folds` parts. A model is trained, in folds/ of
-  the workdir, on all but one part. Without folds, the run's own model is the
-  detector, and the validation split is held out.
+  A fold has its own sessions held out. Its model is trained on those of all
+  other folds, for as many steps as the run until its checkpoint. The name of
+  its folder, in folds/ of the workdir, is a checksum of all that it depends on.
 
   Args:
     build: config, vocabularies or None -> Experiment.
     config: of the run.
     workdir: of the run.
     read: split -> its pieces.
-    steps: of the checkpoints of folds that are trained; None: not known.
+    experiment: of the run.
+    fold_of: the number of the fold of each training session, from 0; -1: it is
+      in none, so that it neither trains nor calibrates a model.
 
   Raises:
-    UserError: training fails.
+    UserError: training fails, or the run was trained with other fields.
   """
-  folds = config.detect.folds
-  if not folds:
-    step = config.checkpoint.step
-    return [Member(workdir, step, read("train"), read("validation"))]
-  folders = [workdir / "folds" / f"{k}-of-{folds}" for k in range(1, folds + 1)]
-  chosen = steps or [None] * folds  # None: the best one.
-  if not all(
-    (folder / "checkpoints" / str(step)).is_dir()
-    for folder, step in zip(folders, chosen, strict=True)
-  ):
+  config = check_owner(config, workdir)
+  pieces, count = read("train"), fold_of.max() + 1
+  step = checkpoint.select(workdir / "checkpoints", config.checkpoint.step)
+  if step == 1:  # Of an export, whose training is not known.
+    step = total_steps(config, len(experiment.batches("train", 0)))
+  crc32 = experiment.facts("train")["crc32"]
+  content = f"{step} {crc32} {fold_of.tolist()}".encode()
+  key = zlib.crc32((workdir / "config.json").read_bytes() + content)
+  folders = [workdir / "folds" / f"{key:08x}-{k + 1}" for k in range(count)]
+  held_out_KD = np.arange(count)[:, None] == fold_of
+  trains_KD = ~held_out_KD & (fold_of >= 0)
+  if not all((x / "checkpoints" / str(step)).is_dir() for x in folders):
     print(
-      f"detect.folds={folds}: trains {folds} models, each without one of"
-      f" {folds} parts of the training sessions; detect.folds=0 trains none"
+      f"detect.folds={count}: trains {count} models, each without one of"
+      f" {count} parts of the training sessions; detect.folds=0 trains none"
     )
-    chosen = [None] * folds
-    for folder in folders:
-      _train(build, config, folder)
-  members = []
-  for k, (folder, step) in enumerate(zip(folders, chosen, strict=True), 1):
-    seen, held_out = (
-      splits.fold(read("train"), f"{k}/{folds}", out) for out in (False, True)
-    )
-    members.append(Member(folder, step, seen, held_out))
-  return members
-
-
-def _train(build: Callable[..., Experiment], config: Config, folder: Path):
-  """Trains the model of a fold, if it is not trained.
-
-  It has the vocabulary of the run, and as many epochs, of fewer batches.
-  """
-  k, folds = folder.name.split("-of-")
-  config = derived.fold(config, int(k), int(folds))
-  folder.mkdir(parents=True, exist_ok=True)
-  shutil.copyfile(folder.parents[1] / VOCABULARY, folder / VOCABULARY)
-  name = f"fold {k} of {folds}"
-  with redirect_stdout(io.StringIO()):
-    result = train.fit(build, config, folder)
-  make_console().print(
-    f"{name}: a model of the other training sessions, validation loss"
-    f" {result['best']:.4f} at step {result['best_step']} of {result['step']}",
-    soft_wrap=True,
-  )
+    fit_folds(build, config, experiment, folders, trains_KD, step)
+  return [
+    Member(folder, step, *(splits.some(pieces, x) for x in both))
+    for folder, *both in zip(folders, trains_KD, held_out_KD, strict=True)
+  ]
 
 
 def score_held_out(detector: Detector) -> NormalSessions:
@@ -183,6 +173,21 @@ def score_held_out(detector: Detector) -> NormalSessions:
       NormalSessions.of_scores(scored, k, detector.steps, distinct.which)
     )
   return NormalSessions.concatenate(tables)
+
+
+def fold_lines(normal: NormalSessions) -> list[str]:
+  """The loss of each fold; one of more than twice the others' is named."""
+  model_N, K = np.repeat(normal.model, normal.sizes), len(normal.steps)
+  weight_K = np.bincount(model_N, normal.event_counts, K)
+  total_K = np.bincount(model_N, normal.nll * normal.event_counts, K)
+  loss_K, lines = total_K / np.maximum(weight_K, 1), []
+  for k, loss in enumerate(loss_K):
+    text = f"fold {k + 1} of {K}: {loss:.4f} nats an event of its sessions"
+    text += ", by the model of the other folds"
+    if K > 1 and loss > 2 * (others := np.median(np.delete(loss_K, k))):
+      text += f"; more than twice as many as the {others:.4f} of the others"
+    lines.append(text)
+  return lines
 
 
 def held_out_sessions(detector: Detector) -> Sessions:

@@ -23,7 +23,6 @@ from seqrnn.logs.detect.normal import (
   select,
 )
 from seqrnn.logs.detect.scores import BASELINES, COMBINED, NETWORK, STANDARD
-from seqrnn.training import train
 from tests.data.test_splits import make_corpus, make_documents
 from tests.logs.follow.test_follower import (
   make,
@@ -74,29 +73,20 @@ def test_a_deployed_calibration_is_that_of_the_detection(settings):
   np.testing.assert_array_equal(*p)
 
 
-def test_a_fold_trains_as_many_epochs_of_fewer_batches(tmp_path, monkeypatch):
-  (tmp_path / "vocabulary.json").write_text("{}")
-  config, trained = base.get_config(), []
-  config.checkpoint.step, config.train.fit_to_data = 7, "all"
-
-  def fit(build, config, folder):
-    del build
-    trained.append((config, folder))
-    return {"best": 1.0, "best_step": 1, "step": 1}
-
-  monkeypatch.setattr(train, "fit", fit)
-  for count, expected in ((10, 8), (1, 1), (None, None)):
-    for name in ("batches_per_epoch", "samples_per_epoch"):
-      config.train.update({"epochs": 3, name: count})
-      folder = tmp_path / "folds" / "2-of-4"
-      calibration._train(None, config, folder)
-      [(fold, place)] = trained
-      assert (fold.train[name], fold.train.epochs) == (expected, 3), count
-      assert (fold.data.fold, place) == ("2/4", folder)
-      assert fold.checkpoint.step is fold.train.fit_to_data is None
-      assert (folder / "vocabulary.json").read_text() == "{}"
-      assert config.train[name] == count and config.data.fold is None
-      trained.clear()
+def test_a_fold_whose_loss_is_far_above_the_others_is_named():
+  rng = np.random.default_rng(0)
+  known = normal_of(rng, (80, 90, 70))
+  model = known.model
+  known = known._replace(nll=known.nll * np.where(model == 1, 5, 1))
+  losses = [
+    np.average(known.nll[model == k], weights=known.counts[model == k])
+    for k in range(3)
+  ]
+  lines = calibration.fold_lines(known)
+  for k, (line, loss) in enumerate(zip(lines, losses, strict=True)):
+    assert line.startswith(f"fold {k + 1} of 3: {loss:.4f} nats an event")
+    assert ("more than twice" in line) == (k == 1)
+  assert f"the {(losses[0] + losses[2]) / 2:.4f} of the others" in lines[1]
 
 
 @pytest.mark.parametrize("contamination", [0.0, 0.2])
