@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from seqrnn.config.read import Config
-from seqrnn.errors import Interrupted
+from seqrnn.errors import Interrupted, UserError
 from seqrnn.experiment import Build, Experiment
 from seqrnn.runtime import sharding
 from seqrnn.runtime.signals import Signals, catch_signals
@@ -52,7 +52,8 @@ def fit_folds(
     last: the number of steps.
 
   Raises:
-    UserError: another process trains them, or a value is not finite.
+    UserError: another process trains them, the data are not those of trains_KD,
+      or a value is not finite.
     Interrupted: SIGINT or SIGTERM was received; checkpoints are on disk.
   """
   known = lambda c, *names: experiment if c is config else build(c, *names)
@@ -100,7 +101,8 @@ def _train(
     while position.step < last and not caught:
       epoch = first.experiment.batches("train", position.epoch, placed=True)
       distinct = epoch.distinct
-      assert distinct is not None, "the rows have documents"
+      if distinct is None or len(distinct) != trains_KD.shape[1]:
+        raise UserError(f"{first.workdir}: the training data have changed")
       # Of the equal documents of a row, the share that trains each model.
       own_KD = np.stack([np.bincount(distinct, x) for x in trains_KD])
       shares_KD = (own_KD / np.bincount(distinct)).astype(np.float32)

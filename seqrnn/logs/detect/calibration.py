@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -94,10 +95,7 @@ def _key(
   config: Config, workdir: Path, experiment: Experiment, models: list[str]
 ) -> str:
   """The settings and data of the scores of normal sessions, as a text."""
-  settings, defaults = config.detect, config_lib.defaults()
-  # Without the defaults, a field that seqrnn adds leaves the calibration valid.
-  training = config_lib.changes(defaults, config, config_lib.TRAINING)
-  splits_used = ("train", "validation")
+  settings, splits_used = config.detect, ("train", "validation")
   return json.dumps(
     {
       "version": VERSION,
@@ -105,11 +103,18 @@ def _key(
       "models": models,
       "vocabulary": zlib.crc32((workdir / VOCABULARY).read_bytes()),
       **{split: experiment.facts(split)["crc32"] for split in splits_used},
-      # The checksums are of the data, wherever they are.
-      **{n: v for n, (_, v) in training.items() if n not in config_lib.PLACES},
+      **_training(config),
       **{f"detect.{name}": settings[name] for name in SETTINGS},
     }
   )
+
+
+def _training(config: Config) -> dict[str, Any]:
+  """The settings of a training, wherever its data are."""
+  # Without the defaults, a field that seqrnn adds leaves the calibration valid.
+  defaults, names = config_lib.defaults(), config_lib.TRAINING
+  changes = config_lib.changes(defaults, config, names).items()
+  return {n: v for n, (_, v) in changes if n not in config_lib.PLACES}
 
 
 def train_members(
@@ -138,14 +143,13 @@ def train_members(
   Raises:
     UserError: training fails, or the run was trained with other fields.
   """
-  config = check_owner(config, workdir)
   pieces, count = read("train"), fold_of.max() + 1
   step = checkpoint.select(workdir / "checkpoints", config.checkpoint.step)
   if step == 1:  # Of an export, whose training is not known.
     step = total_steps(config, len(experiment.batches("train", 0)))
   crc32 = experiment.facts("train")["crc32"]
-  content = f"{step} {crc32} {fold_of.tolist()}".encode()
-  key = zlib.crc32((workdir / "config.json").read_bytes() + content)
+  content = [step, crc32, _training(config), fold_of.tolist()]
+  key = zlib.crc32(json.dumps(content).encode())
   folders = [workdir / "folds" / f"{key:08x}-{k + 1}" for k in range(count)]
   held_out_KD = np.arange(count)[:, None] == fold_of
   trains_KD = ~held_out_KD & (fold_of >= 0)
@@ -154,6 +158,7 @@ def train_members(
       f"detect.folds={count}: trains {count} models, each without one of"
       f" {count} parts of the training sessions; detect.folds=0 trains none"
     )
+    config = check_owner(config, workdir)
     fit_folds(build, config, experiment, folders, trains_KD, step)
   return [
     Member(folder, step, *(splits.some(pieces, x) for x in both))
