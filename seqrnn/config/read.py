@@ -165,7 +165,9 @@ def read_fields(path: str | os.PathLike) -> dict[str, FieldValue]:
     # Each name in a group is joined to the group's.
     if not isinstance(fields, dict) or any(len(name) > 99 for name in fields):
       raise ValueError("must be an object of fields and groups of fields")
-    return flat(fields)
+    fields = flat(fields)
+    fields.pop("data.fold", None)  # Of earlier versions, for their folds.
+    return fields
   except OSError as error:
     raise UserError(f"{path}: {error.strerror or error}") from None
   except (ValueError, RecursionError) as error:

@@ -119,11 +119,6 @@ def _is_temperature(value: float) -> bool:
   return good and (value == 0 or 1e-30 <= value <= 1e30)
 
 
-def _is_fold(text: str) -> bool:
-  match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
-  return bool(match) and 1 <= int(match[1]) <= int(match[2]) > 1
-
-
 def _are_stops(text: str) -> bool:
   stops = parse_stops(text)
   broken = text.startswith('["') and stops == [text]  # A list, but not JSON.
@@ -192,7 +187,6 @@ PARTS = of_text(
   "must be embedding, letters, convolution, layers, layer1, layer2 and so on,"
   " head or taken, separated by commas",
 )
-FOLD = of_text(_is_fold, "must be a part and the number of parts, such as 2/5")
 TEMPERATURES = Rule(
   tuple,
   lambda v: v != () and all(map(_is_temperature, v)),

@@ -178,21 +178,6 @@ def _joined(corpus: Corpus) -> np.ndarray:
   return groups[firsts][joined]
 
 
-def fold(pieces: Pieces, which: str, held_out: bool) -> Pieces:
-  """One of the `blocks` of a split, or all others.
-
-  Args:
-    pieces: of the split.
-    which: "2/5" for the second of five blocks.
-    held_out: whether to return the block, or all others.
-
-  Raises:
-    UserError: there are fewer groups than blocks.
-  """
-  number, parts = map(int, which.split("/"))
-  return some(pieces, (blocks(pieces, parts) == number - 1) == held_out)
-
-
 def blocks(pieces: Pieces, parts: int) -> np.ndarray:
   """The number of the block of each piece, of `parts` equal ones, from 0.
 
@@ -210,7 +195,7 @@ def blocks(pieces: Pieces, parts: int) -> np.ndarray:
   if len(firsts) < parts:
     documents = counted(len(firsts), nouns(pieces.corpus.unit)[1])
     raise UserError(
-      f"data.fold, detect.folds: {documents}: too few for {parts} parts of the"
+      f"detect.folds={parts}: {documents}: too few for {parts} parts of the"
       " training split"
     )
   if pieces.corpus.labels is not None:
@@ -371,18 +356,16 @@ def reader(
   def read(name: str) -> Pieces:
     if name not in SPLITS:
       raise UserError(f"split={name!r}: must be one of {', '.join(SPLITS)}")
-    which: str | None = None if name == "validation" else data.fold
-    part = name if which is None else "train"
-    pieces = whole(corpus(part)) if part in separate else parts()[part]
+    pieces = whole(corpus(name)) if name in separate else parts()[name]
     if not len(pieces):
-      field = f"{part}_fraction"
+      field = f"{name}_fraction"
       symbol, document = nouns(data.unit)
       longest = np.diff(pieces.corpus.bounds).max(initial=0)
       raise UserError(
-        f"data.{field}={data[field]}: leaves no {symbol} for the {part} split;"
+        f"data.{field}={data[field]}: leaves no {symbol} for the {name} split;"
         f" the longest {document} has {longest:,}"
       )
-    return pieces if which is None else fold(pieces, which, name == "test")
+    return pieces
 
   return read
 

@@ -9,7 +9,6 @@ other, and XLA compiles it for longer than they train.
 
 import signal
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from seqrnn.training import checkpoint, setup
 from seqrnn.training.checkpoint_writer import open_checkpoints
 from seqrnn.training.probe import probe
 from seqrnn.training.progress import Progress
+from seqrnn.training.setup import Training
 
 _SAVE_SECONDS = 30.0  # Between two checkpoints; a signal saves one, too.
 
@@ -33,7 +33,7 @@ def fit_folds(
   build: Build,
   config: Config,
   experiment: Experiment,
-  folders: Sequence[Path],
+  folders: list[Path],
   trains_KD: np.ndarray,
   last: int,
 ):
@@ -57,7 +57,7 @@ def fit_folds(
     Interrupted: SIGINT or SIGTERM was received; checkpoints are on disk.
   """
   known = lambda c, *names: experiment if c is config else build(c, *names)
-  models: list[setup.Training] = []
+  models: list[Training] = []
   with catch_signals() as caught, ExitStack() as stack:
     for folder in folders:
       folder.mkdir(parents=True, exist_ok=True)
@@ -74,10 +74,7 @@ def fit_folds(
 
 
 def _train(
-  models: list[setup.Training],
-  trains_KD: np.ndarray,
-  last: int,
-  caught: Signals,
+  models: list[Training], trains_KD: np.ndarray, last: int, caught: Signals
 ) -> int:
   """Trains until step `last` or a signal; returns the step that is saved."""
   first, saved = models[0], time.monotonic()
@@ -89,8 +86,8 @@ def _train(
   # A step donates its state. Unlike jnp.copy, this compiles nothing.
   places = jax.tree.map(lambda x: x.sharding, state)
   copy = lambda: jax.device_put(state, places, may_alias=False)
-  states = [setup.restore(x)[0] if step else copy() for x in models[1:]]
-  states = [state, *states]
+  states = [state]
+  states += [setup.restore(x)[0] if step else copy() for x in models[1:]]
   probe(first.step, state, first.experiment, first.mesh)
 
   def save():

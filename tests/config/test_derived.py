@@ -15,7 +15,6 @@ def test_a_config_that_is_made_of_another_leaves_it_as_it_is():
   made = {
     "merge": (derived.merge(config, fields, None, run, 2), 2),
     "checked": (derived.checked(config, {"sample.length": 4}), 1),
-    "fold": (derived.fold(config, 2, 5), 2),
     "streams": (derived.streams(config, 6, 2), 4),
     "one_window": (derived.one_window(config, 99, 8), 2),
     "one_direction": (derived.one_direction(config), 0),

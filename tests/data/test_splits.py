@@ -255,36 +255,15 @@ def test_a_reader_reads_once_and_only_what_it_is_asked_for(readings, text):
     read("test")
 
 
-def test_folds_deal_out_the_training_split(tmp_path):
-  for n in range(30):
-    (tmp_path / f"{n}.txt").write_text(f"document {n}")
-
-  def read(fold=None):
-    read = splits.reader(make_config(tmp_path, fold=fold))
-    return {name: {*names_of(read(name).documents())} for name in SPLITS}
-
-  names, held_out = read(), []
-  for k in range(1, 4):
-    part = read(f"{k}/3")
-    assert part["validation"] == names["validation"]
-    held_out += part["test"]
-    assert part["train"] == names["train"] - part["test"]
-    size = len(names["train"]) / 3
-    assert len(part["test"]) == pytest.approx(size, abs=1)
-  assert sorted(held_out) == sorted(names["train"])
-  with pytest.raises(UserError, match="detect.folds: .* too few for 40"):
-    read("1/40")
-
-
-def test_a_fold_takes_groups_as_a_whole():
-  pieces = splits.whole(make_corpus(make_documents([3] * 12), group_size=3))
-  groups = [
-    {int(d.name[1:]) // 3 for d in splits.fold(pieces, fold, out).documents()}
-    for fold in ("1/2", "2/2")
-    for out in (True, False)
-  ]
-  assert groups[0] == groups[3] and groups[1] == groups[2]
-  assert not groups[0] & groups[1] and len(groups[0]) == 2
+def test_blocks_are_equal_and_take_groups_as_a_whole():
+  whole = splits.whole(make_corpus(make_documents([3] * 12), group_size=3))
+  blocks = splits.blocks(whole, 2)
+  assert np.bincount(blocks).tolist() == [6, 6]
+  groups = [int(name[1:]) // 3 for name in names_of(whole.documents())]
+  pairs = {*zip(groups, blocks.tolist(), strict=True)}
+  assert len(pairs) == len({*groups}) == 4
+  with pytest.raises(UserError, match="detect.folds=40: .* too few for 40"):
+    splits.blocks(whole, 40)
 
 
 def test_folds_are_blocks_with_borders_between_unlike_documents():
@@ -292,21 +271,20 @@ def test_folds_are_blocks_with_borders_between_unlike_documents():
   documents = [Document(f"{n}", text) for n, text in enumerate(symbols)]
   corpus = collect(documents, "char")
 
-  def names(pieces, which, held_out):
-    fold = splits.fold(pieces, which, held_out)
-    return [int(name) for name in names_of(fold.documents())]
+  def names(pieces, block):
+    some = splits.some(pieces, splits.blocks(pieces, 2) == block)
+    return [int(name) for name in names_of(some.documents())]
 
   whole = splits.whole(corpus)
   # The middle is 10, in the middle of like documents.
-  assert names(whole, "1/2", True) == [*range(11)]
-  assert names(whole, "1/2", False) == [*range(11, 20)]
-  assert names(whole, "2/2", True) == [*range(11, 20)]
+  assert names(whole, 0) == [*range(11)]
+  assert names(whole, 1) == [*range(11, 20)]
   # No other place is near it.
   alike = [Document(f"{n}", "c") for n in range(40)]
   alike = splits.whole(collect(alike, "char"))
-  assert names(alike, "1/2", True) == [*range(20)]
+  assert names(alike, 0) == [*range(20)]
   labels = Tokens()
   for n in range(20):
     labels.append("first" if n < 11 else "last")
   labelled = splits.whole(corpus._replace(labels=labels.texts()))
-  assert {n < 11 for n in names(labelled, "1/2", True)} == {True, False}
+  assert {n < 11 for n in names(labelled, 0)} == {True, False}

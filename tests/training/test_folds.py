@@ -3,6 +3,7 @@
 import random
 import signal
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -37,7 +38,9 @@ def run(tmp_path_factory):
   folder, rng = tmp_path_factory.mktemp("folds"), random.Random(0)
   texts = [" ".join(rng.choices("abc", k=rng.randint(1, 4))) for _ in range(90)]
   (folder / "sessions.txt").write_text("\n".join(texts))
-  config = tiny(folder, {**FIELDS, "data.path": str(folder / "sessions.txt")})
+  config: Any = tiny(
+    folder, {**FIELDS, "data.path": str(folder / "sessions.txt")}
+  )
   config_lib.expand(config)
   experiment = experiments.build(config, None)
   documents = splits.reader(config)("train").documents()

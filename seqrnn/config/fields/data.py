@@ -132,10 +132,6 @@ FIELDS |= group(
     "Bytes that are not UTF-8. strict: refuse them. replace: read U+FFFD."
     " latin-1: read all files as Latin-1.",
   ),
-  fold=rules.FOLD(
-    "A fold of the training split: 2/5 tests on the second of five parts, which"
-    " are blocks of documents side by side."
-  ),
   boundaries=rules.SWITCH("Add begin and end to each document.", default=True),
   min_count=rules.COUNT("Symbols that are rarer are unknown.", default=1),
   vocabulary_size=rules.COUNT("The most frequent symbols. Empty: all."),

@@ -147,9 +147,8 @@ def train_members(
   step = checkpoint.select(workdir / "checkpoints", config.checkpoint.step)
   if step == 1:  # Of an export, whose training is not known.
     step = total_steps(config, len(experiment.batches("train", 0)))
-  crc32 = experiment.facts("train")["crc32"]
-  content = [step, crc32, _training(config), fold_of.tolist()]
-  key = zlib.crc32(json.dumps(content).encode())
+  content = [step, experiment.facts("train")["crc32"], _training(config)]
+  key = zlib.crc32(json.dumps([*content, fold_of.tolist()]).encode())
   folders = [workdir / "folds" / f"{key:08x}-{k + 1}" for k in range(count)]
   held_out_KD = np.arange(count)[:, None] == fold_of
   trains_KD = ~held_out_KD & (fold_of >= 0)
@@ -187,8 +186,7 @@ def fold_lines(normal: NormalSessions) -> list[str]:
   total_K = np.bincount(model_N, normal.nll * normal.event_counts, K)
   loss_K, lines = total_K / np.maximum(weight_K, 1), []
   for k, loss in enumerate(loss_K):
-    text = f"fold {k + 1} of {K}: {loss:.4f} nats an event of its sessions"
-    text += ", by the model of the other folds"
+    text = f"fold {k + 1} of {K}: {loss:.4f} nats an event by the others' model"
     if K > 1 and loss > 2 * (others := np.median(np.delete(loss_K, k))):
       text += f"; more than twice as many as the {others:.4f} of the others"
     lines.append(text)
