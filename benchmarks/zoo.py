@@ -9,6 +9,7 @@ its calibration is of these very parameters.
 """
 
 import argparse
+import json
 import os
 import shutil
 import tempfile
@@ -54,6 +55,10 @@ def make(name: str) -> dict[str, float]:
     cast(seqrnn.export(workdir), target / FILE, dtype)
     for file in FILES:
       shutil.copy(workdir / file, target)
+    fields = json.loads((target / "config.json").read_text())
+    del fields["folder"]  # Of this machine.
+    text = json.dumps(fields, indent=2) + "\n"
+    (target / "config.json").write_text(text)
   figures = seqrnn.load(f"zoo:{name}").evaluate("test")
   lines = [f"- {key.replace('_', ' ')}: {x:.4f}" for key, x in figures.items()]
   card = (run.workdir / "export" / "MODEL_CARD.md").read_text()
