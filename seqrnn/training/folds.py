@@ -25,6 +25,7 @@ from seqrnn.training.checkpoint_writer import open_checkpoints
 from seqrnn.training.probe import probe
 from seqrnn.training.progress import Progress
 from seqrnn.training.setup import Training
+from seqrnn.training.train import initial_state, make_training
 
 _SAVE_SECONDS = 30.0  # Between two checkpoints; a signal saves one, too.
 
@@ -62,7 +63,7 @@ def fit_folds(
     for folder in folders:
       folder.mkdir(parents=True, exist_ok=True)
       setup.write_record(config, experiment, folder)  # It is resolved already.
-      model = setup.make_training(known, config, folder)
+      model = make_training(known, config, folder)
       setup.write_record(config, experiment, folder, model.record)
       writer = stack.enter_context(open_checkpoints(folder, keep=2))
       models.append(model._replace(checkpoints=writer))
@@ -77,17 +78,17 @@ def _train(
   models: list[Training], trains_KD: np.ndarray, last: int, caught: Signals
 ) -> int:
   """Trains until step `last` or a signal; returns the step that is saved."""
-  first, saved = models[0], time.monotonic()
+  first, saved, documents = models[0], time.monotonic(), trains_KD.shape[1]
   # A killed process may have saved some of the models once more than others.
   step = min(checkpoint.newest(x.workdir / "checkpoints") for x in models)
   for model in models:
     model.checkpoints.delete_after(step)
   state, position = setup.restore(first)
+  state = state or initial_state(first)
   # A step donates its state. Unlike jnp.copy, this compiles nothing.
   places = jax.tree.map(lambda x: x.sharding, state)
   copy = lambda: jax.device_put(state, places, may_alias=False)
-  states = [state]
-  states += [setup.restore(x)[0] if step else copy() for x in models[1:]]
+  states = [state, *(setup.restore(x)[0] or copy() for x in models[1:])]
   probe(first.step, state, first.experiment, first.mesh)
 
   def save():
@@ -97,8 +98,7 @@ def _train(
   with Progress(first, position) as progress:
     while position.step < last and not caught:
       epoch = first.experiment.batches("train", position.epoch, placed=True)
-      distinct = epoch.distinct
-      if distinct is None or len(distinct) != trains_KD.shape[1]:
+      if (distinct := epoch.distinct) is None or len(distinct) != documents:
         raise UserError(f"{first.workdir}: the training data have changed")
       # Of the equal documents of a row, the share that trains each model.
       own_KD = np.stack([np.bincount(distinct, x) for x in trains_KD])

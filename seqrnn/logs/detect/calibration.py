@@ -70,8 +70,7 @@ def calibrate(
     step, held_out = config.checkpoint.step, read("validation")
     members = [Member(workdir, step, read("train"), held_out)]
   models = [member.folder.name for member in members if folds]
-  path = workdir / CALIBRATION
-  key = _key(config, workdir, experiment, models)
+  path, key = workdir / CALIBRATION, _key(config, workdir, experiment, models)
   normal = None
   if path.exists():
     with suppress(UserError):  # A damaged file is written again.
