@@ -16,6 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 if TYPE_CHECKING:
   from seqrnn.api import *
+  from seqrnn.estimators import *
 
 
 __all__ = [
@@ -33,6 +34,11 @@ __all__ = [
   "search",
   "train",
 ]
+# Those of seqrnn/estimators.py, which needs scikit-learn.
+ESTIMATORS = (
+  *("LanguageModel", "SessionDetector", "Tagger", "TextClassifier"),
+  "TextRegressor",
+)
 
 
 @functools.cache
@@ -46,8 +52,10 @@ def _api() -> Any:
 def __getattr__(name: str) -> Any:
   if name in __all__:
     return getattr(_api(), name)
+  if name in ESTIMATORS:
+    return getattr(importlib.import_module("seqrnn.estimators"), name)
   raise AttributeError(f"module 'seqrnn' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-  return sorted({*globals(), *__all__})
+  return sorted({*globals(), *__all__, *ESTIMATORS})

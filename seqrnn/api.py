@@ -4,6 +4,7 @@ import importlib
 import io
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
@@ -17,9 +18,10 @@ from seqrnn.config import command, derived, suggestions
 from seqrnn.config import read as config_lib
 from seqrnn.config.field import Fields, FieldValue
 from seqrnn.config.read import FIELDS, Config
+from seqrnn.data.read import frames
+from seqrnn.errors import DataError, visible
 from seqrnn.errors import Interrupted as Interrupted
 from seqrnn.errors import UserError as UserError
-from seqrnn.errors import visible
 from seqrnn.exporting import tensors
 from seqrnn.logs.detect import tables
 from seqrnn.logs.detect.findings import Findings
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 ConfigName = str | os.PathLike[str] | ConfigDict | None
 
 _LIMIT = 2**27  # Bytes of a table or a report.
+_TURN = threading.RLock()  # Modes share sys.stdout, so threads take turns.
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,9 @@ def train(
   config: ConfigName = None,
   workdir: str | os.PathLike[str] | None = None,
   *,
+  data: Any = None,
+  validation: Any = None,
+  test: Any = None,
   verbose: bool = True,
   **settings: FieldValue,
 ) -> Run:
@@ -160,6 +166,11 @@ def train(
       ConfigDict; None: that of the run in the workdir.
     workdir: the folder of the run; None: `runs/`, then the name of the config
       and of the settings.
+    data: a frame of pandas, polars or Hugging Face's datasets, or a dict of
+      columns, with a text and a label, or an event and its session, in each
+      row. It is written into the workdir, as a csv that the run reads.
+    validation: a frame of the validation split; None: a part of `data`.
+    test: a frame of the test split; None: a part of `data`.
     verbose: whether to print the progress; warnings are printed on stderr.
     **settings: fields of the config, such as `hidden_size=256`; where several
       groups have a field, by its dotted name, `**{"optimizer.name": "adam"}`.
@@ -173,8 +184,48 @@ def train(
     Interrupted: SIGINT (Ctrl-C, or a notebook's stop button) or SIGTERM was
       received; a checkpoint was saved.
   """
+  frames_of_splits = {"train": data, "validation": validation, "test": test}
+  with errors_of_python():
+    settings = {**settings, **_written(frames_of_splits, workdir)}
   _, _, folder = call("train", config, workdir, settings, verbose)
   return load_run(folder)
+
+
+def _written(
+  splits: dict[str, Any], workdir: str | os.PathLike[str] | None
+) -> Fields:
+  """Writes the frames of splits into a workdir; returns the fields of data."""
+  given = {name: x for name, x in splits.items() if x is not None}
+  if not given:
+    return {}
+  if workdir is None or len(given) == 2 or "train" not in given:
+    raise DataError(
+      f"{', '.join(given)}: frames are data= alone, or data=, validation= and"
+      " test=; workdir= is the folder into which they are written"
+    )
+  folder, fields = _path("workdir", workdir) / "data", {}
+  for name, frame in given.items():
+    shown = "data" if name == "train" else name
+    columns = frames.columns_of(shown, frame)
+    field = "data.path" if len(given) == 1 else f"data.{name}_path"
+    fields[field] = write_data(folder / f"{name}.csv", frames.encoded(columns))
+  return {"data.source": "files", "data.format": "csv", **fields}
+
+
+def write_data(path: Path, content: bytes) -> str:
+  """Writes data of a run into its workdir; returns the path.
+
+  Raises:
+    DataError: the run there has other data.
+  """
+  if path.exists() and path.read_bytes() != content:
+    raise DataError(
+      f"{path}: has other data, of the run there; name another workdir"
+    )
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with files.atomic_write(path, "wb") as file:
+    file.write(content)
+  return str(path)
 
 
 def search(
@@ -348,7 +399,7 @@ def call(
     UserError: as on the command line, in one line.
     Interrupted: SIGINT or SIGTERM was received.
   """
-  with errors_of_python():
+  with errors_of_python(), _TURN:
     resolved, folder = _resolve(mode, config, workdir, settings)
     resolved = _start(resolved, mode)
     with redirect_stdout(sys.stdout if verbose else _Quiet(sys.stdout)):
@@ -396,6 +447,7 @@ def _text(path: str | os.PathLike[str]) -> str:
 @contextmanager
 def errors_of_python() -> Iterator[None]:
   """Makes a UserError of every error that the command line prints in a line."""
+  launch.refuse_fork()
   try:
     yield
   except Exception as error:

@@ -26,6 +26,10 @@ class MachineError(UserError):
   """
 
 
+class DataError(UserError, ValueError):
+  """Data in memory that a function cannot read; a ValueError as well."""
+
+
 class Interrupted(Exception):
   """A signal has ended the training, after a checkpoint was saved.
 

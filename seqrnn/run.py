@@ -1,7 +1,7 @@
 """A trained run, whose methods are the modes."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,20 +14,22 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.field import Fields, FieldValue
 from seqrnn.config.read import Config
 from seqrnn.data import splits
-from seqrnn.data.documents import Document
-from seqrnn.data.sources.corpora import from_text
+from seqrnn.data.read import frames
+from seqrnn.data.sources import corpora
+from seqrnn.data.splits import Pieces
+from seqrnn.data.vocabulary import RESERVED, Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.experiment import Experiment, Params
+from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.modes import load_model, require_mode
-from seqrnn.runtime import files, sharding
+from seqrnn.runtime import files, launch, sharding
 from seqrnn.sampling import infill, texts
 from seqrnn.sampling.infill import Filling
 from seqrnn.sampling.music import sample_music
-from seqrnn.scoring import states
-from seqrnn.scoring.evaluation import evaluator
-from seqrnn.scoring.predictions import Prediction, predictions
+from seqrnn.scoring import confusion, states
+from seqrnn.scoring.evaluation import Examined, examiner
+from seqrnn.scoring.predictions import Prediction, number_text, predictions
 from seqrnn.scoring.scorer import in_few_lengths, scorer
-from seqrnn.table import read_csv_frame
+from seqrnn.table import data_frame, read_csv_frame
 
 if TYPE_CHECKING:
   import pandas as pd  # pyright: ignore[reportMissingImports]
@@ -40,7 +42,8 @@ class Run(NamedTuple):
 
   Its methods compile for the first text; later calls reuse the programs,
   whatever the length of their text and the settings of their sample, except
-  `streams`. A pickled run is loaded from its workdir again.
+  `streams`. A pickled run has its config, vocabularies and parameters, so that
+  other processes need no workdir to predict.
 
   Attributes:
     workdir: its folder.
@@ -62,9 +65,28 @@ class Run(NamedTuple):
     facts = f"{self.config.task}, step {self.step:,}, parameters {count:,}"
     return f"Run({self.workdir}: {facts})"
 
-  def __reduce__(self) -> tuple[Callable[..., "Run"], tuple[Path, int]]:
-    """Pickles the workdir and the step, from which it is loaded again."""
-    return load_run, (self.workdir.absolute(), self.step)
+  def __reduce__(self) -> tuple[Callable[..., "Run"], tuple]:
+    """Pickles the config, the vocabularies and the parameters, and no code."""
+    vocabularies = {
+      name: (v.unit, v.symbols, v.begin)
+      for name, v in self.experiment.vocabularies.items()
+    }
+    fields = {"format": config_lib.FORMAT, **config_lib.flat(self.config)}
+    params = jax.device_get(self.params)
+    place = str(self.workdir.absolute()), self.step
+    return _unpickled, (*place, fields, vocabularies, params)
+
+  @property
+  def labels(self) -> list[str]:
+    """The labels or tags that it predicts, the most frequent one first.
+
+    Raises:
+      UserError: it predicts none.
+    """
+    if self.experiment.labels is None:
+      task = self.config.task
+      raise UserError(f"{self.workdir}: task={task!r} predicts no labels")
+    return list(self.experiment.labels.symbols)
 
   @property
   def metrics(self) -> "pd.DataFrame":
@@ -133,15 +155,19 @@ class Run(NamedTuple):
     require_mode(self.experiment, mode, self.config.task, where, why)
 
   def _changed(self, group: str, settings: Fields) -> Config:
+    launch.refuse_fork()
     fields = {f"{group}.{name}": value for name, value in settings.items()}
     return derived.checked(self.config, fields)
 
   def _everywhere(self) -> tuple[jax.sharding.Mesh, Params]:
     """All devices, and the parameters on each."""
+    launch.refuse_fork()
     mesh = sharding.mesh()
     return mesh, jax.device_put(self.params, sharding.replicated(mesh))
 
-  def score(self, text: str) -> np.ndarray:
+  def score(
+    self, text: str | Iterable[frames.Text]
+  ) -> np.ndarray | list[np.ndarray]:
     """The surprisal of each symbol of a text.
 
     Example:
@@ -149,11 +175,11 @@ class Run(NamedTuple):
       array([4.1, 0.9, 0. , 0.1, 0. , 0. , 0.1, 2.3, 0.6, 1.2], dtype=float32)
 
     Args:
-      text: in the format of the run's data.
+      text: in the format of the run's data; or several texts, as of `predict`.
 
     Returns:
       -log p of each symbol that the model predicts, in nats [symbols]; the end
-      of a document is a symbol, too.
+      of a document is a symbol, too. Of several texts, a list of such arrays.
 
     Raises:
       UserError: the task cannot score.
@@ -164,11 +190,13 @@ class Run(NamedTuple):
     if self.config.data.buckets is not None:  # Texts have lengths of their own.
       experiment = in_few_lengths(experiment)
     mesh, params = self._everywhere()
-    scores = scorer(experiment, mesh)(params, self._documents(text))
-    places = range(len(scores.distinct))
-    return np.concatenate([scores.document(j) for j in places])
+    scores = scorer(experiment, mesh)(params, self._pieces(text))
+    each = [scores.document(j) for j in range(len(scores.distinct))]
+    return np.concatenate(each) if isinstance(text, str) else each
 
-  def predict(self, text: str | list[str], top_k: int = 5) -> list[Prediction]:
+  def predict(
+    self, text: str | Iterable[frames.Text], top_k: int = 5
+  ) -> list[Prediction]:
     """The most likely symbols or labels of a text, or its numbers.
 
     Example:
@@ -177,22 +205,51 @@ class Run(NamedTuple):
       (['t', 's'], array([0.93, 0.02], dtype=float32))
 
     Args:
-      text: in the format of the run's data, or a list of such texts.
+      text: in the format of the run's data; or several texts, as a list, an
+        array or a column of a frame. One of these may be a list of words.
       top_k: the number of symbols or labels for each target.
 
     Returns:
-      a Prediction for each text, where the task predicts labels; else for each
-      window or part of a stream. Each target has names, probabilities and its
-      surprisal.
+      a Prediction for each text, where the task predicts labels or numbers;
+      else for each window or part of a stream. Each target has names,
+      probabilities and its surprisal.
 
     Raises:
-      UserError: the task cannot predict; or the text has several lines, and the
-        cells of a table may be one line or several.
+      UserError: the task cannot predict; a text is empty; or a single one has
+        several lines, and the cells of a table may be one line or several.
     """
     self._require("predict")
-    documents = self._documents(text)
     top_k = self._changed("predict", {"top_k": top_k}).predict.top_k
-    return list(predictions(self.experiment, self.params, documents, top_k))
+    pieces = self._pieces(text)
+    return list(predictions(self.experiment, self.params, pieces, top_k))
+
+  def predict_proba(self, texts: Iterable[str]) -> np.ndarray:
+    """The probability of each label for each text.
+
+    Example:
+      >>> frame[run.labels] = run.predict_proba(frame["text"])
+
+    Args:
+      texts: as of `predict`.
+
+    Returns:
+      float32 [texts, labels], in the order of `labels`.
+
+    Raises:
+      UserError: as `predict`, or the task predicts no label for each text.
+    """
+    count = len(self.labels)
+    if not self.experiment.by_text:
+      raise UserError(
+        f"{self.workdir}: task={self.config.task!r} predicts a label for each"
+        " symbol, and none for each text"
+      )
+    found = self.predict(texts, top_k=count)
+    p_NV = np.zeros((len(found), count), np.float32)
+    ids_NV = np.array([one.ids[0] for one in found]) - len(RESERVED)
+    chances_NV = np.array([one.probabilities[0] for one in found])
+    np.put_along_axis(p_NV, ids_NV, chances_NV, axis=1)
+    return p_NV
 
   def fill(self, text: str, **settings: FieldValue) -> list[Filling]:
     """The best fillings of a text's gaps.
@@ -250,7 +307,7 @@ class Run(NamedTuple):
     if of == "vocabulary":
       return states.embedding(self.params)
     data = self.config.data
-    pieces = splits.from_documents(self._documents(text), data.unit)
+    pieces = self._pieces(text)
     if not len(pieces.corpus.ids):
       raise UserError(f"text={text!r}: no symbol there")
     pieces = states.followed(self.experiment, pieces, data.boundaries)
@@ -259,21 +316,25 @@ class Run(NamedTuple):
     )
     return states.vectors(reading, of, embed.pooling, data.boundaries)
 
-  def _documents(self, text: str | list[str]) -> list[Document]:
+  def _pieces(self, text: str | Iterable[frames.Text]) -> Pieces:
+    """The documents of a text, or of several, each of which is a document."""
     experiment, data = self.experiment, self.config.data
     if experiment.reads != "symbol":
       raise UserError(
         f"{self.workdir}: task={self.config.task!r} has no symbols to predict"
       )
-    asked = text if isinstance(text, list) else [text]
+    if not isinstance(text, str):
+      texts = frames.documents("texts", text)
+      return splits.whole(corpora.in_memory(texts, data))
     is_cell = experiment.by_text and data.format in ("csv", "jsonl")
-    if asked is not text and is_cell and "\n" in str(text).strip():
+    if is_cell and "\n" in text.strip():
       raise UserError(
         f"text: has several lines, which may be one text or several in"
         f" data.format={data.format!r}; pass a list of texts"
       )
     unit = experiment.vocabularies["symbols"].unit
-    return [one for each in asked for one in from_text(each, unit, data)]
+    documents = corpora.from_text(text, unit, data)
+    return splits.from_documents(documents, data.unit)
 
   def evaluate(self, split: str = "test") -> dict[str, float]:
     """The loss of a split, and the other figures of the task.
@@ -291,13 +352,93 @@ class Run(NamedTuple):
     Raises:
       UserError: the data cannot be read.
     """
+    return self._examined(split)[0]
+
+  def confusion(self, split: str = "test") -> "pd.DataFrame":
+    """The counts of predicted labels, a row for each true label.
+
+    Args:
+      split: train, validation or test.
+
+    Raises:
+      UserError: the task predicts no labels, or the data cannot be read.
+    """
+    names, (_, answers) = ["truth", *self.labels], self._examined(split)
+    assert answers is not None, "the task has labels"
+    table = confusion.confusion_table(self.experiment.labels, answers)
+    rows = [dict(zip(names, row, strict=True)) for row in table[1:]]
+    return data_frame(rows).set_index("truth")
+
+  def mistakes(self, split: str = "test", count: int = 20) -> "pd.DataFrame":
+    """The worst wrong predictions of a split.
+
+    Args:
+      split: train, validation or test.
+      count: the number of rows.
+
+    Returns:
+      a row each: `input`, the text or symbol; `truth`; `prediction`; and the
+      `surprisal` of the truth in nats, by which they fall, or the `error`.
+
+    Raises:
+      UserError: the task cannot predict, or the data cannot be read.
+    """
+    self._require("predict")
+    self._changed("evaluate", {"split": split})
+    unit, rows = self.config.data.unit, []
+    for one in predictions(self.experiment, self.params, split, 1):
+      for n, truth in enumerate(one.truth):
+        row = {"input": one.source(unit, n), "truth": truth}
+        if not one.likely:
+          row["prediction"] = number_text(one.numbers[n])
+          row["error"] = np.abs(one.numbers[n] - one.targets[n]).sum()
+        elif truth and one.best[n] != truth:
+          row["prediction"] = one.best[n]
+          row["surprisal"] = one.surprisal[n]
+        else:
+          continue
+        rows.append(row)
+    rows.sort(key=lambda row: -[*row.values()][-1])
+    return data_frame(rows[:count])
+
+  def _examined(self, split: str) -> Examined:
+    """The figures of a split, and the labels if it has any."""
     split = self._changed("evaluate", {"split": split}).evaluate.split
     command.show_inputs(self.workdir / "config.json", self.config, set())
     mesh, params = self._everywhere()
     batches = self.experiment.batches(split, None)
-    figures = evaluator(self.experiment, mesh)(params, batches)
-    assert figures is not None, "nothing stops this evaluation"
-    return figures
+    examined = examiner(self.experiment, mesh)(params, batches)
+    assert examined is not None, "nothing stops this evaluation"
+    return examined
+
+
+def _unpickled(
+  workdir: str, step: int, fields: Fields, vocabularies: dict, params: Params
+) -> Run:
+  """A run as `Run.__reduce__` has pickled it.
+
+  Raises:
+    UserError: another version of seqrnn has pickled it, or this process lacks
+      the cell of its model.
+  """
+  place = Path(workdir)
+  fields = dict(fields)
+  if (number := fields.pop("format")) != config_lib.FORMAT:
+    raise UserError(
+      f"{workdir}: the pickled run has format={number}: must be"
+      f" {config_lib.FORMAT}; another version of seqrnn has written it"
+    )
+  config = config_lib.with_fields(place, fields)
+  known = {name: Vocabulary(*v) for name, v in vocabularies.items()}
+  experiment = experiments.build(config, known)
+  if launch.is_forked():  # It has no threads to compute with.
+    return Run(place, config, experiment, params, step)
+  like, layout = shapes(experiment), lambda tree: jax.tree.map(np.shape, tree)
+  if layout(like) != layout(params):
+    raise UserError(
+      f"{workdir}: the pickled parameters are not those of this version's model"
+    )
+  return Run(place, config, experiment, jax.device_put(params), step)
 
 
 def load_run(workdir: str | os.PathLike, step: int | None = None) -> Run:

@@ -21,6 +21,7 @@ ROOMS = (
   ("seqrnn.modes",),
   ("seqrnn.run",),
   ("seqrnn.cli", "seqrnn.usage", "seqrnn.api", "seqrnn.__main__", "run"),
+  ("seqrnn.estimators",),
 )
 # An import that runs back up: the names of cells are where cells are, and are
 # read when a config is checked.

@@ -23,6 +23,7 @@ from seqrnn.errors import Interrupted, UserError, visible
 from seqrnn.runtime import compiled, devices, private
 
 _LONG = 0.2  # Memory is returned after a compilation of more seconds.
+_PROCESS = os.getpid()  # That has imported JAX, or soon will.
 _PACKAGE = Path(__file__).parents[1]
 # What errors of a machine are about that name no file. Code that writes a file
 # names it, so an unnamed full disk is stdout's.
@@ -86,6 +87,25 @@ def refuse_windows():
     raise UserError(
       "Windows: seqrnn needs functions of Linux or macOS; it runs in WSL, the"
       " Windows Subsystem for Linux, which `wsl --install` installs"
+    )
+
+
+def is_forked() -> bool:
+  """Returns whether this process was forked from one that has imported JAX."""
+  return os.getpid() != _PROCESS
+
+
+def refuse_fork():
+  """Refuses to compute in a forked process, where JAX would wait for ever.
+
+  Raises:
+    UserError: this process was forked.
+  """
+  if is_forked():
+    raise UserError(
+      "this process was forked from one that has imported JAX, and lacks the"
+      " threads of JAX; start processes by joblib's loky, or multiprocessing's"
+      " spawn"
     )
 
 

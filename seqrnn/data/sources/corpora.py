@@ -4,7 +4,7 @@ import functools
 import io
 import re
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from seqrnn import catalogue
@@ -12,7 +12,7 @@ from seqrnn.config import derived
 from seqrnn.config.read import Config
 from seqrnn.data.documents import Corpus, Document, nouns
 from seqrnn.data.logs import entries, log_corpus
-from seqrnn.data.read import forms, spelling
+from seqrnn.data.read import forms, frames, spelling
 from seqrnn.data.read.encoding import encode
 from seqrnn.data.read.forms import Known
 from seqrnn.data.read.reading import Source, files
@@ -226,6 +226,14 @@ def from_text(
     Document(name, corpus.text(*corpus.bounds[j : j + 2].tolist()))
     for j, name in enumerate(corpus.names)
   ]
+
+
+def in_memory(documents: Iterable[frames.Text], data: Config) -> Corpus:
+  """The corpus of texts, or of lists of words or events, a document each."""
+  if data.unit == "log":
+    lines = "\n".join(map(str, documents)).encode()
+    return log_corpus.read_logs([Source("text", lines)], log_corpus.form(data))
+  return _spelled(frames.corpus(documents, data), data)
 
 
 def set_sources(name: str, split: str) -> list[Source]:
