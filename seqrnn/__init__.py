@@ -42,7 +42,8 @@ ESTIMATORS = (
 
 
 @functools.cache
-def _api() -> Any:
+def load_api() -> Any:
+  """The module seqrnn.api, whose import starts with JAX's settings."""
   from seqrnn.runtime import compiled
 
   compiled.enable_cache()  # JAX reads its settings when it is imported.
@@ -51,7 +52,7 @@ def _api() -> Any:
 
 def __getattr__(name: str) -> Any:
   if name in __all__:
-    return getattr(_api(), name)
+    return getattr(load_api(), name)
   if name in ESTIMATORS:
     return getattr(importlib.import_module("seqrnn.estimators"), name)
   raise AttributeError(f"module 'seqrnn' has no attribute {name!r}")

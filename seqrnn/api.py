@@ -184,48 +184,23 @@ def train(
     Interrupted: SIGINT (Ctrl-C, or a notebook's stop button) or SIGTERM was
       received; a checkpoint was saved.
   """
-  frames_of_splits = {"train": data, "validation": validation, "test": test}
+  given = {"train": data, "validation": validation, "test": test}
+  given = {name: frame for name, frame in given.items() if frame is not None}
   with errors_of_python():
-    settings = {**settings, **_written(frames_of_splits, workdir)}
+    if given:
+      if workdir is None or len(given) == 2 or data is None:
+        raise DataError(
+          f"{', '.join(given)}: needs data= alone, or with validation= and"
+          " test=; and workdir=, where the frames are written"
+        )
+      contents = {
+        f"{name}.csv": frames.encoded(frames.columns_of(name, frame))
+        for name, frame in given.items()
+      }
+      fields = frames.written(_path("workdir", workdir) / "data", contents)
+      settings = {**settings, "data.format": "csv", **fields}
   _, _, folder = call("train", config, workdir, settings, verbose)
   return load_run(folder)
-
-
-def _written(
-  splits: dict[str, Any], workdir: str | os.PathLike[str] | None
-) -> Fields:
-  """Writes the frames of splits into a workdir; returns the fields of data."""
-  given = {name: x for name, x in splits.items() if x is not None}
-  if not given:
-    return {}
-  if workdir is None or len(given) == 2 or "train" not in given:
-    raise DataError(
-      f"{', '.join(given)}: frames are data= alone, or data=, validation= and"
-      " test=; workdir= is the folder into which they are written"
-    )
-  folder, fields = _path("workdir", workdir) / "data", {}
-  for name, frame in given.items():
-    shown = "data" if name == "train" else name
-    columns = frames.columns_of(shown, frame)
-    field = "data.path" if len(given) == 1 else f"data.{name}_path"
-    fields[field] = write_data(folder / f"{name}.csv", frames.encoded(columns))
-  return {"data.source": "files", "data.format": "csv", **fields}
-
-
-def write_data(path: Path, content: bytes) -> str:
-  """Writes data of a run into its workdir; returns the path.
-
-  Raises:
-    DataError: the run there has other data.
-  """
-  if path.exists() and path.read_bytes() != content:
-    raise DataError(
-      f"{path}: has other data, of the run there; name another workdir"
-    )
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with files.atomic_write(path, "wb") as file:
-    file.write(content)
-  return str(path)
 
 
 def search(

@@ -1,9 +1,14 @@
 """A trained run, whose methods are the modes."""
 
+import itertools
 import os
-from collections.abc import Callable, Iterable
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,9 +22,9 @@ from seqrnn.data import splits
 from seqrnn.data.read import frames
 from seqrnn.data.sources import corpora
 from seqrnn.data.splits import Pieces
-from seqrnn.data.vocabulary import RESERVED, Vocabulary
+from seqrnn.data.vocabulary import RESERVED
 from seqrnn.errors import UserError
-from seqrnn.experiment import Experiment, Params, shapes
+from seqrnn.experiment import Experiment, Params
 from seqrnn.modes import load_model, require_mode
 from seqrnn.runtime import files, launch, sharding
 from seqrnn.sampling import infill, texts
@@ -30,6 +35,7 @@ from seqrnn.scoring.evaluation import Examined, examiner
 from seqrnn.scoring.predictions import Prediction, number_text, predictions
 from seqrnn.scoring.scorer import in_few_lengths, scorer
 from seqrnn.table import data_frame, read_csv_frame
+from seqrnn.training import checkpoint
 
 if TYPE_CHECKING:
   import pandas as pd  # pyright: ignore[reportMissingImports]
@@ -42,8 +48,8 @@ class Run(NamedTuple):
 
   Its methods compile for the first text; later calls reuse the programs,
   whatever the length of their text and the settings of their sample, except
-  `streams`. A pickled run has its config, vocabularies and parameters, so that
-  other processes need no workdir to predict.
+  `streams`. A pickled run has its config, vocabularies and parameters; where it
+  is loaded, they are in a temporary folder that is removed with its config.
 
   Attributes:
     workdir: its folder.
@@ -66,15 +72,14 @@ class Run(NamedTuple):
     return f"Run({self.workdir}: {facts})"
 
   def __reduce__(self) -> tuple[Callable[..., "Run"], tuple]:
-    """Pickles the config, the vocabularies and the parameters, and no code."""
-    vocabularies = {
-      name: (v.unit, v.symbols, v.begin)
-      for name, v in self.experiment.vocabularies.items()
-    }
-    fields = {"format": config_lib.FORMAT, **config_lib.flat(self.config)}
-    params = jax.device_get(self.params)
-    place = str(self.workdir.absolute()), self.step
-    return _unpickled, (*place, fields, vocabularies, params)
+    """Pickles the files of the run, without its data and optimizer."""
+    folder, step, contents = self.workdir, self.step, {}
+    inside = "*", f"checkpoints/{step}/**/*", "detect/*", "folds/**/*"
+    for path in itertools.chain(*map(folder.glob, inside)):
+      name = path.relative_to(folder)
+      if path.is_file() and "state" not in name.parts:
+        contents[name] = path.read_bytes()
+    return _unpickled, (str(folder.absolute()), step, contents)
 
   @property
   def labels(self) -> list[str]:
@@ -83,6 +88,7 @@ class Run(NamedTuple):
     Raises:
       UserError: it predicts none.
     """
+    launch.refuse_fork()
     if self.experiment.labels is None:
       task = self.config.task
       raise UserError(f"{self.workdir}: task={task!r} predicts no labels")
@@ -151,17 +157,16 @@ class Run(NamedTuple):
     return Follower(deployed.restore(experiments.build, config, self.workdir))
 
   def _require(self, mode: str, why: str = ""):
+    launch.refuse_fork()
     where = str(self.workdir)
     require_mode(self.experiment, mode, self.config.task, where, why)
 
   def _changed(self, group: str, settings: Fields) -> Config:
-    launch.refuse_fork()
     fields = {f"{group}.{name}": value for name, value in settings.items()}
     return derived.checked(self.config, fields)
 
   def _everywhere(self) -> tuple[jax.sharding.Mesh, Params]:
     """All devices, and the parameters on each."""
-    launch.refuse_fork()
     mesh = sharding.mesh()
     return mesh, jax.device_put(self.params, sharding.replicated(mesh))
 
@@ -184,6 +189,7 @@ class Run(NamedTuple):
     Raises:
       UserError: the task cannot score.
     """
+    launch.refuse_fork()
     if self.experiment.score is None:
       raise UserError(f"{self.workdir}: task={self.config.task!r} cannot score")
     experiment = self.experiment
@@ -403,6 +409,7 @@ class Run(NamedTuple):
 
   def _examined(self, split: str) -> Examined:
     """The figures of a split, and the labels if it has any."""
+    launch.refuse_fork()
     split = self._changed("evaluate", {"split": split}).evaluate.split
     command.show_inputs(self.workdir / "config.json", self.config, set())
     mesh, params = self._everywhere()
@@ -412,33 +419,45 @@ class Run(NamedTuple):
     return examined
 
 
-def _unpickled(
-  workdir: str, step: int, fields: Fields, vocabularies: dict, params: Params
-) -> Run:
-  """A run as `Run.__reduce__` has pickled it.
+def _unpickled(workdir: str, step: int, contents: dict[Path, bytes]) -> Run:
+  """A run as `Run.__reduce__` has pickled it, in a temporary folder.
 
   Raises:
-    UserError: another version of seqrnn has pickled it, or this process lacks
-      the cell of its model.
+    UserError: this version cannot read it.
   """
-  place = Path(workdir)
-  fields = dict(fields)
-  if (number := fields.pop("format")) != config_lib.FORMAT:
-    raise UserError(
-      f"{workdir}: the pickled run has format={number}: must be"
-      f" {config_lib.FORMAT}; another version of seqrnn has written it"
-    )
-  config = config_lib.with_fields(place, fields)
-  known = {name: Vocabulary(*v) for name, v in vocabularies.items()}
-  experiment = experiments.build(config, known)
-  if launch.is_forked():  # It has no threads to compute with.
-    return Run(place, config, experiment, params, step)
-  like, layout = shapes(experiment), lambda tree: jax.tree.map(np.shape, tree)
-  if layout(like) != layout(params):
-    raise UserError(
-      f"{workdir}: the pickled parameters are not those of this version's model"
-    )
-  return Run(place, config, experiment, jax.device_put(params), step)
+  if launch.is_forked():  # Its methods say why nothing can be computed.
+    nothing: Any = None
+    return Run(Path(workdir), nothing, nothing, nothing, step)
+  with temporary() as folder:
+    for name, content in contents.items():
+      path = Path(folder, name)
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_bytes(content)
+    for path in folder.rglob("checkpoints/*"):
+      checkpoint.write_sums(path)
+    return kept(load_run(folder, step))
+
+
+@contextmanager
+def temporary() -> Iterator[Path]:
+  """A temporary folder, which an error removes."""
+  folder = Path(tempfile.mkdtemp(prefix="seqrnn-"))
+  try:
+    yield folder
+  except BaseException:
+    shutil.rmtree(folder, ignore_errors=True)
+    raise
+
+
+def kept(run: Run) -> Run:
+  """The run, with whose config its temporary folder is removed."""
+  weakref.finalize(run.config, _remove, run.workdir, os.getpid())
+  return run
+
+
+def _remove(folder: Path, process: int):
+  if os.getpid() == process:  # A forked process leaves it.
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def load_run(workdir: str | os.PathLike, step: int | None = None) -> Run:

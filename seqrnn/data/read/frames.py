@@ -7,6 +7,7 @@ polars, a generator, a column of Hugging Face's datasets.
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from seqrnn.config.read import Config
 from seqrnn.data.documents import Corpus
 from seqrnn.data.read.encoding import Encoder
 from seqrnn.errors import DataError
+from seqrnn.runtime import files
 
 # A document in memory: its text, or its words or events.
 Text = str | Sequence[str]
@@ -75,8 +77,8 @@ def sequences(name: str, values: Any, unit: str) -> list[list[str]]:
   Raises:
     DataError: as `texts`, or a sequence is empty.
   """
-  every = column(name, values)
-  found = [texts(f"{name}[{n}]", x, unit) for n, x in enumerate(every)]
+  every = enumerate(column(name, values))
+  found = [texts(f"{name}[{n}]", one, unit) for n, one in every]
   if [] in found:
     raise DataError(f"{name}[{found.index([])}]: has no {unit}")
   return found
@@ -92,15 +94,6 @@ def documents(name: str, values: Any) -> list[Text]:
   if every and isinstance(every[0], list | tuple | np.ndarray):
     return [*sequences(name, every, "word")]
   return [*texts(name, every)]
-
-
-def same_length(one: str, first: Sequence, other: str, second: Sequence):
-  """Refuses columns of different lengths."""
-  if len(first) != len(second):
-    raise DataError(
-      f"{one}, {other}: have {len(first):,} and {len(second):,} values; there"
-      " must be one for each"
-    )
 
 
 def _short(value: Any) -> str:
@@ -120,17 +113,14 @@ def columns_of(name: str, frame: Any) -> dict[str, list[Any]]:
   Raises:
     DataError: it is neither, or the columns have different lengths.
   """
-  names = getattr(frame, "column_names", getattr(frame, "columns", None))
-  if isinstance(frame, Mapping):
-    names = [*frame]
-  if names is None or not all(isinstance(one, str) for one in names):
-    raise DataError(
-      f"{name}={_short(frame)}: must be a frame, or a dict, whose columns have"
-      " names"
-    )
-  found = {one: column(f"{name}[{one!r}]", frame[one]) for one in names}
-  for one in names:
-    same_length(names[0], found[names[0]], one, found[one])
+  of_frame = getattr(frame, "column_names", getattr(frame, "columns", None))
+  names = [*frame] if isinstance(frame, Mapping) else of_frame
+  if names is None:
+    raise DataError(f"{name}={_short(frame)}: must be a frame")
+  found = {str(one): column(f"{name}[{one!r}]", frame[one]) for one in names}
+  lengths = {one: len(values) for one, values in found.items()}
+  if len({*lengths.values()}) > 1:
+    raise DataError(f"{name}: its columns have different lengths, {lengths}")
   return found
 
 
@@ -139,21 +129,40 @@ def encoded(columns: Mapping[str, Sequence[Any]]) -> bytes:
 
   Every cell is quoted, as readers take an unquoted carriage return for the end
   of a row.
-
-  Raises:
-    DataError: a text cannot be written in UTF-8.
   """
   content = io.StringIO(newline="")
-  rows = zip(*columns.values(), strict=True)
   writer = csv.writer(content, quoting=csv.QUOTE_ALL, lineterminator="\n")
   writer.writerow(columns)
-  writer.writerows(
-    ["" if is_missing(value) else value for value in row] for row in rows
-  )
-  try:
-    return content.getvalue().encode()
-  except UnicodeEncodeError as error:
-    raise DataError(f"data: cannot be written in UTF-8 ({error})") from None
+  for row in zip(*columns.values(), strict=True):
+    writer.writerow(["" if is_missing(value) else value for value in row])
+  # What UTF-8 cannot hold is refused when it is read.
+  return content.getvalue().encode("utf-8", "surrogatepass")
+
+
+def written(folder: Path, contents: Mapping[str, bytes]) -> dict[str, str]:
+  """Writes data of a run into its workdir.
+
+  Args:
+    folder: in the workdir.
+    contents: the files by their names, train.csv and others.
+
+  Returns:
+    the fields of their paths; a single file has all splits.
+
+  Raises:
+    DataError: the run there has other data.
+  """
+  fields = {"data.source": "files"}
+  for name, content in contents.items():
+    path = folder / name
+    if path.exists() and path.read_bytes() != content:
+      raise DataError(f"{path}: has other data, of a run; name another workdir")
+    folder.mkdir(parents=True, exist_ok=True)
+    with files.atomic_write(path, "wb") as file:
+      file.write(content)
+    split = "" if len(contents) == 1 else f"{path.stem}_"
+    fields[f"data.{split}path"] = str(path)
+  return fields
 
 
 def corpus(documents: Iterable[Text], data: Config) -> Corpus:
