@@ -74,7 +74,8 @@ class Run(NamedTuple):
   def __reduce__(self) -> tuple[Callable[..., "Run"], tuple]:
     """Pickles the files of the run, without its data and optimizer."""
     folder, step, contents = self.workdir, self.step, {}
-    inside = "*", f"checkpoints/{step}/**/*", "detect/*", "folds/**/*"
+    inside = "*.json", "metrics.csv", "sha256", "detect/deployed.npz"
+    inside = *inside, f"checkpoints/{step}/**/*", "folds/**/*"
     for path in itertools.chain(*map(folder.glob, inside)):
       name = path.relative_to(folder)
       if path.is_file() and "state" not in name.parts:
@@ -451,6 +452,8 @@ def temporary() -> Iterator[Path]:
 
 def kept(run: Run) -> Run:
   """The run, with whose config its temporary folder is removed."""
+  # Caches of compiled programs hold the config of the experiment.
+  run = run._replace(config=derived.copy(run.config))
   weakref.finalize(run.config, _remove, run.workdir, os.getpid())
   return run
 

@@ -7,12 +7,20 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn import base, calibration, ensemble, model_selection, pipeline
+from sklearn import (
+  base,
+  calibration,
+  ensemble,
+  frozen,
+  model_selection,
+  pipeline,
+)
 from sklearn.exceptions import NotFittedError
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -27,6 +35,7 @@ from seqrnn.runtime import launch
 ROOT = Path(__file__).parents[1]
 CLASSES = [getattr(seqrnn, name) for name in seqrnn.ESTIMATORS]
 SMALL = {"hidden_size": 4, "max_steps": 3, "window": 8, "batch_size": 8}
+ONE_WAY = SMALL | {"settings": {"model.bidirectional": False}}
 RNG = np.random.default_rng(0)
 KINDS = RNG.integers(3, size=60)
 WORDS = [[f"W{RNG.integers(5) + 3 * k}," for _ in range(6)] for k in KINDS]
@@ -38,7 +47,7 @@ SESSIONS = [[f"e {n % 3}" for n in range(k, k + 4 + k)] for k in KINDS]
 
 @pytest.fixture(scope="module")
 def classifier():
-  return seqrnn.TextClassifier(**SMALL, dropout=0.1).fit(TEXTS, LABELS)
+  return seqrnn.TextClassifier(**ONE_WAY).fit(TEXTS, LABELS)
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +55,11 @@ def detector():
   return seqrnn.SessionDetector(rate=0.1, folds=2, **SMALL).fit(SESSIONS)
 
 
-def folders() -> set[Path]:
-  """The folders of fits that have not been removed."""
-  return {*Path(tempfile.gettempdir()).glob("seqrnn-*")}
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+  """The folder of temporary folders."""
+  monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+  return tmp_path
 
 
 # Those of scikit-learn's checks of any estimator that fit no numbers.
@@ -93,7 +104,9 @@ def test_columns_of_any_kind_are_read_alike(classifier):
   np.testing.assert_allclose(expected.sum(1), 1, atol=1e-12)
   before = list(TEXTS)
   for kind in (tuple, np.array, pd.Series, iter):
-    np.testing.assert_array_equal(classifier.predict_proba(kind(TEXTS)), expected)
+    np.testing.assert_array_equal(
+      classifier.predict_proba(kind(TEXTS)), expected
+    )
   frame = pd.DataFrame({"text": TEXTS}, index=range(60, 0, -1))
   frame[classifier.classes_] = classifier.predict_proba(frame.text)
   np.testing.assert_array_equal(frame[classifier.classes_], expected)
@@ -129,7 +142,164 @@ def test_a_fit_is_a_run(classifier, tmp_path):
     assert [by_label[name] for name in shown] == p_V.tolist()
   table = run.confusion("validation")
   assert table.columns.tolist() == run.labels and table.index.name == "truth"
-  assert table.to_numpy().sum() == len([*run.experiment.facts("validation")]) or True
+  texts = run.experiment.facts("validation")["documents"]
+  assert table.to_numpy().sum() == texts
   wrong = run.mistakes("train", 4)
   assert (wrong.truth != wrong.prediction).all()
   assert wrong.surprisal.is_monotonic_decreasing and len(wrong) == 4
+
+
+def test_folds_score_as_through_files(classifier, temporary):
+  folds = model_selection.KFold(2, shuffle=True, random_state=0)
+  found = model_selection.cross_val_score(
+    classifier, pd.Series(TEXTS), pd.Series(LABELS), cv=folds
+  )
+  assert not [*temporary.iterdir()]
+  train, test = next(folds.split(TEXTS))
+  numbers = dict(zip(classifier.classes_, range(3), strict=True))
+  with (temporary / "a.csv").open("w", encoding="utf-8") as file:
+    rows = ([TEXTS[n], numbers[LABELS[n]]] for n in train)
+    csv.writer(file).writerows([("text", "label"), *rows])
+  fields = {name: x for name, x in ONE_WAY.items() if name != "settings"}
+  fields |= ONE_WAY["settings"] | {
+    "data.source": "files",
+    "data.path": str(temporary / "a.csv"),
+    "data.format": "csv",
+    "data.lowercase": True,
+    "data.punctuation": True,
+    "data.test_fraction": 0.0,
+  }
+  run = seqrnn.train("sentences", temporary / "run", verbose=False, **fields)
+  best = [one.best[0] for one in run.predict([TEXTS[n] for n in test])]
+  true = [str(numbers[LABELS[n]]) for n in test]
+  assert found[0] == accuracy_score(true, best)
+
+
+def test_a_fit_is_repeated_and_a_workdir_is_resumed(classifier, tmp_path):
+  again = base.clone(classifier).set_params(workdir=tmp_path / "run")
+  again.fit(np.array(TEXTS), pd.Series(LABELS, dtype="category"))
+  expected = classifier.predict_proba(TEXTS)
+  np.testing.assert_array_equal(again.predict_proba(TEXTS), expected)
+  again.fit(TEXTS, LABELS)  # It is finished.
+  assert again.run_.workdir == tmp_path / "run"
+  with pytest.raises(seqrnn.UserError, match="has other data, of a run; name"):
+    again.fit(TEXTS[1:], LABELS[1:])
+
+
+def test_a_pickle_has_all_but_the_data(classifier, detector, temporary):
+  for fitted, X in ((classifier, TEXTS), (detector, SESSIONS)):
+    content = pickle.dumps(fitted)
+    again = pickle.loads(content)
+    np.testing.assert_array_equal(again.predict(X), fitted.predict(X))
+    assert again.history_.equals(fitted.history_)
+    assert [*temporary.iterdir()] == [again.run_.workdir]
+    assert not (again.run_.workdir / "data").exists()
+    del again
+    assert not [*temporary.iterdir()]
+    assert TEXTS[0].encode() not in content
+
+
+def test_threads_take_turns(monkeypatch):
+  def wait(*_):
+    assert isinstance(sys.stdout, api._Quiet)
+    time.sleep(0.02)
+
+  monkeypatch.setattr("seqrnn.modes.config.run", wait)
+  stdout = sys.stdout
+  arguments = ("config", "rnn", None, {}, False)
+  threads = [threading.Thread(target=api.call, args=arguments) for _ in "abcd"]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  assert sys.stdout is stdout
+
+
+def test_a_fork_is_refused(classifier, monkeypatch):
+  content = pickle.dumps(classifier.run_)
+  monkeypatch.setattr(launch, "_PROCESS", os.getpid() + 1)
+  run = pickle.loads(content)
+  for call in (
+    *(lambda: classifier.predict(TEXTS), lambda: run.predict(TEXTS)),
+    *(lambda: classifier.fit(TEXTS, LABELS), lambda: run.evaluate("train")),
+    *(lambda: run.score("a"), lambda: seqrnn.load(run.workdir)),
+  ):
+    with pytest.raises(seqrnn.UserError, match="forked .* loky"):
+      call()
+
+
+def test_other_estimators_wrap_them(classifier):
+  linear = pipeline.make_pipeline(TfidfVectorizer(), LogisticRegression())
+  fitted = frozen.FrozenEstimator(classifier)
+  named = [("linear", linear), ("network", fitted)]
+  both = ensemble.VotingClassifier(named, voting="soft").fit(TEXTS, KINDS)
+  two = [one.predict_proba(TEXTS) for one in both.estimators_]
+  np.testing.assert_allclose(both.predict_proba(TEXTS), np.mean(two, 0))
+  assert both.predict(TEXTS).dtype == KINDS.dtype
+  lower = FunctionTransformer(lambda X: [text.lower() for text in X])
+  whole = pipeline.make_pipeline(lower, fitted)
+  calibrated = calibration.CalibratedClassifierCV(whole)
+  found = calibrated.fit(TEXTS, LABELS).predict_proba(TEXTS)
+  np.testing.assert_allclose(found.sum(1), 1)
+
+
+def test_numbers():
+  frame = pd.DataFrame(NUMBERS, columns=["depth", "stars"])
+  stars = seqrnn.TextRegressor(**ONE_WAY, random_state=np.random.RandomState(3))
+  found = stars.fit(TEXTS, frame).predict(TEXTS)
+  assert found.shape == (60, 2) and stars.score(TEXTS, frame) == r2_score(
+    frame, found
+  )
+  run = stars.run_
+  np.testing.assert_array_equal(found[0], run.predict(TEXTS[:1])[0].numbers[0])
+  assert run.mistakes("validation").error.is_monotonic_decreasing
+  with pytest.raises(seqrnn.UserError, match="predicts no labels"):
+    run.predict_proba(TEXTS)
+
+
+def test_tags():
+  tags = [
+    ["B-x" if "1" in w else "I-x" if "2" in w else "O" for w in words]
+    for words in WORDS
+  ]
+  words = [[f"{word} {word}" for word in sentence] for sentence in WORDS]
+  plain = ONE_WAY["settings"] | {"model.crf": False, "model.affixes": None}
+  tagger = seqrnn.Tagger(**SMALL, settings=plain).fit(words, tags)
+  found = tagger.predict(words)
+  assert [*map(len, found)] == [*map(len, words)] and tagger.metric_ == "f1"
+  assert {*sum(found, [])} <= {*tagger.classes_}
+  true = [tag for one in tags for tag in one]
+  assert 0 <= tagger.score(words, tags) <= 1
+  tagger.metric_ = "accuracy"
+  assert tagger.score(words, tags) == accuracy_score(true, sum(found, []))
+
+
+def test_a_language_model():
+  lm = seqrnn.LanguageModel(**SMALL).fit(TEXTS[:12])
+  each = [lm.run_.score(text) for text in TEXTS]
+  found = lm.score_samples(TEXTS)
+  np.testing.assert_allclose(found, [-nll.sum() for nll in each], rtol=1e-5)
+  bits = np.concatenate(each).mean() / np.log(2)
+  assert lm.score(TEXTS) == pytest.approx(-bits, rel=1e-5)
+  [text] = lm.sample("W1", length=3)
+  assert text.startswith("W1") and len(text) == 5
+
+
+def test_sessions(detector, tmp_path):
+  new = [*SESSIONS[:9], ["e 2", "e 0", "never"]]
+  flags, p = detector.predict(new), detector.p_values(new)
+  scores = detector.score_samples(new)
+  np.testing.assert_array_equal(
+    flags == -1, detector.decision_function(new) < 0
+  )
+  assert flags[-1] == -1 and scores.argmin() == 9
+  rows = [(n, event) for n, events in enumerate(new) for event in events]
+  with (tmp_path / "new.csv").open("w", newline="") as file:
+    csv.writer(file).writerows([("session", "event"), *rows])
+  found = seqrnn.detect(
+    workdir=detector.run_.workdir,
+    verbose=False,
+    **{"detect.path": tmp_path / "new.csv"},
+  )
+  np.testing.assert_array_equal(found.sessions["flag"] == 1, flags == -1)
+  np.testing.assert_allclose(found.sessions["p_value"], p, rtol=1e-4)
