@@ -190,11 +190,11 @@ def train(
     if given:
       if workdir is None or len(given) == 2 or data is None:
         raise DataError(
-          f"{', '.join(given)}: needs data= alone, or with validation= and"
-          " test=; and workdir=, where the frames are written"
+          "data=, validation=, test=: must be data= alone or all three, with"
+          " workdir=, into which they are written"
         )
       contents = {
-        f"{name}.csv": frames.encoded(frames.columns_of(name, frame))
+        f"{name}.csv": frames.encoded(frames.columns_of(f"{name} frame", frame))
         for name, frame in given.items()
       }
       fields = frames.written(_path("workdir", workdir) / "data", contents)

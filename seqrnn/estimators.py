@@ -28,7 +28,6 @@ from seqrnn.scoring import spans
 with needs_package("an estimator", "sklearn", "sklearn"):
   from sklearn import base
   from sklearn.metrics import accuracy_score
-  from sklearn.preprocessing import LabelEncoder
   from sklearn.utils import check_consistent_length, check_random_state
   from sklearn.utils.validation import check_is_fitted
 
@@ -169,8 +168,10 @@ class _Estimator(base.BaseEstimator):
       self.run_ = kept(train(self.config, folder, **how, **settings, **file))
 
 
-def _labels(name: str, values: list[Any]) -> tuple[np.ndarray, list[str]]:
-  """The distinct labels, sorted, and their names in a file.
+def _labels(
+  name: str, values: list[Any]
+) -> tuple[np.ndarray, list[str], list[str]]:
+  """The distinct labels, sorted, their names in a file, and that of each value.
 
   Raises:
     DataError: one is missing, there is a single one, or two have one name.
@@ -178,11 +179,11 @@ def _labels(name: str, values: list[Any]) -> tuple[np.ndarray, list[str]]:
   for n, value in enumerate(values):
     if frames.is_missing(value):
       raise DataError(f"{name}[{n}]={value!r}: is missing")
-  classes = np.asarray(LabelEncoder().fit(values).classes_)
+  classes, places = np.unique(np.asarray(values), return_inverse=True)
   names = [" ".join(str(label).split()) or repr(label) for label in classes]
   if len({*names}) < max(len(names), 2):
     raise DataError(f"{name}: has the labels {names}; two must differ")
-  return classes, names
+  return classes, names, [names[i] for i in places]
 
 
 class _OfTexts(_Estimator):
@@ -216,17 +217,16 @@ class TextClassifier(base.ClassifierMixin, _OfTexts):
 
   def fit(self, X: Iterable[str], y: Iterable) -> "TextClassifier":
     """Trains on texts and their labels."""
-    texts, labels = frames.texts("X", X), frames.column("y", y)
-    check_consistent_length(texts, labels)
-    classes, names = _labels("y", labels)
+    texts, values = frames.texts("X", X), frames.column("y", y)
+    check_consistent_length(texts, values)
+    classes, names, labels = _labels("y", values)
     distinct = len({*texts})
     if len(names) > max(distinct, len(texts) / 2):
       raise DataError(
-        f"X, y: {distinct:,} distinct texts have {len(names):,} labels; they"
-        " seem to be swapped"
+        f"X, y: {counted(distinct, 'distinct text')} have {len(names):,}"
+        " labels; are X and y swapped?"
       )
-    name_of = dict(zip(classes.tolist(), names, strict=True))
-    self._fit(texts, {"label": [name_of[label] for label in labels]})
+    self._fit(texts, {"label": labels})
     self.classes_, self._names = classes, names
     return self
 
@@ -268,7 +268,10 @@ class TextRegressor(base.RegressorMixin, _OfTexts):
     for place in np.argwhere(~np.isfinite(values)).tolist():
       raise DataError(f"y{place}={values[*place]}: must be finite")
     columns = values.reshape(len(values), -1).T.tolist()
-    self._fit(texts, {f"y{n}": column for n, column in enumerate(columns)})
+    names = [str(one) for one in getattr(y, "columns", ["y"])]
+    if len({*names} - {"text"}) < len(columns) or "," in "".join(names):
+      names = [f"y{n}" for n in range(len(columns))]
+    self._fit(texts, dict(zip(names, columns, strict=True)))
     self._shape = values.shape[1:]
     return self
 
@@ -297,15 +300,14 @@ class Tagger(_Estimator):
   def fit(self, X: Iterable, y: Iterable) -> "Tagger":
     """Trains on sentences, as lists of words, and lists of their tags."""
     words, tags = self._pairs(X, y)
-    classes, names = _labels("y", [*chain(*tags)])
-    name_of = dict(zip(classes.tolist(), names, strict=True))
-    lines = []
-    for n, (sentence, of_words) in enumerate(zip(words, tags, strict=True)):
-      for t, (word, tag) in enumerate(zip(sentence, of_words, strict=True)):
+    classes, names, labels = _labels("y", [*chain(*tags)])
+    lines, label = [], iter(labels)
+    for n, sentence in enumerate(words):
+      for t, word in enumerate(sentence):
         if {*word} & {*"\t\n\r"}:
           raise DataError(f"X[{n}][{t}]={word!r}: has a tab or a line break")
         # CoNLL-U, whose words may have spaces.
-        lines.append(f"{t + 1}\t{word}\t_\t{name_of[tag]}" + "\t_" * 6)
+        lines.append(f"{t + 1}\t{word}\t_\t{next(label)}" + "\t_" * 6)
       lines.append("")
     fields = {"task": "tagging", "data.format": "conllu"}
     self._train("train.conllu", "\n".join([*lines, ""]).encode(), fields)

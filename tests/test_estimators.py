@@ -307,3 +307,97 @@ def test_sessions(detector, tmp_path):
   )
   np.testing.assert_array_equal(found.sessions["flag"] == 1, flags == -1)
   np.testing.assert_allclose(found.sessions["p_value"], p, rtol=1e-4)
+
+
+def test_mistakes_are_one_line_with_the_position(tmp_path):
+  label, number, tag, lm, odd = (
+    one(**SMALL).fit
+    for one in (
+      *(seqrnn.TextClassifier, seqrnn.TextRegressor, seqrnn.Tagger),
+      *(seqrnn.LanguageModel, seqrnn.SessionDetector),
+    )
+  )
+  text, some = TEXTS[:4], LABELS[:4]
+  frame = pd.DataFrame({"session": ["a", "b"], "event": ["x", None]})
+  wrong = []
+  for call, rule in (
+    (lambda: label(LABELS, TEXTS), "X, y: 3 distinct texts have "),
+    (lambda: label(text, ["a"] * 4), "y: has the labels ['a']; two must"),
+    (lambda: label(text, some[1:]), "Found input variables with inconsistent"),
+    (lambda: label(text, ["a", "b", None, "a"]), "y[2]=None: is missing"),
+    (lambda: label([*text, np.nan], KINDS), "X[4]=nan: every text must be a"),
+    (lambda: label([b"a", *text], KINDS), "X[0]=b'a': every text must be a"),
+    (lambda: label(["a", " "], some[:2]), "X[1]=' ': every text must have"),
+    (lambda: label(["\ud800"], some[:1]), "X[0]='\\ud800': every text must be"),
+    (lambda: label("a text", some), "X='a text': must be a column of values"),
+    (lambda: label(frame, some), "X=session event 0 a x 1 b NaN: must be a"),
+    (lambda: label([], []), "X: has no text"),
+    (lambda: label(["a b"] * 3, [0, 1, 0]), "X, y: 1 distinct text have"),
+    (lambda: number(text, [1, 2, np.inf, 3]), "y[2]=inf: must be finite"),
+    (lambda: number(text, some), "could not convert string to float"),
+    (lambda: tag([["a", "b"]], [["x"]]), "y[0]: has 1 tag, where X[0] has 2"),
+    (lambda: tag([["a", ""]], [["x", "y"]]), "X[0][1]='': every word must"),
+    (
+      lambda: tag([["a\t"], ["b"]], [["x"], ["y"]]),
+      "X[0][0]='a\\t': has a tab",
+    ),
+    (lambda: lm([3]), "X[0]=3: every text must be a str"),
+    (lambda: odd([["a"], []]), "X[1]: has no event"),
+    (lambda: odd([["a", np.nan]]), "X[0][1]=nan: every event must be a str"),
+    (lambda: odd(frame), "X['event'][1]="),
+    (lambda: odd(frame[["event"]]), "X: has the columns 'event'; it needs"),
+    (
+      lambda: seqrnn.train("rnn", data=frame),
+      "data=, validation=, test=: must",
+    ),
+    (
+      lambda: seqrnn.train("rnn", tmp_path, data=frame, test=frame),
+      "data=, validation=, test=: must",
+    ),
+    (lambda: seqrnn.train("rnn", tmp_path, data=3), "train frame=3: must be a"),
+  ):
+    with pytest.raises((seqrnn.UserError, ValueError)) as failed:
+      call()
+    said = str(failed.value)
+    if not said.startswith(rule) or "\n" in said:
+      wrong.append((said, rule))
+    assert isinstance(failed.value, ValueError), said
+  assert not wrong, wrong
+
+
+def test_a_frame_of_rows_is_split_by_session(detector):
+  rows = [(n, event) for n, events in enumerate(SESSIONS) for event in events]
+  frame = pd.DataFrame(rows, columns=["session", "event"])
+  np.testing.assert_array_equal(
+    detector.predict(frame), detector.predict(SESSIONS)
+  )
+  whole = {**vars(detector), "_names": {"0", "1"}, "_rows": frame.index[::2]}
+  cut = seqrnn.SessionDetector()
+  vars(cut).update(whole)
+  with pytest.raises(ValueError, match="X: has other rows of the session '0' "):
+    cut.predict(frame[1::2])
+
+
+def test_a_frame_is_written_into_the_workdir(tmp_path, monkeypatch):
+  calls = []
+  monkeypatch.setattr(api, "call", lambda *args: [calls.append(args)] * 3)
+  monkeypatch.setattr(api, "load_run", lambda _: None)
+  texts = ['a "b"\r\nc', "é\0\r", None]
+  frame = pd.DataFrame({"text": texts, "label": [1, np.nan, pd.NaT]})
+  for _ in range(2):  # The second resumes it.
+    seqrnn.train("sentences", tmp_path, data=frame, epochs=2)
+  mode, config, workdir, fields, _ = calls[0]
+  assert (mode, config, workdir) == ("train", "sentences", tmp_path)
+  path = tmp_path / "data" / "train.csv"
+  assert fields == {
+    "epochs": 2,
+    "data.source": "files",
+    "data.format": "csv",
+    "data.path": str(path),
+  }
+  with path.open(newline="") as file:
+    read = [*csv.reader(file, strict=True)]
+  cells = [[texts[0], "1"], [texts[1], ""], ["", ""]]
+  assert [[a, b.removesuffix(".0")] for a, b in read[1:]] == cells
+  with pytest.raises(ValueError, match="has other data, of a run; name"):
+    seqrnn.train("sentences", tmp_path, data=frame[:1])

@@ -52,22 +52,24 @@ def texts(name: str, values: Any, unit: str = "text") -> list[str]:
     DataError: a value is missing, empty or no text; names its position.
   """
   every = column(name, values)
+  if not every:
+    raise DataError(f"{name}: has no {unit}")
   for n, value in enumerate(every):
     if rule := _fault(value):
-      raise DataError(f"{name}[{n}]={_short(value)}: must be a {unit} {rule}")
+      raise DataError(f"{name}[{n}]={_short(value)}: every {unit} must {rule}")
   return every
 
 
 def _fault(value: Any) -> str:
   """Returns the rule that a text breaks; empty: none."""
   if not isinstance(value, str):
-    return "in a str"
+    return "be a str"
   if not value.strip():
-    return "that has more than white space"
+    return "have more than white space"
   try:
     value.encode()
   except UnicodeEncodeError:
-    return "that UTF-8 can hold"
+    return "be in UTF-8"
   return ""
 
 
@@ -75,13 +77,10 @@ def sequences(name: str, values: Any, unit: str) -> list[list[str]]:
   """The texts of a column of columns, such as the words of sentences.
 
   Raises:
-    DataError: as `texts`, or a sequence is empty.
+    DataError: as `texts`.
   """
   every = enumerate(column(name, values))
-  found = [texts(f"{name}[{n}]", one, unit) for n, one in every]
-  if [] in found:
-    raise DataError(f"{name}[{found.index([])}]: has no {unit}")
-  return found
+  return [texts(f"{name}[{n}]", one, unit) for n, one in every]
 
 
 def documents(name: str, values: Any) -> list[Text]:
