@@ -9,6 +9,7 @@ is made before it begins. `train.start_from` in `settings` starts from a run.
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -22,7 +23,7 @@ from seqrnn.data import splits
 from seqrnn.data.read import frames
 from seqrnn.data.read.reading import Source
 from seqrnn.data.vocabulary import RESERVED
-from seqrnn.errors import DataError, counted, listed, needs_package
+from seqrnn.errors import DataError, Interrupted, counted, listed, needs_package
 from seqrnn.scoring import spans
 
 with needs_package("an estimator", "sklearn", "sklearn"):
@@ -156,16 +157,18 @@ class _Estimator(base.BaseEstimator):
       **fields,
       **(self.settings or {}),
     }
+    api = load_api()
     from seqrnn.run import kept, temporary
 
-    train, how = load_api().train, {"verbose": self.verbose}
-    if self.workdir is not None:
-      file = frames.written(Path(self.workdir, "data"), {name: content})
-      self.run_ = train(self.config, self.workdir, **how, **settings, **file)
-      return
-    with temporary() as folder:
-      file = frames.written(folder / "data", {name: content})
-      self.run_ = kept(train(self.config, folder, **how, **settings, **file))
+    own_folder = nullcontext(self.workdir) if self.workdir else temporary()
+    with own_folder as folder:
+      file = frames.written(Path(folder, "data"), {name: content})
+      how = {"verbose": self.verbose, **settings, **file}
+      try:
+        run = api.train(self.config, folder, **how)
+      except Interrupted as error:  # An Exception would be a fit that failed.
+        raise KeyboardInterrupt(str(error)) from None
+    self.run_ = run if self.workdir else kept(run)
 
 
 def _labels(

@@ -232,6 +232,15 @@ def test_a_fork_is_refused(classifier, monkeypatch):
       call()
 
 
+def test_an_interruption_ends_a_search(monkeypatch):
+  def interrupt(*_, **__):
+    raise seqrnn.Interrupted("stopped", 130)
+
+  monkeypatch.setattr(api, "train", interrupt)
+  with pytest.raises(KeyboardInterrupt):
+    model_selection.cross_val_score(seqrnn.TextClassifier(), TEXTS, LABELS)
+
+
 def test_other_estimators_wrap_them(classifier):
   linear = pipeline.make_pipeline(TfidfVectorizer(), LogisticRegression())
   fitted = frozen.FrozenEstimator(classifier)
@@ -401,3 +410,43 @@ def test_a_frame_is_written_into_the_workdir(tmp_path, monkeypatch):
   assert [[a, b.removesuffix(".0")] for a, b in read[1:]] == cells
   with pytest.raises(ValueError, match="has other data, of a run; name"):
     seqrnn.train("sentences", tmp_path, data=frame[:1])
+
+
+PROCESSES = """
+import multiprocessing, sys
+import joblib, numpy as np
+import seqrnn
+from sklearn.model_selection import cross_val_score
+from tests.test_estimators import LABELS, ONE_WAY, TEXTS
+
+if __name__ == "__main__":
+  clf = seqrnn.TextClassifier(**ONE_WAY)
+  two = cross_val_score(clf, TEXTS, LABELS, cv=2, n_jobs=2)
+  one = cross_val_score(clf, TEXTS, LABELS, cv=2)
+  assert one.tolist() == two.tolist(), (one, two)
+  run = clf.fit(TEXTS, LABELS).run_
+  expected = run.predict_proba(TEXTS)
+  with multiprocessing.get_context("spawn").Pool(1) as pool:
+    assert (pool.apply(run.predict_proba, (TEXTS,)) == expected).all()
+  with multiprocessing.get_context("fork").Pool(1) as pool:
+    try:
+      pool.apply(run.predict_proba, (TEXTS,))
+    except seqrnn.UserError as error:
+      print(error)
+"""
+
+
+@pytest.mark.slow
+def test_processes(tmp_path):
+  path = tmp_path / "processes.py"
+  path.write_text(PROCESSES)
+  environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+  done = subprocess.run(
+    [sys.executable, "-W", "ignore", path],
+    env=environment,
+    cwd=tmp_path,
+    capture_output=True,
+    text=True,
+    timeout=500,
+  )
+  assert "forked from one that has imported JAX" in done.stdout, done.stderr
