@@ -84,11 +84,11 @@ class _Estimator(base.BaseEstimator):
     batch_size: the rows of a step.
     epochs: how often all data are read.
     max_steps: the most steps of the training.
-    early_stopping: whether training ends when `n_iter_no_change` evaluations,
-      one an epoch, had no lower loss.
-    validation_fraction: the share of the symbols that is held out; the
-      parameters are those of the lowest loss there.
-    n_iter_no_change: as `early_stopping` has it.
+    early_stopping: whether `n_iter_no_change` epochs without a lower loss end
+      the training.
+    validation_fraction: the share that is held out; the parameters are those of
+      the lowest loss there.
+    n_iter_no_change: see `early_stopping`.
     random_state: the seed.
     workdir: the folder of the run; None: a temporary one.
     verbose: whether a training prints its progress.
@@ -126,14 +126,14 @@ class _Estimator(base.BaseEstimator):
     return tags
 
   @property
-  def history_(self) -> "pd.DataFrame":
-    """The table of the evaluations of the training."""
-    return self.run_.metrics
-
-  @property
   def _run(self) -> "Run":
     check_is_fitted(self)
     return self.run_
+
+  @property
+  def history_(self) -> "pd.DataFrame":
+    """The table of the evaluations of the training."""
+    return self._run.metrics
 
   def report(self) -> Page:
     """Writes the report of the run, and returns it; a notebook shows it."""
@@ -473,11 +473,7 @@ class SessionDetector(base.OutlierMixin, _Estimator):
 def _sessions(name: str, X: Any) -> tuple[bytes, set[str], Any]:
   """Sessions as a csv.
 
-  Returns:
-    the csv; of a frame of pandas also the names of its sessions and its index.
-
-  Raises:
-    DataError: a frame lacks a column, or a session or an event is missing.
+  Returns the csv; of a frame of pandas also its sessions and its index.
   """
   if not (hasattr(X, "columns") or isinstance(X, Mapping)):
     every = [map(_text, frames.column(name, x)) for x in frames.column(name, X)]

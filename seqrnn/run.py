@@ -32,7 +32,12 @@ from seqrnn.sampling.infill import Filling
 from seqrnn.sampling.music import sample_music
 from seqrnn.scoring import confusion, states
 from seqrnn.scoring.evaluation import Examined, examiner
-from seqrnn.scoring.predictions import Prediction, number_text, predictions
+from seqrnn.scoring.predictions import (
+  Prediction,
+  mistakes,
+  number_text,
+  predictions,
+)
 from seqrnn.scoring.scorer import in_few_lengths, scorer
 from seqrnn.table import data_frame, read_csv_frame
 from seqrnn.training import checkpoint
@@ -384,29 +389,25 @@ class Run(NamedTuple):
       count: the number of rows.
 
     Returns:
-      a row each: `input`, the text or symbol; `truth`; `prediction`; and the
-      `surprisal` of the truth in nats, by which they fall, or the `error`.
+      a row each: `input`, the text or symbol; `truth`; `prediction`; and what
+      they fall by, the `surprisal` of the truth in nats; of numbers the
+      `distance`, in units of the mean distance, added over several.
 
     Raises:
       UserError: the task cannot predict, or the data cannot be read.
     """
     self._require("predict")
-    self._changed("evaluate", {"split": split})
-    unit, rows = self.config.data.unit, []
-    for one in predictions(self.experiment, self.params, split, 1):
-      for n, truth in enumerate(one.truth):
-        row = {"input": one.source(unit, n), "truth": truth}
-        if not one.likely:
-          row["prediction"] = number_text(one.numbers[n])
-          row["error"] = np.abs(one.numbers[n] - one.targets[n]).sum()
-        elif truth and one.best[n] != truth:
-          row["prediction"] = one.best[n]
-          row["surprisal"] = one.surprisal[n]
-        else:
-          continue
-        rows.append(row)
-    rows.sort(key=lambda row: -[*row.values()][-1])
-    return data_frame(rows[:count])
+    split = self._changed("evaluate", {"split": split}).evaluate.split
+    unit, is_number = self.config.data.unit, self.experiment.names is None
+    far_name = "distance" if is_number else "surprisal"
+    names = "input", "truth", "prediction", far_name
+    rows = [*predictions(self.experiment, self.params, split, 1)]
+    table = []
+    for far, p, n in mistakes(rows)[:count]:
+      answer = number_text(p.numbers[n]) if is_number else p.best[n]
+      row = p.source(unit, n), p.truth[n], answer, far
+      table.append(dict(zip(names, row, strict=True)))
+    return data_frame(table)
 
   def _examined(self, split: str) -> Examined:
     """The figures of a split, and the labels if it has any."""

@@ -265,7 +265,7 @@ def test_numbers():
   )
   run = stars.run_
   np.testing.assert_array_equal(found[0], run.predict(TEXTS[:1])[0].numbers[0])
-  assert run.mistakes("validation").error.is_monotonic_decreasing
+  assert run.mistakes("validation").distance.is_monotonic_decreasing
   with pytest.raises(seqrnn.UserError, match="predicts no labels"):
     run.predict_proba(TEXTS)
 

@@ -26,6 +26,7 @@ from seqrnn.sampling.texts import prime_ids
 from seqrnn.scoring import confusion, spans
 from seqrnn.scoring.evaluation import examiner
 from seqrnn.scoring.predictions import Prediction, number_text, predictions
+from seqrnn.scoring.predictions import mistakes as worst_predictions
 
 _TEMPERATURES = (0.3, 0.6, 0.9, 1.2)
 _DRAWN = 480  # Length of a sample.
@@ -173,19 +174,8 @@ def mistakes(subject: Subject) -> list[Section]:
   split, unit = subject.splits[-1], subject.config.data.unit
   rows = predictions(subject.experiment, subject.params, split, 1)
   some = [*islice(rows, _READ)]
-  if subject.experiment.names is None:
-    off_NC = np.abs([np.ravel(p.numbers - p.targets) for p in some])
-    # The distances of several numbers are scaled, then added.
-    far_N = (off_NC / np.maximum(off_NC.mean(0), 1e-30)).sum(1)
-    wrong = [(far, "", p, 0) for far, p in zip(far_N, some, strict=True)]
-  else:
-    wrong = [
-      (p.surprisal[n], p.truth[n], p, n)
-      for p in some
-      for n in np.flatnonzero(np.array(p.best) != p.truth).tolist()
-    ]
   by_label: dict[str, list[tuple[str, ...]]] = {}
-  for _, label, p, n in sorted(wrong, key=lambda mistake: -mistake[0]):
+  for _, p, n in worst_predictions(some):
     answer = number_text(p.numbers)
     if p.likely:
       answer = f"{p.likely[n][0]}, {p.probabilities[n, 0]:.0%}"
@@ -193,7 +183,7 @@ def mistakes(subject: Subject) -> list[Section]:
     if not subject.experiment.by_text:
       t = p.positions[n]
       row += (p.text(unit, max(t - _AROUND, 0), t + _AROUND + 1),)
-    by_label.setdefault(label, []).append(row)
+    by_label.setdefault(p.truth[n] if p.likely else "", []).append(row)
   each = _MISTAKES // (len(by_label) or 1) or 1
   worst = [row for rows in by_label.values() for row in rows[:each]]
   data = {"split": split, "read": counted(len(some), "text"), "each": each}

@@ -278,6 +278,26 @@ def _prediction(experiment: Experiment, text: _Window, k: int) -> Prediction:
   )
 
 
+def mistakes(rows: list[Prediction]) -> list[tuple[float, Prediction, int]]:
+  """The wrong predictions, the worst first.
+
+  Returns:
+    the surprisal of the truth, or the distance of numbers, of which several are
+    scaled and then added; the prediction; and the index of its target.
+  """
+  if rows and not rows[0].likely:
+    off_NC = np.abs([np.ravel(p.numbers - p.targets) for p in rows])
+    far_N = (off_NC / np.maximum(off_NC.mean(0), 1e-30)).sum(1)
+    wrong = [(far, p, 0) for far, p in zip(far_N, rows, strict=True)]
+  else:
+    wrong = [
+      (p.surprisal[n], p, n)
+      for p in rows
+      for n in np.flatnonzero(np.array(p.best) != p.truth).tolist()
+    ]
+  return sorted(wrong, key=lambda mistake: -mistake[0])
+
+
 def console_text(text: str) -> str:
   """Untrusted text, escaped for rich's markup and the terminal."""
   return escape(escaped(text, keep="\n\t"))
