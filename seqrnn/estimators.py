@@ -128,6 +128,7 @@ class _Estimator(base.BaseEstimator):
   @property
   def _run(self) -> "Run":
     check_is_fitted(self)
+    load_api().launch.refuse_fork()
     return self.run_
 
   @property

@@ -84,7 +84,7 @@ class Run(NamedTuple):
     for path in itertools.chain(*map(folder.glob, inside)):
       name = path.relative_to(folder)
       if path.is_file() and "state" not in name.parts:
-        contents[name] = path.read_bytes()
+        contents[str(name)] = path.read_bytes()
     return _unpickled, (str(folder.absolute()), step, contents)
 
   @property
@@ -421,7 +421,7 @@ class Run(NamedTuple):
     return examined
 
 
-def _unpickled(workdir: str, step: int, contents: dict[Path, bytes]) -> Run:
+def _unpickled(workdir: str, step: int, contents: dict[str, bytes]) -> Run:
   """A run as `Run.__reduce__` has pickled it, in a temporary folder.
 
   Raises:

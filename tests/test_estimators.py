@@ -232,13 +232,27 @@ def test_a_fork_is_refused(classifier, monkeypatch):
       call()
 
 
-def test_an_interruption_ends_a_search(monkeypatch):
-  def interrupt(*_, **__):
+def test_settings_of_a_training_and_its_interruption(monkeypatch):
+  def interrupt(config, _, **settings):
+    trained.append((config, settings))
     raise seqrnn.Interrupted("stopped", 130)
 
+  trained = []
   monkeypatch.setattr(api, "train", interrupt)
+  clf = seqrnn.TextClassifier(
+    epochs=9, early_stopping=True, n_iter_no_change=3, unit="char"
+  )
+  # An Exception would be a fit that failed, and the next one would begin.
   with pytest.raises(KeyboardInterrupt):
-    model_selection.cross_val_score(seqrnn.TextClassifier(), TEXTS, LABELS)
+    model_selection.cross_val_score(clf, TEXTS, LABELS)
+  [(config, settings)] = trained
+  expected = {
+    **{"train.epochs": 9, "train.patience": 3, "train.eval_every": None},
+    **{"data.unit": "char", "data.lowercase": False, "verbose": False},
+    **{"data.test_fraction": 0.0, "data.validation_fraction": 0.1, "seed": 0},
+  }
+  assert config == "sentences" and expected.items() <= settings.items()
+  assert "model.cell" not in settings
 
 
 def test_other_estimators_wrap_them(classifier):
