@@ -312,7 +312,14 @@ def test_a_language_model():
   assert text.startswith("W1") and len(text) == 5
 
 
-def test_sessions(detector, tmp_path):
+@pytest.mark.parametrize("folds", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_sessions(detector, tmp_path, folds):
+  if folds:
+    detector = base.clone(detector).set_params(folds=folds).fit(SESSIONS)
+    again = pickle.loads(pickle.dumps(detector))
+    assert (
+      again.predict(SESSIONS).tolist() == detector.predict(SESSIONS).tolist()
+    )
   new = [*SESSIONS[:9], ["e 2", "e 0", "never"]]
   flags, p = detector.predict(new), detector.p_values(new)
   scores = detector.score_samples(new)
