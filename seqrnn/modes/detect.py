@@ -41,6 +41,7 @@ from seqrnn.logs.detect.findings import (
 from seqrnn.logs.detect.normal import normal_scores
 from seqrnn.logs.detect.scores import combined_names
 from seqrnn.logs.follow import feedback
+from seqrnn.logs.follow.state import NAME
 from seqrnn.logs.refresh import kept
 from seqrnn.modes import require_mode
 from seqrnn.runtime import files
@@ -89,6 +90,9 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
   known_splits.keep()
   changes = feedback.collect(kinds, reviewed, detector, known)
   normal = normal_scores(known, settings, changes.answers, changes.false)
+  if settings.input or (feedback.state_folder(config, workdir) / NAME).exists():
+    # A follower may start at any time: it keeps a detector that has alarms.
+    deployed.refuse_powerless(normal, settings, deployed.span_of(read("train")))
   training = of_pieces(read("train"), names)
   found = log_changes.find_changes(training, names)
   basis = [

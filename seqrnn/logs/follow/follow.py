@@ -45,6 +45,7 @@ from seqrnn.logs import drift
 from seqrnn.logs.detect import answers, deployed
 from seqrnn.logs.detect.deployed import Deployed
 from seqrnn.logs.detect.findings import SEVERITIES
+from seqrnn.logs.detect.scores import COMBINED
 from seqrnn.logs.follow import feedback, health
 from seqrnn.logs.follow.alarms import AlarmRow, Alarms, isoformat
 from seqrnn.logs.follow.follower import Follower
@@ -130,6 +131,8 @@ class Service:
       "calibration": str(model.normal.events.n),
     }
     self.health.model.info(info)
+    least = model.normal.scores[COMBINED].resolution
+    self.health.figures |= {"rate": settings.rate, "least_p_value": least}
     self._input = settings.input or "standard input"
     self._parser = Parser(self.config.data, self._input)
     self.alarms = Alarms(60 * settings.quiet, Redaction(settings.redact))

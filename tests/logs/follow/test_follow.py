@@ -192,6 +192,11 @@ def test_a_restart_goes_on_with_open_sessions_and_lines(
   assert judged(model, tmp_path, b"x a", b"x b", b"y a") == []
   with service(model, tmp_path, print) as again:
     assert again.position.line == 3
+    least = 1 / (model.normal.scores["combined"].n + 1)
+    assert again.health.probe().items() >= {
+      ("rate", 0.1),
+      ("least_p_value", least),
+    }
   assert judged(model, tmp_path, b"x c", END) == [("x", 3)]
   other = service(model, tmp_path, print, input="other.log")
   with pytest.raises(UserError) as caught, other:

@@ -290,7 +290,7 @@ def test_values_and_times_are_those_of_a_detection():
 
 def test_p_values_are_equal_also_at_the_edges_of_rounding():
   """Normal scores lie where a last digit decides on which side a score is."""
-  model = make(names=("max",))
+  model = make({"detect.rate": 0.1}, names=("max",))
   rng = np.random.default_rng(3)
   texts = random_texts(rng, 200, "abcdef")
   scored = model.detector.score(sessions_of(texts), np.ones(200, np.int64))
@@ -475,6 +475,23 @@ def test_what_cannot_be_followed_is_refused():
     detector = Detector(config, experiment, [], [], None, [])
     with pytest.raises(UserError, match=rule):
       refuse_unfollowed(Deployed(config, detector, None, IdleTimes()))
+  # With n normal sessions no p-value is below 1 / (n + 1).
+  model = make({"detect.rate": 0.1})
+  n = model.normal.scores["combined"].n
+  for rate, more in ((0.1, 0), (1 / (n + 1), 0), (1 / (n + 2), 1), (1e-9, 9)):
+    model.config.detect.rate = rate
+    later = model._replace(span=(0.0, n * DAY))
+    if not more:
+      Follower(later)
+      continue
+    with pytest.raises(UserError, match=f"rate=.* and has {n}; ") as caught:
+      Follower(later)
+    date = "1971-02-06" if more == 1 else "9999-12-31"
+    assert f"; at the pace of this log there are enough on {date}" in str(
+      caught.value
+    )
+  model.config.detect.rule = "events"
+  Follower(model)
 
 
 def test_a_kind_of_alarms_is_counted_and_not_repeated(model):
