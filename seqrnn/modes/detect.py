@@ -79,12 +79,13 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
   times = [time.perf_counter()]
   # Read sessions first, to refuse invalid files before the folds are trained.
   names = experiment.vocabularies["symbols"]
-  sessions = examined_sessions(config, names, read)
+  reviewed = answers.load_answers(workdir, names, read, config)
+  kinds = feedback.record_kinds(config, workdir)
+  accepted = feedback.new_events(kinds, reviewed.by_kind, "normal")
+  sessions = examined_sessions(config, names, read).without(accepted)
   sessions, injected = anomalies.inject(sessions, settings.inject)
   which = _examined(settings, len(sessions.names))
   console.print(f"examined: {console_text(which)}", soft_wrap=True)
-  reviewed = answers.load_answers(workdir, names, read, config)
-  kinds = feedback.record_kinds(config, workdir)
   times.append(time.perf_counter())
   detector, known = calibrate(build, config, workdir, read, experiment)
   known_splits.keep()
@@ -128,7 +129,7 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
       file.write(json.dumps(_finite(record), indent=2, allow_nan=False) + "\n")
     # A follower may start at any time, so the old file is never removed.
     path = folder / deployed.DEPLOYED
-    deployed.write_deployed(path, detector, normal, read("train"))
+    deployed.write_deployed(path, detector, normal, read("train"), accepted)
   tables.print_findings(console, findings, grouped)
   for line in (*tables.next_steps(findings, normal, settings.rate), *warnings):
     console.print(line)

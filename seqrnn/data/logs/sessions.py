@@ -7,6 +7,7 @@ import dataclasses
 import math
 from collections.abc import (
   Callable,
+  Collection,
   Hashable,
   Iterable,
   Iterator,
@@ -135,6 +136,21 @@ class Sessions(NamedTuple):
       unusual=_taken(self.unusual, index),
       counts=_taken(self.counts, index),
     )
+
+  def without(self, symbols: Collection[str]) -> "Sessions":
+    """The sessions without some unknown events, as read; none is empty."""
+    if not symbols or self.as_read is None:
+      return self
+    known_V = np.array([x not in symbols for x in self.as_read.symbols], bool)
+    stays_N = known_V[self.as_read.ids] | (self.ids != UNKNOWN)
+    places = np.flatnonzero(stays_N)
+    bounds = np.append(0, np.cumsum(stays_N))[self.bounds]
+    names = ("ids", "lines", "timestamps", "as_read", "files", "seconds")
+    columns = {
+      name: _taken(getattr(self, name), places) for name in (*names, "values")
+    }
+    less = self._replace(bounds=bounds, **columns)
+    return less.take(np.flatnonzero(np.diff(bounds)))
 
   @classmethod
   def concatenate(cls, tables: "Sequence[Sessions]") -> "Sessions":

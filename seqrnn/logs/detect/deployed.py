@@ -8,7 +8,7 @@ values and times, and the idle times.
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,6 +55,8 @@ class Deployed(NamedTuple):
     silence: seconds without a line after which a log that is followed is silent
       as a whole: twice the longest pause of the training log.
     span: the first and the last time of the training log; NaN: unknown.
+    accepted: events as read that training lacks, without which sessions are
+      judged, because a person calls them normal.
   """
 
   config: Config
@@ -64,10 +66,15 @@ class Deployed(NamedTuple):
   cut: IdleTimes = IdleTimes()
   silence: float = np.inf
   span: tuple[float, float] = (math.nan, math.nan)
+  accepted: Sequence[str] = ()
 
 
 def write_deployed(
-  path: Path, detector: Detector, normal: NormalScores, trained: Pieces
+  path: Path,
+  detector: Detector,
+  normal: NormalScores,
+  trained: Pieces,
+  accepted: Sequence[str],
 ):
   """Writes deployed.npz.
 
@@ -76,6 +83,7 @@ def write_deployed(
     detector: whose baselines are fitted to the sessions of its members.
     normal: its calibration.
     trained: the training split, whose log has the idle times.
+    accepted: as of `Deployed`.
   """
   members, settings = detector.members, detector.config.detect
   sessions = Sessions.concatenate(
@@ -97,6 +105,7 @@ def write_deployed(
     "idle": [cuts.patience, cuts.idle] if cuts else [IdleTimes()] * 2,
     "silence": _silence(trained.corpus.seconds),
     "span": span_of(trained),
+    "accepted": [*accepted],
   }
   arrays = stored.under("calibration ", normal.sessions.columns())
   for k, tails in enumerate(detector.tails):
@@ -182,8 +191,10 @@ def _restore(
     clock = idle.clock or "seconds"
     idle = idle.limited(idle_seconds)._replace(clock=clock)
     cut = cut.limited(idle_seconds)
-  span = float(first), float(last)
-  return Deployed(config, detector, normal, idle, cut, silence, span)
+  span, accepted = (float(first), float(last)), record["accepted"]
+  return Deployed(
+    *(config, detector, normal, idle, cut, silence, span, [*map(str, accepted)])
+  )
 
 
 def _inside(workdir: Path, folder: str) -> Path:

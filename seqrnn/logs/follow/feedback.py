@@ -10,7 +10,7 @@ the follower has forgotten them.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ from seqrnn.logs.detect.detector import Detector
 from seqrnn.logs.detect.normal import NormalSessions
 from seqrnn.logs.follow import state
 from seqrnn.logs.follow.alarms import AlarmKind
+from seqrnn.logs.follow.novel import NEW
 from seqrnn.logs.follow.state import as_type
 from seqrnn.logs.follow.verdicts import sessions_of
 from seqrnn.runtime import files
@@ -91,6 +92,17 @@ def review_row(kind: AlarmKind, answers: ByKind) -> dict[str, str | int | None]:
   }
 
 
+def new_events(
+  kinds: Iterable[AlarmKind], answers: ByKind, word: str
+) -> list[str]:
+  """The new events, as read, whose kinds have this answer."""
+  return [
+    kind.symbols[0]
+    for kind in kinds
+    if kind.example.get("score") == NEW and answers.get(kind.key) == word
+  ]
+
+
 class Feedback(NamedTuple):
   """The changes of a calibration by answers.
 
@@ -126,8 +138,9 @@ def collect(
     kind
     for kind in kinds
     if reviewed.by_kind.get(kind.key)
-    # Other sessions of these events have other values and times.
-    and kind.example.get("score") not in MEASURES
+    # Other sessions of these events have other values and times; a new event
+    # is no session.
+    and kind.example.get("score") not in (*MEASURES, NEW)
   ]
   if not answered and not reviewed.by_key:
     return Feedback(None, None, "")

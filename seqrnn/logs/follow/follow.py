@@ -47,10 +47,10 @@ from seqrnn.logs.detect.deployed import Deployed
 from seqrnn.logs.detect.findings import SEVERITIES
 from seqrnn.logs.detect.scores import COMBINED
 from seqrnn.logs.follow import feedback, health
-from seqrnn.logs.follow.alarms import AlarmRow, Alarms, isoformat
+from seqrnn.logs.follow.alarms import AlarmRow, Alarms
 from seqrnn.logs.follow.follower import Follower
 from seqrnn.logs.follow.lines import Parser
-from seqrnn.logs.follow.open_sessions import ClockFields
+from seqrnn.logs.follow.novel import NEW
 from seqrnn.logs.follow.state import (
   NAME,
   StateChange,
@@ -58,7 +58,7 @@ from seqrnn.logs.follow.state import (
   damage,
   open_state,
 )
-from seqrnn.logs.follow.verdicts import Verdict
+from seqrnn.logs.follow.verdicts import Verdict, isoformat
 from seqrnn.runtime import signals
 
 _WAIT = 0.2  # Seconds without input, after which answers and figures are read.
@@ -84,7 +84,7 @@ class ServiceFacts(TypedDict):
   position: LogPosition
   parser: LineContext
   alarms: dict[str, int]
-  follower: ClockFields
+  follower: dict
   silence: Silence | None
 
 
@@ -162,6 +162,7 @@ class Service:
         self.alarms.restore(facts["alarms"], self._state.rows("kinds"))
         self.follower.restore(facts["follower"], self._state.rows("sessions"))
         self._silence = facts["silence"]
+        self._note_answers()
       if bets := self._state.value("drift", dict):
         self._drift.restore(bets)
       alarms = [json.loads(line) for line in lines]
@@ -261,6 +262,13 @@ class Service:
       if row := self.alarms.take(verdict):
         self.health.alarms.labels(SEVERITIES[verdict.severity]).inc()
         alarms.append(row)
+        if verdict.score == NEW:
+          report(
+            f"{verdict.event}: {verdict.reason}; sessions are judged without it"
+            f" from now on. It is not accepted: write normal for kind"
+            f" {row.get('kind')} in review.csv, which --mode=review writes, or"
+            " anomalous, and it is an alarm in each session"
+          )
       if verdict.ended:
         self._note_end(verdict)
         if self.config.detect.follow == "sessions":
@@ -307,10 +315,10 @@ class Service:
     if math.isnan(verdict.p):  # It is flagged for its length alone.
       return
     self.health.p_values.observe(verdict.p)
-    if verdict.begins:
+    if verdict.begins and verdict.scores_K:
       scores_K1 = np.array(verdict.scores_K)[:, None]
       time = math.nan if verdict.time is None else verdict.time
-      unknown = np.array([verdict.unknown_events > 0])
+      unknown = np.array([verdict.unknown_events + verdict.left_out > 0])
       for line in self._drift.take(scores_K1, unknown, np.array([time])):
         report(line)
 
@@ -349,9 +357,17 @@ class Service:
         f" {answers.NAME}: {kind.count:,} so far, and none is written from now"
         " on"
       )
-    answered = [kind.answer for kind in self.alarms.kinds.values()]
-    self.health.figures["quiet_kinds"] = answered.count("normal")
+    self._note_answers()
     self.save()
+
+  def _note_answers(self):
+    """Has answers followed, those to new events, too."""
+    kinds = self.alarms.kinds.values()
+    answers = {kind.key: kind.answer for kind in kinds}
+    quiet = [*answers.values()].count("normal")
+    self.health.figures["quiet_kinds"] = quiet
+    anomalous = feedback.new_events(kinds, answers, "anomalous")
+    self.follower.leave_out(frozenset(anomalous))
 
 
 def run(build: Callable[..., Experiment], config: Config, workdir: Path):

@@ -25,8 +25,9 @@ from seqrnn.logs.detect.detector import Detector, Ensemble, whole_sessions
 from seqrnn.logs.detect.findings import find_anomalies
 from seqrnn.logs.detect.normal import NormalScores, NormalSessions, Selection
 from seqrnn.logs.detect.scores import BASELINES, STANDARD, round_scores
-from seqrnn.logs.follow import alarms, stepping
+from seqrnn.logs.follow import alarms, novel, stepping
 from seqrnn.logs.follow.follower import Event, Follower
+from seqrnn.logs.follow.open_sessions import OpenSession
 from tests.conftest import tiny
 
 SYMBOLS = Vocabulary("session", tuple("abcdefg"))
@@ -334,6 +335,56 @@ def test_a_state_goes_on_as_if_nothing_had_stopped(monkeypatch):
     stored.move(before, follower)
   assert list(map(plain, results)) == list(map(plain, expected))
   assert any(not v.ended for v in results) and any(v.flag for v in results)
+
+
+def test_a_new_event_of_many_sessions_is_one_alarm(monkeypatch):
+  """Then sessions are judged without it, until a person calls it anomalous."""
+  monkeypatch.setattr(novel, "MANY", 30)
+  model = make({"detect.rate": 0.05})
+  rng = np.random.default_rng(6)
+  texts = [f"{text}?" for text in random_texts(rng, 100, "acde")]
+  texts[50] = "??"  # Of which nothing is left.
+  events = [
+    event
+    for n, text in enumerate(texts)
+    for event in interleaved(rng, [(n, text)])
+  ]
+  # One host sends another new event in all of its sessions.
+  one = [Event("host", "!"), Event("host", "a"), Event("host", None)]
+  events = [e._replace(time=60.0) for e in (*one * 40, *events)]
+  whole = Follower(model).feed_many(events)
+  follower, results, stored = Follower(model), [], Table()
+  for place in range(0, len(events), 97):
+    results += follower.feed_many(events[place : place + 97]).verdicts
+    before, follower = follower, Follower(model)
+    stored.move(before, follower)
+  assert list(map(plain, results)) == list(map(plain, whole.verdicts))
+  [alarm] = [v for v in results if v.score == "new"]
+  assert (alarm.session, alarm.event, alarm.symbols) == ("s29", "? ?", ["?"])
+  assert (
+    alarm.reason == "new since 1970-01-01T00:01:00, in 100% of the sessions"
+  )
+  assert alarm.severity == 2 and alarm.time == 60.0
+  p = {v.session: v.p for v in results if v.ended}
+  before = p_of(model, texts[:29])
+  after = p_of(model, [text.replace("?", "") or "a" for text in texts])
+  after[50] = 1.0
+  assert [p[f"s{n}"] for n in range(100)] == [*before, *after[29:]]
+  # Those of the session that is open are judged without the event, too.
+  follower.feed_many([Event("t", symbol) for symbol in "a?b?"])
+  [last] = follower.end("t")
+  assert last.p == p_of(model, ["ab"])[0] and last.left_out == 2
+  follower.leave_out(anomalous=frozenset("?"))
+  follower.feed_many([Event("u", symbol) for symbol in "a?b?"])
+  last = follower.end("u")[-1]
+  assert last.p == p_of(model, ["a?b?"])[0] and last.unknown_events == 2
+
+
+def test_few_new_events_are_known():
+  known, session = novel.NewEvents(), OpenSession("x")
+  for n in range(2000):
+    known.take(session, f"{n % 700}", None)
+  assert len(known.events) <= 501
 
 
 def ended(follower, *event):
