@@ -225,8 +225,8 @@ def test_modes_follow_from_the_fields(tmp_path):
     ({}, set()),
     ({**gap, "model.heads": "joint"}, {"sample"}),
     ({**gap, "model.heads": "all"}, set()),
-    (music, {"predict", "embed", "detect", "review"}),
-    (labels, {"sample", "detect", "review"}),
+    (music, {"predict", "embed", "detect", "review", "refresh"}),
+    (labels, {"sample", "detect", "review", "refresh"}),
   ):
     task = experiments.build(tiny(tmp_path, fields), None)
     assert set(config_lib.MODES) - set(modes_of(task)) == lacks

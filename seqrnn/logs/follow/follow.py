@@ -34,6 +34,8 @@ from typing import NotRequired, TypedDict
 
 import numpy as np
 
+from seqrnn.config import derived
+from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data.logs.entries import LineContext
 from seqrnn.data.logs.formats import report
@@ -59,7 +61,7 @@ from seqrnn.logs.follow.state import (
   open_state,
 )
 from seqrnn.logs.follow.verdicts import Verdict, isoformat
-from seqrnn.runtime import signals
+from seqrnn.runtime import generations, signals
 
 _WAIT = 0.2  # Seconds without input, after which answers and figures are read.
 _LOOK = 1.0  # Seconds between two looks for answers.
@@ -105,6 +107,7 @@ class Service:
     workdir: Path,
     state: StoredState,
     write: Callable[[str], None],
+    figures: health.Health | None = None,
   ):
     """Restores nothing of the state.
 
@@ -113,6 +116,7 @@ class Service:
       workdir: of the run.
       state: of earlier processes.
       write: writes lines of JSON.
+      figures: of the process; None: new ones.
 
     Raises:
       UserError: as `Follower`.
@@ -121,7 +125,7 @@ class Service:
     self._answered = ()  # Size and time of the answers that were read.
     self._looked = self._heard = time.monotonic()
     self._silence: Silence | None = None
-    self.health, self.config = health.Health(), model.config
+    self.health, self.config = figures or health.Health(), model.config
     self.follower = Follower(model)
     self._drift, self._stored = drift.of_calibration(model.normal), -1
     settings = self.config.detect
@@ -373,6 +377,9 @@ class Service:
 def run(build: Callable[..., Experiment], config: Config, workdir: Path):
   """Judges the sessions of the input until it ends, or SIGTERM or SIGINT comes.
 
+  The next model of the run is taken up when a refresh has put it in place. It
+  judges the open sessions from their first events on.
+
   Raises:
     UserError: the model does not predict the next event, there is no detection,
       or the state cannot be used.
@@ -386,14 +393,29 @@ def run(build: Callable[..., Experiment], config: Config, workdir: Path):
   with ExitStack() as stack:
     folder = feedback.state_folder(config, workdir)
     state = stack.enter_context(open_state(folder, report))
-    model = deployed.restore(build, config, workdir)  # It may have to wait.
     received = stack.enter_context(signals.catch_signals())
-    write = partial(print, end="", flush=True)
-    service = Service(model, workdir, state, write)
-    if port := service.config.detect.port:
-      stack.enter_context(health.serve(service.health, port))
-    service.follower.warm()
-    service.recover()
-    source = service.source()
-    stack.callback(source.close)
-    service.follow(source, lambda: bool(received))
+    run_folder, figures = generations.workdir_of(workdir), health.Health()
+    write, source = partial(print, end="", flush=True), None
+    is_current = lambda: generations.current(run_folder) == workdir
+    while True:
+      model = deployed.restore(build, config, workdir)  # It may have to wait.
+      service = Service(model, workdir, state, write, figures)
+      if source is None and (port := service.config.detect.port):
+        stack.enter_context(health.serve(figures, port))
+      service.follower.warm()
+      service.recover()
+      if source is None:
+        source = service.source()
+        stack.callback(source.close)
+      # What cannot be written yet, the next service could not read.
+      stopped = lambda: received or not (state.fault or is_current())
+      while not (source.ended or stopped()):
+        service.follow(source, stopped)
+      if source.ended or received:
+        return
+      # Between two transactions: all that was read is stored.
+      workdir = generations.current(run_folder)
+      config = derived.for_detection(config_lib.read_run(workdir), config)
+      report(f"{workdir}: this model decides from here on")
+      del model, service
+      gc.unfreeze()
