@@ -156,7 +156,7 @@ def _span(sessions: Sessions) -> tuple[float, float]:
   known = begin_J[np.isfinite(begin_J)]
   if not len(known):
     return np.nan, np.nan
-  return tuple(float(np.median(x)) for x in (known[:_FEW], known[-_FEW:]))
+  return float(np.median(known[:_FEW])), float(np.median(known[-_FEW:]))
 
 
 def _recent(

@@ -408,7 +408,7 @@ def run(build: Callable[..., Experiment], config: Config, workdir: Path):
         source = service.source()
         stack.callback(source.close)
       # What cannot be written yet, the next service could not read.
-      stopped = lambda: received or not (state.fault or is_current())
+      stopped = lambda: bool(received) or not (state.fault or is_current())
       while not (source.ended or stopped()):
         service.follow(source, stopped)
       if source.ended or received:
