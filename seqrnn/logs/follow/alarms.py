@@ -8,7 +8,7 @@ from typing import NotRequired, TypedDict, cast
 from seqrnn.data.logs.secrets import Redaction
 from seqrnn.logs.detect.answers import ByKind
 from seqrnn.logs.detect.findings import SEVERITIES, belongs_to_incident
-from seqrnn.logs.follow.novel import NEW
+from seqrnn.logs.follow.novel import MANY, NEW
 from seqrnn.logs.follow.state import StateChange, StateRow, as_type
 from seqrnn.logs.follow.verdicts import Verdict, isoformat
 
@@ -192,6 +192,9 @@ class Alarms:
     now = verdict.now
     if verdict.severity > kind.severity or now is None or kind.written is None:
       return True
+    # The new version again, whose sessions lack an event, for example.
+    if verdict.left_out and kind.count > MANY:
+      return False
     return not 0 <= now - kind.written < self._quiet
 
   def _row(self, verdict: Verdict, **more: str | int) -> AlarmRow:
