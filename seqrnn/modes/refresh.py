@@ -193,7 +193,7 @@ def _words(since: str, sessions: Sessions, chosen: Selection) -> str:
     " flagged or called anomalous"
   )
   if chosen.accepted:
-    shown = "; ".join(chosen.accepted[:_NAMED])
+    shown = "; ".join([*chosen.accepted][:_NAMED])
     line += f"; new events that last, and are learned: {shown}"
   return line
 

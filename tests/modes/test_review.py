@@ -244,7 +244,7 @@ def test_an_accepted_event_is_left_out_of_sessions(run, tmp_path, capsys):
   assert len(with_it) == 4 and with_it[1] == p()[0]
   assert "which join it" not in capsys.readouterr().out + others
   model = deployed.restore(build, config, workdir)
-  assert model.accepted == ["x"]
+  assert model.accepted == {"x": None}
   follower = Follower(model._replace(config=config))
   follower.feed_many([Event("y", symbol) for symbol in "acxde"])
   assert follower.end("y")[-1].p == with_it[1]

@@ -7,7 +7,6 @@ import dataclasses
 import math
 from collections.abc import (
   Callable,
-  Collection,
   Hashable,
   Iterable,
   Iterator,
@@ -137,19 +136,29 @@ class Sessions(NamedTuple):
       counts=_taken(self.counts, index),
     )
 
-  def without(self, symbols: Collection[str]) -> "Sessions":
-    """The sessions without some unknown events, as read; none is empty."""
-    if not symbols or self.as_read is None:
+  def without(
+    self, events: Mapping[str, str | None], vocabulary: Vocabulary
+  ) -> "Sessions":
+    """The sessions without some unknown events, as read; none is empty.
+
+    Args:
+      events: those, and the events as which they count; None: as none.
+      vocabulary: of the events.
+    """
+    if not events or self.as_read is None:
       return self
-    known_V = np.array([x not in symbols for x in self.as_read.symbols], bool)
-    stays_N = known_V[self.as_read.ids] | (self.ids != UNKNOWN)
+    count_as = [events.get(x, _NO_SYMBOL) for x in self.as_read.symbols]
+    id_V = vocabulary.encode([x or _NO_SYMBOL for x in count_as])
+    id_V[[x is None for x in count_as]] = -1
+    ids = np.where(self.ids == UNKNOWN, id_V[self.as_read.ids], self.ids)
+    stays_N = ids >= 0
     places = np.flatnonzero(stays_N)
     bounds = np.append(0, np.cumsum(stays_N))[self.bounds]
-    names = ("ids", "lines", "timestamps", "as_read", "files", "seconds")
+    names = ("lines", "timestamps", "as_read", "files", "seconds")
     columns = {
       name: _taken(getattr(self, name), places) for name in (*names, "values")
     }
-    less = self._replace(bounds=bounds, **columns)
+    less = self._replace(ids=ids[places], bounds=bounds, **columns)
     return less.take(np.flatnonzero(np.diff(bounds)))
 
   @classmethod

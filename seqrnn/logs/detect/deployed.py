@@ -8,7 +8,7 @@ values and times, and the idle times.
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,7 +56,8 @@ class Deployed(NamedTuple):
       as a whole: twice the longest pause of the training log.
     span: the first and the last time of the training log; NaN: unknown.
     accepted: events as read that training lacks, without which sessions are
-      judged, because a person calls them normal.
+      judged, because a person calls them normal; and the known events that they
+      replace, as which they count; None: as none.
   """
 
   config: Config
@@ -66,7 +67,7 @@ class Deployed(NamedTuple):
   cut: IdleTimes = IdleTimes()
   silence: float = np.inf
   span: tuple[float, float] = (math.nan, math.nan)
-  accepted: Sequence[str] = ()
+  accepted: Mapping[str, str | None] = {}
 
 
 def write_deployed(
@@ -74,7 +75,7 @@ def write_deployed(
   detector: Detector,
   normal: NormalScores,
   trained: Pieces,
-  accepted: Sequence[str],
+  accepted: Mapping[str, str | None],
 ):
   """Writes deployed.npz.
 
@@ -105,7 +106,7 @@ def write_deployed(
     "idle": [cuts.patience, cuts.idle] if cuts else [IdleTimes()] * 2,
     "silence": _silence(trained.corpus.seconds),
     "span": span_of(trained),
-    "accepted": [*accepted],
+    "accepted": accepted,
   }
   arrays = stored.under("calibration ", normal.sessions.columns())
   for k, tails in enumerate(detector.tails):
@@ -191,9 +192,9 @@ def _restore(
     clock = idle.clock or "seconds"
     idle = idle.limited(idle_seconds)._replace(clock=clock)
     cut = cut.limited(idle_seconds)
-  span, accepted = (float(first), float(last)), record["accepted"]
+  span, accepted = (float(first), float(last)), dict(record["accepted"])
   return Deployed(
-    *(config, detector, normal, idle, cut, silence, span, [*map(str, accepted)])
+    *(config, detector, normal, idle, cut, silence, span, accepted)
   )
 
 

@@ -95,13 +95,13 @@ def review_row(kind: AlarmKind, answers: ByKind) -> dict[str, str | int | None]:
 
 def new_events(
   kinds: Iterable[AlarmKind], answers: ByKind, word: str
-) -> list[str]:
-  """The new events, as read, whose kinds have this answer."""
-  return [
-    kind.symbols[0]
+) -> dict[str, str | None]:
+  """The new events whose kinds have this answer, as `Deployed.accepted`."""
+  return {
+    kind.symbols[0]: next(iter(kind.symbols[1:]), None)
     for kind in kinds
     if kind.example.get("score") == NEW and answers.get(kind.key) == word
-  ]
+  }
 
 
 class Feedback(NamedTuple):

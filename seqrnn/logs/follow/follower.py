@@ -22,7 +22,13 @@ from seqrnn.data.logs.log_corpus import form
 from seqrnn.data.logs.templates import NO_VALUES
 from seqrnn.data.vocabulary import BEGIN, UNKNOWN
 from seqrnn.logs.detect.deployed import Deployed, refuse_unfollowed
-from seqrnn.logs.follow.novel import NEW, NewEvent, NewEvents, NewFacts
+from seqrnn.logs.follow.novel import (
+  NEW,
+  NewEvent,
+  NewEvents,
+  NewFacts,
+  replaced,
+)
 from seqrnn.logs.follow.open_sessions import (
   CLOSED,
   DORMANT,
@@ -178,6 +184,7 @@ class Follower:
         new = self._append(event, sys.intern(event.symbol))
         if new is not None:  # Sessions are judged otherwise from here on.
           outcome = self._outcome([])
+          self._find_replaced(new)
           verdicts = (
             *before.verdicts,
             *outcome.verdicts,
@@ -202,15 +209,22 @@ class Follower:
     """
     if anomalous is not None:
       self._anomalous = anomalous
-    common = {
-      event.symbol
+    left_out = dict(self.deployed.accepted) | {
+      event.symbol: event.replaces
       for event in self._new.events.values()
       if event.is_common and event.symbol not in self._anomalous
     }
-    left_out = frozenset(common | {*self.deployed.accepted})
     if left_out != self._judge.left_out:
       self._judge.left_out = left_out
       self._read.clear()
+
+  def _find_replaced(self, new: NewEvent):
+    """Finds the event in whose place the open sessions have a new one."""
+    sessions = [s for s in self._waiting.sessions if new.symbol in s.symbols]
+    there = {self._id(x) for session in sessions for x in session.symbols}
+    known = self.deployed.detector.names.symbols
+    gone = (x for x in known if self._id(x) not in there)
+    new.replaces = replaced(new.symbol, gone)
 
   def _alarm(self, new: NewEvent, event: Event) -> Verdict:
     """The alarm for a new event that is common."""
@@ -228,7 +242,7 @@ class Follower:
       event=shown,
       unknown_events=1,
       surprising=frozenset([shown]),
-      symbols=[new.symbol],
+      symbols=[new.symbol, *filter(None, [new.replaces])],
       now=self.now,
     )
 
@@ -335,12 +349,10 @@ class Follower:
       begin = self._stepper.begin_S, 0, [BEGIN] * session.begins
       state_S, count, last = self._read.pop(session, begin)
       symbols = session.symbols
-      places = [
-        n
-        for n in range(count, len(symbols))
-        if symbols[n] not in self._judge.left_out
-      ]
-      ids = [*last, *(self._id(symbols[n]) for n in places)]
+      left_out = self._judge.left_out
+      read = [left_out.get(x, x) for x in symbols[count:]]
+      places = [count + n for n, x in enumerate(read) if x is not None]
+      ids = [*last, *map(self._id, filter(None, read))]
       if len(ids) > 1:
         keys.append((session, places[1 - len(ids) :]))
         unread.append((state_S, ids))

@@ -7,7 +7,7 @@ a person accepts it (review.csv), or the next model does.
 """
 
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import TypedDict
 
@@ -15,6 +15,7 @@ from seqrnn.logs.follow.open_sessions import OpenSession
 
 NEW = "new"  # The score of the alarm.
 MANY = 30  # Names of sessions that have a common event.
+_COMMON = 0.75  # Share of the words of a known event that another replaces.
 _KNOWN = 500  # New events that are counted; then the rarest is forgotten.
 
 
@@ -30,6 +31,7 @@ class NewEvent:
     names: checksums of their names, of which equal ones count once: one host
       alone makes no event common.
     is_common: whether there were `MANY`.
+    replaces: the known event that it replaces; None: it is left out.
   """
 
   symbol: str
@@ -38,6 +40,23 @@ class NewEvent:
   sessions: int = 0
   names: list[int] = field(default_factory=list)
   is_common: bool = False
+  replaces: str | None = None
+
+
+def replaced(symbol: str, gone: Iterable[str]) -> str | None:
+  """The event that a new one replaces: it has most of its words, if any does.
+
+  Args:
+    symbol: the new event.
+    gone: known events that the sessions with the new one do not have.
+  """
+  words = {*symbol.split()}
+  alike = [
+    (len(words & known) / len(words | known), text)
+    for text in gone
+    if len(words & (known := {*text.split()})) >= _COMMON * len(known) > 0
+  ]
+  return max(alike)[1] if alike else None
 
 
 class NewFacts(TypedDict):

@@ -63,7 +63,7 @@ class Verdict(NamedTuple):
       scores are those of a session that began with this event.
     now: the event time when it was reached, in seconds; None: unknown.
     earlier: the severity of the session's verdicts before.
-    left_out: number of its events without which it is judged.
+    left_out: number of its events that are new, and left out or replaced.
   """
 
   session: str
@@ -131,12 +131,13 @@ class Judge:
   """Judges sessions, equal ones once.
 
   Attributes:
-    left_out: events as read, without which sessions are judged.
+    left_out: events as read, without which sessions are judged, and the events
+      as which they count; None: as none.
     masks: of events as they were read.
   """
 
   def __init__(self, deployed: Deployed):
-    self.left_out = frozenset(deployed.accepted)
+    self.left_out = dict(deployed.accepted)
     self._deployed, self._settings = deployed, deployed.config.detect
     self.masks = Redaction(self._settings.redact)
     names = deployed.detector.names
@@ -221,17 +222,21 @@ class Judge:
       verdict = NOTHING._replace(session=step.session.name)
       if less.size:
         verdict = next(judged)
-      verdicts.append(verdict._replace(left_out=step.size - less.size))
+      if less is not step:
+        count = sum(map(self.left_out.__contains__, step.session.symbols))
+        verdict = verdict._replace(left_out=count)
+      verdicts.append(verdict)
     return verdicts
 
   def _reduced(self, step: SessionStep) -> SessionStep:
     """A step of the session without the events that are left out."""
     session, size = step.session, step.size
-    if self.left_out.isdisjoint(session.symbols[:size]):
+    if self.left_out.keys().isdisjoint(session.symbols[:size]):
       return step
     less = OpenSession(session.name, session.begins)
     for n in range(size):
-      if (symbol := session.symbols[n]) not in self.left_out:
+      symbol = session.symbols[n]
+      if (symbol := self.left_out.get(symbol, symbol)) is not None:
         row = session.times[n], session.lines[n], session.values[n]
         less.append(symbol, *row)
     return step._replace(session=less, size=len(less.symbols))

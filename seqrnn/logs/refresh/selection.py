@@ -14,12 +14,12 @@ import numpy as np
 
 from seqrnn.data.logs import rotation
 from seqrnn.data.logs.sessions import Sessions
-from seqrnn.data.vocabulary import UNKNOWN
+from seqrnn.data.vocabulary import RESERVED, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.logs.detect.deployed import Deployed
 from seqrnn.logs.detect.findings import find_anomalies, group_incidents
 from seqrnn.logs.detect.normal import ANOMALOUS, NORMAL
-from seqrnn.logs.follow.novel import MANY
+from seqrnn.logs.follow.novel import MANY, replaced
 from seqrnn.runtime import files
 
 _PARTS = 5  # Of the log; what lasts is in all of them, or but for one.
@@ -29,12 +29,12 @@ class Selection(NamedTuple):
   """The sessions of a part of a log.
 
   Attributes:
-    accepted: new events that last, as read.
+    accepted: new events that last, as of `Deployed`.
     flagged: whether the model before flags each, without these events.
     trains: whether each is learned.
   """
 
-  accepted: list[str]
+  accepted: dict[str, str | None]
   flagged: np.ndarray
   trains: np.ndarray
 
@@ -50,9 +50,10 @@ def select(
     answers: NORMAL, ANOMALOUS or UNANSWERED for each.
   """
   number = len(sessions.names)
-  accepted, has_new = _new_events(sessions)
+  accepted, has_new = _new_events(sessions, before.detector.names)
   index = {name: j for j, name in enumerate(sessions.names)}
-  some = sessions.without(accepted)
+  names = before.detector.names
+  some = sessions.without(accepted, names)
   findings = find_anomalies(before.detector, before.normal, some)
   place = np.array([index[name] for name in some.names], int)
   which, flagged = findings.distinct.which, np.zeros(number, bool)
@@ -79,20 +80,31 @@ def lasts(which: np.ndarray, number: int) -> bool:
   return len(np.unique(which)) >= MANY and bool(is_spread)
 
 
-def _new_events(sessions: Sessions) -> tuple[list[str], np.ndarray]:
-  """The new events that last, as read; and whether each session has one."""
+def _new_events(
+  sessions: Sessions, names: Vocabulary
+) -> tuple[dict[str, str | None], np.ndarray]:
+  """The new events that last, as `Deployed.accepted`; which sessions have one.
+
+  Args:
+    sessions: in the order of the log.
+    names: vocabulary of the events.
+  """
   has = np.zeros(len(sessions.names), bool)
   new_N = np.flatnonzero(sessions.ids == UNKNOWN)
   session_N = np.searchsorted(sessions.bounds, new_N, "right") - 1
-  accepted, texts = [], sessions.as_read
+  accepted, texts = {}, sessions.as_read
   if texts is None:
-    return [], has
+    return {}, has
   symbol_N = texts.ids[new_N].astype(np.int64)
   for symbol in np.flatnonzero(np.bincount(symbol_N) >= MANY).tolist():
     which = session_N[symbol_N == symbol]
     if lasts(which, len(has)):
-      accepted.append(texts.symbols[symbol])
       has[which] = True
+      there = np.unique(sessions.take(np.unique(which)).ids)
+      known = np.setdiff1d(np.arange(len(RESERVED), len(names)), there)
+      gone = [names.symbols[n - len(RESERVED)] for n in known.tolist()]
+      text = texts.symbols[symbol]
+      accepted[text] = replaced(text, gone)
   return accepted, has
 
 

@@ -380,6 +380,24 @@ def test_a_new_event_of_many_sessions_is_one_alarm(monkeypatch):
   assert last.p == p_of(model, ["a?b?"])[0] and last.unknown_events == 2
 
 
+def test_a_new_event_counts_as_the_one_that_it_replaces(monkeypatch):
+  """It has most of its words, and stands where the sessions lack it."""
+  monkeypatch.setattr(novel, "MANY", 3)
+  model = make({"detect.rate": 0.05})
+  follower = Follower(model)
+  for n in range(4):  # "c" stands in them, and "a" does not.
+    follower.feed_many([Event(f"s{n}", x) for x in ("d", "a c 7", "c", "e")])
+  [last] = follower.end("s3")
+  assert last.p == p_of(model, ["dace"])[0] and last.left_out == 1
+  known = ["pay sent", "pay sent to bank", "all done", ""]
+  for text, expected in (
+    ("pay sent to bank in eu", known[1]),
+    ("pay is sent", known[0]),
+    ("done", None),
+  ):
+    assert novel.replaced(text, known) == expected
+
+
 def test_few_new_events_are_known():
   known, session = novel.NewEvents(), OpenSession("x")
   for n in range(2000):
