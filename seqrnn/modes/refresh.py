@@ -30,7 +30,6 @@ from seqrnn.modes import detect, review
 from seqrnn.runtime import files, generations
 from seqrnn.training import train
 
-_BACK = "back"  # A value of detect.refresh.
 _MOST = 3  # Rates of new alarms in the last day.
 _DAY = 86400.0
 _NAMED = 10  # Sessions that are printed.
@@ -53,37 +52,34 @@ def run(build: Build, config: Config, workdir: Path) -> Path:
     known = generations.read(workdir)
     if before != generations.folder_of(workdir, known.current):
       raise UserError(f"{workdir}: was refreshed meanwhile")
-    if config.detect.refresh == _BACK:
-      return _go_back(workdir, known)
-    generations.remove_others(workdir, known.kept)
-    folder = generations.folder_of(workdir, known.new)
-    in_place = False
+    if config.detect.refresh == 0:
+      number = max(
+        (n for n in (0, *known.kept) if n < known.current), default=-1
+      )
+      if number < 0:
+        raise UserError(
+          f"config.detect.refresh=0: {workdir} has no model before"
+        )
+      why = ""
+    else:
+      generations.remove_others(workdir, known.kept)
+      number = known.new
+    folder = generations.folder_of(workdir, number)
     try:
-      with files.write_errors(folder):
-        folder.mkdir(parents=True)
-      if why := _make(build, config, before, folder):
-        print(visible(f"{workdir}: the model before stays: {why}"))
-        return before
-      for name in _LOGS:
-        (folder / name).unlink(missing_ok=True)
-      generations.use(workdir, known, known.new)
-      in_place = True
+      if number == known.new:
+        with files.write_errors(folder):
+          folder.mkdir(parents=True)
+        why = _make(build, config, before, folder)
+        for name in _LOGS:
+          (folder / name).unlink(missing_ok=True)
+      if not why:
+        generations.use(workdir, known, number)
     finally:
-      if not in_place and generations.read(workdir) == known:
-        shutil.rmtree(folder, ignore_errors=True)
-  print(f"{folder}: is in place; --config.detect.refresh=back goes back")
-  return folder
-
-
-def _go_back(workdir: Path, known: generations.Generations) -> Path:
-  earlier = [n for n in (0, *known.kept) if n < known.current]
-  if not earlier:
-    raise UserError(
-      f"config.detect.refresh={_BACK!r}: {workdir} has no model before this one"
-    )
-  generations.use(workdir, known, earlier[-1])
-  folder = generations.folder_of(workdir, earlier[-1])
-  print(f"{folder}: is in place again")
+      generations.remove_others(workdir, generations.read(workdir).kept)
+  if why:
+    print(visible(f"{before}: stays: {why}"))
+    return before
+  print(f"{folder}: is in place; --config.detect.refresh=0 goes back")
   return folder
 
 
@@ -96,16 +92,20 @@ def _make(build: Build, config: Config, before: Path, folder: Path) -> str:
       " reads the lines of a log"
     )
   whole, since_log, train_log = (folder / name for name in _LOGS)
-  log = config.detect.input or _log(generations.workdir_of(before))
+  first = config_lib.read_run(generations.workdir_of(before))
+  if (log := config.detect.input or first.data.path) is None:
+    raise UserError("config.detect.input=None: must name the log")
   selection.copy_log(Path(log), whole)
   model = deployed.restore(build, config, before)
   names = model.detector.names
-  sessions = data.read_sessions(config, names, str(whole), str(log))
+  sessions = data.read_sessions(config, names, str(whole), log)
   recent = _recent(config.detect.refresh, sessions, model)
   if isinstance(recent, str):
     return recent
   some = sessions.take(np.flatnonzero(recent))
   since, end = span = _span(some)
+  if np.isnan(since):
+    return "the log has no session there"
   splits = kept.open_splits(config, before, model.detector.experiment)
   reviewed = answers.load_answers(before, names, splits.read, config)
   kinds = feedback.record_kinds(config, before)
@@ -114,10 +114,16 @@ def _make(build: Build, config: Config, before: Path, folder: Path) -> str:
   chosen = selection.select(model, some, answer_J)
   shares = config.data.validation_fraction, config.detect.contamination
   count = int(chosen.trains.sum() * (1 - shares[0]) * (1 - shares[1]))
-  if since != since or not chosen.trains.any():
-    return "no session of the log is learned"
   since_text = f"{datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M:%S}"
-  print(visible(_words(since_text, some, chosen)))
+  shown = [*map(Redaction(config.detect.redact).text, chosen.accepted)]
+  learned = (
+    f"; new events that last: {'; '.join(shown[:_NAMED])}" if shown else ""
+  )
+  line = (
+    f"since {since_text}: {counted(len(some.names), 'session')}, without the"
+    f" {np.sum(~chosen.trains):,} that are flagged or called anomalous{learned}"
+  )
+  print(visible(line))
   if why := deployed.lacking(config.detect.rate, count, span):
     return f"since {since_text}, detect.rate={config.detect.rate:g} {why}"
   wanted = recent.copy()
@@ -129,18 +135,10 @@ def _make(build: Build, config: Config, before: Path, folder: Path) -> str:
   train.fit(build, derived.refreshed(config, str(train_log), start), folder)
   _carry_answers(config, before, folder, some, answer_J == NORMAL)
   own = derived.refreshed(config_lib.read_run(folder), str(train_log), start)
-  own.detect.update(path=str(since_log), input=str(log))
+  own.detect.update(path=str(since_log), input=log)
   findings = detect.run(build, own, folder)
   assert findings is not None
   return _compare(config, some, chosen, findings, end)
-
-
-def _log(workdir: Path) -> str:
-  """The log of the training of the first model."""
-  path = config_lib.read_run(workdir).data.path
-  if path is None:
-    raise UserError("config.detect.input=None: must name the log")
-  return path
 
 
 def _begins(sessions: Sessions) -> np.ndarray:
@@ -160,22 +158,14 @@ def _span(sessions: Sessions) -> tuple[float, float]:
 
 
 def _recent(
-  field: str | None, sessions: Sessions, model: deployed.Deployed
+  days: float | None, sessions: Sessions, model: deployed.Deployed
 ) -> np.ndarray | str:
   """Whether each session is of the part that is learned; or why none is."""
   begin_J = _begins(sessions)
-  if field is not None:
-    try:
-      days = float(field)
-    except ValueError:
-      days = 0.0
-    if not 0 < days < np.inf:
-      raise UserError(
-        f"config.detect.refresh={field!r}: must be a number of days, or {_BACK}"
-      )
+  if days is not None:
     return begin_J > _span(sessions)[1] - days * _DAY
   # The model before was made for the version before.
-  places = np.flatnonzero(begin_J >= model.span[0])
+  places = np.flatnonzero(~(begin_J < model.span[0]))
   found = changes.find_changes(sessions.take(places), model.detector.names)
   if not found:
     return (
@@ -183,19 +173,6 @@ def _recent(
       " seven days"
     )
   return np.arange(len(begin_J)) >= places[found[0].session]
-
-
-def _words(since: str, sessions: Sessions, chosen: Selection) -> str:
-  number = len(sessions.names)
-  line = (
-    f"since {since}: {counted(number, 'session')}, of which"
-    f" {number - chosen.trains.sum():,} are not learned, because they are"
-    " flagged or called anomalous"
-  )
-  if chosen.accepted:
-    shown = "; ".join([*chosen.accepted][:_NAMED])
-    line += f"; new events that last, and are learned: {shown}"
-  return line
 
 
 def _carry_answers(

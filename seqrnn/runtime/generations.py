@@ -70,10 +70,8 @@ def workdir_of(folder: Path) -> Path:
   """The workdir of the run to which the folder of a model belongs."""
   is_later = folder.parent.name == _FOLDER and folder.name.isdecimal()
   workdir = folder.parent.parent
-  known = is_later and (
-    (workdir / _NAME).exists() or (workdir / "config.json").exists()
-  )
-  return workdir if known else folder
+  is_run = is_later and (workdir / "config.json").exists()
+  return workdir if is_run else folder
 
 
 def use(workdir: Path, known: Generations, number: int):

@@ -51,6 +51,7 @@ def test_a_folder_knows_its_workdir_and_a_damaged_file_is_refused(tmp_path):
   folder.mkdir(parents=True)
   assert generations.workdir_of(folder) == folder  # It is no run's.
   generations.use(tmp_path, generations.read(tmp_path), 2)
+  (tmp_path / "config.json").touch()
   assert generations.current(tmp_path) == folder
   assert generations.workdir_of(folder) == tmp_path
   assert generations.read(tmp_path).new == 3

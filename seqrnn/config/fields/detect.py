@@ -83,9 +83,9 @@ FIELDS = group(
     " free one. ADDRESS:PORT opens it to others, without a password.",
     place=WRITTEN,
   ),
-  refresh=rules.TEXT(
+  refresh=rules.NOT_NEGATIVE(
     "The days of the log, up to its end, of which --mode=refresh makes the next"
-    " model. Empty: since the last change of the log. back: the model before."
+    " model. Empty: since the last change of the log. 0: go back by one."
   ),
   redact=rules.MASKED(
     "A regular expression of texts to mask in alarms, tables and reports;"
