@@ -111,7 +111,11 @@ def _make(build: Build, config: Config, before: Path, folder: Path) -> str:
   kinds = feedback.record_kinds(config, before)
   answered, _, _ = feedback.with_kinds(kinds, reviewed, names)
   answer_J = answered.of(some)
-  chosen = selection.select(model, some, answer_J)
+  by_person = [
+    feedback.new_events(kinds, reviewed.by_kind, word)
+    for word in ("normal", "anomalous")
+  ]
+  chosen = selection.select(model, some, answer_J, *by_person)
   shares = config.data.validation_fraction, config.detect.contamination
   count = int(chosen.trains.sum() * (1 - shares[0]) * (1 - shares[1]))
   since_text = f"{datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M:%S}"

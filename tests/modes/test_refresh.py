@@ -11,13 +11,16 @@ import pytest
 
 from seqrnn.config import read as config_lib
 from seqrnn.data import vocabulary
+from seqrnn.data.logs.secrets import Redaction
 from seqrnn.errors import MachineError, UserError
 from seqrnn.logs.detect import deployed
+from seqrnn.logs.follow.alarms import Alarms
 from seqrnn.logs.refresh import selection
 from seqrnn.modes import detect, refresh
 from seqrnn.runtime import files, generations
 from seqrnn.training import train
 from tests.conftest import tiny
+from tests.logs.follow.test_feedback import save, verdict
 from tests.modes.conftest import FIELDS, build
 
 BEGIN = datetime(2026, 3, 2, 8)
@@ -99,6 +102,11 @@ def test_the_next_model_learns_the_new_version_alone(run, capsys):
   )
   assert re.search(r"; at the pace of this log .* on 2026-03-02 1[34]:", out)
   write(log, 353, 520)
+  # A person accepts one of the errors.
+  alerts = Alarms(0.0, Redaction("(?!)"))
+  alerts.take(verdict("id-440", [f"<session> {ERRORS[1]}"], score="new"))
+  save(workdir, alerts)
+  (workdir / "review.csv").write_text("kind,session,answer\n1,id-440,normal\n")
   # The log is rotated, and a last line is not complete.
   log.rename(log.with_name("app.log.1"))
   write(log, 520, 560)
@@ -109,7 +117,9 @@ def test_the_next_model_learns_the_new_version_alone(run, capsys):
   assert folder == workdir / "refresh" / "1" == generations.current(workdir)
   symbols = vocabulary.load(folder / "vocabulary.json")["symbols"].symbols
   assert any(NEW in symbol for symbol in symbols)
-  assert not any(text in s for text in (BURST, *ERRORS) for s in symbols)
+  assert not any(text in s for text in (BURST, ERRORS[0]) for s in symbols)
+  assert any(ERRORS[1] in symbol for symbol in symbols)
+  assert "1,id-440," in (folder / "review.csv").read_text()
   assert "since 2026-03-02 13:" in out and NEW in out
   assert [*folder.glob("*.gz")] == []
   # It needs no log, and flags what it has not learned.

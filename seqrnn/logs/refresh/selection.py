@@ -6,7 +6,7 @@ not learned.
 """
 
 import gzip
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,7 +40,11 @@ class Selection(NamedTuple):
 
 
 def select(
-  before: Deployed, sessions: Sessions, answers: np.ndarray
+  before: Deployed,
+  sessions: Sessions,
+  answers: np.ndarray,
+  normal: Mapping[str, str | None],
+  anomalous: Collection[str],
 ) -> Selection:
   """Selects the sessions that the next model learns.
 
@@ -48,9 +52,12 @@ def select(
     before: the model before.
     sessions: in the order of the log.
     answers: NORMAL, ANOMALOUS or UNANSWERED for each.
+    normal: new events that a person accepts, as of `Deployed`.
+    anomalous: new events that a person calls so.
   """
   number = len(sessions.names)
-  accepted, has_new = _new_events(sessions, before.detector.names)
+  accepted, has_new = _new_events(sessions, before.detector.names, anomalous)
+  accepted |= normal
   index = {name: j for j, name in enumerate(sessions.names)}
   names = before.detector.names
   some = sessions.without(accepted, names)
@@ -81,13 +88,14 @@ def lasts(which: np.ndarray, number: int) -> bool:
 
 
 def _new_events(
-  sessions: Sessions, names: Vocabulary
+  sessions: Sessions, names: Vocabulary, anomalous: Collection[str]
 ) -> tuple[dict[str, str | None], np.ndarray]:
   """The new events that last, as `Deployed.accepted`; which sessions have one.
 
   Args:
     sessions: in the order of the log.
     names: vocabulary of the events.
+    anomalous: events that are not accepted.
   """
   has = np.zeros(len(sessions.names), bool)
   new_N = np.flatnonzero(sessions.ids == UNKNOWN)
@@ -97,13 +105,12 @@ def _new_events(
     return {}, has
   symbol_N = texts.ids[new_N].astype(np.int64)
   for symbol in np.flatnonzero(np.bincount(symbol_N) >= MANY).tolist():
-    which = session_N[symbol_N == symbol]
-    if lasts(which, len(has)):
+    which, text = session_N[symbol_N == symbol], texts.symbols[symbol]
+    if text not in anomalous and lasts(which, len(has)):
       has[which] = True
       there = np.unique(sessions.take(np.unique(which)).ids)
       known = np.setdiff1d(np.arange(len(RESERVED), len(names)), there)
       gone = [names.symbols[n - len(RESERVED)] for n in known.tolist()]
-      text = texts.symbols[symbol]
       accepted[text] = replaced(text, gone)
   return accepted, has
 
