@@ -27,6 +27,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_time_leaves_a_whole_model(tmp_path):
   draw, seen = random.Random(1), []
   for _ in range(20):
