@@ -47,7 +47,7 @@ ABOUT = {
   "predict": "`--mode=predict`.",
   "sample": "`--mode=sample`.",
   "embed": "`--mode=embed`.",
-  "detect": "`--mode=detect`, `--follow` and `--mode=review`.",
+  "detect": "`--mode=detect`, `--follow`, `--mode=review`, `--mode=refresh`.",
   "export": "`--mode=export`.",
   "search": "`--mode=search`.",
 }
@@ -153,7 +153,7 @@ def command_page() -> str:
   """The content of command.md."""
   rows = ["| mode | purpose |", "| --- | --- |"]
   for mode, line in usage.mode_lines().items():
-    writes = mode not in ("check", "config", "review")
+    writes = mode not in ("check", "config", "review", "refresh")
     link = f"[{mode}](files.md#{mode})" if writes else mode
     rows.append(f"| {link} | {line} |")
   flags = ["| flag | meaning |", "| --- | --- |"]

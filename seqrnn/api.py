@@ -28,7 +28,7 @@ from seqrnn.logs.detect.findings import Findings
 from seqrnn.reporting import gathering
 from seqrnn.run import Run as Run
 from seqrnn.run import load_run
-from seqrnn.runtime import devices, files, launch
+from seqrnn.runtime import devices, files, generations, launch
 from seqrnn.scoring.predictions import Prediction as Prediction
 from seqrnn.table import data_frame, read_csv_frame
 
@@ -137,7 +137,7 @@ def load(workdir: str | os.PathLike[str], step: int | None = None) -> Run:
     if command.in_zoo(path):
       path = command.zoo_run(str(path))
       tensors.complete(experiments.build, path)
-    return load_run(path, step)
+    return load_run(generations.current(path), step)
 
 
 def train(

@@ -17,7 +17,7 @@ from seqrnn.config.field import Condition, Fields
 from seqrnn.config.fields.conditions import TASKS
 from seqrnn.config.read import FIELDS, IDENTITY, SHAPE, Config
 from seqrnn.errors import UserError, visible
-from seqrnn.runtime import devices, files
+from seqrnn.runtime import devices, files, generations
 
 # Modes that need no run.
 _STARTS = ("train", "describe", "check", "search", "config")
@@ -26,6 +26,8 @@ NAMING = (*IDENTITY, "train.fit_to_data", "train.patience", "search.method")
 _NAMED = [name for name in FIELDS if name.startswith(NAMING)]
 _ZOO = Path(__file__).parents[1] / "zoo"  # Trained models, a folder each.
 _READ_NO_INPUTS = "sample", "export", "config"
+# Modes of the current model, after a refresh; the others are of the first one.
+_CURRENT = "detect", "review", "refresh", "report"
 
 
 class Command(NamedTuple):
@@ -138,7 +140,9 @@ def _folders(request: Command) -> list[str]:
   if in_zoo(request.workdir):
     return [str(zoo_run(request.workdir))]
   folder = files.plain(request.workdir)
-  if request.mode != "report" or os.path.exists(folder):
+  if request.mode in _CURRENT and os.path.exists(folder):
+    return [str(generations.current(Path(folder)))]
+  if request.mode != "report":
     return [folder]
   parts = map(files.plain, request.workdir.split(","))
   return [run for part in parts for run in files.matching_runs(part)]

@@ -129,6 +129,27 @@ def on_devices(config: Config, count: int) -> Config:
   return copy(config, {"train.cpu_devices": count})
 
 
+def refreshed(config: Config, log: str, start: str | None) -> Config:
+  """The config of the next model of a run, of another log.
+
+  Args:
+    config: of the run.
+    log: the lines that it learns, all of them.
+    start: the run whose parameters are its first; None: random ones.
+  """
+  paths = [f"data.{name}_path" for name in ("train", "validation", "test")]
+  paths += ["detect.anomalous_path", "detect.labels", "detect.refresh"]
+  fields = dict.fromkeys((*paths, "checkpoint.step", "detect.path"))
+  fields |= {"data.path": log, "data.test_fraction": 0.0, "detect.inject": 0.0}
+  return copy(config, fields | {"train.start_from": start})
+
+
+def for_detection(run: Config, config: Config) -> Config:
+  """The config of a run with all fields of `detect` of another config."""
+  names = [name for name in flat(config) if name.startswith("detect.")]
+  return copy(run, {name: flat(config)[name] for name in names})
+
+
 def one_direction(config: Config) -> Config:
   """The config of the forward tower of a gap model, a language model."""
   return copy(config, {"model.bidirectional": False})

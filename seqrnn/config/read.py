@@ -31,7 +31,7 @@ _PATHS = PLACES.keys() - {"data.tags_file", "detect.port", "search.storage"}
 # The modes; each is a module of seqrnn/modes.
 MODES = (
   *("train", "evaluate", "predict", "sample", "embed", "describe", "check"),
-  *("search", "detect", "review", "report", "export", "config"),
+  *("search", "detect", "review", "refresh", "report", "export", "config"),
 )
 # Prefixes of fields that affect training; a search may choose their values.
 TRAINING = (

@@ -170,8 +170,8 @@ class Drift:
     self.warning = (
       f"drift: since {since}, {share:.0%} of the sessions {_WORDS[best[1]]};"
       f" expected are at most {expected:.0%}. P-values and alarms are"
-      " unreliable: train and detect in a new --workdir, on a log that has the"
-      " new sessions"
+      " unreliable, until a model learns these sessions: --mode=refresh makes it"
+      " of a log"
     )
     self._left, self._learned_S = _BLOCKS, np.zeros(len(_WORDS))
     return [self.warning]

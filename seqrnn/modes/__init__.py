@@ -56,6 +56,7 @@ _WHY_NOT = {
   "describe": "has no outputs to show",
   "detect": "gives events no probabilities",
   "review": "gives events no probabilities",
+  "refresh": "gives events no probabilities",
 }
 
 
@@ -70,6 +71,7 @@ def modes_of(experiment: Experiment) -> tuple[str, ...]:
     "describe": experiment.predict is None,
     "detect": not experiment.heads,
     "review": not experiment.heads,
+    "refresh": not experiment.heads,
   }
   return tuple(mode for mode in MODES if not lacks.get(mode))
 

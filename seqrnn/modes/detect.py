@@ -41,6 +41,7 @@ from seqrnn.logs.detect.findings import (
 from seqrnn.logs.detect.normal import normal_scores
 from seqrnn.logs.detect.scores import combined_names
 from seqrnn.logs.follow import feedback
+from seqrnn.logs.follow.state import NAME
 from seqrnn.logs.refresh import kept
 from seqrnn.modes import require_mode
 from seqrnn.runtime import files
@@ -78,17 +79,22 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
   times = [time.perf_counter()]
   # Read sessions first, to refuse invalid files before the folds are trained.
   names = experiment.vocabularies["symbols"]
+  reviewed = answers.load_answers(workdir, names, read, config)
+  kinds = feedback.record_kinds(config, workdir)
+  accepted = feedback.new_events(kinds, reviewed.by_kind, "normal")
   sessions = examined_sessions(config, names, read)
+  sessions = sessions.without(accepted, names)
   sessions, injected = anomalies.inject(sessions, settings.inject)
   which = _examined(settings, len(sessions.names))
   console.print(f"examined: {console_text(which)}", soft_wrap=True)
-  reviewed = answers.load_answers(workdir, names, read, config)
-  kinds = feedback.record_kinds(config, workdir)
   times.append(time.perf_counter())
   detector, known = calibrate(build, config, workdir, read, experiment)
   known_splits.keep()
   changes = feedback.collect(kinds, reviewed, detector, known)
   normal = normal_scores(known, settings, changes.answers, changes.false)
+  if settings.input or (feedback.state_folder(config, workdir) / NAME).exists():
+    # A follower may start at any time: it keeps a detector that has alarms.
+    deployed.refuse_powerless(normal, settings, deployed.span_of(read("train")))
   training = of_pieces(read("train"), names)
   found = log_changes.find_changes(training, names)
   basis = [
@@ -124,7 +130,7 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
       file.write(json.dumps(_finite(record), indent=2, allow_nan=False) + "\n")
     # A follower may start at any time, so the old file is never removed.
     path = folder / deployed.DEPLOYED
-    deployed.write_deployed(path, detector, normal, read("train"))
+    deployed.write_deployed(path, detector, normal, read("train"), accepted)
   tables.print_findings(console, findings, grouped)
   for line in (*tables.next_steps(findings, normal, settings.rate), *warnings):
     console.print(line)

@@ -15,7 +15,7 @@ from seqrnn.runtime import files
 
 # Settings of a detection on which the changes by answers depend, in addition to
 # those of its scores.
-_CHANGES = ("scores", "contamination", "rate")
+_CHANGES = ("scores", "contamination", "rate", "rule")
 _ASKED = 50  # The kinds of alarms, and the sessions, of a review, at most.
 _LOCK = ".review.lock"  # In the workdir, held while sessions are reviewed.
 
@@ -28,7 +28,7 @@ def run(build: Build, config: Config, workdir: Path) -> NormalScores:
   Raises:
     UserError: the task cannot detect, a file is damaged, or training fails.
   """
-  config = _as_detected(config, workdir)
+  config = as_detected(config, workdir)
   with files.locked(workdir / _LOCK, "reviewed"):
     with files.locked(workdir / deployed.LOCK, "searched for anomalies"):
       experiment, known_splits = detect.prepare(
@@ -69,7 +69,7 @@ def run(build: Build, config: Config, workdir: Path) -> NormalScores:
   return after
 
 
-def _as_detected(config: Config, workdir: Path) -> Config:
+def as_detected(config: Config, workdir: Path) -> Config:
   """The config with the settings of the last detection, if there is one.
 
   Raises:

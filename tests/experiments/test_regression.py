@@ -225,10 +225,10 @@ def test_modes_follow_from_the_fields(tmp_path):
     ({}, set()),
     ({**gap, "model.heads": "joint"}, {"sample"}),
     ({**gap, "model.heads": "all"}, set()),
-    (music, {"predict", "embed", "detect", "review"}),
-    (labels, {"sample", "detect", "review"}),
+    (music, {"predict", "embed", "detect", "review", "refresh"}),
+    (labels, {"sample", "detect", "review", "refresh"}),
   ):
     task = experiments.build(tiny(tmp_path, fields), None)
     assert set(config_lib.MODES) - set(modes_of(task)) == lacks
     bare = task._replace(decoder=None, heads={})
-    assert not {"sample", "detect", "review"} & set(modes_of(bare))
+    assert not {"sample", "detect", "review", "refresh"} & set(modes_of(bare))

@@ -343,6 +343,12 @@ def test_an_unattainable_rate_and_the_examined_sessions_are_reported(
   )
   first = f"examined: all 210 sessions of {paths}"
   assert out.splitlines()[0] == first
+  # A follower would never raise an alarm.
+  path = again.folder / "run/detect/deployed.npz"
+  before = path.read_bytes()
+  with pytest.raises(UserError, match="rate=0.0001: needs 9,999 normal sess"):
+    again.detect(rate=1e-4, input="app.log")
+  assert path.read_bytes() == before
 
 
 def test_what_cannot_be_is_refused_before_folds_are_trained(again):

@@ -20,6 +20,7 @@ from seqrnn.logs.detect import (
 )
 from seqrnn.logs.detect.findings import find_anomalies
 from seqrnn.logs.follow import alarms
+from seqrnn.logs.follow.follower import Event, Follower
 from seqrnn.modes import detect, review
 from tests.conftest import read_csv
 from tests.logs.follow.test_feedback import save, verdict
@@ -224,6 +225,31 @@ def test_answers_to_alarms_change_the_calibration(run, capsys):
   assert restored.normal.scores["combined"].n == count
   # The session is as unlikely as a sixth of the calibration at most.
   assert one.p[0] >= (joined + 1) / (count + 1) and not one.flags.any()
+
+
+def test_an_accepted_event_is_left_out_of_sessions(run, tmp_path, capsys):
+  workdir, config, _ = run
+  alerts = alarms.Alarms(0.0, Redaction("(?!)"))
+  alerts.take(verdict("s1", ["x"], score="new"))
+  save(workdir, alerts)
+  config.detect.path = str(tmp_path / "new.txt")
+  (tmp_path / "new.txt").write_text("a c x d e\na c d e\na x e\nx\n")
+  p = lambda: detect.run(build, config, workdir).decision.p.tolist()
+  with_it, others = p(), capsys.readouterr().out
+  review.run(build, config, workdir)
+  [row, *_] = [row for row in table(workdir) if row["kind"]]
+  assert (row["event"], row["session"]) == ("x", "s1")
+  answer(workdir, {"s1": "normal"}, s1=1)
+  # The first two are equal now, and nothing is left of the last.
+  assert len(with_it) == 4 and with_it[1] == p()[0]
+  assert "which join it" not in capsys.readouterr().out + others
+  model = deployed.restore(build, config, workdir)
+  assert model.accepted == {"x": None}
+  follower = Follower(model._replace(config=config))
+  follower.feed_many([Event("y", symbol) for symbol in "acxde"])
+  assert follower.end("y")[-1].p == with_it[1]
+  answer(workdir, {"s1": "anomalous"}, s1=1)
+  assert p() == with_it
 
 
 def test_a_review_has_the_settings_of_the_last_detection(run):

@@ -83,6 +83,10 @@ FIELDS = group(
     " free one. ADDRESS:PORT opens it to others, without a password.",
     place=WRITTEN,
   ),
+  refresh=rules.NOT_NEGATIVE(
+    "The days of the log, up to its end, of which --mode=refresh makes the next"
+    " model. Empty: since the last change of the log. 0: go back by one."
+  ),
   redact=rules.MASKED(
     "A regular expression of texts to mask in alarms, tables and reports;"
     " <secrets> stands for e-mail addresses, tokens and passwords.",

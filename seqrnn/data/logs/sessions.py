@@ -136,6 +136,31 @@ class Sessions(NamedTuple):
       counts=_taken(self.counts, index),
     )
 
+  def without(
+    self, events: Mapping[str, str | None], vocabulary: Vocabulary
+  ) -> "Sessions":
+    """The sessions without some unknown events, as read; none is empty.
+
+    Args:
+      events: those, and the events as which they count; None: as none.
+      vocabulary: of the events.
+    """
+    if not events or self.as_read is None:
+      return self
+    count_as = [events.get(x, _NO_SYMBOL) for x in self.as_read.symbols]
+    id_V = vocabulary.encode([x or _NO_SYMBOL for x in count_as])
+    id_V[[x is None for x in count_as]] = -1
+    ids = np.where(self.ids == UNKNOWN, id_V[self.as_read.ids], self.ids)
+    stays_N = ids >= 0
+    places = np.flatnonzero(stays_N)
+    bounds = np.append(0, np.cumsum(stays_N))[self.bounds]
+    names = ("lines", "timestamps", "as_read", "files", "seconds")
+    columns = {
+      name: _taken(getattr(self, name), places) for name in (*names, "values")
+    }
+    less = self._replace(ids=ids[places], bounds=bounds, **columns)
+    return less.take(np.flatnonzero(np.diff(bounds)))
+
   @classmethod
   def concatenate(cls, tables: "Sequence[Sessions]") -> "Sessions":
     """All sessions of some tables; a column that one lacks becomes None."""

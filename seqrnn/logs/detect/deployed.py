@@ -8,8 +8,9 @@ values and times, and the idle times.
 import json
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +29,7 @@ from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 from seqrnn.logs.detect.detector import Detector, load_detector
 from seqrnn.logs.detect.normal import NormalScores, NormalSessions, of_every
-from seqrnn.logs.detect.scores import BASELINES, combined_names
+from seqrnn.logs.detect.scores import BASELINES, COMBINED, combined_names
 from seqrnn.runtime import files
 
 DEPLOYED = "deployed.npz"
@@ -37,6 +38,7 @@ LOCK = ".detect.lock"  # In the workdir, held while a detection runs or is read.
 _SETTINGS = ("head", "rule", "rate", "budget", "top_k", "short", "idle")
 # A log is silent after so many times its longest pause, and so many seconds.
 _PAUSES, _BUFFERED = 2.0, 60.0
+_LATEST = 253402300799.0  # The last second that a date can have.
 
 
 class Deployed(NamedTuple):
@@ -52,6 +54,10 @@ class Deployed(NamedTuple):
     cut: when a log that is examined at once cuts a session.
     silence: seconds without a line after which a log that is followed is silent
       as a whole: twice the longest pause of the training log.
+    span: the first and the last time of the training log; NaN: unknown.
+    accepted: events as read that training lacks, without which sessions are
+      judged, because a person calls them normal; and the known events that they
+      replace, as which they count; None: as none.
   """
 
   config: Config
@@ -60,10 +66,16 @@ class Deployed(NamedTuple):
   idle: IdleTimes
   cut: IdleTimes = IdleTimes()
   silence: float = np.inf
+  span: tuple[float, float] = (math.nan, math.nan)
+  accepted: Mapping[str, str | None] = {}
 
 
 def write_deployed(
-  path: Path, detector: Detector, normal: NormalScores, trained: Pieces
+  path: Path,
+  detector: Detector,
+  normal: NormalScores,
+  trained: Pieces,
+  accepted: Mapping[str, str | None],
 ):
   """Writes deployed.npz.
 
@@ -72,6 +84,7 @@ def write_deployed(
     detector: whose baselines are fitted to the sessions of its members.
     normal: its calibration.
     trained: the training split, whose log has the idle times.
+    accepted: as of `Deployed`.
   """
   members, settings = detector.members, detector.config.detect
   sessions = Sessions.concatenate(
@@ -92,12 +105,22 @@ def write_deployed(
     ],
     "idle": [cuts.patience, cuts.idle] if cuts else [IdleTimes()] * 2,
     "silence": _silence(trained.corpus.seconds),
+    "span": span_of(trained),
+    "accepted": accepted,
   }
   arrays = stored.under("calibration ", normal.sessions.columns())
   for k, tails in enumerate(detector.tails):
     arrays |= stored.under(f"tails {k} ", tails._asdict())
   arrays |= once.columns() | {"counts": counts_KD.ravel()}
   stored.save_arrays(path, arrays | {"record": json.dumps(record)})
+
+
+def span_of(pieces: Pieces) -> tuple[float, float]:
+  """The first and the last time of a log; NaN: unknown."""
+  seconds = pieces.corpus.seconds
+  if seconds is None:
+    return math.nan, math.nan
+  return float(np.nanmin(seconds)), float(np.nanmax(seconds))
 
 
 def _silence(seconds: np.ndarray | None) -> float:
@@ -156,7 +179,10 @@ def _restore(
     normal = of_every(NormalSessions.of_columns(calibrated), names)
     trained = _trained(arrays, len(checkpoints))
     idle, cut = (IdleTimes(*fields) for fields in record["idle"])
-    silence = float(record["silence"])
+    silence, (first, last) = (
+      float(record["silence"]),
+      record.get("span", (math.nan,) * 2),
+    )
     tails = [
       joined([Tails(**stored.named(arrays, f"tails {k} "))])
       for k in range(len(checkpoints))
@@ -169,7 +195,10 @@ def _restore(
     clock = idle.clock or "seconds"
     idle = idle.limited(idle_seconds)._replace(clock=clock)
     cut = cut.limited(idle_seconds)
-  return Deployed(config, detector, normal, idle, cut, silence)
+  span, accepted = (float(first), float(last)), dict(record.get("accepted", {}))
+  return Deployed(
+    *(config, detector, normal, idle, cut, silence, span, accepted)
+  )
 
 
 def _inside(workdir: Path, folder: str) -> Path:
@@ -207,6 +236,50 @@ def refuse_comparing(deployed: Deployed, how: str):
     )
 
 
+def lacking(rate: float, count: int, span: tuple[float, float]) -> str:
+  """How many normal sessions a rate needs, and when they are there, in words.
+
+  Empty: they are there.
+
+  Args:
+    rate: as `detect.rate`.
+    count: the number of normal sessions.
+    span: in which they were logged, as of `Deployed`.
+  """
+  needed = math.ceil((1 - 1e-9) / rate) - 1
+  if count >= needed:
+    return ""
+  text = f"needs {needed:,} normal sessions to flag one, and has {count:,}"
+  if span[1] > span[0] and count:
+    then = span[0] + (span[1] - span[0]) * needed / count
+    then = datetime.fromtimestamp(min(then, _LATEST), UTC)
+    text += (
+      f"; at the pace of this log there are enough on {then:%Y-%m-%d %H:%M}"
+    )
+  return text
+
+
+def refuse_powerless(
+  normal: NormalScores, settings: Config, span: tuple[float, float]
+):
+  """Refuses a follower that can never raise an alarm.
+
+  Args:
+    normal: the calibration.
+    settings: of `config.detect`.
+    span: of the training log, as of `Deployed`.
+
+  Raises:
+    UserError: the rate is below all p-values.
+  """
+  why = lacking(settings.rate, normal.scores[COMBINED].n, span)
+  if why and settings.rule == "rate":
+    raise UserError(
+      f"--follow: config.detect.rate={settings.rate:g}: {why}; train on a log"
+      " until then, or detect with a higher rate"
+    )
+
+
 def refuse_unfollowed(deployed: Deployed):
   """Refuses a detector that cannot follow sessions.
 
@@ -220,6 +293,7 @@ def refuse_unfollowed(deployed: Deployed):
       f"--follow: task={config.task!r} does not predict the next event{unless}"
     )
   refuse_comparing(deployed, "--follow")
+  refuse_powerless(deployed.normal, config.detect, deployed.span)
   config_lib.refuse_unless(
     config,
     {

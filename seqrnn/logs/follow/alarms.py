@@ -3,14 +3,14 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import NotRequired, TypedDict, cast
 
 from seqrnn.data.logs.secrets import Redaction
 from seqrnn.logs.detect.answers import ByKind
 from seqrnn.logs.detect.findings import SEVERITIES, belongs_to_incident
+from seqrnn.logs.follow.novel import MANY, NEW
 from seqrnn.logs.follow.state import StateChange, StateRow, as_type
-from seqrnn.logs.follow.verdicts import Verdict
+from seqrnn.logs.follow.verdicts import Verdict, isoformat
 
 _KINDS = 1000  # Kinds that are known; then the longest unseen is forgotten.
 _SYMBOLS = 1000  # Events of an example that are kept.
@@ -90,7 +90,8 @@ class AlarmKind:
 
   def set_example(self, verdict: Verdict):
     """Sets the events of the example."""
-    self.symbols, self.is_open = verdict.symbols[:_SYMBOLS], not verdict.ended
+    self.symbols = verdict.symbols[:_SYMBOLS]
+    self.is_open = not verdict.ended and verdict.score != NEW
     self.whole = verdict.ended and len(verdict.symbols) <= _SYMBOLS
 
 
@@ -191,6 +192,9 @@ class Alarms:
     now = verdict.now
     if verdict.severity > kind.severity or now is None or kind.written is None:
       return True
+    # The new version again, whose sessions lack an event, for example.
+    if verdict.left_out and kind.count > MANY:
+      return False
     return not 0 <= now - kind.written < self._quiet
 
   def _row(self, verdict: Verdict, **more: str | int) -> AlarmRow:
@@ -234,9 +238,3 @@ class Alarms:
       setattr(self, name, facts[name])
     for _, _, value in rows:
       self._add(as_type(AlarmKind, value))
-
-
-def isoformat(seconds: float) -> str:
-  """An event time as ISO 8601, in the time zone of the log, or in UTC."""
-  time = datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
-  return time.isoformat(timespec="seconds" if seconds % 1 == 0 else "auto")

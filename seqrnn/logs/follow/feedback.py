@@ -10,7 +10,7 @@ the follower has forgotten them.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,9 +28,10 @@ from seqrnn.logs.detect.detector import Detector
 from seqrnn.logs.detect.normal import NormalSessions
 from seqrnn.logs.follow import state
 from seqrnn.logs.follow.alarms import AlarmKind
+from seqrnn.logs.follow.novel import NEW
 from seqrnn.logs.follow.state import as_type
 from seqrnn.logs.follow.verdicts import sessions_of
-from seqrnn.runtime import files
+from seqrnn.runtime import files, generations
 
 EXAMPLES = "alarms.json"
 _REMEDY = "remove it, and its answers do not count"
@@ -39,6 +40,7 @@ _REMEDY = "remove it, and its answers do not count"
 def state_folder(config: Config, workdir: Path) -> Path:
   """The folder of a follower's state."""
   folder = config.detect.output
+  workdir = generations.workdir_of(workdir)
   return workdir / "follow" if folder is None else Path(folder)
 
 
@@ -91,6 +93,17 @@ def review_row(kind: AlarmKind, answers: ByKind) -> dict[str, str | int | None]:
   }
 
 
+def new_events(
+  kinds: Iterable[AlarmKind], answers: ByKind, word: str
+) -> dict[str, str | None]:
+  """The new events whose kinds have this answer, as `Deployed.accepted`."""
+  return {
+    kind.symbols[0]: next(iter(kind.symbols[1:]), None)
+    for kind in kinds
+    if kind.example.get("score") == NEW and answers.get(kind.key) == word
+  }
+
+
 class Feedback(NamedTuple):
   """The changes of a calibration by answers.
 
@@ -122,39 +135,54 @@ def collect(
   Raises:
     UserError: equal sessions have different answers.
   """
+  reviewed, false, count = with_kinds(kinds, reviewed, detector.names)
+  if not reviewed.by_key and not count:
+    return Feedback(None, None, "")
+  on_sessions = reviewed.of(held_out_sessions(detector))
+  examples, joined = None, 0
+  if false:
+    examples = _normal_sessions(false, detector, int(normal.counts.sum()))
+    joined = int(examples.counts.sum())
+  text = (
+    f"calibration: kinds of alarms that are normal by {NAME}: {len(false):,},"
+    f" which join it as {joined:,} sessions; that are anomalous:"
+    f" {count - len(false):,}, and sessions equal to their examples are"
+    " left out"
+  )
+  return Feedback(on_sessions, examples, text if count else "")
+
+
+def with_kinds(
+  kinds: Sequence[AlarmKind], reviewed: Answers, names: Vocabulary
+) -> tuple[Answers, list[AlarmKind], int]:
+  """The answers on sessions, with those on the examples of alarms.
+
+  Returns:
+    them; the kinds that are false alarms; and the number of answered kinds.
+
+  Raises:
+    UserError: equal sessions have different answers.
+  """
   answered = [
     kind
     for kind in kinds
     if reviewed.by_kind.get(kind.key)
-    # Other sessions of these events have other values and times.
-    and kind.example.get("score") not in MEASURES
+    # Other sessions of these events have other values and times; a new event
+    # is no session.
+    and kind.example.get("score") not in (*MEASURES, NEW)
   ]
-  if not answered and not reviewed.by_key:
-    return Feedback(None, None, "")
-  words = [reviewed.by_kind[kind.key] for kind in answered]
-  keys = _sessions(answered, detector.names).session_keys()
-  by_key = dict(reviewed.by_key)
-  for kind, word, key in zip(answered, words, keys, strict=True):
+  by_key, false = dict(reviewed.by_key), []
+  keys = _sessions(answered, names).session_keys()
+  for kind, key in zip(answered, keys, strict=True):
+    word = reviewed.by_kind[kind.key]
+    false += [kind] * (word == "normal")
     if by_key.setdefault(key, WORDS[word]) != WORDS[word]:
       number, name = kind.key
       raise UserError(
         f"{NAME}: kind {number} is {word}, but a session equal to its example"
         f" {name!r} has another answer"
       )
-  reviewed = reviewed._replace(by_key=by_key)
-  on_sessions = reviewed.of(held_out_sessions(detector))
-  examples, joined = None, 0
-  pairs = zip(answered, words, strict=True)
-  if false := [kind for kind, word in pairs if word == "normal"]:
-    examples = _normal_sessions(false, detector, int(normal.counts.sum()))
-    joined = int(examples.counts.sum())
-  text = (
-    f"calibration: kinds of alarms that are normal by {NAME}: {len(false):,},"
-    f" which join it as {joined:,} sessions; that are anomalous:"
-    f" {words.count('anomalous'):,}, and sessions equal to their examples are"
-    " left out"
-  )
-  return Feedback(on_sessions, examples, text if words else "")
+  return reviewed._replace(by_key=by_key), false, len(answered)
 
 
 def _sessions(kinds: Sequence[AlarmKind], names: Vocabulary) -> Sessions:

@@ -34,6 +34,8 @@ from typing import NotRequired, TypedDict
 
 import numpy as np
 
+from seqrnn.config import derived
+from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data.logs.entries import LineContext
 from seqrnn.data.logs.formats import report
@@ -45,11 +47,12 @@ from seqrnn.logs import drift
 from seqrnn.logs.detect import answers, deployed
 from seqrnn.logs.detect.deployed import Deployed
 from seqrnn.logs.detect.findings import SEVERITIES
+from seqrnn.logs.detect.scores import COMBINED
 from seqrnn.logs.follow import feedback, health
-from seqrnn.logs.follow.alarms import AlarmRow, Alarms, isoformat
+from seqrnn.logs.follow.alarms import AlarmRow, Alarms
 from seqrnn.logs.follow.follower import Follower
 from seqrnn.logs.follow.lines import Parser
-from seqrnn.logs.follow.open_sessions import ClockFields
+from seqrnn.logs.follow.novel import NEW
 from seqrnn.logs.follow.state import (
   NAME,
   StateChange,
@@ -57,8 +60,8 @@ from seqrnn.logs.follow.state import (
   damage,
   open_state,
 )
-from seqrnn.logs.follow.verdicts import Verdict
-from seqrnn.runtime import signals
+from seqrnn.logs.follow.verdicts import Verdict, isoformat
+from seqrnn.runtime import generations, signals
 
 _WAIT = 0.2  # Seconds without input, after which answers and figures are read.
 _LOOK = 1.0  # Seconds between two looks for answers.
@@ -83,7 +86,7 @@ class ServiceFacts(TypedDict):
   position: LogPosition
   parser: LineContext
   alarms: dict[str, int]
-  follower: ClockFields
+  follower: dict
   silence: Silence | None
 
 
@@ -104,6 +107,7 @@ class Service:
     workdir: Path,
     state: StoredState,
     write: Callable[[str], None],
+    figures: health.Health | None = None,
   ):
     """Restores nothing of the state.
 
@@ -112,6 +116,7 @@ class Service:
       workdir: of the run.
       state: of earlier processes.
       write: writes lines of JSON.
+      figures: of the process; None: new ones.
 
     Raises:
       UserError: as `Follower`.
@@ -120,7 +125,7 @@ class Service:
     self._answered = ()  # Size and time of the answers that were read.
     self._looked = self._heard = time.monotonic()
     self._silence: Silence | None = None
-    self.health, self.config = health.Health(), model.config
+    self.health, self.config = figures or health.Health(), model.config
     self.follower = Follower(model)
     self._drift, self._stored = drift.of_calibration(model.normal), -1
     settings = self.config.detect
@@ -130,6 +135,8 @@ class Service:
       "calibration": str(model.normal.events.n),
     }
     self.health.model.info(info)
+    least = model.normal.scores[COMBINED].resolution
+    self.health.figures |= {"rate": settings.rate, "least_p_value": least}
     self._input = settings.input or "standard input"
     self._parser = Parser(self.config.data, self._input)
     self.alarms = Alarms(60 * settings.quiet, Redaction(settings.redact))
@@ -159,6 +166,7 @@ class Service:
         self.alarms.restore(facts["alarms"], self._state.rows("kinds"))
         self.follower.restore(facts["follower"], self._state.rows("sessions"))
         self._silence = facts["silence"]
+        self._note_answers()
       if bets := self._state.value("drift", dict):
         self._drift.restore(bets)
       alarms = [json.loads(line) for line in lines]
@@ -258,6 +266,13 @@ class Service:
       if row := self.alarms.take(verdict):
         self.health.alarms.labels(SEVERITIES[verdict.severity]).inc()
         alarms.append(row)
+        if verdict.score == NEW:
+          report(
+            f"{verdict.event}: {verdict.reason}; sessions are judged without it"
+            f" from now on. It is not accepted: write normal for kind"
+            f" {row.get('kind')} in review.csv, which --mode=review writes, or"
+            " anomalous, and it is an alarm in each session"
+          )
       if verdict.ended:
         self._note_end(verdict)
         if self.config.detect.follow == "sessions":
@@ -304,10 +319,10 @@ class Service:
     if math.isnan(verdict.p):  # It is flagged for its length alone.
       return
     self.health.p_values.observe(verdict.p)
-    if verdict.begins:
+    if verdict.begins and verdict.scores_K:
       scores_K1 = np.array(verdict.scores_K)[:, None]
       time = math.nan if verdict.time is None else verdict.time
-      unknown = np.array([verdict.unknown_events > 0])
+      unknown = np.array([verdict.unknown_events + verdict.left_out > 0])
       for line in self._drift.take(scores_K1, unknown, np.array([time])):
         report(line)
 
@@ -346,13 +361,24 @@ class Service:
         f" {answers.NAME}: {kind.count:,} so far, and none is written from now"
         " on"
       )
-    answered = [kind.answer for kind in self.alarms.kinds.values()]
-    self.health.figures["quiet_kinds"] = answered.count("normal")
+    self._note_answers()
     self.save()
+
+  def _note_answers(self):
+    """Has answers followed, those to new events, too."""
+    kinds = self.alarms.kinds.values()
+    answers = {kind.key: kind.answer for kind in kinds}
+    quiet = [*answers.values()].count("normal")
+    self.health.figures["quiet_kinds"] = quiet
+    anomalous = feedback.new_events(kinds, answers, "anomalous")
+    self.follower.leave_out(frozenset(anomalous))
 
 
 def run(build: Callable[..., Experiment], config: Config, workdir: Path):
   """Judges the sessions of the input until it ends, or SIGTERM or SIGINT comes.
+
+  The next model of the run is taken up when a refresh has put it in place. It
+  judges the open sessions from their first events on.
 
   Raises:
     UserError: the model does not predict the next event, there is no detection,
@@ -367,14 +393,29 @@ def run(build: Callable[..., Experiment], config: Config, workdir: Path):
   with ExitStack() as stack:
     folder = feedback.state_folder(config, workdir)
     state = stack.enter_context(open_state(folder, report))
-    model = deployed.restore(build, config, workdir)  # It may have to wait.
     received = stack.enter_context(signals.catch_signals())
-    write = partial(print, end="", flush=True)
-    service = Service(model, workdir, state, write)
-    if port := service.config.detect.port:
-      stack.enter_context(health.serve(service.health, port))
-    service.follower.warm()
-    service.recover()
-    source = service.source()
-    stack.callback(source.close)
-    service.follow(source, lambda: bool(received))
+    run_folder, figures = generations.workdir_of(workdir), health.Health()
+    write, source = partial(print, end="", flush=True), None
+    is_current = lambda: generations.current(run_folder) == workdir
+    while True:
+      model = deployed.restore(build, config, workdir)  # It may have to wait.
+      service = Service(model, workdir, state, write, figures)
+      if source is None and (port := service.config.detect.port):
+        stack.enter_context(health.serve(figures, port))
+      service.follower.warm()
+      service.recover()
+      if source is None:
+        source = service.source()
+        stack.callback(source.close)
+      # What cannot be written yet, the next service could not read.
+      stopped = lambda: bool(received) or not (state.fault or is_current())
+      while not (source.ended or stopped()):
+        service.follow(source, stopped)
+      if source.ended or received:
+        return
+      # Between two transactions: all that was read is stored.
+      workdir = generations.current(run_folder)
+      config = derived.for_detection(config_lib.read_run(workdir), config)
+      report(f"{workdir}: this model decides from here on")
+      del model, service
+      gc.unfreeze()

@@ -5,7 +5,8 @@ has ended: by its end in the input, by silence in event time, or because more
 sessions are open than `detect.followed`. The final verdict is that of a
 detection which examines the session. Before, a running verdict is a
 bound: scores that events can only raise count as they are, all other scores
-count as the least anomalous ones.
+count as the least anomalous ones. A new event that is common is one alarm, and
+sessions are judged without it (novel.py).
 """
 
 import math
@@ -21,6 +22,13 @@ from seqrnn.data.logs.log_corpus import form
 from seqrnn.data.logs.templates import NO_VALUES
 from seqrnn.data.vocabulary import BEGIN, UNKNOWN
 from seqrnn.logs.detect.deployed import Deployed, refuse_unfollowed
+from seqrnn.logs.follow.novel import (
+  NEW,
+  NewEvent,
+  NewEvents,
+  NewFacts,
+  replaced,
+)
 from seqrnn.logs.follow.open_sessions import (
   CLOSED,
   DORMANT,
@@ -34,7 +42,13 @@ from seqrnn.logs.follow.open_sessions import (
 )
 from seqrnn.logs.follow.state import StateChange, StateRow, as_type
 from seqrnn.logs.follow.stepping import Stepper
-from seqrnn.logs.follow.verdicts import Bound, Judge, Verdict
+from seqrnn.logs.follow.verdicts import (
+  NOTHING,
+  Bound,
+  Judge,
+  Verdict,
+  isoformat,
+)
 
 _LONGEST = 2**16  # Events of a session; a longer one is judged in parts.
 _STATES = 2**28  # Bytes of models' states that are kept.
@@ -106,8 +120,10 @@ class Follower:
     encode = deployed.detector.names.encode
     self._id = lru_cache(_ENCODED)(lambda symbol: int(encode([symbol])[0]))
     self._steps: list[SessionStep] = []  # Before anything is computed.
-    # The carry of the sessions of the last events, after this many of theirs.
-    self._read: dict[OpenSession, tuple[np.ndarray, int]] = {}
+    # The carry of the sessions of the last events, after this many of theirs,
+    # and the last one, if it was read.
+    self._read: dict[OpenSession, tuple[np.ndarray, int, list[int]]] = {}
+    self._new, self._anomalous = NewEvents(), frozenset[str]()
     self._most_read = _STATES // self._stepper.begin_S.nbytes
 
   def warm(self):
@@ -157,7 +173,7 @@ class Follower:
       events: in their order. The end of a session without a name only moves
         event time.
     """
-    not_open = []
+    not_open, before = [], Outcome([], 0, [])
     for event in events:
       if self._lines.read(event.line):
         if event.time is not None and math.isfinite(event.time):
@@ -165,12 +181,70 @@ class Follower:
         if self._by == "lines":
           self._end_silent(self._lines.now)
       if event.symbol is not None:
-        self._append(event, sys.intern(event.symbol))
+        new = self._append(event, sys.intern(event.symbol))
+        if new is not None:  # Sessions are judged otherwise from here on.
+          outcome = self._outcome([])
+          self._find_replaced(new)
+          verdicts = (
+            *before.verdicts,
+            *outcome.verdicts,
+            self._alarm(new, event),
+          )
+          before = Outcome([*verdicts], before.unknown + outcome.unknown, [])
+          self.leave_out()
       elif session := self._waiting.open.get(event.session):
         self._end(session, ends=True)
       elif event.session:
         not_open.append(event)
-    return self._outcome(not_open)
+    last = self._outcome(not_open)
+    unknown = before.unknown + last.unknown
+    return Outcome([*before.verdicts, *last.verdicts], unknown, not_open)
+
+  def leave_out(self, anomalous: frozenset[str] | None = None):
+    """Judges sessions without events that are accepted, or new and common.
+
+    Args:
+      anomalous: new events, as read, that a person calls anomalous; None: those
+        of the last call.
+    """
+    if anomalous is not None:
+      self._anomalous = anomalous
+    left_out = dict(self.deployed.accepted) | {
+      event.symbol: event.replaces
+      for event in self._new.events.values()
+      if event.is_common and event.symbol not in self._anomalous
+    }
+    if left_out != self._judge.left_out:
+      self._judge.left_out = left_out
+      self._read.clear()
+
+  def _find_replaced(self, new: NewEvent):
+    """Finds the event in whose place the open sessions have a new one."""
+    sessions = [s for s in self._waiting.sessions if new.symbol in s.symbols]
+    there = {self._id(x) for session in sessions for x in session.symbols}
+    known = self.deployed.detector.names.symbols
+    gone = (x for x in known if self._id(x) not in there)
+    new.replaces = replaced(new.symbol, gone)
+
+  def _alarm(self, new: NewEvent, event: Event) -> Verdict:
+    """The alarm for a new event that is common."""
+    shown = f"? {self._judge.masks.text(new.symbol)}"
+    since = "" if new.since is None else f" since {isoformat(new.since)}"
+    return NOTHING._replace(
+      session=event.session,
+      ended=False,
+      severity=2,
+      score=NEW,
+      reason=f"new{since}, in {self._new.share(new):.0%} of the sessions",
+      p=math.nan,
+      line=event.line,
+      time=event.time,
+      event=shown,
+      unknown_events=1,
+      surprising=frozenset([shown]),
+      symbols=[new.symbol, *filter(None, [new.replaces])],
+      now=self.now,
+    )
 
   def _move_clock(self, time: float):
     before = self._clock.now
@@ -189,8 +263,12 @@ class Follower:
       SessionStep(session, len(session.symbols), self.now, ends)
     )
 
-  def _append(self, event: Event, symbol: str):
-    """Adds an event to its session, which may be new."""
+  def _append(self, event: Event, symbol: str) -> NewEvent | None:
+    """Adds an event to its session, which may be new.
+
+    Returns:
+      the event if it is new and, from now on, common.
+    """
     waiting, name = self._waiting, event.session
     session = waiting.open.get(name) or waiting.dormant.get(name)
     if session is None:
@@ -198,6 +276,10 @@ class Follower:
         for before in list(waiting.open.values()):
           self._end(before, ends=True)
       session = OpenSession(name, self._is_begin(symbol, event.time))
+      self._new.begun += 1
+    new = None
+    if self._id(symbol) == UNKNOWN:
+      new = self._new.take(session, symbol, event.time)
     time = math.nan if event.time is None else event.time
     session.append(symbol, time, event.line or 0, event.values)
     clock = self._clock if self._by == "seconds" else self._lines
@@ -209,6 +291,7 @@ class Follower:
       self._end(next(iter(waiting.open.values())), ends=False)
     while len(waiting.dormant) > self._most:
       waiting.close(next(iter(waiting.dormant.values())))
+    return new
 
   def _is_begin(self, symbol: str, time: float | None) -> bool:
     """Whether an event may be the first of its session."""
@@ -263,19 +346,23 @@ class Follower:
     keys, unread = [], []
     for session in sessions:
       # The first event of a session without its begin is not scored.
-      begin = self._stepper.begin_S, int(not session.begins)
-      state_S, count = self._read.pop(session, begin)
-      ids = [*map(self._id, session.symbols[max(count - 1, 0) :])]
-      ids = ids if count else [BEGIN, *ids]
+      begin = self._stepper.begin_S, 0, [BEGIN] * session.begins
+      state_S, count, last = self._read.pop(session, begin)
+      symbols = session.symbols
+      left_out = self._judge.left_out
+      read = [left_out.get(x, x) for x in symbols[count:]]
+      places = [count + n for n, x in enumerate(read) if x is not None]
+      ids = [*last, *map(self._id, filter(None, read))]
       if len(ids) > 1:
-        keys.append((session, count))
+        keys.append((session, places[1 - len(ids) :]))
         unread.append((state_S, ids))
+      else:
+        self._read[session] = state_S, len(symbols), ids
     events, scores = [], []
-    results = zip(keys, self._stepper.read(unread), strict=True)
-    for (session, count), (state_S, scores_T3X) in results:
-      size = len(session.symbols)
-      self._read[session] = state_S, size
-      events += [(session, n) for n in range(count + 1, size + 1)]
+    results = zip(keys, unread, self._stepper.read(unread), strict=True)
+    for (session, places), (_, ids), (state_S, scores_T3X) in results:
+      self._read[session] = state_S, len(session.symbols), [ids[-1]]
+      events += [(session, n + 1) for n in places]
       scores.append(scores_T3X)
     if not events:
       return {}
@@ -284,7 +371,9 @@ class Follower:
 
   def facts(self) -> ClockFields:
     """All that `restore` needs besides sessions, as JSON."""
-    return {"clock": vars(self._clock), "lines": vars(self._lines)}
+    events = [*map(vars, self._new.events.values())]
+    new = {"begun": self._new.begun, "events": events}
+    return {"clock": vars(self._clock), "lines": vars(self._lines), "new": new}
 
   def changes(self) -> Iterator[StateChange]:
     """Changes of sessions; a part has the events from its number on."""
@@ -313,6 +402,10 @@ class Follower:
     """
     self._clock = as_type(EventClock, facts["clock"])
     self._lines = as_type(LineClock, facts["lines"])
+    new = as_type(NewFacts, facts.get("new", NewFacts(begun=0, events=[])))
+    # Other models may know some.
+    events = [x for x in new["events"] if self._id(x.symbol) == UNKNOWN]
+    self._new = NewEvents(new["begun"], events)
     sessions: list[OpenSession] = []
     for _, part, value in rows:
       header, columns = as_type(list[list], value)
@@ -330,3 +423,4 @@ class Follower:
       session.saved = len(session.symbols)
     self._waiting = Waiting(self.deployed.idle, sessions)
     self._read.clear()
+    self.leave_out()

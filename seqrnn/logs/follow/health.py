@@ -26,6 +26,7 @@ _DEADLINE = 10.0  # Seconds of a request.
 _P = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, *(n / 10 for n in range(1, 11)))
 _COUNTERS = ("lines", "events", "unknown_events", "skipped_lines")
 _GAUGES = ("input_lag_bytes", "open_sessions", "lag_seconds", "quiet_kinds")
+_GAUGES = ("rate", "least_p_value", *_GAUGES)
 _TEXTS = ("drift", "silence")  # The metric is 1 if there is a text.
 
 
@@ -35,7 +36,8 @@ class Health:
   Attributes:
     figures: by the names of the metrics without labels; `drift` is the warning
       of drift, `silence` since when the log is silent, `reason` why the state
-      cannot be written.
+      cannot be written, `rate` is `detect.rate`, and `least_p_value` the least
+      p-value of a session.
     p_values: of sessions that have ended.
     seconds: from the arrival of lines to their verdicts.
     model: the models.

@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from seqrnn.data.idle_times import IdleTimes
 from seqrnn.data.logs.templates import NO_VALUES
@@ -21,8 +21,8 @@ _CONFIRMED = 2  # Times one after the other that confirm a step.
 _STALE = 1000  # Entries of a heap of sessions that have ended.
 
 
-# Names of clocks -> their fields, as JSON.
-ClockFields = dict[str, dict[str, float | list[float] | None]]
+# Names of clocks -> their fields, as JSON; and new events.
+ClockFields = dict[str, Any]
 
 
 @dataclass

@@ -8,6 +8,7 @@ events can only rise, and all other scores count as the least anomalous ones.
 import dataclasses
 import math
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import numpy as np
@@ -62,6 +63,7 @@ class Verdict(NamedTuple):
       scores are those of a session that began with this event.
     now: the event time when it was reached, in seconds; None: unknown.
     earlier: the severity of the session's verdicts before.
+    left_out: number of its events that are new, and left out or replaced.
   """
 
   session: str
@@ -85,11 +87,19 @@ class Verdict(NamedTuple):
   begins: bool
   now: float | None = None
   earlier: int = 0
+  left_out: int = 0
 
   @property
   def flag(self) -> bool:
     """Whether it is flagged."""
     return self.severity > 0
+
+
+# On a session without events to judge; a template of others.
+NOTHING = Verdict(
+  *("", True, 0, "", "", 1.0, None, None, "", [], [], 0, 0, 0, 0),
+  *(frozenset(), [], (), True),
+)
 
 
 def sessions_of(
@@ -118,13 +128,20 @@ def sessions_of(
 
 
 class Judge:
-  """Judges sessions, equal ones once."""
+  """Judges sessions, equal ones once.
+
+  Attributes:
+    left_out: events as read, without which sessions are judged, and the events
+      as which they count; None: as none.
+    masks: of events as they were read.
+  """
 
   def __init__(self, deployed: Deployed):
+    self.left_out = dict(deployed.accepted)
     self._deployed, self._settings = deployed, deployed.config.detect
-    masks = Redaction(self._settings.redact)
+    self.masks = Redaction(self._settings.redact)
     names = deployed.detector.names
-    self._shown = dataclasses.replace(names, mask=masks.text)
+    self._shown = dataclasses.replace(names, mask=self.masks.text)
     self._known: dict[tuple, Verdict] = {}
     self._events = 0  # The number of events of the known sessions.
     # The keys are the scores that decide: most events change only their own.
@@ -198,6 +215,33 @@ class Judge:
 
   def verdicts(self, steps: Sequence[SessionStep]) -> list[Verdict]:
     """The verdicts of a detection on sessions up to a step of each."""
+    reduced = [self._reduced(step) for step in steps]
+    judged = iter(self._verdicts([step for step in reduced if step.size]))
+    verdicts = []
+    for step, less in zip(steps, reduced, strict=True):
+      verdict = NOTHING._replace(session=step.session.name)
+      if less.size:
+        verdict = next(judged)
+      if less is not step:
+        count = sum(map(self.left_out.__contains__, step.session.symbols))
+        verdict = verdict._replace(left_out=count)
+      verdicts.append(verdict)
+    return verdicts
+
+  def _reduced(self, step: SessionStep) -> SessionStep:
+    """A step of the session without the events that are left out."""
+    session, size = step.session, step.size
+    if self.left_out.keys().isdisjoint(session.symbols[:size]):
+      return step
+    less = OpenSession(session.name, session.begins)
+    for n in range(size):
+      symbol = session.symbols[n]
+      if (symbol := self.left_out.get(symbol, symbol)) is not None:
+        row = session.times[n], session.lines[n], session.values[n]
+        less.append(symbol, *row)
+    return step._replace(session=less, size=len(less.symbols))
+
+  def _verdicts(self, steps: Sequence[SessionStep]) -> list[Verdict]:
     if self._events > _KNOWN:
       self._known.clear()
       self._events = 0
@@ -276,3 +320,9 @@ def _verdict(findings: Findings, j: int, step: SessionStep) -> Verdict:
     begins=session.begins,
     **findings.explain(j)._asdict(),
   )
+
+
+def isoformat(seconds: float) -> str:
+  """An event time as ISO 8601, in the time zone of the log, or in UTC."""
+  time = datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None)
+  return time.isoformat(timespec="seconds" if seconds % 1 == 0 else "auto")

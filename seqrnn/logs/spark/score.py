@@ -167,6 +167,7 @@ def examine(
       span.end - np.fmax.reduceat(clock, starts),
     )
     sessions = sessions._replace(begins=begins, ends=ends)
+  sessions = sessions.without(deployed.accepted, deployed.detector.names)
   findings = find_anomalies(deployed.detector, deployed.normal, sessions)
   return findings, sessions.names
 

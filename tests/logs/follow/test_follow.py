@@ -13,8 +13,9 @@ from seqrnn.data.logs.tail import Chunk, FileTail, LogPosition
 from seqrnn.errors import UserError
 from seqrnn.logs.follow import follow
 from seqrnn.logs.follow.state import ALARMS, StateChange, open_state
+from seqrnn.runtime import generations
 from tests.data.logs.test_tail import Log
-from tests.logs.follow.test_follower import make
+from tests.logs.follow.test_follower import make, p_of
 from tests.logs.follow.test_state import Killed, Kills
 
 
@@ -44,6 +45,9 @@ class Lines:
 
   def __init__(self, *lines):
     self._lines, self.position, self.ended = [*lines], LogPosition(), False
+
+  def close(self):
+    self.ended = True
 
   def read(self, _):
     while self._lines and callable(self._lines[0]):
@@ -192,6 +196,11 @@ def test_a_restart_goes_on_with_open_sessions_and_lines(
   assert judged(model, tmp_path, b"x a", b"x b", b"y a") == []
   with service(model, tmp_path, print) as again:
     assert again.position.line == 3
+    least = 1 / (model.normal.scores["combined"].n + 1)
+    assert again.health.probe().items() >= {
+      ("rate", 0.1),
+      ("least_p_value", least),
+    }
   assert judged(model, tmp_path, b"x c", END) == [("x", 3)]
   other = service(model, tmp_path, print, input="other.log")
   with pytest.raises(UserError) as caught, other:
@@ -270,6 +279,34 @@ def test_a_log_that_falls_silent_raises_one_alarm_and_ends_its_sessions(
   assert f"the log has been silent since {since}" in error
   # Without times no pause is known.
   assert make().silence == math.inf
+
+
+def test_the_next_model_is_taken_up_between_two_transactions(
+  model, tmp_path, monkeypatch, capsys
+):
+  """Its verdicts on a session are those on all events of the session."""
+  other = make({"detect.rate": 0.1}, ("max",))
+  models = {tmp_path: model, generations.folder_of(tmp_path, 1): other}
+  for one in models.values():
+    one.config.detect.follow = "sessions"
+  read_run = lambda _: model.config
+  monkeypatch.setattr(follow.config_lib, "read_run", read_run)
+  monkeypatch.setattr(
+    follow.deployed, "restore", lambda *args: models[args[-1]]
+  )
+  use = lambda: generations.use(tmp_path, generations.read(tmp_path), 1)
+  end = lambda name: END.replace(b"x", name)
+  lines = [b"x a", b"y a", b"x e", end(b"y"), use, b"z a", b"x c"]
+  lines += [end(b"x"), b"z ?", end(b"z")]
+  monkeypatch.setattr(follow.Service, "source", lambda _: Lines(*lines))
+  (tmp_path / "config.json").touch()
+  follow.run(lambda: None, model.config, tmp_path)
+  out, error = capsys.readouterr()
+  rows = [json.loads(line) for line in out.splitlines()]
+  p = {row["session"]: row["p_value"] for row in rows if row["ended"]}
+  expected = p_of(model, ["a"]) + p_of(other, ["aec", "a?"])
+  assert [p[name] for name in "yxz"] == pytest.approx(expected, rel=1e-5)
+  assert "refresh/1: this model decides from here on" in error
 
 
 def test_a_state_of_other_types_is_refused(model, tmp_path):

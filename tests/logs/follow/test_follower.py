@@ -25,8 +25,9 @@ from seqrnn.logs.detect.detector import Detector, Ensemble, whole_sessions
 from seqrnn.logs.detect.findings import find_anomalies
 from seqrnn.logs.detect.normal import NormalScores, NormalSessions, Selection
 from seqrnn.logs.detect.scores import BASELINES, STANDARD, round_scores
-from seqrnn.logs.follow import alarms, stepping
+from seqrnn.logs.follow import alarms, novel, stepping
 from seqrnn.logs.follow.follower import Event, Follower
+from seqrnn.logs.follow.open_sessions import OpenSession
 from tests.conftest import tiny
 
 SYMBOLS = Vocabulary("session", tuple("abcdefg"))
@@ -290,7 +291,7 @@ def test_values_and_times_are_those_of_a_detection():
 
 def test_p_values_are_equal_also_at_the_edges_of_rounding():
   """Normal scores lie where a last digit decides on which side a score is."""
-  model = make(names=("max",))
+  model = make({"detect.rate": 0.1}, names=("max",))
   rng = np.random.default_rng(3)
   texts = random_texts(rng, 200, "abcdef")
   scored = model.detector.score(sessions_of(texts), np.ones(200, np.int64))
@@ -334,6 +335,74 @@ def test_a_state_goes_on_as_if_nothing_had_stopped(monkeypatch):
     stored.move(before, follower)
   assert list(map(plain, results)) == list(map(plain, expected))
   assert any(not v.ended for v in results) and any(v.flag for v in results)
+
+
+def test_a_new_event_of_many_sessions_is_one_alarm(monkeypatch):
+  """Then sessions are judged without it, until a person calls it anomalous."""
+  monkeypatch.setattr(novel, "MANY", 30)
+  model = make({"detect.rate": 0.05})
+  rng = np.random.default_rng(6)
+  texts = [f"{text}?" for text in random_texts(rng, 100, "acde")]
+  texts[50] = "??"  # Of which nothing is left.
+  events = [
+    event
+    for n, text in enumerate(texts)
+    for event in interleaved(rng, [(n, text)])
+  ]
+  # One host sends another new event in all of its sessions.
+  one = [Event("host", "!"), Event("host", "a"), Event("host", None)]
+  events = [e._replace(time=60.0) for e in (*one * 40, *events)]
+  whole = Follower(model).feed_many(events)
+  follower, results, stored = Follower(model), [], Table()
+  for place in range(0, len(events), 97):
+    results += follower.feed_many(events[place : place + 97]).verdicts
+    before, follower = follower, Follower(model)
+    stored.move(before, follower)
+  assert list(map(plain, results)) == list(map(plain, whole.verdicts))
+  [alarm] = [v for v in results if v.score == "new"]
+  assert (alarm.session, alarm.event, alarm.symbols) == ("s29", "? ?", ["?"])
+  assert (
+    alarm.reason == "new since 1970-01-01T00:01:00, in 100% of the sessions"
+  )
+  assert alarm.severity == 2 and alarm.time == 60.0
+  p = {v.session: v.p for v in results if v.ended}
+  before = p_of(model, texts[:29])
+  after = p_of(model, [text.replace("?", "") or "a" for text in texts])
+  after[50] = 1.0
+  assert [p[f"s{n}"] for n in range(100)] == [*before, *after[29:]]
+  # Those of the session that is open are judged without the event, too.
+  follower.feed_many([Event("t", symbol) for symbol in "a?b?"])
+  [last] = follower.end("t")
+  assert last.p == p_of(model, ["ab"])[0] and last.left_out == 2
+  follower.leave_out(anomalous=frozenset("?"))
+  follower.feed_many([Event("u", symbol) for symbol in "a?b?"])
+  last = follower.end("u")[-1]
+  assert last.p == p_of(model, ["a?b?"])[0] and last.unknown_events == 2
+
+
+def test_a_new_event_counts_as_the_one_that_it_replaces(monkeypatch):
+  """It has most of its words, and stands where the sessions lack it."""
+  monkeypatch.setattr(novel, "MANY", 3)
+  model = make({"detect.rate": 0.05})
+  follower = Follower(model)
+  for n in range(4):  # "c" stands in them, and "a" does not.
+    follower.feed_many([Event(f"s{n}", x) for x in ("d", "a c 7", "c", "e")])
+  [last] = follower.end("s3")
+  assert last.p == p_of(model, ["dace"])[0] and last.left_out == 1
+  known = ["pay sent", "pay sent to bank", "all done", ""]
+  for text, expected in (
+    ("pay sent to bank in eu", known[1]),
+    ("pay is sent", known[0]),
+    ("done", None),
+  ):
+    assert novel.replaced(text, known) == expected
+
+
+def test_few_new_events_are_known():
+  known, session = novel.NewEvents(), OpenSession("x")
+  for n in range(2000):
+    known.take(session, f"{n % 700}", None)
+  assert len(known.events) <= 501
 
 
 def ended(follower, *event):
@@ -475,6 +544,23 @@ def test_what_cannot_be_followed_is_refused():
     detector = Detector(config, experiment, [], [], None, [])
     with pytest.raises(UserError, match=rule):
       refuse_unfollowed(Deployed(config, detector, None, IdleTimes()))
+  # With n normal sessions no p-value is below 1 / (n + 1).
+  model = make({"detect.rate": 0.1})
+  n = model.normal.scores["combined"].n
+  for rate, more in ((0.1, 0), (1 / (n + 1), 0), (1 / (n + 2), 1), (1e-9, 9)):
+    model.config.detect.rate = rate
+    later = model._replace(span=(0.0, n * DAY))
+    if not more:
+      Follower(later)
+      continue
+    with pytest.raises(UserError, match=f"rate=.* and has {n}; ") as caught:
+      Follower(later)
+    date = "1971-02-06" if more == 1 else "9999-12-31"
+    assert f"; at the pace of this log there are enough on {date}" in str(
+      caught.value
+    )
+  model.config.detect.rule = "events"
+  Follower(model)
 
 
 def test_a_kind_of_alarms_is_counted_and_not_repeated(model):

@@ -1,0 +1,104 @@
+"""New events: templates that training lacks, counted by their sessions.
+
+A new version of a program writes new lines, in many sessions. Such an event is
+one alarm, after which all sessions are judged without it: p-values compare all
+else with the calibration, which has no such event. It is not accepted by this:
+a person accepts it (review.csv), or the next model does.
+"""
+
+import zlib
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from typing import TypedDict
+
+from seqrnn.logs.follow.open_sessions import OpenSession
+
+NEW = "new"  # The score of the alarm.
+MANY = 30  # Names of sessions that have a common event.
+_COMMON = 0.75  # Share of the words of a known event that another replaces.
+_KNOWN = 500  # New events that are counted; then the rarest is forgotten.
+
+
+@dataclass
+class NewEvent:
+  """A new event.
+
+  Attributes:
+    symbol: as it was read.
+    since: the time of the first one; None: unknown.
+    before: number of sessions that had begun before it.
+    sessions: number of sessions that have it.
+    names: checksums of their names, of which equal ones count once: one host
+      alone makes no event common.
+    is_common: whether there were `MANY`.
+    replaces: the known event that it replaces; None: it is left out.
+  """
+
+  symbol: str
+  since: float | None
+  before: int
+  sessions: int = 0
+  names: list[int] = field(default_factory=list)
+  is_common: bool = False
+  replaces: str | None = None
+
+
+def replaced(symbol: str, gone: Iterable[str]) -> str | None:
+  """The event that a new one replaces: it has most of its words, if any does.
+
+  Args:
+    symbol: the new event.
+    gone: known events that the sessions with the new one do not have.
+  """
+  words = {*symbol.split()}
+  alike = [
+    (len(words & known) / len(words | known), text)
+    for text in gone
+    if len(words & (known := {*text.split()})) >= _COMMON * len(known) > 0
+  ]
+  return max(alike)[1] if alike else None
+
+
+class NewFacts(TypedDict):
+  """All that is stored of new events."""
+
+  begun: int
+  events: list[NewEvent]
+
+
+class NewEvents:
+  """Counts new events.
+
+  Attributes:
+    begun: number of sessions that have begun.
+    events: by symbol, the least recent first.
+  """
+
+  def __init__(self, begun: int = 0, events: Collection[NewEvent] = ()):
+    self.begun, self.events = begun, {event.symbol: event for event in events}
+
+  def take(
+    self, session: OpenSession, symbol: str, time: float | None
+  ) -> NewEvent | None:
+    """Counts a new event, before its session has it; returns a common one.
+
+    It is returned once.
+    """
+    event = self.events.pop(symbol, None) or NewEvent(symbol, time, self.begun)
+    if len(self.events) >= _KNOWN:
+      rank = lambda one: (one.is_common, len(one.names))
+      del self.events[min(self.events.values(), key=rank).symbol]
+    self.events[symbol] = event
+    if event.is_common or (event.names and symbol in session.symbols):
+      return None
+    event.sessions += 1
+    name = zlib.crc32(session.name.encode("utf-8", "surrogatepass"))
+    event.names += [name] * (name not in event.names)
+    if len(event.names) < MANY:
+      return None
+    event.names, event.is_common = [], True
+    return event
+
+  def share(self, event: NewEvent) -> float:
+    """The share of the sessions since an event that have it."""
+    return min(event.sessions / max(self.begun - event.before, 1), 1.0)

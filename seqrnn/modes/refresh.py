@@ -1,0 +1,235 @@
+"""refresh: makes the next model of a detector, since its log has changed.
+
+The next model is a run in refresh/ of the workdir. Until refresh.json names it,
+which is one step, the model before decides (runtime/generations.py).
+"""
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from seqrnn.config import derived
+from seqrnn.config import read as config_lib
+from seqrnn.config.read import Config
+from seqrnn.data.logs import log_corpus
+from seqrnn.data.logs import sessions as data
+from seqrnn.data.logs.secrets import Redaction
+from seqrnn.data.logs.sessions import Sessions
+from seqrnn.errors import UserError, counted, visible
+from seqrnn.experiment import Build
+from seqrnn.logs import changes
+from seqrnn.logs.detect import answers, deployed
+from seqrnn.logs.detect.findings import Findings
+from seqrnn.logs.detect.normal import NORMAL
+from seqrnn.logs.follow import feedback
+from seqrnn.logs.refresh import kept, selection
+from seqrnn.logs.refresh.selection import Selection
+from seqrnn.modes import detect, review
+from seqrnn.runtime import files, generations
+from seqrnn.training import train
+
+_MOST = 3  # Rates of new alarms in the last day.
+_DAY = 86400.0
+_NAMED = 10  # Sessions that are printed.
+_FEW = 20  # Sessions whose median time is the begin, or the end.
+_LOGS = "log.gz", "since.log.gz", "train.log.gz"  # Removed in the end.
+
+
+def run(build: Build, config: Config, workdir: Path) -> Path:
+  """Makes the next model and puts it in place, or says why there is none.
+
+  Returns:
+    the folder of the model that is in place.
+
+  Raises:
+    UserError: the log cannot be read, another refresh runs, or the next model
+      would flag too many sessions; the model before stays.
+  """
+  before, workdir = workdir, generations.workdir_of(workdir)
+  with files.locked(workdir / ".refresh.lock", "refreshed"):
+    known = generations.read(workdir)
+    if before != generations.folder_of(workdir, known.current):
+      raise UserError(f"{workdir}: was refreshed meanwhile")
+    if config.detect.refresh == 0:
+      number = max(
+        (n for n in (0, *known.kept) if n < known.current), default=-1
+      )
+      if number < 0:
+        raise UserError(
+          f"config.detect.refresh=0: {workdir} has no model before"
+        )
+      why = ""
+    else:
+      generations.remove_others(workdir, known.kept)
+      number = known.new
+    folder = generations.folder_of(workdir, number)
+    try:
+      if number == known.new:
+        with files.write_errors(folder):
+          folder.mkdir(parents=True)
+        why = _make(build, config, before, folder)
+        for name in _LOGS:
+          (folder / name).unlink(missing_ok=True)
+      if not why:
+        generations.use(workdir, known, number)
+    finally:
+      generations.remove_others(workdir, generations.read(workdir).kept)
+  if why:
+    print(visible(f"{before}: stays: {why}"))
+    return before
+  print(f"{folder}: is in place; --config.detect.refresh=0 goes back")
+  return folder
+
+
+def _make(build: Build, config: Config, before: Path, folder: Path) -> str:
+  """Makes the next model in a folder; returns why there is none, or ""."""
+  config = review.as_detected(config, before)
+  if config.data.unit != "log":
+    raise UserError(
+      f"config.data.unit={config.data.unit!r}: --mode=refresh"
+      " reads the lines of a log"
+    )
+  whole, since_log, train_log = (folder / name for name in _LOGS)
+  first = config_lib.read_run(generations.workdir_of(before))
+  if (log := config.detect.input or first.data.path) is None:
+    raise UserError("config.detect.input=None: must name the log")
+  selection.copy_log(Path(log), whole)
+  model = deployed.restore(build, config, before)
+  names = model.detector.names
+  sessions = data.read_sessions(config, names, str(whole), log)
+  recent = _recent(config.detect.refresh, sessions, model)
+  if isinstance(recent, str):
+    return recent
+  some = sessions.take(np.flatnonzero(recent))
+  since, end = span = _span(some)
+  if np.isnan(since):
+    return "the log has no session there"
+  splits = kept.open_splits(config, before, model.detector.experiment)
+  reviewed = answers.load_answers(before, names, splits.read, config)
+  kinds = feedback.record_kinds(config, before)
+  answered, _, _ = feedback.with_kinds(kinds, reviewed, names)
+  answer_J = answered.of(some)
+  by_person = [
+    feedback.new_events(kinds, reviewed.by_kind, word)
+    for word in ("normal", "anomalous")
+  ]
+  chosen = selection.select(model, some, answer_J, *by_person)
+  shares = config.data.validation_fraction, config.detect.contamination
+  count = int(chosen.trains.sum() * (1 - shares[0]) * (1 - shares[1]))
+  since_text = f"{datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M:%S}"
+  shown = [*map(Redaction(config.detect.redact).text, chosen.accepted)]
+  learned = (
+    f"; new events that last: {'; '.join(shown[:_NAMED])}" if shown else ""
+  )
+  line = (
+    f"since {since_text}: {counted(len(some.names), 'session')}, without the"
+    f" {np.sum(~chosen.trains):,} that are flagged or called anomalous{learned}"
+  )
+  print(visible(line))
+  if why := deployed.lacking(config.detect.rate, count, span):
+    return f"since {since_text}, detect.rate={config.detect.rate:g} {why}"
+  wanted = recent.copy()
+  selection.copy_lines(whole, since_log, sessions, wanted)
+  wanted[recent] = chosen.trains
+  selection.copy_lines(whole, train_log, sessions, wanted)
+  # A warm start from a model that has seen the sessions would judge them.
+  start = str(before) if since > model.span[1] else None
+  train.fit(build, derived.refreshed(config, str(train_log), start), folder)
+  _carry_answers(config, before, folder, some, answer_J == NORMAL)
+  own = derived.refreshed(config_lib.read_run(folder), str(train_log), start)
+  own.detect.update(path=str(since_log), input=log)
+  findings = detect.run(build, own, folder)
+  assert findings is not None
+  return _compare(config, some, chosen, findings, end)
+
+
+def _begins(sessions: Sessions) -> np.ndarray:
+  """The time at which each session begins; NaN: unknown."""
+  if sessions.seconds is None:
+    raise UserError("--mode=refresh: the log has no times")
+  return sessions.seconds[sessions.bounds[:-1]]
+
+
+def _span(sessions: Sessions) -> tuple[float, float]:
+  """The first and the last time, whatever single clocks have leapt."""
+  begin_J = _begins(sessions)
+  known = begin_J[np.isfinite(begin_J)]
+  if not len(known):
+    return np.nan, np.nan
+  return float(np.median(known[:_FEW])), float(np.median(known[-_FEW:]))
+
+
+def _recent(
+  days: float | None, sessions: Sessions, model: deployed.Deployed
+) -> np.ndarray | str:
+  """Whether each session is of the part that is learned; or why none is."""
+  begin_J = _begins(sessions)
+  if days is not None:
+    return begin_J > _span(sessions)[1] - days * _DAY
+  # The model before was made for the version before.
+  places = np.flatnonzero(~(begin_J < model.span[0]))
+  found = changes.find_changes(sessions.take(places), model.detector.names)
+  if not found:
+    return (
+      "the log has no lasting change; --config.detect.refresh=7 learns its last"
+      " seven days"
+    )
+  return np.arange(len(begin_J)) >= places[found[0].session]
+
+
+def _carry_answers(
+  config: Config,
+  before: Path,
+  folder: Path,
+  sessions: Sessions,
+  normal: np.ndarray,
+):
+  """Writes the answers that the next model has, too."""
+  masks, form = Redaction(config.detect.redact), log_corpus.form(config.data)
+  rows = answers.load_rows(before, config.data.errors)
+  carried = [row for (kind, _), (_, row) in rows.items() if kind]
+  if form.names_sessions:
+    carried += [
+      {"kind": "", "session": masks.name(sessions.names[j]), "answer": "normal"}
+      for j in np.flatnonzero(normal).tolist()
+    ]
+  if carried:
+    answers.write_rows(folder, carried)
+  if (examples := before / feedback.EXAMPLES).exists():
+    shutil.copyfile(examples, folder / feedback.EXAMPLES)
+
+
+def _compare(
+  config: Config,
+  sessions: Sessions,
+  chosen: Selection,
+  findings: Findings,
+  end: float,
+) -> str:
+  """Prints the sessions that the models judge differently.
+
+  Returns:
+    why the next model is refused; "": it is not.
+  """
+  flags = findings.decision.flags[findings.distinct.which]
+  flagged = {*np.array(findings.sessions.names, object)[flags]}
+  masks = Redaction(config.detect.redact)
+  names = [masks.name(name) for name in sessions.names]
+  now = np.array([name in flagged for name in names], bool)
+  for words, alone in (
+    ("the model before alone", chosen.flagged & ~now),
+    ("the new model alone", now & ~chosen.flagged),
+  ):
+    which = np.flatnonzero(alone)
+    shown = ", ".join(names[j] for j in which[:_NAMED].tolist())
+    print(visible(f"flagged by {words}: {len(which):,} {shown}".rstrip()))
+  last = (_begins(sessions) > end - _DAY) & chosen.trains
+  count, most = int((now & last).sum()), _MOST * config.detect.rate * last.sum()
+  if count > max(most, 2):
+    return (
+      f"the new one would flag {count:,} of the {last.sum():,} sessions of the"
+      f" last day that it has learned, more than {_MOST} times detect.rate"
+    )
+  return ""
