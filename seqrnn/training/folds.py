@@ -25,6 +25,7 @@ from seqrnn.training.checkpoint_writer import open_checkpoints
 from seqrnn.training.probe import probe
 from seqrnn.training.progress import Progress
 from seqrnn.training.setup import Training
+from seqrnn.training.train import make_training
 
 _SAVE_SECONDS = 30.0  # Between two checkpoints; a signal saves one, too.
 
@@ -62,7 +63,7 @@ def fit_folds(
     for folder in folders:
       folder.mkdir(parents=True, exist_ok=True)
       setup.write_record(config, experiment, folder)  # It is resolved already.
-      model = setup.make_training(known, config, folder)
+      model = make_training(known, config, folder)
       setup.write_record(config, experiment, folder, model.record)
       writer = stack.enter_context(open_checkpoints(folder, keep=2))
       models.append(model._replace(checkpoints=writer))

@@ -2,14 +2,19 @@
 
 The models are the run's own, or one for each fold. A fold is a part of the
 training sessions, and the model that is trained on the other parts.
+
+There are two passes. In the first one, a fold is a block of time: anomalous
+sessions come in bursts, which the models of other blocks have not seen. What is
+found there is left out of the second pass. In that, each fold has blocks of all
+times, so its model knows the work of each night and the newest version.
 """
 
 import json
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,7 +33,7 @@ from seqrnn.logs.detect.detector import (
   Member,
   load_detector,
 )
-from seqrnn.logs.detect.normal import NormalSessions
+from seqrnn.logs.detect.normal import NormalSessions, contaminates
 from seqrnn.logs.detect.scores import BASELINES
 from seqrnn.training import checkpoint
 from seqrnn.training.folds import fit_folds
@@ -38,7 +43,22 @@ CALIBRATION = "calibration.npz"
 # A checksum of the scores of some sessions, so that it changes with any score.
 VERSION = "b364083f"
 # Settings that invalidate a cached calibration, in addition to training's.
-SETTINGS = ("head", "idle", "short", "top_k", "folds")
+SETTINGS = ("head", "idle", "short", "top_k", "folds", "contamination")
+_FIRST = "first.npz"  # In folds/: the table of the first pass.
+_SHARE = 1.0  # Of the run's steps, those of the first pass.
+_FEWEST = 200  # Sessions: of fewer no second mode can be told.
+_BLOCKS = 4  # Of each fold in the second pass.
+_RECURS = 30  # Sessions with an event that is none of an anomaly.
+
+
+class Source(NamedTuple):
+  """What models are trained for: the first arguments of `calibrate`."""
+
+  build: Callable[..., Experiment]
+  config: Config
+  workdir: Path
+  read: Callable[[str], Pieces]
+  experiment: Experiment
 
 
 def calibrate(
@@ -63,16 +83,41 @@ def calibrate(
   Raises:
     UserError: there are no normal sessions to score, or training fails.
   """
-  if folds := config.detect.folds:
-    fold_of = splits.blocks(read("train"), folds)
-    members = train_members(build, config, workdir, read, experiment, fold_of)
-  else:
+  source = Source(build, config, workdir, read, experiment)
+  pieces, folds = read("train"), config.detect.folds
+  path, left = workdir / CALIBRATION, np.zeros(len(pieces), bool)
+  if not folds:
     step, held_out = config.checkpoint.step, read("validation")
-    members = [Member(workdir, step, read("train"), held_out)]
-  models = [member.folder.name for member in members if folds]
-  path = workdir / CALIBRATION
-  key = _key(config, workdir, experiment, models)
-  normal = None
+    return _scored(source, [Member(workdir, step, pieces, held_out)], path)
+  if len(pieces) >= _FEWEST and config.detect.contamination:
+    left = _left_out(source)
+  fold_of = splits.blocks(pieces, folds, _BLOCKS)
+  members = [
+    member._replace(held_out=splits.some(pieces, fold_of == k))
+    for k, member in enumerate(
+      train_members(source, np.where(left, -1, fold_of))
+    )
+  ]
+  return _scored(source, members, path, pieces.document[left])
+
+
+def _scored(
+  source: Source,
+  members: list[Member],
+  path: Path,
+  left: np.ndarray | Sequence[int] = (),
+) -> tuple[Detector, NormalSessions]:
+  """The detector of some models, and their table, which a file may have.
+
+  Args:
+    source: as of `calibrate`.
+    members: the models.
+    path: of the file.
+    left: the documents that a first pass has left out.
+  """
+  build, config, workdir, _, experiment = source
+  models = [member.folder.name for member in members if config.detect.folds]
+  key, normal = _key(config, workdir, experiment, models), None
   if path.exists():
     with suppress(UserError):  # A damaged file is written again.
       normal = NormalSessions.load(path, key)
@@ -85,10 +130,39 @@ def calibrate(
     (data.of_pieces(member.train, names) for member in members),
   )._replace(members=members)
   if normal is None or detector.steps != normal.steps.tolist():
-    normal = score_held_out(detector)
+    normal = score_held_out(detector, left)
     normal.save(path, key)
-    print("".join(f"{line}\n" for line in fold_lines(normal) if folds), end="")
+    lines = fold_lines(normal) if path.name == CALIBRATION else ()
+    print("".join(f"{line}\n" for line in lines), end="")
   return detector, normal
+
+
+def _left_out(source: Source) -> np.ndarray:
+  """Whether the second pass leaves each training session out.
+
+  A session stays if an equal one does, or if it has an event that is new in its
+  fold and recurs: it is of a new version, or of the work of a night.
+  """
+  _, config, workdir, read, _ = source
+  pieces, K = read("train"), config.detect.folds
+  fold_of = splits.blocks(pieces, K)
+  members = train_members(source, fold_of, _SHARE)
+  detector, table = _scored(source, members, workdir / "folds" / _FIRST)
+  sessions = data.of_pieces(pieces, detector.names)
+  left = np.zeros(len(pieces), bool)
+  anomalous = contaminates(table, config.detect.contamination)
+  left[~detector.short(sessions)] = anomalous[table.order]
+  number = np.repeat(np.arange(len(left)), np.diff(sessions.bounds))
+  session, event = np.divmod(
+    np.unique(number * len(detector.names) + sessions.ids), len(detector.names)
+  )
+  in_fold_KV = np.zeros((K, len(detector.names)), int)
+  np.add.at(in_fold_KV, (fold_of[session], event), 1)
+  total_V = in_fold_KV.sum(axis=0)
+  recurs_KV = (in_fold_KV == total_V) & (total_V >= _RECURS)
+  left[session[recurs_KV[fold_of[session], event]]] = False
+  which = sessions.distinct().which
+  return np.bincount(which, ~left)[which] == 0
 
 
 def _key(
@@ -118,12 +192,7 @@ def _training(config: Config) -> dict[str, Any]:
 
 
 def train_members(
-  build: Callable[..., Experiment],
-  config: Config,
-  workdir: Path,
-  read: Callable[[str], Pieces],
-  experiment: Experiment,
-  fold_of: np.ndarray,
+  source: Source, fold_of: np.ndarray, share: float = 1.0
 ) -> list[Member]:
   """The models of a detector; trains the folds that are not trained.
 
@@ -132,21 +201,20 @@ def train_members(
   its folder, in folds/ of the workdir, is a checksum of all that it depends on.
 
   Args:
-    build: config, vocabularies or None -> Experiment.
-    config: of the run.
-    workdir: of the run.
-    read: split -> its pieces.
-    experiment: of the run.
+    source: as of `calibrate`.
     fold_of: the number of the fold of each training session, from 0; -1: it is
       in none, so that it neither trains nor calibrates a model.
+    share: of these steps, at least one of which are taken.
 
   Raises:
     UserError: training fails, or the run was trained with other fields.
   """
+  build, config, workdir, read, experiment = source
   pieces, count = read("train"), fold_of.max() + 1
   step = checkpoint.select(workdir / "checkpoints", config.checkpoint.step)
   if step == 1:  # Of an export, whose training is not known.
     step = total_steps(config, len(experiment.batches("train", 0)))
+  step = max(round(share * step), 1)
   content = [step, experiment.facts("train")["crc32"], _training(config)]
   key = zlib.crc32(json.dumps([*content, fold_of.tolist()]).encode())
   folders = [workdir / "folds" / f"{key:08x}-{k + 1}" for k in range(count)]
@@ -165,18 +233,29 @@ def train_members(
   ]
 
 
-def score_held_out(detector: Detector) -> NormalSessions:
-  """The held-out sessions of each model, with its scores."""
-  tables = []
-  for k in range(len(detector.members)):
-    sessions = detector.held_out(k)
+def score_held_out(
+  detector: Detector, left: np.ndarray | Sequence[int] = ()
+) -> NormalSessions:
+  """The held-out sessions of each model, with its scores.
+
+  Args:
+    detector: of the models.
+    left: the documents that a first pass has left out.
+  """
+  tables, places = [], []
+  for k, member in enumerate(detector.members):
+    sessions, document = detector.held_out(k), member.held_out.document
     distinct = sessions.distinct()
     once = sessions.take(distinct.first)
     scored = detector.alone(k).score(once, distinct.counts)
+    out = np.isin(document[distinct.first], left)
     tables.append(
-      NormalSessions.of_scores(scored, k, detector.steps, distinct.which)
+      NormalSessions.of_scores(scored, k, detector.steps, distinct.which, out)
     )
-  return NormalSessions.concatenate(tables)
+    places.append(document[~scored.short[distinct.which]])
+  table = NormalSessions.concatenate(tables)
+  in_log = np.argsort(np.concatenate(places), kind="stable")
+  return table._replace(order=table.order[in_log])
 
 
 def fold_lines(normal: NormalSessions) -> list[str]:
