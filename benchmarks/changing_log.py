@@ -8,7 +8,7 @@ and 30 of each of nine kinds of anomalies. Its variants are:
 - clean: nothing changes.
 - dirty: 2 % of the training sessions are anomalous.
 - deploy: after 80 % of the training period, a line of a checkout changes.
-- night: one session in ten is of a fifth kind, which begins from 1 to 5 o'clock.
+- night: one session in ten is of a fifth kind, which runs from 1 to 5 o'clock.
 
 The table has the mean over the seeds of the share of normal sessions with a p
 of at most .05, .01 and .005, and of the recall of each kind of anomaly at .005.

@@ -25,7 +25,7 @@ from seqrnn.training.checkpoint_writer import open_checkpoints
 from seqrnn.training.probe import probe
 from seqrnn.training.progress import Progress
 from seqrnn.training.setup import Training
-from seqrnn.training.train import make_training
+from seqrnn.training.train import initial_state, make_training
 
 _SAVE_SECONDS = 30.0  # Between two checkpoints; a signal saves one, too.
 
@@ -84,11 +84,11 @@ def _train(
   for model in models:
     model.checkpoints.delete_after(step)
   state, position = setup.restore(first)
+  state = state or initial_state(first)
   # A step donates its state. Unlike jnp.copy, this compiles nothing.
   places = jax.tree.map(lambda x: x.sharding, state)
   copy = lambda: jax.device_put(state, places, may_alias=False)
-  states = [state]
-  states += [setup.restore(x)[0] if step else copy() for x in models[1:]]
+  states = [state, *(setup.restore(x)[0] or copy() for x in models[1:])]
   probe(first.step, state, first.experiment, first.mesh)
 
   def save():
