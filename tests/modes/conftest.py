@@ -109,5 +109,5 @@ def texts_of(config, k=None):
   """Name -> text of the training sessions, or of those held out from a fold."""
   pieces = splits.reader(config)("train")
   if k is not None:
-    pieces = splits.some(pieces, splits.blocks(pieces, 2) == k - 1)
+    pieces = splits.some(pieces, splits.blocks(pieces, 2, 4) == k - 1)
   return {d.name: " ".join(d.symbols) for d in pieces.documents()}

@@ -41,7 +41,7 @@ from seqrnn.training.setup import check_owner
 
 CALIBRATION = "calibration.npz"
 # A checksum of the scores of some sessions, so that it changes with any score.
-VERSION = "b364083f"
+VERSION = "4987f26f"
 # Settings that invalidate a cached calibration, in addition to training's.
 SETTINGS = ("head", "idle", "short", "top_k", "folds", "contamination")
 _FIRST = "first.npz"  # In folds/: the table of the first pass.
