@@ -43,10 +43,10 @@ CALIBRATION = "calibration.npz"
 # A checksum of the scores of some sessions, so that it changes with any score.
 VERSION = "4987f26f"
 # Settings that invalidate a cached calibration, in addition to training's.
-SETTINGS = ("head", "idle", "short", "top_k", "folds", "contamination")
+SETTINGS = ("head", "idle", "short", "top_k", "folds")
 _FIRST = "first.npz"  # In folds/: the table of the first pass.
 _SHARE = 1.0  # Of the run's steps, those of the first pass.
-_FEWEST = 200  # Sessions: of fewer no second mode can be told.
+_FEWEST = 500  # Sessions: in fewer, a second mode is not told apart.
 _BLOCKS = 4  # Of each fold in the second pass.
 _RECURS = 30  # Sessions with an event that is none of an anomaly.
 
