@@ -10,6 +10,7 @@ times, so its model knows the work of each night and the newest version.
 """
 
 import json
+import shutil
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -24,6 +25,7 @@ from seqrnn.config.resolve import total_steps
 from seqrnn.data import splits
 from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.sessions import Sessions
+from seqrnn.data.read import stored
 from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
@@ -44,8 +46,7 @@ CALIBRATION = "calibration.npz"
 VERSION = "4987f26f"
 # Settings that invalidate a cached calibration, in addition to training's.
 SETTINGS = ("head", "idle", "short", "top_k", "folds")
-_FIRST = "first.npz"  # In folds/: the table of the first pass.
-_SHARE = 1.0  # Of the run's steps, those of the first pass.
+LEFT_OUT = "left_out.npz"  # What the first pass has found.
 _FEWEST = 500  # Sessions: in fewer, a second mode is not told apart.
 _BLOCKS = 4  # Of each fold in the second pass.
 _RECURS = 30  # Sessions with an event that is none of an anomaly.
@@ -85,56 +86,43 @@ def calibrate(
   """
   source = Source(build, config, workdir, read, experiment)
   pieces, folds = read("train"), config.detect.folds
-  path, left = workdir / CALIBRATION, np.zeros(len(pieces), bool)
+  left = np.zeros(len(pieces), bool)
   if not folds:
     step, held_out = config.checkpoint.step, read("validation")
-    return _scored(source, [Member(workdir, step, pieces, held_out)], path)
-  if len(pieces) >= _FEWEST and config.detect.contamination:
-    left = _left_out(source)
-  fold_of = splits.blocks(pieces, folds, _BLOCKS)
-  members = [
-    member._replace(held_out=splits.some(pieces, fold_of == k))
-    for k, member in enumerate(
-      train_members(source, np.where(left, -1, fold_of))
-    )
-  ]
-  return _scored(source, members, path, pieces.document[left])
-
-
-def _scored(
-  source: Source,
-  members: list[Member],
-  path: Path,
-  left: np.ndarray | Sequence[int] = (),
-) -> tuple[Detector, NormalSessions]:
-  """The detector of some models, and their table, which a file may have.
-
-  Args:
-    source: as of `calibrate`.
-    members: the models.
-    path: of the file.
-    left: the documents that a first pass has left out.
-  """
-  build, config, workdir, _, experiment = source
-  models = [member.folder.name for member in members if config.detect.folds]
-  key, normal = _key(config, workdir, experiment, models), None
+    members = [Member(workdir, step, pieces, held_out)]
+  else:
+    if len(pieces) >= _FEWEST and config.detect.contamination:
+      left = _left_out(source)
+    fold_of = splits.blocks(pieces, folds, _BLOCKS)
+    trained = train_members(source, np.where(left, -1, fold_of))
+    members = [
+      member._replace(held_out=splits.some(pieces, fold_of == k))
+      for k, member in enumerate(trained)
+    ]
+  models = [member.folder.name for member in members if folds]
+  path, normal = workdir / CALIBRATION, None
+  key = _key(config, workdir, experiment, models)
   if path.exists():
     with suppress(UserError):  # A damaged file is written again.
       normal = NormalSessions.load(path, key)
-  names = experiment.vocabularies["symbols"]
-  detector = load_detector(
-    build,
-    config,
-    workdir,
+  detector = _load(source, members)
+  if normal is None or detector.steps != normal.steps.tolist():
+    normal = score_held_out(detector, pieces.document[left])
+    normal.save(path, key)
+    print("".join(f"{line}\n" for line in fold_lines(normal) if folds), end="")
+  return detector, normal
+
+
+def _load(source: Source, members: list[Member]) -> Detector:
+  """The detector of some models."""
+  names = source.experiment.vocabularies["symbols"]
+  return load_detector(
+    source.build,
+    source.config,
+    source.workdir,
     [(member.folder, member.step) for member in members],
     (data.of_pieces(member.train, names) for member in members),
   )._replace(members=members)
-  if normal is None or detector.steps != normal.steps.tolist():
-    normal = score_held_out(detector, left)
-    normal.save(path, key)
-    lines = fold_lines(normal) if path.name == CALIBRATION else ()
-    print("".join(f"{line}\n" for line in lines), end="")
-  return detector, normal
 
 
 def _left_out(source: Source) -> np.ndarray:
@@ -143,14 +131,21 @@ def _left_out(source: Source) -> np.ndarray:
   A session stays if an equal one does, or if it has an event that is new in its
   fold and recurs: it is of a new version, or of the work of a night.
   """
-  _, config, workdir, read, _ = source
+  _, config, workdir, read, experiment = source
+  path, most = workdir / LEFT_OUT, config.detect.contamination
+  key = _key(config, workdir, experiment, [f"{most}", f"{_steps(source)}"])
+  if path.exists():
+    with suppress(UserError):  # A damaged file is written again.
+      arrays = stored.load_arrays(path)
+      if str(arrays.get("rests_on")) == key:
+        return arrays["left"]
   pieces, K = read("train"), config.detect.folds
   fold_of = splits.blocks(pieces, K)
-  members = train_members(source, fold_of, _SHARE)
-  detector, table = _scored(source, members, workdir / "folds" / _FIRST)
+  detector = _load(source, train_members(source, fold_of))
+  table = score_held_out(detector)
   sessions = data.of_pieces(pieces, detector.names)
   left = np.zeros(len(pieces), bool)
-  anomalous = contaminates(table, config.detect.contamination)
+  anomalous = contaminates(table, most)
   left[~detector.short(sessions)] = anomalous[table.order]
   number = np.repeat(np.arange(len(left)), np.diff(sessions.bounds))
   session, event = np.divmod(
@@ -162,7 +157,11 @@ def _left_out(source: Source) -> np.ndarray:
   recurs_KV = (in_fold_KV == total_V) & (total_V >= _RECURS)
   left[session[recurs_KV[fold_of[session], event]]] = False
   which = sessions.distinct().which
-  return np.bincount(which, ~left)[which] == 0
+  left = np.bincount(which, ~left)[which] == 0
+  stored.save_arrays(path, {"left": left, "rests_on": key})
+  for member in detector.members:  # They have served.
+    shutil.rmtree(member.folder)
+  return left
 
 
 def _key(
@@ -191,9 +190,16 @@ def _training(config: Config) -> dict[str, Any]:
   return {n: v for n, (_, v) in changes if n not in config_lib.PLACES}
 
 
-def train_members(
-  source: Source, fold_of: np.ndarray, share: float = 1.0
-) -> list[Member]:
+def _steps(source: Source) -> int:
+  """The number of steps of the run until its checkpoint."""
+  _, config, workdir, _, experiment = source
+  step = checkpoint.select(workdir / "checkpoints", config.checkpoint.step)
+  if step == 1:  # Of an export, whose training is not known.
+    step = total_steps(config, len(experiment.batches("train", 0)))
+  return step
+
+
+def train_members(source: Source, fold_of: np.ndarray) -> list[Member]:
   """The models of a detector; trains the folds that are not trained.
 
   A fold has its own sessions held out. Its model is trained on those of all
@@ -204,17 +210,12 @@ def train_members(
     source: as of `calibrate`.
     fold_of: the number of the fold of each training session, from 0; -1: it is
       in none, so that it neither trains nor calibrates a model.
-    share: of these steps, at least one of which are taken.
 
   Raises:
     UserError: training fails, or the run was trained with other fields.
   """
   build, config, workdir, read, experiment = source
-  pieces, count = read("train"), fold_of.max() + 1
-  step = checkpoint.select(workdir / "checkpoints", config.checkpoint.step)
-  if step == 1:  # Of an export, whose training is not known.
-    step = total_steps(config, len(experiment.batches("train", 0)))
-  step = max(round(share * step), 1)
+  pieces, count, step = read("train"), fold_of.max() + 1, _steps(source)
   content = [step, experiment.facts("train")["crc32"], _training(config)]
   key = zlib.crc32(json.dumps([*content, fold_of.tolist()]).encode())
   folders = [workdir / "folds" / f"{key:08x}-{k + 1}" for k in range(count)]
