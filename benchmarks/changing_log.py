@@ -187,8 +187,8 @@ def anomaly(rng: random.Random, kind: str, new: bool) -> Timed:
     lines = timed(rng, changed)
     if kind == "slow":
       n = rng.randrange(1, len(lines))
-      pause, *rest = lines[n]
-      lines[n] = pause * rng.uniform(60, 200), *rest
+      pause, step, line = lines[n]
+      lines[n] = pause * rng.uniform(60, 200), step, line
     if kind == "value":
       if not (
         some := [
@@ -341,7 +341,7 @@ def measure(folder: Path, seed: int, variant: str) -> dict[str, float]:
 
 def main():
   """Prints a table of the variants."""
-  parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+  parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
   parser.add_argument("folder", type=Path)
   parser.add_argument("--seeds", type=int, default=8)
   parser.add_argument("--first", type=int, default=0)
