@@ -139,29 +139,38 @@ def _left_out(source: Source) -> np.ndarray:
       arrays = stored.load_arrays(path)
       if str(arrays.get("rests_on")) == key:
         return arrays["left"]
-  pieces, K = read("train"), config.detect.folds
-  fold_of = splits.blocks(pieces, K)
+  pieces = read("train")
+  fold_of = splits.blocks(pieces, config.detect.folds)
   detector = _load(source, train_members(source, fold_of))
   table = score_held_out(detector)
   sessions = data.of_pieces(pieces, detector.names)
   left = np.zeros(len(pieces), bool)
   anomalous = contaminates(table, most)
   left[~detector.short(sessions)] = anomalous[table.order]
-  number = np.repeat(np.arange(len(left)), np.diff(sessions.bounds))
-  session, event = np.divmod(
-    np.unique(number * len(detector.names) + sessions.ids), len(detector.names)
-  )
-  in_fold_KV = np.zeros((K, len(detector.names)), int)
-  np.add.at(in_fold_KV, (fold_of[session], event), 1)
-  total_V = in_fold_KV.sum(axis=0)
-  recurs_KV = (in_fold_KV == total_V) & (total_V >= _RECURS)
-  left[session[recurs_KV[fold_of[session], event]]] = False
+  left &= ~recurring(sessions, fold_of)
   which = sessions.distinct().which
   left = np.bincount(which, ~left)[which] == 0
   stored.save_arrays(path, {"left": left, "rests_on": key})
   for member in detector.members:  # They have served.
     shutil.rmtree(member.folder)
   return left
+
+
+def recurring(sessions: Sessions, fold_of: np.ndarray) -> np.ndarray:
+  """Whether each session has an event that recurs, but in its fold alone."""
+  session_N = np.repeat(np.arange(len(fold_of)), np.diff(sessions.bounds))
+  symbols, recurs = (
+    sessions.ids.max(initial=0) + 1,
+    np.zeros(len(fold_of), bool),
+  )
+  has = np.unique(session_N * symbols + sessions.ids)  # Once in a session.
+  session, event = np.divmod(has, symbols)
+  sessions_KV = np.zeros((fold_of.max() + 1, symbols), int)
+  np.add.at(sessions_KV, (fold_of[session], event), 1)
+  total_V = sessions_KV.sum(axis=0)
+  alone_KV = (sessions_KV == total_V) & (total_V >= _RECURS)
+  recurs[session[alone_KV[fold_of[session], event]]] = True
+  return recurs
 
 
 def _key(

@@ -77,8 +77,8 @@ class Calibration:
   def by_body(self, scores: np.ndarray) -> np.ndarray:
     """-log p, in the tail of an exponential distribution as steep as the body.
 
-    Anomalous scores among the normal ones are in the tail, so they do not make
-    this p higher. The sum of values of -log p is at least as steep as one.
+    Anomalous scores among the normal ones are in the tail, so they change this
+    p little. The sum of values of -log p is at least as steep as one.
     """
     if not self.n:
       return np.zeros(scores.shape)

@@ -18,6 +18,7 @@ from seqrnn.logs.detect.normal import (
   NORMAL,
   UNANSWERED,
   NormalSessions,
+  contaminates,
   normal_scores,
   of_every,
   select,
@@ -88,6 +89,33 @@ def test_a_fold_whose_loss_is_far_above_the_others_is_named():
     assert line.startswith(f"fold {k + 1} of 3: {loss:.4f} nats an event")
     assert ("more than twice" in line) == (k == 1)
   assert f"the {(losses[0] + losses[2]) / 2:.4f} of the others" in lines[1]
+
+
+def test_single_sessions_far_above_the_others_are_left_out():
+  rng = np.random.default_rng(3)
+  known = normal_of(rng, (400, 400))
+  far = np.zeros(800, bool)
+  far[rng.permutation(800)[:9]] = True  # Too few for a second mode.
+  for name in STANDARD:
+    known.scores[name][far] += 12
+  assert contaminates(known, 0.1).tolist() == far.tolist()
+  assert not contaminates(known, 0.0).any()
+  left = known._replace(left=far)  # By a first pass; one is called normal.
+  answers = np.where(np.arange(800) == np.flatnonzero(far)[0], NORMAL, 0)
+  selection = select(left, 0.1, answers)
+  assert selection.calibrates.tolist() == (~far | (answers == NORMAL)).tolist()
+  columns = left.columns()
+  assert NormalSessions.of_columns(columns).left.tolist() == far.tolist()
+  del columns["left"]  # As older versions write it.
+  assert not NormalSessions.of_columns(columns).left.any()
+
+
+def test_what_recurs_in_one_fold_alone_is_new_there():
+  texts = ["ab"] * 100 + ["abc"] * 29 + ["abd"] * 30 + ["abe"] * 60
+  fold_of = np.repeat([0, 1, 2, 0], [100, 29, 60, 30])
+  recurs = calibration.recurring(sessions_of(texts), fold_of)
+  # c is too rare, and e in two folds.
+  assert np.flatnonzero(recurs).tolist() == [*range(129, 159)]
 
 
 @pytest.mark.parametrize("contamination", [0.0, 0.2])
