@@ -3,16 +3,21 @@
 import hashlib
 import json
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from seqrnn.configs import base
 from seqrnn.data import splits
+from seqrnn.data.documents import Document, collect
 from seqrnn.data.logs import values
 from seqrnn.data.read import stored
+from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.logs.detect import calibration
+from seqrnn.logs.detect.detector import Member
 from seqrnn.logs.detect.normal import (
   ANOMALOUS,
   NORMAL,
@@ -116,6 +121,51 @@ def test_what_recurs_in_one_fold_alone_is_new_there():
   recurs = calibration.recurring(sessions_of(texts), fold_of)
   # c is too rare, and e in two folds.
   assert np.flatnonzero(recurs).tolist() == [*range(129, 159)]
+
+
+def test_what_the_first_pass_leaves_out_is_kept(
+  settings, tmp_path, monkeypatch
+):
+  texts = ["ab"] * 8 + ["ba", "cc", "ba", "bb"]
+  documents = [Document(str(n), text) for n, text in enumerate(texts)]
+  pieces = splits.whole(collect(documents, "char"))
+  config: Any = SimpleNamespace(detect=settings)
+  nothing: Any = None
+  settings.update({"folds": 2, "contamination": 0.1})
+  source = calibration.Source(
+    nothing, config, tmp_path, lambda _: pieces, nothing
+  )
+  # One "ba" seems to be anomalous, and the other one does not.
+  flags = np.isin(np.arange(12), (8, 9, 11))
+  names = Vocabulary("char", tuple("abc"))
+
+  def train(_, fold_of):
+    assert fold_of.tolist() == splits.blocks(pieces, 2).tolist()
+    for k in range(2):
+      (tmp_path / str(k)).mkdir()
+    return [Member(tmp_path / str(k), 1, pieces, pieces) for k in range(2)]
+
+  short = lambda sessions: np.zeros(len(sessions.names), bool)
+  for name, function in {
+    "_key": lambda *args: json.dumps(args[3]),
+    "_steps": lambda _: 7,
+    "train_members": train,
+    "_load": lambda _, members: SimpleNamespace(
+      names=names, members=members, short=short
+    ),
+    "score_held_out": lambda _: SimpleNamespace(order=np.arange(12)),
+    "contaminates": lambda *_: flags,
+  }.items():
+    monkeypatch.setattr(calibration, name, function)
+  expected = np.isin(np.arange(12), (9, 11)).tolist()
+  assert calibration._left_out(source).tolist() == expected
+  # Its models are removed.
+  assert [path.name for path in tmp_path.iterdir()] == [calibration.LEFT_OUT]
+  monkeypatch.setattr(calibration, "_load", None)
+  assert calibration._left_out(source).tolist() == expected
+  settings.contamination = 0.05
+  with pytest.raises(TypeError):  # It begins again.
+    calibration._left_out(source)
 
 
 @pytest.mark.parametrize("contamination", [0.0, 0.2])
