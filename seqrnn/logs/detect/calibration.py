@@ -10,6 +10,7 @@ times, so its model knows the work of each night and the newest version.
 """
 
 import json
+import math
 import shutil
 import zlib
 from collections.abc import Callable, Sequence
@@ -48,6 +49,7 @@ VERSION = "4987f26f"
 SETTINGS = ("head", "idle", "short", "top_k", "folds")
 LEFT_OUT = "left_out.npz"  # What the first pass has found.
 _FEWEST = 500  # Sessions: in fewer, a second mode is not told apart.
+_STEPS = 120  # Of the first pass, at most: those of a burst are learned later.
 _BLOCKS = 4  # Of each fold in the second pass.
 _RECURS = 30  # Sessions with an event that is none of an anomaly.
 
@@ -141,7 +143,7 @@ def _left_out(source: Source) -> np.ndarray:
         return arrays["left"]
   pieces = read("train")
   fold_of = splits.blocks(pieces, config.detect.folds)
-  detector = _load(source, train_members(source, fold_of))
+  detector = _load(source, train_members(source, fold_of, _STEPS))
   table = score_held_out(detector)
   sessions = data.of_pieces(pieces, detector.names)
   left = np.zeros(len(pieces), bool)
@@ -208,7 +210,9 @@ def _steps(source: Source) -> int:
   return step
 
 
-def train_members(source: Source, fold_of: np.ndarray) -> list[Member]:
+def train_members(
+  source: Source, fold_of: np.ndarray, most: float = math.inf
+) -> list[Member]:
   """The models of a detector; trains the folds that are not trained.
 
   A fold has its own sessions held out. Its model is trained on those of all
@@ -219,12 +223,14 @@ def train_members(source: Source, fold_of: np.ndarray) -> list[Member]:
     source: as of `calibrate`.
     fold_of: the number of the fold of each training session, from 0; -1: it is
       in none, so that it neither trains nor calibrates a model.
+    most: steps that are taken.
 
   Raises:
     UserError: training fails, or the run was trained with other fields.
   """
   build, config, workdir, read, experiment = source
-  pieces, count, step = read("train"), fold_of.max() + 1, _steps(source)
+  pieces, count = read("train"), fold_of.max() + 1
+  step = int(min(_steps(source), most))
   content = [step, experiment.facts("train")["crc32"], _training(config)]
   key = zlib.crc32(json.dumps([*content, fold_of.tolist()]).encode())
   folders = [workdir / "folds" / f"{key:08x}-{k + 1}" for k in range(count)]

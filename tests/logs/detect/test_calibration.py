@@ -139,7 +139,7 @@ def test_what_the_first_pass_leaves_out_is_kept(
   flags = np.isin(np.arange(12), (8, 9, 11))
   names = Vocabulary("char", tuple("abc"))
 
-  def train(_, fold_of):
+  def train(_, fold_of, most):
     assert fold_of.tolist() == splits.blocks(pieces, 2).tolist()
     for k in range(2):
       (tmp_path / str(k)).mkdir()
