@@ -78,7 +78,7 @@ def _train(
   models: list[Training], trains_KD: np.ndarray, last: int, caught: Signals
 ) -> int:
   """Trains until step `last` or a signal; returns the step that is saved."""
-  first, saved = models[0], time.monotonic()
+  first, saved, documents = models[0], time.monotonic(), trains_KD.shape[1]
   # A killed process may have saved some of the models once more than others.
   step = min(checkpoint.newest(x.workdir / "checkpoints") for x in models)
   for model in models:
@@ -98,8 +98,7 @@ def _train(
   with Progress(first, position) as progress:
     while position.step < last and not caught:
       epoch = first.experiment.batches("train", position.epoch, placed=True)
-      distinct = epoch.distinct
-      if distinct is None or len(distinct) != trains_KD.shape[1]:
+      if (distinct := epoch.distinct) is None or len(distinct) != documents:
         raise UserError(f"{first.workdir}: the training data have changed")
       # Of the equal documents of a row, the share that trains each model.
       own_KD = np.stack([np.bincount(distinct, x) for x in trains_KD])

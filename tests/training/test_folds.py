@@ -15,7 +15,7 @@ from seqrnn.data import splits
 from seqrnn.data.vocabulary import PAD, RESERVED
 from seqrnn.errors import Interrupted
 from seqrnn.runtime import sharding
-from seqrnn.training import checkpoint, folds, optimizers, setup, step
+from seqrnn.training import checkpoint, folds, setup, step
 from tests.conftest import tiny
 
 FIELDS = {
@@ -72,8 +72,8 @@ def test_each_model_is_as_if_it_were_trained_alone_on_one_device(run, trained):
   mesh = sharding.one_device()
   epoch = experiment.batches("train", 0)
   assert len(epoch) < LAST  # Several epochs.
-  plan = partial(optimizers.schedule, config, len(epoch))
-  optimizer = lambda rate: optimizers.optimizer(config, plan(rate))
+  plan = partial(step.make_schedule, config, len(epoch))
+  optimizer = lambda rate: step.make_optimizer(config, plan(rate))
   update = step.make_step(experiment, optimizer, mesh)
   start = step.make_start(experiment, optimizer, epoch[0], mesh)
   names = [None] * len(RESERVED) + [*experiment.vocabularies["symbols"].symbols]

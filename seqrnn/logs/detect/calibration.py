@@ -102,8 +102,8 @@ def calibrate(
       for k, member in enumerate(trained)
     ]
   models = [member.folder.name for member in members if folds]
-  path, normal = workdir / CALIBRATION, None
-  key = _key(config, workdir, experiment, models)
+  path, key = workdir / CALIBRATION, _key(config, workdir, experiment, models)
+  normal = None
   if path.exists():
     with suppress(UserError):  # A damaged file is written again.
       normal = NormalSessions.load(path, key)
