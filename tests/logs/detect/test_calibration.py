@@ -140,6 +140,7 @@ def test_what_the_first_pass_leaves_out_is_kept(
   names = Vocabulary("char", tuple("abc"))
 
   def train(_, fold_of, most):
+    assert most == calibration._STEPS
     assert fold_of.tolist() == splits.blocks(pieces, 2).tolist()
     for k in range(2):
       (tmp_path / str(k)).mkdir()
