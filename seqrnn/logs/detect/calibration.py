@@ -13,7 +13,7 @@ import json
 import math
 import shutil
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +37,7 @@ from seqrnn.logs.detect.detector import (
   load_detector,
 )
 from seqrnn.logs.detect.normal import NormalSessions, contaminates
-from seqrnn.logs.detect.scores import BASELINES
+from seqrnn.logs.detect.scores import BASELINES, STANDARD
 from seqrnn.training import checkpoint
 from seqrnn.training.folds import fit_folds
 from seqrnn.training.setup import check_owner
@@ -115,8 +115,10 @@ def calibrate(
   return detector, normal
 
 
-def _load(source: Source, members: list[Member]) -> Detector:
-  """The detector of some models."""
+def _load(
+  source: Source, members: list[Member], wanted: Iterable[str] = BASELINES
+) -> Detector:
+  """The detector of some models, with the baselines that are wanted."""
   names = source.experiment.vocabularies["symbols"]
   return load_detector(
     source.build,
@@ -124,6 +126,7 @@ def _load(source: Source, members: list[Member]) -> Detector:
     source.workdir,
     [(member.folder, member.step) for member in members],
     (data.of_pieces(member.train, names) for member in members),
+    wanted,
   )._replace(members=members)
 
 
@@ -143,7 +146,8 @@ def _left_out(source: Source) -> np.ndarray:
         return arrays["left"]
   pieces = read("train")
   fold_of = splits.blocks(pieces, config.detect.folds)
-  detector = _load(source, train_members(source, fold_of, _STEPS))
+  members = train_members(source, fold_of, _STEPS)
+  detector = _load(source, members, [x for x in STANDARD if x in BASELINES])
   table = score_held_out(detector)
   sessions = data.of_pieces(pieces, detector.names)
   left = np.zeros(len(pieces), bool)

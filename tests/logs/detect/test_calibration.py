@@ -151,7 +151,7 @@ def test_what_the_first_pass_leaves_out_is_kept(
     "_key": lambda *args: json.dumps(args[3]),
     "_steps": lambda _: 7,
     "train_members": train,
-    "_load": lambda _, members: SimpleNamespace(
+    "_load": lambda _, members, _wanted: SimpleNamespace(
       names=names, members=members, short=short
     ),
     "score_held_out": lambda _: SimpleNamespace(order=np.arange(12)),
