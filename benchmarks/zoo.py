@@ -24,7 +24,7 @@ from seqrnn.exporting import tensors as tensors_lib
 ZOO = Path(seqrnn.__file__).parent / "zoo"
 FILE = "model.safetensors"
 FILES = "config.json", "vocabulary.json"
-_DETECTION = "calibration.npz", "detect/deployed.npz"
+_DETECTION = "calibration.npz", "left_out.npz", "detect/deployed.npz"
 _FIGURES = "\n## In the zoo\n\nWith the tensors in {}, on the test split:\n\n"
 
 

@@ -178,14 +178,15 @@ def _joined(corpus: Corpus) -> np.ndarray:
   return groups[firsts][joined]
 
 
-def blocks(pieces: Pieces, parts: int) -> np.ndarray:
-  """The number of the block of each piece, of `parts` equal ones, from 0.
+def blocks(pieces: Pieces, parts: int, each: int = 1) -> np.ndarray:
+  """The number of the part of each piece, of `parts` equal ones, from 0.
 
-  A block has documents that are side by side, because documents of the
-  same time are alike: a model that has seen the neighbours of a document is no
-  judge of it. Between documents with the same symbols there is no border, if
-  there is another place near it. Documents with labels, which files often have
-  label by label, are assigned in the order of the digests of their groups.
+  A part is a block, or has `each` of them, which are dealt out in turn. A block
+  has documents that are side by side, because documents of the same time are
+  alike: a model that has seen the neighbours of a document is no judge of it.
+  Between documents with the same symbols there is no border, if there is
+  another place near it. Documents with labels, which files often have label by
+  label, are assigned in the order of the digests of their groups.
 
   Raises:
     UserError: there are fewer groups than blocks.
@@ -200,9 +201,9 @@ def blocks(pieces: Pieces, parts: int) -> np.ndarray:
     )
   if pieces.corpus.labels is not None:
     return (np.arange(len(firsts)) % parts)[group]
-  order = np.sort(firsts)
-  edges = [_border(pieces, order, k, parts) for k in range(1, parts)]
-  return np.searchsorted(edges, firsts, "right")[group]
+  order, count = np.sort(firsts), parts * min(each, len(firsts) // parts)
+  edges = [_border(pieces, order, k, count) for k in range(1, count)]
+  return (np.searchsorted(edges, firsts, "right") % parts)[group]
 
 
 def _border(pieces: Pieces, firsts: np.ndarray, k: int, parts: int) -> int:

@@ -170,8 +170,7 @@ class Drift:
     self.warning = (
       f"drift: since {since}, {share:.0%} of the sessions {_WORDS[best[1]]};"
       f" expected are at most {expected:.0%}. P-values and alarms are"
-      " unreliable, until a model learns these sessions: --mode=refresh makes it"
-      " of a log"
+      " unreliable until a model learns these sessions, as by --mode=refresh"
     )
     self._left, self._learned_S = _BLOCKS, np.zeros(len(_WORDS))
     return [self.warning]

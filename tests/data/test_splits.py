@@ -262,6 +262,11 @@ def test_blocks_are_equal_and_take_groups_as_a_whole():
   groups = [int(name[1:]) // 3 for name in names_of(whole.documents())]
   pairs = {*zip(groups, blocks.tolist(), strict=True)}
   assert len(pairs) == len({*groups}) == 4
+  plain = splits.whole(make_corpus(make_documents([3] * 12)))
+  dealt = splits.blocks(plain, 2, 3)  # Three blocks each, in turn.
+  assert dealt.tolist() == [0, 0, 1, 1] * 3
+  few = splits.blocks(plain, 5, 4)
+  assert np.bincount(few).min() >= 2
   with pytest.raises(UserError, match="detect.folds=40: .* too few for 40"):
     splits.blocks(whole, 40)
 

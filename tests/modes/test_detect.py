@@ -173,7 +173,7 @@ def test_folds_are_any_assignment_of_the_training_sessions(again, monkeypatch):
   fold_of = np.random.default_rng(0).integers(-1, 3, len(names))
   for order in (fold_of, fold_of[::-1]):
     members = calibration.train_members(
-      build, again.config, workdir, read, experiment, order
+      calibration.Source(build, again.config, workdir, read, experiment), order
     )
     *_, folders, trains_KD, last = calls.pop()
     assert len({*folders}) == 3 and last == members[0].step

@@ -39,8 +39,8 @@ FIELDS = group(
     default=4,
   ),
   contamination=rules.SHARE(
-    "The largest share of sessions that calibration may leave out as anomalous,"
-    " if their surprisals, values or times form a second mode.",
+    "The largest share of sessions that folds and calibration may leave out as"
+    " anomalous.",
     default=0.1,
   ),
   rule=choice(

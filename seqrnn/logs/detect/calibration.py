@@ -2,14 +2,21 @@
 
 The models are the run's own, or one for each fold. A fold is a part of the
 training sessions, and the model that is trained on the other parts.
+
+There are two passes. In the first one, a fold is a block of time: anomalous
+sessions come in bursts, which the models of other blocks have not seen. What is
+found there is left out of the second pass. In that, each fold has blocks of all
+times, so its model knows the work of each night and the newest version.
 """
 
 import json
+import math
+import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +26,7 @@ from seqrnn.config.resolve import total_steps
 from seqrnn.data import splits
 from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.sessions import Sessions
+from seqrnn.data.read import stored
 from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
@@ -28,17 +36,32 @@ from seqrnn.logs.detect.detector import (
   Member,
   load_detector,
 )
-from seqrnn.logs.detect.normal import NormalSessions
-from seqrnn.logs.detect.scores import BASELINES
+from seqrnn.logs.detect.normal import NormalSessions, contaminates
+from seqrnn.logs.detect.scores import BASELINES, STANDARD
 from seqrnn.training import checkpoint
 from seqrnn.training.folds import fit_folds
 from seqrnn.training.setup import check_owner
 
 CALIBRATION = "calibration.npz"
 # A checksum of the scores of some sessions, so that it changes with any score.
-VERSION = "b364083f"
+VERSION = "4987f26f"
 # Settings that invalidate a cached calibration, in addition to training's.
 SETTINGS = ("head", "idle", "short", "top_k", "folds")
+LEFT_OUT = "left_out.npz"  # What the first pass has found.
+_FEWEST = 500  # Sessions: in fewer, a second mode is not told apart.
+_STEPS = 120  # Of the first pass, at most: those of a burst are learned later.
+_BLOCKS = 4  # Of each fold in the second pass.
+_RECURS = 30  # Sessions with an event that is none of an anomaly.
+
+
+class Source(NamedTuple):
+  """What models are trained for: the first arguments of `calibrate`."""
+
+  build: Callable[..., Experiment]
+  config: Config
+  workdir: Path
+  read: Callable[[str], Pieces]
+  experiment: Experiment
 
 
 def calibrate(
@@ -63,31 +86,97 @@ def calibrate(
   Raises:
     UserError: there are no normal sessions to score, or training fails.
   """
-  if folds := config.detect.folds:
-    fold_of = splits.blocks(read("train"), folds)
-    members = train_members(build, config, workdir, read, experiment, fold_of)
-  else:
+  source = Source(build, config, workdir, read, experiment)
+  pieces, folds = read("train"), config.detect.folds
+  left = np.zeros(len(pieces), bool)
+  if not folds:
     step, held_out = config.checkpoint.step, read("validation")
-    members = [Member(workdir, step, read("train"), held_out)]
+    members = [Member(workdir, step, pieces, held_out)]
+  else:
+    if len(pieces) >= _FEWEST and config.detect.contamination:
+      left = _left_out(source)
+    fold_of = splits.blocks(pieces, folds, _BLOCKS)
+    trained = train_members(source, np.where(left, -1, fold_of))
+    members = [
+      member._replace(held_out=splits.some(pieces, fold_of == k))
+      for k, member in enumerate(trained)
+    ]
   models = [member.folder.name for member in members if folds]
   path, key = workdir / CALIBRATION, _key(config, workdir, experiment, models)
   normal = None
   if path.exists():
     with suppress(UserError):  # A damaged file is written again.
       normal = NormalSessions.load(path, key)
-  names = experiment.vocabularies["symbols"]
-  detector = load_detector(
-    build,
-    config,
-    workdir,
-    [(member.folder, member.step) for member in members],
-    (data.of_pieces(member.train, names) for member in members),
-  )._replace(members=members)
+  detector = _load(source, members)
   if normal is None or detector.steps != normal.steps.tolist():
-    normal = score_held_out(detector)
+    normal = score_held_out(detector, pieces.document[left])
     normal.save(path, key)
     print("".join(f"{line}\n" for line in fold_lines(normal) if folds), end="")
   return detector, normal
+
+
+def _load(
+  source: Source, members: list[Member], wanted: Iterable[str] = BASELINES
+) -> Detector:
+  """The detector of some models, with the baselines that are wanted."""
+  names = source.experiment.vocabularies["symbols"]
+  return load_detector(
+    source.build,
+    source.config,
+    source.workdir,
+    [(member.folder, member.step) for member in members],
+    (data.of_pieces(member.train, names) for member in members),
+    wanted,
+  )._replace(members=members)
+
+
+def _left_out(source: Source) -> np.ndarray:
+  """Whether the second pass leaves each training session out.
+
+  A session stays if an equal one does, or if it has an event that is new in its
+  fold and recurs: it is of a new version, or of the work of a night.
+  """
+  _, config, workdir, read, experiment = source
+  path, most = workdir / LEFT_OUT, config.detect.contamination
+  key = _key(config, workdir, experiment, [f"{most}", f"{_steps(source)}"])
+  if path.exists():
+    with suppress(UserError):  # A damaged file is written again.
+      arrays = stored.load_arrays(path)
+      if str(arrays.get("rests_on")) == key:
+        return arrays["left"]
+  pieces = read("train")
+  fold_of = splits.blocks(pieces, config.detect.folds)
+  members = train_members(source, fold_of, _STEPS)
+  detector = _load(source, members, [x for x in STANDARD if x in BASELINES])
+  table = score_held_out(detector)
+  sessions = data.of_pieces(pieces, detector.names)
+  left = np.zeros(len(pieces), bool)
+  anomalous = contaminates(table, most)
+  left[~detector.short(sessions)] = anomalous[table.order]
+  left &= ~recurring(sessions, fold_of)
+  which = sessions.distinct().which
+  left = np.bincount(which, ~left)[which] == 0
+  stored.save_arrays(path, {"left": left, "rests_on": key})
+  for member in detector.members:  # They have served.
+    shutil.rmtree(member.folder)
+  return left
+
+
+def recurring(sessions: Sessions, fold_of: np.ndarray) -> np.ndarray:
+  """Whether each session has an event that recurs, but in its fold alone."""
+  session_N = np.repeat(np.arange(len(fold_of)), np.diff(sessions.bounds))
+  symbols, recurs = (
+    sessions.ids.max(initial=0) + 1,
+    np.zeros(len(fold_of), bool),
+  )
+  has = np.unique(session_N * symbols + sessions.ids)  # Once in a session.
+  session, event = np.divmod(has, symbols)
+  sessions_KV = np.zeros((fold_of.max() + 1, symbols), int)
+  np.add.at(sessions_KV, (fold_of[session], event), 1)
+  total_V = sessions_KV.sum(axis=0)
+  alone_KV = (sessions_KV == total_V) & (total_V >= _RECURS)
+  recurs[session[alone_KV[fold_of[session], event]]] = True
+  return recurs
 
 
 def _key(
@@ -116,13 +205,17 @@ def _training(config: Config) -> dict[str, Any]:
   return {n: v for n, (_, v) in changes if n not in config_lib.PLACES}
 
 
+def _steps(source: Source) -> int:
+  """The number of steps of the run until its checkpoint."""
+  _, config, workdir, _, experiment = source
+  step = checkpoint.select(workdir / "checkpoints", config.checkpoint.step)
+  if step == 1:  # Of an export, whose training is not known.
+    step = total_steps(config, len(experiment.batches("train", 0)))
+  return step
+
+
 def train_members(
-  build: Callable[..., Experiment],
-  config: Config,
-  workdir: Path,
-  read: Callable[[str], Pieces],
-  experiment: Experiment,
-  fold_of: np.ndarray,
+  source: Source, fold_of: np.ndarray, most: float = math.inf
 ) -> list[Member]:
   """The models of a detector; trains the folds that are not trained.
 
@@ -131,21 +224,17 @@ def train_members(
   its folder, in folds/ of the workdir, is a checksum of all that it depends on.
 
   Args:
-    build: config, vocabularies or None -> Experiment.
-    config: of the run.
-    workdir: of the run.
-    read: split -> its pieces.
-    experiment: of the run.
+    source: as of `calibrate`.
     fold_of: the number of the fold of each training session, from 0; -1: it is
       in none, so that it neither trains nor calibrates a model.
+    most: steps that are taken.
 
   Raises:
     UserError: training fails, or the run was trained with other fields.
   """
+  build, config, workdir, read, experiment = source
   pieces, count = read("train"), fold_of.max() + 1
-  step = checkpoint.select(workdir / "checkpoints", config.checkpoint.step)
-  if step == 1:  # Of an export, whose training is not known.
-    step = total_steps(config, len(experiment.batches("train", 0)))
+  step = int(min(_steps(source), most))
   content = [step, experiment.facts("train")["crc32"], _training(config)]
   key = zlib.crc32(json.dumps([*content, fold_of.tolist()]).encode())
   folders = [workdir / "folds" / f"{key:08x}-{k + 1}" for k in range(count)]
@@ -164,18 +253,29 @@ def train_members(
   ]
 
 
-def score_held_out(detector: Detector) -> NormalSessions:
-  """The held-out sessions of each model, with its scores."""
-  tables = []
-  for k in range(len(detector.members)):
-    sessions = detector.held_out(k)
+def score_held_out(
+  detector: Detector, left: np.ndarray | Sequence[int] = ()
+) -> NormalSessions:
+  """The held-out sessions of each model, with its scores.
+
+  Args:
+    detector: of the models.
+    left: the documents that a first pass has left out.
+  """
+  tables, places = [], []
+  for k, member in enumerate(detector.members):
+    sessions, document = detector.held_out(k), member.held_out.document
     distinct = sessions.distinct()
     once = sessions.take(distinct.first)
     scored = detector.alone(k).score(once, distinct.counts)
+    out = np.isin(document[distinct.first], left)
     tables.append(
-      NormalSessions.of_scores(scored, k, detector.steps, distinct.which)
+      NormalSessions.of_scores(scored, k, detector.steps, distinct.which, out)
     )
-  return NormalSessions.concatenate(tables)
+    places.append(document[~scored.short[distinct.which]])
+  table = NormalSessions.concatenate(tables)
+  in_log = np.argsort(np.concatenate(places), kind="stable")
+  return table._replace(order=table.order[in_log])
 
 
 def fold_lines(normal: NormalSessions) -> list[str]:

@@ -22,6 +22,7 @@ from seqrnn.config.field import Config
 _EVENT_RATE = 0.001  # The false-alarm rate of events; see `event_rate`.
 _TAIL = 0.05  # The share of the normal scores that is the tail.
 _MIN_TAIL = 10  # Scores in the tail, at least.
+_HALF = 0.5  # Of the highest scores; those that are not in the tail: the body.
 
 
 class Calibration:
@@ -72,6 +73,21 @@ class Calibration:
       highest = scores == self.scores[-1]
       neg_log_p[highest] += others.excess(scores[highest])
     return neg_log_p
+
+  def by_body(self, scores: np.ndarray) -> np.ndarray:
+    """-log p, in the tail of an exponential distribution as steep as the body.
+
+    Anomalous scores among the normal ones are in the tail, so they change this
+    p little. The sum of values of -log p is at least as steep as one.
+    """
+    if not self.n:
+      return np.zeros(scores.shape)
+    index = np.searchsorted(-self.above, [-_HALF * self.n, -_TAIL * self.n])
+    half, edge = self.scores[np.minimum(index, len(self.scores) - 1)]
+    mean = max((edge - half) / np.log(_HALF / _TAIL), 1.0)
+    beyond = (scores - edge) / mean - np.log(_TAIL)
+    neg_log_p = np.minimum(-np.log(self.p_values(scores)), -np.log(_TAIL))
+    return np.where(scores > edge, beyond, neg_log_p)
 
   def excess(self, scores: np.ndarray) -> np.ndarray:
     """The excess over all normal scores, in units of the tail's mean excess."""
@@ -162,6 +178,18 @@ class CrossCalibration:
     """-log p by each model [K, D], extrapolated above its normal scores."""
     pairs = zip(self.groups, scores_KD, strict=True)
     return np.stack([group.neg_log_p(scores) for group, scores in pairs])
+
+  def each_by_body(self, scores_KD: Iterable[np.ndarray]) -> np.ndarray:
+    """-log p by each model [K, D], as `Calibration.by_body`."""
+    pairs = zip(self.groups, scores_KD, strict=True)
+    return np.stack([group.by_body(scores) for group, scores in pairs])
+
+  def own_by_body(
+    self, scores_R: np.ndarray, model_R: np.ndarray
+  ) -> np.ndarray:
+    """-log p by one model each [R], as `Calibration.by_body`."""
+    every = self.each_by_body([scores_R] * len(self.groups))
+    return every[model_R, np.arange(len(model_R))]
 
   def neg_log_p(self, scores_KD: np.ndarray) -> np.ndarray:
     """-log p [D], extrapolated where every model's score is above its own.

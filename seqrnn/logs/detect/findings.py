@@ -27,9 +27,10 @@ from seqrnn.data.read.columns import Texts
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.logs.detect import conformal
 from seqrnn.logs.detect.detector import Detector, SessionScores
-from seqrnn.logs.detect.normal import NormalScores
+from seqrnn.logs.detect.normal import ALONE, NormalScores
 from seqrnn.logs.detect.scores import (
   COMBINED,
+  COUNTS,
   EVENT,
   PAIR,
   SHORT,
@@ -172,13 +173,14 @@ def _reasons(
     is_unknown: whether a session has an unknown event.
     rule: as `detect.rule`.
   """
-  others = [name for name in normal.names if name in MEASURES]
+  others = [name for name in normal.names if name in ALONE]
   names = [name for name in normal.names if name not in MEASURES] or others
   p_SD = [normal.scores[name].p_values(scored.scores[name]) for name in names]
   reasons = np.array([*names, PAIR])[np.argmin(p_SD, axis=0)]
   reasons[(reasons == UNSEEN) & ~is_unknown] = PAIR
   largest = evidence_EKD.mean(axis=1).argmax(axis=0)
   reasons = np.where(largest, np.array([EVENT, *others])[largest], reasons)
+  reasons[(reasons == COUNTS) & is_unknown] = UNSEEN
   if rule in ("events", "topk"):
     reasons = np.full(len(reasons), EVENT)
   return np.where(scored.short, SHORT, reasons)

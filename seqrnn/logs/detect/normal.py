@@ -1,12 +1,13 @@
 """Normal sessions: their scores, and which of them calibrate.
 
 A log without labels has anomalous sessions, also among those that calibrate:
-their scores are the highest, so new ones like them have no low p-value. Where
-the scores have a second mode, its sessions are left out (`cleaning`). Training
-is unchanged.
+their scores are the highest, so new ones like them have no low p-value. Two
+kinds are left out. Where the scores have a second mode, it is that of its
+sessions (`cleaning`). The others have more evidence than is likely to occur
+once in as many sessions as there are, if the tail continues as the body begins.
 
 A person's answers overrule the cleaning: anomalous sessions are left out, and
-normal ones stay. The answers do not change the second mode. Without the
+normal ones stay. The answers do not change what is left out. Without the
 sessions that are known to be anomalous, it may have too few sessions: a first
 answer would then put the other sessions of the mode back into the calibration.
 """
@@ -22,12 +23,14 @@ from seqrnn.data.logs.values import MEASURES
 from seqrnn.data.read import stored
 from seqrnn.errors import UserError
 from seqrnn.logs.detect.cleaning import clean
-from seqrnn.logs.detect.conformal import CrossCalibration
+from seqrnn.logs.detect.conformal import Calibration, CrossCalibration
 from seqrnn.logs.detect.detector import SessionScores
 from seqrnn.logs.detect.scores import (
   BASELINES,
   COMBINED,
+  COUNTS,
   NETWORK,
+  STANDARD,
   combined_names,
   round_scores,
 )
@@ -36,6 +39,11 @@ from seqrnn.scoring.scorer import UNRANKED
 UNANSWERED, NORMAL, ANOMALOUS = 0, 1, 2
 _SCORE = "score "  # In a file, before the name of a score.
 _MOST = 2  # See `evidence_of`.
+# Scores that are evidence by themselves, and how many nats.
+ALONE = {
+  COUNTS: lambda scores: 10 * scores,  # Ten for a factor of e.
+  **dict.fromkeys(MEASURES, np.expm1),
+}
 
 
 class NormalSessions(NamedTuple):
@@ -53,6 +61,8 @@ class NormalSessions(NamedTuple):
     event_counts: `counts` of the session of each event [N].
     order: the index in this table of each session, in the order of the log.
     steps: of the checkpoints of the models [K].
+    left: whether a first pass has left each out, so that no model has been
+      trained on it [R].
   """
 
   scores: dict[str, np.ndarray]
@@ -64,6 +74,7 @@ class NormalSessions(NamedTuple):
   event_counts: np.ndarray
   order: np.ndarray
   steps: np.ndarray
+  left: np.ndarray
 
   @classmethod
   def of_scores(
@@ -72,6 +83,7 @@ class NormalSessions(NamedTuple):
     k: int,
     steps: Sequence[int],
     order: Sequence[int] | np.ndarray = (),
+    left: np.ndarray | None = None,
   ) -> "NormalSessions":
     """The sessions that model k has scored.
 
@@ -89,6 +101,7 @@ class NormalSessions(NamedTuple):
       event_counts=np.repeat(scored.counts, sizes),
       order=np.array(order, int),
       steps=np.array(steps),
+      left=np.zeros(len(sizes), bool) if left is None else left,
     )
     return every.take(~scored.short & (scored.counts > 0))
 
@@ -105,6 +118,7 @@ class NormalSessions(NamedTuple):
       event_counts=self.event_counts[events],
       order=(np.cumsum(which) - 1)[self.order[which[self.order]]],
       steps=self.steps,
+      left=self.left[which],
     )
 
   @classmethod
@@ -125,6 +139,7 @@ class NormalSessions(NamedTuple):
       event_counts=np.concatenate([x.event_counts for x in tables]),
       order=np.concatenate(orders),
       steps=tables[0].steps,
+      left=np.concatenate([x.left for x in tables]),
     )
 
   def with_further(self, further: "NormalSessions") -> "NormalSessions":
@@ -149,8 +164,11 @@ class NormalSessions(NamedTuple):
       LookupError, ValueError: a column is missing or has another length.
     """
     scores = stored.named(columns, _SCORE)
+    # Files of older versions lack this column.
+    columns = {"left": np.zeros(len(columns["counts"]), bool), **columns}
     table = cls._make([scores, *(columns[name] for name in cls._fields[1:])])
     of_sessions = [table.counts, table.model, table.sizes, table.unknown]
+    of_sessions.append(table.left)
     shape_R, shape_N = table.counts.shape, (table.sizes.sum(),)
     numbers = (table.model, table.steps), (table.order, table.counts)
     if (
@@ -207,7 +225,10 @@ class Selection(NamedTuple):
 
   @property
   def cleaned(self) -> int:
-    """The number of sessions that cleaning leaves out."""
+    """The number of sessions that are left out without an answer.
+
+    If all of them are normal, so many more than the rate says may be flagged.
+    """
     return self.left_out - self.answered(ANOMALOUS)
 
 
@@ -224,24 +245,36 @@ def select(
   Raises:
     UserError: no session of a model is left.
   """
-  counts, model = sessions.counts, sessions.model
+  model = sessions.model
   if answers is None:
-    answers = np.full(len(counts), UNANSWERED)
-  cleaned = np.any(
-    [
-      clean(sessions.scores[name], counts, model, contamination)
-      for name in ("max", *MEASURES)
-      if name in sessions.scores
-    ],
-    axis=0,
-  )
-  left_out = cleaned & (answers != NORMAL) | (answers == ANOMALOUS)
+    answers = np.full(len(model), UNANSWERED)
+  left = sessions.left.copy()
+  left[~left] = contaminates(sessions.take(~left), contamination)
+  left_out = left & (answers != NORMAL) | (answers == ANOMALOUS)
   if len(np.unique(model[~left_out])) < len(np.unique(model)):
     raise UserError(
       f"review.csv, detect.contamination={contamination:g}: leave no session of"
       " a fold for its calibration"
     )
   return Selection(sessions, ~left_out, answers)
+
+
+def contaminates(sessions: NormalSessions, contamination: float) -> np.ndarray:
+  """Whether each session seems to be anomalous [R].
+
+  At most the share `contamination` is, by each of the reasons.
+  """
+  counts, model, scores = sessions.counts, sessions.model, sessions.scores
+  anomalous = np.zeros(len(counts), bool)
+  if not contamination or not len(counts):
+    return anomalous
+  for name in {"max", *MEASURES} & scores.keys():
+    anomalous |= clean(scores[name], counts, model, contamination)
+  normal = of_every(sessions, STANDARD)
+  # Counts, values and times are no reason: they may have heavy tails.
+  nats = normal.product.own_by_body(normal.products(sessions, True), model)
+  share = Calibration(nats, counts).p_values(nats)
+  return anomalous | (nats > np.log(counts.sum())) & (share <= contamination)
 
 
 class NormalScores(NamedTuple):
@@ -253,6 +286,7 @@ class NormalScores(NamedTuple):
     names: of the scores that are combined.
     selection: which normal sessions are these.
     sessions: those that are selected.
+    product: the products of their p-values, as `evidence_of`.
   """
 
   scores: dict[str, CrossCalibration]
@@ -260,6 +294,7 @@ class NormalScores(NamedTuple):
   names: tuple[str, ...]
   selection: Selection
   sessions: NormalSessions
+  product: CrossCalibration
 
   def evidence(self, scores: dict[str, np.ndarray]) -> np.ndarray:
     """As `evidence_of`, by each model [E, K, D].
@@ -271,7 +306,9 @@ class NormalScores(NamedTuple):
       scores: name -> scores of the sessions [K, D].
     """
     each = lambda name: self.scores[name].each_neg_log_p(scores[name])
-    return evidence_of({name: each(name) for name in self.names}, scores)
+    neg_log_p = {name: each(name) for name in self.names}
+    product = self.product.each_by_body(_product(neg_log_p))
+    return evidence_of(product, neg_log_p, scores)
 
   def combined(
     self, sessions: NormalSessions, is_normal: np.ndarray | bool
@@ -282,13 +319,26 @@ class NormalScores(NamedTuple):
       sessions: normal ones.
       is_normal: as in `CrossCalibration.own_neg_log_p`.
     """
-    neg_log_p = {
+    neg_log_p = self._own(sessions, is_normal)
+    product = self.product.own_by_body(_product(neg_log_p), sessions.model)
+    return evidence_of(product, neg_log_p, sessions.scores).max(axis=0)
+
+  def products(
+    self, sessions: NormalSessions, is_normal: np.ndarray | bool
+  ) -> np.ndarray:
+    """-log of the product of p-values of each, as `combined` [R]."""
+    return _product(self._own(sessions, is_normal))
+
+  def _own(
+    self, sessions: NormalSessions, is_normal: np.ndarray | bool
+  ) -> dict[str, np.ndarray]:
+    """Name of a score -> -log p of each session, by its own model [R]."""
+    return {
       name: self.scores[name].own_neg_log_p(
         sessions.scores[name], sessions.model, is_normal
       )
       for name in self.names
     }
-    return evidence_of(neg_log_p, sessions.scores).max(axis=0)
 
 
 def normal_scores(
@@ -352,7 +402,10 @@ def of_selection(selection: Selection, names: tuple[str, ...]) -> NormalScores:
     len(some.steps),
   )
   by_name = {name: by_model(x, *of_sessions) for name, x in some.scores.items()}
-  normal = NormalScores(by_name, events, names, selection, some)
+  nothing = CrossCalibration([])
+  normal = NormalScores(by_name, events, names, selection, some, nothing)
+  products = by_model(normal.products(some, True), *of_sessions)
+  normal = normal._replace(product=products)
   by_name[COMBINED] = by_model(normal.combined(some, True), *of_sessions)
   return normal
 
@@ -364,26 +417,33 @@ def of_every(sessions: NormalSessions, names: tuple[str, ...]) -> NormalScores:
   return of_selection(Selection(sessions, every, answers), names)
 
 
+def _product(neg_log_p: dict[str, np.ndarray]) -> np.ndarray:
+  """-log of the product of the p-values of the scores of events."""
+  of_events = [x for name, x in neg_log_p.items() if name not in MEASURES]
+  return np.sum(of_events or [0 * x for x in neg_log_p.values()], axis=0)
+
+
 def evidence_of(
-  neg_log_p: dict[str, np.ndarray], scores: dict[str, np.ndarray]
+  product: np.ndarray,
+  neg_log_p: dict[str, np.ndarray],
+  scores: dict[str, np.ndarray],
 ) -> np.ndarray:
   """The evidence of which the largest is the combined score [E, ...].
 
-  The first is -log of the product of the p-values of the scores of events
-  (Fisher 1925). The others, of `MEASURES`, are the evidence of values and of
-  times in nats. A product with their p-values would hide anomalous events: a
-  usual session in twenty has a p-value below 0.05. They are at most `_MOST`
-  times -log p, because tails are extrapolated.
+  The first is that of the product of the p-values of the scores of events
+  (Fisher 1925), as -log p of its own distribution. The others are those scores
+  of which one clear sign is enough, `ALONE`: in a product with usual p-values
+  it would be lost, or hide anomalous events. They are at most `_MOST` times
+  -log p, because tails are extrapolated.
 
   Args:
+    product: its evidence.
     neg_log_p: name -> -log p.
     scores: name -> scores.
   """
-  of_events = [x for name, x in neg_log_p.items() if name not in MEASURES]
   others = [
-    np.minimum(np.expm1(scores[name]), _MOST * x)
+    np.minimum(ALONE[name](scores[name]), _MOST * x)
     for name, x in neg_log_p.items()
-    if name in MEASURES
+    if name in ALONE
   ]
-  product = np.sum(of_events, axis=0) if of_events else np.zeros_like(others[0])
   return np.stack([product, *others])

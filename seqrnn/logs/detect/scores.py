@@ -237,10 +237,11 @@ def unknown(train: Sessions) -> Score:
 
 
 def counts(train: Sessions) -> Score:
-  """log(1 + n) of n symbols with a count outside the range of training.
+  """By how much counts of symbols are outside the range of training.
 
-  Unknown events are one symbol. No symbol is too rare in a session that its log
-  cuts.
+  It is the sum of |log((1 + n) / (1 + m))| over the symbols whose count n is
+  outside, where m is the nearest count inside. Unknown events are one symbol.
+  No symbol is too rare in a session that its log cuts.
   """
   known, is_whole = np.unique(train.ids), _is_whole(train)
   symbols = len(known) + 1
@@ -261,13 +262,15 @@ def counts(train: Sessions) -> Score:
     is_whole.sum(), 1
   )
   low[~in_all] = 0
+  high, low = np.log1p(high), np.log1p(low)
 
   def score(test):
     session, symbol, size = count(test)
     sums = lambda x: np.bincount(session, x, len(test.names))
-    enough = sums((low[symbol] > 0) & (size >= low[symbol]))
-    few = np.where(_is_whole(test), (low > 0).sum() - enough, 0)
-    return np.log1p(sums(size > high[symbol]) + few)
+    size = np.log1p(size)
+    enough = sums(np.minimum(size, low[symbol]))
+    few = np.where(_is_whole(test), low.sum() - enough, 0)
+    return round_scores(sums(np.maximum(size - high[symbol], 0)) + few)
 
   return score
 

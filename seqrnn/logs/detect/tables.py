@@ -301,7 +301,7 @@ def calibration_lines(normal: NormalScores, settings: Config) -> list[str]:
   if cleaned := selection.cleaned:
     lines.append(
       f"calibration: {cleaned:,} of {total:,} sessions ({cleaned / total:.1%})"
-      " are left out, because their highest scores form a second mode;"
+      " are left out, because their scores are far above the others;"
       " detect.contamination=0 keeps them"
     )
   deciding = {"the networks": NETWORK, "baselines": BASELINES}

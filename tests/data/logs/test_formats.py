@@ -17,7 +17,7 @@ from seqrnn.data.read import reading
 from seqrnn.data.sources import corpora
 from seqrnn.errors import UserError
 from seqrnn.logs.follow import follow
-from seqrnn.training import train
+from seqrnn.training import setup
 from tests.data.logs.test_logs import read, settings
 
 if sys.version_info >= (3, 14):
@@ -194,7 +194,7 @@ def test_a_run_keeps_the_format_that_it_has_found(tmp_path, capfd):
   config = settings(tmp_path, {"a.log": line, "b.log": ""}, log_format="auto")
   workdir = tmp_path / "run"
   workdir.mkdir()
-  resolved = train.check_owner(config, workdir)
+  resolved = setup.check_owner(config, workdir)
   assert resolved.data.log_format == "time" and config.data.log_format == "auto"
   assert capfd.readouterr().err == (
     "a.log: data.log_format='time': fits 1 of the first 1 lines; line 1: time"
@@ -203,11 +203,11 @@ def test_a_run_keeps_the_format_that_it_has_found(tmp_path, capfd):
   (workdir / "config.json").write_bytes(config_lib.encoded(resolved))
   # Whatever the file has become, and nobody looks at it.
   (tmp_path / "logs" / "a.log").write_text('{"msg": "on"}\n')
-  assert train.check_owner(config, workdir) == resolved
+  assert setup.check_owner(config, workdir) == resolved
   assert not capfd.readouterr().err
   config.data.log_format = "json"
   with pytest.raises(UserError, match="data.log_format: 'time' -> 'json'"):
-    train.check_owner(config, workdir)
+    setup.check_owner(config, workdir)
   with pytest.raises(UserError, match="fits no line of a.log"):
     corpora.read_corpus(resolved.data)
 
@@ -220,7 +220,7 @@ def test_files_of_different_formats_have_each_their_own(tmp_path, capfd):
   assert described == ["time", "json"]
   assert corpora.log_format(config, False) == "auto"
   with pytest.raises(UserError, match="^--follow: data.log_format='auto': the"):
-    follow.run(train.check_owner, config, tmp_path)
+    follow.run(setup.check_owner, config, tmp_path)
 
 
 def test_the_line_that_is_described_has_a_session(tmp_path, capfd):

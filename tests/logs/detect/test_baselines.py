@@ -107,11 +107,13 @@ def unknown(train, session):
 def counts(train, session):
   every, other = Counter(session), [Counter(s) for s in train]
   known = {event for s in train for event in s}
-  outside = any(event not in known for event in session)
+  unknown = sum(event not in known for event in session)
+  total = np.log1p(unknown)
   for event in known:
     sizes = [s[event] for s in other]
-    outside += not min(sizes) <= every[event] <= max(sizes)
-  return np.log1p(outside)
+    nearest = np.clip(every[event], min(sizes), max(sizes))
+    total += abs(np.log1p(every[event]) - np.log1p(nearest))
+  return total.round(4)
 
 
 def length(train, session):
@@ -188,9 +190,9 @@ def test_what_a_log_cuts_is_not_scored(data):
       assert apart[j] == pytest.approx(distance)
       assert size[j] == max(len(session) - longest, 0)
       high = {x: max(s[x] for s in whole) for x in known}
-      assert beyond[j] == pytest.approx(
-        np.log1p(sum(n > high.get(x, 0) for x, n in counted.items()))
-      )
+      more = ((1 + n) / (1 + high.get(x, 0)) for x, n in counted.items())
+      expected = sum(np.log(ratio) for ratio in more if ratio > 1)
+      assert beyond[j] == pytest.approx(expected, abs=1e-4)
   assert mean.min() == 0 and 0 < apart.max() <= 1
 
 

@@ -3,21 +3,27 @@
 import hashlib
 import json
 import re
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from seqrnn.configs import base
 from seqrnn.data import splits
+from seqrnn.data.documents import Document, collect
 from seqrnn.data.logs import values
 from seqrnn.data.read import stored
+from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.logs.detect import calibration
+from seqrnn.logs.detect.detector import Member
 from seqrnn.logs.detect.normal import (
   ANOMALOUS,
   NORMAL,
   UNANSWERED,
   NormalSessions,
+  contaminates,
   normal_scores,
   of_every,
   select,
@@ -53,6 +59,7 @@ def normal_of(rng, sizes=(80, 90)):
     event_counts=counts,
     order=rng.permutation(np.repeat(np.arange(count), counts)),
     steps=np.arange(len(sizes)),
+    left=np.zeros(count, bool),
   )
 
 
@@ -87,6 +94,79 @@ def test_a_fold_whose_loss_is_far_above_the_others_is_named():
     assert line.startswith(f"fold {k + 1} of 3: {loss:.4f} nats an event")
     assert ("more than twice" in line) == (k == 1)
   assert f"the {(losses[0] + losses[2]) / 2:.4f} of the others" in lines[1]
+
+
+def test_single_sessions_far_above_the_others_are_left_out():
+  rng = np.random.default_rng(3)
+  known = normal_of(rng, (400, 400))
+  far = np.zeros(800, bool)
+  far[rng.permutation(800)[:9]] = True  # Too few for a second mode.
+  for name in STANDARD:
+    known.scores[name][far] += 12
+  assert contaminates(known, 0.1).tolist() == far.tolist()
+  assert not contaminates(known, 0.0).any()
+  left = known._replace(left=far)  # By a first pass; one is called normal.
+  answers = np.where(np.arange(800) == np.flatnonzero(far)[0], NORMAL, 0)
+  selection = select(left, 0.1, answers)
+  assert selection.calibrates.tolist() == (~far | (answers == NORMAL)).tolist()
+  columns = left.columns()
+  assert NormalSessions.of_columns(columns).left.tolist() == far.tolist()
+  del columns["left"]  # As older versions write it.
+  assert not NormalSessions.of_columns(columns).left.any()
+
+
+def test_what_recurs_in_one_fold_alone_is_new_there():
+  texts = ["ab"] * 100 + ["abc"] * 29 + ["abd"] * 30 + ["abe"] * 60
+  fold_of = np.repeat([0, 1, 2, 0], [100, 29, 60, 30])
+  recurs = calibration.recurring(sessions_of(texts), fold_of)
+  # c is too rare, and e in two folds.
+  assert np.flatnonzero(recurs).tolist() == [*range(129, 159)]
+
+
+def test_what_the_first_pass_leaves_out_is_kept(
+  settings, tmp_path, monkeypatch
+):
+  texts = ["ab"] * 8 + ["ba", "cc", "ba", "bb"]
+  documents = [Document(str(n), text) for n, text in enumerate(texts)]
+  pieces = splits.whole(collect(documents, "char"))
+  config: Any = SimpleNamespace(detect=settings)
+  nothing: Any = None
+  settings.update({"folds": 2, "contamination": 0.1})
+  source = calibration.Source(
+    nothing, config, tmp_path, lambda _: pieces, nothing
+  )
+  # One "ba" seems to be anomalous, and the other one does not.
+  flags = np.isin(np.arange(12), (8, 9, 11))
+  names = Vocabulary("char", tuple("abc"))
+
+  def train(_, fold_of, most):
+    assert most == calibration._STEPS
+    assert fold_of.tolist() == splits.blocks(pieces, 2).tolist()
+    for k in range(2):
+      (tmp_path / str(k)).mkdir()
+    return [Member(tmp_path / str(k), 1, pieces, pieces) for k in range(2)]
+
+  short = lambda sessions: np.zeros(len(sessions.names), bool)
+  for name, function in {
+    "_key": lambda *args: json.dumps(args[3]),
+    "_steps": lambda _: 7,
+    "train_members": train,
+    "_load": lambda _, members, _wanted: SimpleNamespace(
+      names=names, members=members, short=short
+    ),
+    "score_held_out": lambda _: SimpleNamespace(order=np.arange(12)),
+    "contaminates": lambda *_: flags,
+  }.items():
+    monkeypatch.setattr(calibration, name, function)
+  expected = np.isin(np.arange(12), (9, 11)).tolist()
+  assert calibration._left_out(source).tolist() == expected
+  # Its models are removed.
+  assert [path.name for path in tmp_path.iterdir()] == [calibration.LEFT_OUT]
+  monkeypatch.setattr(calibration, "_load", None)
+  assert calibration._left_out(source).tolist() == expected
+  settings.contamination = 0.05
+  with pytest.raises(TypeError):  # It begins again.
+    calibration._left_out(source)
 
 
 @pytest.mark.parametrize("contamination", [0.0, 0.2])
@@ -193,7 +273,7 @@ SUMS: dict[str, float] = {
   "model": 1.64501,
   "nll": -230.362,
   "score count_vector": -0.231109,
-  "score counts": 2.43061,
+  "score counts": 0.208107,
   "score gap": -7.31873,
   "score length": -27.0291,
   "score markov_1": 6.56236,
@@ -226,7 +306,7 @@ def test_the_version_of_a_calibration_changes_with_its_scores():
     for k in range(2)
   ]
   arrays = NormalSessions.concatenate(tables).columns()
-  del arrays["order"], arrays["steps"]
+  del arrays["order"], arrays["steps"], arrays["left"]
   weighted = lambda x: float(x @ np.cos(np.arange(len(x))))
   sums = {name: weighted(x) for name, x in arrays.items()}
   documents = splits.whole(make_corpus(make_documents([2, 9, 3, 5, 7, 4] * 5)))

@@ -29,6 +29,26 @@ def draw(seed, n=40):
   return normal, counts, np.append(rng.integers(-2, 16, 30) / 4, np.inf)
 
 
+def test_the_body_tells_the_tail_whatever_is_in_it():
+  rng = np.random.default_rng(0)
+  normal, new = 4 * rng.exponential(size=5000), np.array([2.0, 12, 20, 60])
+  clean = Calibration(normal).by_body(new)
+  np.testing.assert_allclose(clean, new / 4, rtol=0.1)
+  dirty = Calibration(np.append(normal, np.full(150, 50.0)))
+  np.testing.assert_allclose(dirty.by_body(new), clean, rtol=0.3)
+  assert dirty.neg_log_p(new[2:3])[0] < 3.6 < clean[2]
+  cross = CrossCalibration([Calibration(normal), dirty])
+  own = cross.own_by_body(new, np.array([0, 1, 1, 0]))
+  np.testing.assert_array_equal(
+    own, cross.each_by_body([new] * 2)[[0, 1, 1, 0], range(4)]
+  )
+  # Scores steeper than -log p are taken as -log p, and equal ones as usual.
+  assert Calibration(np.zeros(50)).by_body(np.array([0.0, 5])).tolist() == [
+    0,
+    5 + np.log(20),
+  ]
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_p_values_count_what_scores_as_high(seed):
   normal, counts, scores = draw(seed)

@@ -17,7 +17,7 @@ from seqrnn.data.vocabulary import (
   encoded,
 )
 from seqrnn.errors import UserError
-from seqrnn.training import train
+from seqrnn.training import setup
 from tests.data.logs.test_logs import settings
 
 SECRET = [
@@ -271,7 +271,7 @@ def test_the_first_line_of_a_log_is_shown_with_masks(tmp_path, capfd):
     ("", "'password=abcdefghijklmnopqrstuvwxyz"),
   ):
     config.detect.redact = redact
-    train.check_owner(config, tmp_path / "run")
+    setup.check_owner(config, tmp_path / "run")
     told = capfd.readouterr().err
     assert shown in told and told.count("\n") == 1
     assert (secret[:9] in told) == (not redact)

@@ -23,8 +23,11 @@ from seqrnn.logs.detect.conformal import Calibration, CrossCalibration
 from seqrnn.logs.detect.deployed import Deployed, refuse_unfollowed
 from seqrnn.logs.detect.detector import Detector, Ensemble, whole_sessions
 from seqrnn.logs.detect.findings import find_anomalies
-from seqrnn.logs.detect.normal import NormalScores, NormalSessions, Selection
-from seqrnn.logs.detect.scores import BASELINES, STANDARD, round_scores
+from seqrnn.logs.detect.normal import (
+  NormalSessions,
+  of_every,
+)
+from seqrnn.logs.detect.scores import BASELINES, STANDARD
 from seqrnn.logs.follow import alarms, novel, stepping
 from seqrnn.logs.follow.follower import Event, Follower
 from seqrnn.logs.follow.open_sessions import OpenSession
@@ -105,9 +108,6 @@ def make(fields=None, names=STANDARD, is_timed=False):
       (*names, *MEASURES),
     )
   scored = detector.score(normal, np.ones(200, np.int64))
-  calibrated = lambda rows: CrossCalibration([*map(Calibration, rows)])
-  by_name = {name: calibrated(x) for name, x in scored.scores.items()}
-  nothing = np.zeros(0)
   every = NormalSessions(
     {name: x.ravel() for name, x in scored.scores.items()},
     counts=np.ones(400, int),
@@ -118,15 +118,9 @@ def make(fields=None, names=STANDARD, is_timed=False):
     event_counts=np.ones(scored.member_nll.size, int),
     order=np.arange(400),
     steps=np.array(detector.steps),
+    left=np.zeros(400, bool),
   )
-  normal = NormalScores(
-    by_name,
-    calibrated(map(round_scores, scored.member_nll)),
-    names,
-    Selection(every, nothing, nothing),
-    every,
-  )
-  by_name["combined"] = calibrated(normal.evidence(scored.scores).max(0))
+  normal = of_every(every, names)
   return Deployed(detector.config, detector, normal, SECONDS)
 
 
