@@ -141,6 +141,9 @@ class Sessions(NamedTuple):
   ) -> "Sessions":
     """The sessions without some unknown events, as read; none is empty.
 
+    The time before such an event goes with it, so that no silence is longer
+    without it; the times after it are earlier.
+
     Args:
       events: those, and the events as which they count; None: as none.
       vocabulary: of the events.
@@ -158,6 +161,12 @@ class Sessions(NamedTuple):
     columns = {
       name: _taken(getattr(self, name), places) for name in (*names, "values")
     }
+    if self.seconds is not None:
+      gap_N = np.nan_to_num(np.diff(self.seconds, prepend=0))
+      gap_N[self.bounds[:-1][np.diff(self.bounds) > 0]] = 0
+      gone_N = np.append(0, np.cumsum(np.where(stays_N, 0, gap_N)))
+      before_N = np.repeat(gone_N[self.bounds[:-1]], np.diff(self.bounds))
+      columns["seconds"] = (self.seconds - gone_N[1:] + before_N)[places]
     less = self._replace(ids=ids[places], bounds=bounds, **columns)
     return less.take(np.flatnonzero(np.diff(bounds)))
 

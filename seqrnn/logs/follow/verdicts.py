@@ -216,30 +216,37 @@ class Judge:
   def verdicts(self, steps: Sequence[SessionStep]) -> list[Verdict]:
     """The verdicts of a detection on sessions up to a step of each."""
     reduced = [self._reduced(step) for step in steps]
-    judged = iter(self._verdicts([step for step in reduced if step.size]))
+    judged = iter(self._verdicts([step for step, _ in reduced if step.size]))
     verdicts = []
-    for step, less in zip(steps, reduced, strict=True):
-      verdict = NOTHING._replace(session=step.session.name)
-      if less.size:
-        verdict = next(judged)
+    for step, (less, places) in zip(steps, reduced, strict=True):
+      session = step.session
+      verdict = next(judged) if less.size else NOTHING
       if less is not step:
-        count = sum(map(self.left_out.__contains__, step.session.symbols))
-        verdict = verdict._replace(left_out=count)
+        count = sum(map(self.left_out.__contains__, session.symbols))
+        verdict = verdict._replace(session=session.name, left_out=count)
+      if less is not step and less.size:
+        time = session.times[places[verdict.position]]
+        verdict = verdict._replace(time=None if math.isnan(time) else time)
       verdicts.append(verdict)
     return verdicts
 
-  def _reduced(self, step: SessionStep) -> SessionStep:
-    """A step of the session without the events that are left out."""
+  def _reduced(self, step: SessionStep) -> tuple[SessionStep, list[int]]:
+    """A step without the events that are left out, and the places of others.
+
+    The time before such an event goes with it, as in `Sessions.without`.
+    """
     session, size = step.session, step.size
     if self.left_out.keys().isdisjoint(session.symbols[:size]):
-      return step
-    less = OpenSession(session.name, session.begins)
+      return step, []
+    less, places, gone = OpenSession(session.name, session.begins), [], 0.0
     for n in range(size):
-      symbol = session.symbols[n]
+      symbol, time = session.symbols[n], session.times[n]
       if (symbol := self.left_out.get(symbol, symbol)) is not None:
-        row = session.times[n], session.lines[n], session.values[n]
-        less.append(symbol, *row)
-    return step._replace(session=less, size=len(less.symbols))
+        places.append(n)
+        less.append(symbol, time - gone, session.lines[n], session.values[n])
+      elif n and not math.isnan(gap := time - session.times[n - 1]):
+        gone += gap
+    return step._replace(session=less, size=len(places)), places
 
   def _verdicts(self, steps: Sequence[SessionStep]) -> list[Verdict]:
     if self._events > _KNOWN:

@@ -11,7 +11,7 @@ import pytest
 
 from seqrnn.data.logs import sessions
 from seqrnn.data.read.columns import Texts
-from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
+from seqrnn.data.vocabulary import RESERVED, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from tests.conftest import tiny
 
@@ -144,3 +144,22 @@ def test_labels_that_no_list_has_are_reported_on_stderr(tmp_path, capsys):
   config.detect.normal_labels = "0, Fine"
   read = sessions.read_sessions(config, KNOWN, str(path))
   assert not read.labels[0]
+
+
+def test_the_time_before_an_event_that_is_left_out_goes_with_it():
+  names = Vocabulary("events", ("a", "b", "c", "d"))
+  events = ["a", "x", "b", "y", "x", "c", "x", "a", "b", "x"]
+  times = np.array([0, 5, 7, 8, 20, 21, 100, 105, 106, np.nan])
+  whole = sessions.Sessions.of_events(
+    names,
+    Texts(events, np.arange(10)),
+    np.array([0, 6, 9, 10]),
+    ["long", "short", "gone"],
+    seconds=times,
+  )
+  less = whole.without({"x": None, "y": "d"}, names)
+  symbols = [names.symbols[n - len(RESERVED)] for n in less.ids]
+  assert symbols == [*"abdcab"]
+  assert (less.names, less.bounds.tolist()) == (["long", "short"], [0, 4, 6])
+  assert less.seconds.tolist() == [0, 2, 3, 4, 105, 106]
+  assert whole.without({}, names) is whole
