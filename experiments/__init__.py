@@ -46,7 +46,7 @@ def build(
   if missing:
     raise UserError(f"vocabulary.json: lacks {', '.join(sorted(missing))}")
   pattern = config.detect.redact
-  named = ((name, known[name]) for name in task.VOCABULARIES)
+  named = ((n, known[n]) for n in (*task.VOCABULARIES, "terms") if n in known)
   experiment = task.build(
     config, {name: event_vocabulary(v, pattern) for name, v in named}
   )

@@ -102,6 +102,7 @@ def make(
       vectors.with_unlabelled(pieces, data), data
     ),
     "labels": labels,
+    **labelled.counted_terms(config, pieces),
   }
 
 
@@ -129,7 +130,9 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
   """The experiment; no corpus is read before its batches are."""
   symbols, labels = vocabularies["symbols"], vocabularies["labels"]
   outputs = len(labels.symbols)
-  model = network.text_model(config, len(symbols), True, outputs)
+  terms = labelled.terms_of(config, vocabularies)
+  size = terms and terms.size
+  model = network.text_model(config, len(symbols), True, outputs, terms=size)
   segments = labelled.text_segments(config, symbols)
   ids = labelled.once_a_split(partial(label_ids, segments, labels))
   return Experiment(
@@ -138,7 +141,7 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
     loss=loss_of(model, config),
     facts=partial(facts, segments, ids),
     batches=partial(
-      labelled.batches, segments, partial(columns, segments, ids)
+      labelled.batches, segments, partial(columns, segments, ids), terms
     ),
     predict=partial(predict, model),
     forbidden=None,

@@ -1,7 +1,7 @@
 """Windows of texts with labels, tags or numbers, for the tasks of these."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import numpy as np
@@ -9,7 +9,10 @@ import numpy as np
 from seqrnn.config.read import Config
 from seqrnn.data.batches.segments import Request, Segments, Split
 from seqrnn.data.batches.windows import Batches
+from seqrnn.data.read import terms
+from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import PAD, Vocabulary
+from seqrnn.errors import UserError
 from seqrnn.experiment import Batch
 
 Value = TypeVar("Value")
@@ -36,9 +39,31 @@ def answers(answer_D: np.ndarray, batch: Batch) -> Batch:
   return {"targets": targets, "weights": some_B1.astype(np.float32)}
 
 
+def counted_terms(config: Config, pieces: Pieces) -> dict[str, Vocabulary]:
+  """The terms that `model.wide` reads, counted in the training split."""
+  if not config.model.wide or config.task == "tagging":
+    return {}
+  texts = (document.symbols for document in pieces.documents())
+  how = config.data.unit, config.model.parts
+  return {"terms": terms.vocabulary(texts, *how)}
+
+
+def terms_of(
+  config: Config, vocabularies: Mapping[str, Vocabulary]
+) -> terms.Terms | None:
+  """The function from texts to their terms; None: the model reads none."""
+  if not config.model.wide:
+    return None
+  if "terms" not in vocabularies:
+    raise UserError("vocabulary.json: lacks terms, which model.wide=True reads")
+  how = config.data.unit, config.model.parts
+  return terms.Terms(vocabularies["terms"], *how)
+
+
 def batches(
   segments: Segments,
   columns: Callable[[Split], Callable[[Batch], Batch]],
+  read: terms.Terms | None,
   split: Split,
   epoch: int | None,
   **how,
@@ -46,10 +71,12 @@ def batches(
   """Batches of windows with labels.
 
   `columns` returns a function of a batch of segments, whose results are its
-  other arrays. It is called for the first batch, so that batches which are only
-  counted need no labels. In training, nothing needs the documents of the rows.
+  other arrays; `read` returns the terms of its texts. `columns` is called for
+  the first batch, so that batches which are only counted need no labels. In
+  training, nothing needs the documents of the rows.
   """
   arrays = functools.cache(functools.partial(columns, split))
+  texts = functools.cache(functools.partial(segments.symbols, split))
   names = ["reset"]
   if how.get("named"):
     names.append("read")
@@ -58,6 +85,9 @@ def batches(
 
   def make(batch: Batch) -> Batch:
     asked = {"inputs": batch["segment"], **{n: batch[n] for n in names}}
+    if read is not None:
+      read_BT = np.where(batch["segment"] == PAD, "", texts()(batch))
+      asked["terms"] = read(list(filter(None, row)) for row in read_BT)
     return asked | arrays()(batch)
 
   return segments.batches(split, epoch, placed=True, **how).map(make)

@@ -59,9 +59,12 @@ def prepare(config: Config) -> dict[str, Vocabulary]:
         f" {numbers_D[0]:g} in float32; there must be two"
       )
     scales.append(f"{name} {numbers_D.mean()} {numbers_D.std()}")
-  pieces = vectors.with_unlabelled(pieces, config.data)
-  symbols = vocabulary.of_pieces(pieces, config.data)
-  return {"symbols": symbols, "numbers": Vocabulary("number", tuple(scales))}
+  every = vectors.with_unlabelled(pieces, config.data)
+  return {
+    "symbols": vocabulary.of_pieces(every, config.data),
+    "numbers": Vocabulary("number", tuple(scales)),
+    **labelled.counted_terms(config, pieces),
+  }
 
 
 def read_numbers(pieces: Pieces, names: list[str], split: Split) -> np.ndarray:
@@ -101,7 +104,9 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
   names = [name for name, _, _ in scales]
   scale_2C = np.array([scale for _, *scale in scales], np.float32).T
   symbols = len(vocabularies["symbols"])
-  model = network.text_model(config, symbols, True, outputs=len(names))
+  terms = labelled.terms_of(config, vocabularies)
+  size = terms and terms.size
+  model = network.text_model(config, symbols, True, len(names), terms=size)
   segments = labelled.text_segments(config, vocabularies["symbols"])
 
   @labelled.once_a_split
@@ -115,7 +120,7 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
     init=partial(network.init, model),
     loss=partial(loss, model, scale_2C),
     facts=partial(classification.facts, segments, numbers),
-    batches=partial(labelled.batches, segments, answers),
+    batches=partial(labelled.batches, segments, answers, terms),
     predict=partial(predict, model, scale_2C),
     forbidden=None,
     unit="number",

@@ -97,7 +97,7 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
     init=partial(network.init, model),
     loss=classification.loss_of(model, config),
     facts=partial(classification.facts, segments, stored),
-    batches=partial(labelled.batches, segments, beside),
+    batches=partial(labelled.batches, segments, beside, None),
     predict=partial(classification.predict, model),
     forbidden=None,
     unit="label",

@@ -39,7 +39,7 @@ from copy import deepcopy
 from typing import NamedTuple
 
 from seqrnn.config import read as config_lib
-from seqrnn.config.field import Fields
+from seqrnn.config.field import Fields, FieldValue
 from seqrnn.config.fields import conditions
 from seqrnn.config.read import Config, flat, set_field
 from seqrnn.config.rules import FITTED_FIELDS
@@ -84,6 +84,15 @@ class Noise(NamedTuple):
 
 
 _DROPOUT = Noise(0, 0.05, 0.5)
+# Of texts with a label or numbers, by words:
+_READS: Fields = {
+  "data.lowercase": True,
+  "data.punctuation": True,
+  "model.wide": True,
+  "model.parts": 5,
+}
+_SMOOTHING = 0.1
+_UNSURE = 10_000  # Windows, below which validation cannot choose a checkpoint.
 _NOISE = {  # With `data.stateful`.
   "model.dropout": Noise(5, 0.02, 0.5),
   "model.weight_drop": Noise(5, 0.01, 0.25),
@@ -119,6 +128,30 @@ def resolve(
   if epoch is not None and config.train.adapt_to_length:
     lines += _adapt_to_length(config, epoch(config)[0])
   return config, lines
+
+
+def read_words(config: Config) -> tuple[Config, list[str]]:
+  """Fills in how words of labelled texts are read, before there are any.
+
+  Word vectors, and another run, have a spelling of their own, which stays.
+  """
+  config, names = deepcopy(config), fitted_names(config)
+  others = config.model.embedding_path, config.train.start_from
+  changed = [
+    _changed(config, name, value)
+    for name, value in _READS.items()
+    if _labels_texts(config) and name in names and flat(config)[name] != value
+    if others == (None, None) or not name.startswith("data.")
+    if name != "model.parts" or config.model.wide
+  ]
+  why = f"task={config.task}, data.unit=word"
+  line = f"train.fit_to_data: {', '.join(changed)}: {why}"
+  return config, [line] * bool(changed)
+
+
+def _labels_texts(config: Config) -> bool:
+  labels = config.task in ("classification", "regression")
+  return labels and config.data.unit == "word"
 
 
 def total_steps(config: Config, steps_per_epoch: int) -> int:
@@ -163,7 +196,7 @@ def _fit_to_data(config: Config, windows: int) -> Iterator[str]:
   """Sets the fields that `train.fit_to_data` names, for this size of data."""
   names, before, changed = fitted_names(config), flat(config), []
 
-  def put(name: str, value: float):
+  def put(name: str, value: FieldValue):
     if name in names and before[name] != value:
       changed.append(_changed(config, name, value))
 
@@ -173,7 +206,7 @@ def _fit_to_data(config: Config, windows: int) -> Iterator[str]:
     yield f"train.fit_to_data: {', '.join(changed)}: {why}"
 
 
-def _fit(config: Config, windows: int, put: Callable[[str, float], None]):
+def _fit(config: Config, windows: int, put: Callable[[str, FieldValue], None]):
   train = config.train
   epochs = train.epochs
   if config.data.repeats == "weight":
@@ -196,10 +229,14 @@ def _fit(config: Config, windows: int, put: Callable[[str, float], None]):
   if train.epochs > epochs:
     dropout = _DROPOUT.of(train.epochs, digits=2)
     put("model.dropout", max(dropout, config.model.dropout))
+  if _labels_texts(config) and windows < _UNSURE:
+    put("train.choice", "last")
+    if config.task == "classification":
+      put("train.label_smoothing", max(_SMOOTHING, train.label_smoothing))
 
 
 def _fit_to_text(
-  config: Config, windows: int, put: Callable[[str, float], None]
+  config: Config, windows: int, put: Callable[[str, FieldValue], None]
 ):
   """`_fit` for a text that is read in streams."""
   train, model = config.train, config.model
@@ -221,7 +258,7 @@ def _fit_to_text(
       put(name, max(noise.of(epochs), flat(config)[name]))
 
 
-def _changed(config: Config, name: str, value: float) -> str:
+def _changed(config: Config, name: str, value: FieldValue) -> str:
   """Sets a field; returns its new value and the old one in words."""
   was = config_lib.text(flat(config)[name])
   set_field(config, name, value)

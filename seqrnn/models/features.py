@@ -15,8 +15,6 @@ from seqrnn.data.vocabulary import PAD, UNKNOWN
 from seqrnn.models.cell import uniform
 from seqrnn.models.products import Products, rows
 
-PAIRS = 2**13  # Rows of pairs in the table of Wide.
-_MULTIPLIER = 40_503  # The hash of a pair: 2**16 over the golden ratio.
 _STEP = 3.0  # The rows of Wide learn at so many times the rate.
 
 
@@ -96,34 +94,24 @@ class Convolution(nn.Module):
 
 
 class Wide(nn.Module):
-  """Logits that are linear in the symbols and the pairs of symbols of a text.
+  """Logits that are linear in the terms of a text.
 
-  The wide part of a wide and deep model (Cheng et al. 2016). Pairs share rows
-  of the table by a hash (Joulin et al. 2017).
+  The wide part of a wide and deep model (Cheng et al. 2016).
 
   Attributes:
-    vocabulary_size: V of the inputs.
+    terms: F, the number of buckets.
     features: the number of logits.
   """
 
-  vocabulary_size: int
+  terms: int
   features: int
 
   @nn.compact
-  def __call__(self, ids_BT: jax.Array, mask_BT: jax.Array) -> jax.Array:
-    """The logits of each text; 0 if the mask has no positions."""
-    V = self.vocabulary_size
-    shape = V + PAIRS, self.features
-    table = self.param("table", nn.initializers.zeros, shape)
-    left, right = ids_BT[:, :-1].astype(jnp.uint32), ids_BT[:, 1:]
-    hashed = (left * _MULTIPLIER + right.astype(jnp.uint32)) % PAIRS
-    rows_BN = jnp.concatenate([ids_BT, V + hashed.astype(jnp.int32)], axis=1)
-    used = [mask_BT, mask_BT[:, :-1] & mask_BT[:, 1:]]
-    used_BN1 = jnp.concatenate(used, axis=1)[..., None]
-    terms_BNV = rows(table, rows_BN.T).swapaxes(0, 1)
-    total_BV = jnp.sum(jnp.where(used_BN1, terms_BNV, 0), axis=1)
-    count_B1 = jnp.sum(used_BN1, axis=1)
-    return _STEP * total_BV / jnp.sqrt(jnp.maximum(count_B1, 1))
+  def __call__(self, terms_BF: jax.Array) -> jax.Array:
+    """The logits of each text."""
+    shape = self.terms, self.features
+    table_FV = self.param("table", nn.initializers.zeros, shape)
+    return _STEP * (terms_BF @ table_FV)
 
 
 class Letters(nn.Module):

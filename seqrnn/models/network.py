@@ -21,6 +21,8 @@ _FIELDS = (
   *("embedding_size", "tied", "initial_scale", "dropout", "symbol_dropout"),
   *("variational_dropout", "embedding_scale", "input_noise"),
 )
+# Arrays of a batch that the model reads beside its inputs.
+_BESIDE = {"letters": "letters_BTL", "terms": "terms_BF"}
 
 
 class SequenceModel(nn.Module):
@@ -112,6 +114,7 @@ class SequenceModel(nn.Module):
     train: bool = False,
     letters_BTL: jax.Array | None = None,
     notes_BTV: jax.Array | None = None,
+    terms_BF: jax.Array | None = None,
   ) -> tuple[Carry, jax.Array | dict[str, jax.Array]]:
     """The last carry, and logits_BTV, or logits_B1V with pooling.
 
@@ -162,7 +165,7 @@ class SequenceModel(nn.Module):
     if self.nade is not None and notes_BTV is not None:
       logits_BTV = self.nade(logits_BTV, notes_BTV.astype(jnp.float32))
     if self.wide is not None:
-      logits_BTV += self.wide(ids_BT, mask_BT)[:, None]
+      logits_BTV += self.wide(terms_BF)[:, None]
     return carry, logits_BTV
 
   def _pooled(self, y_BTH, mask_BT, carry, train: bool):
@@ -346,6 +349,7 @@ def text_model(
   pooled: bool,
   outputs: int | None = None,
   letters: nn.Module | None = None,
+  terms: int | None = None,
 ) -> SequenceModel:
   """A stack, of both directions where `model.bidirectional` is set, and a head.
 
@@ -355,13 +359,14 @@ def text_model(
     pooled: as in `sequence_model`.
     outputs: as in `sequence_model`.
     letters: as in `sequence_model`.
+    terms: the number of terms that logits are linear in; None: of none.
   """
   model = config.model
   body = stack(model, symbols, bidirectional=model.bidirectional)
   whole = sequence_model(model, body, symbols, pooled, outputs, letters)
   attention, wide = features.Attention(config.data.window), None
-  if model.wide and whole.pooling and whole.outputs:
-    wide = features.Wide(symbols, whole.outputs)
+  if terms and outputs:
+    wide = features.Wide(terms, outputs)
   return whole.clone(attention=attention, wide=wide)
 
 
@@ -383,6 +388,8 @@ def init(model: SequenceModel, key: jax.Array, inputs: Any = None) -> Params:
   if inputs is None:
     inputs = jnp.full((1, 1), UNKNOWN)
     more["letters_BTL"] = inputs[..., None]
+  if model.wide is not None:
+    more["terms_BF"] = jnp.zeros((1, model.wide.terms))
   return model.init(key, inputs, model.initial_carry(1), **more)["params"]
 
 
@@ -426,7 +433,7 @@ def predict(
 
   A carry of () stays (), and then every row starts from the zero carry.
   """
-  more = {"letters_BTL": batch["letters"]} if "letters" in batch else {}
+  more = {x: batch[n] for n, x in _BESIDE.items() if n in batch}
   if model.nade is not None and "targets" in batch:
     more["notes_BTV"] = batch["targets"]
   stateful = bool(jax.tree.leaves(carry))

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from seqrnn.config import derived
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
-from seqrnn.config.resolve import ADAPTED, resolve
+from seqrnn.config.resolve import ADAPTED, read_words, resolve
 from seqrnn.data import splits, vectors, vocabulary
 from seqrnn.data.batches.windows import Batches
 from seqrnn.data.documents import nouns
@@ -121,6 +121,9 @@ def resolved(
   """
   names = workdir / "vocabulary.json"
   known = vocabulary.load(names) if names.exists() else None
+  lines = []
+  if known is None:
+    config, lines = read_words(config)
   experiment = build(config, known)
   if known is None and source is not None:
     experiment = transfer.widen(experiment, source, partial(build, config))
@@ -145,8 +148,8 @@ def resolved(
     batches = experiment_of(config).batches("train", 0)
     return len(batches), batches.batch_size
 
-  config, lines = resolve(config, parameters, epoch)
-  print("".join(f"{line}\n" for line in lines), end="")
+  config, more = resolve(config, parameters, epoch)
+  print("".join(f"{line}\n" for line in (*lines, *more)), end="")
   return config, experiment_of(config)
 
 

@@ -101,7 +101,8 @@ def fit(
         raise
       raise _interrupted(training, position, caught[-1]) from None
   print(
-    f"{workdir}: finished at step {position.step}; best validation loss"
+    f"{workdir}: finished at step {position.step};"
+    f" {training.config.train.choice} validation loss"
     f" {position.best:.4f} {training.experiment.loss_unit} at step"
     f" {position.best_step}"
   )
@@ -365,7 +366,7 @@ def record_evaluation(
   position.evaluated = position.step
   position.waited += 1
   position.stalled += 1
-  if loss < position.best:
+  if loss < position.best or config.train.choice == "last":
     position.best, position.best_step = loss, position.step
     position.waited = position.stalled = 0
   state = state._replace(sums=jax.tree.map(jnp.zeros_like, state.sums))

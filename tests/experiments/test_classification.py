@@ -9,8 +9,9 @@ import pytest
 from scipy.special import softmax
 
 from seqrnn import experiments
-from seqrnn.data import splits, vectors
+from seqrnn.data import splits, vectors, vocabulary
 from seqrnn.data.documents import Document
+from seqrnn.data.read import terms
 from seqrnn.data.vocabulary import BEGIN, END, RESERVED, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiments import classification
@@ -20,7 +21,7 @@ from seqrnn.runtime import sharding
 from seqrnn.scoring import evaluation
 from seqrnn.scoring.predictions import predictions
 from seqrnn.training import train
-from tests.conftest import read_csv, tiny
+from tests.conftest import random_params, read_csv, tiny
 from tests.experiments import test_tagging
 from tests.models.test_cells import normal
 
@@ -169,6 +170,33 @@ def test_windows_have_the_label_of_their_text(run):
         windows.append((label, symbols.text(batch["inputs"][n])))
     assert sorted(windows) == sorted(expected)
     assert len(widths) == (buckets or 1)
+
+
+def test_the_wide_part_reads_the_terms_of_each_window(run):
+  config = run.config.copy_and_resolve_references()
+  config.data.buckets, config.train.batch_size = 2, 64
+  config.model.update(wide=True, parts=3, embedding_size=None)
+  known = vocabulary.encoded(experiments.build(config, None).vocabularies)
+  (run.workdir / "terms.json").write_bytes(known)
+  known = vocabulary.load(run.workdir / "terms.json")
+  read = terms.Terms(known["terms"], "char", 3)
+  experiment = experiments.build(config, known)
+  for how in ({}, {"ordered": True, "named": True}):
+    for batch in experiment.batches("test", None, **how):
+      rows = experiment.vocabularies["symbols"]
+      texts = [rows.text(ids).replace("\ufffd", "q") for ids in batch["inputs"]]
+      np.testing.assert_array_equal(batch["terms"], read(texts))
+  params = random_params(experiment, 0)
+  _, logits = experiment.predict(params, (), batch)
+  other = {**params, "wide": {"table": 2 * params["wide"]["table"]}}
+  _, more = experiment.predict(other, (), batch)
+  table = params["wide"]["table"]
+  ids = slice(UNKNOWN + 1, None)  # Of labels.
+  expected = 3 * batch["terms"] @ table
+  np.testing.assert_allclose((more - logits)[:, 0, ids], expected, 1e-3, 1e-3)
+  config.model.parts = None
+  with pytest.raises(UserError, match="vocabulary.json: lacks terms"):
+    experiments.build(config, run.experiment.vocabularies)
 
 
 def test_a_text_has_the_mean_probabilities_of_its_windows(run):

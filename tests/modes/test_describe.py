@@ -9,6 +9,7 @@ import pytest
 from seqrnn import cli, experiments
 from seqrnn.config import read as config_lib
 from seqrnn.configs import base
+from seqrnn.data.read import terms
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.experiment import shapes
 from seqrnn.models.cells import CELLS
@@ -67,6 +68,7 @@ def model_of(fields):
   unit = config.data.unit
   symbols = {"symbols": Vocabulary(unit, tuple("abcdefg"))}
   labels = {"labels": Vocabulary("id", ("x", "y", "z"))}
+  labels["terms"] = terms.vocabulary(["ab"], unit, None)
   labelled = config.task in ("tagging", "classification")
   return experiments.build(
     config, symbols | labels if labelled else symbols

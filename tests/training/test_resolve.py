@@ -8,8 +8,8 @@ import pytest
 from seqrnn import cli, experiments
 from seqrnn.config import read as config_lib
 from seqrnn.config.derived import merge
-from seqrnn.config.resolve import resolve
-from seqrnn.configs import base, brnn, rnn, text_generation
+from seqrnn.config.resolve import read_words, resolve
+from seqrnn.configs import base, brnn, rnn, sentences, text_generation
 from seqrnn.training import setup, train
 from tests.conftest import tiny
 
@@ -185,3 +185,26 @@ def test_a_run_keeps_its_hidden_size(tmp_path, capfd):
   assert status == 0 and "hidden_size" not in shown.out
   status, shown = go(751)
   assert status == 2 and "holds another run" in shown.err
+
+
+def test_a_config_of_labelled_texts_reads_words_in_lower_case():
+  config: Any = sentences.get_config()
+  words, [line] = read_words(config)
+  reads = {"data.lowercase", "data.punctuation", "model.wide", "model.parts"}
+  assert config_lib.changes(config, words).keys() == reads
+  assert line.endswith("(was none): task=classification, data.unit=word")
+  few = changes(words, 100, 8)[0]
+  assert few["train.choice"] == "last"
+  assert few["train.label_smoothing"] == 0.1
+  assert "train.choice" not in changes(words, 1250, 8)[0]
+  spelling = {"data.lowercase", "data.punctuation"}
+  for fields, kept in (
+    ({"data.unit": "char"}, reads),
+    ({"task": "tagging"}, reads),
+    ({"train.fit_to_data": None}, reads),
+    ({"train.start_from": "run"}, spelling),
+    ({"model.wide": False}, {"model.wide", "model.parts"}),
+  ):
+    merged = merge(config, fields)
+    names = config_lib.changes(merged, read_words(merged)[0]).keys()
+    assert names == reads - kept, (fields, names)

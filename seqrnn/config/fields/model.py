@@ -71,9 +71,14 @@ FIELDS = group(
     when.LAST_SYMBOL,
   ),
   wide=rules.SWITCH(
-    "Add logits that are linear in the symbols and pairs of symbols of a text,"
-    " which a few hundred texts suffice to learn.",
+    "Add logits that are linear in the TF-IDF of the symbols and pairs of"
+    " symbols of a text, which a few hundred texts suffice to learn.",
     when.ONE_TARGET,
+  ),
+  parts=rules.integer(1, 8)(
+    "The characters of the longest part of a word that model.wide also reads.",
+    when.ONE_TARGET
+    | {"model.wide": (True,), "data.unit": ("char", "byte", "word")},
   ),
   crf_constraints=rules.SWITCH(
     "Predict only sequences that BIO, BIOES or BILOU allows, if all tags follow"

@@ -83,6 +83,11 @@ FIELDS |= group(
     "Limit train.eval_every to an epoch, schedule.warmup_steps to a tenth of"
     " the steps, and train.ema to an average over a fifth of them."
   ),
+  choice=choice(
+    "best last",
+    "The checkpoint that other modes read: that of the lowest validation loss,"
+    " or the last one, where few texts validate.",
+  ),
   patience=rules.COUNT("Stop after this many evaluations without improvement."),
   label_smoothing=rules.SHARE("The share of a target spread over all symbols."),
   ema=rules.BETWEEN_0_1("Use averaged parameters, with this decay a step."),

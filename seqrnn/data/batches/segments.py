@@ -5,7 +5,7 @@ stream. The task makes inputs and targets of it.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -116,15 +116,22 @@ class Segments:
     batches = cut(self._config, sequences, self._shape, request)
     if not request.named:
       return batches
+    read = self.symbols(split, request.ordered)
+    return batches.map(lambda batch: {**batch, "read": read(batch)})
+
+  def symbols(
+    self, split: Split, ordered: bool = False
+  ) -> Callable[[Arrays], np.ndarray]:
+    """A function of a batch: its symbols in the corpus, objects [B, T]."""
+    sequences = self.sequences(split, ordered)
     symbols = sequences.reader(self.pieces(split).corpus.symbols)
 
-    def name(batch: Arrays) -> Arrays:
+    def read(batch: Arrays) -> np.ndarray:
       segment, document = batch["segment"], batch["document"]
       stops = sequences.bounds[document + 1]
-      batch["read"] = symbols(document, batch["place"], stops, segment.shape[1])
-      return batch
+      return symbols(document, batch["place"], stops, segment.shape[1])
 
-    return batches.map(name)
+    return read
 
 
 def cut(

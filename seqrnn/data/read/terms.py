@@ -1,0 +1,96 @@
+"""Terms: the symbols, pairs of symbols and parts of words of a text, hashed.
+
+A linear model of a few hundred texts learns more from terms that are weighted
+by TF-IDF than from counts. Terms share buckets by a CRC-32 (Joulin et al.
+2017); a part of a word is an n-gram of its characters with the word's edges.
+"""
+
+import itertools
+import zlib
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from seqrnn.data.vocabulary import Vocabulary, joined
+
+BUCKETS = 2**15  # Of symbols and pairs; as many of parts of words.
+_SEED = 0
+_SPACED = 1.5  # The mean length of words that are spaced characters.
+
+
+def vocabulary(
+  texts: Iterable[Sequence[str]], unit: str, longest: int | None
+) -> Vocabulary:
+  """The seed of the hash, and the number of texts that have each bucket.
+
+  Args:
+    texts: the symbols of each text of the training split.
+    unit: as `data.unit`.
+    longest: the characters of the longest part of a word; None: no parts.
+  """
+  counts, total = np.zeros(BUCKETS * (2 if longest else 1), int), 0
+  for text in texts:
+    counts[np.unique(_buckets(text, unit, longest, _SEED))] += 1
+    total += 1
+  known = " ".join(map(str, counts.tolist()))
+  return Vocabulary("term", (f"seed {_SEED}", f"texts {total}", known))
+
+
+class Terms:
+  """A function of texts: the TF-IDF of their terms, float32 [B, F].
+
+  Symbols and pairs have a norm of 1 together, and so have parts of words.
+  """
+
+  def __init__(self, known: Vocabulary, unit: str, longest: int | None):
+    seed, total, counts = known.symbols
+    self._how = unit, longest, int(seed.split()[1])
+    counts_F = np.array(counts.split(), float)
+    self._idf_F = 1 + np.log((1 + int(total.split()[1])) / (1 + counts_F))
+    self.size = len(counts_F)
+
+  def __call__(self, texts: Iterable[Sequence[str]]) -> np.ndarray:
+    rows = []
+    for text in texts:
+      some, counts = np.unique(_buckets(text, *self._how), return_counts=True)
+      tfidf = (1 + np.log(counts)) * self._idf_F[some]
+      row_F = np.zeros(self.size, np.float32)
+      for half in (some < BUCKETS, some >= BUCKETS):
+        part = tfidf[half]
+        row_F[some[half]] = part / max(np.sqrt(part @ part), 1e-9)
+      rows.append(row_F)
+    return np.stack(rows)
+
+
+def _buckets(
+  text: Sequence[str], unit: str, longest: int | None, seed: int
+) -> np.ndarray:
+  """The bucket of each term of a text."""
+  pairs = map("\0".join, itertools.pairwise(text))
+  found = [_bucket(term, seed) for term in (*text, *pairs)]
+  if not longest:
+    return np.array(found, int)
+  words = joined(text, unit).split()
+  if sum(map(len, words)) < _SPACED * len(words):
+    words = ["".join(words)]  # A script whose characters are words.
+  parts = [_parts(word, longest, seed) for word in words]
+  return np.concatenate([np.array(found, int), *parts])
+
+
+def _bucket(term: str, seed: int) -> int:
+  return zlib.crc32(term.encode("utf-8", "surrogatepass"), seed) % BUCKETS
+
+
+@lru_cache(2**16)
+def _parts(word: str, longest: int, seed: int) -> np.ndarray:
+  """The buckets of the n-grams of a word with its edges."""
+  edged = f" {word} "
+  return np.array(
+    [
+      BUCKETS + _bucket(edged[n : n + size], seed)
+      for size in range(1, longest + 1)
+      for n in range(size == 1, len(edged) + 1 - size - (size == 1))
+    ],
+    int,
+  )

@@ -1,0 +1,58 @@
+"""Terms: hashed symbols, pairs and parts of words, weighted by TF-IDF."""
+
+import itertools
+import zlib
+from collections import Counter
+
+import numpy as np
+
+from seqrnn.data.read import terms
+
+HALF = terms.BUCKETS
+
+
+def bucket(term, shift=0):
+  return shift + zlib.crc32(term.encode()) % HALF
+
+
+def expected(words, spelled, texts, longest):
+  """Of a text, from the definition; `texts` are the sets of its buckets."""
+  row_F = np.zeros(2 * HALF)
+  symbols = Counter(words) + Counter(map("\0".join, itertools.pairwise(words)))
+  parts = Counter()
+  for word in spelled:
+    edged = f" {word} "
+    grams = [edged[i:j] for j in range(len(edged) + 1) for i in range(j)]
+    parts.update(g for g in grams if len(g) <= longest and g != " ")
+  for counts, shift in ((symbols, 0), (parts, HALF)):
+    part_F = np.zeros(2 * HALF)
+    for term, n in counts.items():
+      place = bucket(term, shift)
+      seen = sum(place in text for text in texts)
+      idf = 1 + np.log((1 + len(texts)) / (1 + seen))
+      part_F[place] = (1 + np.log(n)) * idf
+    row_F += part_F / np.linalg.norm(part_F)
+  return row_F
+
+
+def test_terms_are_the_tf_idf_of_symbols_pairs_and_parts_of_words():
+  train = [["no", "joke", "no"], ["a", "joke"], ["纵", "横"]]
+  known = terms.vocabulary(train, "word", 3)
+  read = terms.Terms(known, "word", 3)
+  spelled = [["no", "joke", "no"], ["a", "joke"], ["纵横"]]
+  texts = [{*np.flatnonzero(read([text])[0])} for text in train]
+  for words, spelling in (
+    *zip(train, spelled, strict=True),
+    (["jokes", "\u00e9", "纵横纵"], ["jokes", "\u00e9", "纵横纵"]),  # Not seen.
+  ):
+    [row_F] = read([words])
+    oracle_F = expected(words, spelling, texts, 3)
+    np.testing.assert_allclose(row_F, oracle_F, atol=1e-6)
+  assert not read([[]]).any() and known.symbols[:2] == ("seed 0", "texts 3")
+  alone = terms.Terms(terms.vocabulary(train, "word", None), "word", None)
+  [row_F] = alone([["a", "joke"]])
+  np.testing.assert_allclose(row_F, read([["a", "joke"]])[0, :HALF], atol=1e-6)
+  letters = terms.Terms(terms.vocabulary(["ab a"], "char", 2), "char", 2)
+  [row_F] = letters(["ab a"])
+  edged = (" a", "ab", "b ", "a ", "a", "b")
+  assert {*np.flatnonzero(row_F[HALF:])} == {*map(bucket, edged)}
