@@ -2,7 +2,9 @@
 
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,12 +14,12 @@ from rich.table import Table
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data.vocabulary import Vocabulary
-from seqrnn.errors import visible
-from seqrnn.experiment import Build
+from seqrnn.errors import UserError, visible
+from seqrnn.experiment import Build, Experiment
 from seqrnn.modes import load_model
 from seqrnn.runtime import files, pictures, sharding
 from seqrnn.runtime.console import print_titled
-from seqrnn.scoring import confusion, dynamic, spans
+from seqrnn.scoring import confusion, dynamic, simple, spans
 from seqrnn.scoring.evaluation import examiner
 from seqrnn.scoring.joining import LabelRows
 from seqrnn.scoring.predictions import quoted
@@ -56,6 +58,8 @@ def run(build: Build, config: Config, workdir: Path) -> dict[str, float]:
     title = f"dynamic evaluation, {rule}"
     both = {name: followed[name] for name in ("static", "dynamic")}
     print_titled(console, title, _figures_table(both))
+  if config.evaluate.simple:
+    record |= _print_simple(experiment, config)
   old = config_lib.read_run(workdir)
   same = config.data.to_dict() == old.data.to_dict()  # No flag names others.
   if same and data_changed(workdir, step, experiment):
@@ -80,6 +84,18 @@ def run(build: Build, config: Config, workdir: Path) -> dict[str, float]:
       if counts_3K is not None:
         _write_spans(folder, spans.span_table(experiment.labels, counts_3K))
   return figures
+
+
+def _print_simple(experiment: Experiment, config: Config) -> dict[str, Any]:
+  """Prints the figures of a simple method; returns an entry of the record."""
+  with suppress(UserError):  # Other splits may not be on this machine.
+    result = simple.compare(experiment, config, config.evaluate.split)
+    if result is not None:
+      name, figures = result
+      values = (f"{k.replace('_', ' ')} {x:.4f}" for k, x in figures.items())
+      print(f"{name}, on the same split: {', '.join(values)}")
+      return {"simple_method": {"name": name, **figures}}
+  return {}
 
 
 def _figures_table(columns: dict[str, dict[str, float]]) -> Table:

@@ -22,7 +22,7 @@ from seqrnn.scoring.predictions import decider
 # Pending batches; more would take memory and no less time.
 _PENDING = 8
 # Of a batch, [B, N] or [B].
-_COLUMNS = "targets", "weights", "spans", "document", "place"
+COLUMNS = "targets", "weights", "spans", "document", "place"
 
 # A function params, carry, batch -> carry, (totals, answers).
 CountBatch = Callable[
@@ -65,12 +65,12 @@ def examiner(
       rows, answers, sums = pending.popleft()
       jax.block_until_ready(sums)
       if joins:
-        columns.append(_flat(rows, sharding.own_rows(answers)))
+        columns.append(flat_columns(rows, sharding.own_rows(answers)))
 
     for rows in batches.rows(*sharding.local_rows(B, mesh)):
       if stop():
         return None
-      known = {name: rows[name] for name in _COLUMNS if name in rows}
+      known = {name: rows[name] for name in COLUMNS if name in rows}
       for name in ("document", "place", "spans"):
         rows.pop(name, None)
       batch = sharding.put(rows, B, mesh)
@@ -91,7 +91,7 @@ def examiner(
   return examine
 
 
-def _flat(
+def flat_columns(
   rows: dict[str, np.ndarray], answers: np.ndarray
 ) -> dict[str, np.ndarray]:
   """The columns of a batch as [B * N], and `best`, or `outputs` [B, V]."""

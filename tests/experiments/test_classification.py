@@ -108,6 +108,8 @@ def test_an_unseen_label_is_an_error_in_all_figures(run, capsys):
   truth = [label for label, _ in texts_of(run, "test")]
   unseen = truth.count("never seen")
   assert f"share of {max(map(truth.count, truth)) / 40:.4f}" in out
+  linear = f"same split: accuracy {1 - unseen / 40:.4f}\n"
+  assert f"logistic regression of characters, on the {linear}" in out
   assert figures["accuracy"] == pytest.approx(1 - unseen / 40)
   assert 0 < figures["loss"] < 0.5
   with (run.workdir / "confusion.csv").open() as file:

@@ -83,6 +83,8 @@ def test_figures_are_those_of_the_numbers_that_are_written(folder, main):
   assert status == 0, said.err
   record = json.loads((folder / "run" / "evaluation.json").read_text())
   assert not {"perplexity", "accuracy", "bits_per_symbol"} & set(record)
+  assert "ridge regression of " in said.out
+  assert -1 < record["simple_method"]["r_squared"] < 1
 
   more = ("--config.predict.split=test", "--config.predict.sequences=99")
   status, said = main("predict", *more)

@@ -11,6 +11,11 @@ FIELDS = group(
     "Also evaluate while learning from what is scored (Krause et al. 2018).",
     when.NEXT_SYMBOL,
   ),
+  simple=rules.SWITCH(
+    "Print the figure of a simple method of the task beside it. Texts need"
+    " scikit-learn, and at most 500,000 symbols to train on.",
+    default=True,
+  ),
 )
 
 FIELDS |= group(
