@@ -3,6 +3,7 @@
 import itertools
 import os
 import shutil
+import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -416,6 +417,12 @@ class Run(NamedTuple):
     command.show_inputs(self.workdir / "config.json", self.config, set())
     mesh, params = self._everywhere()
     batches = self.experiment.batches(split, None)
+    if split == "validation" and self.config.train.refit:
+      print(
+        "warning: train.refit has trained on the validation split;"
+        " seqrnn.load(workdir, step) has the parameters before it",
+        file=sys.stderr,
+      )
     examined = examiner(self.experiment, mesh)(params, batches)
     assert examined is not None, "nothing stops this evaluation"
     return examined

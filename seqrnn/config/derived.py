@@ -150,6 +150,16 @@ def for_detection(run: Config, config: Config) -> Config:
   return copy(run, {name: flat(config)[name] for name in names})
 
 
+def refit(config: Config, steps: int) -> Config:
+  """The config of a training on training and validation texts."""
+  fields = {"train.choice": "all", "train.refit": False}
+  limits = {"train.max_steps": steps, "train.eval_every": steps}
+  others = dict.fromkeys(
+    ("train.fit_to_data", "train.patience", "checkpoint.step")
+  )
+  return copy(config, fields | limits | others)
+
+
 def one_direction(config: Config) -> Config:
   """The config of the forward tower of a gap model, a language model."""
   return copy(config, {"model.bidirectional": False})
@@ -213,5 +223,6 @@ def trial(config: Config, fields: Fields) -> Config:
   """
   config = override(config, fields)
   config.search.space, config.search.storage = (), None  # It searches nothing.
+  config.train.refit = False  # The loss of validation is to be compared.
   config_lib.expand(config)
   return config

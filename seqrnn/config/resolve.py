@@ -92,6 +92,7 @@ _READS: Fields = {
   "model.parts": 5,
 }
 _SMOOTHING = 0.1
+_FEW = 3_000  # Windows, below which a tenth more is worth a second training.
 _UNSURE = 10_000  # Windows, below which validation cannot choose a checkpoint.
 _NOISE = {  # With `data.stateful`.
   "model.dropout": Noise(5, 0.02, 0.5),
@@ -231,6 +232,7 @@ def _fit(config: Config, windows: int, put: Callable[[str, FieldValue], None]):
     put("model.dropout", max(dropout, config.model.dropout))
   if _labels_texts(config) and windows < _UNSURE:
     put("train.choice", "last")
+    put("train.refit", windows < _FEW)
     if config.task == "classification":
       put("train.label_smoothing", max(_SMOOTHING, train.label_smoothing))
 

@@ -151,7 +151,8 @@ COLUMN = of_text(
 FITTED_FIELDS = (
   *("train.batch_size", "train.batches_per_epoch", "train.epochs"),
   *("model.hidden_size", "model.dropout", "model.weight_drop"),
-  *("model.symbol_dropout", "train.label_smoothing", "train.choice"),
+  *("model.symbol_dropout", "train.label_smoothing"),
+  *("train.choice", "train.refit"),
   *("data.lowercase", "data.punctuation", "model.wide", "model.parts"),
 )
 FITTED = of_text(

@@ -3,15 +3,17 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from seqrnn.config import derived
 from seqrnn.config.read import Config
 from seqrnn.data.documents import Corpus, Document, collect, digest, nouns
 from seqrnn.data.logs import log_corpus
+from seqrnn.data.read.columns import concatenate
 from seqrnn.data.sources import corpora
 from seqrnn.data.sources.corpora import SPLITS
 from seqrnn.errors import UserError, counted
@@ -117,6 +119,15 @@ def continued(pieces: Pieces) -> Pieces:
     for document in pieces.documents()
   ]
   return from_documents(documents, pieces.corpus.unit)
+
+
+def joined(parts: Sequence[Pieces]) -> Pieces:
+  """Labelled documents of several splits, as one split."""
+  documents = [document for pieces in parts for document in pieces.documents()]
+  labels = [x.corpus.labels[x.document] for x in parts if x.corpus.labels]
+  whole = from_documents(documents, parts[0].corpus.unit)
+  corpus = whole.corpus._replace(labels=concatenate(labels))
+  return dataclasses.replace(whole, corpus=corpus)
 
 
 def _select(corpus: Corpus, document: np.ndarray) -> Pieces:
@@ -357,6 +368,9 @@ def reader(
   def read(name: str) -> Pieces:
     if name not in SPLITS:
       raise UserError(f"split={name!r}: must be one of {', '.join(SPLITS)}")
+    if config.train.choice == "all" and name == "train":
+      read_alone = reader(derived.copy(config, {"train.choice": "last"}), idle)
+      return joined([read_alone("train"), read_alone("validation")])
     pieces = whole(corpus(name)) if name in separate else parts()[name]
     if not len(pieces):
       field = f"{name}_fraction"

@@ -10,7 +10,7 @@ from seqrnn.data.sources.corpora import read_files
 from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError
 from seqrnn.experiment import Build, Experiment, Params
-from seqrnn.training.checkpoint import restore_params
+from seqrnn.training.checkpoint import restore_params, select
 
 
 def load_model(
@@ -36,7 +36,21 @@ def load_model(
   if mode is not None:
     require_mode(experiment, mode, config.task)
   step = config.checkpoint.step
+  if step is None and _reads_validation(config, mode):
+    # Parameters of `train.refit` have been trained on it.
+    step = select(workdir / "checkpoints", None)
   return experiment, *restore_params(workdir, step, experiment, sharding)
+
+
+def _reads_validation(config: Config, mode: str | None) -> bool:
+  """Whether a mode compares answers with those of the validation split."""
+  predict = config.predict
+  texts = predict.text is not None or predict.path is not None
+  return (
+    mode == "report"
+    or (mode == "evaluate" and config.evaluate.split == "validation")
+    or (mode == "predict" and predict.split == "validation" and not texts)
+  )
 
 
 def read_user_files(

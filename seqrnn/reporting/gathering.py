@@ -62,7 +62,7 @@ class BestEvaluation(NamedTuple):
 
 
 def best_evaluation(workdir: Path) -> BestEvaluation:
-  """The evaluation of a run with the lowest validation loss.
+  """The evaluation of a run's checkpoint, that `train.choice` names.
 
   Raises:
     UserError: there is no run, or a file of it is damaged.
@@ -73,6 +73,8 @@ def best_evaluation(workdir: Path) -> BestEvaluation:
   step, figures = None, {}
   if rows:
     best = min(rows, key=lambda row: float(row["validation_loss"]))
+    if config.train.choice != "best":
+      best = rows[-1]
     step = int(best["step"])
     evaluated = _evaluation(workdir / "evaluation.json", step)
     for name in summary.ordered(summary.validation_figures(best)):

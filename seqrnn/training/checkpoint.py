@@ -33,6 +33,7 @@ from seqrnn.runtime import files, private
 from seqrnn.runtime.files import SUMS
 from seqrnn.runtime.sharding import ArrayTree
 
+REFIT = "refit"  # The folder of the training on all labels, once it is done.
 _JSON_LIMIT = 2**23  # Bytes of a position, or of the checksums.
 _COPIES = 4  # The maximum copies of an array; Orbax writes two.
 _OVERHEAD = 2**16  # The maximum bytes of metadata of an array.
@@ -202,6 +203,12 @@ def select(directory: Path, step: int | None) -> int:
   return latest if best in (latest, 0) else newest(directory, best)
 
 
+def folder_of(workdir: Path, step: int | None) -> Path:
+  """The checkpoints to choose from; without a step those of `train.refit`."""
+  refit = workdir / REFIT / "checkpoints"
+  return refit if step is None and refit.exists() else workdir / "checkpoints"
+
+
 def restore_params(
   workdir: Path,
   step: int | None,
@@ -219,7 +226,7 @@ def restore_params(
   Raises:
     UserError: there is no such checkpoint, or none is intact.
   """
-  directory = workdir / "checkpoints"
+  directory = folder_of(workdir, step)
   step = select(directory, step)
   if sharding is None:
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

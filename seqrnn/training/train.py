@@ -17,10 +17,13 @@ After a step, the loop evaluates the model where this is due
 (scoring/evaluation.py), writes a row of metrics.csv, and saves a checkpoint.
 """
 
+import io
 import math
+import shutil
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -29,7 +32,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seqrnn.config import command
+from seqrnn.config import command, derived
 from seqrnn.config.read import Config
 from seqrnn.config.resolve import total_steps
 from seqrnn.data.batches.windows import Batches
@@ -39,7 +42,7 @@ from seqrnn.models import losses
 from seqrnn.runtime import devices, sharding
 from seqrnn.runtime.signals import Signals, catch_signals
 from seqrnn.scoring.evaluation import evaluator
-from seqrnn.training import history, setup, transfer
+from seqrnn.training import checkpoint, history, setup, transfer
 from seqrnn.training import step as step_lib
 from seqrnn.training.checkpoint import Position
 from seqrnn.training.checkpoint_writer import open_checkpoints
@@ -106,7 +109,35 @@ def fit(
     f" {position.best:.4f} {training.experiment.loss_unit} at step"
     f" {position.best_step}"
   )
+  if training.config.train.refit and position.best_step:
+    _refit(build, training.config, workdir, position.best_step)
   return asdict(position)
+
+
+def _refit(build: Build, config: Config, workdir: Path, steps: int):
+  """Trains again, on training and validation texts, unless it is done.
+
+  A folder gets its name when its training has finished.
+  """
+  done = workdir / checkpoint.REFIT
+  if done.exists():
+    return
+  begun = done.with_suffix(".part")
+  begun.mkdir(exist_ok=True)
+  shutil.copyfile(workdir / "vocabulary.json", begun / "vocabulary.json")
+  try:
+    with redirect_stdout(io.StringIO()):
+      fit(build, derived.refit(config, steps), begun)
+  except Interrupted as stop:
+    event = "stopped within train.refit, and saved"
+    resuming = "repeat the command to resume"
+    raise Interrupted(event, stop.status, resuming) from None
+  if sharding.is_first():
+    begun.rename(done)
+  print(
+    f"train.refit: trained again for {counted(steps, 'step')}, on training and"
+    " validation texts; other modes read these parameters"
+  )
 
 
 def make_training(build: Build, config: Config, workdir: Path) -> Training:
@@ -178,6 +209,8 @@ def _begin(training: Training, state: TrainState, position: Position) -> bool:
   if sharding.is_first():
     history.cut_tables(workdir, position.evaluated)
     if not finished:
+      for folder in workdir.glob(f"{checkpoint.REFIT}*"):
+        shutil.rmtree(folder)  # Of fewer steps.
       setup.write_record(config, training.experiment, workdir, training.record)
   setup.print_summary(training.experiment, config, state.params)
   if training.record is not None:
@@ -366,7 +399,7 @@ def record_evaluation(
   position.evaluated = position.step
   position.waited += 1
   position.stalled += 1
-  if loss < position.best or config.train.choice == "last":
+  if loss < position.best or config.train.choice != "best":
     position.best, position.best_step = loss, position.step
     position.waited = position.stalled = 0
   state = state._replace(sums=jax.tree.map(jnp.zeros_like, state.sums))

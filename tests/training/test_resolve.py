@@ -195,7 +195,8 @@ def test_a_config_of_labelled_texts_reads_words_in_lower_case():
   assert line.endswith("(was none): task=classification, data.unit=word")
   few = changes(words, 100, 8)[0]
   assert few["train.choice"] == "last"
-  assert few["train.label_smoothing"] == 0.1
+  assert few["train.label_smoothing"] == 0.1 and few["train.refit"]
+  assert "train.refit" not in changes(words, 375, 8)[0]
   assert "train.choice" not in changes(words, 1250, 8)[0]
   spelling = {"data.lowercase", "data.punctuation"}
   for fields, kept in (

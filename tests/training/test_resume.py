@@ -1,15 +1,20 @@
 """What may change when a run resumes: its limits."""
 
 import re
+import shutil
 
+import jax
+import numpy as np
 import pytest
 
 from seqrnn import experiments
-from seqrnn.config import command
+from seqrnn.config import command, derived
 from seqrnn.config import read as config_lib
 from seqrnn.errors import UserError
+from seqrnn.modes import evaluate
 from seqrnn.run import load_run
 from seqrnn.training import train
+from tests.conftest import tiny
 
 
 def test_only_limits_may_change(trained, capsys):
@@ -54,3 +59,47 @@ def test_all_that_training_rests_on_is_fixed_and_named():
     if name.startswith(config_lib.TRAINING):
       assert name.startswith(config_lib.IDENTITY) != (name in free), name
       assert name.startswith(command.NAMING) != (name in unnamed), name
+
+
+def test_a_refit_reads_training_and_validation_and_resumes_exactly(
+  tmp_path, capsys, monkeypatch
+):
+  fields = {"task": "classification", "data.format": "tab", "data.path": None}
+  for n, split in enumerate(("train", "validation", "test")):
+    texts = [f"{x}\t{x * (k + n)}\n" for k in range(2, 8) for x in "ab"]
+    (tmp_path / split).write_text("".join(texts))
+    fields[f"data.{split}_path"] = str(tmp_path / split)
+  fields |= {"train.refit": True, "train.choice": "last", "train.epochs": 2}
+  config, params, steps = tiny(tmp_path, fields), [], 0
+  for name in ("whole", "stopped"):
+    workdir = tmp_path / name
+    if name == "stopped":  # Within the second training.
+      with monkeypatch.context() as patch:
+        patch.setattr(train, "_refit", lambda *_: None)
+        train.fit(experiments.build, config, workdir)
+      begun = workdir / "refit.part"
+      begun.mkdir()
+      shutil.copy(workdir / "vocabulary.json", begun)
+      again = derived.refit(config_lib.read_run(workdir), steps)
+      again.train.max_steps = 2
+      train.fit(experiments.build, again, begun)
+      assert load_run(workdir).params["head"].keys()
+    steps = train.fit(experiments.build, config, workdir)["step"]
+    assert capsys.readouterr().out.count("train.refit: trained again for") == 1
+    run = load_run(workdir)
+    params.append(run.params)
+    assert run.step == steps
+    alone = load_run(workdir, steps)
+    same = jax.tree.map(np.array_equal, alone.params, run.params)
+    assert not any(jax.tree.leaves(same))
+  same = jax.tree.map(np.array_equal, *params)
+  assert all(jax.tree.leaves(same))
+  second = load_run(workdir / "refit").experiment
+  assert second.facts("train")["documents"] == 24
+  assert second.facts("test") == alone.experiment.facts("test")
+  config.evaluate.split = "validation"
+  figures = evaluate.run(experiments.build, config, workdir)
+  assert figures == alone.evaluate("validation")
+  assert "train.refit has trained on the valid" in capsys.readouterr().err
+  train.fit(experiments.build, config, workdir)  # It is done.
+  assert "trained again" not in capsys.readouterr().out

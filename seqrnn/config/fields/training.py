@@ -84,9 +84,15 @@ FIELDS |= group(
     " the steps, and train.ema to an average over a fifth of them."
   ),
   choice=choice(
-    "best last",
+    "best last all",
     "The checkpoint that other modes read: that of the lowest validation loss,"
-    " or the last one, where few texts validate.",
+    " or the last one, where few texts validate. all: the last one, and the"
+    " labelled texts of validation are trained on, as train.refit does.",
+  ),
+  refit=rules.SWITCH(
+    "Then train again, as many steps, on training and validation texts; other"
+    " modes read these parameters.",
+    when.ONE_TARGET,
   ),
   patience=rules.COUNT("Stop after this many evaluations without improvement."),
   label_smoothing=rules.SHARE("The share of a target spread over all symbols."),
