@@ -60,6 +60,7 @@ _READ = 1.15e8  # This, divided by the symbols, is the square of the epochs.
 _WIDE = 100_000, 16, 384  # From so many symbols on, rows and hidden size.
 # With `train.adapt_to_length`:
 _WARMUP = 0.1  # The largest share of the steps.
+_SHOWN = 5  # Evaluations of a training whose last checkpoint counts.
 _AVERAGED = 0.2  # The largest share that an average reaches back.
 
 
@@ -271,7 +272,10 @@ def _adapt_to_length(config: Config, steps_per_epoch: int) -> Iterator[str]:
   """Limits evaluations, warm-up and averaging to a training of few steps."""
   total = total_steps(config, steps_per_epoch)
   reach = max(_AVERAGED * total, 2)  # An average reaches back 1 / (1 - ema).
-  limits = steps_per_epoch, int(_WARMUP * total), round(1 - 1 / reach, 4)
+  every = steps_per_epoch
+  if config.train.choice == "last":  # Its evaluations choose nothing.
+    every = max(every, total // _SHOWN)
+  limits = every, int(_WARMUP * total), round(1 - 1 / reach, 4)
   for name, limit in zip(ADAPTED, limits, strict=True):
     value = flat(config)[name]
     if value is not None and limit < value:

@@ -16,6 +16,7 @@ from seqrnn.data.vocabulary import Vocabulary, joined
 
 BUCKETS = 2**15  # Of symbols and pairs; as many of parts of words.
 _SEED = 0
+_CACHED = 2**11  # Texts whose terms are kept in memory, for the next epoch.
 _SPACED = 1.5  # The mean length of words that are spaced characters.
 
 
@@ -40,27 +41,34 @@ def vocabulary(
 class Terms:
   """A function of texts: the TF-IDF of their terms, float32 [B, F].
 
-  Symbols and pairs have a norm of 1 together, and so have parts of words.
+  F are the buckets that the training split has. Symbols and pairs have a norm
+  of 1 together, and so have parts of words.
   """
 
   def __init__(self, known: Vocabulary, unit: str, longest: int | None):
     seed, total, counts = known.symbols
-    self._how = unit, longest, int(seed.split()[1])
+    how = unit, longest, int(seed.split()[1])
     counts_F = np.array(counts.split(), float)
-    self._idf_F = 1 + np.log((1 + int(total.split()[1])) / (1 + counts_F))
-    self.size = len(counts_F)
+    column_F, self.size = np.cumsum(counts_F > 0) - 1, int((counts_F > 0).sum())
+    idf_F = 1 + np.log((1 + int(total.split()[1])) / (1 + counts_F))
+
+    @lru_cache(_CACHED)
+    def row(text: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+      some, counts = np.unique(_buckets(text, *how), return_counts=True)
+      seen = counts_F[some] > 0
+      some, tfidf = some[seen], ((1 + np.log(counts)) * idf_F[some])[seen]
+      for part in (some < BUCKETS, some >= BUCKETS):
+        tfidf[part] /= max(np.linalg.norm(tfidf[part]), 1e-9)
+      return column_F[some], tfidf.astype(np.float32)
+
+    self._row = row
 
   def __call__(self, texts: Iterable[Sequence[str]]) -> np.ndarray:
-    rows = []
-    for text in texts:
-      some, counts = np.unique(_buckets(text, *self._how), return_counts=True)
-      tfidf = (1 + np.log(counts)) * self._idf_F[some]
-      row_F = np.zeros(self.size, np.float32)
-      for half in (some < BUCKETS, some >= BUCKETS):
-        part = tfidf[half]
-        row_F[some[half]] = part / max(np.sqrt(part @ part), 1e-9)
-      rows.append(row_F)
-    return np.stack(rows)
+    rows = [self._row(tuple(text)) for text in texts]
+    table_BF = np.zeros((len(rows), self.size), np.float32)
+    for row_F, (columns, tfidf) in zip(table_BF, rows, strict=True):
+      row_F[columns] = tfidf
+    return table_BF
 
 
 def _buckets(

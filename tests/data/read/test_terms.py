@@ -30,29 +30,38 @@ def expected(words, spelled, texts, longest):
       place = bucket(term, shift)
       seen = sum(place in text for text in texts)
       idf = 1 + np.log((1 + len(texts)) / (1 + seen))
-      part_F[place] = (1 + np.log(n)) * idf
-    row_F += part_F / np.linalg.norm(part_F)
-  return row_F
+      part_F[place] = (1 + np.log(n)) * idf * (seen > 0)
+    row_F += part_F / (np.linalg.norm(part_F) or 1)
+  return row_F[sorted(set().union(*texts))]
+
+
+def buckets(words, spelled, longest):
+  parts = set()
+  for word in spelled:
+    edged = f" {word} "
+    grams = {edged[i:j] for j in range(len(edged) + 1) for i in range(j)}
+    parts |= {g for g in grams if 0 < len(g) <= longest and g != " "}
+  symbols = {*words, *map("\0".join, itertools.pairwise(words))}
+  return {*map(bucket, symbols)} | {bucket(part, HALF) for part in parts}
 
 
 def test_terms_are_the_tf_idf_of_symbols_pairs_and_parts_of_words():
   train = [["no", "joke", "no"], ["a", "joke"], ["纵", "横"]]
   known = terms.vocabulary(train, "word", 3)
+  assert known.symbols[:2] == ("seed 0", "texts 3")
   read = terms.Terms(known, "word", 3)
   spelled = [["no", "joke", "no"], ["a", "joke"], ["纵横"]]
-  texts = [{*np.flatnonzero(read([text])[0])} for text in train]
-  for words, spelling in (
-    *zip(train, spelled, strict=True),
-    (["jokes", "\u00e9", "纵横纵"], ["jokes", "\u00e9", "纵横纵"]),  # Not seen.
-  ):
+  pairs = [*zip(train, spelled, strict=True)]
+  texts = [buckets(*pair, 3) for pair in pairs]
+  unseen = ["jokes", "\u00e9", "纵横纵"]
+  for words, spelling in (*pairs, (unseen, unseen)):
     [row_F] = read([words])
     oracle_F = expected(words, spelling, texts, 3)
     np.testing.assert_allclose(row_F, oracle_F, atol=1e-6)
-  assert not read([[]]).any() and known.symbols[:2] == ("seed 0", "texts 3")
+  assert not read([[], ["x"]]).any() and read.size == len(oracle_F)
   alone = terms.Terms(terms.vocabulary(train, "word", None), "word", None)
-  [row_F] = alone([["a", "joke"]])
-  np.testing.assert_allclose(row_F, read([["a", "joke"]])[0, :HALF], atol=1e-6)
-  letters = terms.Terms(terms.vocabulary(["ab a"], "char", 2), "char", 2)
-  [row_F] = letters(["ab a"])
+  row_F, both_F = (x([["a", "joke"]])[0] for x in (alone, read))
+  np.testing.assert_allclose(row_F, both_F[: alone.size], atol=1e-6)
+  letters = terms.vocabulary(["ab a"], "char", 2).symbols[2].split()[HALF:]
   edged = (" a", "ab", "b ", "a ", "a", "b")
-  assert {*np.flatnonzero(row_F[HALF:])} == {*map(bucket, edged)}
+  assert {n for n, x in enumerate(letters) if x != "0"} == {*map(bucket, edged)}
