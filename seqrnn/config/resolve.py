@@ -92,6 +92,10 @@ _READS: Fields = {
   "model.wide": True,
   "model.parts": 5,
 }
+_WINDOWS = 48, 96, 192
+_WHOLE = 2**16  # Symbols of a window that cuts no text.
+_CUT = 3  # Windows of a text, above which texts are documents, or code.
+_FEW_CUT = 1.1
 _SMOOTHING = 0.1
 _FEW = 3_000  # Windows, below which a tenth more is worth a second training.
 _UNSURE = 10_000  # Windows, below which validation cannot choose a checkpoint.
@@ -124,6 +128,8 @@ def resolve(
   config, lines = deepcopy(config), []
   if parameters is not None and config.model.parameters:
     lines += _fit_to_budget(config, parameters)
+  if epoch is not None and "data.window" in fitted_names(config):
+    lines += _fit_window(config, epoch)
   if epoch is not None and config.train.fit_to_data:
     batches, rows = epoch(config)  # At most a batch too many.
     lines += _fit_to_data(config, batches * rows)
@@ -139,9 +145,12 @@ def read_words(config: Config) -> tuple[Config, list[str]]:
   """
   config, names = deepcopy(config), fitted_names(config)
   others = config.model.embedding_path, config.train.start_from
+  reads = dict(_READS)
+  if config.task == "regression":  # Dropout and a maximum lessen a number.
+    reads["model.pooling"] = "mean"
   changed = [
     _changed(config, name, value)
-    for name, value in _READS.items()
+    for name, value in reads.items()
     if _labels_texts(config) and name in names and flat(config)[name] != value
     if others == (None, None) or not name.startswith("data.")
     if name != "model.parts" or config.model.wide
@@ -192,6 +201,30 @@ def _fit_to_budget(
     )
   model.hidden_size = size
   yield f"model.parameters={budget}: model.hidden_size={size}"
+
+
+def _fit_window(
+  config: Config, epoch: Callable[[Config], tuple[int, int]]
+) -> Iterator[str]:
+  """Sets the least window that cuts few of the labelled texts.
+
+  The end of a text that is cut would weigh as much as its beginning.
+  """
+  if not _labels_texts(config) or config.data.keep != "all":
+    return
+
+  def windows(length: int) -> int:
+    changed = deepcopy(config)
+    changed.data.window, changed.train.batch_size = length, 1
+    return epoch(changed)[0]
+
+  longest = windows(_WINDOWS[-1])
+  if longest <= _CUT * windows(_WHOLE):
+    fits = (w for w in _WINDOWS if windows(w) <= _FEW_CUT * longest)
+    window = max(next(fits), config.data.window)
+    if window != config.data.window:
+      line = _changed(config, "data.window", window)
+      yield f"train.fit_to_data: {line}: that cuts few texts"
 
 
 def _fit_to_data(config: Config, windows: int) -> Iterator[str]:

@@ -152,7 +152,7 @@ FITTED_FIELDS = (
   *("train.batch_size", "train.batches_per_epoch", "train.epochs"),
   *("model.hidden_size", "model.dropout", "model.weight_drop"),
   *("model.symbol_dropout", "train.label_smoothing"),
-  *("train.choice", "train.refit"),
+  *("train.choice", "train.refit", "data.window", "model.pooling"),
   *("data.lowercase", "data.punctuation", "model.wide", "model.parts"),
 )
 FITTED = of_text(

@@ -166,7 +166,8 @@ def network_of(
     why = (
       f": the model has {', '.join(sorted(left))}, and an exported file has an"
       " embedding, recurrent layers and heads"
-      + "; train with --config.model.wide=False" * (left == {"wide"})
+      + "; train with --config.model.wide=False"
+      * (left == {"wide"})
     )
   if why:
     raise UserError(f"config.export.format={config.export.format!r}{why}")

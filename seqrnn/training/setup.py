@@ -174,6 +174,7 @@ def print_summary(experiment: Experiment, config: Config, params: Params):
     f", {len(v.symbols)} {f'{symbol}s' if name == 'symbols' else name}"
     + f" and {len(v) - len(v.symbols)} special ones" * (name == "symbols")
     for name, v in experiment.vocabularies.items()
+    if name != "terms"
   )
   print(f"{config.task}: {count:,} parameters{names}")
   for line in experiment.remarks():

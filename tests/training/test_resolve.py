@@ -198,6 +198,12 @@ def test_a_config_of_labelled_texts_reads_words_in_lower_case():
   assert few["train.label_smoothing"] == 0.1 and few["train.refit"]
   assert "train.refit" not in changes(words, 375, 8)[0]
   assert "train.choice" not in changes(words, 1250, 8)[0]
+  for size, window in ((50, 96), (90, 96), (250, 192), (48, 48), (900, 48)):
+    texts = lambda c, n=size: (60 * -(-n // c.data.window), c.train.batch_size)
+    fitted = resolve(words, epoch=texts)[0]
+    assert fitted.data.window == window, size
+  numbers = read_words(merge(config, {"task": "regression"}))[0]
+  assert numbers.model.pooling == "mean"
   spelling = {"data.lowercase", "data.punctuation"}
   for fields, kept in (
     ({"data.unit": "char"}, reads),
