@@ -382,9 +382,12 @@ def evaluate_and_save(
     }
     history.add_row(training.workdir / "timing.csv", timing)
   save(training, state, position)
-  progress.line(
-    history.metrics_line(row, position, experiment.loss_unit, training.unit)
+  line = history.metrics_line(
+    row, position, experiment.loss_unit, training.unit
   )
+  if training.config.train.choice == "last":
+    line = line.removesuffix("  best")
+  progress.line(line)
   return state, training.should_stop(row)
 
 
