@@ -2,13 +2,14 @@ r"""Classification of sentences by their words; for want of any, of code.
 
 What: configs/classification.py with words for characters: the network reads 48
 words through an embedding that starts near zero, so that a word which training
-has a few times does not keep a large random value.
+has a few times does not keep a large random value. It reads them in lower case,
+and its logits are also linear in words, pairs of words and parts of words.
 Source: this project. The recipe needs no download; it reads windows of 48 words
 of the Python standard library, labelled by package. Whole modules are held out.
 Your own: --config.data.source=files --config.data.path=my.csv
   --config.data.format=csv, with the columns text and label.
-Expected: test accuracy 95.7 % of 46 modules, macro F1 .93, after 42 s on one
-core (Python 3.11.7, jax 0.10.1, seed 0).
+Expected: test accuracy 98.4 % of 62 modules, macro F1 .99, after two minutes on
+one core (Python 3.11.7, jax 0.10.1, seed 0).
 Command: python run.py --config=configs/sentences.py
 """
 
