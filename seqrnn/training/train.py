@@ -385,7 +385,7 @@ def evaluate_and_save(
   line = history.metrics_line(
     row, position, experiment.loss_unit, training.unit
   )
-  if training.config.train.choice == "last":
+  if training.config.train.choice != "best":
     line = line.removesuffix("  best")
   progress.line(line)
   return state, training.should_stop(row)
