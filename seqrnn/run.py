@@ -82,6 +82,8 @@ class Run(NamedTuple):
     folder, step, contents = self.workdir, self.step, {}
     inside = "*.json", "metrics.csv", "sha256", "detect/deployed.npz"
     inside = *inside, f"checkpoints/{step}/**/*", "folds/**/*"
+    if self.config.checkpoint.step is None:
+      inside = *inside, f"{checkpoint.REFIT}/checkpoints/{step}/**/*"
     for path in itertools.chain(*map(folder.glob, inside)):
       name = path.relative_to(folder)
       if path.is_file() and "state" not in name.parts:
@@ -444,7 +446,8 @@ def _unpickled(workdir: str, step: int, contents: dict[str, bytes]) -> Run:
       path.write_bytes(content)
     for path in folder.rglob("checkpoints/*"):
       checkpoint.write_sums(path)
-    return kept(load_run(folder, step))
+    is_refit = (folder / checkpoint.REFIT).exists()
+    return kept(load_run(folder, None if is_refit else step))
 
 
 @contextmanager

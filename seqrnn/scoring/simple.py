@@ -67,7 +67,9 @@ def _linear(
       known = terms.Terms(terms.vocabulary(texts, unit, parts), unit, parts)
     rows = (sparse.csr_array(known([text])) for text in texts)
     x[name] = sparse.csr_matrix(sparse.vstack([*rows]))
-    answers = [*pieces.corpus.labels[pieces.document]]
+    labels = pieces.corpus.labels
+    assert labels is not None, "a text of a split has a label or a number"
+    answers = [*labels[pieces.document]]
     if not is_label:
       answers = [[float(n) for n in text.split(",")] for text in answers]
     y[name] = np.array(answers)

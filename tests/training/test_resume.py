@@ -1,5 +1,6 @@
 """What may change when a run resumes: its limits."""
 
+import pickle
 import re
 import shutil
 
@@ -92,6 +93,9 @@ def test_a_refit_reads_training_and_validation_and_resumes_exactly(
     alone = load_run(workdir, steps)
     same = jax.tree.map(np.array_equal, alone.params, run.params)
     assert not any(jax.tree.leaves(same))
+  again = pickle.loads(pickle.dumps(run))
+  same = jax.tree.map(np.array_equal, run.params, again.params)
+  assert all(jax.tree.leaves(same))
   same = jax.tree.map(np.array_equal, *params)
   assert all(jax.tree.leaves(same))
   second = load_run(workdir / "refit").experiment
