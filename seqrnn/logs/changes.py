@@ -10,6 +10,7 @@ Work of some hours or of weekends that training has not seen is no change of an
 event: it is named by the times at which sessions begin.
 """
 
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -100,13 +101,15 @@ def find_changes(sessions: Sessions, names: Vocabulary) -> list[LogChange]:
       float(count_B[part].sum() / size_B[part].sum())
       for part in (slice(begin), slice(begin, None))
     )
-    seconds = sessions.seconds
+    seconds = math.nan
+    if sessions.seconds is not None:
+      seconds = float(sessions.seconds[sessions.bounds[session]])
     found.append(
       LogChange(
         names.names(np.array([event]))[0],
         begin,
         session,
-        None if seconds is None else float(seconds[sessions.bounds[session]]),
+        None if math.isnan(seconds) else seconds,
         before,
         after,
         (count_B / size_B).round(4).tolist(),

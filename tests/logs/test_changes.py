@@ -50,6 +50,11 @@ def test_a_lasting_change_is_found_with_its_begin_and_its_shares():
   assert words in lines[0] and len(lines) == 3
   assert "old: gone since 1970-01-02 02:40:00, in 0% of" in lines[1]
   assert "holds for sessions of which 20% are from after" in lines[-1]
+  # The line with which it begins may lack a time.
+  assert sessions.seconds is not None
+  sessions.seconds[sessions.bounds[first]] = np.nan
+  found = {one.event: one for one in changes.find_changes(sessions, NAMES)}
+  assert found["new"].since == f"session {first + 1:,}"
 
 
 def test_logs_without_a_change_have_none():
