@@ -48,6 +48,11 @@ def test_a_model_is_loaded_by_its_name(tiny_zoo, capsys):
     run.params,
     rounded,
   )
+  # After a refresh, the modes of the current model have it.
+  (run.workdir / "refresh.json").write_text('{"current": 2, "kept": [2]}')
+  for mode, folder in (("detect", "/refresh/2"), ("describe", "")):
+    request = command.Command(mode, workdir="zoo:tiny")
+    assert command._folders(request) == [f"runs/zoo-tiny{folder}"]
   with pytest.raises(UserError, match="the zoo has zoo:tiny; did you mean"):
     seqrnn.load("zoo:tini")
 

@@ -137,9 +137,9 @@ def _folders(request: Command) -> list[str]:
   """Returns --workdir: a folder, or the runs that a report compares."""
   if not request.workdir:
     return []
-  if in_zoo(request.workdir):
-    return [str(zoo_run(request.workdir))]
   folder = files.plain(request.workdir)
+  if in_zoo(request.workdir):
+    folder = str(zoo_run(request.workdir))
   if request.mode in _CURRENT and os.path.exists(folder):
     return [str(generations.current(Path(folder)))]
   if request.mode != "report":
