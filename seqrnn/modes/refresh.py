@@ -17,6 +17,7 @@ from seqrnn.data.logs import log_corpus
 from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.logs.sessions import Sessions
+from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.errors import UserError, counted, visible
 from seqrnn.experiment import Build
 from seqrnn.logs import changes
@@ -79,7 +80,8 @@ def run(build: Build, config: Config, workdir: Path) -> Path:
   if why:
     print(visible(f"{before}: stays: {why}"))
     return before
-  print(f"{folder}: is in place; --config.detect.refresh=0 goes back")
+  back = "; --config.detect.refresh=0 goes back" if number else ""
+  print(f"{folder}: is in place{back}")
   return folder
 
 
@@ -119,10 +121,9 @@ def _make(build: Build, config: Config, before: Path, folder: Path) -> str:
   shares = config.data.validation_fraction, config.detect.contamination
   count = int(chosen.trains.sum() * (1 - shares[0]) * (1 - shares[1]))
   since_text = f"{datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M:%S}"
-  shown = [*map(Redaction(config.detect.redact).text, chosen.accepted)]
-  learned = (
-    f"; new events that last: {'; '.join(shown[:_NAMED])}" if shown else ""
-  )
+  shown = map(Redaction(config.detect.redact).text, chosen.accepted)
+  if learned := "; ".join([*shown][:_NAMED]):
+    learned = f"; new events that last: {learned}"
   line = (
     f"since {since_text}: {counted(len(some.names), 'session')}, without the"
     f" {np.sum(~chosen.trains):,} that are flagged or called anomalous{learned}"
@@ -135,7 +136,9 @@ def _make(build: Build, config: Config, before: Path, folder: Path) -> str:
   wanted[recent] = chosen.trains
   selection.copy_lines(whole, train_log, sessions, wanted)
   # A warm start from a model that has seen the sessions would judge them.
-  start = str(before) if since > model.span[1] else None
+  # Without any event that it knows, there is nothing to take.
+  is_start = since > model.span[1] and (some.ids != UNKNOWN).any()
+  start = str(before) if is_start else None
   train.fit(build, derived.refreshed(config, str(train_log), start), folder)
   _carry_answers(config, before, folder, some, answer_J == NORMAL)
   own = derived.refreshed(config_lib.read_run(folder), str(train_log), start)

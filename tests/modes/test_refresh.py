@@ -137,6 +137,7 @@ def test_the_next_model_learns_the_new_version_alone(run, capsys):
   assert refresh.run(build, config, folder) == folder
   config.detect.refresh = 0.0
   assert refresh.run(build, config, folder) == workdir
+  assert "is in place\n" in capsys.readouterr().out
   assert generations.current(workdir) == workdir
   with pytest.raises(UserError, match="has no model before"):
     refresh.run(build, config, workdir)
@@ -190,6 +191,23 @@ def test_a_model_that_would_flag_too_much_is_refused(run, monkeypatch, capsys):
   out = capsys.readouterr().out
   assert re.search(r"would flag 300 of the 300 sessions of the last day", out)
   assert "flagged by the new model alone: " in out
+
+
+def test_a_log_of_new_events_alone_takes_no_parameters(run, monkeypatch):
+  workdir, config, log = run
+  config.detect.refresh, starts = 9.0, []
+
+  def fit(_, own, __):
+    starts.append(own.train.start_from)
+    raise UserError("stops here")
+
+  monkeypatch.setattr(refresh.train, "fit", fit)
+  lines = [line for n in range(300, 400) for line in lines_of(n, False)]
+  for part, order in (("part", "order"), ("piece", "invoice")):
+    log.write_text("".join(lines).replace("part", part).replace("order", order))
+    with pytest.raises(UserError, match="stops here"):
+      refresh.run(build, config, workdir)
+  assert starts == [str(workdir), None]
 
 
 def test_what_lasts_is_all_over_the_log_and_at_its_end():
