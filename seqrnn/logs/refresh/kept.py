@@ -187,4 +187,5 @@ def _corpus(arrays: dict[str, np.ndarray], fields: dict[str, Any]) -> Corpus:
     fields["cuts"] = LogCuts(
       *(log, IdleTimes(*idle), IdleTimes(*patience), before_D, after_D, *whole)
     )
-  return Corpus(**(fields | texts | arrays))
+  columns: dict[str, Any] = fields | texts | arrays
+  return Corpus(**columns)
