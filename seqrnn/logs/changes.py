@@ -188,7 +188,7 @@ def unseen_times(training: Sessions, examined: Sessions) -> list[str]:
   words, at = [], np.zeros(len(begins), bool)
   if len(new := np.setdiff1d(hours, seen_hours)):
     at |= np.isin(hours, new)
-    words.append(f"in the hours {', '.join(f'{hour:.0f}' for hour in new)}")
+    words.append(f"from {_clock({*new.astype(int).tolist()})}")
   for is_free, name in ((True, "on weekends"), (False, "on working days")):
     if (free == is_free).any() and not (seen_free == is_free).any():
       at |= free == is_free
@@ -199,6 +199,15 @@ def unseen_times(training: Sessions, examined: Sessions) -> list[str]:
     f"times: {at.sum():,} of {len(at):,} sessions begin {' or '.join(words)},"
     " when no training session begins; their p-values are less reliable"
   ]
+
+
+def _clock(hours: set[int]) -> str:
+  """The hours of a day as spans, such as 21:00 to 06:00."""
+  spans = []
+  for first in sorted(hour for hour in hours if (hour - 1) % 24 not in hours):
+    last = next(n for n in range(first, 48) if n % 24 not in hours) % 24
+    spans.append(f"{first:02}:00 to {last:02}:00")
+  return " and ".join(spans)
 
 
 def _begins(sessions: Sessions) -> np.ndarray:

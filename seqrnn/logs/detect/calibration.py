@@ -241,9 +241,11 @@ def train_members(
   held_out_KD = np.arange(count)[:, None] == fold_of
   trains_KD = ~held_out_KD & (fold_of >= 0)
   if not all((x / "checkpoints" / str(step)).is_dir() for x in folders):
+    why = "for a few steps, to find what does not belong, "
     print(
-      f"detect.folds={count}: trains {count} models, each without one of"
-      f" {count} parts of the training sessions; detect.folds=0 trains none"
+      f"detect.folds={count}: trains {count} models,"
+      f" {why * math.isfinite(most)}each without one of {count} parts of the"
+      " training sessions; detect.folds=0 trains none"
     )
     config = check_owner(config, workdir)
     fit_folds(build, config, experiment, folders, trains_KD, step)
