@@ -405,12 +405,12 @@ class Run(NamedTuple):
     far_name = "distance" if is_number else "surprisal"
     names = "input", "truth", "prediction", far_name
     rows = [*predictions(self.experiment, self.params, split, 1)]
-    found = []
+    table = []
     for far, p, n in mistakes(rows)[:count]:
       answer = number_text(p.numbers[n]) if is_number else p.best[n]
-      found.append((p.source(unit, n), p.truth[n], answer, far))
-    columns = ([row[k] for row in found] for k in range(len(names)))
-    return data_frame(dict(zip(names, columns, strict=True)))
+      row = p.source(unit, n), p.truth[n], answer, far
+      table.append(dict(zip(names, row, strict=True)))
+    return data_frame(table, names)
 
   def _examined(self, split: str) -> Examined:
     """The figures of a split, and the labels if it has any."""

@@ -1,6 +1,6 @@
 """Tables for Python: DataFrames of pandas, which the console does not need."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +10,16 @@ if TYPE_CHECKING:
   import pandas as pd  # pyright: ignore[reportMissingImports]
 
 
-def data_frame(rows: list[dict[str, Any]]) -> "pd.DataFrame":
-  """A table of dicts; a name that a row lacks is a missing value."""
-  return _pandas().DataFrame(rows)
+def data_frame(
+  rows: list[dict[str, Any]], names: Sequence[str] | None = None
+) -> "pd.DataFrame":
+  """A table of dicts; a name that a row lacks is a missing value.
+
+  Args:
+    rows: of the table.
+    names: of its columns; None: those of the rows.
+  """
+  return _pandas().DataFrame(rows, columns=names)
 
 
 def read_csv_frame(
