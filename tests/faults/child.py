@@ -83,11 +83,11 @@ def arm(*_):
   from orbax.checkpoint._src.path.deleter import StandardCheckpointDeleter
 
   from seqrnn.runtime import files
-  from seqrnn.training import train
+  from seqrnn.training import history, setup, train
   from seqrnn.training.checkpoint_writer import Checkpoints
   from seqrnn.training.progress import Progress
 
-  wrap(train, "restore", before=lambda *_: at("restore"))
+  wrap(setup, "restore", before=lambda *_: at("restore"))
   wrap(os, "replace", before=lambda _, new: at(f"replace-{Path(new).name}"))
   wrap(Progress, "step", after=lambda *_: at("steps"))
   evaluator = train.evaluator
@@ -105,7 +105,7 @@ def arm(*_):
     return run
 
   train.evaluator = watched
-  add_row = train.add_row
+  add_row = history.add_row
 
   def torn(path, row):
     if path.name == "timing.csv":
@@ -124,7 +124,7 @@ def arm(*_):
         os.truncate(path, size)
         strike()
 
-  train.add_row = torn
+  history.add_row = torn
   wrap(train, "save", before=lambda *_: at("save"))
 
   save = Checkpoints.save
