@@ -12,11 +12,11 @@ event: it is named by the times at which sessions begin.
 
 import math
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 import numpy as np
 
+from seqrnn.data.logs import formats
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import counted
@@ -58,7 +58,7 @@ class LogChange(NamedTuple):
     """When the change begins."""
     if self.seconds is None:
       return f"session {self.session + 1:,}"
-    return f"{datetime.fromtimestamp(self.seconds, UTC):%Y-%m-%d %H:%M:%S}"
+    return formats.in_words(self.seconds)
 
   @property
   def kind(self) -> tuple[str, int]:
@@ -81,9 +81,7 @@ def find_changes(sessions: Sessions, names: Vocabulary) -> list[LogChange]:
   if blocks < 2 * _SIDE:
     return []
   events = int(sessions.ids.max(initial=0)) + 1
-  session_N = np.repeat(np.arange(number), np.diff(sessions.bounds))
-  has = np.unique(session_N * events + sessions.ids)  # Once in a session.
-  session_P, event_P = np.divmod(has, events)
+  session_P, event_P = sessions.events_once()
   block_J = np.arange(number) * blocks // number
   count_EB = np.bincount(
     event_P * blocks + block_J[session_P], minlength=events * blocks

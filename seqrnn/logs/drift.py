@@ -21,10 +21,10 @@
 import math
 import zlib
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 import numpy as np
 
+from seqrnn.data.logs import formats
 from seqrnn.logs.detect.findings import Findings
 from seqrnn.logs.detect.normal import NormalScores
 
@@ -165,7 +165,7 @@ class Drift:
     best = np.unravel_index(np.argmax(capital), capital.shape)
     since = f"session {int(before[best]) + 1:,}"
     if not math.isnan(times[best]):
-      since = f"{datetime.fromtimestamp(times[best], UTC):%Y-%m-%d %H:%M:%S}"
+      since = formats.in_words(times[best])
     share, expected = total[best] / count[best], self._expected_S[best[1]]
     self.warning = (
       f"drift: since {since}, {share:.0%} of the sessions {_WORDS[best[1]]};"

@@ -5,7 +5,6 @@ which is one step, the model before decides (runtime/generations.py).
 """
 
 import shutil
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from seqrnn.config import derived
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
-from seqrnn.data.logs import log_corpus
+from seqrnn.data.logs import formats, log_corpus
 from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.logs.sessions import Sessions
@@ -120,7 +119,7 @@ def _make(build: Build, config: Config, before: Path, folder: Path) -> str:
   chosen = selection.select(model, some, answer_J, *by_person)
   shares = config.data.validation_fraction, config.detect.contamination
   count = int(chosen.trains.sum() * (1 - shares[0]) * (1 - shares[1]))
-  since_text = f"{datetime.fromtimestamp(since, UTC):%Y-%m-%d %H:%M:%S}"
+  since_text = formats.in_words(since)
   shown = map(Redaction(config.detect.redact).text, chosen.accepted)
   if learned := "; ".join([*shown][:_NAMED]):
     learned = f"; new events that last: {learned}"

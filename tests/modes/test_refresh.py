@@ -100,7 +100,7 @@ def test_the_next_model_learns_the_new_version_alone(run, capsys):
     "detect.rate=0.02 needs 49 normal sessions to flag one, and has 24"
     in (out := capsys.readouterr().out)
   )
-  assert re.search(r"; at the pace of this log .* on 2026-03-02 1[34]:", out)
+  assert re.search(r"; at the pace of this log .* at 2026-03-02 1[34]:", out)
   write(log, 353, 520)
   # A person accepts one of the errors.
   alerts = Alarms(0.0, Redaction("(?!)"))

@@ -346,6 +346,11 @@ def dated(times: tuple[str, ...], near: float | None = None) -> float | None:
   return (date.replace(year=year, day=1) + timedelta(date.day - 1)).timestamp()
 
 
+def in_words(second: float) -> str:
+  """A time as text, in UTC or, of a log without time zones, in its own zone."""
+  return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%d %H:%M:%S}"
+
+
 def has_no_year(times: tuple[str, ...]) -> bool:
   """Whether the first of several texts that is a time has no year."""
   return _YEAR_4 <= (seconds(times) or 0.0) < _YEAR_5

@@ -220,6 +220,12 @@ class Sessions(NamedTuple):
     ):
       yield content[start:stop], begin, end
 
+  def events_once(self) -> tuple[np.ndarray, np.ndarray]:
+    """The session and the id of each event, each id once in a session."""
+    session_N = np.repeat(np.arange(len(self.names)), np.diff(self.bounds))
+    symbols = int(self.ids.max(initial=0)) + 1
+    return np.divmod(np.unique(session_N * symbols + self.ids), symbols)
+
   def distinct(self) -> "Distinct":
     """The groups of sessions that score alike.
 

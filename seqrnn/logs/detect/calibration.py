@@ -164,13 +164,8 @@ def _left_out(source: Source) -> np.ndarray:
 
 def recurring(sessions: Sessions, fold_of: np.ndarray) -> np.ndarray:
   """Whether each session has an event that recurs, but in its fold alone."""
-  session_N = np.repeat(np.arange(len(fold_of)), np.diff(sessions.bounds))
-  symbols, recurs = (
-    sessions.ids.max(initial=0) + 1,
-    np.zeros(len(fold_of), bool),
-  )
-  has = np.unique(session_N * symbols + sessions.ids)  # Once in a session.
-  session, event = np.divmod(has, symbols)
+  session, event = sessions.events_once()
+  symbols, recurs = event.max(initial=0) + 1, np.zeros(len(fold_of), bool)
   sessions_KV = np.zeros((fold_of.max() + 1, symbols), int)
   np.add.at(sessions_KV, (fold_of[session], event), 1)
   total_V = sessions_KV.sum(axis=0)

@@ -10,7 +10,6 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from seqrnn.config import derived
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data.idle_times import IdleTimes
+from seqrnn.data.logs import formats
 from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.logs.values import Tails, joined, measures_of
@@ -252,10 +252,8 @@ def lacking(rate: float, count: int, span: tuple[float, float]) -> str:
   text = f"needs {needed:,} normal sessions to flag one, and has {count:,}"
   if span[1] > span[0] and count:
     then = span[0] + (span[1] - span[0]) * needed / count
-    then = datetime.fromtimestamp(min(then, _LATEST), UTC)
-    text += (
-      f"; at the pace of this log there are enough on {then:%Y-%m-%d %H:%M}"
-    )
+    when = formats.in_words(min(then, _LATEST))
+    text += f"; at the pace of this log there are enough at {when}"
   return text
 
 

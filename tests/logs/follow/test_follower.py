@@ -550,7 +550,7 @@ def test_what_cannot_be_followed_is_refused():
     with pytest.raises(UserError, match=f"rate=.* and has {n}; ") as caught:
       Follower(later)
     date = "1971-02-06" if more == 1 else "9999-12-31"
-    assert f"; at the pace of this log there are enough on {date}" in str(
+    assert f"; at the pace of this log there are enough at {date}" in str(
       caught.value
     )
   model.config.detect.rule = "events"
