@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import jax
+import pandas as pd
 import pytest
 
 from docs import fields, outputs
@@ -89,6 +90,7 @@ SMALL = {
   "model.hidden_size": 8,
   "model.layers": 1,
   "detect.folds": 0,
+  "detect.rate": 0.6,  # A follower needs a p-value below it.
   "search.trials": 1,
 }
 RECIPE = """
@@ -185,7 +187,10 @@ def test_what_the_pages_say_works(checkout, capsys):
   for argv in dict.fromkeys(lines):  # Each once, however often it is named.
     status = cli.main(list(argv))
     assert status == 0, f"{argv}: {capsys.readouterr().err}"
-  exec("\n".join(blocks("howto/python.md")), {})
+  texts = [f"{word} {n}" for n in range(30) for word in ("good", "bad")]
+  frame = pd.DataFrame({"text": texts, "label": ["good", "bad"] * 30})
+  names = {"df": frame, "new": frame[["text"]].copy()}
+  exec("\n".join(blocks("howto/python.md")), names)
   exec("\n".join(blocks("howto/embeddings.md")), {})
   check_files(checkout / "runs")
   (checkout / "live.log").write_text((checkout / "shop.log").read_text())
