@@ -36,7 +36,7 @@ from seqrnn.logs.detect.detector import (
   Member,
   load_detector,
 )
-from seqrnn.logs.detect.normal import NormalSessions, contaminates
+from seqrnn.logs.detect.normal import NormalSessions, second_mode
 from seqrnn.logs.detect.scores import BASELINES, STANDARD
 from seqrnn.training import checkpoint
 from seqrnn.training.folds import fit_folds
@@ -133,8 +133,10 @@ def _load(
 def _left_out(source: Source) -> np.ndarray:
   """Whether the second pass leaves each training session out.
 
-  A session stays if an equal one does, or if it has an event that is new in its
-  fold and recurs: it is of a new version, or of the work of a night.
+  Those of a second mode are. A session that is only rare stays: it may recur,
+  and would then be flagged. A session stays, too, if an equal one does, or if
+  it has an event that is new in its fold and recurs: it is of a new version, or
+  of the work of a night.
   """
   _, config, workdir, read, experiment = source
   path, most = workdir / LEFT_OUT, config.detect.contamination
@@ -151,7 +153,7 @@ def _left_out(source: Source) -> np.ndarray:
   table = score_held_out(detector)
   sessions = data.of_pieces(pieces, detector.names)
   left = np.zeros(len(pieces), bool)
-  anomalous = contaminates(table, most)
+  anomalous = second_mode(table, most)
   left[~detector.short(sessions)] = anomalous[table.order]
   left &= ~recurring(sessions, fold_of)
   which = sessions.distinct().which

@@ -7,10 +7,11 @@ second mode, above a valley with few sessions.
 import numpy as np
 from scipy import stats
 
-# The evidence for a second mode: at least twenty distinct sessions above an
+# The evidence for a second mode: at least thirty distinct sessions above an
 # empty valley. The least of 3,150 random sets with one mode, of seven densities
-# and 300 to 5,000 scores, was -6.9; a rare branch of normal sessions has more.
-_LOG_P = -14.0
+# and 300 to 5,000 scores, was -6.9; a rare branch of normal sessions has more:
+# on HDFS -14.1, for a model of a few steps.
+_LOG_P = -20.0
 _WIDTH = 1.0  # Nats of a valley, at least: a factor of e in probability.
 _DEPTH = 0.2  # Sessions in a valley, at most, per session above it.
 _EDGES = 300  # Candidates for each edge of a valley.
@@ -31,7 +32,7 @@ def clean(
   binomial distribution of k + u draws of 1/2. Of the valleys that are a nat
   wide, with k at most u / 5 and, above them, at most the share `contamination`
   of the sessions, the one with the least p-value is taken, if the logarithm of
-  this p-value is below -14.
+  this p-value is below -20.
 
   Args:
     scores: surprisals of distinct sessions in nats [D].
@@ -43,7 +44,7 @@ def clean(
     whether each session is left out [D].
   """
   none = np.zeros(len(scores), bool)
-  if not contamination:
+  if not contamination or not len(scores):
     return none
   aligned = np.full(len(scores), -np.inf)
   for k in range(model.max() + 1):
