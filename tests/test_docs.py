@@ -1,5 +1,6 @@
 """The documentation: its commands work, and all names in it exist."""
 
+import functools
 import importlib
 import os
 import re
@@ -178,8 +179,9 @@ def test_what_the_pages_say_works(checkout, capsys):
 
   Those of runs come after those with a config, which train.
   """
+  few = functools.partial(re.sub, r"(?<=search\.trials=)\d+", "2")
   lines = [
-    tuple(shlex.split(line, comments=True)[1:])
+    tuple(shlex.split(few(line), comments=True)[1:])
     for line in COMMANDS
     if not any(part in line for part in LEFT_OUT)
   ]
