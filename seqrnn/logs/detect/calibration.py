@@ -36,7 +36,7 @@ from seqrnn.logs.detect.detector import (
   Member,
   load_detector,
 )
-from seqrnn.logs.detect.normal import NormalSessions, second_mode
+from seqrnn.logs.detect.normal import NormalSessions, contaminates
 from seqrnn.logs.detect.scores import BASELINES, STANDARD
 from seqrnn.training import checkpoint
 from seqrnn.training.folds import fit_folds
@@ -50,6 +50,7 @@ SETTINGS = ("head", "idle", "short", "top_k", "folds")
 LEFT_OUT = "left_out.npz"  # What the first pass has found.
 _FEWEST = 500  # Sessions: in fewer, a second mode is not told apart.
 _STEPS = 120  # Of the first pass, at most: those of a burst are learned later.
+_LOGS = 8  # In so many logs, one normal session may be left out of training.
 _BLOCKS = 4  # Of each fold in the second pass.
 _RECURS = 30  # Sessions with an event that is none of an anomaly.
 
@@ -133,10 +134,10 @@ def _load(
 def _left_out(source: Source) -> np.ndarray:
   """Whether the second pass leaves each training session out.
 
-  Those of a second mode are. A session that is only rare stays: it may recur,
-  and would then be flagged. A session stays, too, if an equal one does, or if
-  it has an event that is new in its fold and recurs: it is of a new version, or
-  of the work of a night.
+  The evidence against a session must be strong: it may only be rare, and would
+  then be flagged whenever it recurs. It stays if an equal one does, or if it
+  has an event that is new in its fold and recurs: it is of a new version, or of
+  the work of a night.
   """
   _, config, workdir, read, experiment = source
   path, most = workdir / LEFT_OUT, config.detect.contamination
@@ -153,7 +154,7 @@ def _left_out(source: Source) -> np.ndarray:
   table = score_held_out(detector)
   sessions = data.of_pieces(pieces, detector.names)
   left = np.zeros(len(pieces), bool)
-  anomalous = second_mode(table, most)
+  anomalous = contaminates(table, most, _LOGS)
   left[~detector.short(sessions)] = anomalous[table.order]
   left &= ~recurring(sessions, fold_of)
   which = sessions.distinct().which

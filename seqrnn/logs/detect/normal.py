@@ -259,32 +259,30 @@ def select(
   return Selection(sessions, ~left_out, answers)
 
 
-def second_mode(sessions: NormalSessions, contamination: float) -> np.ndarray:
-  """Whether each session is of the second mode of one of its scores [R].
-
-  At most the share `contamination` is, by each of the scores.
-  """
-  anomalous = np.zeros(len(sessions.counts), bool)
-  for name in {"max", *MEASURES} & sessions.scores.keys():
-    scores = sessions.scores[name], sessions.counts, sessions.model
-    anomalous |= clean(*scores, contamination)
-  return anomalous
-
-
-def contaminates(sessions: NormalSessions, contamination: float) -> np.ndarray:
+def contaminates(
+  sessions: NormalSessions, contamination: float, logs: float = 1.0
+) -> np.ndarray:
   """Whether each session seems to be anomalous [R].
 
   At most the share `contamination` is, by each of the reasons.
+
+  Args:
+    sessions: normal ones.
+    contamination: as `detect.contamination`.
+    logs: in so many logs of this size, a session with the evidence of an
+      anomalous one is likely to occur once.
   """
-  anomalous = second_mode(sessions, contamination)
-  if not contamination or not len(anomalous):
+  counts, model, scores = sessions.counts, sessions.model, sessions.scores
+  anomalous = np.zeros(len(counts), bool)
+  if not contamination or not len(counts):
     return anomalous
+  for name in {"max", *MEASURES} & scores.keys():
+    anomalous |= clean(scores[name], counts, model, contamination)
   normal = of_every(sessions, STANDARD)
   # Counts, values and times are no reason: they may have heavy tails.
-  nats = normal.products(sessions, True)
-  nats = normal.product.own_by_body(nats, sessions.model)
-  share = Calibration(nats, sessions.counts).p_values(nats)
-  rare = nats > np.log(sessions.counts.sum())
+  nats = normal.product.own_by_body(normal.products(sessions, True), model)
+  share = Calibration(nats, counts).p_values(nats)
+  rare = nats > np.log(logs * counts.sum())
   return anomalous | rare & (share <= contamination)
 
 

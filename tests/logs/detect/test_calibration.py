@@ -155,7 +155,7 @@ def test_what_the_first_pass_leaves_out_is_kept(
       names=names, members=members, short=short
     ),
     "score_held_out": lambda _: SimpleNamespace(order=np.arange(12)),
-    "second_mode": lambda *_: flags,
+    "contaminates": lambda *_: flags,
   }.items():
     monkeypatch.setattr(calibration, name, function)
   expected = np.isin(np.arange(12), (9, 11)).tolist()
