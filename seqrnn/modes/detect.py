@@ -32,7 +32,7 @@ from seqrnn.experiment import Build, Experiment
 from seqrnn.logs import changes as log_changes
 from seqrnn.logs import drift
 from seqrnn.logs.detect import answers, deployed, evaluation, tables
-from seqrnn.logs.detect.calibration import calibrate
+from seqrnn.logs.detect.calibration import calibrate, fold_losses
 from seqrnn.logs.detect.findings import (
   Findings,
   find_anomalies,
@@ -106,6 +106,8 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
   console.print("\n".join(basis))
   times.append(time.perf_counter())
   findings = find_anomalies(detector, normal, sessions)
+  grouped, folder = group_incidents(findings), workdir / "detect"
+  higher = tables.higher_rate(findings, normal, settings)
   times.append(time.perf_counter())
   further = settings.anomalous_path is not None or settings.inject
   warnings = [] if further else drift.of_findings(normal, findings)
@@ -116,14 +118,14 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
       "validation": experiment.facts("validation"),
       "examined": {"which": which, **evaluation.summary(findings)},
     },
-    "basis": [f"examined: {which}", *basis],
+    "basis": [f"examined: {which}", *basis, *higher],
     **evaluation.report(findings, normal, injected, settings),
     "drift": warnings,
     "changes": [one._asdict() for one in found],
+    "folds": fold_losses(known) if settings.folds else [],
     "seconds": dict(zip(_PHASES, np.diff(times).tolist(), strict=True)),
     "config": nested(config_lib.flat(config)),
   }
-  grouped, folder = group_incidents(findings), workdir / "detect"
   with files.results(folder, "detect", _RESULTS.__contains__) as new:
     tables.write_tables(findings, grouped, detector, new)
     with files.atomic_write(new / "report.json") as file:
@@ -132,8 +134,8 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
     path = folder / deployed.DEPLOYED
     deployed.write_deployed(path, detector, normal, read("train"), accepted)
   tables.print_findings(console, findings, grouped)
-  for line in (*tables.next_steps(findings, normal, settings.rate), *warnings):
-    console.print(line)
+  steps = tables.next_steps(findings, normal, settings.rate)
+  console.print("\n".join([*higher, *steps, *warnings]))
   tables.print_metrics(console, record["figures"], normal.names, settings.rate)
   print(f"{folder}: {tables.summary(findings)}")
   return findings

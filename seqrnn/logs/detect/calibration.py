@@ -112,7 +112,8 @@ def calibrate(
   if normal is None or detector.steps != normal.steps.tolist():
     normal = score_held_out(detector, pieces.document[left])
     normal.save(path, key)
-    print("".join(f"{line}\n" for line in fold_lines(normal) if folds), end="")
+    lines = fold_lines(fold_losses(normal)) if folds else []
+    print("".join(f"{line}\n" for line in lines), end="")
   return detector, normal
 
 
@@ -278,15 +279,20 @@ def score_held_out(
   return table._replace(order=table.order[in_log])
 
 
-def fold_lines(normal: NormalSessions) -> list[str]:
-  """The loss of each fold; one of more than twice the others' is named."""
+def fold_losses(normal: NormalSessions) -> list[float]:
+  """The loss of each fold in nats an event, by the model that has not it."""
   model_N, K = np.repeat(normal.model, normal.sizes), len(normal.steps)
   weight_K = np.bincount(model_N, normal.event_counts, K)
   total_K = np.bincount(model_N, normal.nll * normal.event_counts, K)
-  loss_K, lines = total_K / np.maximum(weight_K, 1), []
-  for k, loss in enumerate(loss_K):
+  return (total_K / np.maximum(weight_K, 1)).tolist()
+
+
+def fold_lines(losses: Sequence[float]) -> list[str]:
+  """The loss of each fold; one of more than twice the others' is named."""
+  lines, K = [], len(losses)
+  for k, loss in enumerate(losses):
     text = f"fold {k + 1} of {K}: {loss:.4f} nats an event by the others' model"
-    if K > 1 and loss > 2 * (others := np.median(np.delete(loss_K, k))):
+    if K > 1 and loss > 2 * (others := np.median(np.delete(losses, k))):
       text += f"; more than twice as many as the {others:.4f} of the others"
     lines.append(text)
   return lines

@@ -16,7 +16,7 @@ from seqrnn.data.logs import values
 from seqrnn.data.read import stored
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.logs.detect import calibration
+from seqrnn.logs.detect import calibration, tables
 from seqrnn.logs.detect.detector import Member
 from seqrnn.logs.detect.normal import (
   ANOMALOUS,
@@ -89,11 +89,41 @@ def test_a_fold_whose_loss_is_far_above_the_others_is_named():
     np.average(known.nll[model == k], weights=known.counts[model == k])
     for k in range(3)
   ]
-  lines = calibration.fold_lines(known)
+  lines = calibration.fold_lines(calibration.fold_losses(known))
   for k, (line, loss) in enumerate(zip(lines, losses, strict=True)):
     assert line.startswith(f"fold {k + 1} of 3: {loss:.4f} nats an event")
     assert ("more than twice" in line) == (k == 1)
   assert f"the {(losses[0] + losses[2]) / 2:.4f} of the others" in lines[1]
+
+
+def test_a_higher_rate_is_named_where_anomalous_sessions_calibrate(settings):
+  rng, settings.scores = np.random.default_rng(5), "max,mean,markov_5"
+  known = normal_of(rng, (400, 400))
+  # Of examined sessions with p = 1/100, 2/100, ..., the second one is short.
+  decision = SimpleNamespace(
+    scores={COMBINED: -np.log(np.arange(1, 101) / 100)},
+    flags=np.arange(100) < 0,
+  )
+  which = SimpleNamespace(which=np.repeat(np.arange(100), 2))
+  scored = SimpleNamespace(short=np.arange(100) == 50)
+  findings: Any = SimpleNamespace(
+    decision=decision, distinct=which, scored=scored
+  )
+  normal = normal_scores(known, settings)
+  assert tables.higher_rate(findings, normal, settings) == []
+  far = np.flatnonzero(known.counts == 1)[:20]
+  for name in STANDARD:
+    known.scores[name][far] += 12
+  normal = normal_scores(known, settings)
+  (line,) = tables.higher_rate(findings, normal, settings)
+  n = known.counts.sum()
+  told = re.match(rf"calibration: (\d+) of {n:,} sessions look like", line)
+  assert told and 10 < int(told[1]) <= 20
+  rate = np.ceil(1000 * (int(told[1]) + 1) / (n + 1)) / 1000
+  count = 2 * int(100 * rate) + 2
+  assert f"detect.rate={rate:g} flags {count} sessions, not 0;" in line
+  settings.rate = 0.05
+  assert tables.higher_rate(findings, normal, settings) == []
 
 
 def test_single_sessions_far_above_the_others_are_left_out():
