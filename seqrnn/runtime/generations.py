@@ -39,7 +39,7 @@ def read(workdir: Path) -> Generations:
   """The models of a run.
 
   Raises:
-    UserError: refresh.json is damaged.
+    UserError: refresh.json is damaged, or the current model is missing.
   """
   path = workdir / _NAME
   if not path.exists():
@@ -49,7 +49,14 @@ def read(workdir: Path) -> Generations:
     case {"current": int(current), "kept": [*kept]} if all(
       type(number) is int and number > 0 for number in kept
     ) and current in (0, *kept):
-      return Generations(current, tuple(sorted(kept)))
+      there = [n for n in kept if folder_of(workdir, n).is_dir()]
+      if current in (0, *there):
+        return Generations(current, tuple(sorted(there)))
+      raise UserError(
+        f"{path}: the current model, {folder_of(workdir, current)}, is missing;"
+        f" put it back, or write one of {[0, *there]} for {current}; 0 is the"
+        " first model"
+      )
   raise UserError(
     f"{path}: must be as it was written; remove it to go back to"
     " the first model"
@@ -88,8 +95,13 @@ def use(workdir: Path, known: Generations, number: int):
 
 
 def remove_others(workdir: Path, kept: Iterable[int]):
-  """Removes the folders of all other models but the first."""
+  """Removes the folders of all other models but the first.
+
+  The caller holds the lock of refreshes, so no other process writes here.
+  """
   names = {*map(str, kept)}
+  for path in workdir.glob(f".{_NAME}.*.tmp"):  # Of a refresh that was killed.
+    path.unlink(missing_ok=True)
   for path in (workdir / _FOLDER).glob("*"):
     if path.name not in names:
       shutil.rmtree(path, ignore_errors=True)

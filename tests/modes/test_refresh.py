@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import random
 import re
 import shutil
@@ -95,12 +96,14 @@ def test_the_next_model_learns_the_new_version_alone(run, capsys):
   assert "the log has no lasting change; " in capsys.readouterr().out
   # As soon as the change is known, it says when there are enough sessions.
   write(log, 300, 353)
+  config.detect.rate = 0.01  # Another one than that of the last detection.
   refused(config, workdir)
   assert (
-    "detect.rate=0.02 needs 49 normal sessions to flag one, and has 24"
+    "detect.rate=0.01 needs 99 normal sessions to flag one, and has 24"
     in (out := capsys.readouterr().out)
   )
-  assert re.search(r"; at the pace of this log .* at 2026-03-02 1[34]:", out)
+  config.detect.rate = 0.02
+  assert re.search(r"; at the pace of this log .* at 2026-03-02 1[4-6]:", out)
   write(log, 353, 520)
   # A person accepts one of the errors.
   alerts = Alarms(0.0, Redaction("(?!)"))
@@ -151,6 +154,13 @@ def test_a_refresh_that_fails_leaves_the_model_before(run, monkeypatch):
   config.detect.input = str(log.with_name("gone.log"))
   with pytest.raises(UserError, match="gone.log: no such file"):
     refused(config, workdir)
+  # Neither a pipe is read, nor is a copy named.
+  os.mkfifo(log.with_name("pipe.log"))
+  log.with_name("bytes.log").write_bytes(b"x\xff\n")
+  for name, why in ("pipe", "not a regular file$"), ("bytes", "byte 1 is not"):
+    config.detect.input = str(log.with_name(f"{name}.log"))
+    with pytest.raises(UserError, match=f"^{config.detect.input}: {why}"):
+      refused(config, workdir)
   config.detect.input = str(log)
   # A clock that leaps, in one line, moves neither the begin nor the end.
   log.write_text(

@@ -56,6 +56,20 @@ def test_a_folder_knows_its_workdir_and_a_damaged_file_is_refused(tmp_path):
   assert generations.current(tmp_path) == folder
   assert generations.workdir_of(folder) == tmp_path
   assert generations.read(tmp_path).new == 3
+  # What a kill leaves is removed with the other models.
+  (tmp_path / ".refresh.json.0a.tmp").touch()
+  (tmp_path / "refresh" / "1").mkdir()
+  generations.remove_others(tmp_path, [2])
+  names = {"config.json", "refresh", "refresh.json"}
+  assert {path.name for path in tmp_path.iterdir()} == names
+  folder.rename(tmp_path / "2")
+  folder.with_name("1").mkdir()
+  path = tmp_path / "refresh.json"
+  path.write_text('{"current": 1, "kept": [1, 2]}')
+  assert generations.read(tmp_path) == generations.Generations(1, (1,))
+  path.write_text('{"current": 2, "kept": [1, 2]}')
+  with pytest.raises(UserError, match=r"2, is missing; .* \[0, 1\] for 2"):
+    generations.read(tmp_path)
   path = tmp_path / "refresh.json"
   for text in ("[]", "{", '{"current": 3, "kept": [2]}', '{"current": "../x"}'):
     path.write_text(text)

@@ -133,7 +133,8 @@ def copy_log(log: Path, target: Path):
         if rest and part != parts[-1]:
           out.write(rest + b"\n")
   except OSError as error:
-    raise UserError(f"{log}: {error.strerror or error}; try again") from None
+    again = "; try again" * isinstance(error, FileNotFoundError)
+    raise UserError(f"{log}: {error.strerror or error}{again}") from None
   if not parts:
     raise UserError(f"{log}: no such file")
 
