@@ -20,11 +20,17 @@
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
+from seqrnn.config.read import Config
 from seqrnn.data.logs import formats
+from seqrnn.data.logs.secrets import Redaction
+from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
+from seqrnn.logs.detect import deployed
 from seqrnn.logs.detect.findings import Findings
 from seqrnn.logs.detect.normal import NormalScores
 
@@ -39,10 +45,57 @@ _APART = 4  # A block is so many times as long as its sessions depend.
 _FEWEST = 5  # Blocks of which a variance is estimated.
 _BLOCKS = 20  # The number of blocks that are learned after a warning.
 _PATIENCE = 10  # Blocks after which the saved capital is 1 / sqrt(2).
+_RECENT, _NAMED = 1000, 3  # Sessions whose events are known; named events.
+
+# Number of a new session, from 0 -> its events as read.
+Events = Callable[[int], Sequence[str]]
 _WORDS = (
   *(f"score higher than {1 - t:.0%} of the calibration" for t in _TAILS),
   "have events that training has not seen",
 )
+
+
+class Training(NamedTuple):
+  """What a warning is written with.
+
+  Attributes:
+    config: of the run.
+    names: vocabulary of the events.
+    shares: name of an event -> share of the training sessions that have it.
+  """
+
+  config: Config
+  names: Vocabulary
+  shares: Mapping[str, float]
+
+  def advice(
+    self, last: Sequence[Sequence[str]], count: int, span: tuple[float, float]
+  ) -> str:
+    """What has changed, and whether the next model has enough to learn.
+
+    Args:
+      last: the events as read of the last new sessions.
+      count: of all new sessions.
+      span: the times of the first and the last one.
+    """
+    texts, shares = [*set().union(*last)], self.shares
+    ids = self.names.encode(texts)
+    name = dict(zip(texts, self.names.names(ids), strict=True))
+    name |= {x: x for x, i in zip(texts, ids, strict=True) if i == UNKNOWN}
+    counts = Counter(x for some in last for x in {name[y] for y in some})
+    now = {x: counts[x] / max(len(last), 1) for x in {*counts, *shares}}
+    order = sorted(now, key=lambda x: (-abs(now[x] - shares.get(x, 0)), x))
+    masked = Redaction(self.config.detect.redact).text
+    changed = "; ".join(
+      f"{masked(x)!r}, in {now[x]:.0%} of the sessions, in training in"
+      f" {shares.get(x, 0):.0%}"
+      for x in order[:_NAMED]
+    )
+    data, settings = self.config.data, self.config.detect
+    share = (1 - data.validation_fraction) * (1 - settings.contamination)
+    why = deployed.lacking(settings.rate, int(count * share), span)
+    why = f"; detect.rate={settings.rate:g} {why}" * bool(why)
+    return f"{why}. Most changed: {changed}"
 
 
 class Drift:
@@ -62,6 +115,7 @@ class Drift:
     model_N: np.ndarray,
     unknown_N: np.ndarray,
     tolerated: float = TOLERATED,
+    training: Training | None = None,
   ):
     """Begins with the sessions of a calibration, in the order of their log.
 
@@ -70,8 +124,11 @@ class Drift:
       model_N: the number of the model of each, from 0.
       unknown_N: whether they have events that this model has not seen.
       tolerated: the share of anomalous sessions that is no drift.
+      training: names what has changed; None: it is not named.
     """
-    self._tolerated = tolerated
+    self._tolerated, self._training = tolerated, training
+    # The last sessions of this process.
+    self._recent: deque[tuple[Events, int]] = deque(maxlen=_RECENT)
     self._models, sizes_K = np.unique(model_N, return_counts=True)
     self._weights_K = sizes_K / sizes_K.sum()
     ranks = 1 - np.array(_TAILS)
@@ -106,7 +163,11 @@ class Drift:
     self._bets = np.zeros((7, len(_BETS), len(_WORDS)))
 
   def take(
-    self, scores_KN: np.ndarray, unknown_N: np.ndarray, times_N: np.ndarray
+    self,
+    scores_KN: np.ndarray,
+    unknown_N: np.ndarray,
+    times_N: np.ndarray,
+    events: Events = lambda _: (),
   ) -> list[str]:
     """Takes new sessions; returns the warnings.
 
@@ -114,6 +175,7 @@ class Drift:
       scores_KN: their combined scores by each model.
       unknown_N: whether they have unknown events.
       times_N: of the sessions, in seconds since 1970; NaN: unknown.
+      events: of each.
     """
     above_KNS = scores_KN[self._models, :, None] > self._highest_KS[:, None]
     shares_NS = np.tensordot(self._weights_K, above_KNS, 1)
@@ -125,17 +187,19 @@ class Drift:
         self._since = float(times_N[begin])
       some_NS = above_NS[begin : begin + self.length - taken]
       self._sums_S += some_NS.sum(axis=0)
-      begin += len(some_NS)
+      end = begin + len(some_NS)
+      self._recent.extend((events, n) for n in range(begin, end))
+      begin, now = end, float(times_N[end - 1])
       self.sessions += len(some_NS)
       if self.sessions % self.length == 0:
-        warnings += self._end_block(self._sums_S / self.length)
+        warnings += self._end_block(self._sums_S / self.length, now)
         self._sums_S[:] = 0
     return warnings
 
-  def _end_block(self, shares_S: np.ndarray) -> list[str]:
+  def _end_block(self, shares_S: np.ndarray, now: float) -> list[str]:
     """Takes the shares of a block; returns a warning, if there is one."""
     if not self._left:
-      return self._bet(shares_S)
+      return self._bet(shares_S, now)
     self._learned_S += shares_S / _BLOCKS
     self._left -= 1
     if not self._left:
@@ -144,7 +208,7 @@ class Drift:
       self._begin()
     return []
 
-  def _bet(self, shares_S: np.ndarray) -> list[str]:
+  def _bet(self, shares_S: np.ndarray, now: float) -> list[str]:
     capital, log, least, count, total, before, times = self._bets
     fresh = log == least
     for column in (count, total):
@@ -163,14 +227,20 @@ class Drift:
     if self.capital < 1 / ALPHA:
       return []
     best = np.unravel_index(np.argmax(capital), capital.shape)
-    since = f"session {int(before[best]) + 1:,}"
-    if not math.isnan(times[best]):
-      since = formats.in_words(times[best])
+    first, begin = int(before[best]), float(times[best])
+    since = f"session {first + 1:,}"
+    if not math.isnan(begin):
+      since = formats.in_words(begin)
     share, expected = total[best] / count[best], self._expected_S[best[1]]
+    advice, number = "", self.sessions - first
+    if self._training:
+      some = [events(n) for events, n in [*self._recent][-number:]]
+      advice = self._training.advice(some, number, (begin, now))
     self.warning = (
       f"drift: since {since}, {share:.0%} of the sessions {_WORDS[best[1]]};"
       f" expected are at most {expected:.0%}. P-values and alarms are"
-      " unreliable until a model learns these sessions, as by --mode=refresh"
+      " unreliable until a model learns the sessions since then, as by"
+      f" --mode=refresh{advice}"
     )
     self._left, self._learned_S = _BLOCKS, np.zeros(len(_WORDS))
     return [self.warning]
@@ -194,9 +264,7 @@ class Drift:
 
   def facts(self) -> dict[str, str | float | list]:
     """All that `restore` needs, as JSON."""
-    facts = {name: getattr(self, name) for name in _STORED}
-    facts |= {name: facts[name].tolist() for name in _ARRAYS}
-    return facts
+    return {name: np.asarray(getattr(self, name)).tolist() for name in _STORED}
 
   def restore(self, facts: Mapping[str, str | float | list]) -> bool:
     """Resumes from facts; False: they are of another calibration.
@@ -210,28 +278,32 @@ class Drift:
       before, value = np.asarray(getattr(self, name)), np.asarray(facts[name])
       if (before.shape, before.dtype.kind) != (value.shape, value.dtype.kind):
         raise ValueError(f"drift: {name} is of another type")
-      setattr(self, name, value if name in _ARRAYS else facts[name])
+      setattr(self, name, value if before.ndim else facts[name])
     return True
 
 
-# Attributes that are stored, among them arrays.
-_ARRAYS = ("_expected_S", "_sums_S", "_learned_S", "_bets")
-_STORED = ("key", "sessions", "warning", "_since", "_left", "_blocks", *_ARRAYS)
+# Attributes that are stored.
+_STORED = ("key", "sessions", "warning", "_since", "_left", "_blocks")
+_STORED += ("_expected_S", "_sums_S", "_learned_S", "_bets")
 
 
-def of_calibration(normal: NormalScores, tolerated: float = TOLERATED) -> Drift:
+def of_calibration(
+  normal: NormalScores, training: Training | None, tolerated: float = TOLERATED
+) -> Drift:
   """The bets against the calibration of a detection."""
   sessions, order = normal.sessions, normal.sessions.order
   scores_R = normal.combined(sessions, False)
   return Drift(
     *(scores_R[order], sessions.model[order], sessions.unknown[order]),
-    tolerated,
+    *(tolerated, training),
   )
 
 
-def of_findings(normal: NormalScores, findings: Findings) -> list[str]:
+def of_findings(
+  normal: NormalScores, findings: Findings, training: Training
+) -> list[str]:
   """The warnings that the examined sessions give in their order."""
-  drift = of_calibration(normal, TOLERATED_IN_FILES)
+  drift = of_calibration(normal, training, TOLERATED_IN_FILES)
   sessions = findings.sessions
   short = findings.scored.short[findings.distinct.which]  # They have no p.
   every = np.flatnonzero(sessions.whole[0] & ~short)
@@ -240,7 +312,11 @@ def of_findings(normal: NormalScores, findings: Findings) -> list[str]:
     times_N = sessions.seconds[sessions.bounds[every]]
   decision = findings.decision
   unknown_N = decision.unknown_events[which] > 0
-  return drift.take(decision.combined_KD[:, which], unknown_N, times_N)
+  texts, bounds = sessions.as_read, sessions.bounds
+  if texts is None:
+    texts = training.names.names(sessions.ids)
+  events = lambda n: [*texts[bounds[every[n]] : bounds[every[n] + 1]]]
+  return drift.take(decision.combined_KD[:, which], unknown_N, times_N, events)
 
 
 def dependence(above_NS: np.ndarray) -> float:

@@ -110,7 +110,9 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
   higher = tables.higher_rate(findings, normal, settings)
   times.append(time.perf_counter())
   further = settings.anomalous_path is not None or settings.inject
-  warnings = [] if further else drift.of_findings(normal, findings)
+  shares = deployed.event_shares(training, names)
+  trained = drift.Training(config, names, shares)
+  warnings = [] if further else drift.of_findings(normal, findings, trained)
   record = {
     "steps": detector.steps,
     "data": {
@@ -135,7 +137,7 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
     deployed.write_deployed(path, detector, normal, read("train"), accepted)
   tables.print_findings(console, findings, grouped)
   steps = tables.next_steps(findings, normal, settings.rate)
-  console.print("\n".join([*higher, *steps, *warnings]))
+  console.print("\n".join([*higher, *steps, *map(console_text, warnings)]))
   tables.print_metrics(console, record["figures"], normal.names, settings.rate)
   print(f"{folder}: {tables.summary(findings)}")
   return findings

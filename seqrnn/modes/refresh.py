@@ -4,6 +4,7 @@ The next model is a run in refresh/ of the workdir. Until refresh.json names it,
 which is one step, the model before decides (runtime/generations.py).
 """
 
+import re
 import shutil
 from pathlib import Path
 
@@ -70,8 +71,14 @@ def run(build: Build, config: Config, workdir: Path) -> Path:
         with files.write_errors(folder):
           folder.mkdir(parents=True)
         why = _make(build, config, before, folder)
+        for name in _LOGS:
+          (folder / name).unlink(missing_ok=True)
       if not why:
         generations.use(workdir, known, number)
+    except UserError as error:  # About a copy of the log, perhaps.
+      copy = rf"{re.escape(str(folder))}/\w*\.?log\.gz"
+      log = lambda _: _log(config, before)
+      raise UserError(re.sub(copy, log, str(error))) from None
     finally:
       generations.remove_others(workdir, generations.read(workdir).kept)
   if why:
@@ -84,33 +91,14 @@ def run(build: Build, config: Config, workdir: Path) -> Path:
 
 def _make(build: Build, config: Config, before: Path, folder: Path) -> str:
   """Makes the next model in a folder; returns why there is none, or ""."""
-  first = config_lib.read_run(generations.workdir_of(before))
-  if (log := config.detect.input or first.data.path) is None:
-    raise UserError("config.detect.input=None: must name the log")
-  copies = [folder / name for name in _LOGS]
-  try:
-    return _learn(build, config, before, log, copies)
-  except UserError as error:
-    text = str(error)
-    for copy in copies:
-      text = text.replace(str(copy), log)
-    raise UserError(text) from None
-  finally:
-    for copy in copies:
-      copy.unlink(missing_ok=True)
-
-
-def _learn(
-  build: Build, config: Config, before: Path, log: str, copies: list[Path]
-) -> str:
-  """As `_make`, which removes the copies of parts of the log."""
   config = review.as_detected(config, before)
   if config.data.unit != "log":
     raise UserError(
       f"config.data.unit={config.data.unit!r}: --mode=refresh"
       " reads the lines of a log"
     )
-  (whole, since_log, train_log), folder = copies, copies[0].parent
+  whole, since_log, train_log = (folder / name for name in _LOGS)
+  log = _log(config, before)
   selection.copy_log(Path(log), whole)
   model = deployed.restore(build, config, before)
   names = model.detector.names
@@ -160,6 +148,14 @@ def _learn(
   findings = detect.run(build, own, folder)
   assert findings is not None
   return _compare(config, some, chosen, findings, end)
+
+
+def _log(config: Config, before: Path) -> str:
+  """The log that is read, as a field names it."""
+  first = config_lib.read_run(generations.workdir_of(before))
+  if (log := config.detect.input or first.data.path) is None:
+    raise UserError("config.detect.input=None: must name the log")
+  return log
 
 
 def _begins(sessions: Sessions) -> np.ndarray:

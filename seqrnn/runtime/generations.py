@@ -49,13 +49,12 @@ def read(workdir: Path) -> Generations:
     case {"current": int(current), "kept": [*kept]} if all(
       type(number) is int and number > 0 for number in kept
     ) and current in (0, *kept):
-      there = [n for n in kept if folder_of(workdir, n).is_dir()]
+      there = [n for n in sorted(kept) if folder_of(workdir, n).is_dir()]
       if current in (0, *there):
-        return Generations(current, tuple(sorted(there)))
+        return Generations(current, tuple(there))
+      rule = f"write one of {[0, *there]} for it; 0 is the first model"
       raise UserError(
-        f"{path}: the current model, {folder_of(workdir, current)}, is missing;"
-        f" put it back, or write one of {[0, *there]} for {current}; 0 is the"
-        " first model"
+        f"{path}: the folder of model {current} is missing; {rule}"
       )
   raise UserError(
     f"{path}: must be as it was written; remove it to go back to"

@@ -2,11 +2,16 @@
 
 import json
 import re
+from datetime import datetime
 
 import numpy as np
 import pytest
 
-from seqrnn.logs.drift import TOLERATED_IN_FILES, Drift
+from seqrnn.configs import base
+from seqrnn.data.logs.sessions import Sessions
+from seqrnn.data.vocabulary import Vocabulary
+from seqrnn.logs.detect import deployed
+from seqrnn.logs.drift import TOLERATED_IN_FILES, Drift, Training
 
 
 def calibration(rng, count=600):
@@ -77,6 +82,37 @@ def test_a_change_is_noticed_with_its_time_and_so_is_a_later_one(how):
   # Also of all at once.
   warning, _ = untimed.take(new.T, is_new, np.full(3000, np.nan))
   assert "since session 1,0" in warning or "since session 9" in warning
+
+
+def test_a_warning_names_the_events_and_when_there_are_enough_sessions():
+  rng, config = np.random.default_rng(4), base.get_config()
+  config.detect.update(rate=0.002, contamination=0.0, redact="<secrets>")
+  config.data.validation_fraction = 0.5
+  names = Vocabulary("id", ("a", "b", "c"))
+  sessions = Sessions(
+    names.encode("abcabac"), np.array([0, 3, 5, 7]), ["x"] * 3
+  )
+  shares = deployed.event_shares(sessions, names)
+  assert shares["a"] == 1 and shares["b"] == pytest.approx(2 / 3)
+  counted = sessions._replace(counts=np.array([0, 1, 3]))
+  assert deployed.event_shares(counted, names)["c"] == 0.75
+  training = Training(config, names, shares)
+  drifting = Drift(*calibration(rng), training=training)
+  new, is_new = rng.gamma(3, 1, (3, 400)), np.arange(400) >= 200
+  times = 1.8e9 + 60.0 * np.arange(400)
+  events = lambda n: ["a", "d", "token=s3cr3t" if n >= 200 else "b"]
+  warning, *_ = drifting.take(new, is_new, times, events)
+  start, then = re.findall(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", warning)
+  begin, end = map(datetime.fromisoformat, (start, then))
+  has = int(re.search(r"needs 499 .* and has (\d+);", warning)[1])
+  assert 10 < has < 100
+  # A session a minute, of which half trains.
+  assert (end - begin).total_seconds() == pytest.approx(60 * 998, rel=0.05)
+  assert re.search(
+    r"Most changed: 'd', in 100% of the sessions, in training in 0%;"
+    r" 'token=<masked>', in (9\d|100)% .*; 'b', in \d%",
+    warning,
+  )
 
 
 def test_a_tenth_of_anomalous_sessions_in_a_file_is_no_drift():

@@ -68,7 +68,7 @@ def test_a_folder_knows_its_workdir_and_a_damaged_file_is_refused(tmp_path):
   path.write_text('{"current": 1, "kept": [1, 2]}')
   assert generations.read(tmp_path) == generations.Generations(1, (1,))
   path.write_text('{"current": 2, "kept": [1, 2]}')
-  with pytest.raises(UserError, match=r"2, is missing; .* \[0, 1\] for 2"):
+  with pytest.raises(UserError, match=r"model 2 is missing; .* \[0, 1\] for"):
     generations.read(tmp_path)
   path = tmp_path / "refresh.json"
   for text in ("[]", "{", '{"current": 3, "kept": [2]}', '{"current": "../x"}'):

@@ -25,6 +25,7 @@ from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.logs.values import Tails, joined, measures_of
 from seqrnn.data.read import stored
 from seqrnn.data.splits import Pieces
+from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 from seqrnn.logs.detect.detector import Detector, load_detector
@@ -58,6 +59,7 @@ class Deployed(NamedTuple):
     accepted: events as read that training lacks, without which sessions are
       judged, because a person calls them normal; and the known events that they
       replace, as which they count; None: as none.
+    shares: name of an event -> share of the training sessions that have it.
   """
 
   config: Config
@@ -68,6 +70,7 @@ class Deployed(NamedTuple):
   silence: float = np.inf
   span: tuple[float, float] = (math.nan, math.nan)
   accepted: Mapping[str, str | None] = {}
+  shares: Mapping[str, float] = {}
 
 
 def write_deployed(
@@ -177,7 +180,7 @@ def _restore(
     names = combined_names(config.detect)
     calibrated = stored.named(arrays, "calibration ")
     normal = of_every(NormalSessions.of_columns(calibrated), names)
-    trained = _trained(arrays, len(checkpoints))
+    trained, once = _trained(arrays, len(checkpoints))
     idle, cut = (IdleTimes(*fields) for fields in record["idle"])
     silence, (first, last) = (
       float(record["silence"]),
@@ -197,8 +200,17 @@ def _restore(
     cut = cut.limited(idle_seconds)
   span, accepted = (float(first), float(last)), dict(record.get("accepted", {}))
   return Deployed(
-    *(config, detector, normal, idle, cut, silence, span, accepted)
+    *(config, detector, normal, idle, cut, silence, span, accepted),
+    event_shares(once, detector.names),
   )
+
+
+def event_shares(sessions: Sessions, names: Vocabulary) -> dict[str, float]:
+  """Name of an event -> share of the sessions that have it."""
+  (session_P, event_P), counts_J = sessions.events_once(), sessions.counts
+  counts_J = np.ones(len(sessions.names)) if counts_J is None else counts_J
+  share_E = np.bincount(event_P, counts_J[session_P]) / counts_J.sum()
+  return dict(zip(names.names(range(len(share_E))), share_E, strict=True))
 
 
 def _inside(workdir: Path, folder: str) -> Path:
@@ -209,13 +221,16 @@ def _inside(workdir: Path, folder: str) -> Path:
   return path
 
 
-def _trained(arrays: dict[str, np.ndarray], models: int) -> list[Sessions]:
-  """The sessions to which the baselines of each model are fitted."""
-  once = Sessions.of_columns(arrays)
+def _trained(
+  arrays: dict[str, np.ndarray], models: int
+) -> tuple[list[Sessions], Sessions]:
+  """The sessions to which baselines are fitted: of each model, and all."""
+  once, counts_KD = Sessions.of_columns(arrays), arrays["counts"]
+  counts_KD = counts_KD.reshape(models, -1)
   return [
     once._replace(counts=counts_D).take(np.flatnonzero(counts_D))
-    for counts_D in arrays["counts"].reshape(models, -1)
-  ]
+    for counts_D in counts_KD
+  ], once._replace(counts=counts_KD.sum(axis=0))
 
 
 def refuse_comparing(deployed: Deployed, how: str):

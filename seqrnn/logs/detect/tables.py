@@ -351,15 +351,14 @@ def higher_rate(
     return []
   higher = math.ceil(1000 * (count + 1) / (calibration.n + 1)) / 1000
   flags = calibration.flags(findings.decision.scores[COMBINED], higher)
-  flags, before = (
-    int(x[findings.distinct.which].sum())
-    for x in (flags | findings.scored.short, findings.decision.flags)
-  )
+  flags = (flags | findings.scored.short)[findings.distinct.which]
+  before = findings.decision.flags[findings.distinct.which].sum()
   return [
     f"calibration: {count:,} of {calibration.n:,} sessions look like flagged"
-    " ones, with scores far above the others. If they are anomalous, more of"
-    f" the like are below detect.rate={rate:g}: --config.detect.rate={higher:g}"
-    f" flags {flags:,} sessions, not {before:,}; --mode=review asks about them"
+    " ones, with scores far above the others. If they are anomalous, more like"
+    f" them are below detect.rate={rate:g}: --config.detect.rate={higher:g}"
+    f" flags {flags.sum():,} sessions, not {before:,}; --mode=review asks about"
+    " them"
   ]
 
 

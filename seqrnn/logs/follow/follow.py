@@ -127,8 +127,10 @@ class Service:
     self._silence: Silence | None = None
     self.health, self.config = figures or health.Health(), model.config
     self.follower = Follower(model)
-    self._drift, self._stored = drift.of_calibration(model.normal), -1
-    settings = self.config.detect
+    names = model.detector.names
+    training = drift.Training(self.config, names, model.shares)
+    self._drift = drift.of_calibration(model.normal, training)
+    self._stored, settings = -1, self.config.detect
     info = {
       "steps": ",".join(map(str, model.detector.steps)),
       "rate": f"{settings.rate:g}",
@@ -323,7 +325,8 @@ class Service:
       scores_K1 = np.array(verdict.scores_K)[:, None]
       time = math.nan if verdict.time is None else verdict.time
       unknown = np.array([verdict.unknown_events + verdict.left_out > 0])
-      for line in self._drift.take(scores_K1, unknown, np.array([time])):
+      sessions = scores_K1, unknown, np.array([time])
+      for line in self._drift.take(*sessions, lambda _: verdict.symbols):
         report(line)
 
   def _show(self, rows: Iterable[AlarmRow | Silence]):

@@ -316,7 +316,7 @@ def test_a_state_of_other_types_is_refused(model, tmp_path):
     good = opened.value("facts", dict)
     [(number, _, kind), *_] = opened.rows("kinds")
     [(session, _, (header, columns)), *_] = opened.rows("sessions")
-  drift = follow.drift.of_calibration(model.normal).facts()
+  drift = follow.drift.of_calibration(model.normal, None).facts()
   forged = [
     *(("meta", "facts", x) for x in ([], [1], 5, {})),
     *(("meta", "facts", {**good, name: 5}) for name in good),
