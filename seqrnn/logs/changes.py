@@ -18,7 +18,7 @@ import numpy as np
 
 from seqrnn.data.logs import formats
 from seqrnn.data.logs.sessions import Sessions
-from seqrnn.data.vocabulary import Vocabulary
+from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.errors import counted
 from seqrnn.scoring.predictions import quoted
 
@@ -80,6 +80,13 @@ def find_changes(sessions: Sessions, names: Vocabulary) -> list[LogChange]:
   blocks = min(_BLOCKS, number // _LEAST)
   if blocks < 2 * _SIDE:
     return []
+  texts, known, symbols = sessions.as_read, len(names), []
+  if texts is not None:  # New events are told apart, by an id each.
+    symbols = texts.symbols
+    ids = np.where(
+      sessions.ids == UNKNOWN, known + texts.ids.astype(int), sessions.ids
+    )
+    sessions = sessions._replace(ids=ids)
   events = int(sessions.ids.max(initial=0)) + 1
   session_P, event_P = sessions.events_once()
   block_J = np.arange(number) * blocks // number
@@ -104,7 +111,7 @@ def find_changes(sessions: Sessions, names: Vocabulary) -> list[LogChange]:
       seconds = float(sessions.seconds[sessions.bounds[session]])
     found.append(
       LogChange(
-        names.names(np.array([event]))[0],
+        names.names([event])[0] if event < known else symbols[event - known],
         begin,
         session,
         None if math.isnan(seconds) else seconds,

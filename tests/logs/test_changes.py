@@ -3,7 +3,8 @@
 import numpy as np
 
 from seqrnn.data.logs.sessions import Sessions
-from seqrnn.data.vocabulary import Vocabulary
+from seqrnn.data.read.columns import Texts
+from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.logs import changes
 
 # Ids of events after the four special ones of a vocabulary.
@@ -55,6 +56,23 @@ def test_a_lasting_change_is_found_with_its_begin_and_its_shares():
   sessions.seconds[sessions.bounds[first]] = np.nan
   found = {one.event: one for one in changes.find_changes(sessions, NAMES)}
   assert found["new"].since == f"session {first + 1:,}"
+
+
+def test_a_new_event_is_found_after_other_events_that_the_vocabulary_lacks():
+  rng, number = np.random.default_rng(1), 2000
+  has_EJ = np.ones((6, number), bool)
+  has_EJ[1:] = False
+  has_EJ[1, [90, 700, 1500]] = True  # Errors, a text each.
+  has_EJ[2, 1860:] = rng.random(140) < 0.5  # A new version.
+  sessions = log_of(rng, has_EJ)
+  symbols, ids = ["common", "new", "x", "y", "z"], sessions.ids
+  index = np.where(ids == COMMON, 0, 1)
+  index[ids == RARE] = [2 + n % 3 for n in range((ids == RARE).sum())]
+  unknown = np.where(ids == COMMON, COMMON, UNKNOWN)
+  sessions = sessions._replace(ids=unknown, as_read=Texts(symbols, index))
+  (one,) = changes.find_changes(sessions, Vocabulary("events", ("common",)))
+  first = int(np.flatnonzero(has_EJ[2])[0])
+  assert (one.event, one.session, one.before) == ("new", first, 0)
 
 
 def test_logs_without_a_change_have_none():

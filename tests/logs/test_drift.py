@@ -104,8 +104,8 @@ def test_a_warning_names_the_events_and_when_there_are_enough_sessions():
   warning, *_ = drifting.take(new, is_new, times, events)
   start, then = re.findall(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", warning)
   begin, end = map(datetime.fromisoformat, (start, then))
-  has = int(re.search(r"needs 499 .* and has (\d+);", warning)[1])
-  assert 10 < has < 100
+  (has,) = re.findall(r"needs 499 .* and has (\d+);", warning)
+  assert 10 < int(has) < 100
   # A session a minute, of which half trains.
   assert (end - begin).total_seconds() == pytest.approx(60 * 998, rel=0.05)
   assert re.search(
