@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import NotRequired, TypedDict, cast
 
 from seqrnn.data.logs.secrets import Redaction
+from seqrnn.data.logs.values import MEASURES
 from seqrnn.logs.detect.answers import ByKind
 from seqrnn.logs.detect.findings import SEVERITIES, belongs_to_incident
 from seqrnn.logs.follow.novel import MANY, NEW
@@ -128,13 +129,19 @@ class Alarms:
         self._changed.add(kind.number)
     # A session may seem anomalous because its begin was not read.
     is_cut = not verdict.begins and not verdict.unknown_events
-    if verdict.severity <= verdict.earlier or is_cut:
+    # A value or a silence shows at the end, when an alarm of another kind may
+    # have been held back.
+    is_late = verdict.flag and verdict.ended and verdict.score in MEASURES
+    is_late = is_late and not any(
+      verdict.session in kind.numbers for kind in self.kinds.values()
+    )
+    if (verdict.severity <= verdict.earlier and not is_late) or is_cut:
       return None
     kind = self._find(verdict)
     self.turn += 1
     kind.turn = self.turn
     # With an alarm before, the session was counted.
-    kind.count += not (verdict.earlier and kind.count)
+    kind.count += is_late or not (verdict.earlier and kind.count)
     self._changed.add(kind.number)
     if kind.answer == "normal" or not self._is_due(kind, verdict):
       return None

@@ -151,6 +151,24 @@ def test_kinds_differ_by_their_reason():
   assert [kind.count for kind in alerts.kinds.values()] == [2, 2]
 
 
+def test_a_silence_has_an_alarm_though_one_of_another_kind_was_held_back():
+  """It shows at the end of a session that seemed to have ended before."""
+  lost = verdict("s1", ["a", "<end>"], severity=3, now=0.0)
+  slow = verdict("s2", ["a", "b"], score="gap", earlier=3, now=190.0)
+  alerts, rows = alarms_of(
+    lost,
+    lost._replace(session="s2", now=180.0),
+    slow,
+    slow._replace(session="s1"),  # It has an alarm.
+    slow._replace(session="s3", score="mean"),
+    slow._replace(session="s4", now=4000.0),
+    quiet=3600,
+  )
+  shown = [row and (row["session"], row["number"]) for row in rows]
+  assert shown == [("s1", 1), None, ("s2", 2), None, None, ("s4", 3)]
+  assert [kind.count for kind in alerts.kinds.values()] == [2, 2]
+
+
 class Counted(dict):
   """Kinds that count how often they are walked."""
 

@@ -287,6 +287,7 @@ def test_the_next_model_is_taken_up_between_two_transactions(
   """Its verdicts on a session are those on all events of the session."""
   other = make({"detect.rate": 0.1}, ("max",))
   models = {tmp_path: model, generations.folder_of(tmp_path, 1): other}
+  generations.folder_of(tmp_path, 1).mkdir(parents=True)
   for one in models.values():
     one.config.detect.follow = "sessions"
   read_run = lambda _: model.config
