@@ -26,11 +26,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seqrnn.config.read import Config
 from seqrnn.data.logs import formats
 from seqrnn.data.logs.secrets import Redaction
-from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
+from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.logs.detect import deployed
+from seqrnn.logs.detect.detector import Detector
 from seqrnn.logs.detect.findings import Findings
 from seqrnn.logs.detect.normal import NormalScores
 
@@ -59,13 +59,11 @@ class Training(NamedTuple):
   """What a warning is written with.
 
   Attributes:
-    config: of the run.
-    names: vocabulary of the events.
+    detector: whose sessions drift.
     shares: name of an event -> share of the training sessions that have it.
   """
 
-  config: Config
-  names: Vocabulary
+  detector: Detector
   shares: Mapping[str, float]
 
   def advice(
@@ -79,22 +77,22 @@ class Training(NamedTuple):
       span: the times of the first and the last one.
     """
     texts, shares = [*set().union(*last)], self.shares
-    ids = self.names.encode(texts)
-    name = dict(zip(texts, self.names.names(ids), strict=True))
-    name |= {x: x for x, i in zip(texts, ids, strict=True) if i == UNKNOWN}
+    names, config = self.detector.names, self.detector.config
+    ids = zip(texts, names.encode(texts), strict=True)
+    name = {x: x if i == UNKNOWN else names.names([i])[0] for x, i in ids}
     counts = Counter(x for some in last for x in {name[y] for y in some})
     now = {x: counts[x] / max(len(last), 1) for x in {*counts, *shares}}
     order = sorted(now, key=lambda x: (-abs(now[x] - shares.get(x, 0)), x))
-    masked = Redaction(self.config.detect.redact).text
+    masked = Redaction(config.detect.redact).text
     changed = "; ".join(
       f"{masked(x)!r}, in {now[x]:.0%} of the sessions, in training in"
       f" {shares.get(x, 0):.0%}"
       for x in order[:_NAMED]
     )
-    data, settings = self.config.data, self.config.detect
-    share = (1 - data.validation_fraction) * (1 - settings.contamination)
-    why = deployed.lacking(settings.rate, int(count * share), span)
-    why = f"; detect.rate={settings.rate:g} {why}" * bool(why)
+    rate, left_out = config.detect.rate, config.detect.contamination
+    share = (1 - config.data.validation_fraction) * (1 - left_out)
+    why = deployed.lacking(rate, int(count * share), span)
+    why = f"; detect.rate={rate:g} {why}" * bool(why)
     return f"{why}. Most changed: {changed}"
 
 
@@ -227,12 +225,11 @@ class Drift:
     if self.capital < 1 / ALPHA:
       return []
     best = np.unravel_index(np.argmax(capital), capital.shape)
-    first, begin = int(before[best]), float(times[best])
-    since = f"session {first + 1:,}"
+    since, begin = f"session {int(before[best]) + 1:,}", float(times[best])
     if not math.isnan(begin):
       since = formats.in_words(begin)
     share, expected = total[best] / count[best], self._expected_S[best[1]]
-    advice, number = "", self.sessions - first
+    advice, number = "", self.sessions - int(before[best])
     if self._training:
       some = [events(n) for events, n in [*self._recent][-number:]]
       advice = self._training.advice(some, number, (begin, now))
@@ -314,7 +311,7 @@ def of_findings(
   unknown_N = decision.unknown_events[which] > 0
   texts, bounds = sessions.as_read, sessions.bounds
   if texts is None:
-    texts = training.names.names(sessions.ids)
+    texts = findings.names.names(sessions.ids)
   events = lambda n: [*texts[bounds[every[n]] : bounds[every[n] + 1]]]
   return drift.take(decision.combined_KD[:, which], unknown_N, times_N, events)
 

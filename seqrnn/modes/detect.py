@@ -111,7 +111,7 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
   times.append(time.perf_counter())
   further = settings.anomalous_path is not None or settings.inject
   shares = deployed.event_shares(training, names)
-  trained = drift.Training(config, names, shares)
+  trained = drift.Training(detector, shares)
   warnings = [] if further else drift.of_findings(normal, findings, trained)
   record = {
     "steps": detector.steps,
@@ -137,7 +137,8 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
     deployed.write_deployed(path, detector, normal, read("train"), accepted)
   tables.print_findings(console, findings, grouped)
   steps = tables.next_steps(findings, normal, settings.rate)
-  console.print("\n".join([*higher, *steps, *map(console_text, warnings)]))
+  for line in (*higher, *steps, *map(console_text, warnings)):
+    console.print(line)
   tables.print_metrics(console, record["figures"], normal.names, settings.rate)
   print(f"{folder}: {tables.summary(findings)}")
   return findings

@@ -78,7 +78,7 @@ def run(build: Build, config: Config, workdir: Path) -> Path:
     except UserError as error:  # About a copy of the log, perhaps.
       copy = rf"{re.escape(str(folder))}/\w*\.?log\.gz"
       log = lambda _: _log(config, before)
-      raise UserError(re.sub(copy, log, str(error))) from None
+      raise type(error)(re.sub(copy, log, str(error))) from None
     finally:
       generations.remove_others(workdir, generations.read(workdir).kept)
   if why:
@@ -91,7 +91,10 @@ def run(build: Build, config: Config, workdir: Path) -> Path:
 
 def _make(build: Build, config: Config, before: Path, folder: Path) -> str:
   """Makes the next model in a folder; returns why there is none, or ""."""
+  rate, own = config.detect.rate, config_lib.read_run(before).detect.rate
   config = review.as_detected(config, before)
+  if rate != own:  # A flag sets it.
+    config.detect.rate = rate
   if config.data.unit != "log":
     raise UserError(
       f"config.data.unit={config.data.unit!r}: --mode=refresh"

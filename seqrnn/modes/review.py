@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from seqrnn.config import derived
-from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data.read import stored
 from seqrnn.errors import visible
@@ -73,8 +72,6 @@ def run(build: Build, config: Config, workdir: Path) -> NormalScores:
 def as_detected(config: Config, workdir: Path) -> Config:
   """The config with the settings of the last detection, if there is one.
 
-  A field that a flag sets to another value than that of the run stays.
-
   Raises:
     UserError: report.json is damaged.
   """
@@ -84,6 +81,5 @@ def as_detected(config: Config, workdir: Path) -> Config:
   record = stored.read_object(path)
   with stored.reading(path):
     settings = record["config"]["detect"]
-    own, names = config_lib.read_run(workdir), calibration.SETTINGS + _CHANGES
-    same = [n for n in names if config.detect[n] == own.detect[n]]
-    return derived.checked(config, {f"detect.{n}": settings[n] for n in same})
+    names = (*calibration.SETTINGS, *_CHANGES)
+    return derived.checked(config, {f"detect.{n}": settings[n] for n in names})

@@ -52,9 +52,9 @@ def read(workdir: Path) -> Generations:
       there = [n for n in sorted(kept) if folder_of(workdir, n).is_dir()]
       if current in (0, *there):
         return Generations(current, tuple(there))
-      rule = f"write one of {[0, *there]} for it; 0 is the first model"
       raise UserError(
-        f"{path}: the folder of model {current} is missing; {rule}"
+        f"{path}: the folder of model {current} is missing; write one of"
+        f" {[0, *there]} for it"
       )
   raise UserError(
     f"{path}: must be as it was written; remove it to go back to"

@@ -3,6 +3,8 @@
 import json
 import re
 from datetime import datetime
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -96,7 +98,8 @@ def test_a_warning_names_the_events_and_when_there_are_enough_sessions():
   assert shares["a"] == 1 and shares["b"] == pytest.approx(2 / 3)
   counted = sessions._replace(counts=np.array([0, 1, 3]))
   assert deployed.event_shares(counted, names)["c"] == 0.75
-  training = Training(config, names, shares)
+  detector: Any = SimpleNamespace(config=config, names=names)
+  training = Training(detector, shares)
   drifting = Drift(*calibration(rng), training=training)
   new, is_new = rng.gamma(3, 1, (3, 400)), np.arange(400) >= 200
   times = 1.8e9 + 60.0 * np.arange(400)

@@ -59,7 +59,8 @@ class Deployed(NamedTuple):
     accepted: events as read that training lacks, without which sessions are
       judged, because a person calls them normal; and the known events that they
       replace, as which they count; None: as none.
-    shares: name of an event -> share of the training sessions that have it.
+    shares: name of an event -> share of the training sessions, of the first
+      model, that have it.
   """
 
   config: Config
@@ -180,7 +181,7 @@ def _restore(
     names = combined_names(config.detect)
     calibrated = stored.named(arrays, "calibration ")
     normal = of_every(NormalSessions.of_columns(calibrated), names)
-    trained, once = _trained(arrays, len(checkpoints))
+    trained = _trained(arrays, len(checkpoints))
     idle, cut = (IdleTimes(*fields) for fields in record["idle"])
     silence, (first, last) = (
       float(record["silence"]),
@@ -201,7 +202,7 @@ def _restore(
   span, accepted = (float(first), float(last)), dict(record.get("accepted", {}))
   return Deployed(
     *(config, detector, normal, idle, cut, silence, span, accepted),
-    event_shares(once, detector.names),
+    event_shares(trained[0], detector.names),
   )
 
 
@@ -221,16 +222,13 @@ def _inside(workdir: Path, folder: str) -> Path:
   return path
 
 
-def _trained(
-  arrays: dict[str, np.ndarray], models: int
-) -> tuple[list[Sessions], Sessions]:
-  """The sessions to which baselines are fitted: of each model, and all."""
-  once, counts_KD = Sessions.of_columns(arrays), arrays["counts"]
-  counts_KD = counts_KD.reshape(models, -1)
+def _trained(arrays: dict[str, np.ndarray], models: int) -> list[Sessions]:
+  """The sessions to which the baselines of each model are fitted."""
+  once = Sessions.of_columns(arrays)
   return [
     once._replace(counts=counts_D).take(np.flatnonzero(counts_D))
-    for counts_D in counts_KD
-  ], once._replace(counts=counts_KD.sum(axis=0))
+    for counts_D in arrays["counts"].reshape(models, -1)
+  ]
 
 
 def refuse_comparing(deployed: Deployed, how: str):

@@ -350,15 +350,14 @@ def higher_rate(
   if settings.rule != "rate" or count <= rate * calibration.n:
     return []
   higher = math.ceil(1000 * (count + 1) / (calibration.n + 1)) / 1000
-  flags = calibration.flags(findings.decision.scores[COMBINED], higher)
-  flags = (flags | findings.scored.short)[findings.distinct.which]
-  before = findings.decision.flags[findings.distinct.which].sum()
+  decision, which = findings.decision, findings.distinct.which
+  now = calibration.flags(decision.scores[COMBINED], higher)[which].sum()
   return [
     f"calibration: {count:,} of {calibration.n:,} sessions look like flagged"
     " ones, with scores far above the others. If they are anomalous, more like"
     f" them are below detect.rate={rate:g}: --config.detect.rate={higher:g}"
-    f" flags {flags.sum():,} sessions, not {before:,}; --mode=review asks about"
-    " them"
+    f" flags {now:,} sessions, not {decision.flags[which].sum():,};"
+    " --mode=review asks about them"
   ]
 
 

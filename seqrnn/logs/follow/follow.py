@@ -127,8 +127,7 @@ class Service:
     self._silence: Silence | None = None
     self.health, self.config = figures or health.Health(), model.config
     self.follower = Follower(model)
-    names = model.detector.names
-    training = drift.Training(self.config, names, model.shares)
+    training = drift.Training(model.detector, model.shares)
     self._drift = drift.of_calibration(model.normal, training)
     self._stored, settings = -1, self.config.detect
     info = {
