@@ -91,9 +91,11 @@ def run(build: Build, config: Config, workdir: Path) -> Path:
 
 def _make(build: Build, config: Config, before: Path, folder: Path) -> str:
   """Makes the next model in a folder; returns why there is none, or ""."""
-  rate, own = config.detect.rate, config_lib.read_run(before).detect.rate
+  own, log = config_lib.read_run(before).detect, _log(config, before)
+  rate = config.detect.rate
   config = review.as_detected(config, before)
-  if rate != own:  # A flag sets it.
+  config.detect.input = own.input  # A follower may read standard input.
+  if rate != own.rate:  # A flag sets it.
     config.detect.rate = rate
   if config.data.unit != "log":
     raise UserError(
@@ -101,7 +103,6 @@ def _make(build: Build, config: Config, before: Path, folder: Path) -> str:
       " reads the lines of a log"
     )
   whole, since_log, train_log = (folder / name for name in _LOGS)
-  log = _log(config, before)
   selection.copy_log(Path(log), whole)
   model = deployed.restore(build, config, before)
   names = model.detector.names

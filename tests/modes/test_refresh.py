@@ -118,6 +118,7 @@ def test_the_next_model_learns_the_new_version_alone(run, capsys):
   folder = refresh.run(build, config, workdir)
   out = capsys.readouterr().out
   assert folder == workdir / "refresh" / "1" == generations.current(workdir)
+  assert config_lib.read_run(folder).detect.input is None
   symbols = vocabulary.load(folder / "vocabulary.json")["symbols"].symbols
   assert any(NEW in symbol for symbol in symbols)
   assert not any(text in s for text in (BURST, ERRORS[0]) for s in symbols)
