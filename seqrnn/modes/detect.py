@@ -37,6 +37,7 @@ from seqrnn.logs.detect.findings import (
   Findings,
   find_anomalies,
   group_incidents,
+  higher_rate,
 )
 from seqrnn.logs.detect.normal import normal_scores
 from seqrnn.logs.detect.scores import combined_names
@@ -107,7 +108,7 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
   times.append(time.perf_counter())
   findings = find_anomalies(detector, normal, sessions)
   grouped, folder = group_incidents(findings), workdir / "detect"
-  higher = tables.higher_rate(findings, normal, settings)
+  higher = higher_rate(findings, normal, settings)
   times.append(time.perf_counter())
   further = settings.anomalous_path is not None or settings.inject
   shares = deployed.event_shares(training, names)

@@ -15,6 +15,7 @@ An alarm without a sign is low, with one sign medium, with more high. An alarm
 for a session's length alone (`detect.short`) is low.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -363,6 +364,32 @@ def find_anomalies(
     *(sessions, distinct, detector.names, masks, scored, decision),
     *(worst_J, words),
   )
+
+
+def higher_rate(
+  findings: Findings, normal: NormalScores, settings: Config
+) -> list[str]:
+  """A line if `detect.rate` is below the share of anomalous normal sessions.
+
+  Those are meant whose combined score is above the logarithm of the number of
+  sessions, as that of flagged ones is: one in as many has it by chance, but for
+  heavy tails. They set a threshold above sessions that are like them.
+  """
+  calibration, rate = normal.scores[COMBINED], settings.rate
+  scores = normal.combined(normal.sessions, True)
+  count = int(normal.sessions.counts[scores > math.log(calibration.n)].sum())
+  if settings.rule != "rate" or count <= rate * calibration.n:
+    return []
+  higher = math.ceil(1000 * (count + 1) / (calibration.n + 1)) / 1000
+  decision, which = findings.decision, findings.distinct.which
+  now = calibration.flags(decision.scores[COMBINED], higher)[which].sum()
+  return [
+    f"calibration: {count:,} of {calibration.n:,} sessions look like flagged"
+    " ones, with scores far above the others. If they are anomalous, more like"
+    f" them are below detect.rate={rate:g}: --config.detect.rate={higher:g}"
+    f" flags {now:,} sessions, not {decision.flags[which].sum():,};"
+    " --mode=review asks about them"
+  ]
 
 
 def worst_positions(scored: SessionScores) -> np.ndarray:

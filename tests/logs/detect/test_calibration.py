@@ -16,8 +16,9 @@ from seqrnn.data.logs import values
 from seqrnn.data.read import stored
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.logs.detect import calibration, tables
+from seqrnn.logs.detect import calibration
 from seqrnn.logs.detect.detector import Member
+from seqrnn.logs.detect.findings import higher_rate
 from seqrnn.logs.detect.normal import (
   ANOMALOUS,
   NORMAL,
@@ -108,12 +109,12 @@ def test_a_higher_rate_is_named_where_anomalous_sessions_calibrate(settings):
   which = SimpleNamespace(which=np.repeat(np.arange(100), 2))
   findings: Any = SimpleNamespace(decision=decision, distinct=which)
   normal = normal_scores(known, settings)
-  assert tables.higher_rate(findings, normal, settings) == []
+  assert higher_rate(findings, normal, settings) == []
   far = np.flatnonzero(known.counts == 1)[:20]
   for name in STANDARD:
     known.scores[name][far] += 12
   normal = normal_scores(known, settings)
-  (line,) = tables.higher_rate(findings, normal, settings)
+  (line,) = higher_rate(findings, normal, settings)
   n = known.counts.sum()
   told = re.match(rf"calibration: (\d+) of {n:,} sessions look like", line)
   assert told and 10 < int(told[1]) <= 20
@@ -121,7 +122,7 @@ def test_a_higher_rate_is_named_where_anomalous_sessions_calibrate(settings):
   count = 2 * int(100 * rate) + 2
   assert f"detect.rate={rate:g} flags {count} sessions, not 2;" in line
   settings.rate = 0.05
-  assert tables.higher_rate(findings, normal, settings) == []
+  assert higher_rate(findings, normal, settings) == []
 
 
 def test_single_sessions_far_above_the_others_are_left_out():
