@@ -7,10 +7,9 @@ that its log cuts is scored by the events that the log has of it.
 """
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
-from scipy.spatial.distance import cdist
 
 from seqrnn.config.read import Config
 from seqrnn.data.logs.sessions import Sessions
@@ -54,7 +53,6 @@ def in_words(reason: str) -> str:
 
 
 TOP = 5  # The surprisals of the score top_mean.
-_BLOCK = 2**22  # Distances in memory at once.
 _STIDE = 6  # Length of the n-grams (Forrest et al. 1996).
 
 Score = Callable[[Sessions], np.ndarray]
@@ -319,20 +317,31 @@ def count_vector(train: Sessions) -> Score:
     return counts.reshape(count, symbols)
 
   normal = np.unique(vectors(train.take(train.distinct().first)), axis=0)
-  sizes, rows = normal.sum(axis=1), max(_BLOCK // len(normal), 1)
+  normal = normal[np.argsort(normal.sum(axis=1), kind="stable")]
+  sizes, first = np.unique(normal.sum(axis=1), return_index=True)
+
+  @cache
+  def table(kind: type[np.unsignedinteger]) -> np.ndarray:
+    """The counts of each symbol in a small type; larger ones are its limit."""
+    return np.minimum(normal.T, np.iinfo(kind).max).astype(kind, order="C")
 
   def score(test: Sessions) -> np.ndarray:
     marked = np.column_stack([vectors(test), _is_whole(test)])
     distinct, which = np.unique(marked, axis=0, return_inverse=True)
     nearest = np.zeros(len(distinct))
-    for i in range(0, len(distinct), rows):
-      counts, is_whole = np.split(distinct[i : i + rows], [-1], axis=1)
-      size = counts.sum(axis=1, keepdims=True)
-      apart = cdist(counts, normal, "cityblock")
-      common = (size + sizes - apart) / 2
-      to_part = (size - common) / (size + common)
-      distances = np.where(is_whole, apart / (size + sizes), to_part)
-      nearest[i : i + rows] = distances.min(axis=1)
+    for n, (*counts, is_whole) in enumerate(distinct.tolist()):
+      size = sum(counts)
+      known = table(np.min_scalar_type(size).type)
+      common, least = np.zeros((2, len(normal)), known.dtype)
+      for symbol, count in enumerate(counts):
+        if count:  # The minimum of an array and a number is slow.
+          least.fill(count)
+          common += np.minimum(known[symbol], least, out=least)
+      # Of the training sessions of each size, the nearest one.
+      most = np.maximum.reduceat(common, first).astype(float)
+      to_whole = (size + sizes - 2 * most) / (size + sizes)
+      to_part = (size - most) / (size + most)
+      nearest[n] = np.min(to_whole if is_whole else to_part)
     return nearest[which]
 
   return score

@@ -149,13 +149,14 @@ def union(train, session):
 )
 def test_a_baseline_is_what_it_says(data, oracle):
   train, test = data
-  long = [4] * 12  # Longer than any, as some here are shorter than any.
+  # Longer than any, as some here are shorter than any; and than a byte counts.
+  long = [[4] * 12, [4] * 300 + [5]]
   short = np.diff(train.bounds) > 1
   train = train.take(np.flatnonzero(short))
   test = test._replace(
-    ids=np.concatenate([test.ids, np.array(long, np.int32)]),
-    bounds=np.append(test.bounds, len(test.ids) + len(long)),
-    names=[*test.names, "long"],
+    ids=np.concatenate([test.ids, np.array(sum(long, []), np.int32)]),
+    bounds=np.append(test.bounds, len(test.ids) + np.cumsum([12, 301])),
+    names=[*test.names, "long", "longer"],
   )
   expected = [oracle(lists(train), session) for session in lists(test)]
   values = BASELINES[oracle.__name__](train)(test)
