@@ -241,6 +241,14 @@ class Sessions(NamedTuple):
     _, first, counts = np.unique(which, return_index=True, return_counts=True)
     return Distinct(first, which, counts)
 
+  def once(self) -> "Sessions":
+    """The events of distinct sessions, each with the count of equal ones."""
+    begins, ends = self.whole
+    bare = Sessions(self.ids, self.bounds, self.names, begins=begins, ends=ends)
+    first, which, _ = bare.distinct()
+    counts = np.bincount(which, self.counts).astype(np.int64)
+    return bare.take(first)._replace(counts=counts)
+
   def pieces(self, vocabulary: Vocabulary) -> Pieces:
     """The sessions as `experiment.batches` takes them."""
     corpus = Corpus(
