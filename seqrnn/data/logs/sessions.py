@@ -301,6 +301,15 @@ def ranges(
   return np.arange(bounds[-1]) + shifts, bounds
 
 
+def places_of(pieces: Pieces) -> tuple[np.ndarray | slice, np.ndarray]:
+  """The places of pieces in their corpus, and the bounds of the pieces."""
+  if len(pieces) and np.array_equal(pieces.starts[1:], pieces.stops[:-1]):
+    # Side by side, as all that is read; a list of places takes 8 bytes each.
+    places = slice(int(pieces.starts[0]), int(pieces.stops[-1]))
+    return places, np.append(pieces.starts, places.stop) - places.start
+  return ranges(pieces.starts, pieces.stops)
+
+
 def examined_sessions(
   config: Config, vocabulary: Vocabulary, read: Callable[[str], Pieces]
 ) -> Sessions:
@@ -389,12 +398,7 @@ def of_pieces(
     UserError: as `parse_labels`.
   """
   corpus, document = pieces.corpus, pieces.document
-  if len(pieces) and np.array_equal(pieces.starts[1:], pieces.stops[:-1]):
-    # Side by side, as all that is read; a list of places takes 8 bytes each.
-    places = slice(int(pieces.starts[0]), int(pieces.stops[-1]))
-    bounds = np.append(pieces.starts, pieces.stops[-1]) - pieces.starts[0]
-  else:
-    places, bounds = ranges(pieces.starts, pieces.stops)
+  places, bounds = places_of(pieces)
   lines = _taken(corpus.lines, places)
   if isinstance(corpus.names, Names) and corpus.names.lines.all():
     lines = np.repeat(corpus.names.lines[document], np.diff(bounds))
