@@ -245,8 +245,9 @@ class Sessions(NamedTuple):
     """The events of distinct sessions, each with the count of equal ones."""
     begins, ends = self.whole
     bare = Sessions(self.ids, self.bounds, self.names, begins=begins, ends=ends)
-    first, which, _ = bare.distinct()
-    counts = np.bincount(which, self.counts).astype(np.int64)
+    first, which, counts = bare.distinct()
+    if self.counts is not None:
+      counts = np.bincount(which, self.counts).astype(np.int64)
     return bare.take(first)._replace(counts=counts)
 
   def pieces(self, vocabulary: Vocabulary) -> Pieces:

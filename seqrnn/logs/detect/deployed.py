@@ -91,6 +91,7 @@ def write_deployed(
   counts_KD = np.zeros((len(members), len(distinct.first)), np.int64)
   sizes = [len(of_model.names) for of_model in detector.trained]
   model = np.repeat(np.arange(len(members)), sizes)
+  assert sessions.counts is not None
   counts_KD[model, distinct.which] = sessions.counts
   once, cuts = sessions.take(distinct.first), trained.corpus.cuts
   record = {

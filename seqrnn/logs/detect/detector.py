@@ -19,7 +19,12 @@ from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import END, RESERVED, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Carry, Experiment, Params
-from seqrnn.logs.detect.scores import BASELINES, NETWORK, Score, network_scores
+from seqrnn.logs.detect.scores import (
+  NETWORK,
+  Score,
+  fit_baselines,
+  network_scores,
+)
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 from seqrnn.scoring import scorer
@@ -357,7 +362,7 @@ def load_detector(
   workdir: Path,
   checkpoints: Sequence[tuple[Path, int | None]],
   trained: Iterable[Sessions],
-  wanted: Iterable[str] = BASELINES,
+  wanted: Iterable[str],
 ) -> Detector:
   """Restores models and fits baselines to the sessions of each.
 
@@ -385,7 +390,7 @@ def load_detector(
       raise UserError(f"{workdir / VOCABULARY}: lacks events of the detection")
     seen_V[sessions.ids] = True
     distinct.append(once := sessions.once())
-    fitted.append({name: BASELINES[name](once) for name in wanted})
+    fitted.append(fit_baselines(once, wanted))
     tails.append(fit(sessions))
   replicated = sharding.replicated(sharding.mesh())
   models = jax.device_put(Ensemble(params, seen), replicated)
