@@ -11,12 +11,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from seqrnn.config import read as config_lib
-from seqrnn.data import vocabulary
+from seqrnn.data import splits, vocabulary
 from seqrnn.data.logs.secrets import Redaction
+from seqrnn.data.logs.sessions import of_pieces
 from seqrnn.errors import MachineError, UserError
 from seqrnn.logs.detect import deployed
 from seqrnn.logs.follow.alarms import Alarms
-from seqrnn.logs.refresh import selection
+from seqrnn.logs.refresh import kept, selection
 from seqrnn.modes import detect, refresh
 from seqrnn.runtime import files, generations
 from seqrnn.training import train
@@ -88,6 +89,24 @@ def refused(config, workdir):
   assert refresh.run(build, config, workdir) == workdir
   assert generations.current(workdir) == workdir
   assert [*(workdir / "refresh").glob("*")] == []
+
+
+def test_kept_sessions_are_those_of_the_log(first):
+  folder, config = first
+  known = build(config, vocabulary.load(folder / "run" / "vocabulary.json"))
+  read = kept.open_splits(config, folder / "run", known).read
+  for split in ("train", "validation"):
+    expected, sessions = (
+      of_pieces(pieces, known.vocabularies["symbols"])
+      for pieces in (splits.reader(config)(split), read(split))
+    )
+    assert sessions.names == expected.names
+    for name in ("timestamps", "ids", "lines", "seconds", "bounds"):
+      both = zip(getattr(sessions, name), getattr(expected, name), strict=True)
+      assert all(a == b for a, b in both), name
+    # Without the times of other sessions.
+    times = sessions.timestamps
+    assert {*times.symbols} == {*times} and len(times.symbols) > 1
 
 
 def test_the_next_model_learns_the_new_version_alone(run, capsys):

@@ -241,6 +241,15 @@ class Sessions(NamedTuple):
     _, first, counts = np.unique(which, return_index=True, return_counts=True)
     return Distinct(first, which, counts)
 
+  def once(self) -> "Sessions":
+    """The events of distinct sessions, each with the count of equal ones."""
+    begins, ends = self.whole
+    bare = Sessions(self.ids, self.bounds, self.names, begins=begins, ends=ends)
+    first, which, counts = bare.distinct()
+    if self.counts is not None:
+      counts = np.bincount(which, self.counts).astype(np.int64)
+    return bare.take(first)._replace(counts=counts)
+
   def pieces(self, vocabulary: Vocabulary) -> Pieces:
     """The sessions as `experiment.batches` takes them."""
     corpus = Corpus(
@@ -291,6 +300,15 @@ def ranges(
   bounds = np.concatenate([[0], np.cumsum(stops - starts)])
   shifts = np.repeat(starts - bounds[:-1], stops - starts)
   return np.arange(bounds[-1]) + shifts, bounds
+
+
+def places_of(pieces: Pieces) -> tuple[np.ndarray | slice, np.ndarray]:
+  """The places of pieces in their corpus, and the bounds of the pieces."""
+  if len(pieces) and np.array_equal(pieces.starts[1:], pieces.stops[:-1]):
+    # Side by side, as all that is read; a list of places takes 8 bytes each.
+    places = slice(int(pieces.starts[0]), int(pieces.stops[-1]))
+    return places, np.append(pieces.starts, places.stop) - places.start
+  return ranges(pieces.starts, pieces.stops)
 
 
 def examined_sessions(
@@ -381,12 +399,7 @@ def of_pieces(
     UserError: as `parse_labels`.
   """
   corpus, document = pieces.corpus, pieces.document
-  if len(pieces) and np.array_equal(pieces.starts[1:], pieces.stops[:-1]):
-    # Side by side, as all that is read; a list of places takes 8 bytes each.
-    places = slice(int(pieces.starts[0]), int(pieces.stops[-1]))
-    bounds = np.append(pieces.starts, pieces.stops[-1]) - pieces.starts[0]
-  else:
-    places, bounds = ranges(pieces.starts, pieces.stops)
+  places, bounds = places_of(pieces)
   lines = _taken(corpus.lines, places)
   if isinstance(corpus.names, Names) and corpus.names.lines.all():
     lines = np.repeat(corpus.names.lines[document], np.diff(bounds))

@@ -20,7 +20,6 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data.idle_times import IdleTimes
 from seqrnn.data.logs import formats
-from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.logs.values import Tails, joined, measures_of
 from seqrnn.data.read import stored
@@ -85,19 +84,19 @@ def write_deployed(
 
   Args:
     path: of the file.
-    detector: whose baselines are fitted to the sessions of its members.
+    detector: with its members.
     normal: its calibration.
     trained: the training split, whose log has the idle times.
     accepted: as of `Deployed`.
   """
   members, settings = detector.members, detector.config.detect
-  sessions = Sessions.concatenate(
-    [data.of_pieces(member.train, detector.names) for member in members]
-  )
+  sessions = Sessions.concatenate(detector.trained)
   distinct = sessions.distinct()
   counts_KD = np.zeros((len(members), len(distinct.first)), np.int64)
-  model = np.repeat(np.arange(len(members)), [len(m.train) for m in members])
-  np.add.at(counts_KD, (model, distinct.which), 1)
+  sizes = [len(of_model.names) for of_model in detector.trained]
+  model = np.repeat(np.arange(len(members)), sizes)
+  assert sessions.counts is not None
+  counts_KD[model, distinct.which] = sessions.counts
   once, cuts = sessions.take(distinct.first), trained.corpus.cuts
   record = {
     "settings": {name: settings[name] for name in _SETTINGS},

@@ -19,7 +19,12 @@ from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import END, RESERVED, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Carry, Experiment, Params
-from seqrnn.logs.detect.scores import BASELINES, NETWORK, Score, network_scores
+from seqrnn.logs.detect.scores import (
+  NETWORK,
+  Score,
+  fit_baselines,
+  network_scores,
+)
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 from seqrnn.scoring import scorer
@@ -201,6 +206,8 @@ class Detector(NamedTuple):
     fitted: for each model, name of a baseline -> function sessions -> scores.
     tails: for each model, the distributions of values and times.
     measures: of `MEASURES`, those of which each model has a distribution.
+    trained: for each model, the sessions to which its baselines are fitted,
+      equal ones once, with their counts.
   """
 
   config: Config
@@ -211,6 +218,7 @@ class Detector(NamedTuple):
   fitted: list[dict[str, Score]]
   tails: Sequence[Tails] = ()
   measures: Sequence[str] = ()
+  trained: Sequence[Sessions] = ()
 
   @property
   def names(self) -> Vocabulary:
@@ -354,7 +362,7 @@ def load_detector(
   workdir: Path,
   checkpoints: Sequence[tuple[Path, int | None]],
   trained: Iterable[Sessions],
-  wanted: Iterable[str] = BASELINES,
+  wanted: Iterable[str],
 ) -> Detector:
   """Restores models and fits baselines to the sessions of each.
 
@@ -376,18 +384,20 @@ def load_detector(
   params = jax.tree.map(stack, *(params for params, _ in restored))
   seen = np.zeros((len(checkpoints), len(vocabularies["symbols"])), bool)
   seen[:, : len(RESERVED)] = True
-  fitted, tails = [], []
+  fitted, tails, distinct = [], [], []
   for seen_V, sessions in zip(seen, trained, strict=True):
     if sessions.ids.max(initial=0) >= len(seen_V):
       raise UserError(f"{workdir / VOCABULARY}: lacks events of the detection")
     seen_V[sessions.ids] = True
-    fitted.append({name: BASELINES[name](sessions) for name in wanted})
+    distinct.append(once := sessions.once())
+    fitted.append(fit_baselines(once, wanted))
     tails.append(fit(sessions))
   replicated = sharding.replicated(sharding.mesh())
   models = jax.device_put(Ensemble(params, seen), replicated)
   steps = [step for _, step in restored]
+  measures = measures_of(tails)
   return Detector(
-    config, experiment, [], steps, models, fitted, tails, measures_of(tails)
+    *(config, experiment, [], steps, models, fitted, tails, measures, distinct)
   )
 
 

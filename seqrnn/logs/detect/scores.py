@@ -1,16 +1,16 @@
 """Scores of sessions: their names, their reasons in words, and baselines.
 
 The networks give the scores `NETWORK`. Each other score learns from normal
-sessions: `score = BASELINES[name](train)`, and `score(test)` is float64
-[sessions]. A higher score is more anomalous. No session may be empty. A session
-that its log cuts is scored by the events that the log has of it.
+sessions: `score = fit_baselines(train, names)[name]`, and `score(test)` is
+float64 [sessions]. A higher score is more anomalous. No session may be empty. A
+session that its log cuts is scored by the events that the log has of it.
 """
 
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import numpy as np
-from scipy.spatial.distance import cdist
 
 from seqrnn.config.read import Config
 from seqrnn.data.logs.sessions import Sessions
@@ -54,7 +54,6 @@ def in_words(reason: str) -> str:
 
 
 TOP = 5  # The surprisals of the score top_mean.
-_BLOCK = 2**22  # Distances in memory at once.
 _STIDE = 6  # Length of the n-grams (Forrest et al. 1996).
 
 Score = Callable[[Sessions], np.ndarray]
@@ -123,10 +122,13 @@ class Chain:
   the number of distinct symbols that follow the context c in training, and c'
   is c without its oldest symbol. The empty context backs off to a uniform
   distribution over the symbols of training and one symbol for all others.
+
+  Attributes:
+    train: the sessions of training.
   """
 
   def __init__(self, train: Sessions, order: int):
-    self._order = order
+    self.train, self._order = train, order
     symbols, scored = self._padded(train)
     self._symbols = np.unique(symbols)
     self._distinct = len(np.unique(symbols[scored]))
@@ -147,6 +149,12 @@ class Chain:
       followers = np.bincount(context, n > 0, minlength=count + 1)
       self._tables.append((grams, n, totals, followers))
       contexts, count = _shifted(indices), len(grams)
+
+  def of_order(self, order: int) -> "Chain":
+    """The chain of an order that is not higher, with the same tables."""
+    chain = copy.copy(self)
+    chain._order, chain._tables = order, self._tables[: order + 1]
+    return chain
 
   def probabilities(self, sessions: Sessions) -> np.ndarray:
     """P of each event and of the end of each session, float64."""
@@ -223,15 +231,15 @@ def _scored(sessions: Sessions) -> np.ndarray:
   return np.diff(sessions.bounds) + begins + ends - 1
 
 
-def unknown(train: Sessions) -> Score:
+def unknown(chain: Chain) -> Score:
   """log(1 + n) of n unknown events and unknown pairs of neighbours.
 
   Begin and end are neighbours, too. An unknown event is in two unknown pairs.
   """
-  chain, alone = Chain(train, 1), Chain(train, 0)
+  pairs, alone = chain.of_order(1), chain.of_order(0)
 
   def score(test):
-    return np.log1p(_sums(chain.novel(test) + 1.0 * alone.novel(test), test))
+    return np.log1p(_sums(pairs.novel(test) + 1.0 * alone.novel(test), test))
 
   return score
 
@@ -275,15 +283,14 @@ def counts(train: Sessions) -> Score:
   return score
 
 
-def markov(order: int, train: Sessions) -> Score:
+def markov(order: int, chain: Chain) -> Score:
   """Mean surprisal in nats under a chain; order 0 is naive Bayes."""
-  chain = Chain(train, order)
+  chain = chain.of_order(order)
   return lambda test: _mean(-np.log(chain.probabilities(test)), test)
 
 
-def stide(train: Sessions) -> Score:
+def stide(chain: Chain) -> Score:
   """The share of new n-grams, including those with begin or end symbols."""
-  chain = Chain(train, _STIDE - 1)
   return lambda test: _mean(chain.novel(test).astype(float), test)
 
 
@@ -319,20 +326,28 @@ def count_vector(train: Sessions) -> Score:
     return counts.reshape(count, symbols)
 
   normal = np.unique(vectors(train.take(train.distinct().first)), axis=0)
-  sizes, rows = normal.sum(axis=1), max(_BLOCK // len(normal), 1)
+  normal = normal[np.argsort(normal.sum(axis=1), kind="stable")]
+  sizes, first = np.unique(normal.sum(axis=1), return_index=True)
+  # The counts of each symbol in a type; larger ones are its limit.
+  table: dict[np.dtype, np.ndarray] = {}
 
   def score(test: Sessions) -> np.ndarray:
     marked = np.column_stack([vectors(test), _is_whole(test)])
     distinct, which = np.unique(marked, axis=0, return_inverse=True)
     nearest = np.zeros(len(distinct))
-    for i in range(0, len(distinct), rows):
-      counts, is_whole = np.split(distinct[i : i + rows], [-1], axis=1)
-      size = counts.sum(axis=1, keepdims=True)
-      apart = cdist(counts, normal, "cityblock")
-      common = (size + sizes - apart) / 2
-      to_part = (size - common) / (size + common)
-      distances = np.where(is_whole, apart / (size + sizes), to_part)
-      nearest[i : i + rows] = distances.min(axis=1)
+    for n, (*counts, is_whole) in enumerate(distinct.tolist()):
+      size = sum(counts)
+      if (kind := np.min_scalar_type(size)) not in table:
+        table[kind] = np.minimum(normal.T, np.iinfo(kind).max).astype(kind, "C")
+      common, least = np.zeros((2, len(normal)), kind)
+      for symbol, count in enumerate(counts):
+        if count:  # The minimum of an array and a number is slow.
+          least.fill(count)
+          common += np.minimum(table[kind][symbol], least, out=least)
+      # Of the training sessions of each size, the nearest one.
+      most = np.maximum.reduceat(common, first).astype(float)
+      other = sizes if is_whole else most
+      nearest[n] = np.min((size + other - 2 * most) / (size + other))
     return nearest[which]
 
   return score
@@ -360,13 +375,19 @@ def union(train: Sessions) -> Score:
   return score
 
 
-BASELINES: dict[str, Callable[[Sessions], Score]] = {
-  **{f"markov_{order}": partial(markov, order) for order in range(1, 6)},
+BASELINES: dict[str, Callable[[Chain], Score]] = {
+  **{f"markov_{order}": partial(markov, order) for order in range(1, _STIDE)},
   "naive_bayes": partial(markov, 0),
   "stide": stide,
   UNSEEN: unknown,
-  COUNTS: counts,
-  "length": length,
-  "count_vector": count_vector,
-  "union": union,
+  COUNTS: lambda chain: counts(chain.train),
+  "length": lambda chain: length(chain.train),
+  "count_vector": lambda chain: count_vector(chain.train),
+  "union": lambda chain: union(chain.train),
 }
+
+
+def fit_baselines(train: Sessions, names: Iterable[str]) -> dict[str, Score]:
+  """Name of a baseline -> its score, fitted to sessions."""
+  chain = Chain(train, _STIDE - 1)  # Of the highest order of all.
+  return {name: BASELINES[name](chain) for name in names}

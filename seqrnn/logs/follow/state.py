@@ -2,9 +2,11 @@
 
 All that some lines change - the position in the input, sessions, kinds of
 alarms, drift and alarms - is written in one transaction, so the state after any
-end of the process is that of a prefix of the input. alarms.jsonl is an export
-of the table `alarms`: a line is written when its transaction is on the disk,
-and at the start the lines that the file lacks are added.
+end of the process is that of a prefix of the input. After a loss of power, it
+may be that of a shorter one, which has all alarms that were written.
+alarms.jsonl is an export of the table `alarms`: a line is written when its
+transaction is on the disk, and at the start the lines that the file lacks are
+added.
 """
 
 import json
@@ -124,8 +126,7 @@ def open_state(
       database = stack.enter_context(_opened(path, "rwc"))
       if not _size(database):
         database.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT")
-      for setting in ("journal_mode = WAL", "synchronous = FULL"):
-        database.execute(f"PRAGMA {setting}")
+      database.execute("PRAGMA journal_mode = WAL")
       state = StoredState(folder, report, lock, database)
     yield state
 
@@ -213,7 +214,11 @@ class StoredState:
       return
     self._lock.check()
     fault = ""
+    # Only an alarm has to wait for the disk (2: FULL, 1: NORMAL): a log is read
+    # again from any transaction on, and a kill loses none.
+    has_alarms = any(table == "alarms" for table, _ in self._unsaved)
     try:
+      self._database.execute(f"PRAGMA synchronous = {1 + has_alarms}")
       with self._database:
         self._database.execute("BEGIN IMMEDIATE")
         for parts in self._unsaved.values():

@@ -18,9 +18,9 @@ from seqrnn.data import splits
 from seqrnn.data.documents import Corpus, Names
 from seqrnn.data.idle_times import IdleTimes, LogCuts
 from seqrnn.data.logs import log_corpus
-from seqrnn.data.logs.sessions import ranges
+from seqrnn.data.logs.sessions import places_of
 from seqrnn.data.read import stored
-from seqrnn.data.read.columns import Texts
+from seqrnn.data.read.columns import Stored, Texts
 from seqrnn.data.sources import corpora
 from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError
@@ -114,7 +114,7 @@ def _key(config: Config) -> str:
 def _columns(pieces: Pieces) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
   """The documents of pieces: arrays, and what JSON holds."""
   corpus, document = pieces.corpus, pieces.document
-  places, bounds = ranges(pieces.starts, pieces.stops)
+  places, bounds = places_of(pieces)
   arrays = {"ids": corpus.ids[places], "bounds": bounds}
   fields: dict[str, Any] = {
     "unit": corpus.unit,
@@ -126,7 +126,16 @@ def _columns(pieces: Pieces) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
       arrays[name] = column[places]
   for name in _TEXTS:
     if (texts := getattr(corpus, name)) is not None:
-      fields[name], arrays[name] = [*texts.symbols], texts.ids[places]
+      ids, used = texts.ids[places], np.zeros(len(texts.symbols), bool)
+      used[ids] = True
+      arrays[name] = np.cumsum(used, dtype=np.uint32)[ids] - 1
+      if isinstance(texts.symbols, Stored):  # Perhaps one for each event.
+        content = texts.symbols.content[used]
+        arrays[f"{name} text"] = content.view(np.uint8).reshape(
+          -1, content.itemsize
+        )
+      else:
+        fields[name] = [texts.symbols[n] for n in np.flatnonzero(used)]
   if isinstance(corpus.names, Names) and corpus.names.lines.all():
     lines_D = corpus.names.lines[document]
     arrays["lines"] = np.repeat(lines_D, np.diff(bounds))
@@ -169,6 +178,9 @@ def _corpus(arrays: dict[str, np.ndarray], fields: dict[str, Any]) -> Corpus:
   """
   count, bounds = len(arrays["ids"]), arrays["bounds"]
   per_event = [len(arrays[x]) for x in (*_COLUMNS, *_TEXTS) if x in arrays]
+  for name in _TEXTS:
+    if (text := arrays.pop(f"{name} text", None)) is not None:
+      fields[name] = Stored(text.view(f"S{text.shape[1]}").ravel())
   texts = {x: Texts(fields[x], arrays.pop(x)) for x in _TEXTS if x in arrays}
   sizes = np.diff(bounds)
   if (

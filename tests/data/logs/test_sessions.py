@@ -77,6 +77,10 @@ def test_equal_sessions_are_found_and_taken(three):
   assert [each[j] for j in distinct.first] == once
   assert [once[n] for n in distinct.which] == each
   assert distinct.counts.tolist() == [each.count(one) for one in once]
+  counted = read.once()
+  assert ids(counted) == [*map(list, once)] and counted.lines is None
+  for one in (counted, counted.once()):
+    assert one.counts.tolist() == distinct.counts.tolist()
   index, n = np.array([7, 3, 3, 0]), len(read.ids)
   few = read._replace(
     timestamps=Texts(["", *map(str, range(n))], 1 + np.arange(n)),

@@ -8,7 +8,7 @@ import pytest
 
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.vocabulary import UNKNOWN
-from seqrnn.logs.detect.scores import BASELINES, Chain
+from seqrnn.logs.detect.scores import BASELINES, Chain, fit_baselines
 
 
 def random_sessions(rng, count, symbols):
@@ -82,7 +82,7 @@ def test_a_chain_is_that_of_its_formula(data, order):
   np.testing.assert_allclose(values, np.concatenate(expected), rtol=1e-12)
   name = f"markov_{order}" if order else "naive_bayes"
   np.testing.assert_allclose(
-    BASELINES[name](train)(test),
+    fit_baselines(train, [name])[name](test),
     [-np.mean(np.log(p)) for p in expected],
     rtol=1e-12,
   )
@@ -149,16 +149,18 @@ def union(train, session):
 )
 def test_a_baseline_is_what_it_says(data, oracle):
   train, test = data
-  long = [4] * 12  # Longer than any, as some here are shorter than any.
+  # Longer than any, as some here are shorter than any; and than a byte counts.
+  long = [[4] * 12, [4] * 300 + [5]]
   short = np.diff(train.bounds) > 1
   train = train.take(np.flatnonzero(short))
   test = test._replace(
-    ids=np.concatenate([test.ids, np.array(long, np.int32)]),
-    bounds=np.append(test.bounds, len(test.ids) + len(long)),
-    names=[*test.names, "long"],
+    ids=np.concatenate([test.ids, np.array(sum(long, []), np.int32)]),
+    bounds=np.append(test.bounds, len(test.ids) + np.cumsum([12, 301])),
+    names=[*test.names, "long", "longer"],
   )
   expected = [oracle(lists(train), session) for session in lists(test)]
-  values = BASELINES[oracle.__name__](train)(test)
+  name = oracle.__name__
+  values = fit_baselines(train, [name])[name](test)
   np.testing.assert_allclose(values, expected, rtol=1e-12)
   assert len(set(expected)) > 1
 
@@ -174,9 +176,9 @@ def test_what_a_log_cuts_is_not_scored(data):
   known = {x for session in lists(train) for x in session}
   whole = [Counter(s) for s in lists(train)]
   slow = Slow(lists(train), 2, list(zip(*train.whole, strict=True)))
-  mean, novel = (BASELINES[n](train)(test) for n in ("markov_2", "stide"))
-  apart = BASELINES["count_vector"](train)(test)
-  size, beyond = (BASELINES[n](train)(test) for n in ("length", "counts"))
+  names = ("markov_2", "stide", "count_vector", "length", "counts")
+  scores = fit_baselines(train, names).values()
+  mean, novel, apart, size, beyond = (score(test) for score in scores)
   longest = max(map(len, lists(train)))
   for j, session in enumerate(lists(test)):
     begins, ends = bool(test.begins[j]), bool(test.ends[j])
@@ -202,10 +204,22 @@ def test_a_session_that_counts_for_equal_ones_is_as_these(data):
   counts = np.random.default_rng(3).integers(1, 30, len(once.names))
   repeated = once.take(np.repeat(np.arange(len(counts)), counts))
   counted, faults = once._replace(counts=counts), []
-  for name, fit in BASELINES.items():
-    scores = fit(repeated)(test)
-    if not np.array_equal(fit(counted)(test), scores):
+  of_repeated, of_counted, alone = (
+    {name: fit(test) for name, fit in fit_baselines(x, BASELINES).items()}
+    for x in (repeated, counted, once)
+  )
+  for name, scores in of_repeated.items():
+    if not np.array_equal(of_counted[name], scores):
       faults.append(name)
   assert not faults
-  alone, scores = (BASELINES["markov_2"](x)(test) for x in (once, counted))
-  assert not np.array_equal(alone, scores)
+  assert not np.array_equal(alone["markov_2"], of_counted["markov_2"])
+
+
+def test_a_fitted_baseline_is_sent_to_workers(data):
+  """By cloudpickle, as Spark does."""
+  cloudpickle = pytest.importorskip("cloudpickle")
+  train, test = data
+  fitted = fit_baselines(train, BASELINES)
+  sent = cloudpickle.loads(cloudpickle.dumps(fitted))
+  for name, score in fitted.items():
+    assert np.array_equal(sent[name](test), score(test)), name

@@ -27,7 +27,7 @@ from seqrnn.logs.detect.normal import (
   NormalSessions,
   of_every,
 )
-from seqrnn.logs.detect.scores import BASELINES, STANDARD
+from seqrnn.logs.detect.scores import BASELINES, STANDARD, fit_baselines
 from seqrnn.logs.follow import alarms, novel, stepping
 from seqrnn.logs.follow.follower import Event, Follower
 from seqrnn.logs.follow.open_sessions import OpenSession
@@ -97,8 +97,7 @@ def make(fields=None, names=STANDARD, is_timed=False):
   train, normal = (
     sessions_of(random_texts(rng, 200, "abcdef")) for _ in range(2)
   )
-  baselines = BASELINES.keys() & {*names}
-  fitted = [{name: BASELINES[name](train) for name in baselines}] * 2
+  fitted = [fit_baselines(train, {*BASELINES} & {*names})] * 2
   detector = Detector(config_of(fields), experiment, [], [1, 2], models, fitted)
   if is_timed:
     tails = [fit(timed(rng, train)) for _ in range(2)]

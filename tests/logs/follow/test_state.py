@@ -125,6 +125,24 @@ def written(tmp_path):
   return folder
 
 
+def test_only_a_transaction_with_alarms_waits_for_the_disk(tmp_path):
+  levels, seen = {1: "NORMAL", 2: "FULL"}, []
+  with open_state(tmp_path, pytest.fail) as opened:
+    opened.recover()
+    change, query = StateChange("meta", "facts", 0, 1), "PRAGMA synchronous"
+    for lines in ([], ["1"], []):
+      opened.save([change], lines)
+      seen.append(levels[opened._database.execute(query).fetchone()[0]])
+    # An alarm that could not be written waits, too.
+    opened.fault, opened._again = "full", float("inf")
+    opened.save([change], ["2"])
+    opened.fault = ""
+    opened.save([change])
+    seen.append(levels[opened._database.execute(query).fetchone()[0]])
+  assert seen == ["NORMAL", "FULL", "NORMAL", "FULL"]
+  assert alarms_in(tmp_path) == ["1", "2"]
+
+
 def test_alarms_that_were_truncated_are_completed_renamed_ones_stay(written):
   path = written / ALARMS
   content = path.read_bytes()
