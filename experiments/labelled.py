@@ -54,10 +54,11 @@ def terms_of(
   """The function from texts to their terms; None: the model reads none."""
   if not config.model.wide:
     return None
-  if "terms" not in vocabularies:
+  known = vocabularies.get("terms")
+  if known is None or len(known.symbols) != terms.LISTS:
     raise UserError("vocabulary.json: lacks terms, which model.wide=True reads")
   how = config.data.unit, config.model.parts
-  return terms.Terms(vocabularies["terms"], *how)
+  return terms.Terms(known, *how)
 
 
 def batches(
@@ -76,7 +77,7 @@ def batches(
   training, nothing needs the documents of the rows.
   """
   arrays = functools.cache(functools.partial(columns, split))
-  texts = functools.cache(functools.partial(segments.symbols, split))
+  pieces = functools.cache(functools.partial(segments.pieces, split))
   names = ["reset"]
   if how.get("named"):
     names.append("read")
@@ -86,8 +87,7 @@ def batches(
   def make(batch: Batch) -> Batch:
     asked = {"inputs": batch["segment"], **{n: batch[n] for n in names}}
     if read is not None:
-      read_BT = np.where(batch["segment"] == PAD, "", texts()(batch))
-      asked["terms"] = read(list(filter(None, row)) for row in read_BT)
+      asked["terms"] = read(map(pieces().text, batch["document"]))
     return asked | arrays()(batch)
 
   return segments.batches(split, epoch, placed=True, **how).map(make)

@@ -62,12 +62,14 @@ class Pieces:
     sizes = np.diff(self.corpus.bounds)[self.document]
     return np.array_equal(self.stops - self.starts, sizes)
 
+  def text(self, n: int) -> str | list[str]:
+    """The symbols of a piece."""
+    return self.corpus.text(int(self.starts[n]), int(self.stops[n]))
+
   def documents(self) -> Iterator[Document]:
     """The pieces one by one, as Python objects."""
-    corpus = self.corpus
     for n in range(len(self)):
-      name = corpus.names[int(self.document[n])]
-      symbols = corpus.text(int(self.starts[n]), int(self.stops[n]))
+      name, symbols = self.corpus.names[int(self.document[n])], self.text(n)
       yield Document(name, symbols, bool(self.begins[n]), bool(self.ends[n]))
 
   def chunks(self) -> Iterator[np.ndarray]:

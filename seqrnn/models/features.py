@@ -15,7 +15,7 @@ from seqrnn.data.vocabulary import PAD, UNKNOWN
 from seqrnn.models.cell import uniform
 from seqrnn.models.products import Products, rows
 
-_STEP = 3.0  # The rows of Wide learn at so many times the rate.
+STEP = 3.0  # The rows of Wide learn at so many times the rate.
 
 
 def mean(y_BTH: jax.Array, mask_BT: jax.Array) -> jax.Array:
@@ -101,17 +101,19 @@ class Wide(nn.Module):
   Attributes:
     terms: F, the number of buckets.
     features: the number of logits.
+    share: the factor, outside of training, of the logits of the layers.
   """
 
   terms: int
   features: int
+  share: float = 1.0
 
   @nn.compact
   def __call__(self, terms_BF: jax.Array) -> jax.Array:
     """The logits of each text."""
     shape = self.terms, self.features
     table_FV = self.param("table", nn.initializers.zeros, shape)
-    return _STEP * (terms_BF @ table_FV)
+    return STEP * (terms_BF @ table_FV)
 
 
 class Letters(nn.Module):

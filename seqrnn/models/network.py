@@ -15,6 +15,8 @@ from seqrnn.models import cells, features, layers, losses
 from seqrnn.models.cell import hold, uniform
 from seqrnn.models.products import Lookup, Products
 
+_SHARE = 0.25  # Of the layers, which fit what a fitted wide part has left.
+_FITTED = 2**22  # Weights of it; their optimizer keeps some ten copies.
 _LOOP = 256  # About how often a program calls a model with one position.
 # Fields of `config.model` that SequenceModel has as they are.
 _FIELDS = (
@@ -165,6 +167,7 @@ class SequenceModel(nn.Module):
     if self.nade is not None and notes_BTV is not None:
       logits_BTV = self.nade(logits_BTV, notes_BTV.astype(jnp.float32))
     if self.wide is not None:
+      logits_BTV *= 1 if train else self.wide.share
       logits_BTV += self.wide(terms_BF)[:, None]
     return carry, logits_BTV
 
@@ -343,6 +346,17 @@ def sequence_model(
   )
 
 
+def fits_wide(config: Config, weights: int) -> bool:
+  """Whether the wide part is fitted before the layers, and then frozen.
+
+  With `train.choice=best` there are many texts, from which both learn together;
+  and so they do where another run brings trained layers.
+  """
+  train = config.train
+  few = train.choice != "best" and train.start_from is None
+  return few and config.task == "classification" and weights <= _FITTED
+
+
 def text_model(
   config: Config,
   symbols: int,
@@ -366,7 +380,8 @@ def text_model(
   whole = sequence_model(model, body, symbols, pooled, outputs, letters)
   attention, wide = features.Attention(config.data.window), None
   if terms and outputs:
-    wide = features.Wide(terms, outputs)
+    share = _SHARE if fits_wide(config, terms * outputs) else 1.0
+    wide = features.Wide(terms, outputs, share)
   return whole.clone(attention=attention, wide=wide)
 
 

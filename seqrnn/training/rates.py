@@ -13,6 +13,7 @@ from seqrnn.config.read import Config
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.models.parts import ModelPart
+from seqrnn.training import linear
 from seqrnn.training.transfer import Record, named_parts
 
 
@@ -33,7 +34,8 @@ def shares(
     UserError: a part to freeze does not exist, or no part learns.
   """
   freeze, decay = config.train.freeze, config.optimizer.layer_decay
-  if freeze is None and decay == 1:
+  fits = linear.is_fitted(experiment, config)
+  if freeze is None and decay == 1 and not fits:
     return None
   tree = named_parts(experiment, shapes(experiment))
   parts = {*jax.tree.leaves(tree)}
@@ -48,7 +50,8 @@ def shares(
     above = layers + 1 - part.depth  # Heads, then layers, the last one first.
     return 0.0 if part in frozen else decay ** (above * (not part.is_output))
 
-  field, frozen = f"config.train.freeze={freeze!r}", set()
+  field = f"config.train.freeze={freeze!r}"
+  frozen = {part for part in parts if fits and part.name == "wide"}
   for name in freeze.split(",") if freeze else ():
     if name == "taken":  # As a whole; a part with new rows learns.
       taken = [] if record is None else record.taken

@@ -42,7 +42,7 @@ from seqrnn.models import losses
 from seqrnn.runtime import devices, sharding
 from seqrnn.runtime.signals import Signals, catch_signals
 from seqrnn.scoring.evaluation import evaluator
-from seqrnn.training import checkpoint, history, setup, transfer
+from seqrnn.training import checkpoint, history, linear, setup, transfer
 from seqrnn.training import step as step_lib
 from seqrnn.training.checkpoint import Position
 from seqrnn.training.checkpoint_writer import open_checkpoints
@@ -190,9 +190,13 @@ def initial_state(training: Training) -> TrainState:
   if few() is None:  # Else every loop would be unrolled.
     step_lib.compile_programs(training.start.lower(seed), training.lower_step)
   state = training.start(seed)
-  if replaced is None:
+  fits = linear.is_fitted(training.experiment, config)
+  if replaced is None and not fits:
     return state
-  params = replaced(jax.tree.map(np.array, state.params))
+  params = jax.tree.map(np.array, state.params)
+  params = params if replaced is None else replaced(params)
+  if fits:
+    params = linear.fitted(training.experiment, params)
   state = state._replace(params=sharding.put_all(params, training.mesh))
   if state.average:  # With arrays of its own: the step donates all.
     state = state.with_eval_params(sharding.put_all(params, training.mesh))

@@ -6,7 +6,7 @@ import random
 import jax
 import numpy as np
 import pytest
-from scipy.special import softmax
+from scipy.special import log_softmax, softmax
 
 from seqrnn import experiments
 from seqrnn.data import splits, vectors, vocabulary
@@ -20,7 +20,7 @@ from seqrnn.run import load_run
 from seqrnn.runtime import sharding
 from seqrnn.scoring import evaluation
 from seqrnn.scoring.predictions import predictions
-from seqrnn.training import train
+from seqrnn.training import linear, rates, train
 from tests.conftest import random_params, read_csv, tiny
 from tests.experiments import test_tagging
 from tests.models.test_cells import normal
@@ -174,20 +174,27 @@ def test_windows_have_the_label_of_their_text(run):
     assert len(widths) == (buckets or 1)
 
 
-def test_the_wide_part_reads_the_terms_of_each_window(run):
+def with_wide_part(run):
   config = run.config.copy_and_resolve_references()
   config.data.buckets, config.train.batch_size = 2, 64
+  config.train.freeze, config.train.choice = None, "last"
   config.model.update(wide=True, parts=3, embedding_size=None)
   known = vocabulary.encoded(experiments.build(config, None).vocabularies)
   (run.workdir / "terms.json").write_bytes(known)
   known = vocabulary.load(run.workdir / "terms.json")
-  read = terms.Terms(known["terms"], "char", 3)
-  experiment = experiments.build(config, known)
+  return config, experiments.build(config, known)
+
+
+def test_the_wide_part_reads_the_terms_of_the_whole_text(run):
+  config, experiment = with_wide_part(run)
+  read = terms.Terms(experiment.vocabularies["terms"], "char", 3)
+  texts = [text for _, text in texts_of(run, "test")]
+  assert max(map(len, texts)) > config.data.window
   for how in ({}, {"ordered": True, "named": True}):
     for batch in experiment.batches("test", None, **how):
-      rows = experiment.vocabularies["symbols"]
-      texts = [rows.text(ids).replace("\ufffd", "q") for ids in batch["inputs"]]
-      np.testing.assert_array_equal(batch["terms"], read(texts))
+      some = batch["weights"][:, 0] > 0
+      asked = [texts[n] for n in batch["document"][some]]
+      np.testing.assert_array_equal(batch["terms"][some], read(asked))
   params = random_params(experiment, 0)
   _, logits = experiment.predict(params, (), batch)
   other = {**params, "wide": {"table": 2 * params["wide"]["table"]}}
@@ -196,9 +203,44 @@ def test_the_wide_part_reads_the_terms_of_each_window(run):
   ids = slice(UNKNOWN + 1, None)  # Of labels.
   expected = 3 * batch["terms"] @ table
   np.testing.assert_allclose((more - logits)[:, 0, ids], expected, 1e-3, 1e-3)
+  # Beside a fitted wide part, the layers have a share in the logits.
+  head = {**params["head"], "bias": params["head"]["bias"] + 1}
+  _, more = experiment.predict({**params, "head": head}, (), batch)
+  np.testing.assert_allclose((more - logits)[:, 0, ids], 0.25, 1e-3)
   config.model.parts = None
   with pytest.raises(UserError, match="vocabulary.json: lacks terms"):
     experiments.build(config, run.experiment.vocabularies)
+
+
+def test_the_wide_part_is_first_a_regression_and_then_stays(run):
+  config, experiment = with_wide_part(run)
+  new = random_params(experiment, 0)
+  params = linear.fitted(experiment, new)
+  assert not params["head"]["kernel"].any() and params["body"] is new["body"]
+  labels, texts = zip(*texts_of(run, "train"), strict=True)
+  read = terms.Terms(experiment.vocabularies["terms"], "char", 3)
+  x_NF, names = read(texts).astype(float), experiment.labels.symbols
+  y_NV = np.array([[a == b for b in names] for a in labels]).astype(float)
+  of_FV, others_FV = 1 + (x_NF > 0).T @ y_NV, 1 + (x_NF > 0).T @ (1 - y_NV)
+  ratio_FV = np.log(of_FV / of_FV.sum(0) * others_FV.sum(0) / others_FV)
+  scale_FV = np.sqrt(1 + ratio_FV**2)
+
+  def objective(table_FV):
+    nll = -(y_NV * log_softmax(x_NF @ table_FV, axis=1)).sum()
+    return 10 * nll + 0.5 * ((table_FV / scale_FV) ** 2).sum()
+
+  table_FV = 3 * params["wide"]["table"].astype(float)
+  least = objective(table_FV)
+  for seed in range(5):  # Its gradient is small beside its curvature.
+    rng = np.random.default_rng(seed)
+    step_FV = 0.1 * scale_FV * rng.standard_normal(table_FV.shape)
+    up, down = (objective(table_FV + sign * step_FV) for sign in (1, -1))
+    assert abs(up - down) < 0.1 * (up + down - 2 * least)
+  factors = rates.shares(experiment, config, None)
+  assert factors.pop("wide") == {"table": 0}
+  assert {*jax.tree.leaves(factors)} == {1}
+  config.train.choice = "best"
+  assert rates.shares(experiment, config, None) is None
 
 
 def test_a_text_has_the_mean_probabilities_of_its_windows(run):

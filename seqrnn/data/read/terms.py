@@ -3,6 +3,7 @@
 A linear model of a few hundred texts learns more from terms that are weighted
 by TF-IDF than from counts. Terms share buckets by a CRC-32 (Joulin et al.
 2017); a part of a word is an n-gram of its characters with the word's edges.
+Words and pairs of words leave out punctuation, which most texts have.
 """
 
 import itertools
@@ -14,7 +15,9 @@ import numpy as np
 
 from seqrnn.data.vocabulary import Vocabulary, joined
 
-BUCKETS = 2**15  # Of symbols and pairs; as many of parts of words.
+BUCKETS = 2**18  # Of symbols and pairs; as many of parts of words.
+_MOST = 2**16  # Buckets that are read, those that most texts have.
+LISTS = 4  # Of a vocabulary of terms.
 _SEED = 0
 _CACHED = 2**11  # Texts whose terms are kept in memory, for the next epoch.
 _SPACED = 1.5  # The mean length of words that are spaced characters.
@@ -23,7 +26,7 @@ _SPACED = 1.5  # The mean length of words that are spaced characters.
 def vocabulary(
   texts: Iterable[Sequence[str]], unit: str, longest: int | None
 ) -> Vocabulary:
-  """The seed of the hash, and the number of texts that have each bucket.
+  """The seed of the hash, the buckets, and the number of texts of each.
 
   Args:
     texts: the symbols of each text of the training split.
@@ -34,32 +37,39 @@ def vocabulary(
   for text in texts:
     counts[np.unique(_buckets(text, unit, longest, _SEED))] += 1
     total += 1
-  known = " ".join(map(str, counts.tolist()))
-  return Vocabulary("term", (f"seed {_SEED}", f"texts {total}", known))
+  some = np.argsort(-counts, kind="stable")[:_MOST]
+  some = np.sort(some[counts[some] > 0])
+  lists = (" ".join(map(str, x.tolist())) for x in (some, counts[some]))
+  return Vocabulary("term", (f"seed {_SEED}", f"texts {total}", *lists))
 
 
 class Terms:
   """A function of texts: the TF-IDF of their terms, float32 [B, F].
 
   F are the buckets that the training split has. Symbols and pairs have a norm
-  of 1 together, and so have parts of words.
+  of 1 together, and so have parts of words; others count for the norm, so that
+  a text with few known words does not rest on these.
   """
 
   def __init__(self, known: Vocabulary, unit: str, longest: int | None):
-    seed, total, counts = known.symbols
+    seed, total, buckets, counts = known.symbols
     how = unit, longest, int(seed.split()[1])
-    counts_F = np.array(counts.split(), float)
-    column_F, self.size = np.cumsum(counts_F > 0) - 1, int((counts_F > 0).sum())
-    idf_F = 1 + np.log((1 + int(total.split()[1])) / (1 + counts_F))
+    counts_F = np.array(counts.split(), int)
+    self.size = len(counts_F)
+    column_N = np.full(2 * BUCKETS, -1, np.int32)
+    column_N[np.array(buckets.split(), int)] = np.arange(self.size)
+    # The last one is that of terms that training has not seen.
+    texts, counts_F = int(total.split()[1]), np.append(counts_F, 0)
+    idf_F = 1 + np.log((1 + texts) / (1 + counts_F))
 
     @lru_cache(_CACHED)
     def row(text: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
       some, counts = np.unique(_buckets(text, *how), return_counts=True)
-      seen = counts_F[some] > 0
-      some, tfidf = some[seen], ((1 + np.log(counts)) * idf_F[some])[seen]
+      column = column_N[some]
+      tfidf = (1 + np.log(counts)) * idf_F[column]
       for part in (some < BUCKETS, some >= BUCKETS):
         tfidf[part] /= max(np.linalg.norm(tfidf[part]), 1e-9)
-      return column_F[some], tfidf.astype(np.float32)
+      return column[column >= 0], tfidf[column >= 0].astype(np.float32)
 
     self._row = row
 
@@ -75,8 +85,9 @@ def _buckets(
   text: Sequence[str], unit: str, longest: int | None, seed: int
 ) -> np.ndarray:
   """The bucket of each term of a text."""
-  pairs = map("\0".join, itertools.pairwise(text))
-  found = [_bucket(term, seed) for term in (*text, *pairs)]
+  terms = [x for x in text if unit != "word" or any(map(str.isalnum, x))]
+  pairs = map("\0".join, itertools.pairwise(terms))
+  found = [_bucket(term, seed) for term in (*terms, *pairs)]
   if not longest:
     return np.array(found, int)
   words = joined(text, unit).split()

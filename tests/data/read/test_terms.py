@@ -18,6 +18,7 @@ def bucket(term, shift=0):
 def expected(words, spelled, texts, longest):
   """Of a text, from the definition; `texts` are the sets of its buckets."""
   row_F = np.zeros(2 * HALF)
+  words = [word for word in words if word != "!"]
   symbols = Counter(words) + Counter(map("\0".join, itertools.pairwise(words)))
   parts = Counter()
   for word in spelled:
@@ -30,7 +31,7 @@ def expected(words, spelled, texts, longest):
       place = bucket(term, shift)
       seen = sum(place in text for text in texts)
       idf = 1 + np.log((1 + len(texts)) / (1 + seen))
-      part_F[place] = (1 + np.log(n)) * idf * (seen > 0)
+      part_F[place] = (1 + np.log(n)) * idf
     row_F += part_F / (np.linalg.norm(part_F) or 1)
   return row_F[sorted(set().union(*texts))]
 
@@ -41,16 +42,17 @@ def buckets(words, spelled, longest):
     edged = f" {word} "
     grams = {edged[i:j] for j in range(len(edged) + 1) for i in range(j)}
     parts |= {g for g in grams if 0 < len(g) <= longest and g != " "}
+  words = [word for word in words if word != "!"]
   symbols = {*words, *map("\0".join, itertools.pairwise(words))}
   return {*map(bucket, symbols)} | {bucket(part, HALF) for part in parts}
 
 
 def test_terms_are_the_tf_idf_of_symbols_pairs_and_parts_of_words():
-  train = [["no", "joke", "no"], ["a", "joke"], ["纵", "横"]]
+  train = [["no", "joke", "!", "no"], ["a", "joke"], ["纵", "横"]]
   known = terms.vocabulary(train, "word", 3)
   assert known.symbols[:2] == ("seed 0", "texts 3")
   read = terms.Terms(known, "word", 3)
-  spelled = [["no", "joke", "no"], ["a", "joke"], ["纵横"]]
+  spelled = [["no", "joke", "!", "no"], ["a", "joke"], ["纵横"]]
   pairs = [*zip(train, spelled, strict=True)]
   texts = [buckets(*pair, 3) for pair in pairs]
   unseen = ["jokes", "\u00e9", "纵横纵"]
@@ -62,6 +64,14 @@ def test_terms_are_the_tf_idf_of_symbols_pairs_and_parts_of_words():
   alone = terms.Terms(terms.vocabulary(train, "word", None), "word", None)
   row_F, both_F = (x([["a", "joke"]])[0] for x in (alone, read))
   np.testing.assert_allclose(row_F, both_F[: alone.size], atol=1e-6)
-  letters = terms.vocabulary(["ab a"], "char", 2).symbols[2].split()[HALF:]
-  edged = (" a", "ab", "b ", "a ", "a", "b")
-  assert {n for n, x in enumerate(letters) if x != "0"} == {*map(bucket, edged)}
+  letters = terms.vocabulary(["ab a"], "char", 2).symbols[2].split()
+  edged = {bucket(part, HALF) for part in (" a", "ab", "b ", "a ", "a", "b")}
+  assert {int(n) for n in letters if int(n) >= HALF} == edged
+
+
+def test_of_many_terms_those_of_most_texts_are_read(monkeypatch):
+  monkeypatch.setattr(terms, "_MOST", 3)
+  known = terms.vocabulary([["a", "b"], ["a", "c"], ["c", "d"]], "word", None)
+  first = {bucket("a"), bucket("c")}
+  assert first < {*map(int, known.symbols[2].split())}
+  assert terms.Terms(known, "word", None)([["a"]]).shape == (1, 3)
