@@ -38,11 +38,11 @@ from seqrnn.scoring.scorer import UNRANKED
 
 UNANSWERED, NORMAL, ANOMALOUS = 0, 1, 2
 _SCORE = "score "  # In a file, before the name of a score.
-_MOST = 2  # See `evidence_of`.
-# Scores that are evidence by themselves, and how many nats.
+# Scores that are evidence by themselves: how many nats, and how often -log p at
+# most, as tails are extrapolated. In some logs many counts have heavy tails.
 ALONE = {
-  COUNTS: lambda scores: 10 * scores,  # Ten for a factor of e.
-  **dict.fromkeys(MEASURES, np.expm1),
+  COUNTS: (lambda scores: 10 * scores, 1),  # Ten for a factor of e.
+  **dict.fromkeys(MEASURES, (np.expm1, 2)),
 }
 
 
@@ -442,17 +442,15 @@ def evidence_of(
   The first is that of the product of the p-values of the scores of events
   (Fisher 1925), as -log p of its own distribution. The others are those scores
   of which one clear sign is enough, `ALONE`: in a product with usual p-values
-  it would be lost, or hide anomalous events. They are at most `_MOST` times
-  -log p, because tails are extrapolated.
+  it would be lost, or hide anomalous events.
 
   Args:
     product: its evidence.
     neg_log_p: name -> -log p.
     scores: name -> scores.
   """
-  others = [
-    np.minimum(ALONE[name](scores[name]), _MOST * x)
-    for name, x in neg_log_p.items()
-    if name in ALONE
-  ]
+  others = []
+  for name in (name for name in neg_log_p if name in ALONE):
+    nats, most = ALONE[name]
+    others.append(np.minimum(nats(scores[name]), most * neg_log_p[name]))
   return np.stack([product, *others])
