@@ -49,6 +49,7 @@ def test_a_model_is_loaded_by_its_name(tiny_zoo, capsys):
     rounded,
   )
   # After a refresh, the modes of the current model have it.
+  (run.workdir / "refresh" / "2").mkdir(parents=True)
   (run.workdir / "refresh.json").write_text('{"current": 2, "kept": [2]}')
   for mode, folder in (("detect", "/refresh/2"), ("describe", "")):
     request = command.Command(mode, workdir="zoo:tiny")
