@@ -56,7 +56,10 @@ def terms_of(
     return None
   known = vocabularies.get("terms")
   if known is None or len(known.symbols) != terms.LISTS:
-    raise UserError("vocabulary.json: lacks terms, which model.wide=True reads")
+    raise UserError(
+      "vocabulary.json: model.wide=True reads terms, and it has none, or those"
+      " of an earlier version; train the run again"
+    )
   how = config.data.unit, config.model.parts
   return terms.Terms(known, *how)
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from seqrnn.data.logs import formats
+from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.errors import counted
@@ -69,12 +70,15 @@ class LogChange(NamedTuple):
     return "gone" if not self.after else words, self.block
 
 
-def find_changes(sessions: Sessions, names: Vocabulary) -> list[LogChange]:
+def find_changes(
+  sessions: Sessions, names: Vocabulary, redact: str
+) -> list[LogChange]:
   """The changes, those that change the largest share of sessions first.
 
   Args:
     sessions: of the training split, in the order of the log.
     names: vocabulary of the events.
+    redact: as `detect.redact`, for events that the vocabulary lacks.
   """
   number = len(sessions.names)
   blocks = min(_BLOCKS, number // _LEAST)
@@ -111,7 +115,9 @@ def find_changes(sessions: Sessions, names: Vocabulary) -> list[LogChange]:
       seconds = float(sessions.seconds[sessions.bounds[session]])
     found.append(
       LogChange(
-        names.names([event])[0] if event < known else symbols[event - known],
+        names.names([event])[0]
+        if event < known
+        else Redaction(redact).text(symbols[event - known]),
         begin,
         session,
         None if math.isnan(seconds) else seconds,

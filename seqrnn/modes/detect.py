@@ -97,7 +97,7 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
     # A follower may start at any time: it keeps a detector that has alarms.
     deployed.refuse_powerless(normal, settings, deployed.span_of(read("train")))
   training = of_pieces(read("train"), names)
-  found = log_changes.find_changes(training, names)
+  found = log_changes.find_changes(training, names, settings.redact)
   basis = [
     *filter(None, [changes.text]),
     *log_changes.change_lines(found, len(training.names)),

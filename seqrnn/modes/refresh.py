@@ -187,7 +187,7 @@ def _recent(
     return begin_J > _span(sessions)[1] - days * _DAY
   # The model before was made for the version before.
   places = np.flatnonzero(~(begin_J < model.span[0]))
-  found = changes.find_changes(sessions.take(places), model.detector.names)
+  found = changes.find_changes(sessions.take(places), model.detector.names, "")
   if not found:
     return (
       "the log has no lasting change; --config.detect.refresh=7 learns its last"

@@ -21,6 +21,6 @@ def run(build: Build, config: Config, workdir: Path):
     names = vocabulary.load(workdir / "vocabulary.json")["symbols"]
     names = event_vocabulary(names, config.detect.redact)
     sessions = of_pieces(splits.reader(config)("train"), names)
-    found = changes.find_changes(sessions, names)
+    found = changes.find_changes(sessions, names, config.detect.redact)
     for line in changes.change_lines(found, len(sessions.names)):
       print(line)

@@ -208,7 +208,9 @@ def test_the_wide_part_reads_the_terms_of_the_whole_text(run):
   _, more = experiment.predict({**params, "head": head}, (), batch)
   np.testing.assert_allclose((more - logits)[:, 0, ids], 0.25, 1e-3)
   config.model.parts = None
-  with pytest.raises(UserError, match="vocabulary.json: lacks terms"):
+  with pytest.raises(
+    UserError, match="vocabulary.json: model.wide=True reads terms"
+  ):
     experiments.build(config, run.experiment.vocabularies)
 
 

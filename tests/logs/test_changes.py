@@ -37,7 +37,7 @@ def test_a_lasting_change_is_found_with_its_begin_and_its_shares():
   share_EJ[5] = 0.1 + 0.1 * (part > 0.5)  # Too small a step to be told.
   has_EJ = rng.random(share_EJ.shape) < share_EJ
   sessions = log_of(rng, has_EJ, np.arange(number) * 60)
-  found = {one.event: one for one in changes.find_changes(sessions, NAMES)}
+  found = {one.event: one for one in changes.find_changes(sessions, NAMES, "")}
   assert found.keys() == {"new", "old"}
   first = int(np.flatnonzero(has_EJ[2])[0])
   new, old = found["new"], found["old"]
@@ -54,7 +54,7 @@ def test_a_lasting_change_is_found_with_its_begin_and_its_shares():
   # The line with which it begins may lack a time.
   assert sessions.seconds is not None
   sessions.seconds[sessions.bounds[first]] = np.nan
-  found = {one.event: one for one in changes.find_changes(sessions, NAMES)}
+  found = {one.event: one for one in changes.find_changes(sessions, NAMES, "")}
   assert found["new"].since == f"session {first + 1:,}"
 
 
@@ -65,14 +65,16 @@ def test_a_new_event_is_found_after_other_events_that_the_vocabulary_lacks():
   has_EJ[1, [90, 700, 1500]] = True  # Errors, a text each.
   has_EJ[2, 1860:] = rng.random(140) < 0.5  # A new version.
   sessions = log_of(rng, has_EJ)
-  symbols, ids = ["common", "new", "x", "y", "z"], sessions.ids
+  symbols, ids = ["common", "login password=x1", "x", "y", "z"], sessions.ids
   index = np.where(ids == COMMON, 0, 1)
   index[ids == RARE] = [2 + n % 3 for n in range((ids == RARE).sum())]
   unknown = np.where(ids == COMMON, COMMON, UNKNOWN)
   sessions = sessions._replace(ids=unknown, as_read=Texts(symbols, index))
-  (one,) = changes.find_changes(sessions, Vocabulary("events", ("common",)))
+  names = Vocabulary("events", ("common",))
+  (one,) = changes.find_changes(sessions, names, "<secrets>")
   first = int(np.flatnonzero(has_EJ[2])[0])
-  assert (one.event, one.session, one.before) == ("new", first, 0)
+  assert (one.session, one.before) == (first, 0)
+  assert one.event.startswith("login password=") and "x1" not in one.event
 
 
 def test_logs_without_a_change_have_none():
@@ -81,10 +83,10 @@ def test_logs_without_a_change_have_none():
     rng = np.random.default_rng(seed)
     share_E1 = np.append(1, rng.beta(0.5, 3, 5))[:, None]
     sessions = log_of(rng, rng.random((6, 1200)) < share_E1)
-    found += changes.find_changes(sessions, NAMES)
+    found += changes.find_changes(sessions, NAMES, "")
   assert not found
   few = sessions.take(np.arange(40))
-  assert not changes.find_changes(few, NAMES)
+  assert not changes.find_changes(few, NAMES, "")
   assert not changes.change_lines([], 40)
 
 
