@@ -6,9 +6,12 @@ model, at most a share `rate` of new normal data has p <= rate.
 
 With several models, each with normal data of its own that it has not seen, a
 new score of each model is compared with the normal scores of that model alone,
-and the counts are added (cross-conformal: Vovk 2015). Then at most a share of
-about twice `rate` is guaranteed (Barber et al. 2021, for any models); the share
-is near `rate` where the models agree.
+and the counts are added (cross-conformal: Vovk 2015). At most a share of about
+twice `rate` has p <= rate (Barber et al. 2021). A sum of counts is small only
+where all models agree, so for a small rate the share is well below it. Session
+decisions compare the median of the models' scores with all normal scores: half
+of the models have to exceed the threshold, which by Markov's inequality happens
+for at most about twice `rate`; the share is nearer to `rate`.
 """
 
 import math

@@ -38,11 +38,12 @@ from seqrnn.scoring.scorer import UNRANKED
 
 UNANSWERED, NORMAL, ANOMALOUS = 0, 1, 2
 _SCORE = "score "  # In a file, before the name of a score.
-# Scores that are evidence by themselves: how many nats, and how often -log p at
-# most, as tails are extrapolated. In some logs many counts have heavy tails.
+# Scores that are evidence by themselves: how many nats, how often -log p at
+# most, as tails are extrapolated, and for how many tests (Bonferroni): counts,
+# which have heavy tails in some logs, are one of the five standard scores.
 ALONE = {
-  COUNTS: (lambda scores: 10 * scores, 1),  # Ten for a factor of e.
-  **dict.fromkeys(MEASURES, (np.expm1, 2)),
+  COUNTS: (lambda scores: 10 * scores, 1, 5),  # Ten for a factor of e.
+  **dict.fromkeys(MEASURES, (np.expm1, 2, 1)),
 }
 
 
@@ -451,6 +452,7 @@ def evidence_of(
   """
   others = []
   for name in (name for name in neg_log_p if name in ALONE):
-    nats, most = ALONE[name]
-    others.append(np.minimum(nats(scores[name]), most * neg_log_p[name]))
+    nats, most, tests = ALONE[name]
+    alone = np.minimum(nats(scores[name]), most * neg_log_p[name])
+    others.append(alone - np.log(tests))
   return np.stack([product, *others])
