@@ -89,7 +89,10 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
   which = _examined(settings, len(sessions.names))
   console.print(f"examined: {console_text(which)}", soft_wrap=True)
   times.append(time.perf_counter())
-  detector, known = calibrate(build, config, workdir, read, experiment)
+  compared = sessions.labels is not None
+  detector, known = calibrate(
+    build, config, workdir, read, experiment, compared
+  )
   known_splits.keep()
   changes = feedback.collect(kinds, reviewed, detector, known)
   normal = normal_scores(known, settings, changes.answers, changes.false)

@@ -26,6 +26,7 @@ from seqrnn.experiments import language_model
 from seqrnn.logs.detect import calibration, deployed, detector
 from seqrnn.logs.detect.findings import find_anomalies
 from seqrnn.logs.detect.normal import NormalSessions, normal_scores
+from seqrnn.logs.detect.scores import BASELINES, STANDARD
 from seqrnn.modes import detect
 from seqrnn.run import load_run
 from seqrnn.runtime import files
@@ -221,10 +222,12 @@ def test_labels_change_nothing_but_metrics(again, tmp_path):
   texts = [(folder / name).read_text() for name in ("good.txt", "bad.txt")]
   (tmp_path / "all.txt").write_text("\n".join(texts))
   bare = again.detect(path=str(tmp_path / "all.txt"), anomalous_path=None)
-  scores = bare.decision.scores
-  for name, values in one.decision.scores.items():
+  # Baselines that do not decide are scored to be compared by labels.
+  labelled, scores = one.decision.scores, bare.decision.scores
+  assert labelled.keys() - scores.keys() == BASELINES.keys() - {*STANDARD}
+  for name, values in scores.items():
     np.testing.assert_array_equal(
-      values[one.distinct.which], scores[name][bare.distinct.which]
+      labelled[name][one.distinct.which], values[bare.distinct.which]
     )
   flags = [x.decision.flags[x.distinct.which] for x in (one, bare)]
   np.testing.assert_array_equal(*flags)

@@ -37,7 +37,7 @@ from seqrnn.logs.detect.detector import (
   load_detector,
 )
 from seqrnn.logs.detect.normal import NormalSessions, contaminates
-from seqrnn.logs.detect.scores import BASELINES, STANDARD
+from seqrnn.logs.detect.scores import BASELINES, STANDARD, fitted_names
 from seqrnn.training import checkpoint
 from seqrnn.training.folds import fit_folds
 from seqrnn.training.setup import check_owner
@@ -71,6 +71,7 @@ def calibrate(
   workdir: Path,
   read: Callable[[str], Pieces],
   experiment: Experiment,
+  compared: bool = False,
 ) -> tuple[Detector, NormalSessions]:
   """The detector of a run, and its normal sessions, as in calibration.npz.
 
@@ -83,6 +84,7 @@ def calibrate(
     workdir: of the run.
     read: split -> its pieces.
     experiment: of the run.
+    compared: as of `fitted_names`.
 
   Raises:
     UserError: there are no normal sessions to score, or training fails.
@@ -104,11 +106,11 @@ def calibrate(
     ]
   models = [member.folder.name for member in members if folds]
   path, key = workdir / CALIBRATION, _key(config, workdir, experiment, models)
-  normal = None
+  normal, baselines = None, fitted_names(config.detect, compared)
   if path.exists():
     with suppress(UserError):  # A damaged file is written again.
-      normal = NormalSessions.load(path, key)
-  detector = _load(source, members)
+      normal = NormalSessions.load(path, key, baselines)
+  detector = _load(source, members, baselines)
   if normal is None or detector.steps != normal.steps.tolist():
     normal = score_held_out(detector, pieces.document[left])
     normal.save(path, key)
@@ -118,9 +120,9 @@ def calibrate(
 
 
 def _load(
-  source: Source, members: list[Member], wanted: Iterable[str] = BASELINES
+  source: Source, members: list[Member], baselines: Iterable[str]
 ) -> Detector:
-  """The detector of some models, with the baselines that are wanted."""
+  """The detector of some models, with some baselines."""
   names = source.experiment.vocabularies["symbols"]
   return load_detector(
     source.build,
@@ -128,7 +130,7 @@ def _load(
     source.workdir,
     [(member.folder, member.step) for member in members],
     (data.of_pieces(member.train, names) for member in members),
-    wanted,
+    baselines,
   )._replace(members=members)
 
 
@@ -151,7 +153,8 @@ def _left_out(source: Source) -> np.ndarray:
   pieces = read("train")
   fold_of = splits.blocks(pieces, config.detect.folds)
   members = train_members(source, fold_of, _STEPS)
-  detector = _load(source, members, [x for x in STANDARD if x in BASELINES])
+  standard = [name for name in BASELINES if name in STANDARD]
+  detector = _load(source, members, standard)
   table = score_held_out(detector)
   sessions = data.of_pieces(pieces, detector.names)
   left = np.zeros(len(pieces), bool)
@@ -186,7 +189,6 @@ def _key(
   return json.dumps(
     {
       "version": VERSION,
-      "scores": sorted(BASELINES),
       "models": models,
       "vocabulary": zlib.crc32((workdir / VOCABULARY).read_bytes()),
       **{split: experiment.facts(split)["crc32"] for split in splits_used},

@@ -6,12 +6,9 @@ model, at most a share `rate` of new normal data has p <= rate.
 
 With several models, each with normal data of its own that it has not seen, a
 new score of each model is compared with the normal scores of that model alone,
-and the counts are added (cross-conformal: Vovk 2015). At most a share of about
-twice `rate` has p <= rate (Barber et al. 2021). A sum of counts is small only
-where all models agree, so for a small rate the share is well below it. Session
-decisions compare the median of the models' scores with all normal scores: half
-of the models have to exceed the threshold, which by Markov's inequality happens
-for at most about twice `rate`; the share is nearer to `rate`.
+and the counts are added (cross-conformal: Vovk 2015). Then at most a share of
+about twice `rate` is guaranteed (Barber et al. 2021, for any models); the share
+is near `rate` where the models agree.
 """
 
 import math
@@ -25,6 +22,7 @@ from seqrnn.config.field import Config
 _EVENT_RATE = 0.001  # The false-alarm rate of events; see `event_rate`.
 _TAIL = 0.05  # The share of the normal scores that is the tail.
 _MIN_TAIL = 10  # Scores in the tail, at least.
+_SHAPE = 0.5  # Of the tail beyond them; that of an exponential tail is 0.
 _HALF = 0.5  # Of the highest scores; those that are not in the tail: the body.
 
 
@@ -58,8 +56,9 @@ class Calibration:
     """-log p, extrapolated above the highest normal score.
 
     The extrapolation makes scores above all normal scores differ. Its p decays
-    exponentially with the mean excess of the tail of the normal scores (peaks
-    over a threshold: Pickands 1975).
+    with their excess, in units of the mean excess of the tail of the normal
+    scores (peaks over a threshold: Pickands 1975). This tail is heavier than an
+    exponential one, so that in a sum no score outweighs all others.
 
     Args:
       scores: to convert.
@@ -93,13 +92,13 @@ class Calibration:
     return np.where(scores > edge, beyond, neg_log_p)
 
   def excess(self, scores: np.ndarray) -> np.ndarray:
-    """The excess over all normal scores, in units of the tail's mean excess."""
+    """-log of p beyond all normal scores, by a generalized Pareto tail."""
     finite = self.scores[np.isfinite(self.scores)]
     excess = np.zeros(len(scores))
     if len(finite):
       beyond = scores > self.scores[-1]
       excess[beyond] = scores[beyond] - self.scores[-1]
-      excess /= self._scale(finite)
+      excess = np.log1p(_SHAPE * excess / self._scale(finite)) / _SHAPE
     return excess
 
   def _scale(self, finite: np.ndarray) -> float:

@@ -102,14 +102,13 @@ def decide(
   """
   evidence_EKD = normal.evidence(scored.scores)
   combined_KD, short = evidence_EKD.max(axis=0), scored.short
-  middle_KD = np.broadcast_to(np.median(combined_KD, axis=0), combined_KD.shape)
   scores = {
     name: normal.scores[name].neg_log_p(x)
-    for name, x in {COMBINED: middle_KD, **scored.scores}.items()
+    for name, x in {COMBINED: combined_KD, **scored.scores}.items()
   }
   scores[COMBINED][short] = np.inf
   calibration = normal.scores[COMBINED]
-  p = calibration.p_values(middle_KD)
+  p = calibration.p_values(combined_KD)
   event_p = normal.events.p_values(map(round_scores, scored.member_nll))
   event_flags = _flag_events(scored, event_p, settings)
   flagged = scored.count(event_flags)

@@ -12,7 +12,7 @@ sessions that are known to be anomalous, it may have too few sessions: a first
 answer would then put the other sessions of the mode back into the calibration.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -186,8 +186,15 @@ class NormalSessions(NamedTuple):
     stored.save_arrays(path, self.columns() | {"rests_on": key})
 
   @classmethod
-  def load(cls, path: Path, key: str) -> "NormalSessions | None":
-    """Reads calibration.npz; None: it is of another key.
+  def load(
+    cls, path: Path, key: str, baselines: Iterable[str]
+  ) -> "NormalSessions | None":
+    """Reads calibration.npz; None: it is of another key, or lacks a baseline.
+
+    Args:
+      path: of the file.
+      key: as of `save`.
+      baselines: those that are read.
 
     Raises:
       UserError: the file is damaged.
@@ -197,9 +204,11 @@ class NormalSessions(NamedTuple):
       if str(columns.pop("rests_on", "")) != key:
         return None
       table = cls.of_columns(columns)
-      if missing := {*NETWORK, *BASELINES} - table.scores.keys():
-        raise ValueError(f"has no scores {', '.join(sorted(missing))}")
-      return table
+    others, scores = BASELINES.keys() - baselines, table.scores
+    if not {*NETWORK, *baselines} <= scores.keys():
+      return None
+    kept = {name: x for name, x in scores.items() if name not in others}
+    return table._replace(scores=kept)
 
 
 class Selection(NamedTuple):

@@ -78,6 +78,20 @@ def combined_names(settings: Config) -> tuple[str, ...]:
   return tuple(names)
 
 
+def fitted_names(settings: Config, compared: bool) -> list[str]:
+  """The names of the baselines that a detection needs, sorted.
+
+  Args:
+    settings: of `config.detect`.
+    compared: whether labels are known, so that all are compared.
+
+  Raises:
+    UserError: as `combined_names`.
+  """
+  needed = {*STANDARD, *combined_names(settings)}
+  return sorted(name for name in BASELINES if compared or name in needed)
+
+
 def round_scores(scores: np.ndarray) -> np.ndarray:
   """Removes the last digits, which depend on a session's place in a batch.
 

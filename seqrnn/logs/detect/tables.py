@@ -323,7 +323,9 @@ def calibration_lines(normal: NormalScores, settings: Config) -> list[str]:
     line += f", so this rate flags no {item}"
   elif item == "session":  # Events of one session are not independent.
     if len(calibration.groups) > 1:
-      rates = f"at most about {2 * rate:g}, about {rate:g} if the folds agree"
+      rates = (
+        f"at most {2 * rate:g} is guaranteed, about {rate:g} if the folds agree"
+      )
     else:
       low, high = beta_interval(rate, calibration.n)
       rates = f"{low:.2g} to {high:.2g} (95% interval)"

@@ -29,7 +29,13 @@ from seqrnn.logs.detect.normal import (
   of_every,
   select,
 )
-from seqrnn.logs.detect.scores import BASELINES, COMBINED, NETWORK, STANDARD
+from seqrnn.logs.detect.scores import (
+  BASELINES,
+  COMBINED,
+  NETWORK,
+  STANDARD,
+  fitted_names,
+)
 from tests.data.test_splits import make_corpus, make_documents
 from tests.logs.follow.test_follower import (
   make,
@@ -259,11 +265,13 @@ def test_a_damaged_archive_is_refused(tmp_path):
 def test_arrays_of_other_shapes_or_of_texts_are_refused(tmp_path):
   path = tmp_path / "calibration.npz"
   known, passed = normal_of(np.random.default_rng(0)), []
-  scores = dict.fromkeys((*NETWORK, *BASELINES), known.scores["max"])
+  some = fitted_names(base.get_config().detect, compared=False)
+  scores = dict.fromkeys((*NETWORK, *some), known.scores["max"])
   known = known._replace(scores=scores)
   known.save(path, "key")
-  assert NormalSessions.load(path, "other") is None
-  loaded = NormalSessions.load(path, "key")
+  assert NormalSessions.load(path, "other", some) is None
+  assert NormalSessions.load(path, "key", BASELINES) is None
+  loaded = NormalSessions.load(path, "key", some)
   assert loaded is not None
   for name, x in known.columns().items():
     np.testing.assert_array_equal(loaded.columns()[name], x)
@@ -274,7 +282,7 @@ def test_arrays_of_other_shapes_or_of_texts_are_refused(tmp_path):
       columns = {**known.columns(), name: other}
       stored.save_arrays(path, {**columns, "rests_on": "key"})
       try:
-        NormalSessions.load(path, "key")
+        NormalSessions.load(path, "key", some)
         passed.append((name, other.shape))
       except UserError as error:
         assert str(error).startswith(str(path)) and "\n" not in str(error)

@@ -129,7 +129,7 @@ def test_what_is_combined_is_flagged_at_the_rate():
     calibration = Calibration(combined(normal, True))
     flags = is_flagged(calibration.p_values(combined(new, False)), 1 / (n + 1))
     rates.append(flags.mean())
-  assert np.mean(rates) == pytest.approx(1 / (n + 1), rel=0.15)
+  assert 0.75 < (n + 1) * np.mean(rates) < 1.0
 
 
 @pytest.mark.parametrize("seed", SEEDS)
