@@ -189,6 +189,7 @@ def _key(
   return json.dumps(
     {
       "version": VERSION,
+      "scores": sorted(BASELINES),
       "models": models,
       "vocabulary": zlib.crc32((workdir / VOCABULARY).read_bytes()),
       **{split: experiment.facts(split)["crc32"] for split in splits_used},
