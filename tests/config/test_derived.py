@@ -3,7 +3,7 @@
 from seqrnn.config import combinations, derived
 from seqrnn.config import read as config_lib
 from seqrnn.configs import base
-from tests.config.test_read import message_of
+from tests.conftest import message_of
 
 
 def test_a_config_that_is_made_of_another_leaves_it_as_it_is():

@@ -25,7 +25,7 @@ from seqrnn.reporting import (
 )
 from seqrnn.reporting.subject import coloured_text
 from seqrnn.run import load_run
-from seqrnn.scoring.predictions import Prediction
+from seqrnn.scoring.predictions import Prediction, Ranking
 from seqrnn.training.history import add_row
 from tests.conftest import Page, save_run, tiny, write_text
 from tests.templates import Recorder
@@ -213,7 +213,7 @@ def test_unknown_symbols_are_shown_as_the_data_have_them(monkeypatch):
   lines = Vocabulary("log", ("a <*>",), mask=mask)
   ids = np.array([[BEGIN, UNKNOWN + 1, UNKNOWN, END]], np.int32)
   zeros = np.zeros((1, 3, 1))
-  likely = language.NextSymbols(zeros[..., 0], zeros.astype(int), zeros)
+  likely = Ranking(zeros[..., 0], zeros.astype(int), zeros)
   monkeypatch.setattr(language, "next_symbols", lambda *_: likely)
   text = [Document("d", ["a 1", "a secret"], True, True)]
   monkeypatch.setattr(language, "passages", lambda *_: text)
