@@ -371,7 +371,7 @@ def test_every_curve_shows_its_evaluations(monkeypatch):
 
 def test_markup_and_controls_of_a_text_are_escaped(tmp_path):
   marks = [page.Mark(c, c, 1.0, [(c, 0.5)]) for c in HOSTILE]
-  text = page.coloured(marks, 8.0, HOSTILE)
+  text = page.coloured(marks, 8.0)
   data = {"split": HOSTILE, "reading": text}
   part = page.Section(HOSTILE, "surprisal", data)
   series = {HOSTILE: ((1, 2), (3.0, 4.0)), "$b$": ((1,), (2.0,))}
