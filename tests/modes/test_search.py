@@ -369,12 +369,13 @@ def test_a_trial_whose_process_died_resumes_from_its_checkpoint(
   rows = table(tmp_path / "whole")
   assert [row["state"] for row in rows] == ["finished", "failed"]
   assert "is not finite" in rows[1]["error"]
+  config.search.trials = 1
   with monkeypatch.context() as patch:
     crash_at(patch, 3)
     with pytest.raises(Crash):
       run_search(config, tmp_path / "parts")
   run_search(config, tmp_path / "parts")
-  assert table(tmp_path / "parts") == rows
+  assert table(tmp_path / "parts") == rows[:1]
   log = (tmp_path / "parts" / "trials" / "0000" / "log.txt").read_text()
   assert "resuming from step 2\n" in log
 
