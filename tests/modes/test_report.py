@@ -16,13 +16,7 @@ from seqrnn.data.documents import Document
 from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.modes import report
-from seqrnn.reporting import (
-  alarms,
-  charts,
-  gathering,
-  language,
-  page,
-)
+from seqrnn.reporting import alarms, charts, gathering, language, page
 from seqrnn.reporting.subject import coloured_text
 from seqrnn.run import load_run
 from seqrnn.scoring.predictions import Prediction, Ranking

@@ -13,11 +13,7 @@ from seqrnn.data import splits, vocabulary
 from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.secrets import Redaction
 from seqrnn.errors import UserError
-from seqrnn.logs.detect import (
-  answers,
-  calibration,
-  deployed,
-)
+from seqrnn.logs.detect import answers, calibration, deployed
 from seqrnn.logs.detect.findings import find_anomalies
 from seqrnn.logs.follow import alarms
 from seqrnn.logs.follow.follower import Event, Follower

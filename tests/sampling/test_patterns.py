@@ -14,11 +14,7 @@ from seqrnn import experiments
 from seqrnn.data.vocabulary import BEGIN, END, RESERVED, Vocabulary
 from seqrnn.sampling import automaton, patterns, sampler, texts
 from seqrnn.sampling.automaton import PatternError
-from seqrnn.sampling.patterns import (
-  START,
-  compile_pattern,
-  constraint,
-)
+from seqrnn.sampling.patterns import START, compile_pattern, constraint
 from tests.conftest import message_of, tiny
 from tests.sampling.test_infill import merged
 

@@ -10,11 +10,7 @@ from hypothesis import strategies as st
 from seqrnn.data.batches.streams import StreamLayout, streams
 from seqrnn.data.vocabulary import PAD
 from seqrnn.errors import UserError
-from tests.data.batches.test_windows import (
-  make_sequences,
-  rows,
-  targets_of,
-)
+from tests.data.batches.test_windows import make_sequences, rows, targets_of
 
 documents = (
   st.lists(st.integers(0, 30), max_size=10)
