@@ -90,6 +90,11 @@ def listed(names: Sequence[str]) -> str:
   return " ".join(map(repr, names[:_NAMES])) + rest
 
 
+def shortened(text: str, length: int) -> str:
+  """Returns the beginning of a text, with `...` if it is longer."""
+  return text if len(text) <= length else f"{text[:length]}..."
+
+
 def visible(text: str) -> str:
   """Returns a message as one line of bounded length, safe for a terminal."""
   text = escaped(" ".join(text.splitlines()))

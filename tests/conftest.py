@@ -40,10 +40,12 @@ import random
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import jax
 import numpy as np
 import pytest
@@ -52,6 +54,7 @@ from ml_collections import ConfigDict
 
 from seqrnn import experiments
 from seqrnn.configs import base
+from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, shapes
 from seqrnn.run import Run
 from seqrnn.runtime import pictures, sharding
@@ -63,6 +66,11 @@ jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+
+hypothesis.settings.register_profile(
+  "tests", deadline=None, database=None, max_examples=25
+)
+hypothesis.settings.load_profile("tests")
 
 # Tracing makes so many objects that it is a tenth of the time otherwise.
 gc.set_threshold(100_000, 20, 100)
@@ -114,6 +122,15 @@ def read_csv(path: Path) -> list[dict[str, str]]:
   """The rows of a table."""
   with path.open(newline="") as file:
     return list(csv.DictReader(file))
+
+
+def message_of(function: Callable, *arguments: Any, **named: Any) -> str:
+  """The line with which a call is refused."""
+  with pytest.raises(UserError) as caught:
+    function(*arguments, **named)
+  message = str(caught.value)
+  assert "\n" not in message
+  return message
 
 
 def tiny(tmp_path: Path, overrides: dict[str, Any] | None = None) -> ConfigDict:

@@ -22,12 +22,7 @@ from seqrnn.training.checkpoint_writer import open_checkpoints
 from seqrnn.training.setup import write_record
 
 FILE = "model.safetensors"
-_TYPES = {
-  "F64": np.float64,
-  "F32": np.float32,
-  "F16": np.float16,
-  "BF16": jnp.bfloat16,
-}
+_TYPES = {"F64": "f8", "F32": "f4", "F16": "f2", "BF16": jnp.bfloat16}
 # Fields of the exported run that do not describe the new one.
 _UNTRUE = (
   *("checkpoint.step", "model.embedding_path", "model.parameters"),

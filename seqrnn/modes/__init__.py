@@ -63,31 +63,28 @@ def read_user_files(
   return splits.whole(read_files(field, path, config.data, known))
 
 
+_DETECTION = "detect", "review", "refresh"
 _WHY_NOT = {
   "predict": "has no labels, numbers or next symbols to predict for a text",
   "sample": "cannot write one symbol after the other",
   "embed": "reads no text whose states could be written",
   "describe": "has no outputs to show",
-  "detect": "gives events no probabilities",
-  "review": "gives events no probabilities",
-  "refresh": "gives events no probabilities",
+  **dict.fromkeys(_DETECTION, "gives events no probabilities"),
 }
 
 
 def modes_of(experiment: Experiment) -> tuple[str, ...]:
   """The modes that a task has: those that its fields allow."""
-  lacks = {
-    "predict": experiment.predict is None
-    or experiment.reads != "symbol"
-    or experiment.gives == "sigmoid",
-    "sample": experiment.decoder is None,
-    "embed": experiment.predict is None or experiment.reads != "symbol",
-    "describe": experiment.predict is None,
-    "detect": not experiment.heads,
-    "review": not experiment.heads,
-    "refresh": not experiment.heads,
+  has_outputs = experiment.predict is not None
+  reads_text = has_outputs and experiment.reads == "symbol"
+  has = {
+    "predict": reads_text and experiment.gives != "sigmoid",
+    "sample": experiment.decoder is not None,
+    "embed": reads_text,
+    "describe": has_outputs,
+    **dict.fromkeys(_DETECTION, bool(experiment.heads)),
   }
-  return tuple(mode for mode in MODES if not lacks.get(mode))
+  return tuple(mode for mode in MODES if has.get(mode, True))
 
 
 def require_mode(

@@ -15,7 +15,7 @@ from seqrnn.data.read import reading
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
-from seqrnn.errors import UserError
+from seqrnn.errors import UserError, shortened
 from seqrnn.experiment import Build, Experiment, Params
 from seqrnn.modes import load_model, read_user_files
 from seqrnn.runtime import files
@@ -29,8 +29,9 @@ from seqrnn.scoring.predictions import (
   number_text,
   predictions,
   quoted,
-  shortened,
 )
+
+_LENGTH = 60  # Characters of a text in a table, at most.
 
 
 def _show(console: Console, names: Vocabulary, one: Prediction, limit: int):
@@ -59,7 +60,8 @@ def _answers_table(
     for n in range(min(SHOWN, len(p.targets))):
       answer = likely(p, n) if labels else number_text(p.numbers[n])
       truth = quoted(p.truth[n]) if p.truth[n] else "?"
-      table.add_row(shortened(p.source(unit, n)), truth, answer)
+      source = console_text(shortened(p.source(unit, n), _LENGTH))
+      table.add_row(source, truth, answer)
     table.add_section()
   left = sum(len(p.targets) for p in rows) - table.row_count
   if left:

@@ -55,11 +55,11 @@ def run(build: Build, config: Config, workdir: Path) -> Path:
   subject = subject_of(workdir, config, *run)
   model, best = writer(subject), gathering.best_evaluation(workdir)
   top = summary.heading(subject, best.figures)
-  detected = alarms.read_anomalies(workdir)
-  top = top._replace(tiles=[*detected.tiles, *(top.tiles or [])])
+  flagged, anomalies = alarms.read_anomalies(workdir)
+  top = top._replace(tiles=[*flagged, *(top.tiles or [])])
   names = subject.experiment.report.sections
   sections = [
-    *detected.sections,
+    *anomalies,
     *(part for name in names for part in SECTIONS[name](subject)),
     summary.curves(
       {workdir.name: workdir}, subject.experiment.loss_unit, subject.target

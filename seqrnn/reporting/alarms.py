@@ -2,7 +2,7 @@
 
 import itertools
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from seqrnn.data.read import stored
 from seqrnn.logs.detect.tables import read_csv_table, summary_of
@@ -19,29 +19,6 @@ _FIGURES = (
   "recall",
   "f1",
 )
-
-
-class Anomalies(NamedTuple):
-  """What a report shows of a detection.
-
-  Attributes:
-    tiles: the number of flagged sessions.
-    sections: the section on anomalies.
-  """
-
-  tiles: list[tuple[str, str]] = []
-  sections: list[Section] = []
-
-
-class IncidentRow(NamedTuple):
-  """A row of the table of incidents; lists are lines of a cell."""
-
-  severity: str
-  alarm: list[str]
-  event: str
-  before: list[str]
-  after: list[str]
-  example: list[str]
 
 
 def _summary(record: dict[str, Any]) -> tuple[tuple[str, str], dict[str, Any]]:
@@ -82,8 +59,11 @@ def _changes(found: list[dict[str, Any]]) -> charts.Chart | None:
   )
 
 
-def _incident(row: dict[str, str]) -> IncidentRow:
-  """An incident: its alarm, its event with those around it, its example."""
+def _incident(row: dict[str, str]) -> dict[str, str | list[str]]:
+  """A row of the table of incidents; lists are lines of a cell.
+
+  It has the alarm, its event with those around it, and its example.
+  """
   alarm = [f"{row['sessions']} session" + "s" * (row["sessions"] != "1")]
   alarm.append(row["reason"])
   if row["p_value"]:  # A short session has no p-value.
@@ -92,32 +72,29 @@ def _incident(row: dict[str, str]) -> IncidentRow:
   for name, form in (("file", "{}"), ("line", "line {}"), ("timestamp", "{}")):
     if row.get(name):
       example.append(form.format(row[name]))
-  before, after = (
-    list(filter(None, row[name].split(" | "))) for name in ("before", "after")
-  )
-  return IncidentRow(
-    row["severity"], alarm, row["event"], before, after, example
-  )
+  cells = {"severity": row["severity"], "alarm": alarm, "example": example}
+  for name in ("before", "after"):
+    cells[name] = [*filter(None, row[name].split(" | "))]
+  return cells | {"event": row["event"]}
 
 
-def read_anomalies(workdir: Path) -> Anomalies:
+def read_anomalies(
+  workdir: Path,
+) -> tuple[list[tuple[str, str]], list[Section]]:
   """The results of `--mode=detect` in a workdir; nothing if it has none.
+
+  Returns:
+    a tile with the number of flagged sessions, and the section on anomalies.
 
   Raises:
     UserError: a file of the results is damaged.
   """
   folder = workdir / "detect"
   if not folder.is_dir():
-    return Anomalies()
-  data = {
-    "chart": None,
-    "flagged": "",
-    "basis": [],
-    "figures": [],
-    "incidents": None,
-  }
+    return [], []
+  names = "flagged", "basis", "chart", "figures", "incidents", "more"
+  data: dict[str, Any] = dict.fromkeys(names)
   tiles, table, report = [], folder / "incidents.csv", folder / "report.json"
-  data["more"] = ""
   with stored.reading(folder):
     if table.exists():
       rows = list(itertools.islice(read_csv_table(table), _INCIDENTS + 1))
@@ -126,4 +103,4 @@ def read_anomalies(workdir: Path) -> Anomalies:
     if report.exists():
       tile, facts = _summary(stored.read_object(report))
       data, tiles = data | facts, [tile]
-  return Anomalies(tiles, [Section("Anomalies", "alarms", data)])
+  return tiles, [Section("Anomalies", "alarms", data)]

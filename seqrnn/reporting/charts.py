@@ -3,14 +3,11 @@
 import base64
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from seqrnn.runtime import pictures
-
-if TYPE_CHECKING:
-  from matplotlib.figure import Figure
 
 _DOTS = 25  # A curve of at most this number of points has a dot at each.
 _STYLES = "-", "--", ":"  # The curves of a chart take them in turn.
@@ -32,7 +29,7 @@ class Chart(NamedTuple):
   words: str
 
 
-def chart(figure: "Figure", title: str, words: str) -> Chart:
+def chart(figure: "pictures.Figure", title: str, words: str) -> Chart:
   """The figure for a page; `words` describe it to screen readers."""
   import matplotlib
 

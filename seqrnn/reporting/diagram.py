@@ -2,15 +2,11 @@
 
 import itertools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from seqrnn.config.read import Config
 from seqrnn.experiment import Experiment, shapes
 from seqrnn.models.parts import PartSize
 from seqrnn.runtime import pictures
-
-if TYPE_CHECKING:
-  from matplotlib.figure import Figure
 
 Box = tuple[str, ...]  # Lines of text.
 Diagram = list[list[Box]]  # Rows from the input up; one or two boxes each.
@@ -59,7 +55,7 @@ def boxes(
   return diagram
 
 
-def draw(title: str, diagram: Diagram) -> "Figure":
+def draw(title: str, diagram: Diagram) -> "pictures.Figure":
   """Draws the boxes of a model."""
   drawn = pictures.create(5.5, 0.9 * len(diagram) + 0.3)
   drawn.set_layout_engine("none")

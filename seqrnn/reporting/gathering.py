@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
+from seqrnn.data.read import stored
 from seqrnn.data.sources.corpora import SPLITS
 from seqrnn.errors import UserError
 from seqrnn.reporting import page, summary
@@ -19,8 +20,6 @@ from seqrnn.runtime import files
 from seqrnn.training import checkpoint
 from seqrnn.training.history import read_rows
 from seqrnn.training.train import limits_reached
-
-_LIMIT = 2**20  # Bytes of evaluation.json.
 
 
 def find_workdirs(paths: Iterable[str | os.PathLike]) -> list[Path]:
@@ -108,9 +107,7 @@ def _evaluation(path: Path, step: int) -> dict[str, Any]:
   """
   if not path.exists():
     return {}
-  record = files.read_json(path, _LIMIT)
-  if not isinstance(record, dict):
-    raise UserError(f"{path}: must be an object; evaluate the run again")
+  record = stored.read_object(path, "evaluate the run again")
   return record if record.get("step") == step else {}
 
 

@@ -2,15 +2,13 @@
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from seqrnn.data.vocabulary import BEGIN, END
-from seqrnn.errors import counted
+from seqrnn.errors import counted, shortened
 from seqrnn.experiment import Decoder, Params
-from seqrnn.models.losses import surprisal
 from seqrnn.reporting import charts, page
 from seqrnn.reporting.page import Section
 from seqrnn.reporting.subject import (
@@ -25,7 +23,13 @@ from seqrnn.sampling.sampler import generator
 from seqrnn.sampling.texts import prime_ids
 from seqrnn.scoring import confusion, spans
 from seqrnn.scoring.evaluation import examiner
-from seqrnn.scoring.predictions import Prediction, number_text, predictions
+from seqrnn.scoring.predictions import (
+  Prediction,
+  Ranking,
+  number_text,
+  predictions,
+  rank,
+)
 from seqrnn.scoring.predictions import mistakes as worst_predictions
 
 _TEMPERATURES = (0.3, 0.6, 0.9, 1.2)
@@ -39,41 +43,26 @@ _AROUND = 12  # Symbols on either side of a mistake.
 _SHOWN, _GAP_TEXTS = 1200, 32  # Symbols and documents of a gap model's text.
 
 
-class NextSymbols(NamedTuple):
-  """The predictions of a model as it reads texts.
-
-  At position t it has read symbol t and predicts symbol t + 1.
-
-  Attributes:
-    surprisal: -log p(next symbol) in nats [B, T].
-    ids: the most likely next symbols, best first [B, T, K].
-    probabilities: of these symbols [B, T, K].
-  """
-
-  surprisal: np.ndarray
-  ids: np.ndarray
-  probabilities: np.ndarray
-
-
 def next_symbols(
   decoder: Decoder, params: Params, ids_BS: np.ndarray, k: int
-) -> NextSymbols:
-  """The k most likely symbols at S - 1 positions of texts."""
+) -> Ranking:
+  """The k most likely symbols at S - 1 positions of texts.
+
+  At position t it has read symbol t and predicts symbol t + 1.
+  """
 
   @sharding.jit
   def scan(params, ids_SB):
     def step(carry, symbols):
       symbol_B, next_B = symbols
       carry, logits_BV = decoder.step(params, carry, symbol_B)
-      chances_BV = jax.nn.softmax(logits_BV)
-      chances, ids = jax.lax.top_k(chances_BV, min(k, chances_BV.shape[-1]))
-      return carry, (surprisal(logits_BV, next_B), ids, chances)
+      return carry, rank(logits_BV, logits_BV.argmax(-1), next_B, k)
 
     carry = decoder.start(ids_SB.shape[1])
     return jax.lax.scan(step, carry, (ids_SB[:-1], ids_SB[1:]))[1]
 
-  arrays = jax.device_get(scan(params, ids_BS.T))
-  return NextSymbols(*(x.swapaxes(0, 1) for x in arrays))
+  ranking = jax.device_get(scan(params, ids_BS.T))
+  return Ranking(*(x.swapaxes(0, 1) for x in ranking))
 
 
 def writing(run: Subject) -> list[Section]:
@@ -179,7 +168,7 @@ def mistakes(subject: Subject) -> list[Section]:
     answer = number_text(p.numbers)
     if p.likely:
       answer = f"{p.likely[n][0]}, {p.probabilities[n, 0]:.0%}"
-    row = _begin(p.source(unit, n)), p.truth[n], answer
+    row = shortened(p.source(unit, n), _QUOTED), p.truth[n], answer
     if not subject.experiment.by_text:
       t = p.positions[n]
       row += (p.text(unit, max(t - _AROUND, 0), t + _AROUND + 1),)
@@ -189,7 +178,3 @@ def mistakes(subject: Subject) -> list[Section]:
   data = {"split": split, "read": counted(len(some), "text"), "each": each}
   data["rows"] = worst[:_MISTAKES]
   return [Section("Mistakes", "mistakes", data)]
-
-
-def _begin(text: str) -> str:
-  return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."

@@ -82,35 +82,27 @@ class Mark(NamedTuple):
   likely: Sequence[tuple[str, float]] = ()
 
 
-def full(marks: Iterable[Mark]) -> bool:
-  """Whether a coloured text has reached its maximal length."""
-  return sum(len(mark.text) for mark in marks) >= LONGEST
-
-
 class ColouredText(NamedTuple):
   """A text coloured by surprisal.
 
   Attributes:
     spans: parts of the text, each with the class of its colour.
-    words: describes the text to screen readers.
     names: of all symbols that `symbols` mentions.
     symbols: of each symbol of the text, the index of its name, its surprisal
       in bits, and the indices and probabilities of the likely symbols.
   """
 
   spans: list[tuple[str, str]]
-  words: str
   names: list[str]
   symbols: list[tuple[int, float | None, list[tuple[int, float]]]]
 
 
-def coloured(marks: list[Mark], guess: float, words: str) -> ColouredText:
+def coloured(marks: Iterable[Mark], guess: float) -> ColouredText:
   """A text coloured by surprisal, with details of the symbol pointed at.
 
   Args:
     marks: its symbols; those beyond the maximal length are left out.
     guess: the surprisal under a uniform distribution, in bits.
-    words: describes the text to screen readers.
   """
   names: dict[str, int] = {}
   index = lambda name: names.setdefault(printable(name), len(names))
@@ -125,7 +117,7 @@ def coloured(marks: list[Mark], guess: float, words: str) -> ColouredText:
     symbols.append((index(mark.name), bits, likely))
     level = sum((bits or 0) > guess * share for share in _LEVELS)
     spans.append((mark.text, f"s{level}" if level else ""))
-  return ColouredText(spans, words, list(names), symbols)
+  return ColouredText(spans, list(names), symbols)
 
 
 def write_page(path: Path, title: str, top: Heading, sections: list[Section]):

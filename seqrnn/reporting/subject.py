@@ -195,16 +195,17 @@ def coloured_text(
     rows: the predictions for each text, or for each window of it.
     names: the vocabulary of the targets.
   """
-  marks: list[Mark] = []
-  last = None
-  for p in rows:
-    if marks and p.document != last and not marks[-1].text.endswith("\n"):
-      marks.append(Mark("\n", "the end of a text"))
-    marks, last = [*marks, *_marks(subject.symbols, p, names)], p.document
-    if page.full(marks):
-      break
-  guess = math.log2(len(names.symbols))
-  return page.coloured(marks, guess, "A text, coloured by surprisal")
+
+  def marks() -> Iterator[Mark]:
+    last = mark = None
+    for p in rows:
+      if mark and p.document != last and not mark.text.endswith("\n"):
+        yield (mark := Mark("\n", "the end of a text"))
+      for mark in _marks(subject.symbols, p, names):  # noqa: UP028
+        yield mark
+      last = p.document
+
+  return page.coloured(marks(), math.log2(len(names.symbols)))
 
 
 def _marks(

@@ -76,7 +76,7 @@ def metrics(
   subject: Subject, step: int | None, figures: dict[str, float]
 ) -> Section:
   """The figures of each split, as `gathering.best_evaluation` has them."""
-  names = [n.removeprefix("validation_") for n in figures if "validation" in n]
+  names = validation_figures(figures)
   words = [_words(name, subject.target) for name in names]
   rows = [
     [split, *(figures.get(f"{split}_{name}") for name in names)]
@@ -99,8 +99,8 @@ def _words(name: str, target: str) -> str:
   return name.replace("_", " ").replace("symbol", target)
 
 
-def validation_figures(row: dict[str, str]) -> list[str]:
-  """Names of the validation metrics in a row of metrics.csv."""
+def validation_figures(row: Iterable[str]) -> list[str]:
+  """Names of the validation metrics among the columns of metrics.csv."""
   prefix = "validation_"
   return [name.removeprefix(prefix) for name in row if name.startswith(prefix)]
 

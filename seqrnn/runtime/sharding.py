@@ -11,13 +11,7 @@ from typing import Any, Protocol, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import (
-  AbstractMesh,
-  AxisType,
-  Mesh,
-  NamedSharding,
-  PartitionSpec,
-)
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from seqrnn.runtime import private
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
@@ -40,9 +34,8 @@ def mesh() -> Mesh:
   The devices of a process are adjacent, so its rows of a batch are, too. With
   JAX_DISABLE_JIT it has one device, as an operation cannot have several.
   """
-  if private.jax_setting(
-    "jax_disable_jit"
-  ):  # Perhaps for a block of a program alone.
+  # The setting may be of a block of a program alone.
+  if private.jax_setting("jax_disable_jit"):
     return one_device()
   return _mesh(sorted(jax.devices(), key=lambda d: (d.process_index, d.id)))
 
@@ -96,7 +89,9 @@ def jit(function: Callable, mesh: Mesh | None = None, **options) -> Jitted:
 
 
 @contextmanager
-def tracing_for(devices: AbstractMesh, name: str | None) -> Iterator[None]:
+def tracing_for(
+  devices: jax.sharding.AbstractMesh, name: str | None
+) -> Iterator[None]:
   """Functions that are traced in this block are for devices of a platform."""
   token = _platform.set(name)
   try:

@@ -41,9 +41,8 @@ def bounded(work: str, text: str) -> bytes:
       "needs the package outlines-core; pip install 'seqrnn[patterns]'"
     )
   command = [sys.executable, "-P", __file__, work]
-  content = text.encode(
-    "utf-8", "surrogatepass"
-  )  # outlines-core refuses surrogates.
+  # outlines-core refuses surrogates.
+  content = text.encode("utf-8", "surrogatepass")
   done = subprocess.run(command, input=content, capture_output=True)
   if done.returncode < 0 or done.returncode == _TOO_LARGE:
     raise TOO_LARGE

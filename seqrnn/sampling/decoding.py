@@ -216,14 +216,12 @@ def repetition_penalty(penalty: float, size: int) -> Applied:
   return Applied(_PENALTY, np.float32(penalty), start)
 
 
-def _penalised(penalty, seen_BV, logits_BV, t):
-  del t
+def _penalised(penalty, seen_BV, logits_BV, _t):
   less_BV = jnp.where(logits_BV > 0, logits_BV / penalty, logits_BV * penalty)
   return jnp.where(seen_BV, less_BV, logits_BV)
 
 
-def _seen(penalty, seen_BV, symbol_B, t):
-  del penalty, t
+def _seen(_penalty, seen_BV, symbol_B, _t):
   id_1V = jnp.arange(seen_BV.shape[1])[None]
   return seen_BV | (id_1V == symbol_B[:, None])
 
@@ -269,8 +267,7 @@ def no_repeat(n: int, length: int) -> Applied:
   return Applied(_NO_REPEAT, np.int32(n), start)
 
 
-def _unrepeated(n, history, logits_BV, t):
-  del t
+def _unrepeated(n, history, logits_BV, _t):
   symbols_BL, common_BL, _ = history
   V = logits_BV.shape[1]
   # A place that forbids nothing has the id V, which is dropped.
@@ -285,8 +282,7 @@ def _unrepeated(n, history, logits_BV, t):
   return jnp.where(repeats_BV & ~yields_B1, -jnp.inf, logits_BV)
 
 
-def _appended(n, history, symbol_B, t):
-  del n, t
+def _appended(_n, history, symbol_B, _t):
   symbols_BL, common_BL, count_B = history
   same_BL = symbols_BL == symbol_B[:, None]
   common_BL = jnp.where(same_BL, common_BL + 1, 0)

@@ -221,9 +221,8 @@ def forward(
   return ids_NT, score_N + before, float(total)
 
 
-def _allowed(fixed_BT, memory, logits_BV, t) -> jax.Array:
+def _allowed(fixed_BT, _memory, logits_BV, t) -> jax.Array:
   """The logits of symbols allowed in a gap, or of the symbol of the text."""
-  del memory
   fixed_B1 = jax.lax.dynamic_index_in_dim(fixed_BT, t, axis=1)
   id_1V = jnp.arange(logits_BV.shape[-1])[None]
   allowed_BV = jnp.where(fixed_B1 == OPEN, id_1V > UNKNOWN, id_1V == fixed_B1)

@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,9 +12,6 @@ from seqrnn.experiment import Experiment, Params
 from seqrnn.runtime import files, pictures
 from seqrnn.sampling import decoding
 from seqrnn.sampling.sampler import generator
-
-if TYPE_CHECKING:
-  from matplotlib.figure import Figure
 
 _TICKS = 480  # The length of a frame in a MIDI file.
 
@@ -108,7 +104,7 @@ def clashes(notes_TV: np.ndarray) -> float:
   return float((notes_TV[:, 1:] & notes_TV[:, :-1]).any(axis=1).mean())
 
 
-def piano_roll(notes_TV: np.ndarray, primed: int = 0) -> "Figure":
+def piano_roll(notes_TV: np.ndarray, primed: int = 0) -> "pictures.Figure":
   """Draws frames of notes, the first `primed`, of the prompt, in gray."""
   T = len(notes_TV)
   figure = pictures.create(min(4 + T / 16, 40), 4)

@@ -217,9 +217,8 @@ def _apply(
 
 
 def _advance(
-  values: Constraint, state_B: jax.Array, symbol_B: jax.Array, t: jax.Array
+  values: Constraint, state_B: jax.Array, symbol_B: jax.Array, _t: jax.Array
 ) -> jax.Array:
-  del t
   next_SV = jnp.asarray(values.automaton.next_SV)
   return next_SV[state_B, symbol_B].astype(jnp.int32)
 

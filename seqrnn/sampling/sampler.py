@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from seqrnn.data.vocabulary import END, PAD
 from seqrnn.experiment import Carry, Decoder, Filler, Params
+from seqrnn.models.losses import surprisal
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS, padded_length
 from seqrnn.sampling import decoding
@@ -248,15 +249,10 @@ def replayer(
     def score(streams, following):
       t, next_B = following
       streams, *logits = step((params, values), streams, t, lambda _: next_B)
-      return streams, [_log_p(logits_BV, next_B) for logits_BV in logits]
+      return streams, [-surprisal(logits_BV, next_B) for logits_BV in logits]
 
     following = jnp.arange(symbols_BT.shape[1]), symbols_BT.T
     _, (model_TB, after_TB) = jax.lax.scan(score, streams, following)
     return model_TB.T, after_TB.T
 
   return replay
-
-
-def _log_p(logits_BV: jax.Array, symbol_B: jax.Array) -> jax.Array:
-  true_B1 = jnp.take_along_axis(logits_BV, symbol_B[:, None], axis=-1)
-  return true_B1[:, 0] - jax.nn.logsumexp(logits_BV, axis=-1)

@@ -19,11 +19,8 @@ from seqrnn.sampling.automaton import PatternError
 from seqrnn.sampling.patterns import byte_table
 
 _BYTES = 2**20  # The largest size of a file.
-_ESCAPED = [
-  *range(32),
-  ord('"'),
-  ord("\\"),
-]  # Bytes that strings of JSON escape.
+# Bytes that strings of JSON escape.
+_ESCAPED = [*range(32), ord('"'), ord("\\")]
 # Keywords that are no rules for a value.
 _NOTES = {"title", "description", "default", "examples", "deprecated"} | {
   *("$schema", "$id", "$comment", "$defs", "definitions")

@@ -1,15 +1,10 @@
 """The confusion matrix of predicted labels, as a table and as a picture."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.runtime import pictures
 from seqrnn.scoring.joining import LabelRows
-
-if TYPE_CHECKING:
-  from matplotlib.figure import Figure
 
 _NUMBERS = 30  # Labels, at most, of a picture with numbers.
 
@@ -29,7 +24,7 @@ def confusion_table(labels: Vocabulary, answers: LabelRows) -> list[list]:
   return [["truth", *labels.names(columns)], *([n, *row] for n, row in named)]
 
 
-def draw(table: list[list], title: str = "") -> "Figure":
+def draw(table: list[list], title: str = "") -> "pictures.Figure":
   """The figure of a table; the colour of a cell is its share of the row."""
   (_, *columns), *lines = table
   truths, counts = [n for n, *_ in lines], np.array([row for _, *row in lines])

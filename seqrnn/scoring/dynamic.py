@@ -13,7 +13,7 @@ larger steps, and are pulled back more slowly.
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,15 +65,6 @@ class Adapted(NamedTuple):
   params: Params
   carry: Carry
   squares: Params
-
-
-class Comparison(TypedDict):
-  """The figures with fixed parameters, with adapted ones, and their rule."""
-
-  rate: float
-  decay: float
-  static: dict[str, float]
-  dynamic: dict[str, float]
 
 
 def require(experiment: Experiment, config: Config):
@@ -169,8 +160,11 @@ def evaluate(
   config: Config,
   experiment: Experiment,
   params: Params,
-) -> Comparison:
+) -> dict[str, Any]:
   """Static and dynamic figures of `config.evaluate.split`, and the rule.
+
+  They are an entry of evaluation.json: `static` has the figures with fixed
+  parameters, `dynamic` those with adapted ones, by the rule `rate` and `decay`.
 
   Args:
     build: a function config, vocabularies -> Experiment.
@@ -197,12 +191,8 @@ def evaluate(
 
   rule = chosen(loss)
   batches = one.batches(config.evaluate.split, 0)
-  return {
-    "rate": rule.rate,
-    "decay": rule.decay,
-    "static": figures(STATIC, batches),
-    "dynamic": figures(rule, batches),
-  }
+  both = {"static": figures(STATIC, batches), "dynamic": figures(rule, batches)}
+  return {**rule._asdict(), **both}
 
 
 def chosen(loss: Callable[[UpdateRule], float]) -> UpdateRule:

@@ -20,7 +20,6 @@ from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 from seqrnn.scoring.joining import log_mean_of_windows, mean_of_windows
 
-_LENGTH = 60  # Characters of a text in a table, at most.
 _NONE = np.empty((0, 0))
 
 SHOWN = 40  # Symbols of each sequence in a table.
@@ -112,14 +111,28 @@ class Ranking(NamedTuple):
   """The most likely ids of each target, best first, of a batch.
 
   Attributes:
+    surprisal: of the target, in nats [B, N].
     ids: int32 [B, N, K].
     probabilities: of them [B, N, K].
-    surprisal: of the target, in nats [B, N].
   """
 
+  surprisal: jax.Array
   ids: jax.Array
   probabilities: jax.Array
-  surprisal: jax.Array
+
+
+def rank(
+  logits_BNV: jax.Array, best_BN: jax.Array, targets_BN: jax.Array, k: int
+) -> Ranking:
+  """The k most likely ids, of which best_BN is the first."""
+  logs_BNV = jax.nn.log_softmax(logits_BNV)
+  V = logs_BNV.shape[-1]
+  first_BNV = jax.nn.one_hot(best_BN, V, dtype=bool)
+  ranks_BNV = jnp.where(first_BNV, 1, logs_BNV)  # Logs are at most 0.
+  _, ids_BNK = jax.lax.top_k(ranks_BNV, min(k, V))
+  logs_BNK = jnp.take_along_axis(logs_BNV, ids_BNK, axis=-1)
+  true_BN1 = jnp.take_along_axis(logs_BNV, targets_BN[..., None], axis=-1)
+  return Ranking(-true_BN1[..., 0], ids_BNK, jnp.exp(logs_BNK))
 
 
 @lru_cache(CACHED_FUNCTIONS)
@@ -130,20 +143,11 @@ def ranker(decide: Decide, k: int) -> Callable[..., tuple[Carry, Ranking]]:
   """
 
   @sharding.jit
-  def rank(params, carry, batch):
+  def ranked(params, carry, batch):
     carry, (logits_BNV, best_BN) = decide(params, carry, batch)
-    logs_BNV = jax.nn.log_softmax(logits_BNV)
-    V = logs_BNV.shape[-1]
-    first_BNV = jax.nn.one_hot(best_BN, V, dtype=bool)
-    ranks_BNV = jnp.where(first_BNV, 1, logs_BNV)  # Logs are at most 0.
-    _, ids_BNK = jax.lax.top_k(ranks_BNV, min(k, V))
-    logs_BNK = jnp.take_along_axis(logs_BNV, ids_BNK, axis=-1)
-    true_BN1 = jnp.take_along_axis(
-      logs_BNV, batch["targets"][..., None], axis=-1
-    )
-    return carry, Ranking(ids_BNK, jnp.exp(logs_BNK), -true_BN1[..., 0])
+    return carry, rank(logits_BNV, best_BN, batch["targets"], k)
 
-  return rank
+  return ranked
 
 
 def predictions(
@@ -306,11 +310,6 @@ def console_text(text: str) -> str:
 def quoted(name: str) -> str:
   """A symbol's name for a table, in which blanks are quoted to be visible."""
   return console_text(name if name.strip() else repr(name))
-
-
-def shortened(text: str) -> str:
-  """The beginning of a text, for a table."""
-  return console_text(text if len(text) <= _LENGTH else f"{text[:_LENGTH]}...")
 
 
 def number_text(numbers: np.ndarray) -> str:

@@ -4,7 +4,6 @@ A linear model of texts reads the terms of data/read/terms.py.
 """
 
 import importlib.util
-from collections.abc import Iterator
 
 import numpy as np
 from scipy import sparse
@@ -13,7 +12,7 @@ from seqrnn.config.read import Config
 from seqrnn.data import splits
 from seqrnn.data.read import terms
 from seqrnn.data.vocabulary import RESERVED
-from seqrnn.experiment import Batch, Experiment
+from seqrnn.experiment import Experiment
 from seqrnn.scoring import spans
 from seqrnn.scoring.evaluation import COLUMNS, flat_columns
 from seqrnn.scoring.joining import labels_of_texts
@@ -133,10 +132,5 @@ def _pairs(
   """How often each input has each target."""
   counts = np.zeros(shape)
   for rows in experiment.batches(split, None):
-    inputs, targets, weights = _aligned(rows)
-    np.add.at(counts, (inputs, targets), weights)
+    np.add.at(counts, (rows["inputs"], rows["targets"]), rows["weights"])
   return counts
-
-
-def _aligned(rows: Batch) -> Iterator[np.ndarray]:
-  return (rows[name].reshape(-1) for name in ("inputs", "targets", "weights"))

@@ -21,8 +21,6 @@ from seqrnn.models.layers import Recurrent
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
-POOLINGS = ("last", "mean", "max")
-
 
 class StateVectors(NamedTuple):
   """Vectors of some symbols or texts, in order.
@@ -178,9 +176,9 @@ def texts(reading: LayerOfTexts, pooling: str) -> StateVectors:
 
   Args:
     reading: the texts.
-    pooling: a name of POOLINGS. `last` is the state of each direction after
-      its last step: the forward state at the end of the text, the backward
-      state at its begin.
+    pooling: last, mean or max. `last` is the state of each direction after its
+      last step: the forward state at the end of the text, the backward state at
+      its begin.
 
   Raises:
     UserError: the model has no such layer.

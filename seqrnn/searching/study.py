@@ -1,5 +1,6 @@
 """The trials of a search: Optuna's study, and their training."""
 
+import contextlib
 import itertools
 import math
 import secrets
@@ -7,12 +8,6 @@ import signal
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import (
-  contextmanager,
-  redirect_stderr,
-  redirect_stdout,
-  suppress,
-)
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -20,11 +15,7 @@ import jax
 import numpy as np
 import optuna
 import sqlalchemy
-from optuna.distributions import (
-  CategoricalDistribution,
-  FloatDistribution,
-  IntDistribution,
-)
+from optuna import distributions
 from optuna.storages import journal
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -294,12 +285,12 @@ def _draw(search: Search, trial: Trial) -> Trial:
   """The trial, with a value for each field that is searched."""
   for name, distribution in search.space.items():
     match distribution:
-      case CategoricalDistribution():
+      case distributions.CategoricalDistribution():
         trial.suggest_categorical(name, distribution.choices)
-      case IntDistribution(low=low, high=high, log=log, step=step):
-        trial.suggest_int(name, low, high, log=log, step=step)
-      case FloatDistribution(low=low, high=high, log=log, step=step):
-        trial.suggest_float(name, low, high, log=log, step=step)
+      case distributions.IntDistribution(low=low, high=high, log=log):
+        trial.suggest_int(name, low, high, log=log)
+      case distributions.FloatDistribution(low=low, high=high, log=log):
+        trial.suggest_float(name, low, high, log=log)
   return trial
 
 
@@ -320,7 +311,7 @@ def _set_sampler(search: Search, before: list[FrozenTrial]) -> bool:
   return True
 
 
-@contextmanager
+@contextlib.contextmanager
 def alone(workdir: Path) -> Iterator[IO[bytes]]:
   """Holds the lock of the search, to choose a trial or to write results.
 
@@ -400,10 +391,11 @@ def run_trial(search: Search, trial: Trial):
     try:
       config = space.trial_config(search.config, trial.params)
       config_lib.check(config)
-      with redirect_stdout(log), redirect_stderr(log):
+      with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         value = train.fit(search.build, config, folder, should_stop)["best"]
     except (Interrupted, MachineError):
-      with suppress(OSError, MachineError):  # The disk may still be full.
+      # The disk may still be full.
+      with contextlib.suppress(OSError, MachineError):
         release(trial)
       raise
     except Exception as error:

@@ -117,9 +117,9 @@ def test_every_path_that_a_user_types_is_plain(here, monkeypatch):
   faults = []
   for path in paths:
     modes = {*config_lib.MODES} - {"search"}  # It has a record of its own.
-    typed = [f"--workdir={path}", "--config=base"]
-    found = {m: str(resolve(f"--mode={m}", *typed)[1]) for m in modes}
-    both = str(resolve("--mode=report", f"--workdir={path},{path}")[1])
+    workdir = lambda *how: str(command.resolve(command.Command(*how), {})[1])
+    found = {mode: workdir(mode, "base", path) for mode in modes}
+    both = workdir("report", None, f"{path},{path}")
     config = base.get_config()
     for name in read:
       config_lib.set_field(config, name, path)

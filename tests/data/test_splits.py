@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seqrnn.configs import base
@@ -16,8 +16,6 @@ from seqrnn.data.read.columns import Tokens
 from seqrnn.data.sources import corpora
 from seqrnn.data.sources.corpora import SPLITS
 from seqrnn.errors import UserError
-
-examples = settings(deadline=None, database=None, max_examples=40)
 
 
 def fields(way, validation=0.1, test=0.1, **overrides):
@@ -66,7 +64,6 @@ sizes = st.lists(st.integers(1, 60), min_size=1, max_size=40)
 ways = st.sampled_from(["documents", "last_documents"])
 
 
-@examples
 @given(ways, sizes, st.integers(1, 3), fractions, fractions)
 def test_whole_groups_are_held_out(way, sizes, group_size, validation, test):
   documents = make_documents(sizes)
@@ -153,7 +150,6 @@ def test_the_largest_group_that_shares_lines_trains():
     assert (held_out == {0}) == joined
 
 
-@examples
 @given(sizes, fractions, fractions)
 def test_every_tail_is_held_out(sizes, validation, test):
   documents = make_documents(sizes)
@@ -195,7 +191,6 @@ def char_rnn(text, batch_size, T, validation, test):
   return np.split(x_batches, [ntrain, ntrain + nval])
 
 
-@examples
 @given(
   *(st.integers(1, 4), st.integers(1, 5), st.integers(100, 400)),
   *(fractions, fractions),

@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seqrnn.data import vocabulary
@@ -18,7 +18,6 @@ from seqrnn.data.splits import from_documents as pieces
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 
-examples = settings(deadline=None, database=None, max_examples=30)
 plain = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 tokens = st.lists(st.text("abé0", min_size=1, max_size=3), min_size=1)
 
@@ -34,7 +33,6 @@ def make(documents, unit, min_count, size):
   return vocabulary.make(symbols, part.counts(), unit, min_count, size)
 
 
-@examples
 @given(plain, plain, tokens, tokens)
 def test_symbols_as_one_by_one(text, other, words, others):
   for unit, known, some, unknown in (
@@ -67,7 +65,6 @@ def test_templates_of_long_lines_are_found_and_not_kept():
   assert size_after < 100_000
 
 
-@examples
 @given(st.binary(min_size=1))
 def test_bytes_come_back_as_text(content):
   documents = from_text(os.fsdecode(content), "byte")
@@ -105,7 +102,6 @@ def test_the_most_frequent_come_first_and_ties_go_by_symbol():
   assert make(documents, "char", 2, 9).symbols == ("b", "c")
 
 
-@examples
 @given(st.lists(tokens, min_size=1), st.randoms(use_true_random=False))
 def test_it_does_not_depend_on_the_order_of_documents(texts, rng):
   before = make([document(text) for text in texts], "id", 1, None)

@@ -20,21 +20,11 @@ ONE_LABEL = {"data.mapping": "many_to_one"}
 
 # Models by their fields, and how many boxes each row of the picture has.
 MODELS = {
-  "ids": ({"model.layers": 1}, "1111"),
   "deep": ({"model.layers": 7}, "1111111111"),
   "heads": ({"task": "gap_model", "model.heads": "all"}, "122211111"),
   "bidirectional": (
     {**ONE_LABEL, "model.bidirectional": True, "model.block": "residual"},
     "12121111",
-  ),
-  "attention": (
-    {
-      "task": "classification",
-      "model.pooling": "attention",
-      "model.bidirectional": True,
-      "model.layers": 1,
-    },
-    "1211111",
   ),
   "polyphony": ({"task": "polyphony", "model.nade": 3}, "111111"),
   "tagging": (
@@ -52,10 +42,11 @@ MODELS = {
       "task": "classification",
       "model.embedding_size": 3,
       "model.convolution": 4,
+      "model.bidirectional": True,
       "model.pooling": "attention",
       "model.wide": True,
     },
-    "1111111111",
+    "111212111111",
   ),
 }
 
@@ -107,7 +98,7 @@ def test_a_picture_shows_all_parts(name):
   assert "".join(str(len(row)) for row in boxes) == counts
   names = [row[0][0] for row in boxes]
   if name == "wide":  # From the input up.
-    assert names[1:4] == ["embedding", "convolution", "layer 1 →"]
+    assert names[1:4] == ["embedding", "convolution", "layer 1, forward →"]
     assert names[-4:-1] == ["attention", "head", "wide"]
 
   drawn = diagram.draw("a title", boxes)

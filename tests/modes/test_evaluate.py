@@ -16,11 +16,7 @@ from tests.conftest import save_run, tiny
 
 @pytest.mark.parametrize(
   "changes",
-  [
-    {},
-    {"data.stateful": True},
-    {"task": "gap_model", "model.heads": "all"},
-  ],
+  [{}, {"data.stateful": True}, {"task": "gap_model", "model.heads": "all"}],
   ids=["windows", "stateful", "heads"],
 )
 def test_figures_are_means_over_all_targets(tmp_path, changes):

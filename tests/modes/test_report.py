@@ -16,16 +16,10 @@ from seqrnn.data.documents import Document
 from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.modes import report
-from seqrnn.reporting import (
-  alarms,
-  charts,
-  gathering,
-  language,
-  page,
-)
+from seqrnn.reporting import alarms, charts, gathering, language, page
 from seqrnn.reporting.subject import coloured_text
 from seqrnn.run import load_run
-from seqrnn.scoring.predictions import Prediction
+from seqrnn.scoring.predictions import Prediction, Ranking
 from seqrnn.training.history import add_row
 from tests.conftest import Page, save_run, tiny, write_text
 from tests.templates import Recorder
@@ -213,7 +207,7 @@ def test_unknown_symbols_are_shown_as_the_data_have_them(monkeypatch):
   lines = Vocabulary("log", ("a <*>",), mask=mask)
   ids = np.array([[BEGIN, UNKNOWN + 1, UNKNOWN, END]], np.int32)
   zeros = np.zeros((1, 3, 1))
-  likely = language.NextSymbols(zeros[..., 0], zeros.astype(int), zeros)
+  likely = Ranking(zeros[..., 0], zeros.astype(int), zeros)
   monkeypatch.setattr(language, "next_symbols", lambda *_: likely)
   text = [Document("d", ["a 1", "a secret"], True, True)]
   monkeypatch.setattr(language, "passages", lambda *_: text)
@@ -371,7 +365,7 @@ def test_every_curve_shows_its_evaluations(monkeypatch):
 
 def test_markup_and_controls_of_a_text_are_escaped(tmp_path):
   marks = [page.Mark(c, c, 1.0, [(c, 0.5)]) for c in HOSTILE]
-  text = page.coloured(marks, 8.0, HOSTILE)
+  text = page.coloured(marks, 8.0)
   data = {"split": HOSTILE, "reading": text}
   part = page.Section(HOSTILE, "surprisal", data)
   series = {HOSTILE: ((1, 2), (3.0, 4.0)), "$b$": ((1,), (2.0,))}

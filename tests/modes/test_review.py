@@ -13,16 +13,12 @@ from seqrnn.data import splits, vocabulary
 from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.secrets import Redaction
 from seqrnn.errors import UserError
-from seqrnn.logs.detect import (
-  answers,
-  calibration,
-  deployed,
-)
+from seqrnn.logs.detect import answers, calibration, deployed
 from seqrnn.logs.detect.findings import find_anomalies
 from seqrnn.logs.follow import alarms
 from seqrnn.logs.follow.follower import Event, Follower
 from seqrnn.modes import detect, review
-from tests.conftest import read_csv
+from tests.conftest import message_of, read_csv
 from tests.logs.follow.test_feedback import save, verdict
 from tests.modes.conftest import RARE, build, texts_of
 
@@ -172,10 +168,8 @@ def test_a_wrong_file_is_refused_with_its_line(run):
     ),
   ):
     path.write_text(content.replace("A", first).replace("B", second))
-    with pytest.raises(UserError) as caught:
-      answers.load_answers(workdir, names, read, config)
-    line = str(caught.value)
-    assert line.startswith(f"{path}{message}") and "\n" not in line
+    line = message_of(answers.load_answers, workdir, names, read, config)
+    assert line.startswith(f"{path}{message}")
 
 
 STRANGE = ["e", "b", "e", "b", "e", "b"]  # In no session that a model has seen.

@@ -32,7 +32,7 @@ from seqrnn.modes import search
 from seqrnn.runtime import files
 from seqrnn.searching import space, study
 from seqrnn.training import history, train
-from tests.conftest import read_csv, tiny
+from tests.conftest import message_of, read_csv, tiny
 from tests.modes.test_train import Crash, crash_at
 
 ROOT = Path(__file__).parents[2]
@@ -85,12 +85,10 @@ def test_a_wrong_space_is_refused_in_a_line():
     ("model_dropout", "uniform(0, 1)", "of which 1.0 must be from 0 to below"),
     ("train_cpu_devices", "choice(1, 2)", "must be none: a process has"),
   ):
-    with pytest.raises(UserError) as caught:
-      space.parse_space(spaces(**{name: text}))
-    line = str(caught.value)
-    assert rule in line and "\n" not in line
-    assert line.startswith("config.search.space=")
-    assert line[21:].startswith(name.replace("_", ".", 1))
+    line = message_of(space.parse_space, spaces(**{name: text}))
+    head, field = "config.search.space=", name.replace("_", ".", 1)
+    assert rule in line and line.startswith(head)
+    assert line[len(head) + 1 :].startswith(field)
 
 
 def test_the_coarse_rule():
@@ -371,12 +369,13 @@ def test_a_trial_whose_process_died_resumes_from_its_checkpoint(
   rows = table(tmp_path / "whole")
   assert [row["state"] for row in rows] == ["finished", "failed"]
   assert "is not finite" in rows[1]["error"]
+  config.search.trials = 1
   with monkeypatch.context() as patch:
     crash_at(patch, 3)
     with pytest.raises(Crash):
       run_search(config, tmp_path / "parts")
   run_search(config, tmp_path / "parts")
-  assert table(tmp_path / "parts") == rows
+  assert table(tmp_path / "parts") == rows[:1]
   log = (tmp_path / "parts" / "trials" / "0000" / "log.txt").read_text()
   assert "resuming from step 2\n" in log
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import mido
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seqrnn.data.read.music import read_music
@@ -39,7 +39,6 @@ def read_midi(path):
   return notes, file.length
 
 
-@settings(deadline=None, database=None, max_examples=10)
 @given(st.integers(0, 2**32), st.integers(1, 30), st.sampled_from([0, 0.3, 1]))
 def test_a_file_read_back_has_the_same_notes(tmp_path_factory, seed, T, share):
   notes = random_notes(seed, T, share)

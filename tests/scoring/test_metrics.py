@@ -145,10 +145,7 @@ def test_figures_of_labels():
   C, UNKNOWN, smoothing = 5, 3, 0.2
   sums, truth, guess, nll = None, [], [], []
   loss_of = jax.value_and_grad(losses.label_cross_entropy, has_aux=True)
-  figures_of, add = (
-    jax.jit(loss_of, static_argnums=3),
-    jax.jit(add_totals),
-  )
+  figures_of, add = (jax.jit(loss_of, static_argnums=3), jax.jit(add_totals))
   for _ in range(3):
     logits = rng.normal(size=(6, 4, C)).astype(np.float32)
     targets = rng.choice([UNKNOWN, 4, 5, 6, 7], (6, 4))  # 8 is only guessed.

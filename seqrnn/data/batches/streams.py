@@ -92,26 +92,17 @@ def streams(
   return Batches(count, layout.batch_size, make, sequences.distinct)
 
 
-class _DocumentParts(NamedTuple):
+def _pieces(
+  sequences: Sequences, layout: StreamLayout
+) -> tuple[np.ndarray, ...]:
   """Documents, or parts of documents, each in one slice.
 
-  Attributes:
-    documents: the document of each piece.
-    starts: its first input.
-    inputs: the number of its inputs.
-    numbers: of its first segment; segments are numbered through all pieces, so
-      those of a row are a range.
-    edges: the first segment of each row, and of one row more.
+  Returns:
+    the document of each piece; its first input; the number of its inputs; the
+    number of its first segment (segments are numbered through all pieces, so
+    those of a row are a range); and the first segment of each row, and of one
+    row more.
   """
-
-  documents: np.ndarray
-  starts: np.ndarray
-  inputs: np.ndarray
-  numbers: np.ndarray
-  edges: np.ndarray
-
-
-def _pieces(sequences: Sequences, layout: StreamLayout) -> _DocumentParts:
   bounds, B = sequences.bounds, layout.batch_size
   slices = np.arange(B + 1) * bounds[-1] // B
   if layout.whole:
@@ -130,4 +121,4 @@ def _pieces(sequences: Sequences, layout: StreamLayout) -> _DocumentParts:
   documents, starts, inputs = documents[some], starts[some], inputs[some]
   numbers = np.concatenate([[0], np.cumsum(-(-inputs // layout.window))])
   edges = numbers[np.searchsorted(starts, slices)]
-  return _DocumentParts(documents, starts, inputs, numbers, edges)
+  return documents, starts, inputs, numbers, edges

@@ -232,12 +232,9 @@ def _named(
 
 
 _LABELLED: dict[str, Callable[..., Iterator[LabelledText]]] = {
-  "tab": _table,
+  **dict.fromkeys(_TABLES, _table),
   "space": _space,
-  "csv": _table,
-  "jsonl": _table,
-  "folders": _named,
-  "files": _named,
+  **dict.fromkeys(("folders", "files"), _named),
 }
 
 

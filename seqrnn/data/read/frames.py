@@ -15,7 +15,7 @@ import numpy as np
 from seqrnn.config.read import Config
 from seqrnn.data.documents import Corpus
 from seqrnn.data.read.encoding import Encoder
-from seqrnn.errors import DataError
+from seqrnn.errors import DataError, shortened
 from seqrnn.runtime import files
 
 # A document in memory: its text, or its words or events.
@@ -96,8 +96,7 @@ def documents(name: str, values: Any) -> list[Text]:
 
 
 def _short(value: Any) -> str:
-  text = " ".join(repr(value).split())
-  return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}..."
+  return shortened(" ".join(repr(value).split()), _QUOTED)
 
 
 def is_missing(value: Any) -> bool:

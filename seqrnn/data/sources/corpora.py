@@ -149,22 +149,10 @@ def _spelled(corpus: Corpus, data: Config) -> Corpus:
 
 
 def settled(config: Config, describes: bool) -> Config:
-  """The config of a training, with the fields that its files determine.
+  """The config of a training, with the format of its log instead of `auto`.
 
-  With `describes` it is reported on stderr how a log is read.
-
-  Raises:
-    UserError: as `log_format`.
-  """
-  form = log_format(config, describes)
-  return derived.merge(config, {"data.log_format": form} if form else {})
-
-
-def log_format(config: Config, describes: bool) -> str | None:
-  """The format of the training's log, instead of `auto`; None: of no log.
-
-  It is `auto` if files have different formats. With `describes` it is reported
-  on stderr how a log is read whose format is the user's own.
+  It stays `auto` if files have different formats. With `describes` it is
+  reported on stderr how a log is read whose format is the user's own.
 
   Raises:
     UserError: as `entries.settled`, or there is no file that can be read.
@@ -173,18 +161,19 @@ def log_format(config: Config, describes: bool) -> str | None:
   field = "path" if data.path is not None else "train_path"
   is_auto, form = data.log_format == "auto", log_corpus.form(data)
   if data.unit != "log" or not (data.log_format or data.log_header):
-    return None
+    return derived.merge(config)
   if data[field] is not None:
     sources = files(f"data.{field}", data[field])
   elif is_auto and data.source in catalogue.sets():
     sources = set_sources(data.source, "all")
   else:
-    return None
+    return derived.merge(config)
   if is_auto:
-    return entries.settled(sources, form, config.detect.redact).log_format
+    known = entries.settled(sources, form, config.detect.redact)
+    return derived.merge(config, {"data.log_format": known.log_format})
   if describes:
     entries.describe(sources[0], form, config.detect.redact)
-  return None
+  return derived.merge(config)
 
 
 def from_text(

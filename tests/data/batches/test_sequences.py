@@ -1,15 +1,13 @@
 """Sequences: documents as ids of a vocabulary, BEGIN and END where due."""
 
 import numpy as np
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from seqrnn.data import splits
 from seqrnn.data.batches import sequences
 from seqrnn.data.documents import Document
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
-
-examples = settings(deadline=None, database=None, max_examples=40)
 
 texts = st.lists(
   st.tuples(
@@ -37,7 +35,6 @@ def expected(document, boundaries):
   return ids
 
 
-@examples
 @given(texts, st.booleans(), st.booleans(), st.data())
 def test_any_part_of_a_document_is_gathered(texts, boundaries, tokens, data):
   unit = "id" if tokens else "char"
@@ -86,7 +83,6 @@ def test_a_checksum_tells_data_apart():
   assert checksum(one) == checksum(one)
 
 
-@examples
 @example([("a", True, True)] * 3, 7, {0, 2})  # Next but one.
 @given(texts, st.integers(1, 7), st.sets(st.integers(0, 8), min_size=1))
 def test_chunks_are_all_of_the_pieces(texts, size, keep):

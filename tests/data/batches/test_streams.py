@@ -10,12 +10,7 @@ from hypothesis import strategies as st
 from seqrnn.data.batches.streams import StreamLayout, streams
 from seqrnn.data.vocabulary import PAD
 from seqrnn.errors import UserError
-from tests.data.batches.test_windows import (
-  examples,
-  make_sequences,
-  rows,
-  targets_of,
-)
+from tests.data.batches.test_windows import make_sequences, rows, targets_of
 
 documents = (
   st.lists(st.integers(0, 30), max_size=10)
@@ -25,7 +20,6 @@ documents = (
 row_counts, lengths = st.integers(1, 6), st.integers(1, 7)
 
 
-@examples
 @given(documents, row_counts, lengths)
 def test_every_symbol_but_a_first_is_a_target_once(sequences, B, T):
   ids, bounds = sequences.table, sequences.bounds
@@ -40,7 +34,6 @@ def test_every_symbol_but_a_first_is_a_target_once(sequences, B, T):
   assert sorted(targets_of(results)) == targets
 
 
-@examples
 @given(documents, row_counts, lengths)
 def test_whole_documents_are_read_from_their_beginning(sequences, B, T):
   read = [[] for _ in range(B)]
@@ -60,7 +53,6 @@ def test_whole_documents_are_read_from_their_beginning(sequences, B, T):
   assert symbols_read == [document for document in whole if len(document) > 1]
 
 
-@examples
 @given(documents, row_counts, lengths)
 def test_a_row_goes_on_where_it_stopped_or_is_reset(sequences, B, T):
   batches = streams(sequences, StreamLayout(B, T))

@@ -4,15 +4,13 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from seqrnn.data.batches.sequences import Sequences
 from seqrnn.data.batches.windows import Batches, Epoch, Shape, shuffle, windows
 from seqrnn.data.vocabulary import PAD
 from seqrnn.errors import UserError
-
-examples = settings(deadline=None, database=None, max_examples=25)
 
 
 def make_sequences(sizes):
@@ -67,7 +65,6 @@ offsets, batch_sizes = st.integers(0, 4), st.integers(1, 5)
 orders = st.sampled_from([None, (3, 5)])
 
 
-@examples
 @given(sizes, shapes, offsets, batch_sizes)
 def test_windows_as_cut_one_by_one(sizes, shape, offset, batch_size):
   sequences = make_sequences(sizes)
@@ -89,7 +86,6 @@ def targets_of(results, minimum=2):
   return [symbol for row in results for symbol in row[minimum - 1 :]]
 
 
-@examples
 @given(sizes, st.integers(1, 7), st.integers(1, 2), st.integers(0, 99))
 def test_a_drawn_offset_loses_no_target_and_no_document(
   sizes, T, minimum, seed
@@ -108,7 +104,6 @@ def test_a_drawn_offset_loses_no_target_and_no_document(
   assert sum(len(row) in whole for row in drawn) >= len(whole)
 
 
-@examples
 @given(sizes, shapes, batch_sizes)
 def test_an_epoch_has_as_many_batches_whatever_is_drawn(sizes, shape, B):
   sequences = make_sequences(sizes)
@@ -130,7 +125,6 @@ def test_an_epoch_has_as_many_batches_whatever_is_drawn(sizes, shape, B):
     assert len(places) > min(counts)
 
 
-@examples
 @given(sizes, shapes, offsets, batch_sizes, st.integers(1, 40), orders)
 def test_passes_go_round_and_each_window_is_once_in_one(
   sizes, shape, offset, batch_size, samples, order
@@ -178,7 +172,6 @@ def test_an_order_is_of_its_seed_epoch_and_pass_alone():
   assert np.array_equal(places, sequences.bounds[rows])
 
 
-@examples
 @given(sizes, shapes, offsets, batch_sizes, st.integers(1, 9), orders)
 def test_buckets_have_each_window_once_beside_others_as_long(
   sizes, shape, offset, B, buckets, order
@@ -226,7 +219,6 @@ def test_batches_are_made_when_asked_for():
     later[3]
 
 
-@examples
 @given(
   *(sizes, shapes, st.none() | st.integers(1, 40)),
   st.lists(st.integers(0, 4), min_size=1, max_size=3),
@@ -256,7 +248,6 @@ def test_a_shuffle_has_each_number_once():
     np.testing.assert_array_equal(np.sort(numbers), np.arange(n))
 
 
-@examples
 @given(st.integers(1, 2**53), st.tuples(st.integers(0, 2**32 - 1)), st.data())
 def test_parts_of_a_shuffle_are_those_of_the_whole(n, key, data):
   places = st.lists(st.integers(0, n - 1), min_size=1, max_size=9, unique=True)

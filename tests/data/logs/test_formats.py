@@ -218,7 +218,7 @@ def test_files_of_different_formats_have_each_their_own(tmp_path, capfd):
   assert [symbols for _, symbols, _ in read(config)] == [["on"], ["off"]]
   described = re.findall("log_format='(.*?)'", capfd.readouterr().err)
   assert described == ["time", "json"]
-  assert corpora.log_format(config, False) == "auto"
+  assert corpora.settled(config, False).data.log_format == "auto"
   with pytest.raises(UserError, match="^--follow: data.log_format='auto': the"):
     follow.run(setup.check_owner, config, tmp_path)
 

@@ -2,16 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seqrnn.data.read import columns
 from seqrnn.data.read.columns import Changes, concatenate, grouped, taken
 
-examples = settings(deadline=None, database=None, max_examples=30)
 
-
-@examples
 @given(st.lists(st.sampled_from(["", "a", "\u00e9\u4e16"])), st.data())
 def test_changes_are_texts_in_any_order(texts, data):
   changes = Changes()
@@ -28,7 +25,6 @@ def test_changes_are_texts_in_any_order(texts, data):
   assert list(concatenate([results, results[order]])) == [*texts, *expected]
 
 
-@examples
 @given(st.lists(st.integers(0, 9)), st.integers(1, 7))
 def test_equal_ids_come_together(keys, block):
   index = {key: n for n, key in enumerate(dict.fromkeys(keys))}

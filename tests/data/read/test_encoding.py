@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seqrnn.data.read import columns, reading
@@ -14,7 +14,6 @@ from seqrnn.data.splits import whole
 from seqrnn.errors import UserError
 
 UNITS = ("char", "byte", "word", "id", "session")
-examples = settings(deadline=None, database=None, max_examples=25)
 
 
 def encoded(contents, unit, errors="strict", chunk=reading.CHUNK):
@@ -69,7 +68,6 @@ any_content = st.lists(st.sampled_from(PARTS + WRONG)).map(b"".join)
 
 
 @pytest.mark.parametrize("unit", ["char", "byte", "word", "session"])
-@examples
 @given(content)
 def test_a_unit_of_a_whole_file(unit, content):
   expected = [symbols for symbols in oracle(content, unit) if symbols]
@@ -78,7 +76,6 @@ def test_a_unit_of_a_whole_file(unit, content):
 
 
 @pytest.mark.parametrize("unit", UNITS)
-@examples
 @given(st.lists(any_content, min_size=1, max_size=3))
 def test_the_size_of_chunks_changes_nothing(unit, contents):
   expected = encoded(contents, unit, "replace")
@@ -87,7 +84,6 @@ def test_the_size_of_chunks_changes_nothing(unit, contents):
       assert encoded(contents, unit, "replace", chunk) == expected
 
 
-@examples
 @given(any_content)
 def test_wrong_bytes_are_replaced_or_refused_with_their_place(content):
   text = content.decode(errors="replace").removeprefix("\ufeff")

@@ -75,11 +75,7 @@ def test_files_that_hold_no_music(tmp_path, pieces):
     ("json", b"{", "must be .*MIDI numbers from 21 .Expecting"),
     ("json", json_with(valid=[[[60], [20]]]), "must be .*a frame of .20"),
     ("json", json_with(test=[]), ".*test needs a note after a first frame"),
-    (
-      "mat",
-      b"traindata\n" * 100,
-      r"must be .* in .mat \[frames, 88",
-    ),
+    ("mat", b"traindata\n" * 100, r"must be .* in .mat \[frames, 88"),
     ("mat", mat_with(np.zeros((4, 87))), r"must be .*a piece of shape .4, 87"),
     ("mid", b"", "must end in .mat or .json"),
   ):
