@@ -1,6 +1,6 @@
 """Rules about several fields of a config, whose values may conflict.
 
-Each function has the rules of some fields beside others. A field of a name is
+Each function has the rules of one field beside others. A field of a name is
 `c.GROUP.NAME`, and `value_of` reads it by its dotted name.
 """
 
@@ -73,10 +73,12 @@ def value_of(config: Config, name: str) -> object:
   return functools.reduce(getattr, name.split("."), config)
 
 
-def windows(c: Config):
-  """Where windows begin, and streams."""
+def data_offset(c: Config):
   why = "the offset must be either fixed or random"
   exclude(c, "data.offset", "data.random_offset", why)
+
+
+def data_stateful(c: Config):
   why = "a stream reads every symbol, so it has no step and no offset"
   for name in ("data.step", "data.offset", "data.random_offset"):
     exclude(c, "data.stateful", name, why)
@@ -86,14 +88,19 @@ def windows(c: Config):
   need(c, "data.stateful", SET, "data.repeats", "each", why)
   why = "only many_to_many hands its carry from batch to batch"
   need(c, "data.stateful", SET, "data.mapping", "many_to_many", why)
+
+
+def data_buckets(c: Config):
   why = "each epoch would have other lengths, and compile other programs"
   exclude(c, "data.random_offset", "data.buckets", why)
 
 
-def words(c: Config):
-  """How texts are spelled."""
+def data_lowercase(c: Config):
   why = "only characters and words have a lower case"
   need(c, "data.lowercase", SET, "data.unit", "char word", why)
+
+
+def data_punctuation(c: Config):
   why = "only words are separated from punctuation"
   need(c, "data.punctuation", SET, "data.unit", "word", why)
   if c.data.punctuation:
@@ -102,8 +109,7 @@ def words(c: Config):
     require(c, holds, why, "data.punctuation", "data.format")
 
 
-def files(c: Config):
-  """Which units and labels the data of a source or a format have."""
+def data_path(c: Config):
   splits = "data.train_path", "data.validation_path", "data.test_path"
   for name in ("data.path", *splits):
     why = "only your own files have a path"
@@ -111,6 +117,10 @@ def files(c: Config):
   for name in splits:
     why = "set data.path alone, or a path for each split"
     exclude(c, "data.path", name, why)
+
+
+def data_format(c: Config):
+  """Which units a format of labels or tags has."""
   form, unit, texts = "data.format", "data.unit", "char byte word"
   why = "parallel files need the name of the file with the tags, as '*.tags'"
   need(c, form, "parallel", "data.tags_file", SET, why)
@@ -121,10 +131,17 @@ def files(c: Config):
   need(c, "data.source", "packages names", unit, texts, why)
   why = "a table has texts or events of sessions"
   need(c, form, "csv", unit, f"{texts} session", why)
+
+
+def data_source(c: Config):
   why = "strings consist of characters"
   need(c, "data.source", "formal", "data.unit", "char", why)
   why = "a symbol is an opcode"
   need(c, "data.source", "opcodes", "data.unit", "session id", why)
+
+
+def data_unit(c: Config):
+  """Which fields go with a log."""
   why = "a log must be read with data.format=text"
   need(c, "data.unit", "log", "data.format", "text", why)
   for name in ("data.log_header", "data.log_format", "data.log_session"):
@@ -135,29 +152,38 @@ def files(c: Config):
     "a log must be read with data.source=files, or a public log (loghub_...)"
   )
   need(c, "data.unit", "log", "data.source", ["files", *logs], why)
+
+
+def data_log_header(c: Config):
   why = "a header is itself the format of a line"
   need(c, "data.log_header", SET, "data.log_format", (None, "plain"), why)
 
 
-def model(c: Config):
-  """Which parts a model may have."""
+def spelling(c: Config):
+  """The rules of `model.letters` and `model.affixes`."""
   why = "the spelling of a word stands beside its embedding"
   for name in ("model.letters", "model.affixes"):
     need(c, name, SET, "data.unit", "word", why)
     need(c, name, SET, "model.embedding_size", SET, why)
   why = "words are read by their characters or by their affixes"
   exclude(c, "model.letters", "model.affixes", why)
+
+
+def model_crf(c: Config):
   why = "a CRF has no loss of a single tag that could be smoothed"
   exclude(c, "model.crf", "train.label_smoothing", why)
   why = "a CRF needs a tag for each symbol, and only the blanks have one"
   holds = not (c.model.crf and c.data.source == "formal")
   require(c, holds, why, "model.crf", "data.source")
+
+
+def model_tied(c: Config):
   why = "tied weights fix the hidden size to model.embedding_size"
   exclude(c, "model.tied", "model.parameters", why)
 
 
-def embedding(c: Config):
-  """Which fields need an embedding, of which one gives its values."""
+def model_embedding_size(c: Config):
+  """Which fields need an embedding."""
   convolution = "it reads an embedding, as with model.embedding_size=8"
   for name, why in (
     ("model.tied", "tied weights need an embedding"),
@@ -167,6 +193,10 @@ def embedding(c: Config):
     ("model.convolution", convolution),
   ):
     need(c, name, SET, "model.embedding_size", SET, why)
+
+
+def embedding_values(c: Config):
+  """Only one field gives values to the embedding."""
   embedding, other = "model.embedding_path", "train.start_from"
   unlabelled = "data.unlabelled_path"
   why = f"{_BOTH}; both give values to the embedding"
@@ -175,7 +205,7 @@ def embedding(c: Config):
   exclude(c, other, embedding, why)
 
 
-def tasks(c: Config):
+def task(c: Config):
   """Which fields a task excludes."""
   why = "the backward tower has no carry to hand on; use task='language_model'"
   need(c, "task", "gap_model", "data.stateful", UNSET, why)
@@ -188,6 +218,9 @@ def tasks(c: Config):
   labels = "classification regression tagging"
   need(c, "task", labels, "data.stateful", UNSET, why)
   need(c, "task", labels, "data.repeats", "each", why)
+
+
+def task_polyphony(c: Config):
   why = "frames of notes go straight into a causal network"
   need(c, "task", "polyphony", "data.mapping", "many_to_many", why)
   for name in (
@@ -195,16 +228,24 @@ def tasks(c: Config):
     *("model.symbol_dropout", "train.label_smoothing"),
   ):
     need(c, "task", "polyphony", name, UNSET, why)
+
+
+def model_heads(c: Config):
   why = "one embedding cannot be the softmax kernel of three heads"
   need(c, "model.heads", "all", "model.tied", UNSET, why)
 
 
-def training(c: Config):
-  """The rules of optimizers and trainings."""
+def optimizer_nesterov(c: Config):
   why = "Nesterov's momentum must be above 0"
   need(c, "optimizer.nesterov", SET, "optimizer.momentum", SET, why)
+
+
+def train_batches_per_epoch(c: Config):
   why = f"{_BOTH}, or neither for all windows"
   exclude(c, "train.batches_per_epoch", "train.samples_per_epoch", why)
+
+
+def train_freeze(c: Config):
   why = "nothing is taken from another run; set train.start_from"
   need(c, "train.freeze", "taken", "train.start_from", SET, why)
 
@@ -225,18 +266,22 @@ def sample(c: Config):
   require(c, not c.sample.no_repeat or few, why, *fields)
 
 
-def inputs(c: Config):
-  """Of two inputs, one is given."""
+def predict_text(c: Config):
   exclude(c, "predict.text", "predict.path", _BOTH)
+
+
+def detect_labels(c: Config):
   why = f"{_BOTH}; both mark anomalous sessions"
   exclude(c, "detect.anomalous_path", "detect.labels", why)
 
 
-def columns(c: Config):
-  """The sizes of splits, and the columns of a table."""
+def split_fractions(c: Config):
   holds = c.data.validation_fraction + c.data.test_fraction < 1
   why = "their sum must be below 1, to leave a training split"
   require(c, holds, why, "data.validation_fraction", "data.test_fraction")
+
+
+def data_label_column(c: Config):
   text, label = c.data.text_column, c.data.label_column
   fields = "data.text_column", "data.label_column"
   require(c, not text or text != label, "must be two columns", *fields)
@@ -248,6 +293,11 @@ def columns(c: Config):
 
 
 RULES = (
-  *(windows, words, files, columns, model, embedding, tasks, training),
-  *(sample, inputs),
+  *(data_offset, data_stateful, data_buckets, data_lowercase),
+  *(data_punctuation, data_path, data_format, data_source, data_unit),
+  *(data_log_header, split_fractions, data_label_column),
+  *(spelling, model_crf, model_tied, model_embedding_size, embedding_values),
+  *(task, task_polyphony, model_heads, optimizer_nesterov),
+  *(train_batches_per_epoch, train_freeze, sample, predict_text),
+  detect_labels,
 )

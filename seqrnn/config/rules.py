@@ -29,9 +29,11 @@ class Registered(Sequence[str]):
     return len(self._names())
 
 
-def one_of(names: Sequence[str], more: str = "") -> Rule:
+def one_of(
+  names: Sequence[str], default: str | None = None, more: str = ""
+) -> Rule:
   """Returns the rule of a value that is one of these names; `more` ends it."""
-  return Rule(str, lambda value: value in names, more, names)
+  return Rule(str, lambda value: value in names, more, names, default)
 
 
 def integer(low: int, high: int, words: str = "") -> Rule:
