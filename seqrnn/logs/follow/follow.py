@@ -267,13 +267,13 @@ class Service:
       if row := self.alarms.take(verdict):
         self.health.alarms.labels(SEVERITIES[verdict.severity]).inc()
         alarms.append(row)
-        if verdict.score == NEW:
-          report(
-            f"{verdict.event}: {verdict.reason}; sessions are judged without it"
-            f" from now on. It is not accepted: write normal for kind"
-            f" {row.get('kind')} in review.csv, which --mode=review writes, or"
-            " anomalous, and it is an alarm in each session"
-          )
+      if verdict.score == NEW:
+        report(
+          f"{verdict.event}: {verdict.reason}; sessions are judged without it"
+          " from now on. It is not accepted: write normal for kind"
+          f" {self.alarms.numbers} in review.csv, which --mode=review writes,"
+          " or anomalous, and it is an alarm in each session"
+        )
       if verdict.ended:
         self._note_end(verdict)
         if self.config.detect.follow == "sessions":

@@ -161,12 +161,23 @@ def test_a_silence_has_an_alarm_though_one_of_another_kind_was_held_back():
     slow,
     slow._replace(session="s1"),  # It has an alarm.
     slow._replace(session="s3", score="mean"),
+    lost._replace(session="s4", now=3000.0),
     slow._replace(session="s4", now=4000.0),
     quiet=3600,
   )
   shown = [row and (row["session"], row["number"]) for row in rows]
-  assert shown == [("s1", 1), None, ("s2", 2), None, None, ("s4", 3)]
-  assert [kind.count for kind in alerts.kinds.values()] == [2, 2]
+  assert shown == [("s1", 1), None, ("s2", 2), *[None] * 3, ("s4", 3)]
+  assert [kind.count for kind in alerts.kinds.values()] == [3, 2]
+  # Nor has it two when the kind of the first one is forgotten, or if a session
+  # before had its name.
+  for n in range(alarms._KINDS):
+    alerts.take(verdict(f"t{n}", ["a", f"rare {n}"]))
+  held = lost._replace(session="t5", event="<end>", now=60.0)
+  late = slow._replace(now=9000.0)
+  rows = [*map(alerts.take, (late._replace(session="s1"), lost, held))]
+  assert [row and row["session"] for row in rows] == [None, "s1", None]
+  row = alerts.take(late._replace(session="t5"))
+  assert row and row["session"] == "t5"
 
 
 class Counted(dict):

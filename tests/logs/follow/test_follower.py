@@ -391,8 +391,31 @@ def test_a_new_event_counts_as_the_one_that_it_replaces(monkeypatch):
     assert novel.replaced(text, known) == expected
 
 
+def test_new_events_that_begin_together_are_one_alarm(monkeypatch):
+  """Each is asked about in review.csv; one of an hour later is another."""
+  monkeypatch.setattr(novel, "MANY", 9)
+  follower = Follower(make({"detect.rate": 0.05}))
+  alerts, rows = alarms.Alarms(3600, Redaction("(?!)")), []
+  for n in range(40):
+    texts = ["!" * (n % 2), "/" * (n % 3 == 0), ";" * (n % 9 == 0)]
+    texts.append("=" * (n > 25))
+    begin = 4000.0 * (n > 25) + n
+    events = [Event(f"s{n}", x, begin) for x in (*"ab", *filter(None, texts))]
+    for one in follower.feed_many(events).verdicts:
+      rows += [row for row in [alerts.take(one)] if row and one.score == "new"]
+  one, other = rows
+  assert one["reason"] == (
+    "2 new events since 1970-01-01T00:00:01, in up to 56% of the sessions"
+  )
+  assert other["event"] == "? =" and other["reason"].startswith("new since ")
+  kinds = [k for k in alerts.kinds.values() if k.example["score"] == "new"]
+  assert [kind.symbols for kind in kinds] == [["!"], ["/"], [";"], ["="]]
+  [last] = follower.end("s30")
+  assert last.left_out == 2 and last.p == p_of(follower.deployed, ["ab"])[0]
+
+
 def test_few_new_events_are_known():
-  known, session = novel.NewEvents(), OpenSession("x")
+  known, session = novel.NewEvents(0.0), OpenSession("x")
   for n in range(2000):
     known.take(session, f"{n % 700}", None)
   assert len(known.events) <= 501
