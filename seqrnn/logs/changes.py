@@ -181,17 +181,17 @@ def change_lines(found: Sequence[LogChange], number: int) -> list[str]:
   return lines
 
 
-def unseen_times(training: Sessions, examined: Sessions) -> list[str]:
+def unseen_times(known: Sequence[Sessions], examined: Sessions) -> list[str]:
   """A line on the examined sessions at times of which training has none.
 
   Times are hours of the day, and working days or weekends, in UTC or, in a log
   without time zones, in the log's own time.
 
   Args:
-    training: the sessions of the training split.
+    known: the sessions that train or calibrate.
     examined: other sessions of the log.
   """
-  seen, begins = _begins(training), _begins(examined)
+  seen, begins = np.concatenate([*map(_begins, known)]), _begins(examined)
   if not len(seen) or not len(begins):
     return []
   hours, seen_hours = (x % _DAY // _HOUR for x in (begins, seen))

@@ -99,13 +99,14 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
   if settings.input or (feedback.state_folder(config, workdir) / NAME).exists():
     # A follower may start at any time: it keeps a detector that has alarms.
     deployed.refuse_powerless(normal, settings, deployed.span_of(read("train")))
-  training = of_pieces(read("train"), names)
+  calibrated = ["train"] if settings.folds else ["train", "validation"]
+  training, *held_out = (of_pieces(read(split), names) for split in calibrated)
   found = log_changes.find_changes(training, names, settings.redact)
   basis = [
     *filter(None, [changes.text]),
     *log_changes.change_lines(found, len(training.names)),
     *tables.calibration_lines(normal, settings),
-    *log_changes.unseen_times(training, sessions),
+    *log_changes.unseen_times([training, *held_out], sessions),
   ]
   console.print("\n".join(basis))
   times.append(time.perf_counter())

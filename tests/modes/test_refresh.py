@@ -21,7 +21,7 @@ from seqrnn.logs.refresh import kept, selection
 from seqrnn.modes import detect, refresh
 from seqrnn.runtime import files, generations
 from seqrnn.training import train
-from tests.conftest import tiny
+from tests.conftest import read_csv, tiny
 from tests.logs.follow.test_feedback import save, verdict
 from tests.modes.conftest import FIELDS, build
 
@@ -130,13 +130,23 @@ def test_the_next_model_learns_the_new_version_alone(run, capsys):
   save(workdir, alerts)
   (workdir / "review.csv").write_text("kind,session,answer\n1,id-440,normal\n")
   # The log is rotated, and a last line is not complete.
+  with log.open("a") as file:
+    file.write("no header\n")
   log.rename(log.with_name("app.log.1"))
   write(log, 520, 560)
   with log.open("a") as file:
     file.write(str(BEGIN))
   folder = refresh.run(build, config, workdir)
-  out = capsys.readouterr().out
+  out, err = capsys.readouterr()
   assert folder == workdir / "refresh" / "1" == generations.current(workdir)
+  # Reports and tables name the log and its lines, not those of a copy.
+  parts = (log.with_name("app.log.1"), log)
+  whole = "".join(path.read_text() for path in parts).splitlines()
+  number = whole.index("no header") + 1
+  said = rf"app\.log\.gz: 1 of .*; the first is line {number}: 'no header'"
+  assert re.fullmatch(rf"({said}\n){{3,}}", err), err
+  rows = read_csv(folder / "detect" / "sessions.csv")
+  assert all(row["session"] in whole[int(row["line"]) - 1] for row in rows)
   assert config_lib.read_run(folder).detect.input is None
   symbols = vocabulary.load(folder / "vocabulary.json")["symbols"].symbols
   assert any(NEW in symbol for symbol in symbols)
@@ -144,7 +154,7 @@ def test_the_next_model_learns_the_new_version_alone(run, capsys):
   assert any(ERRORS[1] in symbol for symbol in symbols)
   assert "1,id-440," in (folder / "review.csv").read_text()
   assert "since 2026-03-02 13:" in out and NEW in out
-  assert [*folder.glob("*.gz")] == []
+  assert [*folder.rglob("*.gz")] == []
   # It needs no log, and flags what it has not learned.
   new = config_lib.read_run(folder)
   new.detect.path = str(log.with_name("app.log.1"))

@@ -148,6 +148,8 @@ def copy_lines(
 ):
   """Copies the lines of some sessions, and those that continue them.
 
+  A blank line stands for any other, so that lines keep their numbers.
+
   Args:
     source: a packed log.
     target: a packed file.
@@ -167,8 +169,7 @@ def copy_lines(
     for number, line in enumerate(lines, 1):
       if number < len(is_event) and is_event[number]:
         copied = bool(is_wanted[number])
-      if copied:
-        yield line
+      yield line if copied else b"\n"
 
   with (
     gzip.open(source) as lines,
