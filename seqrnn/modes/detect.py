@@ -145,6 +145,8 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
   for line in (*higher, *steps, *map(console_text, warnings)):
     console.print(line)
   tables.print_metrics(console, record["figures"], normal.names, settings.rate)
+  page = "--mode=report makes a page of them"
+  print(f"{folder / _RESULTS[0]}: all sessions, with reasons; {page}")
   print(f"{folder}: {tables.summary(findings)}")
   return findings
 
@@ -156,13 +158,11 @@ def _examined(settings: Config, count: int) -> str:
     settings: of `config.detect`.
     count: number of the sessions.
   """
-  if settings.path is None:
-    words = f"the {counted(count, 'session')} of the test split"
-    return f"{words}; detect.path examines others"
-  paths = [f"detect.path={settings.path}"]
-  if settings.anomalous_path is not None:
-    paths.append(f"detect.anomalous_path={settings.anomalous_path}")
-  return f"all {counted(count, 'session')} of {' and '.join(paths)}"
+  sessions, names = counted(count, "session"), ("path", "anomalous_path")
+  paths = [f"detect.{x}={settings[x]}" for x in names if settings[x]]
+  if not paths:
+    return f"the {sessions} of the test split; detect.path examines others"
+  return f"all {sessions} of {' and '.join(paths)}"
 
 
 def prepare(

@@ -67,9 +67,7 @@ def report(
     injected: the anomaly injected into each session; None if none is.
     settings: of `config.detect`.
   """
-  selection, by_anomaly = normal.selection, None
-  if injected is not None:
-    by_anomaly = precision_by_anomaly(findings, injected)
+  selection, none = normal.selection, injected is None
   return {
     "calibration": {
       "left_out": selection.left_out,
@@ -88,7 +86,9 @@ def report(
       },
     },
     "figures": metrics_by_score(findings, normal, settings),
-    "average_precision_by_kind": by_anomaly,
+    "average_precision_by_kind": (
+      None if none else precision_by_anomaly(findings, injected)
+    ),
   }
 
 

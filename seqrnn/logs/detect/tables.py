@@ -343,15 +343,16 @@ def print_findings(
     console.print("\n[bold]incidents: sessions that are flagged[/bold]\n")
   for incident in grouped[:_INCIDENTS]:
     example = example_of(findings, incident.members)
-    print_example(console, example, [example.why.event])
-  if len(grouped) > _INCIDENTS:
-    count = len(grouped) - _INCIDENTS
-    console.print(f"{count:,} further incidents: incidents.csv")
+    count = counted(example.count, "session")
+    print_example(console, example, [example.why.event], count)
+  if (more := len(grouped) - _INCIDENTS) > 0:
+    console.print(f"{more:,} further incidents: incidents.csv")
   console.print("\n[bold]most anomalous sessions[/bold]\n")
   for d in findings.most_anomalous()[:_SESSIONS].tolist():
     one = example_of(findings, [d])
     if findings.scored.bounds[d] < findings.scored.bounds[d + 1]:
-      print_example(console, one, one.why.events)
+      count = f"{one.count:,} equal sessions" * (one.count > 1)
+      print_example(console, one, one.why.events, count)
 
 
 def next_steps(
@@ -405,11 +406,13 @@ def in_place(session: str, place: Place, marks: Iterable[str] = ()) -> str:
   return console_text(", ".join(filter(None, words)))
 
 
-def print_example(console: Console, example: Example, events: Iterable[str]):
+def print_example(
+  console: Console, example: Example, events: Iterable[str], count: str
+):
   """Prints an example.
 
   Each of the events has a line, which is cut at the width of the terminal; the
-  worst event is in reverse.
+  worst event is in reverse. `count` is of its sessions.
   """
   p, severity = example.p_value, example.severity
   alarm = [
@@ -417,7 +420,7 @@ def print_example(console: Console, example: Example, events: Iterable[str]):
     example.why.reason,
     "" if p is None else f"p {p:.2g}",
     f"{example.bits:.1f} bits",
-    counted(example.count, "session"),
+    count,
   ]
   console.print(", ".join(filter(None, alarm)))
   indented = functools.partial(Padding, pad=(0, 0, 0, 2), expand=False)

@@ -150,10 +150,8 @@ class Service:
     Raises:
       UserError: the state is of another input, or is damaged.
     """
-    lines, facts = (
-      self._state.recover(),
-      self._state.value("facts", ServiceFacts),
-    )
+    lines = self._state.recover()
+    facts = self._state.value("facts", ServiceFacts)
     if facts and facts["input"] != self._input:
       raise UserError(
         f"config.detect.input={self._input!r}: the state is of"
