@@ -113,19 +113,13 @@ def find_changes(
     seconds = math.nan
     if sessions.seconds is not None:
       seconds = float(sessions.seconds[sessions.bounds[session]])
-    found.append(
-      LogChange(
-        names.names([event])[0]
-        if event < known
-        else Redaction(redact).text(symbols[event - known]),
-        begin,
-        session,
-        None if math.isnan(seconds) else seconds,
-        before,
-        after,
-        (count_B / size_B).round(4).tolist(),
-      )
-    )
+    name = (
+      names.names([event]) if event < known else symbols[event - known :]
+    )[0]
+    time = None if math.isnan(seconds) else seconds
+    shares = (count_B / size_B).round(4).tolist()
+    at = Redaction(redact).text(name), begin, session, time
+    found.append(LogChange(*at, before, after, shares))
   return sorted(found, key=lambda one: -abs(one.after - one.before))
 
 

@@ -130,13 +130,15 @@ def _make(build: Build, config: Config, before: Path, folder: Path) -> str:
   shares = config.data.validation_fraction, config.detect.contamination
   count = int(chosen.trains.sum() * (1 - shares[0]) * (1 - shares[1]))
   since_text = formats.in_words(since)
-  shown = map(Redaction(config.detect.redact).text, chosen.accepted)
-  if learned := "; ".join([*shown][:_NAMED]):
-    learned = f"; new events that last: {learned}"
   line = (
     f"since {since_text}: {counted(len(some.names), 'session')}, without the"
-    f" {np.sum(~chosen.trains):,} that are flagged or called anomalous{learned}"
+    f" {np.sum(~chosen.trains):,} that are flagged or called anomalous"
   )
+  masks = Redaction(config.detect.redact)
+  both = ("last", chosen.accepted), ("do not last", chosen.passing)
+  for words, events in both:
+    if shown := "; ".join(map(masks.text, [*events][:_NAMED])):
+      line += f"; new events that {words}: {shown}"
   print(visible(line))
   if why := deployed.lacking(config.detect.rate, count, span):
     return f"since {since_text}, detect.rate={config.detect.rate:g} {why}"

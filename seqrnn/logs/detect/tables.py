@@ -43,15 +43,9 @@ _TEXT = {
   *("example", "before", "after"),
 }
 # Metrics and their columns; oracle F1 is the best F1 of any threshold.
-_METRICS = {
-  "precision": "P",
-  "recall": "R",
-  "f1": "F1",
-  "false_alarm_rate": "FPR",
-  "auroc": "AUROC",
-  "average_precision": "AP",
-  "oracle_f1": "oracle F1",
-}
+_METRICS = {"precision": "P", "recall": "R", "f1": "F1"}
+_METRICS |= {"false_alarm_rate": "FPR", "auroc": "AUROC"}
+_METRICS |= {"average_precision": "AP", "oracle_f1": "oracle F1"}
 
 TableCell = str | float | None  # Of a table; None is an empty cell.
 
@@ -396,13 +390,9 @@ def unknown_events(findings: Findings) -> list[str]:
 def in_place(session: str, place: Place, marks: Iterable[str] = ()) -> str:
   """The session and the place of an event, as far as it is known."""
   line, file = place.get("line"), place.get("file")
-  at_line = f"line {file}:{line}" if file else f"line {line}"
-  words = [
-    session,
-    at_line if file or line else "",
-    str(place.get("timestamp") or ""),
-    *marks,
-  ]
+  at_line = [f"line {file}:{line}" if file else f"line {line}"]
+  time = str(place.get("timestamp") or "")
+  words = [session, *at_line * bool(file or line), time, *marks]
   return console_text(", ".join(filter(None, words)))
 
 

@@ -322,9 +322,8 @@ class Follower:
       if bound:
         if bound.severity <= session.severity:  # A verdict before was higher.
           continue
-        verdict = verdict._replace(
-          **bound._asdict(), flagged_events=0, scores_K=()
-        )
+        fields = bound._asdict() | {"flagged_events": 0, "scores_K": ()}
+        verdict = verdict._replace(**fields)
       verdicts.append(verdict._replace(now=step.now, earlier=session.severity))
       session.severity = max(session.severity, verdict.severity)
       if session.phase != OPEN:
@@ -409,8 +408,7 @@ class Follower:
       if part == 0:
         sessions.append(OpenSession())
       for (name, kind), value in zip(_STORED.items(), header, strict=True):
-        value = as_type(kind, value)
-        setattr(sessions[-1], name, value)
+        setattr(sessions[-1], name, as_type(kind, value))
       for (name, kind), values in zip(_COLUMNS.items(), columns, strict=True):
         getattr(sessions[-1], name).extend(as_type(kind, values))
     for session in sessions:
