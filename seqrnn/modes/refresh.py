@@ -18,7 +18,7 @@ from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.vocabulary import UNKNOWN
-from seqrnn.errors import UserError, counted, visible
+from seqrnn.errors import MachineError, UserError, counted, visible
 from seqrnn.experiment import Build
 from seqrnn.logs import changes
 from seqrnn.logs.detect import answers, deployed
@@ -76,6 +76,8 @@ def run(build: Build, config: Config, workdir: Path) -> Path:
           shutil.rmtree(folder / name)
       if not why:
         generations.use(workdir, known, number)
+    except MachineError:
+      raise
     except UserError as error:  # About a copy of the log, perhaps.
       copy = rf"{re.escape(str(folder))}/\w+/[^/]*?\.gz"
       log = lambda _: _log(config, before)

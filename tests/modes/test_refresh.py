@@ -1,6 +1,7 @@
 """refresh: the next model of a detector, from the log after a deploy."""
 
 import contextlib
+import gzip
 import io
 import os
 import random
@@ -192,7 +193,14 @@ def test_a_refresh_that_fails_leaves_the_model_before(run, monkeypatch):
     config.detect.input = str(log.with_name(f"{name}.log"))
     with pytest.raises(UserError, match=f"^{config.detect.input}: {why}"):
       refused(config, workdir)
+  packed = gzip.compress(log.read_bytes() * 9)[:-900]  # Packed meanwhile.
+  log.with_name("app.log.1.gz").write_bytes(packed)
   config.detect.input = str(log)
+  with pytest.raises(
+    UserError, match=f"^{log}: Compressed file ended .* again"
+  ):
+    refused(config, workdir)
+  log.with_name("app.log.1.gz").unlink()
   # A clock that leaps, in one line, moves neither the begin nor the end.
   log.write_text(
     "9999-01-01 00:00:00 id-9999 order received\n" + log.read_text()
@@ -205,7 +213,8 @@ def test_a_refresh_that_fails_leaves_the_model_before(run, monkeypatch):
     raise OSError(28, "No space left on device")
 
   monkeypatch.setattr(selection, "_packed", fail)
-  with pytest.raises(UserError, match="No space left"):
+  where = f"^{workdir}/refresh/1/log/app.log.gz: cannot be written: No space"
+  with pytest.raises(UserError, match=where):
     refused(config, workdir)
 
 

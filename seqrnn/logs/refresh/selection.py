@@ -125,23 +125,28 @@ def copy_log(log: Path, target: Path):
 
   Raises:
     UserError: there is no such log, or it is rotated meanwhile.
+    MachineError: the file cannot be written.
   """
+  with files.atomic_write(target, "wb") as raw, _packed(raw) as out:
+    out.writelines(_whole_lines(log))
+
+
+def _whole_lines(log: Path) -> Iterator[bytes]:
   try:
-    parts = rotation.list_files(log)
-    with files.atomic_write(target, "wb") as raw, _packed(raw) as out:
-      for part in parts:
-        with rotation.opened(part) as content:
-          rest = b""
-          while chunk := content.read(2**20):
-            whole, newline, rest = (rest + chunk).rpartition(b"\n")
-            out.write(whole + newline)
-        if rest and part != parts[-1]:
-          out.write(rest + b"\n")
-  except OSError as error:
-    again = "; try again" * isinstance(error, FileNotFoundError)
-    raise UserError(f"{log}: {error.strerror or error}{again}") from None
-  if not parts:
-    raise UserError(f"{log}: no such file")
+    if not (parts := rotation.list_files(log)):
+      raise OSError("no such file")
+    for part in parts:
+      with rotation.opened(part) as content:
+        rest = b""
+        while chunk := content.read(2**20):
+          whole, newline, rest = (rest + chunk).rpartition(b"\n")
+          yield whole + newline
+      if rest and part != parts[-1]:
+        yield rest + b"\n"
+  except Exception as error:  # Each way of packing has errors of its own.
+    again = "; try again" * isinstance(error, FileNotFoundError | EOFError)
+    reason = getattr(error, "strerror", None) or error
+    raise UserError(f"{log}: {reason}{again}") from None
 
 
 def _packed(file) -> gzip.GzipFile:
