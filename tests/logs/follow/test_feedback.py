@@ -23,12 +23,8 @@ def verdict(session, symbols, event=None, **fields):
   event = event or symbols[-1]
   values = {"ended": True, "severity": 2, "score": "max", "p": 0.001}
   values |= {"line": 7, "time": 1.8e9, "before": symbols[:-1][-3:], "after": []}
-  values |= {
-    "reason": "",
-    "unknown_events": 0,
-    "flagged_events": 1,
-    "position": 0,
-  }
+  values |= {"reason": "", "unknown_events": 0}
+  values |= {"flagged_events": 1, "position": 0}
   values |= {"surprising": frozenset([event]), "scores_K": (), "begins": True}
   values |= {"session": session, "event": event, "events": len(symbols)}
   return Verdict(**{**values, "symbols": symbols, **fields})
