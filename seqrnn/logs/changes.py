@@ -113,9 +113,7 @@ def find_changes(
     seconds = math.nan
     if sessions.seconds is not None:
       seconds = float(sessions.seconds[sessions.bounds[session]])
-    name = (
-      names.names([event]) if event < known else symbols[event - known :]
-    )[0]
+    name = names.names([event])[0] if event < known else symbols[event - known]
     time = None if math.isnan(seconds) else seconds
     shares = (count_B / size_B).round(4).tolist()
     at = Redaction(redact).text(name), begin, session, time

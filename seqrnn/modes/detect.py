@@ -145,8 +145,7 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
   for line in (*higher, *steps, *map(console_text, warnings)):
     console.print(line)
   tables.print_metrics(console, record["figures"], normal.names, settings.rate)
-  page = "--mode=report makes a page of them"
-  print(f"{folder / _RESULTS[0]}: all sessions, with reasons; {page}")
+  print(f"{folder / _RESULTS[0]}: all sessions; --mode=report makes a page")
   print(f"{folder}: {tables.summary(findings)}")
   return findings
 

@@ -129,9 +129,9 @@ class Alarms:
         self._changed.add(kind.number)
     # A session may seem anomalous because its begin was not read.
     is_cut = not verdict.begins and not verdict.unknown_events
+    name = verdict.session * (verdict.score != NEW)  # Which is of no session.
     # A value or a silence shows at the end, when an alarm of another kind may
     # have been held back.
-    name = verdict.session * (verdict.score != NEW)  # Which is of no session.
     is_late = verdict.flag and verdict.ended and verdict.score in MEASURES
     is_late = is_late and {0} == {
       x.numbers[name] for x in self.kinds.values() if name in x.numbers

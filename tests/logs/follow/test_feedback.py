@@ -168,12 +168,10 @@ def test_a_silence_has_an_alarm_though_one_of_another_kind_was_held_back():
   # before had its name.
   for n in range(alarms._KINDS):
     alerts.take(verdict(f"t{n}", ["a", f"rare {n}"]))
-  held = lost._replace(session="t5", event="<end>", now=60.0)
-  late = slow._replace(now=9000.0)
-  rows = [*map(alerts.take, (late._replace(session="s1"), lost, held))]
-  assert [row and row["session"] for row in rows] == [None, "s1", None]
-  row = alerts.take(late._replace(session="t5"))
-  assert row and row["session"] == "t5"
+  held, late = lost._replace(session="t5", now=60.0), slow._replace(now=9000.0)
+  late = [late._replace(session=name) for name in ("s1", "t5")]
+  rows = map(alerts.take, (late[0], lost, held, late[1]))
+  assert [row and row["session"] for row in rows] == [None, "s1", None, "t5"]
 
 
 class Counted(dict):

@@ -407,10 +407,9 @@ def test_new_events_that_begin_together_are_one_alarm(monkeypatch):
   follower = Follower(make({"detect.rate": 0.05}))
   alerts, rows = alarms.Alarms(3600, Redaction("(?!)")), []
   for n in range(40):
-    texts = ["!" * (n % 2), "/" * (n % 3 == 0), ";" * (n % 9 == 0)]
-    texts.append("=" * (n > 25))
-    begin = 4000.0 * (n > 25) + n
-    events = [Event(f"s{n}", x, begin) for x in (*"ab", *filter(None, texts))]
+    text = "ab" + "!" * (n % 2) + "/" * (n % 3 == 0) + ";" * (n % 9 == 0)
+    text, begin = text + "=" * (n > 25), 4000.0 * (n > 25) + n
+    events = [Event(f"s{n}", symbol, begin) for symbol in text]
     for one in follower.feed_many(events).verdicts:
       rows += [row for row in [alerts.take(one)] if row and one.score == "new"]
   one, other = rows
