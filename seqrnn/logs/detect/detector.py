@@ -173,12 +173,12 @@ class SessionScores(NamedTuple):
     """The scores of some of the sessions."""
     places, bounds = data.ranges(self.bounds[which], self.bounds[which + 1])
     events = self.nll, self.rank, self.member_nll, self.targets
+    nll, rank, member_nll, targets = (x[..., places] for x in events)
     columns = self.counts, self.short, self.lengths
+    counts, short, lengths = (x[which] for x in columns)
+    scores = {name: x[:, which] for name, x in self.scores.items()}
     return SessionScores(
-      *(x[..., places] for x in events),
-      bounds,
-      {name: x[:, which] for name, x in self.scores.items()},
-      *(x[which] for x in columns),
+      *(nll, rank, member_nll, targets, bounds, scores, counts, short, lengths)
     )
 
   def offset(self, d: int) -> int:

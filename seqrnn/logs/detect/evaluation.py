@@ -67,7 +67,9 @@ def report(
     injected: the anomaly injected into each session; None if none is.
     settings: of `config.detect`.
   """
-  selection, none = normal.selection, injected is None
+  selection, by_anomaly = normal.selection, None
+  if injected is not None:
+    by_anomaly = precision_by_anomaly(findings, injected)
   return {
     "calibration": {
       "left_out": selection.left_out,
@@ -83,9 +85,7 @@ def report(
       )
     },
     "figures": metrics_by_score(findings, normal, settings),
-    "average_precision_by_kind": (
-      None if none else precision_by_anomaly(findings, injected)
-    ),
+    "average_precision_by_kind": by_anomaly,
   }
 
 
