@@ -228,9 +228,10 @@ class Follower:
     gone = (x for x in known if self._id(x) not in there)
     new.replaces = replaced(new.symbol, gone)
     shown = f"? {self._judge.masks.text(new.symbol)}"
-    words = "new" if number < 2 or new.joins else f"{number} new events"
+    several = number > 1 and not new.joins
+    words = f"{number} new events" if several else "new"
     words += "" if new.since is None else f" since {isoformat(new.since)}"
-    share = f"{'up to ' * (number > 1)}{self._new.share(new):.0%}"
+    share = f"{'up to ' * several}{self._new.share(new):.0%}"
     return NOTHING._replace(
       session=event.session,
       ended=False,
@@ -275,9 +276,7 @@ class Follower:
           self._end(before, ends=True)
       session = OpenSession(name, self._is_begin(symbol, event.time))
       self._new.begun += 1
-    common = []
-    if is_new:
-      common = self._new.take(session, symbol, event.time)
+    common = self._new.take(session, symbol, event.time) if is_new else []
     time = math.nan if event.time is None else event.time
     session.append(symbol, time, event.line or 0, event.values)
     clock = self._clock if self._by == "seconds" else self._lines
