@@ -113,19 +113,11 @@ def find_changes(
     seconds = math.nan
     if sessions.seconds is not None:
       seconds = float(sessions.seconds[sessions.bounds[session]])
-    found.append(
-      LogChange(
-        names.names([event])[0]
-        if event < known
-        else Redaction(redact).text(symbols[event - known]),
-        begin,
-        session,
-        None if math.isnan(seconds) else seconds,
-        before,
-        after,
-        (count_B / size_B).round(4).tolist(),
-      )
-    )
+    name = names.names([event])[0] if event < known else symbols[event - known]
+    time = None if math.isnan(seconds) else seconds
+    shares = (count_B / size_B).round(4).tolist()
+    at = Redaction(redact).text(name), begin, session, time
+    found.append(LogChange(*at, before, after, shares))
   return sorted(found, key=lambda one: -abs(one.after - one.before))
 
 
@@ -181,17 +173,17 @@ def change_lines(found: Sequence[LogChange], number: int) -> list[str]:
   return lines
 
 
-def unseen_times(training: Sessions, examined: Sessions) -> list[str]:
+def unseen_times(known: Sequence[Sessions], examined: Sessions) -> list[str]:
   """A line on the examined sessions at times of which training has none.
 
   Times are hours of the day, and working days or weekends, in UTC or, in a log
   without time zones, in the log's own time.
 
   Args:
-    training: the sessions of the training split.
+    known: the sessions that train or calibrate.
     examined: other sessions of the log.
   """
-  seen, begins = _begins(training), _begins(examined)
+  seen, begins = np.concatenate([*map(_begins, known)]), _begins(examined)
   if not len(seen) or not len(begins):
     return []
   hours, seen_hours = (x % _DAY // _HOUR for x in (begins, seen))

@@ -99,13 +99,14 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
   if settings.input or (feedback.state_folder(config, workdir) / NAME).exists():
     # A follower may start at any time: it keeps a detector that has alarms.
     deployed.refuse_powerless(normal, settings, deployed.span_of(read("train")))
-  training = of_pieces(read("train"), names)
+  calibrated = ["train"] if settings.folds else ["train", "validation"]
+  training, *held_out = (of_pieces(read(split), names) for split in calibrated)
   found = log_changes.find_changes(training, names, settings.redact)
   basis = [
     *filter(None, [changes.text]),
     *log_changes.change_lines(found, len(training.names)),
     *tables.calibration_lines(normal, settings),
-    *log_changes.unseen_times(training, sessions),
+    *log_changes.unseen_times([training, *held_out], sessions),
   ]
   console.print("\n".join(basis))
   times.append(time.perf_counter())
@@ -144,6 +145,7 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
   for line in (*higher, *steps, *map(console_text, warnings)):
     console.print(line)
   tables.print_metrics(console, record["figures"], normal.names, settings.rate)
+  print(f"{folder / _RESULTS[0]}: all sessions; --mode=report makes a page")
   print(f"{folder}: {tables.summary(findings)}")
   return findings
 
@@ -155,13 +157,11 @@ def _examined(settings: Config, count: int) -> str:
     settings: of `config.detect`.
     count: number of the sessions.
   """
-  if settings.path is None:
-    words = f"the {counted(count, 'session')} of the test split"
-    return f"{words}; detect.path examines others"
-  paths = [f"detect.path={settings.path}"]
-  if settings.anomalous_path is not None:
-    paths.append(f"detect.anomalous_path={settings.anomalous_path}")
-  return f"all {counted(count, 'session')} of {' and '.join(paths)}"
+  sessions, names = counted(count, "session"), ("path", "anomalous_path")
+  paths = [f"detect.{x}={settings[x]}" for x in names if settings[x]]
+  if not paths:
+    return f"the {sessions} of the test split; detect.path examines others"
+  return f"all {sessions} of {' and '.join(paths)}"
 
 
 def prepare(

@@ -18,7 +18,7 @@ from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.vocabulary import UNKNOWN
-from seqrnn.errors import UserError, counted, visible
+from seqrnn.errors import MachineError, UserError, counted, visible
 from seqrnn.experiment import Build
 from seqrnn.logs import changes
 from seqrnn.logs.detect import answers, deployed
@@ -35,7 +35,7 @@ _MOST = 3  # Rates of new alarms in the last day.
 _DAY = 86400.0
 _NAMED = 10  # Sessions that are printed.
 _FEW = 20  # Sessions whose median time is the begin, or the end.
-_LOGS = "log.gz", "since.log.gz", "train.log.gz"  # Removed in the end.
+_LOGS = "log", "since", "train"  # Folders of copies, removed in the end.
 
 
 def run(build: Build, config: Config, workdir: Path) -> Path:
@@ -69,14 +69,17 @@ def run(build: Build, config: Config, workdir: Path) -> Path:
     try:
       if number == known.new:
         with files.write_errors(folder):
-          folder.mkdir(parents=True)
+          for name in _LOGS:
+            (folder / name).mkdir(parents=True)
         why = _make(build, config, before, folder)
         for name in _LOGS:
-          (folder / name).unlink(missing_ok=True)
+          shutil.rmtree(folder / name)
       if not why:
         generations.use(workdir, known, number)
+    except MachineError:
+      raise
     except UserError as error:  # About a copy of the log, perhaps.
-      copy = rf"{re.escape(str(folder))}/\w*\.?log\.gz"
+      copy = rf"{re.escape(str(folder))}/\w+/[^/]*?\.gz"
       log = lambda _: _log(config, before)
       raise type(error)(re.sub(copy, log, str(error))) from None
     finally:
@@ -102,7 +105,9 @@ def _make(build: Build, config: Config, before: Path, folder: Path) -> str:
       f"config.data.unit={config.data.unit!r}: --mode=refresh"
       " reads the lines of a log"
     )
-  whole, since_log, train_log = (folder / name for name in _LOGS)
+  # Messages and sessions without a name have this name and lines of the log.
+  copies = (folder / name / f"{Path(log).name}.gz" for name in _LOGS)
+  whole, since_log, train_log = copies
   selection.copy_log(Path(log), whole)
   model = deployed.restore(build, config, before)
   names = model.detector.names
@@ -127,13 +132,15 @@ def _make(build: Build, config: Config, before: Path, folder: Path) -> str:
   shares = config.data.validation_fraction, config.detect.contamination
   count = int(chosen.trains.sum() * (1 - shares[0]) * (1 - shares[1]))
   since_text = formats.in_words(since)
-  shown = map(Redaction(config.detect.redact).text, chosen.accepted)
-  if learned := "; ".join([*shown][:_NAMED]):
-    learned = f"; new events that last: {learned}"
   line = (
     f"since {since_text}: {counted(len(some.names), 'session')}, without the"
-    f" {np.sum(~chosen.trains):,} that are flagged or called anomalous{learned}"
+    f" {np.sum(~chosen.trains):,} that are flagged or called anomalous"
   )
+  masks = Redaction(config.detect.redact)
+  both = ("last", chosen.accepted), ("do not last", chosen.passing)
+  for words, events in both:
+    if shown := "; ".join(map(masks.text, [*events][:_NAMED])):
+      line += f"; new events that {words}: {shown}"
   print(visible(line))
   if why := deployed.lacking(config.detect.rate, count, span):
     return f"since {since_text}, detect.rate={config.detect.rate:g} {why}"

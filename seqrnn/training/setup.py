@@ -166,7 +166,7 @@ def print_summary(experiment: Experiment, config: Config, params: Params):
       f"{split}: {counted(facts['symbols'], symbol)} in {documents}{origin}"
     )
     if "distinct_documents" in facts:
-      line += f", {facts['distinct_documents']:,} of them distinct"
+      line += f", {facts['distinct_documents']:,} different ones"
     print(line)
   count = sum(leaf.size for leaf in jax.tree.leaves(params))
   names = "".join(

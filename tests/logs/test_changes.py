@@ -97,13 +97,14 @@ def test_times_that_training_has_not_seen_are_named():
   office = 8 * hour + np.linspace(0, 9.9 * hour, 200)
   training = log_of(rng, has_EJ, monday + office)
   same = log_of(rng, has_EJ, monday + day + office)
-  assert not changes.unseen_times(training, same)
+  assert not changes.unseen_times([training], same)
   late = np.where(np.arange(200) < 10, 23 * hour, office)
   late[:5] += np.arange(5) % 3 * hour
   later = log_of(rng, has_EJ, monday + day + late)
-  (line,) = changes.unseen_times(training, later)
+  (line,) = changes.unseen_times([training], later)
   assert "10 of 200 sessions begin from 23:00 to 02:00," in line
   saturday = log_of(rng, has_EJ, monday + 5 * day + office)
-  (line,) = changes.unseen_times(training, saturday)
+  (line,) = changes.unseen_times([training], saturday)
   assert "200 of 200 sessions begin on weekends," in line
-  assert not changes.unseen_times(training, log_of(rng, has_EJ))
+  assert not changes.unseen_times([training], log_of(rng, has_EJ))
+  assert not changes.unseen_times([training, later, saturday], later)

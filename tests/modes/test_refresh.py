@@ -1,6 +1,7 @@
 """refresh: the next model of a detector, from the log after a deploy."""
 
 import contextlib
+import gzip
 import io
 import os
 import random
@@ -21,7 +22,7 @@ from seqrnn.logs.refresh import kept, selection
 from seqrnn.modes import detect, refresh
 from seqrnn.runtime import files, generations
 from seqrnn.training import train
-from tests.conftest import tiny
+from tests.conftest import read_csv, tiny
 from tests.logs.follow.test_feedback import save, verdict
 from tests.modes.conftest import FIELDS, build
 
@@ -130,21 +131,32 @@ def test_the_next_model_learns_the_new_version_alone(run, capsys):
   save(workdir, alerts)
   (workdir / "review.csv").write_text("kind,session,answer\n1,id-440,normal\n")
   # The log is rotated, and a last line is not complete.
+  with log.open("a") as file:
+    file.write("no header\n")
   log.rename(log.with_name("app.log.1"))
   write(log, 520, 560)
   with log.open("a") as file:
     file.write(str(BEGIN))
   folder = refresh.run(build, config, workdir)
-  out = capsys.readouterr().out
+  out, err = capsys.readouterr()
   assert folder == workdir / "refresh" / "1" == generations.current(workdir)
+  # Reports and tables name the log and its lines, not those of a copy.
+  parts = (log.with_name("app.log.1"), log)
+  whole = "".join(path.read_text() for path in parts).splitlines()
+  number = whole.index("no header") + 1
+  said = rf"app\.log\.gz: 1 of .*; the first is line {number}: 'no header'"
+  assert re.fullmatch(rf"({said}\n){{3,}}", err), err
+  rows = read_csv(folder / "detect" / "sessions.csv")
+  assert all(row["session"] in whole[int(row["line"]) - 1] for row in rows)
   assert config_lib.read_run(folder).detect.input is None
   symbols = vocabulary.load(folder / "vocabulary.json")["symbols"].symbols
   assert any(NEW in symbol for symbol in symbols)
   assert not any(text in s for text in (BURST, ERRORS[0]) for s in symbols)
   assert any(ERRORS[1] in symbol for symbol in symbols)
   assert "1,id-440," in (folder / "review.csv").read_text()
-  assert "since 2026-03-02 13:" in out and NEW in out
-  assert [*folder.glob("*.gz")] == []
+  line = rf"^since 2026-03-02 13:.*{NEW}.* that do not last: <session> {BURST}$"
+  assert re.search(line, out, re.M)
+  assert [*folder.rglob("*.gz")] == []
   # It needs no log, and flags what it has not learned.
   new = config_lib.read_run(folder)
   new.detect.path = str(log.with_name("app.log.1"))
@@ -181,7 +193,14 @@ def test_a_refresh_that_fails_leaves_the_model_before(run, monkeypatch):
     config.detect.input = str(log.with_name(f"{name}.log"))
     with pytest.raises(UserError, match=f"^{config.detect.input}: {why}"):
       refused(config, workdir)
+  packed = gzip.compress(log.read_bytes() * 9)[:-900]  # Packed meanwhile.
+  log.with_name("app.log.1.gz").write_bytes(packed)
   config.detect.input = str(log)
+  with pytest.raises(
+    UserError, match=f"^{log}: Compressed file ended .* again"
+  ):
+    refused(config, workdir)
+  log.with_name("app.log.1.gz").unlink()
   # A clock that leaps, in one line, moves neither the begin nor the end.
   log.write_text(
     "9999-01-01 00:00:00 id-9999 order received\n" + log.read_text()
@@ -194,7 +213,8 @@ def test_a_refresh_that_fails_leaves_the_model_before(run, monkeypatch):
     raise OSError(28, "No space left on device")
 
   monkeypatch.setattr(selection, "_packed", fail)
-  with pytest.raises(UserError, match="No space left"):
+  where = f"^{workdir}/refresh/1/log/app.log.gz: cannot be written: No space"
+  with pytest.raises(UserError, match=where):
     refused(config, workdir)
 
 

@@ -182,10 +182,8 @@ def _restore(
     normal = of_every(NormalSessions.of_columns(calibrated), names)
     trained = _trained(arrays, len(checkpoints))
     idle, cut = (IdleTimes(*fields) for fields in record["idle"])
-    silence, (first, last) = (
-      float(record["silence"]),
-      record.get("span", (math.nan,) * 2),
-    )
+    silence = float(record["silence"])
+    first, last = map(float, record.get("span", (math.nan,) * 2))
     tails = [
       joined([Tails(**stored.named(arrays, f"tails {k} "))])
       for k in range(len(checkpoints))
@@ -198,9 +196,9 @@ def _restore(
     clock = idle.clock or "seconds"
     idle = idle.limited(idle_seconds)._replace(clock=clock)
     cut = cut.limited(idle_seconds)
-  span, accepted = (float(first), float(last)), dict(record.get("accepted", {}))
+  accepted = dict(record.get("accepted", {}))
   return Deployed(
-    *(config, detector, normal, idle, cut, silence, span, accepted),
+    *(config, detector, normal, idle, cut, silence, (first, last), accepted),
     event_shares(trained[0], detector.names),
   )
 

@@ -172,16 +172,13 @@ class SessionScores(NamedTuple):
   def take(self, which: np.ndarray) -> "SessionScores":
     """The scores of some of the sessions."""
     places, bounds = data.ranges(self.bounds[which], self.bounds[which + 1])
+    events = self.nll, self.rank, self.member_nll, self.targets
+    nll, rank, member_nll, targets = (x[..., places] for x in events)
+    columns = self.counts, self.short, self.lengths
+    counts, short, lengths = (x[which] for x in columns)
+    scores = {name: x[:, which] for name, x in self.scores.items()}
     return SessionScores(
-      nll=self.nll[places],
-      rank=self.rank[places],
-      member_nll=self.member_nll[:, places],
-      targets=self.targets[places],
-      bounds=bounds,
-      scores={name: x[:, which] for name, x in self.scores.items()},
-      counts=self.counts[which],
-      short=self.short[which],
-      lengths=self.lengths[which],
+      *(nll, rank, member_nll, targets, bounds, scores, counts, short, lengths)
     )
 
   def offset(self, d: int) -> int:
@@ -321,16 +318,10 @@ class Detector(NamedTuple):
     for name in self.fitted[0]:
       scores[name] = np.stack([fit[name](sessions) for fit in self.fitted])
     unknown_N = np.all(ranks_KN == scorer.UNRANKED, axis=0)
+    rank = np.where(unknown_N, scorer.UNRANKED, values["rank"])
     return SessionScores(
-      nll=values["nll"],
-      rank=np.where(unknown_N, scorer.UNRANKED, values["rank"]),
-      member_nll=nlls_KN,
-      targets=values["targets"],
-      bounds=bounds,
-      scores=scores,
-      counts=counts,
-      short=short,
-      lengths=np.diff(sessions.bounds),
+      *(values["nll"], rank, nlls_KN, values["targets"], bounds, scores),
+      *(counts, short, np.diff(sessions.bounds)),
     )
 
 

@@ -78,14 +78,11 @@ def report(
       "scores": normal.names,
     },
     "thresholds": {
-      "sessions": {
-        "rate": settings.rate,
-        "calibration": normal.scores[COMBINED].n,
-      },
-      "events": {
-        "rate": conformal.event_rate(settings),
-        "calibration": normal.events.n,
-      },
+      name: {"rate": rate, "calibration": calibration.n}
+      for name, rate, calibration in (
+        ("sessions", settings.rate, normal.scores[COMBINED]),
+        ("events", conformal.event_rate(settings), normal.events),
+      )
     },
     "figures": metrics_by_score(findings, normal, settings),
     "average_precision_by_kind": by_anomaly,

@@ -273,7 +273,7 @@ class Findings(NamedTuple):
     event, names, worst, offset = "<empty>", [], 0, scored.offset(d)
     surprising: list[str] = []
     if len(nll):
-      names = self._event_names(j, scored.targets[scored.events(d)], offset)
+      names = self._event_names(j, d)
       worst = min(max(int(self.worst_J[j]) - offset, 0), len(nll) - 1)
       event = names[worst]
       high = np.flatnonzero(nll >= _SURPRISING * nll.max()).tolist()
@@ -290,16 +290,17 @@ class Findings(NamedTuple):
       surprising=frozenset(surprising),
     )
 
-  def _event_names(self, j: int, targets: np.ndarray, first: int) -> list[str]:
-    """Names of events of session j for display, from a position on.
+  def _event_names(self, j: int, d: int) -> list[str]:
+    """Names of the events of session j, which equals d, for display.
 
-    An unknown event is displayed as "? " and the symbol of the file, if the
-    symbol is known.
+    An event that no model has seen has "? " before it, and is as in the file if
+    the vocabulary lacks it.
     """
-    names = self.names.names(targets)
-    for n in np.flatnonzero(targets == UNKNOWN).tolist():
-      if (symbol := self.as_read(j, first + n)) is not None:
-        names[n] = f"? {symbol}"
+    first, events = self.scored.offset(d), self.scored.events(d)
+    names = self.names.names(targets := self.scored.targets[events])
+    for n in np.flatnonzero(self.scored.rank[events] == UNRANKED).tolist():
+      read = self.as_read(j, first + n) if targets[n] == UNKNOWN else None
+      names[n] = f"? {read or names[n]}"
     return names
 
   def as_read(self, j: int, position: int) -> str | None:

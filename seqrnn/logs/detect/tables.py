@@ -43,15 +43,9 @@ _TEXT = {
   *("example", "before", "after"),
 }
 # Metrics and their columns; oracle F1 is the best F1 of any threshold.
-_METRICS = {
-  "precision": "P",
-  "recall": "R",
-  "f1": "F1",
-  "false_alarm_rate": "FPR",
-  "auroc": "AUROC",
-  "average_precision": "AP",
-  "oracle_f1": "oracle F1",
-}
+_METRICS = {"precision": "P", "recall": "R", "f1": "F1"}
+_METRICS |= {"false_alarm_rate": "FPR", "auroc": "AUROC"}
+_METRICS |= {"average_precision": "AP", "oracle_f1": "oracle F1"}
 
 TableCell = str | float | None  # Of a table; None is an empty cell.
 
@@ -343,15 +337,16 @@ def print_findings(
     console.print("\n[bold]incidents: sessions that are flagged[/bold]\n")
   for incident in grouped[:_INCIDENTS]:
     example = example_of(findings, incident.members)
-    print_example(console, example, [example.why.event])
-  if len(grouped) > _INCIDENTS:
-    count = len(grouped) - _INCIDENTS
-    console.print(f"{count:,} further incidents: incidents.csv")
+    count = counted(example.count, "session")
+    print_example(console, example, [example.why.event], count)
+  if (more := len(grouped) - _INCIDENTS) > 0:
+    console.print(f"{more:,} further incidents: incidents.csv")
   console.print("\n[bold]most anomalous sessions[/bold]\n")
   for d in findings.most_anomalous()[:_SESSIONS].tolist():
     one = example_of(findings, [d])
     if findings.scored.bounds[d] < findings.scored.bounds[d + 1]:
-      print_example(console, one, one.why.events)
+      count = f"{one.count:,} equal sessions" * (one.count > 1)
+      print_example(console, one, one.why.events, count)
 
 
 def next_steps(
@@ -395,21 +390,19 @@ def unknown_events(findings: Findings) -> list[str]:
 def in_place(session: str, place: Place, marks: Iterable[str] = ()) -> str:
   """The session and the place of an event, as far as it is known."""
   line, file = place.get("line"), place.get("file")
-  at_line = f"line {file}:{line}" if file else f"line {line}"
-  words = [
-    session,
-    at_line if file or line else "",
-    str(place.get("timestamp") or ""),
-    *marks,
-  ]
+  at_line = [f"line {file}:{line}" if file else f"line {line}"]
+  time = str(place.get("timestamp") or "")
+  words = [session, *at_line * bool(file or line), time, *marks]
   return console_text(", ".join(filter(None, words)))
 
 
-def print_example(console: Console, example: Example, events: Iterable[str]):
+def print_example(
+  console: Console, example: Example, events: Iterable[str], count: str
+):
   """Prints an example.
 
   Each of the events has a line, which is cut at the width of the terminal; the
-  worst event is in reverse.
+  worst event is in reverse. `count` is of its sessions.
   """
   p, severity = example.p_value, example.severity
   alarm = [
@@ -417,7 +410,7 @@ def print_example(console: Console, example: Example, events: Iterable[str]):
     example.why.reason,
     "" if p is None else f"p {p:.2g}",
     f"{example.bits:.1f} bits",
-    counted(example.count, "session"),
+    count,
   ]
   console.print(", ".join(filter(None, alarm)))
   indented = functools.partial(Padding, pad=(0, 0, 0, 2), expand=False)

@@ -62,7 +62,7 @@ class AlarmKind:
     is_open: whether the example has not ended.
     turn: orders kinds by their last alarm.
     count: number of sessions with an alarm.
-    numbers: of the alarms of its last sessions.
+    numbers: of the alarms of its last sessions; 0: it was not written.
     severity: of the last row that was written.
     written: the event time of this row; None: unknown.
     answer: `normal`, `anomalous`, or empty.
@@ -129,28 +129,37 @@ class Alarms:
         self._changed.add(kind.number)
     # A session may seem anomalous because its begin was not read.
     is_cut = not verdict.begins and not verdict.unknown_events
+    name = verdict.session * (verdict.score != NEW)  # Which is of no session.
     # A value or a silence shows at the end, when an alarm of another kind may
     # have been held back.
     is_late = verdict.flag and verdict.ended and verdict.score in MEASURES
-    is_late = is_late and not any(
-      verdict.session in kind.numbers for kind in self.kinds.values()
-    )
+    is_late = is_late and {0} == {
+      x.numbers[name] for x in self.kinds.values() if name in x.numbers
+    }
     if (verdict.severity <= verdict.earlier and not is_late) or is_cut:
       return None
+    for kind in self.kinds.values():
+      if not verdict.earlier and name in kind.numbers:
+        del kind.numbers[name]  # Of a session that has had this name before.
+        self._changed.add(kind.number)
     kind = self._find(verdict)
     self.turn += 1
     kind.turn = self.turn
     # With an alarm before, the session was counted.
     kind.count += is_late or not (verdict.earlier and kind.count)
     self._changed.add(kind.number)
-    if kind.answer == "normal" or not self._is_due(kind, verdict):
+    is_due = kind.answer != "normal" and self._is_due(kind, verdict)
+    number = kind.numbers.get(name, 0)
+    if is_due:
+      self.count += not number
+      number = number or self.count
+      kind.severity, kind.written = verdict.severity, verdict.now
+    if is_due or not verdict.earlier:
+      kind.numbers[name] = number
+      if len(kind.numbers) > _SESSIONS:
+        del kind.numbers[next(iter(kind.numbers))]
+    if not is_due:
       return None
-    number = kind.numbers.get(verdict.session, 0) if verdict.earlier else 0
-    self.count += not number
-    kind.severity, kind.written = verdict.severity, verdict.now
-    kind.numbers[verdict.session] = number = number or self.count
-    if len(kind.numbers) > _SESSIONS:
-      del kind.numbers[next(iter(kind.numbers))]
     counts = {"number": number, "kind": kind.number, "of_kind": kind.count}
     return self._row(verdict, type="alarm", **counts)
 
@@ -174,7 +183,8 @@ class Alarms:
     for kind in self.kinds.values():
       event, first = kind.example["event"], frozenset(kind.surprising)
       is_alike = kind.example.get("score", "") == verdict.score
-      is_alike |= verdict.earlier > 0 and verdict.session in kind.numbers
+      is_alike |= kind.numbers.get(verdict.session, 0) > 0
+      is_alike &= verdict.score != NEW  # It may be masked as another one is.
       if is_alike and belongs_to_incident(verdict.surprising, event, first):
         return kind
     if len(self.kinds) >= _KINDS:
@@ -197,6 +207,8 @@ class Alarms:
 
   def _is_due(self, kind: AlarmKind, verdict: Verdict) -> bool:
     now = verdict.now
+    if verdict.score == NEW and verdict.left_out:  # The alarm of another.
+      return False
     if verdict.severity > kind.severity or now is None or kind.written is None:
       return True
     # The new version again, whose sessions lack an event, for example.

@@ -150,10 +150,8 @@ class Service:
     Raises:
       UserError: the state is of another input, or is damaged.
     """
-    lines, facts = (
-      self._state.recover(),
-      self._state.value("facts", ServiceFacts),
-    )
+    lines = self._state.recover()
+    facts = self._state.value("facts", ServiceFacts)
     if facts and facts["input"] != self._input:
       raise UserError(
         f"config.detect.input={self._input!r}: the state is of"
@@ -267,13 +265,13 @@ class Service:
       if row := self.alarms.take(verdict):
         self.health.alarms.labels(SEVERITIES[verdict.severity]).inc()
         alarms.append(row)
-        if verdict.score == NEW:
-          report(
-            f"{verdict.event}: {verdict.reason}; sessions are judged without it"
-            f" from now on. It is not accepted: write normal for kind"
-            f" {row.get('kind')} in review.csv, which --mode=review writes, or"
-            " anomalous, and it is an alarm in each session"
-          )
+      if verdict.score == NEW:
+        report(
+          f"{verdict.event}: {verdict.reason}; sessions are judged without it"
+          " from now on. It is not accepted: write normal for kind"
+          f" {self.alarms.numbers} in review.csv, which --mode=review writes,"
+          " or anomalous, and it is an alarm in each session"
+        )
       if verdict.ended:
         self._note_end(verdict)
         if self.config.detect.follow == "sessions":

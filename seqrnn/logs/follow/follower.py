@@ -123,7 +123,8 @@ class Follower:
     # The carry of the sessions of the last events, after this many of theirs,
     # and the last one, if it was read.
     self._read: dict[OpenSession, tuple[np.ndarray, int, list[int]]] = {}
-    self._new, self._anomalous = NewEvents(), frozenset[str]()
+    self._near = 60 * deployed.config.detect.quiet
+    self._new, self._anomalous = NewEvents(self._near), frozenset[str]()
     self._most_read = _STATES // self._stepper.begin_S.nbytes
 
   def warm(self):
@@ -159,12 +160,12 @@ class Follower:
     """The final verdicts on all open sessions, of a log that is silent."""
     for session in list(self._waiting.open.values()):
       self._end(session, ends=True, phase=DORMANT)
-    return self._outcome([]).verdicts
+    return self._judged()
 
   def tick(self, time: float) -> list[Verdict]:
     """Moves event time on without an event; returns final verdicts."""
     self._move_clock(time)
-    return self._outcome([]).verdicts
+    return self._judged()
 
   def feed_many(self, events: Iterable[Event]) -> Outcome:
     """Reads events; the outcome is the same however they are cut into calls.
@@ -173,7 +174,7 @@ class Follower:
       events: in their order. The end of a session without a name only moves
         event time.
     """
-    not_open, before = [], Outcome([], 0, [])
+    verdicts, unknown, not_open = [], 0, []
     for event in events:
       if self._lines.read(event.line):
         if event.time is not None and math.isfinite(event.time):
@@ -181,24 +182,18 @@ class Follower:
         if self._by == "lines":
           self._end_silent(self._lines.now)
       if event.symbol is not None:
-        new = self._append(event, sys.intern(event.symbol))
-        if new is not None:  # Sessions are judged otherwise from here on.
-          outcome = self._outcome([])
-          self._find_replaced(new)
-          verdicts = (
-            *before.verdicts,
-            *outcome.verdicts,
-            self._alarm(new, event),
-          )
-          before = Outcome([*verdicts], before.unknown + outcome.unknown, [])
-          self.leave_out()
+        symbol = sys.intern(event.symbol)
+        is_new = self._id(symbol) == UNKNOWN
+        unknown += is_new
+        if common := self._append(event, symbol, is_new):
+          verdicts += self._judged()
+          verdicts += [self._alarm(new, len(common), event) for new in common]
+          self.leave_out()  # Sessions are judged otherwise from here on.
       elif session := self._waiting.open.get(event.session):
         self._end(session, ends=True)
       elif event.session:
         not_open.append(event)
-    last = self._outcome(not_open)
-    unknown = before.unknown + last.unknown
-    return Outcome([*before.verdicts, *last.verdicts], unknown, not_open)
+    return Outcome([*verdicts, *self._judged()], unknown, not_open)
 
   def leave_out(self, anomalous: frozenset[str] | None = None):
     """Judges sessions without events that are accepted, or new and common.
@@ -218,24 +213,31 @@ class Follower:
       self._judge.left_out = left_out
       self._read.clear()
 
-  def _find_replaced(self, new: NewEvent):
-    """Finds the event in whose place the open sessions have a new one."""
+  def _alarm(self, new: NewEvent, number: int, event: Event) -> Verdict:
+    """The alarm for a new event that is common.
+
+    Args:
+      new: the event.
+      number: of those that have become common with it, itself included.
+      event: with which they have.
+    """
+    # The open sessions lack the event that it replaces.
     sessions = [s for s in self._waiting.sessions if new.symbol in s.symbols]
     there = {self._id(x) for session in sessions for x in session.symbols}
     known = self.deployed.detector.names.symbols
     gone = (x for x in known if self._id(x) not in there)
     new.replaces = replaced(new.symbol, gone)
-
-  def _alarm(self, new: NewEvent, event: Event) -> Verdict:
-    """The alarm for a new event that is common."""
     shown = f"? {self._judge.masks.text(new.symbol)}"
-    since = "" if new.since is None else f" since {isoformat(new.since)}"
+    several = number > 1 and not new.joins
+    words = f"{number} new events" if several else "new"
+    words += "" if new.since is None else f" since {isoformat(new.since)}"
+    share = f"{'up to ' * several}{self._new.share(new):.0%}"
     return NOTHING._replace(
       session=event.session,
       ended=False,
       severity=2,
       score=NEW,
-      reason=f"new{since}, in {self._new.share(new):.0%} of the sessions",
+      reason=f"{words}, in {share} of the sessions",
       p=math.nan,
       line=event.line,
       time=event.time,
@@ -244,6 +246,7 @@ class Follower:
       surprising=frozenset([shown]),
       symbols=[new.symbol, *filter(None, [new.replaces])],
       now=self.now,
+      left_out=int(new.joins),
     )
 
   def _move_clock(self, time: float):
@@ -263,12 +266,8 @@ class Follower:
       SessionStep(session, len(session.symbols), self.now, ends)
     )
 
-  def _append(self, event: Event, symbol: str) -> NewEvent | None:
-    """Adds an event to its session, which may be new.
-
-    Returns:
-      the event if it is new and, from now on, common.
-    """
+  def _append(self, event: Event, symbol: str, is_new: bool) -> list[NewEvent]:
+    """Adds an event to its session; returns new ones that are common by it."""
     waiting, name = self._waiting, event.session
     session = waiting.open.get(name) or waiting.dormant.get(name)
     if session is None:
@@ -277,9 +276,7 @@ class Follower:
           self._end(before, ends=True)
       session = OpenSession(name, self._is_begin(symbol, event.time))
       self._new.begun += 1
-    new = None
-    if self._id(symbol) == UNKNOWN:
-      new = self._new.take(session, symbol, event.time)
+    common = self._new.take(session, symbol, event.time) if is_new else []
     time = math.nan if event.time is None else event.time
     session.append(symbol, time, event.line or 0, event.values)
     clock = self._clock if self._by == "seconds" else self._lines
@@ -291,7 +288,7 @@ class Follower:
       self._end(next(iter(waiting.open.values())), ends=False)
     while len(waiting.dormant) > self._most:
       waiting.close(next(iter(waiting.dormant.values())))
-    return new
+    return common
 
   def _is_begin(self, symbol: str, time: float | None) -> bool:
     """Whether an event may be the first of its session."""
@@ -300,7 +297,7 @@ class Follower:
     after = max(time - self._clock.begin, 0.0)  # It may be out of order.
     return bool(is_edge(after, self.deployed.idle.before(symbol)))
 
-  def _outcome(self, not_open: list[Event]) -> Outcome:
+  def _judged(self) -> list[Verdict]:
     """Computes all that the models compute, and the verdicts."""
     steps, self._steps = self._steps, []
     new = [step for step in steps if step.ends is None]
@@ -324,17 +321,15 @@ class Follower:
       if bound:
         if bound.severity <= session.severity:  # A verdict before was higher.
           continue
-        verdict = verdict._replace(
-          **bound._asdict(), flagged_events=0, scores_K=()
-        )
+        fields = bound._asdict() | {"flagged_events": 0, "scores_K": ()}
+        verdict = verdict._replace(**fields)
       verdicts.append(verdict._replace(now=step.now, earlier=session.severity))
       session.severity = max(session.severity, verdict.severity)
       if session.phase != OPEN:
         self._read.pop(session, None)
     while len(self._read) > self._most_read:
       del self._read[next(iter(self._read))]
-    ids = (self._id(step.session.symbols[step.size - 1]) for step in new)
-    return Outcome(verdicts, sum(id == UNKNOWN for id in ids), not_open)
+    return verdicts
 
   def _bounds(
     self, sessions: Iterable[OpenSession]
@@ -405,15 +400,14 @@ class Follower:
     new = as_type(NewFacts, facts.get("new", NewFacts(begun=0, events=[])))
     # Other models may know some.
     events = [x for x in new["events"] if self._id(x.symbol) == UNKNOWN]
-    self._new = NewEvents(new["begun"], events)
+    self._new = NewEvents(self._near, new["begun"], events)
     sessions: list[OpenSession] = []
     for _, part, value in rows:
       header, columns = as_type(list[list], value)
       if part == 0:
         sessions.append(OpenSession())
       for (name, kind), value in zip(_STORED.items(), header, strict=True):
-        value = as_type(kind, value)
-        setattr(sessions[-1], name, value)
+        setattr(sessions[-1], name, as_type(kind, value))
       for (name, kind), values in zip(_COLUMNS.items(), columns, strict=True):
         getattr(sessions[-1], name).extend(as_type(kind, values))
     for session in sessions:

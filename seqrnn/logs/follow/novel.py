@@ -1,9 +1,10 @@
 """New events: templates that training lacks, counted by their sessions.
 
-A new version of a program writes new lines, in many sessions. Such an event is
-one alarm, after which all sessions are judged without it: p-values compare all
-else with the calibration, which has no such event. It is not accepted by this:
-a person accepts it (review.csv), or the next model does.
+A new version of a program writes new lines, in many sessions. Those that begin
+together are one alarm, after which all sessions are judged without them:
+p-values compare all else with the calibration, which has no such events. They
+are not accepted by this: a person accepts each (review.csv), or the next model
+does.
 """
 
 import zlib
@@ -15,6 +16,7 @@ from seqrnn.logs.follow.open_sessions import OpenSession
 
 NEW = "new"  # The score of the alarm.
 MANY = 30  # Names of sessions that have a common event.
+_WITH = 3  # An event that begins with a common one needs a third of them.
 _COMMON = 0.75  # Share of the words of a known event that another replaces.
 _KNOWN = 500  # New events that are counted; then the rarest is forgotten.
 
@@ -30,8 +32,9 @@ class NewEvent:
     sessions: number of sessions that have it.
     names: checksums of their names, of which equal ones count once: one host
       alone makes no event common.
-    is_common: whether there were `MANY`.
+    is_common: whether there were enough.
     replaces: the known event that it replaces; None: it is left out.
+    joins: whether the alarm of another one has it, too.
   """
 
   symbol: str
@@ -41,6 +44,7 @@ class NewEvent:
   names: list[int] = field(default_factory=list)
   is_common: bool = False
   replaces: str | None = None
+  joins: bool = False
 
 
 def replaced(symbol: str, gone: Iterable[str]) -> str | None:
@@ -74,15 +78,20 @@ class NewEvents:
     events: by symbol, the least recent first.
   """
 
-  def __init__(self, begun: int = 0, events: Collection[NewEvent] = ()):
+  def __init__(
+    self, near: float, begun: int = 0, events: Collection[NewEvent] = ()
+  ):
+    """Begins with events; they begin together within `near` seconds."""
     self.begun, self.events = begun, {event.symbol: event for event in events}
+    self._near = near
 
   def take(
     self, session: OpenSession, symbol: str, time: float | None
-  ) -> NewEvent | None:
-    """Counts a new event, before its session has it; returns a common one.
+  ) -> list[NewEvent]:
+    """Counts a new event, before its session has it; returns common ones.
 
-    It is returned once.
+    These are the event and those that begin together with it. Each is returned
+    once.
     """
     event = self.events.pop(symbol, None) or NewEvent(symbol, time, self.begun)
     if len(self.events) >= _KNOWN:
@@ -90,14 +99,26 @@ class NewEvents:
       del self.events[min(self.events.values(), key=rank).symbol]
     self.events[symbol] = event
     if event.is_common or (event.names and symbol in session.symbols):
-      return None
+      return []
     event.sessions += 1
     name = zlib.crc32(session.name.encode("utf-8", "surrogatepass"))
     event.names += [name] * (name not in event.names)
-    if len(event.names) < MANY:
-      return None
-    event.names, event.is_common = [], True
-    return event
+    if _WITH * len(event.names) < MANY:
+      return []
+    group = [x for x in self.events.values() if self._is_near(x, event)]
+    joins = any(one.is_common for one in group)
+    if len(event.names) < MANY and not joins:
+      return []
+    many = [x for x in group if _WITH * len(x.names) >= MANY and x is not event]
+    for one in (event, *many):
+      one.names, one.is_common = [], True
+      one.joins = joins or one is not event
+    return [event, *many]
+
+  def _is_near(self, one: NewEvent, other: NewEvent) -> bool:
+    if one.since is None or other.since is None:
+      return False
+    return abs(one.since - other.since) <= self._near
 
   def share(self, event: NewEvent) -> float:
     """The share of the sessions since an event that have it."""

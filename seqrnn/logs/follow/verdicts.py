@@ -145,8 +145,7 @@ class Judge:
     self._known: dict[tuple, Verdict] = {}
     self._events = 0  # The number of events of the known sessions.
     # The keys are the scores that decide: most events change only their own.
-    by_event = self._settings.rule == "events"
-    self._decisive = slice(0 if by_event else 1, None)
+    self._decisive = slice(int(self._settings.rule != "events"), None)
     self._bounds: dict[bytes, Bound] = {}
 
   def warm(self):
@@ -171,12 +170,9 @@ class Judge:
     if missing:
       some = scores_D3X[[*missing.values()]].astype(float)
       decision = self._decide(*some.transpose(1, 0, 2))
-      columns = (
-        decision.severity.tolist(),
-        decision.reasons,
-        [in_words(reason) for reason in decision.reasons],
-        decision.p.tolist(),
-      )
+      severity, p = decision.severity.tolist(), decision.p.tolist()
+      reasons = decision.reasons
+      columns = severity, reasons, map(in_words, reasons), p
       self._bounds |= zip(missing, map(Bound, *columns), strict=True)
     return [self._bounds[key] for key in keys]
 

@@ -30,11 +30,13 @@ class Selection(NamedTuple):
 
   Attributes:
     accepted: new events that last, as of `Deployed`.
+    passing: new events of many sessions that do not.
     flagged: whether the model before flags each, without these events.
     trains: whether each is learned.
   """
 
   accepted: dict[str, str | None]
+  passing: list[str]
   flagged: np.ndarray
   trains: np.ndarray
 
@@ -56,10 +58,10 @@ def select(
     anomalous: new events that a person calls so.
   """
   number = len(sessions.names)
-  accepted, has_new = _new_events(sessions, before.detector.names, anomalous)
+  names = before.detector.names
+  accepted, passing, has_new = _new_events(sessions, names, anomalous)
   accepted |= normal
   index = {name: j for j, name in enumerate(sessions.names)}
-  names = before.detector.names
   some = sessions.without(accepted, names)
   findings = find_anomalies(before.detector, before.normal, some)
   place = np.array([index[name] for name in some.names], int)
@@ -72,7 +74,8 @@ def select(
     if lasts(alike, number) and has_new[alike].mean() >= 0.5:
       is_change[alike] = True
   bad = flagged & ~is_change & (answers != NORMAL)
-  return Selection(accepted, flagged, ~bad & (answers != ANOMALOUS))
+  trains, passing = ~bad & (answers != ANOMALOUS), {*passing} - {*accepted}
+  return Selection(accepted, sorted(passing), flagged, trains)
 
 
 def lasts(which: np.ndarray, number: int) -> bool:
@@ -89,8 +92,8 @@ def lasts(which: np.ndarray, number: int) -> bool:
 
 def _new_events(
   sessions: Sessions, names: Vocabulary, anomalous: Collection[str]
-) -> tuple[dict[str, str | None], np.ndarray]:
-  """The new events that last, as `Deployed.accepted`; which sessions have one.
+) -> tuple[dict[str, str | None], list[str], np.ndarray]:
+  """The new events that last, those that do not, and who has one that lasts.
 
   Args:
     sessions: in the order of the log.
@@ -100,19 +103,21 @@ def _new_events(
   has = np.zeros(len(sessions.names), bool)
   new_N = np.flatnonzero(sessions.ids == UNKNOWN)
   session_N = np.searchsorted(sessions.bounds, new_N, "right") - 1
-  accepted, texts = {}, sessions.as_read
+  accepted, passing, texts = {}, [], sessions.as_read
   if texts is None:
-    return {}, has
+    return {}, [], has
   symbol_N = texts.ids[new_N].astype(np.int64)
   for symbol in np.flatnonzero(np.bincount(symbol_N) >= MANY).tolist():
     which, text = session_N[symbol_N == symbol], texts.symbols[symbol]
-    if text not in anomalous and lasts(which, len(has)):
+    if text in anomalous or not lasts(which, len(has)):
+      passing.append(text)
+    else:
       has[which] = True
       there = np.unique(sessions.take(np.unique(which)).ids)
       known = np.setdiff1d(np.arange(len(RESERVED), len(names)), there)
       gone = [names.symbols[n - len(RESERVED)] for n in known.tolist()]
       accepted[text] = replaced(text, gone)
-  return accepted, has
+  return accepted, passing, has
 
 
 def copy_log(log: Path, target: Path):
@@ -120,23 +125,28 @@ def copy_log(log: Path, target: Path):
 
   Raises:
     UserError: there is no such log, or it is rotated meanwhile.
+    MachineError: the file cannot be written.
   """
+  with files.atomic_write(target, "wb") as raw, _packed(raw) as out:
+    out.writelines(_whole_lines(log))
+
+
+def _whole_lines(log: Path) -> Iterator[bytes]:
   try:
-    parts = rotation.list_files(log)
-    with files.atomic_write(target, "wb") as raw, _packed(raw) as out:
-      for part in parts:
-        with rotation.opened(part) as content:
-          rest = b""
-          while chunk := content.read(2**20):
-            whole, newline, rest = (rest + chunk).rpartition(b"\n")
-            out.write(whole + newline)
-        if rest and part != parts[-1]:
-          out.write(rest + b"\n")
-  except OSError as error:
-    again = "; try again" * isinstance(error, FileNotFoundError)
-    raise UserError(f"{log}: {error.strerror or error}{again}") from None
-  if not parts:
-    raise UserError(f"{log}: no such file")
+    if not (parts := rotation.list_files(log)):
+      raise OSError("no such file")
+    for part in parts:
+      with rotation.opened(part) as content:
+        rest = b""
+        while chunk := content.read(2**20):
+          whole, newline, rest = (rest + chunk).rpartition(b"\n")
+          yield whole + newline
+      if rest and part != parts[-1]:
+        yield rest + b"\n"
+  except Exception as error:  # Each way of packing has errors of its own.
+    again = "; try again" * isinstance(error, FileNotFoundError | EOFError)
+    reason = getattr(error, "strerror", None) or error
+    raise UserError(f"{log}: {reason}{again}") from None
 
 
 def _packed(file) -> gzip.GzipFile:
@@ -147,6 +157,8 @@ def copy_lines(
   source: Path, target: Path, sessions: Sessions, wanted: np.ndarray
 ):
   """Copies the lines of some sessions, and those that continue them.
+
+  A blank line stands for any other, so that lines keep their numbers.
 
   Args:
     source: a packed log.
@@ -167,8 +179,7 @@ def copy_lines(
     for number, line in enumerate(lines, 1):
       if number < len(is_event) and is_event[number]:
         copied = bool(is_wanted[number])
-      if copied:
-        yield line
+      yield line if copied else b"\n"
 
   with (
     gzip.open(source) as lines,

@@ -17,6 +17,7 @@ from seqrnn.logs.detect.findings import (
   group_incidents,
   worst_positions,
 )
+from seqrnn.scoring.scorer import UNRANKED
 from tests.logs.detect.test_decision import scores_of
 
 LOG = ["unpack package" + 9 * " and so on", "configure it", "boom now"]
@@ -29,12 +30,11 @@ def findings_of(sessions, names, nll, bounds, **decided):
   short, none = np.isnan(p), np.zeros(count, int)
   lengths = np.diff(sessions.bounds)
   has_end = (np.diff(bounds) > lengths).nonzero()[0]
+  targets = np.insert(sessions.ids, sessions.bounds[1:][has_end], END)
+  ranks = np.where(targets == UNKNOWN, UNRANKED, 1)
   scored = scores_of(
-    nll, np.ones(len(nll), int), bounds, -p, decided.get("counts"), short
-  )._replace(
-    targets=np.insert(sessions.ids, sessions.bounds[1:][has_end], END),
-    lengths=lengths,
-  )
+    nll, ranks, bounds, -p, decided.get("counts"), short
+  )._replace(targets=targets, lengths=lengths)
   decision = Decision(
     scores={"combined": np.where(short, np.inf, -p)},
     combined_KD=-p[None],
@@ -138,6 +138,7 @@ def test_flagged_sessions_with_like_surprising_events_are_an_incident(tmp_path):
 
 def test_a_session_is_printed_with_the_events_around_its_worst_one(scored):
   findings = scored([1.0, 1, 1, 9, 2])
+  findings.scored.rank[0] = UNRANKED  # Its session was left out of training.
   file = io.StringIO()
   incidents = group_incidents(findings)
   tables.print_findings(Console(file=file, width=80), findings, incidents)
@@ -147,8 +148,9 @@ def test_a_session_is_printed_with_the_events_around_its_worst_one(scored):
   one += ["  a.log:5, line 5", "  ? boom now"]
   # Unknown events are printed as they were read.
   assert lines[3:9] == [*one, "", "most anomalous sessions", ""]
-  assert lines[9:15] == [*one, "  <end>", "p 0.5, 1.4 bits, 1 session"] + [
+  one[0] = one[0].removesuffix(", 1 session")  # No other equals it.
+  assert lines[9:15] == [*one, "  <end>", "p 0.5, 1.4 bits"] + [
     "  a.log:1, line 1"
   ]
-  assert lines[15].startswith("  unpack package") and lines[15][-1] == "…"
+  assert lines[15].startswith("  ? unpack package") and lines[15][-1] == "…"
   assert lines[16:] == ["  configure it", "  <end>", ""]

@@ -23,12 +23,8 @@ def verdict(session, symbols, event=None, **fields):
   event = event or symbols[-1]
   values = {"ended": True, "severity": 2, "score": "max", "p": 0.001}
   values |= {"line": 7, "time": 1.8e9, "before": symbols[:-1][-3:], "after": []}
-  values |= {
-    "reason": "",
-    "unknown_events": 0,
-    "flagged_events": 1,
-    "position": 0,
-  }
+  values |= {"reason": "", "unknown_events": 0}
+  values |= {"flagged_events": 1, "position": 0}
   values |= {"surprising": frozenset([event]), "scores_K": (), "begins": True}
   values |= {"session": session, "event": event, "events": len(symbols)}
   return Verdict(**{**values, "symbols": symbols, **fields})
@@ -161,12 +157,21 @@ def test_a_silence_has_an_alarm_though_one_of_another_kind_was_held_back():
     slow,
     slow._replace(session="s1"),  # It has an alarm.
     slow._replace(session="s3", score="mean"),
+    lost._replace(session="s4", now=3000.0),
     slow._replace(session="s4", now=4000.0),
     quiet=3600,
   )
   shown = [row and (row["session"], row["number"]) for row in rows]
-  assert shown == [("s1", 1), None, ("s2", 2), None, None, ("s4", 3)]
-  assert [kind.count for kind in alerts.kinds.values()] == [2, 2]
+  assert shown == [("s1", 1), None, ("s2", 2), *[None] * 3, ("s4", 3)]
+  assert [kind.count for kind in alerts.kinds.values()] == [3, 2]
+  # Nor has it two when the kind of the first one is forgotten, or if a session
+  # before had its name.
+  for n in range(alarms._KINDS):
+    alerts.take(verdict(f"t{n}", ["a", f"rare {n}"]))
+  held, late = lost._replace(session="t5", now=60.0), slow._replace(now=9000.0)
+  late = [late._replace(session=name) for name in ("s1", "t5")]
+  rows = map(alerts.take, (late[0], lost, held, late[1]))
+  assert [row and row["session"] for row in rows] == [None, "s1", None, "t5"]
 
 
 class Counted(dict):

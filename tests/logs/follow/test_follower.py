@@ -23,10 +23,7 @@ from seqrnn.logs.detect.conformal import Calibration, CrossCalibration
 from seqrnn.logs.detect.deployed import Deployed, refuse_unfollowed
 from seqrnn.logs.detect.detector import Detector, Ensemble, whole_sessions
 from seqrnn.logs.detect.findings import find_anomalies
-from seqrnn.logs.detect.normal import (
-  NormalSessions,
-  of_every,
-)
+from seqrnn.logs.detect.normal import NormalSessions, of_every
 from seqrnn.logs.detect.scores import BASELINES, STANDARD, fit_baselines
 from seqrnn.logs.follow import alarms, novel, stepping
 from seqrnn.logs.follow.follower import Event, Follower
@@ -71,10 +68,8 @@ def random_models(fields):
   """A task and two random models, which are compiled once."""
   vocabularies = {"symbols": SYMBOLS}
   config = whole_sessions(config_of(dict(fields)), vocabularies)
-  experiment, rng = (
-    experiments.build(config, vocabularies),
-    np.random.default_rng(1),
-  )
+  experiment = experiments.build(config, vocabularies)
+  rng = np.random.default_rng(1)
 
   def draw(leaf):
     values = rng.normal(size=(2, *leaf.shape)).astype(leaf.dtype)
@@ -102,10 +97,8 @@ def make(fields=None, names=STANDARD, is_timed=False):
   if is_timed:
     tails = [fit(timed(rng, train)) for _ in range(2)]
     detector = detector._replace(tails=tails, measures=MEASURES)
-    normal, names = (
-      detector.with_unusual(timed(rng, normal)),
-      (*names, *MEASURES),
-    )
+    normal = detector.with_unusual(timed(rng, normal))
+    names = *names, *MEASURES
   scored = detector.score(normal, np.ones(200, np.int64))
   every = NormalSessions(
     {name: x.ravel() for name, x in scored.scores.items()},
@@ -330,6 +323,23 @@ def test_a_state_goes_on_as_if_nothing_had_stopped(monkeypatch):
   assert any(not v.ended for v in results) and any(v.flag for v in results)
 
 
+def test_the_next_model_judges_all_events_of_open_sessions(model):
+  """As a detection by it does; ended ones were judged by the model before."""
+  models = model, make({"detect.rate": 0.1}, ("max",))
+  texts = random_texts(rng := np.random.default_rng(8), 40)
+  events = interleaved(rng, [*enumerate(texts)])
+  stored, final, after = Table(), {}, Follower(model)
+  for place in range(0, len(events), 80):
+    of = int(4 * place > 3 * len(events))
+    before, after = after, Follower(models[of])
+    stored.move(before, after)
+    verdicts = after.feed_many(events[place : place + 80]).verdicts
+    final |= {v.session: (of, v.p) for v in verdicts if v.ended}
+  p = [p_of(one, texts) for one in models]
+  assert all(x == p[of][int(name[1:])] for name, (of, x) in final.items())
+  assert len(final) == 40 > sum(of for of, _ in final.values()) > 9
+
+
 def test_a_new_event_of_many_sessions_is_one_alarm(monkeypatch):
   """Then sessions are judged without it, until a person calls it anomalous."""
   monkeypatch.setattr(novel, "MANY", 30)
@@ -391,8 +401,30 @@ def test_a_new_event_counts_as_the_one_that_it_replaces(monkeypatch):
     assert novel.replaced(text, known) == expected
 
 
+def test_new_events_that_begin_together_are_one_alarm(monkeypatch):
+  """Each is asked about in review.csv; one of an hour later is another."""
+  monkeypatch.setattr(novel, "MANY", 9)
+  follower = Follower(make({"detect.rate": 0.05}))
+  alerts, rows = alarms.Alarms(3600, Redaction("(?!)")), []
+  for n in range(40):
+    text = "ab" + "!" * (n % 2) + "/" * (n % 3 == 0) + ";" * (n % 9 == 0)
+    text, begin = text + "=" * (n > 25), 4000.0 * (n > 25) + n
+    events = [Event(f"s{n}", symbol, begin) for symbol in text]
+    for one in follower.feed_many(events).verdicts:
+      rows += [row for row in [alerts.take(one)] if row and one.score == "new"]
+  one, other = rows
+  assert one["reason"] == (
+    "2 new events since 1970-01-01T00:00:01, in up to 56% of the sessions"
+  )
+  assert other["event"] == "? =" and other["reason"].startswith("new since ")
+  kinds = [k for k in alerts.kinds.values() if k.example["score"] == "new"]
+  assert [kind.symbols for kind in kinds] == [["!"], ["/"], [";"], ["="]]
+  [last] = follower.end("s30")
+  assert last.left_out == 2 and last.p == p_of(follower.deployed, ["ab"])[0]
+
+
 def test_few_new_events_are_known():
-  known, session = novel.NewEvents(), OpenSession("x")
+  known, session = novel.NewEvents(0.0), OpenSession("x")
   for n in range(2000):
     known.take(session, f"{n % 700}", None)
   assert len(known.events) <= 501

@@ -76,10 +76,8 @@ def test_sessions_of_rotated_files_have_names_of_their_own():
   for part in (0, 1):  # A mark of the byte order is no part of a line.
     lines = [b"\xef\xbb\xbfa", b"a", b"a"]
     events += reader.events(chunk_of(lines, part=part))
-  names = ["app.log:1", "app.log:3", "app.log+1:2"]
-  assert [event.session for event in events] == [
-    name for name in names for _ in range(2)
-  ]
+  names = ["app.log:1"] * 2 + ["app.log:3"] * 2 + ["app.log+1:2"] * 2
+  assert [event.session for event in events] == names
   assert {event.symbol for event in events} == {"a"}
 
 
