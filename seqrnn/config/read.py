@@ -41,7 +41,8 @@ TRAINING = (
 # wide part was fitted.
 SHAPE = (
   *("task", "model.", "data.unit", "data.mapping", "data.boundaries"),
-  *("data.log_mask", "data.log_paths", "train.choice", "train.start_from"),
+  *("data.log_mask", "data.log_paths", "data.unlabelled_path"),
+  *("train.choice", "train.start_from"),
 )
 CPU = ("train.cpu_devices", "train.cpu_threads")  # Set before JAX starts.
 # Fields that only end a training: the only ones that may change on resume.

@@ -350,9 +350,12 @@ def fits_wide(config: Config, weights: int) -> bool:
   """Whether the wide part is fitted before the layers, and then frozen.
 
   With `train.choice=best` there are many texts, from which both learn together;
-  and so they do where another run brings trained layers.
+  and so they do where another run brings trained layers, and of numbers where
+  other texts bring word vectors.
   """
-  train = config.train
+  train, vectors = config.train, config.data.unlabelled_path
+  if config.task == "regression" and (vectors or config.model.embedding_path):
+    return False
   few = train.choice != "best" and train.start_from is None
   return few and weights <= _FITTED
 
