@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import numpy as np
+from scipy import sparse
 
 from seqrnn.config.read import Config
 from seqrnn.data.batches.segments import Request, Segments, Split
@@ -16,6 +17,7 @@ from seqrnn.errors import UserError
 from seqrnn.experiment import Batch
 
 Value = TypeVar("Value")
+_CACHED = 2**11  # Texts whose terms are kept in memory, for other windows.
 
 
 def once_a_split(read: Callable[[Split], Value]) -> Callable[[Split], Value]:
@@ -44,8 +46,8 @@ def counted_terms(config: Config, pieces: Pieces) -> dict[str, Vocabulary]:
   if not config.model.wide or config.task == "tagging":
     return {}
   texts = (document.symbols for document in pieces.documents())
-  how = config.data.unit, config.model.parts
-  return {"terms": terms.vocabulary(texts, *how)}
+  known = terms.vocabulary(texts, config.data.unit, config.model.parts)
+  return {"terms": known}
 
 
 def terms_of(
@@ -60,8 +62,7 @@ def terms_of(
       "vocabulary.json: model.wide=True reads terms, and it has none, or those"
       " of an earlier version; train the run again"
     )
-  how = config.data.unit, config.model.parts
-  return terms.Terms(known, *how)
+  return terms.Terms(known, config.data.unit, config.model.parts)
 
 
 def batches(
@@ -81,6 +82,9 @@ def batches(
   """
   arrays = functools.cache(functools.partial(columns, split))
   pieces = functools.cache(functools.partial(segments.pieces, split))
+  row = functools.lru_cache(_CACHED)(
+    lambda n: read and read.row(pieces().text(n))
+  )
   names = ["reset"]
   if how.get("named"):
     names.append("read")
@@ -90,7 +94,8 @@ def batches(
   def make(batch: Batch) -> Batch:
     asked = {"inputs": batch["segment"], **{n: batch[n] for n in names}}
     if read is not None:
-      asked["terms"] = read(map(pieces().text, batch["document"]))
+      rows = map(row, batch["document"].tolist())
+      asked["terms"] = sparse.vstack([*rows]).toarray()
     return asked | arrays()(batch)
 
   return segments.batches(split, epoch, placed=True, **how).map(make)

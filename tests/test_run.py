@@ -59,6 +59,8 @@ MISTAKES = {
   "other settings, model.layers: 1 -> 2",
   "--workdir=lm --mode=evaluate --config.data.log_mask=a": "lm: was trained "
   "with other settings, data.log_mask: None -> 'a'",
+  "--workdir=lm --mode=evaluate --config.train.choice=last": "lm: was trained "
+  "with other settings, train.choice: 'best' -> 'last'",
   "--workdir=changed": "changed: the training data have changed since",
   "--workdir=flipped": "flipped/config.json: differs from its checksum",
   "--workdir=bare --mode=sample": "bare: has no checkpoint; train this run",

@@ -37,10 +37,12 @@ MODES = (
 TRAINING = (
   *("task", "seed", "data.", "model.", "optimizer.", "schedule.", "train."),
 )
-# Fields that determine the shapes of parameters and the vocabulary.
+# Fields that determine the shapes of parameters, the vocabulary, and whether a
+# wide part was fitted.
 SHAPE = (
   *("task", "model.", "data.unit", "data.mapping", "data.boundaries"),
-  *("data.log_mask", "data.log_paths"),
+  *("data.log_mask", "data.log_paths", "data.unlabelled_path"),
+  *("train.choice", "train.start_from"),
 )
 CPU = ("train.cpu_devices", "train.cpu_threads")  # Set before JAX starts.
 # Fields that only end a training: the only ones that may change on resume.

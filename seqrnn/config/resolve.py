@@ -260,11 +260,14 @@ def _fit(config: Config, windows: int, put: Callable[[str, FieldValue], None]):
   rows = 2 ** int(math.log2(max(windows / _BATCHES, _ROWS)))
   put("train.batch_size", min(rows, train.batch_size))
   batches = -(-windows // train.batch_size)
-  put("train.epochs", max(min(-(-_STEPS // batches), _EPOCHS), epochs))
+  few = _labels_texts(config) and windows < _UNSURE
+  # The layers learn little beside a wide part that is fitted.
+  steps = _STEPS // 2 if few and config.model.wide else _STEPS
+  put("train.epochs", max(min(-(-steps // batches), _EPOCHS), epochs))
   if train.epochs > epochs:
     dropout = _DROPOUT.of(train.epochs, digits=2)
     put("model.dropout", max(dropout, config.model.dropout))
-  if _labels_texts(config) and windows < _UNSURE:
+  if few:
     put("train.choice", "last")
     put("train.refit", windows < _FEW)
     if config.task == "classification":

@@ -15,7 +15,7 @@ from seqrnn.models import cells, features, layers, losses
 from seqrnn.models.cell import hold, uniform
 from seqrnn.models.products import Lookup, Products
 
-_SHARE = 0.25  # Of the layers, which fit what a fitted wide part has left.
+_SHARE = 0.25  # Of the layers beside a fitted wide part; docs/howto/train.md.
 _FITTED = 2**22  # Weights of it; their optimizer keeps some ten copies.
 _LOOP = 256  # About how often a program calls a model with one position.
 # Fields of `config.model` that SequenceModel has as they are.
@@ -350,11 +350,14 @@ def fits_wide(config: Config, weights: int) -> bool:
   """Whether the wide part is fitted before the layers, and then frozen.
 
   With `train.choice=best` there are many texts, from which both learn together;
-  and so they do where another run brings trained layers.
+  and so they do where another run brings trained layers, and of numbers where
+  other texts bring word vectors.
   """
-  train = config.train
+  train, vectors = config.train, config.data.unlabelled_path
+  if config.task == "regression" and (vectors or config.model.embedding_path):
+    return False
   few = train.choice != "best" and train.start_from is None
-  return few and config.task == "classification" and weights <= _FITTED
+  return few and weights <= _FITTED
 
 
 def text_model(

@@ -70,7 +70,7 @@ def gather_processes(x: "np.ndarray") -> "np.ndarray":
   return multihost_utils.process_allgather(x, tiled=True)
 
 
-def of_first_process(x: "np.int64") -> "np.int64":
+def of_first_process(x: "np.ndarray") -> "np.ndarray":
   """The value that the first process has, in each of them.
 
   As `gather_processes`. Without it, several processes do not train together.

@@ -64,8 +64,7 @@ def _linear(
     texts = [document.symbols for document in pieces.documents()]
     if known is None:
       known = terms.Terms(terms.vocabulary(texts, unit, parts), unit, parts)
-    rows = (sparse.csr_array(known([text])) for text in texts)
-    x[name] = sparse.csr_matrix(sparse.vstack([*rows]))
+    x[name] = sparse.csr_matrix(sparse.vstack([*map(known.row, texts)]))
     labels = pieces.corpus.labels
     assert labels is not None, "a text of a split has a label or a number"
     answers = [*labels[pieces.document]]

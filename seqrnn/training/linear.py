@@ -1,24 +1,29 @@
-"""The wide part of a new model, fitted to few labelled texts by itself.
+"""The wide part of a new model, fitted to few texts by itself.
 
 Its loss is convex: a penalty keeps it from the accidents of a few texts, and
-no checkpoint has to be chosen. It then stays, and the layers learn the rest. A
-weight is penalised less where the log-count ratio of its term and label is
-large, as in a naive Bayes SVM (Wang & Manning 2012).
+no checkpoint has to be chosen. It then stays, and the layers learn the rest. Of
+numbers it is a ridge regression, and of labels a logistic regression, where a
+weight is penalised less if the log-count ratio of its term and label is large,
+as in a naive Bayes SVM (Wang & Manning 2012).
 """
 
 from typing import Any
 
 import numpy as np
-from scipy import optimize, sparse
+from scipy import optimize, sparse, special
+from scipy.sparse import linalg
 
 from seqrnn.config.read import Config
 from seqrnn.data.vocabulary import RESERVED
 from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.models import network
 from seqrnn.models.features import STEP
+from seqrnn.runtime import private
 
 _STRENGTH = 10.0  # Of the loss of a text; half the squares are the penalty.
 _LIMITS = {"maxiter": 50, "maxcor": 5}
+# The penalty of numbers is 0.3 times the squares.
+_RIDGE = {"damp": 0.3**0.5, "iter_lim": 100}
 
 
 def is_fitted(experiment: Experiment, config: Config) -> bool:
@@ -28,50 +33,65 @@ def is_fitted(experiment: Experiment, config: Config) -> bool:
 
 
 def fitted(experiment: Experiment, params: Params) -> Params:
-  """The parameters, with the wide part of a logistic regression of labels.
+  """The parameters, with the wide part of a regression.
 
-  The head starts at zero, so that the model first computes the regression.
+  The head starts at zero, so that the model first computes the regression. All
+  processes have the table of the first one, as rounding may differ.
   """
+  x_NF, y_NV = _texts(experiment)
+  print(f"model.wide: fitted first, to {x_NF.shape[1]:,} terms; then it stays")
+  regression = _ridge if experiment.names is None else _logistic
+  table_FV = private.of_first_process(regression(x_NF, y_NV) / STEP)
   head = params["head"]
-  x_NF, truth_NV = _texts(experiment, len(head["bias"]))
+  head = {**head, "kernel": np.zeros_like(head["kernel"])}
+  return {**params, "head": head, "wide": {"table": table_FV}}
+
+
+def _ridge(x_NF: Any, y_NV: np.ndarray) -> np.ndarray:
+  columns = [linalg.lsqr(x_NF, y_N, **_RIDGE)[0] for y_N in y_NV.T]
+  return np.stack(columns, axis=1).astype(np.float32)
+
+
+def _logistic(x_NF: Any, truth_NV: np.ndarray) -> np.ndarray:
   xt_FN = x_NF.T.tocsr()
-  scale_FV = np.sqrt(1 + _log_ratio(xt_FN, truth_NV) ** 2)
+  has_FN = (xt_FN > 0).astype(
+    np.float32
+  )  # The texts of each label, and others.
+  of_FV, others_FV = 1 + has_FN @ truth_NV, 1 + has_FN @ (1 - truth_NV)
+  ratio_FV = np.log(of_FV / of_FV.sum(0)) - np.log(others_FV / others_FV.sum(0))
+  scale_FV = np.sqrt(1 + ratio_FV.astype(np.float32) ** 2)
 
   def loss(flat):
     free_FV = flat.astype(np.float32).reshape(scale_FV.shape)
-    logits_NV = x_NF @ (scale_FV * free_FV)
-    logits_NV -= logits_NV.max(1, keepdims=True)
-    p_NV = np.exp(logits_NV)
-    total_N1 = p_NV.sum(1, keepdims=True)
-    nll = np.log(total_N1).sum() - (logits_NV * truth_NV).sum()
-    error_NV = _STRENGTH * (p_NV / total_N1 - truth_NV)
+    log_p_NV = special.log_softmax(x_NF @ (scale_FV * free_FV), axis=1)
+    error_NV = _STRENGTH * (np.exp(log_p_NV) - truth_NV)
     gradient_FV = scale_FV * (xt_FN @ error_NV) + free_FV
-    value = _STRENGTH * float(nll) + 0.5 * float((free_FV**2).sum())
-    return value, gradient_FV.ravel().astype(float)
+    value = 0.5 * (free_FV**2).sum() - _STRENGTH * (log_p_NV * truth_NV).sum()
+    return float(value), gradient_FV.ravel().astype(float)
 
-  print(f"model.wide: fitted first, to {len(scale_FV):,} terms; then it stays")
   options = {"method": "L-BFGS-B", "options": _LIMITS, "jac": True}
   best = optimize.minimize(loss, np.zeros(scale_FV.size), **options)
-  free_FV = best.x.astype(np.float32).reshape(scale_FV.shape)
-  head = {**head, "kernel": np.zeros_like(head["kernel"])}
-  return {**params, "head": head, "wide": {"table": scale_FV * free_FV / STEP}}
+  return scale_FV * best.x.astype(np.float32).reshape(scale_FV.shape)
 
 
-def _texts(experiment: Experiment, V: int) -> tuple[Any, np.ndarray]:
-  """The terms of each training text, and its label as a row of 0 and 1."""
-  rows, ids, last = [], [], -1
+def _texts(experiment: Experiment) -> tuple[Any, np.ndarray]:
+  """The terms of each training text, and what is to be predicted.
+
+  Labels are rows of 0 and 1, and numbers are in standard deviations.
+  """
+  rows, targets, last = [], [], -1
   for batch in experiment.batches("train", None, ordered=True):
     new = np.diff(batch["document"], prepend=last) > 0  # No later window.
     rows.append(sparse.csr_matrix(batch["terms"][new]))
-    ids.append(batch["targets"][new, 0] - len(RESERVED))
+    targets.append(batch["targets"][new, 0])
     last = batch["document"][-1]
-  truth_NV = np.eye(V, dtype=np.float32)[np.concatenate(ids)]
-  return sparse.vstack(rows, "csr"), truth_NV
-
-
-def _log_ratio(xt_FN: Any, truth_NV: np.ndarray) -> np.ndarray:
-  """The log-count ratio of each term for each label, [F, V]."""
-  has_FN = (xt_FN > 0).astype(np.float32)
-  of_FV, others_FV = 1 + has_FN @ truth_NV, 1 + has_FN @ (1 - truth_NV)
-  ratio_FV = np.log(of_FV / of_FV.sum(0)) - np.log(others_FV / others_FV.sum(0))
-  return ratio_FV.astype(np.float32)
+  x_NF: Any = sparse.vstack(rows, "csr")
+  y_N = np.concatenate(targets)
+  if experiment.names is None:
+    numbers = experiment.vocabularies["numbers"].symbols
+    scales_C2 = np.array([x.split()[-2:] for x in numbers], np.float32)
+    return x_NF, (y_N - scales_C2[:, 0]) / scales_C2[:, 1]
+  ids_V = np.arange(len(RESERVED), len(experiment.names))
+  y_NV = (y_N[:, None] == ids_V).astype(np.float32)
+  known = y_NV.any(1)  # A refit may read labels that training has not seen.
+  return x_NF[known], y_NV[known]

@@ -6,7 +6,6 @@ Ruder 2018).
 """
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from seqrnn.config.read import Config
@@ -82,6 +81,7 @@ def scaled(
   optimizer: optax.GradientTransformation, factors: Params
 ) -> optax.GradientTransformation:
   """Returns the optimizer, with each array's updates multiplied by a factor."""
-  one = lambda factor, x: factor * x if factor else jnp.zeros_like(x)
+  learns = jax.tree.map(bool, factors)  # Others need no state.
+  one = lambda factor, x: factor * x
   scale = optax.stateless(lambda new, _: jax.tree.map(one, factors, new))
-  return optax.chain(optimizer, scale)
+  return optax.chain(optax.masked(optimizer, learns), scale)

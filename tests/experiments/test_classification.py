@@ -6,6 +6,7 @@ import random
 import jax
 import numpy as np
 import pytest
+from scipy import sparse
 from scipy.special import log_softmax, softmax
 
 from seqrnn import experiments
@@ -185,7 +186,7 @@ def with_wide_part(run):
   return config, experiments.build(config, known)
 
 
-def test_the_wide_part_reads_the_terms_of_the_whole_text(run):
+def test_the_wide_part_reads_the_terms_of_the_whole_text(run, monkeypatch):
   config, experiment = with_wide_part(run)
   read = terms.Terms(experiment.vocabularies["terms"], "char", 3)
   texts = [text for _, text in texts_of(run, "test")]
@@ -194,7 +195,13 @@ def test_the_wide_part_reads_the_terms_of_the_whole_text(run):
     for batch in experiment.batches("test", None, **how):
       some = batch["weights"][:, 0] > 0
       asked = [texts[n] for n in batch["document"][some]]
-      np.testing.assert_array_equal(batch["terms"][some], read(asked))
+      expected = sparse.vstack([*map(read.row, asked)]).toarray()
+      np.testing.assert_array_equal(batch["terms"][some], expected)
+  calls, hashed = [], terms._buckets  # Once a text, not once a window.
+  spy = lambda *asked: calls.append(asked) or hashed(*asked)
+  monkeypatch.setattr(terms, "_buckets", spy)
+  windows = sum(len(b["document"]) for b in experiment.batches("test", None))
+  assert windows > len(texts) == len(calls)
   params = random_params(experiment, 0)
   _, logits = experiment.predict(params, (), batch)
   other = {**params, "wide": {"table": 2 * params["wide"]["table"]}}
@@ -221,7 +228,8 @@ def test_the_wide_part_is_first_a_regression_and_then_stays(run):
   assert not params["head"]["kernel"].any() and params["body"] is new["body"]
   labels, texts = zip(*texts_of(run, "train"), strict=True)
   read = terms.Terms(experiment.vocabularies["terms"], "char", 3)
-  x_NF, names = read(texts).astype(float), experiment.labels.symbols
+  x_NF = sparse.vstack([*map(read.row, texts)]).toarray().astype(float)
+  names = experiment.labels.symbols
   y_NV = np.array([[a == b for b in names] for a in labels]).astype(float)
   of_FV, others_FV = 1 + (x_NF > 0).T @ y_NV, 1 + (x_NF > 0).T @ (1 - y_NV)
   ratio_FV = np.log(of_FV / of_FV.sum(0) * others_FV.sum(0) / others_FV)

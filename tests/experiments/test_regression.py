@@ -13,7 +13,8 @@ from seqrnn.errors import UserError
 from seqrnn.experiments import regression
 from seqrnn.modes import modes_of
 from seqrnn.run import load_run
-from tests.conftest import read_csv, tiny
+from seqrnn.training import linear
+from tests.conftest import random_params, read_csv, tiny
 
 MODES = (
   "train, evaluate, predict, embed, describe, check, search, report, export,"
@@ -113,7 +114,7 @@ def test_figures_are_those_of_the_numbers_that_are_written(folder, main):
   [_, table] = page.split('aria-label="Mistakes" class')
   far = abs(predicted - truth)
   worst = rows[(far / far.mean(0)).sum(1).argmax()]["input"]
-  assert re.search('scope="row">(.*?)<', table)[1] == worst
+  assert re.search('scope="row" dir="auto">(.*?)<', table)[1] == worst
 
 
 def test_a_text_has_the_mean_of_its_windows(folder, main):
@@ -148,6 +149,23 @@ def test_a_text_has_the_mean_of_its_windows(folder, main):
   status, said = main("predict", asked)
   assert status == 2 and "f:3: the column 'text' is empty" in said.err
   assert not (folder / "run" / "predictions.csv").exists()
+
+
+def test_its_wide_part_is_a_ridge_regression(folder):
+  config = config_lib.read_run(folder)
+  config.train.choice, config.model.wide, config.model.parts = "last", True, 2
+  experiment = experiments.build(config, None)
+  params = linear.fitted(experiment, random_params(experiment, 0))
+  batches = experiment.batches("train", None, ordered=True)
+  names = "terms", "targets", "document"
+  rows = zip(*([*map(b.get, names)] for b in batches), strict=True)
+  x_NF, y_NC, document_N = map(np.concatenate, rows)
+  _, first = np.unique(document_N, return_index=True)
+  x_NF, y_NC = x_NF[first], y_NC[first, 0]
+  y_NC = (y_NC - y_NC.mean(0)) / y_NC.std(0)
+  normal_FF = x_NF.T @ x_NF + 0.3 * np.eye(x_NF.shape[1])
+  exact_FC = np.linalg.solve(normal_FF, x_NF.T @ y_NC)
+  np.testing.assert_allclose(3 * params["wide"]["table"], exact_FC, atol=1e-3)
 
 
 def test_its_check_compares_no_loss_with_log_v(main):

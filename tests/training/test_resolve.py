@@ -194,6 +194,8 @@ def test_a_config_of_labelled_texts_reads_words_in_lower_case():
   assert config_lib.changes(config, words).keys() == reads
   assert line.endswith("(was none): task=classification, data.unit=word")
   few = changes(words, 100, 8)[0]
+  alone = changes(merge(words, {"model.wide": False}), 100, 8)[0]
+  assert few["train.epochs"] == 10 and alone["train.epochs"] == 20
   assert few["train.choice"] == "last"
   assert few["train.label_smoothing"] == 0.1 and few["train.refit"]
   assert "train.refit" not in changes(words, 375, 8)[0]

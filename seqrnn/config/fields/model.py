@@ -72,8 +72,8 @@ FIELDS = group(
   ),
   wide=rules.SWITCH(
     "Add logits that are linear in the TF-IDF of the symbols and pairs of"
-    " symbols of a whole text. Unless train.choice is best, those of labels are"
-    " a logistic regression that is fitted before the layers learn.",
+    " symbols of a whole text. Unless train.choice is best, they are a logistic"
+    " or a ridge regression that is fitted before the layers learn.",
     when.ONE_TARGET,
   ),
   parts=rules.integer(1, 8)(

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
+from scipy import sparse
 
 from seqrnn.data.vocabulary import Vocabulary, joined
 
@@ -19,7 +20,6 @@ BUCKETS = 2**18  # Of symbols and pairs; as many of parts of words.
 _MOST = 2**16  # Buckets that are read, those that most texts have.
 LISTS = 4  # Of a vocabulary of terms.
 _SEED = 0
-_CACHED = 2**11  # Texts whose terms are kept in memory, for the next epoch.
 _SPACED = 1.5  # The mean length of words that are spaced characters.
 
 
@@ -44,41 +44,32 @@ def vocabulary(
 
 
 class Terms:
-  """A function of texts: the TF-IDF of their terms, float32 [B, F].
+  """The TF-IDF of the terms of texts, float32, F of each.
 
-  F are the buckets that the training split has. Symbols and pairs have a norm
-  of 1 together, and so have parts of words; others count for the norm, so that
-  a text with few known words does not rest on these.
+  F are the buckets that the training split has. Symbols and pairs of these
+  have a norm of 1 together, and so have parts of words.
   """
 
   def __init__(self, known: Vocabulary, unit: str, longest: int | None):
     seed, total, buckets, counts = known.symbols
-    how = unit, longest, int(seed.split()[1])
+    self._how = unit, longest, int(seed.split()[1])
     counts_F = np.array(counts.split(), int)
     self.size = len(counts_F)
-    column_N = np.full(2 * BUCKETS, -1, np.int32)
-    column_N[np.array(buckets.split(), int)] = np.arange(self.size)
-    # The last one is that of terms that training has not seen.
-    texts, counts_F = int(total.split()[1]), np.append(counts_F, 0)
-    idf_F = 1 + np.log((1 + texts) / (1 + counts_F))
+    self._column_N = np.full(2 * BUCKETS, -1, np.int32)
+    self._column_N[np.array(buckets.split(), int)] = np.arange(self.size)
+    self._idf_F = 1 + np.log((1 + int(total.split()[1])) / (1 + counts_F))
 
-    @lru_cache(_CACHED)
-    def row(text: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
-      some, counts = np.unique(_buckets(text, *how), return_counts=True)
-      column = column_N[some]
-      tfidf = (1 + np.log(counts)) * idf_F[column]
-      for part in (some < BUCKETS, some >= BUCKETS):
-        tfidf[part] /= max(np.linalg.norm(tfidf[part]), 1e-9)
-      return column[column >= 0], tfidf[column >= 0].astype(np.float32)
-
-    self._row = row
-
-  def __call__(self, texts: Iterable[Sequence[str]]) -> np.ndarray:
-    rows = [self._row(tuple(text)) for text in texts]
-    table_BF = np.zeros((len(rows), self.size), np.float32)
-    for row_F, (columns, tfidf) in zip(table_BF, rows, strict=True):
-      row_F[columns] = tfidf
-    return table_BF
+  def row(self, text: Sequence[str]) -> sparse.csr_array:
+    """The TF-IDF of a text, [1, F]."""
+    found = _buckets(text, *self._how)
+    found = found[self._column_N[found] >= 0]
+    some, counts = np.unique(found, return_counts=True)
+    columns = self._column_N[some]
+    tfidf = (1 + np.log(counts)) * self._idf_F[columns]
+    for part in (some < BUCKETS, some >= BUCKETS):
+      tfidf[part] /= max(np.linalg.norm(tfidf[part]), 1e-9)
+    starts, shape = [0, len(columns)], (1, self.size)
+    return sparse.csr_array((tfidf.astype(np.float32), columns, starts), shape)
 
 
 def _buckets(
