@@ -320,7 +320,7 @@ class Run(NamedTuple):
     self._require("embed")
     embed = self._changed("embed", {"of": of, **settings}).embed
     if of == "vocabulary":
-      return states.embedding(self.params)
+      return states.embedding(self.experiment, self.params)
     data = self.config.data
     pieces = self._pieces(text)
     if not len(pieces.corpus.ids):

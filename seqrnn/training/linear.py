@@ -73,5 +73,7 @@ def _log_ratio(xt_FN: Any, truth_NV: np.ndarray) -> np.ndarray:
   """The log-count ratio of each term for each label, [F, V]."""
   has_FN = (xt_FN > 0).astype(np.float32)
   of_FV, others_FV = 1 + has_FN @ truth_NV, 1 + has_FN @ (1 - truth_NV)
-  ratio_FV = np.log(of_FV / of_FV.sum(0)) - np.log(others_FV / others_FV.sum(0))
+  real_F1 = (has_FN.getnnz(1) > 0)[:, None]  # The others are padding.
+  of_V, others_V = (of_FV * real_F1).sum(0), (others_FV * real_F1).sum(0)
+  ratio_FV = np.log(of_FV / of_V) - np.log(others_FV / others_V)
   return ratio_FV.astype(np.float32)
