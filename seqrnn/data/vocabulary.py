@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import operator
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -50,7 +51,7 @@ class Vocabulary:
 
   def __len__(self) -> int:
     """The number of rows, with those of the reserved ids."""
-    return self.rows or len(RESERVED) + len(self.symbols)
+    return max(self.rows, len(RESERVED) + len(self.symbols))
 
   def padded(self) -> "Vocabulary":
     """The vocabulary, whose number of rows has two binary digits."""
@@ -236,7 +237,8 @@ def load(path: str | os.PathLike) -> dict[str, Vocabulary]:
   try:
     return {
       name: Vocabulary(
-        v["unit"], tuple(v["symbols"]), v.get("begin"), rows=v.get("rows", 0)
+        *(v["unit"], tuple(v["symbols"]), v.get("begin")),
+        rows=operator.index(v.get("rows", 0)),
       )
       for name, v in content.items()
     }
