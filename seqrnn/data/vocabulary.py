@@ -54,7 +54,7 @@ class Vocabulary:
     return max(self.rows, len(RESERVED) + len(self.symbols))
 
   def padded(self) -> "Vocabulary":
-    """The vocabulary, whose number of rows has two binary digits."""
+    """The vocabulary, whose number of rows is a rung."""
     rows = rung(len(RESERVED) + len(self.symbols))
     return dataclasses.replace(self, rows=rows)
 

@@ -127,7 +127,7 @@ def test_it_is_saved_whole_and_read_back(tmp_path):
     "labels": Vocabulary("id", ("<pad>", "Polish", '"', "\u2028", "\ud800")),
     "padded": Vocabulary("word", ("a", "b", "c")).padded(),
   }
-  assert len(vocabularies["padded"]) == 8
+  assert len(vocabularies["padded"]) == 12
   path = tmp_path / "vocabulary.json"
   path.write_bytes(vocabulary.encoded(vocabularies))
   assert vocabulary.load(path) == vocabularies
