@@ -78,7 +78,7 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
     decoder=decoder,
     forbidden=None if many_to_one else lambda T: ~np.tri(T, dtype=bool),
     heads={"forward": predict},
-    **({"carry": initial} if data.stateful else {}),
+    carry=initial if data.stateful else Experiment._field_defaults["carry"],
     report=Report("It reads {word}s and predicts the next one.", ("writing",)),
   )
 

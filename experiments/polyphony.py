@@ -31,7 +31,6 @@ from seqrnn.experiment import (
 )
 from seqrnn.experiments.language_model import score
 from seqrnn.models import losses, network
-from seqrnn.runtime.compiled import Pure
 
 VOCABULARIES = ()  # A note is its number.
 
@@ -45,17 +44,17 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
   """The experiment; no music is read before its batches are."""
   model = network.note_model(config.model, music.NOTES)
   corpus = cache(partial(music.read_music, config.data))
-  predict = Pure(network.predict, model)
+  predict = partial(network.predict, model)
   example = np.zeros((1, 1, music.NOTES), np.float32)
   return Experiment(
     vocabularies=vocabularies,
     init=partial(network.init, model, inputs=example),
     carry=model.initial_carry,
-    loss=Pure(loss, model),
+    loss=partial(loss, model),
     facts=cache(lambda split: music.facts(corpus()[split])),
     batches=partial(batches, config, corpus),
     predict=predict,
-    score=Pure(score, predict, losses.note_surprisal),
+    score=partial(score, predict, losses.note_surprisal),
     decoder=Decoder(model.initial_carry, partial(network.next_symbol, model)),
     forbidden=lambda T: ~np.tri(T, dtype=bool),
     unit="frame",

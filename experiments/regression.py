@@ -105,7 +105,6 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
   names = [name for name, _, _ in scales]
   # Programs are shared by their arguments, and an array has no hash.
   table = tuple(zip(*((float(x) for x in s) for _, *s in scales), strict=True))
-  scale_2C = np.array(table, np.float32)
   symbols = len(vocabularies["symbols"])
   terms = labelled.terms_of(config, vocabularies)
   size = terms and terms.size
@@ -129,7 +128,7 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
     unit="number",
     loss_unit="squared error",
     by_text=True,
-    figures=partial(figures, names, scale_2C),
+    figures=partial(figures, names, np.array(table, np.float32)),
     report=Report(
       "It reads a text of {word}s and predicts " + ", ".join(names) + ".",
       ("mistakes",),

@@ -183,7 +183,7 @@ def _edges(batch: Batch) -> jax.Array:
 def _ruled(chain: Params, ruled: Vocabulary | None) -> crf.TagScores:
   """The scores of the CRF, -inf where the rules of its tags forbid one."""
   scores = crf.TagScores(**chain)
-  rules = ruled and spans.allowed(ruled)
+  rules = None if ruled is None else spans.allowed(ruled)
   if rules is None:
     return scores
   allowed = [

@@ -21,7 +21,7 @@ import platformdirs
 # later calls with the same experiment.
 CACHED_FUNCTIONS = 16
 _NARROW = 32  # The least padded length.
-_LARGE = 2**15  # Of sizes, above which rungs are near each other.
+_LARGE = 49_152  # The largest size that others are rounded up to.
 _UNUSED = 30 * 24 * 3600  # Seconds after which a program is removed.
 _DIRECTORY = "JAX_COMPILATION_CACHE_DIR"
 
@@ -47,15 +47,12 @@ def padded_length(length: int) -> int:
 
 
 def rung(size: int) -> int:
-  """The size, rounded up to one of few, as 768, 1536, 3072, 6144.
+  """The size, rounded up to one of few: 3, 6, 12, ..., 24576, 49152.
 
   Data of similar sizes then have the same, for which a program is compiled.
-  Large ones, whose folds differ less, are two binary digits, as 49152, 65536.
+  Larger ones are as they are: their padding would take time.
   """
-  if size <= _LARGE:
-    return 3 << ((size - 1) // 3).bit_length()
-  unit = 2 ** (size.bit_length() - 2)
-  return -(-size // unit) * unit
+  return size if size > _LARGE else 3 << ((size - 1) // 3).bit_length()
 
 
 def enable_cache():

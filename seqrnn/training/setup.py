@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
 
 from seqrnn.config import derived
@@ -64,7 +63,7 @@ class Training(NamedTuple):
   step: Step
   start: sharding.Jitted
   lower_step: Callable[[], jax.stages.Lowered]
-  learning_rate: optax.Schedule
+  learning_rate: Callable[[int], Any]
   total_steps: int
   checkpoints: Any = None
   should_stop: Callable[[MetricsRow], bool] = lambda _: False

@@ -96,7 +96,7 @@ class Length(NamedTuple):
   total: ArrayLike
 
 
-def make_schedule(config: Config, length: Length) -> optax.Schedule:
+def make_schedule(config: Config, length: Length) -> Callable[[Any], Any]:
   """Returns the function step -> learning rate.
 
   For `plateau` the function is constant: train.record_evaluation lowers the
