@@ -142,9 +142,6 @@ class Checkpoints:
     from orbax.checkpoint import args
 
     self._step, self._best = position.step, position.best_step
-    if jax.process_count() == 1:  # Orbax would cut what several devices have.
-      one = lambda x: x.addressable_data(0)
-      params, state = jax.tree.map(one, (params, state))
     with self._write_errors():
       self._manager.save(
         position.step,

@@ -317,6 +317,8 @@ def save(training: Training, state: TrainState, position: Position):
   if not all_finite(state):
     raise training.diverged(state, position.step)
   arrays = pack(state, training.config.train.batch_size, training.mesh)
+  if jax.process_count() == 1:  # Orbax would cut what several devices have.
+    arrays = jax.tree.map(lambda x: x.addressable_data(0), arrays)
   training.checkpoints.save(*arrays, position)
 
 

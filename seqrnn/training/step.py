@@ -181,7 +181,7 @@ def make_step(
 
   def step(state, batch, rate, decay=1.0, dropout=None):
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-    gradient = jax.value_and_grad(loss_of, has_aux=True)
+    gradient = jax.value_and_grad(lambda *x: loss_of(*x), has_aux=True)
     context = copy_context()
     context.run(step_rate.set, dropout)
     (loss, (carry, totals)), grads = context.run(
