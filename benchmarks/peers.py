@@ -111,9 +111,9 @@ def seqrnn(case: Case, products: str = "float32"):
   mesh = sharding.mesh()
 
   def optimizer(rate):
-    return step_lib.make_optimizer(
-      config, step_lib.make_schedule(config, 1000, rate)
-    )
+    length = step_lib.Length(rate, 1000, 1000 * config.train.epochs)
+    schedule = step_lib.make_schedule(config, length)
+    return step_lib.make_optimizer(config, schedule)
 
   state = make_start(experiment, optimizer, batch, mesh)(0)
   step = make_step(experiment, optimizer, mesh)

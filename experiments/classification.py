@@ -24,6 +24,7 @@ from seqrnn.errors import UserError, counted, listed
 from seqrnn.experiment import Batch, Carry, Experiment, Params, Report, Totals
 from seqrnn.experiments import labelled, language_model
 from seqrnn.models import losses, network
+from seqrnn.runtime.compiled import Pure
 
 VOCABULARIES = ("symbols", "labels")
 _FEW = 30  # Texts of a training split.
@@ -100,7 +101,7 @@ def make(
   return {
     "symbols": vocabulary.of_pieces(
       vectors.with_unlabelled(pieces, data), data
-    ),
+    ).padded(),
     "labels": labels,
     **labelled.counted_terms(config, pieces),
   }
@@ -137,13 +138,13 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
   ids = labelled.once_a_split(partial(label_ids, segments, labels))
   return Experiment(
     vocabularies=vocabularies,
-    init=partial(network.init, model),
+    init=Pure(network.init, model),
     loss=loss_of(model, config),
     facts=partial(facts, segments, ids),
     batches=partial(
       labelled.batches, segments, partial(columns, segments, ids), terms
     ),
-    predict=partial(predict, model),
+    predict=Pure(predict, model),
     forbidden=None,
     unit="label",
     by_text=True,
@@ -160,7 +161,7 @@ def loss_of(
 ) -> Callable[..., tuple[jax.Array, tuple[Carry, Totals]]]:
   """`language_model.loss` of logits of the labels."""
   smoothing, entropy = config.train.label_smoothing, losses.label_cross_entropy
-  return partial(language_model.loss, model, smoothing, entropy=entropy)
+  return Pure(language_model.loss, model, smoothing, entropy=entropy)
 
 
 def document_labels(

@@ -37,6 +37,7 @@ from seqrnn.experiments import language_model
 from seqrnn.experiments.language_model import VOCABULARIES as VOCABULARIES
 from seqrnn.experiments.language_model import prepare as prepare
 from seqrnn.models import layers, losses, network
+from seqrnn.runtime.compiled import Pure
 
 HEADS = ("joint", "forward", "backward")  # As `forbidden` has them.
 _ABOUT = "It predicts the {word} in a gap from the {word}s on both sides."
@@ -49,21 +50,21 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
   model = towers(config.model, len(symbols), apart)
   segments = Segments(config, symbols, length=data.window, minimum=1)
   names = HEADS if apart else HEADS[:1]
-  heads = {name: partial(predict, model, name) for name in names}
+  heads = {name: Pure(predict, model, name) for name in names}
   make = partial(targets, apart=apart)
   each = heads_loss if apart else language_model.loss
   experiment = Experiment(
     vocabularies=vocabularies,
-    init=partial(network.init, model),
-    loss=partial(each, model, config.train.label_smoothing),
+    init=Pure(network.init, model),
+    loss=Pure(each, model, config.train.label_smoothing),
     facts=segments.facts,
     batches=lambda *split, **how: segments.batches(*split, **how).map(make),
     predict=heads["joint"],
-    score=partial(language_model.score, heads["joint"], losses.surprisal),
+    score=Pure(language_model.score, heads["joint"], losses.surprisal),
     forbidden=partial(forbidden, len(heads)),
     heads=heads,
     fills_gaps=True,
-    filler=Filler(partial(following, model), partial(between, model)),
+    filler=Filler(Pure(following, model), Pure(between, model)),
     unless="model.heads='all'",
     report=Report(_ABOUT, ("gaps",)),
   )

@@ -29,6 +29,7 @@ from seqrnn.experiment import (
   Totals,
 )
 from seqrnn.models import losses, network
+from seqrnn.runtime.compiled import Pure
 
 VOCABULARIES = ("symbols",)  # What `prepare` makes and `build` needs.
 
@@ -59,24 +60,25 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
     config, symbols, length=data.window + 1, minimum=2, full=many_to_one
   )
   make = partial(targets, many_to_one=many_to_one)
-  predict = partial(network.predict, model)
-  decoder = Decoder(model.initial_carry, partial(network.next_symbol, model))
+  predict = Pure(network.predict, model)
+  initial = Pure(network.SequenceModel.initial_carry, model)
+  decoder = Decoder(initial, Pure(network.next_symbol, model))
   if many_to_one:
     # A window of nothing but padding, [B, T].
     start = lambda B: jnp.full((B, data.window), PAD, jnp.int32)
-    decoder = Decoder(start, partial(after_window, model))
+    decoder = Decoder(start, Pure(after_window, model))
   return Experiment(
     vocabularies=vocabularies,
-    init=partial(network.init, model),
-    carry=model.initial_carry if data.stateful else lambda _: (),
-    loss=partial(loss, model, config.train.label_smoothing),
+    init=Pure(network.init, model),
+    loss=Pure(loss, model, config.train.label_smoothing),
     facts=segments.facts,
     batches=lambda *split, **how: segments.batches(*split, **how).map(make),
     predict=predict,
-    score=partial(score, predict, losses.surprisal),
+    score=Pure(score, predict, losses.surprisal),
     decoder=decoder,
     forbidden=None if many_to_one else lambda T: ~np.tri(T, dtype=bool),
     heads={"forward": predict},
+    carry=initial if data.stateful else Experiment._field_defaults["carry"],
     report=Report("It reads {word}s and predicts the next one.", ("writing",)),
   )
 

@@ -7,7 +7,7 @@ unit of the table.
 
 import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import jax
@@ -24,6 +24,7 @@ from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Carry, Experiment, Params, Report, Totals
 from seqrnn.experiments import classification, labelled
 from seqrnn.models import network
+from seqrnn.runtime.compiled import Pure
 
 # `numbers` has "name mean deviation" of each number in the training split.
 VOCABULARIES = ("symbols", "numbers")
@@ -61,7 +62,7 @@ def prepare(config: Config) -> dict[str, Vocabulary]:
     scales.append(f"{name} {numbers_D.mean()} {numbers_D.std()}")
   every = vectors.with_unlabelled(pieces, config.data)
   return {
-    "symbols": vocabulary.of_pieces(every, config.data),
+    "symbols": vocabulary.of_pieces(every, config.data).padded(),
     "numbers": Vocabulary("number", tuple(scales)),
     **labelled.counted_terms(config, pieces),
   }
@@ -102,7 +103,8 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
   """The experiment; no corpus is read before its batches are."""
   scales = [text.rsplit(" ", 2) for text in vocabularies["numbers"].symbols]
   names = [name for name, _, _ in scales]
-  scale_2C = np.array([scale for _, *scale in scales], np.float32).T
+  # Programs are shared by their arguments, and an array has no hash.
+  table = tuple(zip(*((float(x) for x in s) for _, *s in scales), strict=True))
   symbols = len(vocabularies["symbols"])
   terms = labelled.terms_of(config, vocabularies)
   size = terms and terms.size
@@ -117,16 +119,16 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
   answers = lambda split: partial(labelled.answers, numbers(split))
   return Experiment(
     vocabularies=vocabularies,
-    init=partial(network.init, model),
-    loss=partial(loss, model, scale_2C),
+    init=Pure(network.init, model),
+    loss=Pure(loss, model, table),
     facts=partial(classification.facts, segments, numbers),
     batches=partial(labelled.batches, segments, answers, terms),
-    predict=partial(predict, model, scale_2C),
+    predict=Pure(predict, model, table),
     forbidden=None,
     unit="number",
     loss_unit="squared error",
     by_text=True,
-    figures=partial(figures, names, scale_2C),
+    figures=partial(figures, names, np.array(table, np.float32)),
     report=Report(
       "It reads a text of {word}s and predicts " + ", ".join(names) + ".",
       ("mistakes",),
@@ -136,20 +138,20 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
 
 def predict(
   model: network.SequenceModel,
-  scale_2C: np.ndarray,
+  table: Sequence[Sequence[float]],
   params: Params,
   carry: Carry,
   batch: Batch,
 ) -> tuple[Carry, jax.Array]:
   """The carry, and the numbers in the unit of the table, [B, 1, C]."""
   carry, outputs_B1C = network.predict(model, params, carry, batch)
-  mean_11C, deviation_11C = scale_2C[:, None, None]
+  mean_11C, deviation_11C = np.array(table, np.float32)[:, None, None]
   return carry, outputs_B1C * deviation_11C + mean_11C
 
 
 def loss(
   model: network.SequenceModel,
-  scale_2C: np.ndarray,
+  table: Sequence[Sequence[float]],
   params: Params,
   carry: Carry,
   batch: Batch,
@@ -157,7 +159,7 @@ def loss(
 ) -> tuple[jax.Array, tuple[Carry, Totals]]:
   """The squared error in squared deviations, a mean over numbers and texts."""
   carry, outputs_B1C = network.predict(model, params, carry, batch, key)
-  mean_11C, deviation_11C = scale_2C[:, None, None]
+  mean_11C, deviation_11C = np.array(table, np.float32)[:, None, None]
   error_B1C = outputs_B1C - (batch["targets"] - mean_11C) / deviation_11C
   squared_B1 = jnp.mean(error_B1C**2, axis=-1)
   total = jnp.sum(squared_B1 * batch["weights"])

@@ -39,6 +39,7 @@ from seqrnn.experiment import (
 from seqrnn.experiments import classification, labelled
 from seqrnn.experiments.classification import VOCABULARIES as VOCABULARIES
 from seqrnn.models import crf, features, losses, network
+from seqrnn.runtime.compiled import Pure
 from seqrnn.scoring import spans
 from seqrnn.scoring.predictions import Prediction, console_text
 
@@ -94,11 +95,11 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
 
   task = Experiment(
     vocabularies=vocabularies,
-    init=partial(network.init, model),
+    init=Pure(network.init, model),
     loss=classification.loss_of(model, config),
     facts=partial(classification.facts, segments, stored),
     batches=partial(labelled.batches, segments, beside, None),
-    predict=partial(classification.predict, model),
+    predict=Pure(classification.predict, model),
     forbidden=None,
     unit="label",
     report=Report(
@@ -109,11 +110,11 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
   )
   if not config.model.crf:
     return task
-  decide = partial(decode, model, rules)
+  decide = Pure(decode, model, None if rules is None else labels)
   return task._replace(
-    init=partial(init, model, outputs),
-    loss=partial(loss, model),
-    predict=partial(predict, decide),
+    init=Pure(init, model, outputs),
+    loss=Pure(loss, model),
+    predict=Pure(predict, decide),
     decode=decide,
   )
 
@@ -130,7 +131,7 @@ def spelling(
     return None, None
   if model.letters is None:
     longest = model.affixes
-    known = affix_vocabulary(symbols.symbols, longest)
+    known = affix_vocabulary(symbols, longest)
     count = 2 * longest + 1
     module = features.Affixes(len(known), model.embedding_size, count, products)
     return module, partial(affixes, known, longest)
@@ -179,9 +180,10 @@ def _edges(batch: Batch) -> jax.Array:
   return jnp.stack([batch["begins"], batch["ends"]], axis=1)
 
 
-def _ruled(chain: Params, rules: Rules | None) -> crf.TagScores:
-  """The scores of the CRF, -inf where the rules forbid a tag."""
+def _ruled(chain: Params, ruled: Vocabulary | None) -> crf.TagScores:
+  """The scores of the CRF, -inf where the rules of its tags forbid one."""
   scores = crf.TagScores(**chain)
+  rules = None if ruled is None else spans.allowed(ruled)
   if rules is None:
     return scores
   allowed = [
@@ -193,7 +195,7 @@ def _ruled(chain: Params, rules: Rules | None) -> crf.TagScores:
 
 def decode(
   model: network.SequenceModel,
-  rules: Rules | None,
+  ruled: Vocabulary | None,
   params: Params,
   carry: Carry,
   batch: Batch,
@@ -201,7 +203,7 @@ def decode(
   """The carry, log marginals by ids [B, T, V], and the best ids [B, T]."""
   carry, logits_BTC = network.predict(model, params, carry, batch)
   terms = logits_BTC, batch["inputs"] > END, _edges(batch)
-  chain = _ruled(params["crf"], rules)
+  chain = _ruled(params["crf"], ruled)
   # Forbidden tags have probability 0, but rank above the reserved ids.
   log_p_BTC = jnp.maximum(crf.marginals(chain, *terms), _NEVER)
   best_BT = crf.viterbi(chain, *terms) + UNKNOWN + 1

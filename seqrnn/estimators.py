@@ -1,9 +1,8 @@
 """Estimators by scikit-learn's conventions, over data in memory.
 
-A fit is a run, as `seqrnn.train` makes it, in a temporary folder that is
-removed with the estimator, or in `workdir`. There is no `warm_start` and no
-`partial_fit`: a training has a schedule of a known length, and its vocabulary
-is made before it begins. `train.start_from` in `settings` starts from a run.
+A fit is a run, in a temporary folder that is removed with the estimator, or in
+`workdir`. There is no `warm_start` and no `partial_fit`: the vocabulary is made
+before a training begins. `train.start_from` in `settings` starts from a run.
 """
 
 import os
@@ -236,8 +235,8 @@ class TextClassifier(base.ClassifierMixin, _OfTexts):
 
   def predict_proba(self, X: Iterable[str]) -> np.ndarray:
     """The probability of each of `classes_` for each text."""
-    p_NV = self._run.predict_proba(frames.texts("X", X)).astype(np.float64)
-    p_NV /= p_NV.sum(axis=1, keepdims=True)
+    p_NV = self._run.predict_proba(frames.texts("X", X, blank=True))
+    p_NV = p_NV / p_NV.sum(axis=1, keepdims=True, dtype=np.float64)
     column_of = dict(zip(self._run.labels, p_NV.T, strict=True))
     never = np.zeros(len(p_NV))  # Of a label of the validation split alone.
     return np.stack([column_of.get(x, never) for x in self._names], axis=1)
@@ -267,7 +266,8 @@ class TextRegressor(base.RegressorMixin, _OfTexts):
 
   def fit(self, X: Iterable[str], y: Any) -> "TextRegressor":
     """Trains on texts and their numbers, [texts] or [texts, numbers]."""
-    texts, values = frames.texts("X", X), np.asarray(y, np.float64)
+    texts, values = frames.texts("X", X), y if hasattr(y, "__len__") else [*y]
+    values = np.asarray(values, np.float64)
     check_consistent_length(texts, values)
     for place in np.argwhere(~np.isfinite(values)).tolist():
       raise DataError(f"y{place}={values[*place]}: must be finite")
@@ -281,7 +281,7 @@ class TextRegressor(base.RegressorMixin, _OfTexts):
 
   def predict(self, X: Iterable[str]) -> np.ndarray:
     """The numbers of each text, in the shape of those of the fit."""
-    found = self._run.predict(frames.texts("X", X))
+    found = self._run.predict(frames.texts("X", X, blank=True))
     return np.array([one.numbers[0] for one in found]).reshape(-1, *self._shape)
 
 
@@ -476,7 +476,7 @@ def _sessions(name: str, X: Any) -> tuple[bytes, set[str], Any]:
 
   Returns the csv; of a frame of pandas also its sessions and its index.
   """
-  if not (hasattr(X, "columns") or isinstance(X, Mapping)):
+  if not frames.is_table(X):
     every = [map(_text, frames.column(name, x)) for x in frames.column(name, X)]
     every = frames.sequences(name, every, "event")
     pairs = [(n, event) for n, events in enumerate(every) for event in events]

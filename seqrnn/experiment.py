@@ -215,4 +215,5 @@ Build = Callable[[Config, Mapping[str, Vocabulary] | None], Experiment]
 
 def shapes(experiment: Experiment) -> Params:
   """The parameters' shapes, without computing them."""
-  return jax.eval_shape(sharding.jit(experiment.init), jax.random.key(0))
+  init = lambda: experiment.init(jax.random.key(0))
+  return jax.eval_shape(sharding.jit(init))

@@ -230,7 +230,7 @@ class Run(NamedTuple):
       probabilities and its surprisal.
 
     Raises:
-      UserError: the task cannot predict; a text is empty; or a single one has
+      UserError: the task cannot predict; a text is missing; or a single one has
         several lines, and the cells of a table may be one line or several.
     """
     self._require("predict")
@@ -320,7 +320,7 @@ class Run(NamedTuple):
     self._require("embed")
     embed = self._changed("embed", {"of": of, **settings}).embed
     if of == "vocabulary":
-      return states.embedding(self.params)
+      return states.embedding(self.experiment, self.params)
     data = self.config.data
     pieces = self._pieces(text)
     if not len(pieces.corpus.ids):
@@ -339,7 +339,7 @@ class Run(NamedTuple):
         f"{self.workdir}: task={self.config.task!r} has no symbols to predict"
       )
     if not isinstance(text, str):
-      texts = frames.documents("texts", text)
+      texts = frames.documents("texts", text, experiment.by_text)
       return splits.whole(corpora.in_memory(texts, data))
     is_cell = experiment.by_text and data.format in ("csv", "jsonl")
     if is_cell and "\n" in text.strip():

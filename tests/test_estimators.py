@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from sklearn.utils import estimator_checks
 
 import seqrnn
 from seqrnn import api
-from seqrnn.runtime import launch
+from seqrnn.runtime import launch, private
 
 ROOT = Path(__file__).parents[1]
 CLASSES = [getattr(seqrnn, name) for name in seqrnn.ESTIMATORS]
@@ -106,11 +107,37 @@ def test_an_import_loads_neither_and_a_missing_package_is_one_line(monkeypatch):
     seqrnn.Tagger  # noqa: B018
 
 
+class Column(Sequence):
+  """As polars and Hugging Face's datasets have them."""
+
+  def __init__(self, values):
+    self._values = values
+
+  def __len__(self):
+    return len(self._values)
+
+  def __getitem__(self, n):
+    return self._values[n]
+
+
+def test_fits_of_a_grid_have_programs_in_common(classifier):
+  """Vocabularies and texts are others, and so are rates and steps."""
+  compiled, other = [], base.clone(classifier)
+  classifier.predict(TEXTS)
+  private.on_compilation(compiled.append)
+  other.set_params(learning_rate=3e-3, dropout=0.4, random_state=5, max_steps=2)
+  some = ["W10" not in text for text in TEXTS]
+  other.fit(np.array(TEXTS)[some], LABELS[some]).predict(TEXTS)
+  assert not compiled
+  names = other.run_.experiment.vocabularies["symbols"]
+  assert len(names) > len(names.symbols) + 4
+
+
 def test_columns_of_any_kind_are_read_alike(classifier):
   expected = classifier.predict_proba(TEXTS)
   np.testing.assert_allclose(expected.sum(1), 1, atol=1e-12)
   before = list(TEXTS)
-  for kind in (tuple, np.array, pd.Series, iter):
+  for kind in (tuple, np.array, pd.Series, iter, Column):
     np.testing.assert_array_equal(
       classifier.predict_proba(kind(TEXTS)), expected
     )
@@ -122,6 +149,11 @@ def test_columns_of_any_kind_are_read_alike(classifier):
   order = RNG.permutation(60)[:20]
   some = classifier.predict_proba([TEXTS[n] for n in order])
   np.testing.assert_allclose(some, expected[order], atol=1e-6)
+  # An empty text is one unknown word.
+  new = classifier.predict_proba(["", TEXTS[0], " "])
+  np.testing.assert_allclose(new.sum(1), 1)
+  np.testing.assert_allclose(new[1], expected[0], atol=1e-6)
+  np.testing.assert_array_equal(new[0], new[2])
   one = classifier.predict_proba(TEXTS[:1])
   np.testing.assert_allclose(one, expected[:1], atol=1e-6)
   logs = classifier.predict_log_proba(TEXTS)
@@ -139,10 +171,11 @@ def test_a_fit_is_a_run(classifier, tmp_path):
   assert page.path == run.workdir / "report.html" and page.path.exists()
   assert page._repr_html_().startswith("<iframe srcdoc=")
   with (tmp_path / "new.csv").open("w", newline="") as file:
-    csv.writer(file).writerows([["text"], *([text] for text in TEXTS)])
+    rows = ([text, 1] for text in ["", *TEXTS])
+    csv.writer(file).writerows([["text", "n"], *rows])
   asked = {"predict.path": tmp_path / "new.csv", "predict.top_k": 9}
   rows = api.call("predict", None, run.workdir, asked, False)[0]
-  found = run.predict_proba(TEXTS)
+  found = run.predict_proba(["", *TEXTS])
   for one, p_V in zip(rows, found, strict=True):
     by_label = dict(zip(one.likely[0], one.probabilities[0], strict=True))
     shown = run.experiment.labels.names(range(4, 7))
@@ -369,7 +402,7 @@ def test_mistakes_are_one_line_with_the_position(tmp_path):
     (lambda: label(frame, some), "X=session event 0 a x 1 b NaN: must be a"),
     (lambda: label([], []), "X: has no text"),
     (lambda: label(["a b"] * 3, [0, 1, 0]), "X, y: 1 distinct text have"),
-    (lambda: number(text, [1, 2, np.inf, 3]), "y[2]=inf: must be finite"),
+    (lambda: number(text, iter([1, 2, np.inf, 3])), "y[2]=inf: must be"),
     (lambda: number(text, some), "could not convert string to float"),
     (lambda: tag([["a", "b"]], [["x"]]), "y[0]: has 1 tag, where X[0] has 2"),
     (lambda: tag([["a", ""]], [["x", "y"]]), "X[0][1]='': every word must"),
@@ -404,9 +437,12 @@ def test_mistakes_are_one_line_with_the_position(tmp_path):
 def test_a_frame_of_rows_is_split_by_session(detector):
   rows = [(n, event) for n, events in enumerate(SESSIONS) for event in events]
   frame = pd.DataFrame(rows, columns=["session", "event"])
-  np.testing.assert_array_equal(
-    detector.predict(frame), detector.predict(SESSIONS)
-  )
+  of_datasets = Column(frame)
+  of_datasets.column_names = [*frame.columns]
+  for table in (frame, of_datasets):
+    np.testing.assert_array_equal(
+      detector.predict(table), detector.predict(SESSIONS)
+    )
   whole = {**vars(detector), "_names": {"0", "1"}, "_rows": frame.index[::2]}
   cut = seqrnn.SessionDetector()
   vars(cut).update(whole)

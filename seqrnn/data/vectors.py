@@ -47,7 +47,8 @@ def of_pieces(pieces: Pieces, names: Vocabulary, size: int) -> np.ndarray:
   near, within = counts(texts, len(names.symbols))
   vectors = of_counts(near, within, -(-size // 2))
   width = min(size, vectors.shape[1])  # Few texts have fewer dimensions.
-  table[len(RESERVED) :, :width] = _SCALE * vectors[:, :width]
+  symbols = slice(len(RESERVED), len(RESERVED) + len(vectors))
+  table[symbols, :width] = _SCALE * vectors[:, :width]
   return table
 
 

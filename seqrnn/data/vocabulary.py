@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import operator
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from seqrnn.config.read import Config
 from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError
 from seqrnn.runtime import files
+from seqrnn.runtime.compiled import rung
 
 PAD, BEGIN, END, UNKNOWN = range(4)
 _LIMIT = 2**26  # Bytes of a file: some five million words.
@@ -33,6 +35,8 @@ class Vocabulary:
     begin: the symbol after which samples begin, "" for a random symbol; None:
       they begin as documents do.
     mask: applied to a symbol before it is shown.
+    rows: of a table of ids, where it has some for no id, so that vocabularies
+      of similar sizes have programs in common; 0: as many as ids.
     matcher: a function of `symbols`, which are templates: it returns a function
       from a text to the index of its template, or None. Unit `log` needs it
       (data/logs/sessions.py). None: a text is a symbol itself.
@@ -43,10 +47,16 @@ class Vocabulary:
   begin: str | None = dataclasses.field(default=None, compare=False)
   mask: Callable[[str], str] = dataclasses.field(default=str, compare=False)
   matcher: Matcher | None = dataclasses.field(default=None, compare=False)
+  rows: int = 0
 
   def __len__(self) -> int:
-    """The number of ids, with the reserved ones."""
-    return len(RESERVED) + len(self.symbols)
+    """The number of rows, with those of the reserved ids."""
+    return max(self.rows, len(RESERVED) + len(self.symbols))
+
+  def padded(self) -> "Vocabulary":
+    """The vocabulary, whose number of rows is a rung."""
+    rows = rung(len(RESERVED) + len(self.symbols))
+    return dataclasses.replace(self, rows=rows)
 
   def encode(self, symbols: str | Sequence[str]) -> np.ndarray:
     """The ids, int32; a symbol never seen is UNKNOWN."""
@@ -57,13 +67,19 @@ class Vocabulary:
     return [s for s in dict.fromkeys(symbols) if self._id(s) == UNKNOWN]
 
   def ids_of(self, other: "Vocabulary") -> np.ndarray:
-    """The id here of each id of another vocabulary; -1: there is none."""
+    """The id here of each row of another vocabulary.
+
+    -1: there is none; -2: the row is of no id.
+    """
+    ids = np.full(len(other), -2, np.int32)
     known = [self._ids.get(symbol, -1) for symbol in other.symbols]
-    return np.array([*range(len(RESERVED)), *known], np.int32)
+    ids[: len(RESERVED) + len(known)] = [*range(len(RESERVED)), *known]
+    return ids
 
   def characters(self) -> "Vocabulary":
     """The characters of its symbols."""
-    return Vocabulary("char", tuple(sorted({*"".join(self.symbols)})))
+    every = Vocabulary("char", tuple(sorted({*"".join(self.symbols)})))
+    return every.padded() if self.rows else every
 
   def names(self, ids: Iterable[int]) -> list[str]:
     """Single symbols for display, with escapes for control characters."""
@@ -200,6 +216,7 @@ def encoded(vocabularies: Mapping[str, Vocabulary]) -> bytes:
   content = {
     name: {"unit": v.unit, "symbols": v.symbols}
     | ({} if v.begin is None else {"begin": v.begin})
+    | ({"rows": v.rows} if v.rows else {})
     for name, v in vocabularies.items()
   }
   return json.dumps(content, indent=1).encode()
@@ -219,7 +236,10 @@ def load(path: str | os.PathLike) -> dict[str, Vocabulary]:
     raise UserError(f"{path}: cannot be read: {error.strerror}") from None
   try:
     return {
-      name: Vocabulary(v["unit"], tuple(v["symbols"]), v.get("begin"))
+      name: Vocabulary(
+        *(v["unit"], tuple(v["symbols"]), v.get("begin")),
+        rows=operator.index(v.get("rows", 0)),
+      )
       for name, v in content.items()
     }
   except (AttributeError, KeyError, TypeError):

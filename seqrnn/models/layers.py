@@ -8,6 +8,7 @@ flipping. `summary` of a carry is y after the last step of each direction;
 """
 
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 
 import jax
 import jax.numpy as jnp
@@ -22,29 +23,43 @@ from seqrnn.models.products import Lookup, Products
 
 
 def keep_mask(
-  key: jax.Array, share: float, shape: Sequence[int], swap: bool = False
+  key: jax.Array, share: jax.Array, shape: Sequence[int], swap: bool = False
 ) -> jax.Array:
-  """Independent draws, each True with probability `share`.
+  """Independent draws, each True with probability share / 256.
 
   Most of the time that dropout takes on a CPU goes into random bits. JAX and
-  Flax draw 32 bits for each number; here 32 bits serve four numbers, or two.
+  Flax draw 32 bits for each number; here 32 bits serve four numbers.
 
   Args:
     key: of jax.random.
-    share: from 0 to 1. A multiple of 1/256 is exact; others are rounded to a
-      multiple of 1/65536.
+    share: in units of 1/256, from 0 to 255.
     shape: of the result, before a swap; at least one axis.
     swap: swap the first two axes of the result.
   """
-  bits, dtype = (8, jnp.uint8) if share * 256 % 1 == 0 else (16, jnp.uint16)
-  per_word = 32 // bits
   *front, last = shape
-  words = jax.random.bits(key, (*front, -(-last // per_word)), jnp.uint32)
-  if swap:  # Here, where the array is a quarter or half of its later size.
+  words = jax.random.bits(key, (*front, -(-last // 4)), jnp.uint32)
+  if swap:  # Here, where the array is a quarter of its later size.
     words, front = words.swapaxes(0, 1), [front[1], front[0]]
-  numbers = lax.bitcast_convert_type(words, dtype).reshape(*front, -1)
-  most = min(round(share * 2**bits), 2**bits - 1)  # It must fit the type.
-  return numbers[..., :last] < jnp.asarray(most, dtype)
+  numbers = lax.bitcast_convert_type(words, jnp.uint8).reshape(*front, -1)
+  return numbers[..., :last] < share.astype(jnp.uint8)
+
+
+# The value of each Rate in what a step traces; None: its own.
+step_rate: ContextVar[jax.Array | None] = ContextVar("step_rate", default=None)
+
+
+class Rate(float):
+  """A rate of dropout that a step has as an argument.
+
+  All are equal, and so are models that differ in them: these are evaluated by
+  the same programs.
+  """
+
+  def __eq__(self, other: object) -> bool:
+    return isinstance(other, Rate)
+
+  def __hash__(self) -> int:
+    return hash(Rate)
 
 
 class Dropout(nn.Module):
@@ -52,7 +67,7 @@ class Dropout(nn.Module):
 
   Attributes:
     rate: the share that is set to zero, from 0 to below 1 (Srivastava et al.
-      2014).
+      2014). It is rounded to a multiple of 1/256, and is not rounded to 0 or 1.
     broadcast_dims: axes along which all numbers share one draw.
   """
 
@@ -76,13 +91,16 @@ class Dropout(nn.Module):
       1 if axis in self.broadcast_dims else size
       for axis, size in enumerate(x.shape)
     ]
-    share = 1 - self.rate
+    given = step_rate.get() if isinstance(self.rate, Rate) else None
+    rate = float(self.rate) if given is None else given
+    share = jnp.clip(jnp.round(256 * (1 - jnp.float32(rate))), 1, 255)
+    scale = (256 / share).astype(x.dtype)
     if x.ndim != 3:
-      return jnp.where(keep_mask(key, share, shape), x / share, 0)
+      return jnp.where(keep_mask(key, share, shape), x * scale, 0)
     # The outputs of layers, [B, T, H], have T first in memory. A draw in that
     # order would make each row depend on the number of rows.
     keep_TBH = keep_mask(key, share, shape, swap=True)
-    return jnp.where(keep_TBH, x.swapaxes(0, 1) / share, 0).swapaxes(0, 1)
+    return jnp.where(keep_TBH, x.swapaxes(0, 1) * scale, 0).swapaxes(0, 1)
 
 
 class Recurrent(nn.Module):

@@ -20,7 +20,7 @@ _FITTED = 2**22  # Weights of it; their optimizer keeps some ten copies.
 _LOOP = 256  # About how often a program calls a model with one position.
 # Fields of `config.model` that SequenceModel has as they are.
 _FIELDS = (
-  *("embedding_size", "tied", "initial_scale", "dropout", "symbol_dropout"),
+  *("embedding_size", "tied", "initial_scale", "symbol_dropout"),
   *("variational_dropout", "embedding_scale", "input_noise"),
 )
 # Arrays of a batch that the model reads beside its inputs.
@@ -292,7 +292,7 @@ def stack(
   blocks = model.layers if model.block == "residual" else 0
   return layers.Stack(
     [layer(depth) for depth in range(model.layers)],
-    dropout=model.dropout,
+    dropout=layers.Rate(model.dropout),
     variational_dropout=model.variational_dropout,
     blocks=[block() for _ in range(blocks)],
   )
@@ -342,6 +342,7 @@ def sequence_model(
     products=products(model),
     outputs=outputs,
     letters=letters,
+    dropout=layers.Rate(model.dropout),
     **{name: model[name] for name in _FIELDS},
   )
 

@@ -73,7 +73,7 @@ def _vectors(experiment: Experiment, params: Params, config: Config) -> Blocks:
   """The vectors of `config.embed`."""
   settings, names = config.embed, experiment.vocabularies["symbols"]
   if settings.of == "vocabulary":
-    table_VD = states.embedding(params)
+    table_VD = states.embedding(experiment, params)
     ids = [*range(len(table_VD))]
     columns: TableColumns = {"id": ids, "symbol": names.names(ids)}
     return [(table_VD, columns)]

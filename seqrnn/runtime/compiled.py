@@ -10,6 +10,7 @@ import platform
 import re
 import time
 from contextlib import suppress
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -20,13 +21,38 @@ import platformdirs
 # later calls with the same experiment.
 CACHED_FUNCTIONS = 16
 _NARROW = 32  # The least padded length.
+_LARGE = 49_152  # The largest size that others are rounded up to.
 _UNUSED = 30 * 24 * 3600  # Seconds after which a program is removed.
 _DIRECTORY = "JAX_COMPILATION_CACHE_DIR"
+
+
+class Pure(partial):
+  """A partial function that equals another one of equal arguments.
+
+  Programs that are compiled for it serve the other one, too: folds of a
+  cross-validation differ in data alone.
+  """
+
+  def __eq__(self, other: object) -> bool:
+    parts = lambda one: (one.func, one.args, one.keywords)
+    return isinstance(other, Pure) and parts(self) == parts(other)
+
+  def __hash__(self) -> int:
+    return hash(self.func)  # An argument, as a user's cell, may have no hash.
 
 
 def padded_length(length: int) -> int:
   """A power of two, at least 32: of few lengths, few programs are compiled."""
   return max(_NARROW, 1 << (length - 1).bit_length())
+
+
+def rung(size: int) -> int:
+  """The size, rounded up to one of few: 3, 6, 12, ..., 24576, 49152.
+
+  Data of similar sizes then have the same, for which a program is compiled.
+  Larger ones are as they are: their padding would take time.
+  """
+  return size if size > _LARGE else 3 << ((size - 1) // 3).bit_length()
 
 
 def enable_cache():

@@ -157,17 +157,6 @@ def each_device(function: Callable, mesh: Mesh) -> Callable:
   return call
 
 
-@partial(jax.jit, static_argnames="mesh")
-def sum_devices(tree: ArrayTree, mesh: Mesh) -> ArrayTree:
-  """Returns the sums of arrays [devices, ...] over the devices, on all."""
-  return jax.tree.map(
-    lambda x: jax.lax.with_sharding_constraint(
-      jnp.sum(x, axis=0), replicated(mesh)
-    ),
-    tree,
-  )
-
-
 def padded_size(batch_size: int, mesh: Mesh) -> int:
   """Returns the batch size, rounded up to a multiple of the devices."""
   return -(-batch_size // mesh.size) * mesh.size

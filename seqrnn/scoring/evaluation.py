@@ -84,7 +84,8 @@ def examiner(
     assert sums is not None, "a split has at least one batch"
     while pending:
       fetch()
-    totals = sharding.sum_devices(sums, mesh)
+    sums = sharding.gather_rows(jax.tree.map(sharding.own_rows, sums), mesh)
+    totals = jax.tree.map(lambda x: x.sum(axis=0), sums)
     figures = losses.means(totals, experiment.in_bits)
     return _of_texts(experiment, figures, columns, mesh)
 

@@ -14,7 +14,7 @@ import numpy as np
 from flax import linen as nn
 
 from seqrnn.data.splits import Pieces, continued
-from seqrnn.data.vocabulary import PAD
+from seqrnn.data.vocabulary import PAD, RESERVED
 from seqrnn.errors import UserError, counted
 from seqrnn.experiment import Batch, Carry, Experiment, Params
 from seqrnn.models.layers import Recurrent
@@ -220,8 +220,8 @@ def vectors(
   return np.concatenate([one.vectors for one in symbols(reading, boundaries)])
 
 
-def embedding(params: Params) -> np.ndarray:
-  """The embedding of each symbol of the vocabulary, [V, D].
+def embedding(experiment: Experiment, params: Params) -> np.ndarray:
+  """The embedding of each id of the vocabulary, [V, D].
 
   Raises:
     UserError: the model has none.
@@ -231,4 +231,5 @@ def embedding(params: Params) -> np.ndarray:
       "config.embed.of='vocabulary': the model has no embedding, as with"
       " model.embedding_size; layer 1 reads the ids"
     )
-  return np.asarray(params["embedding"]["embedding"])
+  count = len(RESERVED) + len(experiment.vocabularies["symbols"].symbols)
+  return np.asarray(params["embedding"]["embedding"])[:count]

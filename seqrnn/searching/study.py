@@ -28,7 +28,6 @@ from seqrnn.runtime import devices, files, launch, private, signals
 from seqrnn.searching import space
 from seqrnn.training import train
 from seqrnn.training.history import read_rows
-from seqrnn.training.step import keep_last, without_rate
 
 COARSE_RATES = [float(f"1e-{power}") for power in range(8)]
 STATES = {
@@ -38,9 +37,6 @@ STATES = {
   TrialState.RUNNING: "running",
 }
 _COLUMNS = "trial", "state", "loss", "evaluations", "symbols", "seconds"
-# Gives trials of equal programs one experiment; those that start from a run
-# have one without vocabularies, too.
-_share = keep_last(lambda old, names, /: (without_rate(old), names), count=2)
 _PAUSE = 0.2  # Seconds between two looks at the trials of other processes.
 _ATTEMPTS = 3  # To resume from one evaluation, by processes that died.
 
@@ -331,7 +327,6 @@ def train_trials(search: Search):
   Raises:
     Interrupted: a signal was caught.
   """
-  search = search._replace(build=_share(search.build))
   with signals.catch_signals() as caught:
     while True:
       if caught:

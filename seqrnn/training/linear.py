@@ -54,11 +54,12 @@ def _ridge(x_NF: Any, y_NV: np.ndarray) -> np.ndarray:
 
 def _logistic(x_NF: Any, truth_NV: np.ndarray) -> np.ndarray:
   xt_FN = x_NF.T.tocsr()
-  has_FN = (xt_FN > 0).astype(
-    np.float32
-  )  # The texts of each label, and others.
+  has_FN = (xt_FN > 0).astype(np.float32)
+  # The texts of each label, and of others, that have a term.
   of_FV, others_FV = 1 + has_FN @ truth_NV, 1 + has_FN @ (1 - truth_NV)
-  ratio_FV = np.log(of_FV / of_FV.sum(0)) - np.log(others_FV / others_FV.sum(0))
+  real_F = has_FN.getnnz(1) > 0  # The others are padding.
+  of_V, others_V = of_FV[real_F].sum(0), others_FV[real_F].sum(0)
+  ratio_FV = np.log(of_FV / of_V) - np.log(others_FV / others_V)
   scale_FV = np.sqrt(1 + ratio_FV.astype(np.float32) ** 2)
 
   def loss(flat):

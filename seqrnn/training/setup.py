@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
 
 from seqrnn.config import derived
@@ -64,7 +63,7 @@ class Training(NamedTuple):
   step: Step
   start: sharding.Jitted
   lower_step: Callable[[], jax.stages.Lowered]
-  learning_rate: optax.Schedule
+  learning_rate: Callable[[int], Any]
   total_steps: int
   checkpoints: Any = None
   should_stop: Callable[[MetricsRow], bool] = lambda _: False
@@ -77,7 +76,7 @@ class Training(NamedTuple):
 
   def diverged(self, state: TrainState, step: int) -> UserError:
     """Returns the error for a value that is not finite at a step."""
-    rate = float(self.learning_rate(step - 1) * state.scale)
+    rate = float(self.learning_rate(step - 1)) * float(state.scale)
     return UserError(
       f"config.optimizer.learning_rate={self.config.optimizer.learning_rate}:"
       f" at step {step}, with a learning rate of {rate:.3g}, a loss, gradient"
@@ -172,7 +171,8 @@ def print_summary(experiment: Experiment, config: Config, params: Params):
   names = "".join(
     # A model predicts reserved symbols, but no reserved labels.
     f", {len(v.symbols)} {f'{symbol}s' if name == 'symbols' else name}"
-    + f" and {len(v) - len(v.symbols)} special ones" * (name == "symbols")
+    + f" and {len(vocabulary.RESERVED)} special ones" * (name == "symbols")
+    + f", in {v.rows:,} rows" * bool(v.rows)
     for name, v in experiment.vocabularies.items()
     if name != "terms"
   )
@@ -286,7 +286,8 @@ def pack(
   carry is cut to the rows of the batch, so that a run can resume on another
   number of devices.
   """
-  carry = sharding.resize(state.carry, batch_size, sharding.replicated(mesh))
+  place = sharding.replicated(mesh)  # Of no arrays it would compile, too.
+  carry = state.carry and sharding.resize(state.carry, batch_size, place)
   others = state.with_eval_params(())._replace(carry=carry)
   return state.eval_params, {"leaves": jax.tree.leaves(others)}
 
@@ -316,6 +317,8 @@ def save(training: Training, state: TrainState, position: Position):
   if not all_finite(state):
     raise training.diverged(state, position.step)
   arrays = pack(state, training.config.train.batch_size, training.mesh)
+  if jax.process_count() == 1:  # Orbax would cut what several devices have.
+    arrays = jax.tree.map(lambda x: x.addressable_data(0), arrays)
   training.checkpoints.save(*arrays, position)
 
 

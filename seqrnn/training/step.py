@@ -2,29 +2,30 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
-from typing import NamedTuple, ParamSpec, TypeVar
+from contextvars import copy_context
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
-from seqrnn.config.resolve import total_steps
 from seqrnn.experiment import Batch, Carry, Experiment, Params, Totals
 from seqrnn.models import losses
+from seqrnn.models.layers import step_rate
 from seqrnn.runtime import private, sharding
 from seqrnn.runtime.sharding import Jitted
 from seqrnn.training import rates, transfer
 
-Args = ParamSpec("Args")
-Result = TypeVar("Result")
-
+# Begins of the fields that programs depend on, beside the functions of a task.
+_COMPILED = "optimizer.", "schedule.", "train.freeze", "train.start_from"
+_kept: deque[tuple[Any, tuple[Jitted, Jitted]]] = deque(maxlen=4)
 # A function of the base learning rate, which may be traced.
 Optimizer = Callable[[ArrayLike], optax.GradientTransformation]
 
@@ -81,44 +82,45 @@ class TrainState(NamedTuple):
 Step = Callable[[TrainState, Batch], tuple[TrainState, jax.Array]]
 
 
-def make_schedule(
-  config: Config, steps_per_epoch: int, rate: ArrayLike
-) -> optax.Schedule:
+class Length(NamedTuple):
+  """What a schedule depends on, and no program: they are arguments of a step.
+
+  Attributes:
+    rate: the base learning rate.
+    epoch: the steps of an epoch.
+    total: the steps of the training.
+  """
+
+  rate: ArrayLike
+  epoch: ArrayLike
+  total: ArrayLike
+
+
+def make_schedule(config: Config, length: Length) -> Callable[[Any], Any]:
   """Returns the function step -> learning rate.
 
   For `plateau` the function is constant: train.record_evaluation lowers the
-  state's scale instead.
+  state's scale instead. The schedules of optax need numbers that are known when
+  they are traced.
   """
-  plan = config.schedule
-  warmup = plan.warmup_steps
-  decay = partial(
-    optax.exponential_decay, rate, decay_rate=plan.factor, staircase=True
-  )
-  left = max(total_steps(config, steps_per_epoch) - warmup, 1)
-  constant = lambda: optax.constant_schedule(rate)
-  after: dict[str, Callable[[], optax.Schedule]] = {
-    "constant": constant,
-    "plateau": constant,
-    # As char-rnn: the rate decays at the end of epoch `after` and every later
-    # epoch.
-    "exponential": lambda: decay(
-      steps_per_epoch,
-      transition_begin=max((plan.after - 1) * steps_per_epoch, 0),
-    ),
-    "step": lambda: decay(plan.after * steps_per_epoch),
-    "linear": lambda: optax.linear_schedule(rate, 0.0, left),
-    "cosine": lambda: optax.cosine_decay_schedule(rate, left),
-  }
-  main = after[plan.name]()
-  if not warmup:
-    return main
-  if plan.name in ("exponential", "step"):  # Epochs count from the first step.
-    tail = lambda step: main(step + warmup)
-  else:
-    tail = main
-  return optax.join_schedules(
-    [optax.linear_schedule(rate / warmup, rate, warmup - 1), tail], [warmup]
-  )
+  plan, (rate, epoch, total) = config.schedule, length
+  warmup, factor = plan.warmup_steps, plan.factor
+
+  def schedule(step):
+    xp = jnp if isinstance(step, jax.Array) else np  # Compiles nothing.
+    times, left = 0, xp.maximum(total - warmup, 1)
+    if plan.name == "exponential":
+      # As char-rnn: the rate decays at the end of epoch `after` and every later
+      # epoch.
+      times = step // epoch - max(plan.after - 1, 0)
+    elif plan.name == "step":
+      times = step // (plan.after * epoch)
+    share = xp.minimum(step - warmup, left) / left
+    factors = {"linear": 1 - share, "cosine": (1 + xp.cos(np.pi * share)) / 2}
+    main = rate * factors.get(plan.name, factor ** xp.maximum(times, 0))
+    return xp.where(step < warmup, rate * (step + 1) / max(warmup, 1), main)
+
+  return schedule
 
 
 def make_optimizer(
@@ -161,25 +163,29 @@ def make_optimizer(
 
 
 def make_step(
-  experiment: Experiment, optimizer: Optimizer, mesh: Mesh, decay: float = 1.0
+  experiment: Experiment, optimizer: Optimizer, mesh: Mesh
 ) -> Jitted:
   """Returns the jitted step: state, batch, rate -> state, mean loss.
 
   The step donates `state`. The learning rate is an argument: if it were a
-  constant, every trial of a search would compile its own program.
+  constant, every trial of a search would compile its own program. So are the
+  `decay` of the weights in the average, if the state has one, and `dropout`,
+  the rate of `model.dropout`; None: that of the model.
 
   Args:
     experiment: the task.
-    optimizer: a function of the learning rate.
+    optimizer: a function of the learning rate, or of a Length.
     mesh: the devices.
-    decay: the decay of the weights in the average, if the state has one.
   """
+  loss_of = experiment.loss  # The experiment has the data.
 
-  def step(state, batch, rate):
+  def step(state, batch, rate, decay=1.0, dropout=None):
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-    gradient = jax.value_and_grad(experiment.loss, has_aux=True)
-    (loss, (carry, totals)), grads = gradient(
-      state.params, state.carry, batch, key
+    gradient = jax.value_and_grad(lambda *x: loss_of(*x), has_aux=True)
+    context = copy_context()
+    context.run(step_rate.set, dropout)
+    (loss, (carry, totals)), grads = context.run(
+      gradient, state.params, state.carry, batch, key
     )
     updates, optimizer_state = optimizer(rate).update(
       grads, state.optimizer, state.params
@@ -242,17 +248,15 @@ def make_start(
     mesh: the devices.
     average: whether parameters are averaged.
   """
+  rows = len(batch["inputs"])
+  new_params, loss, carry = experiment.init, experiment.loss, experiment.carry
 
   def init(seed):
     key = jax.random.key(seed)
-    params = experiment.init(jax.random.fold_in(key, 0))
-    rows = len(batch["inputs"])
+    params = new_params(jax.random.fold_in(key, 0))
     # The shapes of the totals do not depend on the number of rows.
     _, (_, totals) = jax.eval_shape(
-      lambda params: experiment.loss(
-        params, experiment.carry(rows), batch, None
-      ),
-      params,
+      lambda params: loss(params, carry(rows), batch, None), params
     )
     totals["gradient_norm"] = (jnp.zeros(()), jnp.zeros(()))
     return TrainState(
@@ -260,7 +264,7 @@ def make_start(
       key=jax.random.key_data(jax.random.fold_in(key, 1)),
       params=params,
       optimizer=optimizer(0.0).init(params),
-      carry=experiment.carry(sharding.padded_size(rows, mesh)),
+      carry=carry(sharding.padded_size(rows, mesh)),
       scale=jnp.ones(()),
       sums=losses.zero_sums(totals),
       average=Average(params, jnp.ones(())) if average else (),
@@ -276,43 +280,6 @@ def _shardings(mesh: Mesh) -> TrainState:
   return TrainState._make(replicated)._replace(carry=sharding.by_rows(mesh))
 
 
-def without_rate(config: Config) -> frozenset[tuple[str, Hashable]]:
-  """Returns all fields but the learning rate, which no program contains."""
-  fields = config_lib.flat(config) | {"optimizer.learning_rate": None}
-  return frozenset(fields.items())
-
-
-def keep_last(
-  key: Callable[Args, Hashable], count: int = 1
-) -> Callable[[Callable[Args, Result]], Callable[Args, Result]]:
-  """Returns a decorator: a call with the key of the last one has its result.
-
-  Args:
-    key: a function of the arguments, which the result depends on.
-    count: the number of last results that are cached.
-  """
-
-  def decorate(function: Callable[Args, Result]) -> Callable[Args, Result]:
-    last: deque[tuple[Hashable, Result]] = deque(maxlen=count)
-
-    def cached(*args: Args.args, **named: Args.kwargs) -> Result:
-      current = key(*args, **named)
-      for other, result in last:
-        if other == current:
-          return result
-      last.append((current, function(*args, **named)))
-      return last[-1][1]
-
-    return cached
-
-  return decorate
-
-
-@keep_last(
-  lambda experiment, config, mesh, record: (
-    *(experiment.loss, mesh, without_rate(config), record),
-  )
-)
 def programs(
   experiment: Experiment,
   config: Config,
@@ -321,23 +288,35 @@ def programs(
 ) -> tuple[Jitted, Jitted]:
   """Returns the jitted functions of `make_step` and `make_start`.
 
-  The last ones are kept: trials that differ only in the learning rate have the
-  same experiment, and trace and load their programs once.
+  The last ones are kept: trainings trace and compile them once if they differ
+  only in learning rate, dropout, seed, number of steps, and data of equal
+  sizes.
   """
-  batches = experiment.batches("train", 0)
-  epoch, factors = len(batches), rates.shares(experiment, config, record)
+  batches, train = experiment.batches("train", 0), config.train
+  fields = config_lib.flat(config) | {"optimizer.learning_rate": None}
+  key = (
+    *(experiment.loss, experiment.init, experiment.carry, mesh, record),
+    *(train.ema is None, train.choice == "best", config.model.dropout > 0),
+    batches.batch_size,
+    {n: x for n, x in fields.items() if n.startswith(_COMPILED)},
+  )
+  for other, programs in _kept:
+    if other == key:
+      return programs
+  factors = rates.shares(experiment, config, record)
   if factors is not None:
     experiment = rates.freeze_parts(experiment, factors)
 
-  def optimizer(rate):
-    rule = make_optimizer(config, make_schedule(config, epoch, rate))
+  def optimizer(length):  # Called without one for its initial state.
+    schedule = lambda step: make_schedule(config, length)(step)
+    rule = make_optimizer(config, schedule)
     return rule if factors is None else rates.scaled(rule, factors)
 
-  average = config.train.ema is not None
-  return (
-    make_step(experiment, optimizer, mesh, config.train.ema or 1.0),
-    make_start(experiment, optimizer, batches[0], mesh, average),
-  )
+  step = make_step(experiment, optimizer, mesh)
+  average = train.ema is not None
+  start = make_start(experiment, optimizer, batches[0], mesh, average)
+  _kept.append((key, (step, start)))
+  return step, start
 
 
 def compile_programs(

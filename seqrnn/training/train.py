@@ -25,11 +25,9 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from seqrnn.config import command, derived
@@ -157,13 +155,15 @@ def make_training(build: Build, config: Config, workdir: Path) -> Training:
     record = transfer.read_record(workdir)
   mesh = sharding.mesh()
   batches = experiment.batches("train", 0)
-  rate = config.optimizer.learning_rate
+  rate, most = config.optimizer.learning_rate, total_steps(config, len(batches))
   step, start = step_lib.programs(experiment, config, mesh, record)
+  length = step_lib.Length(rate, len(batches), most)
+  rates = length, config.train.ema or 1.0, config.model.dropout
 
   def lower_step():
     rows = batches.rows(*sharding.local_rows(batches.batch_size, mesh))[0]
     batch = sharding.put(rows, batches.batch_size, mesh)
-    return step.lower(start.eval_shape(setup.SEED), batch, rate=rate)
+    return step.lower(start.eval_shape(setup.SEED), batch, *rates)
 
   return Training(
     config=config,
@@ -173,11 +173,11 @@ def make_training(build: Build, config: Config, workdir: Path) -> Training:
     values=values,
     mesh=mesh,
     validation=experiment.batches("validation", 0)[: few()],
-    step=partial(step, rate=rate),
+    step=lambda state, batch: step(state, batch, *rates),
     start=start,
     lower_step=lower_step,
-    learning_rate=step_lib.make_schedule(config, len(batches), rate),
-    total_steps=total_steps(config, len(batches)),
+    learning_rate=step_lib.make_schedule(config, length),
+    total_steps=most,
   )
 
 
@@ -360,11 +360,11 @@ def evaluate_and_save(
   if figures is None:
     return state, False
   trained = losses.means(state.sums, experiment.in_bits)
-  rate = training.learning_rate(position.step - 1) * state.scale
+  rate = float(training.learning_rate(position.step - 1)) * float(state.scale)
   row = {
     "step": position.step,
     "epoch": position.epoch,
-    "learning_rate": float(rate),
+    "learning_rate": rate,
     "gradient_norm": trained.pop("gradient_norm"),
     **{f"train_{name}": value for name, value in trained.items()},
     **{f"validation_{name}": value for name, value in figures.items()},
@@ -409,7 +409,8 @@ def record_evaluation(
   if loss < position.best or config.train.choice != "best":
     position.best, position.best_step = loss, position.step
     position.waited = position.stalled = 0
-  state = state._replace(sums=jax.tree.map(jnp.zeros_like, state.sums))
+  zeros = lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding)
+  state = state._replace(sums=jax.tree.map(zeros, state.sums))
   plan = config.schedule
   if plan.name == "plateau" and position.stalled >= plan.after:
     position.stalled = 0

@@ -191,7 +191,7 @@ def widen(
   if experiment.unit == "symbol" or not more:
     return experiment
   print(f"its {len(more):,} other symbols are added to the vocabulary")
-  wider = dataclasses.replace(names, symbols=(*names.symbols, *more))
+  wider = dataclasses.replace(names, symbols=(*names.symbols, *more)).padded()
   return rebuild({**experiment.vocabularies, "symbols": wider})
 
 
@@ -254,10 +254,10 @@ def _with_share(part: ModelPart, names: Iterable[str], rows: SourceRows) -> str:
   for name in names:
     kind, _ = _named_axis(part, name)
     places = rows.get(kind)
-    if places is not None and (fresh := places < 0).any():
-      count = len(fresh) - len(RESERVED) * (kind != "labels")
-      known = count - np.count_nonzero(fresh)
-      share = f" ({known:,} of {count:,} {kind})"
+    if places is not None and (fresh := np.count_nonzero(places == -1)):
+      known = np.count_nonzero(places >= 0)
+      known -= len(RESERVED) * (kind != "labels")
+      share = f" ({known:,} of {known + fresh:,} {kind})"
   return f"{part}{share}"
 
 
@@ -292,7 +292,7 @@ def _source_rows(
     pairs["letters"] = new.characters(), old.characters()
     sizes = config.model.affixes, source.config.model.affixes
     if None not in sizes:
-      new, old = map(affix_vocabulary, (new.symbols, old.symbols), sizes)
+      new, old = map(affix_vocabulary, (new, old), sizes)
       pairs["affixes"] = new, old
   by_name: SourceRows = dict.fromkeys(pairs)
   for name, (new, old) in pairs.items():

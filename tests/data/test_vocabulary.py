@@ -121,7 +121,9 @@ def test_it_is_saved_whole_and_read_back(tmp_path):
     "symbols": Vocabulary("char", characters),
     "bytes": Vocabulary("byte", tuple(map(chr, range(256)))),
     "labels": Vocabulary("id", ("<pad>", "Polish", '"', "\u2028", "\ud800")),
+    "padded": Vocabulary("word", ("a", "b", "c")).padded(),
   }
+  assert len(vocabularies["padded"]) == 12
   path = tmp_path / "vocabulary.json"
   path.write_bytes(vocabulary.encoded(vocabularies))
   assert vocabulary.load(path) == vocabularies
@@ -134,6 +136,7 @@ def test_a_file_of_anyone_is_checked(tmp_path):
     ("[]", "must be an object of named"),
     ('{"x": ["a"]}', "must be an object of named"),
     ('{"x": {"unit": "char"}}', "must be an object of named"),
+    ('{"x": {"unit": "id", "symbols": [], "rows": "9"}}', "must be an object"),
   ):
     path.write_text(content)
     with pytest.raises(UserError, match=rf"vocabulary\.json: {message}"):

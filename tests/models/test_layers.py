@@ -395,7 +395,7 @@ def test_weight_drop_takes_entries_of_the_recurrent_kernel_alone():
   assert left.mean() == pytest.approx(0.6, abs=0.062)  # Of 1024, again.
   other = gradient(params, 2)[0]["cell"]["recurrent_kernel"]
   assert np.any(left != (other != 0))
-  kernel = params["cell"]["recurrent_kernel"] * (left / np.float32(0.6))
+  kernel = params["cell"]["recurrent_kernel"] * (left / np.float32(154 / 256))
   params = {"cell": {**params["cell"], "recurrent_kernel": kernel}}
   mask = np.ones(x.shape[:2], bool)
   close(new, scan(EQUATIONS["lstm"], params, x, mask, carry), 1e-4)
@@ -422,7 +422,7 @@ def test_recurrent_dropout_hides_units_from_the_recurrent_product():
   # The same units at all steps.
   for b, left_H in enumerate(left_BH[:8]):
     p = dict(params["cell"])
-    p["recurrent_kernel"] = p["recurrent_kernel"] * left_H[:, None] / 0.6
+    p["recurrent_kernel"] = p["recurrent_kernel"] * left_H[:, None] * 256 / 154
     h = carry[b]
     for t in range(5):
       h = EQUATIONS["gru"](p, h, x[b, t])
@@ -435,12 +435,14 @@ def drop(rate, x, key):
 
 def test_the_share_is_kept():
   shapes = (3, 64, 257), (50_001,), (200, 1, 250)
-  cases = [(0.703, shape) for shape in shapes]
-  # The smallest and the largest share do not wrap round.
-  cases += [(share, shapes[0]) for share in (0.5, 0.01, 1e-9, 1 - 1e-9)]
-  draw = quick_jit(lambda key: [keep_mask(key, *case) for case in cases])
-  for (share, shape), mask in zip(cases, draw(jax.random.key(0)), strict=True):
+  cases = [(180, shape) for shape in shapes]
+  cases += [(count, shapes[0]) for count in (128, 3, 1, 255)]
+  draw = quick_jit(
+    lambda key: [keep_mask(key, jnp.float32(n), shape) for n, shape in cases]
+  )
+  for (count, shape), mask in zip(cases, draw(jax.random.key(0)), strict=True):
     assert mask.shape == shape and mask.dtype == bool
+    share = count / 256
     # Five standard deviations of a binomial share.
     spread = 5 * (share * (1 - share) / mask.size) ** 0.5
     error = abs(np.mean(mask) - share)
@@ -448,8 +450,8 @@ def test_the_share_is_kept():
 
 
 def test_numbers_of_one_draw_are_independent():
-  keys = jax.random.split(jax.random.key(1), 2)
-  draw = quick_jit(lambda keys: [keep_mask(k, 0.5, (4000, 32)) for k in keys])
+  keys, half = jax.random.split(jax.random.key(1), 2), jnp.float32(128)
+  draw = quick_jit(lambda keys: [keep_mask(k, half, (4000, 32)) for k in keys])
   mask, other = map(np.float64, draw(keys))
   correlation = np.corrcoef(mask.T) - np.eye(32)
   assert np.abs(correlation).max() < 5 / 4000**0.5
@@ -462,7 +464,7 @@ def test_rows_do_not_depend_on_how_many_alive_are():
     lambda key: (
       drop(0.3, x, key),
       drop(0.3, x[:4], key),
-      keep_mask(key, 0.7, x.shape),
+      keep_mask(key, jnp.float32(179), x.shape),
     )
   )
   whole, part, mask = map(np.asarray, run(jax.random.key(5)))
@@ -480,8 +482,9 @@ def test_what_is_left_is_scaled_and_so_is_its_gradient():
 
   y, dx = map(np.asarray, run(x, jax.random.key(4)))
   alive = y != 0
-  np.testing.assert_allclose(y, np.where(alive, x / 0.7, 0), rtol=1e-6)
-  np.testing.assert_allclose(dx, np.where(alive, 1 / 0.7, 0), rtol=1e-6)
+  scale = 256 / 179  # 1 / 0.7, rounded.
+  np.testing.assert_allclose(y, np.where(alive, x * scale, 0), rtol=1e-6)
+  np.testing.assert_allclose(dx, np.where(alive, scale, 0), rtol=1e-6)
   assert 0.6 < alive.mean() < 0.8
   # Evaluation and rate zero need no key.
   assert Dropout(0.0).apply({}, x, deterministic=False) is x

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import threading
+from collections import deque
 from functools import partial
 
 import jax
@@ -11,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from seqrnn import experiments
 from seqrnn.errors import Interrupted, MachineError, UserError
+from seqrnn.experiments import build
 from seqrnn.run import load_run
 from seqrnn.runtime import sharding
 from seqrnn.training import step as step_lib
@@ -21,11 +22,6 @@ from seqrnn.training.checkpoint import steps
 from seqrnn.training.checkpoint_writer import Checkpoints
 from seqrnn.training.progress import Progress
 from tests.conftest import read_csv, tiny
-
-# One experiment, and so one traced step, for all runs of a config.
-build = step_lib.keep_last(
-  lambda config, names: (step_lib.without_rate(config), names), count=4
-)(experiments.build)
 
 
 def rows(workdir):
@@ -99,7 +95,11 @@ def whole(request, tmp_path_factory):
   )
   if config.data.stateful:  # Stream tails are of one document.
     config.data.path += "/0.txt"
-  return config, folder / "run", train.fit(build, config, folder / "run")
+  return (
+    config,
+    folder / "run",
+    train.fit(build, config, folder / "run"),
+  )
 
 
 def test_going_on_repeats_an_uninterrupted_run_to_the_bit(
@@ -210,16 +210,17 @@ def test_patience_stops_and_the_best_checkpoint_stays(tmp_path, monkeypatch):
   def make_step(*args):
     step = original(*args)
 
-    def watched(state, batch, rate):
+    def watched(state, batch, *how):
       seen.append((int(state.step), jax.device_get(state.params)))
-      return step(state, batch, rate)
+      return step(state, batch, *how)
 
     watched.lower = step.lower
     return watched
 
   monkeypatch.setattr(step_lib, "make_step", make_step)
+  monkeypatch.setattr(step_lib, "_kept", deque())
   workdir = tmp_path / "run"
-  result = train.fit(experiments.build, config, workdir)
+  result = train.fit(build, config, workdir)
   losses = [float(row["validation_loss"]) for row in rows(workdir)]
   best = int(np.argmin(losses))
   assert len(losses) == best + 1 + 3 < 50
@@ -262,7 +263,7 @@ def test_a_signal_ends_the_first_compilation(tmp_path, monkeypatch):
   before = signal.getsignal(signal.SIGTERM)
   line = "^stopped by SIGTERM before the first step; repeat the command$"
   with pytest.raises(Interrupted, match=line) as caught:
-    train.fit(experiments.build, tiny(tmp_path), tmp_path / "r")
+    train.fit(build, tiny(tmp_path), tmp_path / "r")
   ended.set()
   assert caught.value.status == 128 + signal.SIGTERM
   assert signal.getsignal(signal.SIGTERM) is before
@@ -300,9 +301,9 @@ def poisoned(monkeypatch):
   def make_step(*args):
     step = original(*args)
 
-    def poison(state, batch, rate):
+    def poison(state, batch, *how):
       bad = int(state.step) == NAN_AT
-      new, loss = step(state, batch, rate)
+      new, loss = step(state, batch, *how)
       if not bad:
         return new, loss
       nan = jax.tree.map(lambda x: x * jnp.nan, (new.params, loss))
@@ -312,6 +313,7 @@ def poisoned(monkeypatch):
     return poison
 
   monkeypatch.setattr(step_lib, "make_step", make_step)
+  monkeypatch.setattr(step_lib, "_kept", deque())
 
 
 def test_a_loss_that_is_not_finite_stops(ten, tmp_path, monkeypatch):
@@ -319,7 +321,7 @@ def test_a_loss_that_is_not_finite_stops(ten, tmp_path, monkeypatch):
   with monkeypatch.context() as patch:
     poisoned(patch)
     with pytest.raises(UserError) as caught:
-      train.fit(experiments.build, config, workdir)
+      train.fit(build, config, workdir)
   assert re.fullmatch(
     r"config\.optimizer\.learning_rate=0\.01: at step \d+, with a learning"
     r" rate of 0\.01, a loss, .* is not finite, and was not saved; train in"

@@ -11,6 +11,7 @@ import pytest
 
 from seqrnn import experiments
 from seqrnn.config import read as config_lib
+from seqrnn.config.resolve import total_steps
 from seqrnn.data import splits
 from seqrnn.data.vocabulary import PAD, RESERVED
 from seqrnn.errors import Interrupted
@@ -72,7 +73,10 @@ def test_each_model_is_as_if_it_were_trained_alone_on_one_device(run, trained):
   mesh = sharding.one_device()
   epoch = experiment.batches("train", 0)
   assert len(epoch) < LAST  # Several epochs.
-  plan = partial(step.make_schedule, config, len(epoch))
+  length = partial(
+    step.Length, epoch=len(epoch), total=total_steps(config, len(epoch))
+  )
+  plan = lambda rate: step.make_schedule(config, length(rate))
   optimizer = lambda rate: step.make_optimizer(config, plan(rate))
   update = step.make_step(experiment, optimizer, mesh)
   start = step.make_start(experiment, optimizer, epoch[0], mesh)

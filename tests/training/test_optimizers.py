@@ -3,6 +3,7 @@
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -121,9 +122,13 @@ def test_values_are_clipped_before_the_norm_of_all_and_the_weight_decay():
 def rates(steps, *, per_epoch=3, total=None, **fields):
   """The learning rate of each step."""
   config = configure(**{f"schedule__{k}": v for k, v in fields.items()})
-  config.train.epochs = config.train.max_steps = total or steps
-  schedule = step_lib.make_schedule(config, per_epoch, RATE)
-  return np.array([float(schedule(step)) for step in range(steps)])
+  length = step_lib.Length(RATE, per_epoch, total or steps)
+  schedule = step_lib.make_schedule(config, length)
+  found = np.array([float(schedule(step)) for step in range(steps)])
+  at = lambda n: step_lib.make_schedule(config, n)(jnp.arange(steps))
+  traced = jax.jit(at)  # As a step computes them.
+  close(np.broadcast_to(traced(length), found.shape), found, 1e-6)
+  return found
 
 
 def test_constant_with_and_without_warmup():

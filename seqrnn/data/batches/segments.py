@@ -182,7 +182,7 @@ def _windows(
   if rows is None:
     # More rows than windows would be padding, or repeat windows.
     most = int(shape.count(np.diff(sequences.bounds)).sum())
-    if not isinstance(request.split, str):  # Few sizes, to compile for few.
+    if not request.trains:  # Few sizes, to compile for few.
       most = next(size for n in count() if (size := 8**n) >= most)
     rows = min(train.batch_size, max(most, 1))
   epoch = Epoch(buckets=None if request.ordered else data.buckets)

@@ -14,6 +14,7 @@ from seqrnn.data.documents import Corpus, digest
 from seqrnn.data.read import reading
 from seqrnn.data.read.columns import Column, Tokens
 from seqrnn.data.read.encoding import Encoder
+from seqrnn.data.read.frames import UNSEEN
 from seqrnn.data.read.reading import Source
 from seqrnn.errors import UserError, counted, listed
 
@@ -82,6 +83,8 @@ def with_labels(
   for source, rows in files:
     encoder.begin_file(source.name)
     for line, label, text in rows:
+      if optional and not text.strip():
+        text = UNSEEN
       try:
         content = text.encode()
       except UnicodeEncodeError:  # JSON can hold half of a surrogate pair.
@@ -131,7 +134,7 @@ def _table(
     one = label_column in row
     names = [label_column] if one else label_column.split(",")
     try:
-      text = _cell(row, text_column)
+      text = _cell(row, text_column, blank=known is not None)
       labels = [_cell(row, name, known is not None) for name in names]
     except KeyError as error:
       raise UserError(
@@ -145,12 +148,13 @@ def _table(
     yield line, label, text.replace("\r\n", "\n")
 
 
-def _cell(row: dict[str, Any], column: str, optional: bool = False) -> str:
+def _cell(row: dict, column: str, optional=False, blank=False) -> str:
   """A cell as text; in JSON it may be a number, true or false.
 
   Raises:
     KeyError: there is no such column, and it is not optional.
-    ValueError: the cell is empty, and not optional; or it is not one value.
+    ValueError: the cell is missing, and not optional; it is empty, and neither
+      optional nor may be `blank`; or it is not one value.
   """
   cell = row.get(column, "") if optional else row[column]
   if isinstance(cell, dict | list):
@@ -158,7 +162,7 @@ def _cell(row: dict[str, Any], column: str, optional: bool = False) -> str:
   text = json.dumps(cell) if isinstance(cell, int | float) else cell or ""
   if text.strip():
     return text
-  if not optional:
+  if not (optional or (blank and cell is not None)):
     raise ValueError(f"the column {column!r} is empty")
   return ""
 

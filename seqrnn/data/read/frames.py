@@ -20,6 +20,9 @@ from seqrnn.runtime import files
 
 # A document in memory: its text, or its words or events.
 Text = str | Sequence[str]
+# Read in place of a text without symbols, whose label is asked for: a symbol
+# that no training has.
+UNSEEN = "\ufffd"
 _QUOTED = 40  # Characters of a value in a message.
 
 
@@ -30,7 +33,7 @@ def column(name: str, values: Any) -> list[Any]:
     DataError: it is a single text, a table, or cannot be iterated.
   """
   rule = "must be a column of values, such as a list or frame['text']"
-  if isinstance(values, str | bytes | Mapping) or hasattr(values, "columns"):
+  if isinstance(values, str | bytes) or is_table(values):
     raise DataError(f"{name}={_short(values)}: {rule}")
   if getattr(values, "ndim", 1) != 1:
     raise DataError(f"{name}: has the shape {values.shape}; {rule}")
@@ -40,13 +43,20 @@ def column(name: str, values: Any) -> list[Any]:
     raise DataError(f"{name}={_short(values)}: {rule}") from None
 
 
-def texts(name: str, values: Any, unit: str = "text") -> list[str]:
+def is_table(values: Any) -> bool:
+  """Returns whether it is a frame, of any library, or a dict of columns."""
+  is_frame = hasattr(values, "columns") or hasattr(values, "column_names")
+  return is_frame or isinstance(values, Mapping)
+
+
+def texts(name: str, values: Any, unit="text", blank=False) -> list[str]:
   """The texts of a column.
 
   Args:
     name: of the column, for messages.
     values: the column.
     unit: what a value is, for messages.
+    blank: whether a text may be empty.
 
   Raises:
     DataError: a value is missing, empty or no text; names its position.
@@ -55,16 +65,16 @@ def texts(name: str, values: Any, unit: str = "text") -> list[str]:
   if not every:
     raise DataError(f"{name}: has no {unit}")
   for n, value in enumerate(every):
-    if rule := _fault(value):
+    if rule := _fault(value, blank):
       raise DataError(f"{name}[{n}]={_short(value)}: every {unit} must {rule}")
   return every
 
 
-def _fault(value: Any) -> str:
+def _fault(value: Any, blank: bool) -> str:
   """Returns the rule that a text breaks; empty: none."""
   if not isinstance(value, str):
     return "be a str"
-  if not value.strip():
+  if not (blank or value.strip()):
     return "have more than white space"
   try:
     value.encode()
@@ -83,8 +93,10 @@ def sequences(name: str, values: Any, unit: str) -> list[list[str]]:
   return [texts(f"{name}[{n}]", one, unit) for n, one in every]
 
 
-def documents(name: str, values: Any) -> list[Text]:
+def documents(name: str, values: Any, blank: bool) -> list[Text]:
   """The texts of a column, some of which may be lists of words.
+
+  With `blank`, an empty text is UNSEEN.
 
   Raises:
     DataError: as `texts`.
@@ -92,7 +104,8 @@ def documents(name: str, values: Any) -> list[Text]:
   every = column(name, values)
   if every and isinstance(every[0], list | tuple | np.ndarray):
     return [*sequences(name, every, "word")]
-  return [*texts(name, every)]
+  every = texts(name, every, blank=blank)
+  return [text if text.strip() else UNSEEN for text in every]
 
 
 def _short(value: Any) -> str:

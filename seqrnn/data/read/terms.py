@@ -15,6 +15,7 @@ import numpy as np
 from scipy import sparse
 
 from seqrnn.data.vocabulary import Vocabulary, joined
+from seqrnn.runtime.compiled import rung
 
 BUCKETS = 2**18  # Of symbols and pairs; as many of parts of words.
 _MOST = 2**16  # Buckets that are read, those that most texts have.
@@ -40,7 +41,8 @@ def vocabulary(
   some = np.argsort(-counts, kind="stable")[:_MOST]
   some = np.sort(some[counts[some] > 0])
   lists = (" ".join(map(str, x.tolist())) for x in (some, counts[some]))
-  return Vocabulary("term", (f"seed {_SEED}", f"texts {total}", *lists))
+  lists = (f"seed {_SEED}", f"texts {total}", *lists)
+  return Vocabulary("term", lists, rows=rung(len(some)))
 
 
 class Terms:
@@ -54,9 +56,9 @@ class Terms:
     seed, total, buckets, counts = known.symbols
     self._how = unit, longest, int(seed.split()[1])
     counts_F = np.array(counts.split(), int)
-    self.size = len(counts_F)
+    self.size = known.rows or len(counts_F)
     self._column_N = np.full(2 * BUCKETS, -1, np.int32)
-    self._column_N[np.array(buckets.split(), int)] = np.arange(self.size)
+    self._column_N[np.array(buckets.split(), int)] = np.arange(len(counts_F))
     self._idf_F = 1 + np.log((1 + int(total.split()[1])) / (1 + counts_F))
 
   def row(self, text: Sequence[str]) -> sparse.csr_array:

@@ -49,12 +49,12 @@ def _padded(
   return table
 
 
-def affix_vocabulary(words: Sequence[str], longest: int) -> Vocabulary:
+def affix_vocabulary(words: Vocabulary, longest: int) -> Vocabulary:
   """The affixes and shapes that at least two words have."""
-  counts = Counter(
-    itertools.chain.from_iterable(_features(word, longest) for word in words)
-  )
-  return Vocabulary("id", tuple(sorted(f for f, n in counts.items() if n > 1)))
+  each = (_features(word, longest) for word in words.symbols)
+  counts = Counter(itertools.chain.from_iterable(each))
+  known = Vocabulary("id", tuple(sorted(f for f, n in counts.items() if n > 1)))
+  return known.padded() if words.rows else known
 
 
 def _features(word: str, longest: int) -> Iterator[str]:

@@ -17,7 +17,7 @@ from tests.conftest import tiny
 
 def test_a_word_has_its_shape_and_its_affixes():
   texts = ["Walking", "talking", "B2", "c3", "walk", ""]
-  known = words.affix_vocabulary(texts, 3)
+  known = words.affix_vocabulary(Vocabulary("word", tuple(texts)), 3)
   assert set(known.symbols) == {
     *("-g", "-ng", "-ing", "w-", "wa-", "wal-"),
     *("-0", "shape x"),
