@@ -39,7 +39,8 @@ def fitted(experiment: Experiment, params: Params) -> Params:
   processes have the table of the first one, as rounding may differ.
   """
   x_NF, y_NV = _texts(experiment)
-  print(f"model.wide: fitted first, to {x_NF.shape[1]:,} terms; then it stays")
+  terms = np.count_nonzero(x_NF.getnnz(0))  # The others are padding.
+  print(f"model.wide: fitted first, to {terms:,} terms; then it stays")
   regression = _ridge if experiment.names is None else _logistic
   table_FV = private.of_first_process(regression(x_NF, y_NV) / STEP)
   head = params["head"]
