@@ -292,4 +292,4 @@ def broadcast(value: int) -> int:
   """Returns the first process's value in every process."""
   if jax.process_count() == 1:
     return value
-  return int(private.of_first_process(np.int64(value)))
+  return int(private.of_first_process(np.asarray(value)))
