@@ -25,7 +25,7 @@ from seqrnn.experiment import shapes as parameter_shapes
 from seqrnn.runtime import sharding
 from seqrnn.sampling.sampler import Streams, drawer
 from seqrnn.scoring.scorer import ROWS
-from seqrnn.training.step import programs
+from seqrnn.training.step import Length, programs
 
 _ROOT = Path(__file__).resolve().parents[1]
 _H100 = _ROOT / "benchmarks" / "h100.txtpb"
@@ -101,8 +101,9 @@ def training(config: Config, experiment: Experiment, mesh: Mesh) -> Program:
   batch = _widest(batches)
   step, start = programs(experiment, config, mesh, None)
   state = start.eval_shape(np.uint32(0))
-  rate = jax.ShapeDtypeStruct((), jnp.float32)
-  args = state, _placed(batch, mesh), rate
+  number = jax.ShapeDtypeStruct((), jnp.float32)
+  length = Length(number, number, number)
+  args = state, _placed(batch, mesh), length
   return Program(step, args, batch["inputs"].shape[1])
 
 

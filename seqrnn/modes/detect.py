@@ -84,9 +84,11 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
   kinds = feedback.record_kinds(config, workdir)
   accepted = feedback.new_events(kinds, reviewed.by_kind, "normal")
   sessions = examined_sessions(config, names, read)
-  sessions = sessions.without(accepted, names)
+  every, sessions = len(sessions.names), sessions.without(accepted, names)
   sessions, injected = anomalies.inject(sessions, settings.inject)
   which = _examined(settings, len(sessions.names))
+  if less := every - len(sessions.names):
+    which += f"; {less:,} more have only events that are normal by review.csv"
   console.print(f"examined: {console_text(which)}", soft_wrap=True)
   times.append(time.perf_counter())
   compared = sessions.labels is not None

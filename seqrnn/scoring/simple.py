@@ -51,7 +51,7 @@ def compare(
 
 def _linear(
   experiment: Experiment, config: Config, split: str
-) -> tuple[str, dict[str, float]]:
+) -> tuple[str, dict[str, float]] | None:
   """Logistic regression, or ridge regression of numbers."""
   from sklearn.linear_model import LogisticRegression, Ridge
 
@@ -71,13 +71,20 @@ def _linear(
     if not is_label:
       answers = [[float(n) for n in text.split(",")] for text in answers]
     y[name] = np.array(answers)
+  if not is_label:  # Without it, squares of large numbers are infinite.
+    mean, deviation = y["train"].mean(axis=0), y["train"].std(axis=0)
+    y = {name: (numbers - mean) / deviation for name, numbers in y.items()}
+    if not y[split].std(axis=0).all():
+      return None  # r squared is not defined.
   models = (
     LogisticRegression(C=C, max_iter=200) if is_label else Ridge(alpha=1 / C)
     for C in _STRENGTHS
   )
   models = [model.fit(x["train"], y["train"]) for model in models]
-  score = lambda m: m.score(x["validation"], y["validation"])
-  figure = float(max(models, key=score).score(x[split], y[split]))
+  best = models[0]
+  if is_label or y["validation"].std(axis=0).all():
+    best = max(models, key=lambda m: m.score(x["validation"], y["validation"]))
+  figure = float(best.score(x[split], y[split]))
   method = "logistic" if is_label else "ridge"
   of = _READS.get(unit, "symbols and pairs")
   name = "accuracy" if is_label else "r_squared"

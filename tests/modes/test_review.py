@@ -225,24 +225,30 @@ def test_an_accepted_event_is_left_out_of_sessions(run, tmp_path, capsys):
   workdir, config, _ = run
   alerts = alarms.Alarms(0.0, Redaction("(?!)"))
   alerts.take(verdict("s1", ["x"], score="new"))
+  # An alarm before it was common, in a session with nothing else.
+  alerts.take(verdict("s2", ["x", "x"], score="unknown"))
   save(workdir, alerts)
   config.detect.path = str(tmp_path / "new.txt")
   (tmp_path / "new.txt").write_text("a c x d e\na c d e\na x e\nx\n")
   p = lambda: detect.run(build, config, workdir).decision.p.tolist()
-  with_it, others = p(), capsys.readouterr().out
+  with_it = p()
   review.run(build, config, workdir)
-  [row, *_] = [row for row in table(workdir) if row["kind"]]
+  [row, other, *_] = [row for row in table(workdir) if row["kind"]]
   assert (row["event"], row["session"]) == ("x", "s1")
-  answer(workdir, {"s1": "normal"}, s1=1)
+  assert other["session"] == "s2"
+  answer(workdir, {"s1": "normal", "s2": "normal"}, s1=1, s2=2)
+  capsys.readouterr()
   # The first two are equal now, and nothing is left of the last.
   assert len(with_it) == 4 and with_it[1] == p()[0]
-  assert "which join it" not in capsys.readouterr().out + others
+  lines = capsys.readouterr().out
+  assert "1 more have only events that are normal by review.csv" in lines
+  assert "review.csv: 0, which join it as 0 sessions" in " ".join(lines.split())
   model = deployed.restore(build, config, workdir)
   assert model.accepted == {"x": None}
   follower = Follower(model._replace(config=config))
   follower.feed_many([Event("y", symbol) for symbol in "acxde"])
   assert follower.end("y")[-1].p == with_it[1]
-  answer(workdir, {"s1": "anomalous"}, s1=1)
+  answer(workdir, {"s1": "anomalous", "s2": ""}, s1=1, s2=2)
   assert p() == with_it
 
 

@@ -10,7 +10,7 @@ the follower has forgotten them.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -126,6 +126,9 @@ def collect(
 ) -> Feedback:
   """Brings answers to alarms into a calibration.
 
+  An example is a session without the new events that are normal by an answer,
+  as those of the next detection are; without any other event, it does not join.
+
   Args:
     kinds: of alarms.
     reviewed: the answers.
@@ -140,8 +143,11 @@ def collect(
     return Feedback(None, None, "")
   on_sessions = reviewed.of(held_out_sessions(detector))
   examples, joined = None, 0
+  accepted = new_events(kinds, reviewed.by_kind, "normal")
+  false = [kind for kind in false if {*kind.symbols} - accepted.keys()]
   if false:
-    examples = _normal_sessions(false, detector, int(normal.counts.sum()))
+    total = int(normal.counts.sum())
+    examples = _normal_sessions(false, accepted, detector, total)
     joined = int(examples.counts.sum())
   text = (
     f"calibration: kinds of alarms that are normal by {NAME}: {len(false):,},"
@@ -193,13 +199,17 @@ def _sessions(kinds: Sequence[AlarmKind], names: Vocabulary) -> Sessions:
 
 
 def _normal_sessions(
-  kinds: Sequence[AlarmKind], detector: Detector, sessions: int
+  kinds: Sequence[AlarmKind],
+  accepted: Mapping[str, str | None],
+  detector: Detector,
+  sessions: int,
 ) -> NormalSessions:
   """The sessions of false alarms, spread over the models.
 
   A kind has the same share of the calibration as of the follower's sessions.
   """
-  models, examples = len(detector.steps), _sessions(kinds, detector.names)
+  models, names = len(detector.steps), detector.names
+  examples = _sessions(kinds, names).without(accepted, names)
   counts_D = [max(round(kind.share * sessions), 1) for kind in kinds]
   # No model gets more of all kinds than another.
   later_KD = np.add.outer(np.arange(models), np.arange(len(kinds))) % models
