@@ -18,6 +18,7 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.experiment import Batch, Carry, Experiment, Params, Totals
 from seqrnn.models import losses
+from seqrnn.models.cell import code_of
 from seqrnn.models.layers import step_rate
 from seqrnn.runtime import private, sharding
 from seqrnn.runtime.sharding import Jitted
@@ -297,7 +298,7 @@ def programs(
   key = (
     *(experiment.loss, experiment.init, experiment.carry, mesh, record),
     *(train.ema is None, train.choice == "best", config.model.dropout > 0),
-    batches.batch_size,
+    *(batches.batch_size, code_of(config.model.cell)),
     {n: x for n, x in fields.items() if n.startswith(_COMPILED)},
   )
   for other, programs in _kept:
