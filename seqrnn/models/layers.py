@@ -58,6 +58,8 @@ class Rate(float):
   def __eq__(self, other: object) -> bool:
     return isinstance(other, Rate)
 
+  __ne__ = object.__ne__  # That of floats compares their values.
+
   def __hash__(self) -> int:
     return hash(Rate)
 

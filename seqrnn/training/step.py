@@ -182,6 +182,8 @@ def make_step(
 
   def step(state, batch, rate, decay=1.0, dropout=None):
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+    # A function of its own: JAX keeps what it has traced of an equal one, with
+    # the rate of another step.
     gradient = jax.value_and_grad(lambda *x: loss_of(*x), has_aux=True)
     context = copy_context()
     context.run(step_rate.set, dropout)
