@@ -246,9 +246,10 @@ def split(
 ) -> PiecesOfSplits:
   """Documents, or pieces of documents, by the name of their split.
 
-  Only `data.split=stream_tails` uses `batch_size`. With `has_test` the test
-  split has files of its own. A fraction of 0 gives an empty split; the training
-  split is never empty.
+  A fraction is of the symbols, or of the documents where they have labels. Only
+  `data.split=stream_tails` uses `batch_size`. With `has_test` the test split
+  has files of its own. A fraction of 0 gives an empty split; the training split
+  is never empty.
 
   Raises:
     UserError: a corpus too small for the split.
@@ -264,7 +265,8 @@ def split(
   few = len(firsts) < 10 and corpus.labels is None  # A label is of a whole.
   if data.split == "auto" and few:
     return _tails(corpus, fractions)
-  sizes = np.bincount(group, np.diff(corpus.bounds))
+  each = None if corpus.labels is not None else np.diff(corpus.bounds)
+  sizes = np.bincount(group, each)
   order = np.arange(len(firsts))
   if data.split == "last_documents":
     order = np.argsort(-firsts)
@@ -274,7 +276,7 @@ def split(
   # Test has the first groups, validation the next, and training all others.
   ends, edges = np.append(0, np.cumsum(sizes[order])), [0]
   for fraction in reversed(fractions):
-    goal = ends[edges[-1]] + fraction * len(corpus.ids) - _ROUNDING
+    goal = ends[edges[-1]] + fraction * ends[-1] - _ROUNDING
     edges.append(max(int(np.searchsorted(ends[:-1], goal)), edges[-1]))
   if edges[-1] == len(order):
     rule = "data.split=tails holds out the end of each"

@@ -100,6 +100,14 @@ def test_a_rounding_error_holds_no_further_document_out():
   assert [len(parts[name]) for name in SPLITS] == [79, 7, 14]
 
 
+def test_a_labelled_document_counts_as_one_however_long_it_is():
+  for longest in range(0, 20, 3):
+    documents = make_documents([2000 if i == longest else 5 for i in range(20)])
+    corpus = make_corpus(documents)._replace(labels=documents)
+    parts = split(corpus, fields("documents", 0.1, 0.2))
+    assert [len(parts[name]) for name in SPLITS] == [14, 2, 4]
+
+
 def test_a_hash_chooses_so_neither_order_nor_neighbours_do():
   documents = make_documents([10] * 200)
   data = fields("documents")
