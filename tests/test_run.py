@@ -217,7 +217,7 @@ step 4  epoch 0  train .* validation .* bits/symbol  accuracy .*%  best
   ),
   (
     "--workdir=chain --mode=evaluate",
-    r"""chain, step 4: test split
+    r"""chain, step 4: test split, \d+ documents?
 (?:[┏┃┡│└].*\n)+""",
   ),
 ]

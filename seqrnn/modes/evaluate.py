@@ -13,8 +13,9 @@ from rich.table import Table
 
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
+from seqrnn.data.documents import nouns
 from seqrnn.data.vocabulary import Vocabulary
-from seqrnn.errors import UserError, visible
+from seqrnn.errors import UserError, counted, visible
 from seqrnn.experiment import Build, Experiment
 from seqrnn.modes import load_model
 from seqrnn.runtime import files, pictures, sharding
@@ -45,9 +46,10 @@ def run(build: Build, config: Config, workdir: Path) -> dict[str, float]:
   figures, answers = result
   if jax.process_index():
     return figures
-  title = f"{workdir}, step {step}: {split} split"
-  print_titled(console, title, _figures_table({"value": figures}))
   facts = experiment.facts(split)
+  documents = counted(facts["documents"], nouns(config.data.unit)[1])
+  title = f"{workdir}, step {step}: {split} split, {documents}"
+  print_titled(console, title, _figures_table({"value": figures}))
   record = {"split": split, "step": step, **facts, **figures}
   if config.evaluate.dynamic:
     followed = dynamic.evaluate(build, config, experiment, params)

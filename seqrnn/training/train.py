@@ -123,6 +123,11 @@ def _refit(build: Build, config: Config, workdir: Path, steps: int):
   begun = done.with_suffix(".part")
   begun.mkdir(exist_ok=True)
   shutil.copyfile(workdir / "vocabulary.json", begun / "vocabulary.json")
+  print(
+    f"train.refit: training again for {counted(steps, 'step')}, on training and"
+    " validation texts; other modes will read these parameters",
+    flush=True,
+  )
   try:
     with redirect_stdout(io.StringIO()):
       fit(build, derived.refit(config, steps), begun)
@@ -132,10 +137,6 @@ def _refit(build: Build, config: Config, workdir: Path, steps: int):
     raise Interrupted(event, stop.status, resuming) from None
   if sharding.is_first():
     begun.rename(done)
-  print(
-    f"train.refit: trained again for {counted(steps, 'step')}, on training and"
-    " validation texts; other modes read these parameters"
-  )
 
 
 def make_training(build: Build, config: Config, workdir: Path) -> Training:

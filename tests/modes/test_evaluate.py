@@ -75,7 +75,8 @@ def test_a_workdir_may_have_any_name(tmp_path, capsys):
   capsys.readouterr()
   evaluate.run(experiments.build, config, workdir)
   out, err = capsys.readouterr()
-  assert f"{workdir}, step 1: test split\n" in out  # However narrow the table.
+  # However narrow the table.
+  assert f"{workdir}, step 1: test split, 3 documents\n" in out
   assert "have changed" not in err
   for text in Path(config.data.path).iterdir():
     text.write_text(text.read_text()[::-1])

@@ -86,7 +86,7 @@ def test_a_refit_reads_training_and_validation_and_resumes_exactly(
       train.fit(experiments.build, again, begun)
       assert load_run(workdir).params["head"].keys()
     steps = train.fit(experiments.build, config, workdir)["step"]
-    assert capsys.readouterr().out.count("train.refit: trained again for") == 1
+    assert capsys.readouterr().out.count("train.refit: training again for") == 1
     run = load_run(workdir)
     params.append(run.params)
     assert run.step == steps
@@ -106,4 +106,4 @@ def test_a_refit_reads_training_and_validation_and_resumes_exactly(
   assert figures == alone.evaluate("validation")
   assert "train.refit has trained on the valid" in capsys.readouterr().err
   train.fit(experiments.build, config, workdir)  # It is done.
-  assert "trained again" not in capsys.readouterr().out
+  assert "training again" not in capsys.readouterr().out
