@@ -117,8 +117,8 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
   higher = higher_rate(findings, normal, settings)
   times.append(time.perf_counter())
   further = settings.anomalous_path is not None or settings.inject
-  shares = deployed.event_shares(training, names)
-  trained = drift.Training(detector, shares)
+  shares_E = deployed.event_shares(training)
+  trained = drift.Training(detector, shares_E)
   warnings = [] if further else drift.of_findings(normal, findings, trained)
   record = {
     "steps": detector.steps,
@@ -141,7 +141,9 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
       file.write(json.dumps(_finite(record), indent=2, allow_nan=False) + "\n")
     # A follower may start at any time, so the old file is never removed.
     path = folder / deployed.DEPLOYED
-    deployed.write_deployed(path, detector, normal, read("train"), accepted)
+    deployed.write_deployed(
+      path, detector, normal, read("train"), accepted, shares_E
+    )
   tables.print_findings(console, findings, grouped)
   steps = tables.next_steps(findings, normal, settings.rate)
   for line in (*higher, *steps, *map(console_text, warnings)):

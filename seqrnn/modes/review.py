@@ -42,7 +42,7 @@ def run(build: Build, config: Config, workdir: Path) -> NormalScores:
         build, config, workdir, read, experiment
       )
       known_splits.keep()
-    sessions, settings = calibration.held_out_sessions(detector), config.detect
+    sessions, settings = detector.held_out_once(), config.detect
     normal = normal_scores(known, settings, reviewed.of(sessions))
     rows = [feedback.review_row(kind, reviewed.by_kind) for kind in kinds]
     alarms = [row for row in rows if not row["answer"]]

@@ -183,24 +183,6 @@ class Sessions(NamedTuple):
     sizes = np.concatenate([np.diff(table.bounds) for table in tables])
     return joined._replace(bounds=np.append(0, np.cumsum(sizes)))
 
-  def columns(self) -> dict[str, np.ndarray]:
-    """The arrays of a file: the events, and which sessions a log cuts."""
-    begins, ends = self.whole
-    sizes = np.diff(self.bounds)
-    return {"ids": self.ids, "lengths": sizes, "begins": begins, "ends": ends}
-
-  @classmethod
-  def of_columns(cls, columns: Mapping[str, np.ndarray]) -> "Sessions":
-    """The sessions of a file, without names."""
-    bounds = np.append(0, np.cumsum(columns["lengths"]))
-    return cls(
-      columns["ids"].astype(np.int32),
-      bounds,
-      [""] * (len(bounds) - 1),
-      begins=columns["begins"].astype(bool),
-      ends=columns["ends"].astype(bool),
-    )
-
   @property
   def whole(self) -> tuple[np.ndarray, np.ndarray]:
     """Whether each session has its begin and its end, bool [sessions]."""
@@ -241,14 +223,26 @@ class Sessions(NamedTuple):
     _, first, counts = np.unique(which, return_index=True, return_counts=True)
     return Distinct(first, which, counts)
 
+  def bare(self) -> "Sessions":
+    """The events alone, from which networks and baselines score sessions."""
+    begins, ends = self.whole
+    return Sessions(self.ids, self.bounds, self.names, begins=begins, ends=ends)
+
   def once(self) -> "Sessions":
     """The events of distinct sessions, each with the count of equal ones."""
-    begins, ends = self.whole
-    bare = Sessions(self.ids, self.bounds, self.names, begins=begins, ends=ends)
+    bare = self.bare()
     first, which, counts = bare.distinct()
     if self.counts is not None:
       counts = np.bincount(which, self.counts).astype(np.int64)
     return bare.take(first)._replace(counts=counts)
+
+  def parts(self, events: int) -> Iterator[np.ndarray]:
+    """The numbers of all sessions, in parts of about so many events."""
+    first, count = 0, len(self.bounds) - 1
+    while first < count:
+      end = self.bounds[first] + events
+      stop = int(np.searchsorted(self.bounds, end, "right")) - 1
+      yield np.arange(first, first := max(stop, first + 1))
 
   def pieces(self, vocabulary: Vocabulary) -> Pieces:
     """The sessions as `experiment.batches` takes them."""

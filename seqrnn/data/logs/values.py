@@ -14,8 +14,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.ndimage import correlate1d
-from scipy.special import logsumexp, rel_entr
 
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.logs.templates import PLACES
@@ -212,6 +210,8 @@ def _of_both(observed: _Observed) -> _Observed:
 
 def _tails(observed: _Observed, fewest: int = _FEWEST) -> Tails:
   """The distributions that have enough values."""
+  from scipy.ndimage import correlate1d
+
   keys, _, numbers, *_ = _of_both(observed)
   order = np.lexsort((numbers, keys))
   numbers = numbers[order]
@@ -286,6 +286,8 @@ def _slower(tails: Tails, observed: _Observed, count: int) -> np.ndarray:
   It is the logarithm of the likelihood if all are 4, 8, 16 or 32 times as long,
   divided by that of usual times. Times that are 0 are no evidence.
   """
+  from scipy.special import logsumexp
+
   index, known = tails.of(observed)
   octave = _octaves(observed.numbers)
   known &= octave > 0
@@ -313,6 +315,8 @@ def _scored(
   The score is log(1 + nats) of what the largest evidence has above `_FLOOR`,
   rounded.
   """
+  from scipy.special import rel_entr
+
   nats, count = _nats(tails, observed, measure), len(bounds) - 1
   known = ~np.isnan(nats)
   total_D = np.bincount(observed.sessions[known], minlength=count)
@@ -360,12 +364,9 @@ def with_unusual(
   """The sessions with the scores of their values of these measures."""
   if not measures:
     return sessions
-  count, first = len(sessions.bounds) - 1, 0
+  count = len(sessions.bounds) - 1
   unusual = np.zeros((count, len(measures), len(models)), np.float32)
-  while first < count:  # Some sessions at a time.
-    end = sessions.bounds[first] + _EVENTS
-    stop = int(np.searchsorted(sessions.bounds, end, "right")) - 1
-    part = np.arange(first, max(stop, first + 1))
+  for part in sessions.parts(_EVENTS):
     some = sessions.take(part)
     for number, measure in enumerate(measures):
       if _column(some, measure) is not None:
@@ -373,7 +374,6 @@ def with_unusual(
         for k, tails in enumerate(models):
           scored = _scored(tails, observed, some.bounds, measure)
           unusual[part, number, k] = scored.scores
-    first = part[-1] + 1
   return sessions._replace(unusual=unusual)
 
 

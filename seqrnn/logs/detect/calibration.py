@@ -26,6 +26,7 @@ from seqrnn.config.resolve import total_steps
 from seqrnn.data import splits
 from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.sessions import Sessions
+from seqrnn.data.logs.values import fit
 from seqrnn.data.read import stored
 from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError
@@ -37,7 +38,7 @@ from seqrnn.logs.detect.detector import (
   load_detector,
 )
 from seqrnn.logs.detect.normal import NormalSessions, contaminates
-from seqrnn.logs.detect.scores import BASELINES, STANDARD, fitted_names
+from seqrnn.logs.detect.scores import BASELINES, STANDARD, fitted_names, learn
 from seqrnn.training import checkpoint
 from seqrnn.training.folds import fit_folds
 from seqrnn.training.setup import check_owner
@@ -124,12 +125,13 @@ def _load(
 ) -> Detector:
   """The detector of some models, with some baselines."""
   names = source.experiment.vocabularies["symbols"]
+  trained = (data.of_pieces(member.train, names) for member in members)
   return load_detector(
     source.build,
     source.config,
     source.workdir,
     [(member.folder, member.step) for member in members],
-    (data.of_pieces(member.train, names) for member in members),
+    ((learn(x, baselines), fit(x)) for x in trained),
     baselines,
   )._replace(members=members)
 
@@ -299,13 +301,3 @@ def fold_lines(losses: Sequence[float]) -> list[str]:
       text += f"; more than twice as many as the {others:.4f} of the others"
     lines.append(text)
   return lines
-
-
-def held_out_sessions(detector: Detector) -> Sessions:
-  """The events of the sessions in the table of `score_held_out`."""
-  parts = []
-  for k in range(len(detector.members)):
-    sessions = detector.held_out(k)
-    once = sessions.take(sessions.distinct().first)
-    parts.append(once.take(np.flatnonzero(~detector.short(once))))
-  return Sessions.concatenate(parts)

@@ -15,7 +15,6 @@ import math
 from collections.abc import Iterable
 
 import numpy as np
-from scipy import stats
 
 from seqrnn.config.field import Config
 
@@ -221,7 +220,9 @@ def beta_interval(rate: float, n: int) -> tuple[float, float]:
     return 0.0, 0.0
   if k > n:
     return 1.0, 1.0
-  low, high = stats.beta.ppf([0.025, 0.975], k, n + 1 - k)
+  from scipy import special
+
+  low, high = special.betaincinv(k, n + 1 - k, [0.025, 0.975])
   return float(low), float(high)
 
 
@@ -231,6 +232,8 @@ def benjamini_hochberg(p: np.ndarray, rate: float) -> np.ndarray:
   Benjamini & Hochberg 1995; valid for conformal p-values, whose dependence is
   positive (Bates et al. 2023).
   """
+  from scipy import stats
+
   return stats.false_discovery_control(p) <= rate
 
 

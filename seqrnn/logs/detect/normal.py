@@ -143,6 +143,22 @@ class NormalSessions(NamedTuple):
       left=np.concatenate([x.left for x in tables]),
     )
 
+  def compact(self) -> "NormalSessions":
+    """The table with each surprisal of a model once, at its first session.
+
+    It calibrates as this one does, and does not grow with the log's events.
+    """
+    _, first, of_R = np.unique(self.model, True, True)
+    pairs_N = np.empty(len(self.nll), complex)  # Are sorted by both parts.
+    pairs_N.real = np.repeat(first[of_R], self.sizes)
+    pairs_N.imag = round_scores(self.nll)
+    pairs, index = np.unique(pairs_N, return_inverse=True)
+    return self._replace(
+      sizes=np.bincount(pairs.real.astype(int), minlength=len(self.sizes)),
+      nll=pairs.imag,
+      event_counts=np.bincount(index, self.event_counts).astype(int),
+    )
+
   def with_further(self, further: "NormalSessions") -> "NormalSessions":
     """With further sessions, which are spread evenly over the log's."""
     number = len(self.counts) + np.arange(len(further.counts))

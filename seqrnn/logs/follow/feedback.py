@@ -23,7 +23,6 @@ from seqrnn.data.read import stored
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.logs.detect.answers import NAME, WORDS, Answers, ByKind
-from seqrnn.logs.detect.calibration import held_out_sessions
 from seqrnn.logs.detect.detector import Detector
 from seqrnn.logs.detect.normal import NormalSessions
 from seqrnn.logs.follow import state
@@ -141,7 +140,7 @@ def collect(
   reviewed, false, count = with_kinds(kinds, reviewed, detector.names)
   if not reviewed.by_key and not count:
     return Feedback(None, None, "")
-  on_sessions = reviewed.of(held_out_sessions(detector))
+  on_sessions = reviewed.of(detector.held_out_once())
   examples, joined = None, 0
   accepted = new_events(kinds, reviewed.by_kind, "normal")
   false = [kind for kind in false if {*kind.symbols} - accepted.keys()]

@@ -127,7 +127,7 @@ class Service:
     self._silence: Silence | None = None
     self.health, self.config = figures or health.Health(), model.config
     self.follower = Follower(model)
-    training = drift.Training(model.detector, model.shares)
+    training = drift.Training(model.detector, model.shares_E)
     self._drift = drift.of_calibration(model.normal, training)
     self._stored, settings = -1, self.config.detect
     info = {

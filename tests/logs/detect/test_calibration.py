@@ -35,6 +35,7 @@ from seqrnn.logs.detect.scores import (
   NETWORK,
   STANDARD,
   fitted_names,
+  round_scores,
 )
 from tests.data.test_splits import make_corpus, make_documents
 from tests.logs.follow.test_follower import (
@@ -77,13 +78,16 @@ def test_a_deployed_calibration_is_that_of_the_detection(settings):
   assert batch.scores[COMBINED].n == known.counts.sum() + false.counts.sum()
   sessions = np.bincount(batch.sessions.order)
   np.testing.assert_array_equal(sessions, batch.sessions.counts)
-  again = NormalSessions.of_columns(batch.sessions.columns())
+  again = NormalSessions.of_columns(batch.sessions.compact().columns())
   normal = of_every(again, batch.names)
   new = {name: rng.exponential(size=(2, 50)) for name in STANDARD}
   p = [
     n.scores[COMBINED].p_values(n.evidence(new).max(axis=0))
     for n in (batch, normal)
   ]
+  np.testing.assert_array_equal(*p)
+  nll = rng.choice(batch.sessions.nll, (2, 50)) + rng.choice([0, 1], 50)
+  p = [n.events.p_values(map(round_scores, nll)) for n in (batch, normal)]
   np.testing.assert_array_equal(*p)
 
 
