@@ -41,6 +41,10 @@ _ANOMALOUS = {1.0} | {
 # are there.
 Key = tuple[bytes, bool, bool]
 PerRow = TypeVar("PerRow", np.ndarray, Texts)
+# The columns of `Sessions` that have a row for each event, or each session.
+_OF_EVENTS = ("ids", "lines", "timestamps", "as_read", "files", "seconds")
+_OF_EVENTS += ("values",)
+_OF_SESSIONS = ("labels", "begins", "ends", "unusual", "counts")
 _NO_SYMBOL = ""  # In no vocabulary, so that its id is UNKNOWN.
 
 
@@ -119,22 +123,15 @@ class Sessions(NamedTuple):
   def take(self, index: np.ndarray) -> "Sessions":
     """Some of the sessions, in the order of `index`."""
     places, bounds = ranges(self.bounds[index], self.bounds[index + 1])
-    return Sessions(
-      ids=self.ids[places],
-      bounds=bounds,
-      names=[self.names[j] for j in index.tolist()],
-      lines=_taken(self.lines, places),
-      timestamps=_taken(self.timestamps, places),
-      labels=_taken(self.labels, index),
-      as_read=_taken(self.as_read, places),
-      begins=_taken(self.begins, index),
-      ends=_taken(self.ends, index),
-      files=_taken(self.files, places),
-      seconds=_taken(self.seconds, places),
-      values=_taken(self.values, places),
-      unusual=_taken(self.unusual, index),
-      counts=_taken(self.counts, index),
-    )
+    names = [self.names[j] for j in index.tolist()]
+    columns = self._columns(_OF_EVENTS, places)
+    columns |= self._columns(_OF_SESSIONS, index)
+    return self._replace(bounds=bounds, names=names, **columns)
+
+  def _columns(self, names: Iterable[str], index: np.ndarray) -> dict[str, Any]:
+    """Some columns, each at an index; None: there is none."""
+    columns = {name: getattr(self, name) for name in names}
+    return {x: None if y is None else y[index] for x, y in columns.items()}
 
   def without(
     self, events: Mapping[str, str | None], vocabulary: Vocabulary
@@ -157,17 +154,14 @@ class Sessions(NamedTuple):
     stays_N = ids >= 0
     places = np.flatnonzero(stays_N)
     bounds = np.append(0, np.cumsum(stays_N))[self.bounds]
-    names = ("lines", "timestamps", "as_read", "files", "seconds")
-    columns = {
-      name: _taken(getattr(self, name), places) for name in (*names, "values")
-    }
+    columns = self._columns(_OF_EVENTS, places) | {"ids": ids[places]}
     if self.seconds is not None:
       gap_N = np.nan_to_num(np.diff(self.seconds, prepend=0))
       gap_N[self.bounds[:-1][np.diff(self.bounds) > 0]] = 0
       gone_N = np.append(0, np.cumsum(np.where(stays_N, 0, gap_N)))
       before_N = np.repeat(gone_N[self.bounds[:-1]], np.diff(self.bounds))
       columns["seconds"] = (self.seconds - gone_N[1:] + before_N)[places]
-    less = self._replace(ids=ids[places], bounds=bounds, **columns)
+    less = self._replace(bounds=bounds, **columns)
     return less.take(np.flatnonzero(np.diff(bounds)))
 
   @classmethod

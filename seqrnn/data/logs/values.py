@@ -366,7 +366,7 @@ def with_unusual(
     return sessions
   count = len(sessions.bounds) - 1
   unusual = np.zeros((count, len(measures), len(models)), np.float32)
-  for part in sessions.parts(_EVENTS):
+  for part in sessions.parts(_EVENTS // 4):
     some = sessions.take(part)
     for number, measure in enumerate(measures):
       if _column(some, measure) is not None:

@@ -109,7 +109,7 @@ def write_deployed(
     "span": span_of(trained),
     "accepted": accepted,
   }
-  arrays = stored.under("calibration ", normal.sessions.compact().columns())
+  arrays = stored.under("calibration ", normal.compact().columns())
   for k, (x, y) in enumerate(
     zip(detector.tails, detector.learned, strict=True)
   ):

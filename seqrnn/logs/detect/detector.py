@@ -33,7 +33,10 @@ from seqrnn.training.checkpoint import restore_params
 
 VOCABULARY = "vocabulary.json"
 _LOGITS = 2**25  # Logits of a batch, at most.
-_EVENTS = 2**18  # About the number of events that baselines score at once.
+_EVENTS = 2**18  # About the number of events that are scored at once.
+# The columns of `SessionScores` with a value for each event, or each session.
+_OF_EVENTS = ("nll", "rank", "member_nll", "targets")
+_OF_SESSIONS = ("counts", "short", "lengths")
 _BUCKETS = 8  # Number of lengths to which sessions are padded.
 
 
@@ -174,14 +177,21 @@ class SessionScores(NamedTuple):
   def take(self, which: np.ndarray) -> "SessionScores":
     """The scores of some of the sessions."""
     places, bounds = data.ranges(self.bounds[which], self.bounds[which + 1])
-    events = self.nll, self.rank, self.member_nll, self.targets
-    nll, rank, member_nll, targets = (x[..., places] for x in events)
-    columns = self.counts, self.short, self.lengths
-    counts, short, lengths = (x[which] for x in columns)
+    columns = {x: getattr(self, x)[..., places] for x in _OF_EVENTS}
+    columns |= {x: getattr(self, x)[which] for x in _OF_SESSIONS}
     scores = {name: x[:, which] for name, x in self.scores.items()}
-    return SessionScores(
-      *(nll, rank, member_nll, targets, bounds, scores, counts, short, lengths)
-    )
+    return self._replace(bounds=bounds, scores=scores, **columns)
+
+  @classmethod
+  def concatenate(cls, parts: "Sequence[SessionScores]") -> "SessionScores":
+    """All sessions of some parts."""
+    join = lambda columns: np.concatenate([*columns], axis=-1)
+    scores = {x: join(y.scores[x] for y in parts) for x in parts[0].scores}
+    sizes = join(np.diff(x.bounds) for x in parts)
+    names = (*_OF_EVENTS, *_OF_SESSIONS)
+    columns = {x: join(getattr(y, x) for y in parts) for x in names}
+    bounds = np.append(0, np.cumsum(sizes))
+    return parts[0]._replace(bounds=bounds, scores=scores, **columns)
 
   def offset(self, d: int) -> int:
     """The position in a session of its first scored event.
@@ -310,7 +320,21 @@ class Detector(NamedTuple):
     return scored._replace(counts=counts, scores=scores)
 
   def _score(self, sessions: Sessions, counts: np.ndarray) -> SessionScores:
-    """All scores of distinct sessions, whose values and times are usual."""
+    """All scores of distinct sessions, whose values and times are usual.
+
+    Some sessions are scored at a time, so that little is held beside scores.
+    """
+    parts = [
+      self._score_part(sessions.take(part), counts[part])
+      for part in sessions.parts(_EVENTS)
+    ]
+    if len(parts) < 2:
+      return parts[0] if parts else self._score_part(sessions, counts)
+    return SessionScores.concatenate(parts)
+
+  def _score_part(
+    self, sessions: Sessions, counts: np.ndarray
+  ) -> SessionScores:
     events = self.score_events(sessions, 0)
     bounds, values = events.bounds, events.values
     short, ranks_KN = self.short(sessions), values["member_rank"].T
@@ -323,13 +347,11 @@ class Detector(NamedTuple):
       name: np.where(short, np.inf, np.stack([x[name] for x in network]))
       for name in NETWORK
     }
-    for name in (*self.measures, *self.fitted[0]):
-      scores[name] = np.zeros((len(self.steps), len(short)))
-    for part in sessions.parts(_EVENTS):
-      some = sessions.take(part)
-      for k, fitted in enumerate(self.fitted):
-        for name, score in fitted.items():
-          scores[name][k, part] = score(some)
+    for measure in self.measures:
+      scores[measure] = np.zeros((len(self.steps), len(short)))
+    by_model = [{x: f(sessions) for x, f in y.items()} for y in self.fitted]
+    for name in self.fitted[0]:
+      scores[name] = np.stack([x[name] for x in by_model])
     unknown_N = np.all(ranks_KN == scorer.UNRANKED, axis=0)
     rank = np.where(unknown_N, scorer.UNRANKED, values["rank"])
     return SessionScores(

@@ -164,59 +164,46 @@ class Learned(NamedTuple):
       TypeError, ValueError: a column is missing or has another length.
     """
     learned = cls(**columns)
-    widths = {x.shape[-1:] for x in learned[4:6] + learned[7:]}
-    total, orders = learned.sizes.sum(), len(learned.sizes)
-    lengths = len(learned.grams), len(learned.times) - orders
-    if (
-      widths != {(len(learned.known) + 1,)}
-      or {*lengths} != {total}
-      or (orders, len(learned.lengths)) != (_STIDE, 2)
-    ):
+    known, grams, times, sizes, low, high, lengths, vectors = learned
+    widths = {len(known) + 1, len(low), len(high), *vectors.shape[1:]}
+    totals = {len(grams), len(times) - len(sizes), int(sizes.sum())}
+    columns_of = len(sizes), len(lengths), vectors.ndim
+    if len(widths) > 1 or len(totals) > 1 or columns_of != (_STIDE, 2, 2):
       raise ValueError("the columns of its baselines do not fit each other")
     return learned
-
-  @property
-  def symbols(self) -> np.ndarray:
-    """The ids of events, and of begin and end, sorted."""
-    return np.union1d(self.known, [BEGIN, END])
 
 
 def learn(train: Sessions, names: Iterable[str]) -> Learned:
   """What the baselines of these names learn from sessions."""
   train = train.once()
   known, sizes = np.unique(train.ids), np.diff(train.bounds)
-  low, high = _count_range(train, known)
   shortest = sizes[_is_whole(train)].min(initial=sizes.max())
   vectors = np.zeros((0, len(known) + 1), np.int64)
   if {"count_vector", "union"} & {*names}:
     vectors = np.unique(_vectors(train, known), axis=0)
     vectors = vectors[np.argsort(vectors.sum(axis=1), kind="stable")]
-  nothing = np.zeros(0, np.int64)
   lengths = np.array([shortest, sizes.max()])
-  learned = Learned(known, *[nothing] * 3, low, high, lengths, vectors)
-  return learned._replace(**_grams(train, learned.symbols, _STIDE - 1))
+  ranges = *_count_range(train, known), lengths
+  return Learned(known, *_grams(train, known), *ranges, vectors)
 
 
 def _grams(
-  train: Sessions, known: np.ndarray, order: int
-) -> dict[str, np.ndarray]:
-  """The columns of `Learned` that a chain has."""
+  train: Sessions, known: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """The columns `grams`, `times` and `sizes` of `Learned`."""
+  known, order = np.union1d(known, [BEGIN, END]), _STIDE - 1
   symbols, scored = _padded(train, order)
   codes = _index(symbols, known)
   weights = np.repeat(train.counts, np.diff(train.bounds) + order + 1)[scored]
   contexts, every, times = np.zeros(len(codes), np.int64), [], []
-  for _ in range(order + 1):
+  for _ in range(_STIDE):
     numbers = contexts * (len(known) + 1) + codes
     grams, indices = np.unique(numbers, return_inverse=True)
     every.append(grams)
-    n = np.bincount(indices[scored], weights, len(grams) + 1)
-    times.append(n.astype(np.int64))
+    times.append(np.bincount(indices[scored], weights, len(grams) + 1))
     contexts = _shifted(indices)
-  return {
-    "grams": np.concatenate(every),
-    "times": np.concatenate(times),
-    "sizes": np.array([*map(len, every)]),
-  }
+  sizes = np.array([*map(len, every)])
+  return np.concatenate(every), np.concatenate(times).astype(np.int64), sizes
 
 
 class Chain:
@@ -232,13 +219,13 @@ class Chain:
 
   Attributes:
     learned: from the sessions of training.
-    count_vector: as the function, for two scores in a row.
+    count_vector: the score, which two baselines have.
   """
 
   def __init__(self, learned: Learned, order: int = _STIDE - 1):
     self.learned, self._order = learned, order
-    self.count_vector = _shared(count_vector(learned))
-    self._symbols, count = learned.symbols, 1
+    self.count_vector = count_vector(learned)
+    self._symbols, count = np.union1d(learned.known, [BEGIN, END]), 1
     bounds = np.cumsum(learned.sizes)
     grams_of = np.split(learned.grams, bounds)
     times_of = np.split(learned.times, bounds + np.arange(len(bounds)) + 1)
@@ -438,8 +425,14 @@ def count_vector(learned: Learned) -> Score:
   sizes, first = np.unique(normal.sum(axis=1), return_index=True)
   # The counts of each symbol in a type; larger ones are its limit.
   table: dict[np.dtype, np.ndarray] = {}
+  last: list = [None, None]  # Two baselines score the same sessions in a row.
 
   def score(test: Sessions) -> np.ndarray:
+    if last[0] is not test:
+      last[:] = test, distance(test)
+    return last[1]
+
+  def distance(test: Sessions) -> np.ndarray:
     marked = np.column_stack([_vectors(test, learned.known), _is_whole(test)])
     distinct, which = np.unique(marked, axis=0, return_inverse=True)
     nearest = np.zeros(len(distinct))
@@ -465,22 +458,6 @@ def _is_whole(sessions: Sessions) -> np.ndarray:
   """Whether its log cuts no part of each session."""
   begins, ends = sessions.whole
   return begins & ends
-
-
-def _shared(score: Score) -> Score:
-  """A score that two others need: the second one takes it from the first."""
-  last = []
-
-  def take(test):
-    if last and last[0] is test:
-      _, scores = last
-      last.clear()
-    else:
-      scores = score(test)
-      last[:] = test, scores
-    return scores
-
-  return take
 
 
 def union(learned: Learned, counts: Score) -> Score:

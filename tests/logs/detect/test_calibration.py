@@ -78,7 +78,7 @@ def test_a_deployed_calibration_is_that_of_the_detection(settings):
   assert batch.scores[COMBINED].n == known.counts.sum() + false.counts.sum()
   sessions = np.bincount(batch.sessions.order)
   np.testing.assert_array_equal(sessions, batch.sessions.counts)
-  again = NormalSessions.of_columns(batch.sessions.compact().columns())
+  again = NormalSessions.of_columns(batch.compact().columns())
   normal = of_every(again, batch.names)
   new = {name: rng.exponential(size=(2, 50)) for name in STANDARD}
   p = [
