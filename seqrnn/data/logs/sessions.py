@@ -15,7 +15,7 @@ from collections.abc import (
 )
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,10 +40,10 @@ _ANOMALOUS = {1.0} | {
 # Sessions of equal events have equal keys: the ids, and whether begin and end
 # are there.
 Key = tuple[bytes, bool, bool]
-PerRow = TypeVar("PerRow", np.ndarray, Texts)
-# The columns of `Sessions` that have a row for each event, or each session.
-_OF_EVENTS = ("ids", "lines", "timestamps", "as_read", "files", "seconds")
-_OF_EVENTS += ("values",)
+# The columns of `Sessions` that have a row for each event, those that a corpus
+# has, too, and those that have a row for each session.
+_OF_CORPUS = ("lines", "timestamps", "files", "seconds", "values")
+_OF_EVENTS = ("ids", "as_read", *_OF_CORPUS)
 _OF_SESSIONS = ("labels", "begins", "ends", "unusual", "counts")
 _NO_SYMBOL = ""  # In no vocabulary, so that its id is UNKNOWN.
 
@@ -124,14 +124,9 @@ class Sessions(NamedTuple):
     """Some of the sessions, in the order of `index`."""
     places, bounds = ranges(self.bounds[index], self.bounds[index + 1])
     names = [self.names[j] for j in index.tolist()]
-    columns = self._columns(_OF_EVENTS, places)
-    columns |= self._columns(_OF_SESSIONS, index)
+    columns = _taken(self, _OF_EVENTS, places)
+    columns |= _taken(self, _OF_SESSIONS, index)
     return self._replace(bounds=bounds, names=names, **columns)
-
-  def _columns(self, names: Iterable[str], index: np.ndarray) -> dict[str, Any]:
-    """Some columns, each at an index; None: there is none."""
-    columns = {name: getattr(self, name) for name in names}
-    return {x: None if y is None else y[index] for x, y in columns.items()}
 
   def without(
     self, events: Mapping[str, str | None], vocabulary: Vocabulary
@@ -154,7 +149,7 @@ class Sessions(NamedTuple):
     stays_N = ids >= 0
     places = np.flatnonzero(stays_N)
     bounds = np.append(0, np.cumsum(stays_N))[self.bounds]
-    columns = self._columns(_OF_EVENTS, places) | {"ids": ids[places]}
+    columns = _taken(self, _OF_EVENTS, places) | {"ids": ids[places]}
     if self.seconds is not None:
       gap_N = np.nan_to_num(np.diff(self.seconds, prepend=0))
       gap_N[self.bounds[:-1][np.diff(self.bounds) > 0]] = 0
@@ -251,9 +246,12 @@ class Sessions(NamedTuple):
     return dataclasses.replace(splits.whole(corpus), begins=begins, ends=ends)
 
 
-def _taken(column: PerRow | None, index: np.ndarray | slice) -> PerRow | None:
-  """The values of a column at an index; None: there is no column."""
-  return None if column is None else column[index]  # pyright: ignore[reportReturnType]
+def _taken(
+  table: Sessions | Corpus, names: Iterable[str], index: np.ndarray | slice
+) -> dict[str, Any]:
+  """Some columns, each at an index; None: there is none."""
+  columns = {name: getattr(table, name) for name in names}
+  return {x: None if y is None else y[index] for x, y in columns.items()}
 
 
 def _joined(columns: tuple[Any, ...]) -> Any:
@@ -388,21 +386,17 @@ def of_pieces(
   """
   corpus, document = pieces.corpus, pieces.document
   places, bounds = places_of(pieces)
-  lines = _taken(corpus.lines, places)
+  columns = _taken(corpus, _OF_CORPUS, places)
   if isinstance(corpus.names, Names) and corpus.names.lines.all():
-    lines = np.repeat(corpus.names.lines[document], np.diff(bounds))
+    columns["lines"] = np.repeat(corpus.names.lines[document], np.diff(bounds))
   sessions = Sessions.of_events(
     vocabulary,
     Texts(corpus.symbols, corpus.ids[places]),
     bounds,
     [corpus.names[int(j)] for j in document],
-    lines=lines,
-    timestamps=_taken(corpus.timestamps, places),
     begins=None if corpus.cuts is None else pieces.begins,
     ends=None if corpus.cuts is None else pieces.ends,
-    files=_taken(corpus.files, places),
-    seconds=_taken(corpus.seconds, places),
-    values=_taken(corpus.values, places),
+    **columns,
   )
   if corpus.tags is None or settings is None:
     return sessions
