@@ -171,8 +171,8 @@ def test_what_the_first_pass_leaves_out_is_kept(
   config: Any = SimpleNamespace(detect=settings)
   nothing: Any = None
   settings.update({"folds": 2, "contamination": 0.1})
-  source = calibration.Source(
-    nothing, config, tmp_path, lambda _: pieces, nothing
+  run = calibration.Prepared(
+    nothing, config, tmp_path, nothing, lambda _: pieces
   )
   # One "ba" seems to be anomalous, and the other one does not.
   flags = np.isin(np.arange(12), (8, 9, 11))
@@ -187,7 +187,7 @@ def test_what_the_first_pass_leaves_out_is_kept(
 
   short = lambda sessions: np.zeros(len(sessions.names), bool)
   for name, function in {
-    "_key": lambda *args: json.dumps(args[3]),
+    "_key": lambda *args: json.dumps(args[1]),
     "_steps": lambda _: 7,
     "train_members": train,
     "_load": lambda _, members, _wanted: SimpleNamespace(
@@ -198,14 +198,14 @@ def test_what_the_first_pass_leaves_out_is_kept(
   }.items():
     monkeypatch.setattr(calibration, name, function)
   expected = np.isin(np.arange(12), (9, 11)).tolist()
-  assert calibration._left_out(source).tolist() == expected
+  assert calibration._left_out(run).tolist() == expected
   # Its models are removed.
   assert [path.name for path in tmp_path.iterdir()] == [calibration.LEFT_OUT]
   monkeypatch.setattr(calibration, "_load", None)
-  assert calibration._left_out(source).tolist() == expected
+  assert calibration._left_out(run).tolist() == expected
   settings.contamination = 0.05
   with pytest.raises(TypeError):  # It begins again.
-    calibration._left_out(source)
+    calibration._left_out(run)
 
 
 @pytest.mark.parametrize("contamination", [0.0, 0.2])
