@@ -65,7 +65,7 @@ def record_kinds(config: Config, workdir: Path) -> list[AlarmKind]:
     with state.damage(folder / state.NAME):
       facts, rows = of_follower
       counts = as_type(dict[str, int], as_type(dict, facts)["alarms"])
-      for _, _, value in rows:
+      for *_, value in rows:
         kind = as_type(AlarmKind, value)
         kind.share = kind.count / max(counts["sessions"], kind.count, 1)
         kinds[kind.key] = kind

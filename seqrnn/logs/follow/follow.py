@@ -55,7 +55,7 @@ from seqrnn.logs.follow.lines import Parser
 from seqrnn.logs.follow.novel import NEW
 from seqrnn.logs.follow.state import (
   NAME,
-  StateChange,
+  StateRow,
   StoredState,
   damage,
   open_state,
@@ -187,9 +187,9 @@ class Service:
       "silence": self._silence,
     }
     changes = [*self.alarms.changes(), *self.follower.changes()]
-    changes.append(StateChange("meta", "facts", 0, facts))
+    changes.append(StateRow("meta", "facts", 0, facts))
     if self._drift.sessions != self._stored:
-      changes.append(StateChange("meta", "drift", 0, self._drift.facts()))
+      changes.append(StateRow("meta", "drift", 0, self._drift.facts()))
     self._stored = self._drift.sessions
     self._state.save(changes, list(map(json.dumps, alarms)))
 

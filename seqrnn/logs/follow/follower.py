@@ -40,7 +40,7 @@ from seqrnn.logs.follow.open_sessions import (
   SessionStep,
   Waiting,
 )
-from seqrnn.logs.follow.state import StateChange, StateRow, as_type
+from seqrnn.logs.follow.state import StateRow, as_type
 from seqrnn.logs.follow.stepping import Stepper
 from seqrnn.logs.follow.verdicts import (
   NOTHING,
@@ -370,17 +370,17 @@ class Follower:
     new = {"begun": self._new.begun, "events": events}
     return {"clock": vars(self._clock), "lines": vars(self._lines), "new": new}
 
-  def changes(self) -> Iterator[StateChange]:
+  def changes(self) -> Iterator[StateRow]:
     """Changes of sessions; a part has the events from its number on."""
     for session in self._waiting.changed:
       number, first = session.number, session.saved
       if session.phase != CLOSED:
         header = [getattr(session, name) for name in _STORED]
         events = [[*getattr(session, name)[first:]] for name in _COLUMNS]
-        yield StateChange("sessions", number, first, [header, events])
+        yield StateRow("sessions", number, first, [header, events])
         session.saved = len(session.symbols)
       elif first:
-        yield StateChange("sessions", number, 0, None)
+        yield StateRow("sessions", number, 0, None)
     self._waiting.changed.clear()
 
   def restore(self, facts: ClockFields, rows: Iterable[StateRow]):
@@ -402,7 +402,7 @@ class Follower:
     events = [x for x in new["events"] if self._id(x.symbol) == UNKNOWN]
     self._new = NewEvents(self._near, new["begun"], events)
     sessions: list[OpenSession] = []
-    for _, part, value in rows:
+    for *_, part, value in rows:
       header, columns = as_type(list[list], value)
       if part == 0:
         sessions.append(OpenSession())
