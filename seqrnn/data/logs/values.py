@@ -34,6 +34,7 @@ _LEAST = 0.1  # The scale of a tail where all values are equal.
 _BINS = 50  # Octaves of numbers, from a thousandth on.
 _PRIOR = 0.1  # Numbers in each bin, beside those that are known.
 _NEAR = (0.25, 0.5, 0.25)  # Weights of a bin and of those beside it.
+_NO_KEY = np.iinfo(np.int64).max  # Larger than all keys of distributions.
 _SLOWER = (2, 3, 4, 5)  # Octaves by which a slow session is slower.
 
 
@@ -63,10 +64,7 @@ class Tails(NamedTuple):
   def index(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The number of the distribution of each key, and whether there is one."""
     numbers = np.searchsorted(self.keys, keys)
-    numbers = np.minimum(numbers, max(len(self.keys) - 1, 0))
-    if not len(self.keys):
-      return numbers, np.zeros(len(keys), bool)
-    return numbers, self.keys[numbers] == keys
+    return numbers, np.append(self.keys, _NO_KEY)[numbers] == keys
 
   def of(self, observed: "_Observed") -> tuple[np.ndarray, np.ndarray]:
     """As `index` of each value, by its key, or else by its other one."""
