@@ -424,9 +424,9 @@ def test_new_events_that_begin_together_are_one_alarm(monkeypatch):
 
 
 def test_few_new_events_are_known():
-  known, session = novel.NewEvents(0.0), OpenSession("x")
+  known, session = novel.NewEvents(), OpenSession("x")
   for n in range(2000):
-    known.take(session, f"{n % 700}", None)
+    known.take(session, f"{n % 700}", None, 0.0)
   assert len(known.events) <= 501
 
 
