@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -190,18 +190,10 @@ def _key(run: Prepared, models: list[str]) -> str:
       "models": models,
       "vocabulary": zlib.crc32((run.workdir / VOCABULARY).read_bytes()),
       **{x: run.experiment.facts(x)["crc32"] for x in splits_used},
-      **_training(run.config),
+      **config_lib.settings(run.config, config_lib.TRAINING),
       **{f"detect.{name}": settings[name] for name in SETTINGS},
     }
   )
-
-
-def _training(config: Config) -> dict[str, Any]:
-  """The settings of a training, wherever its data are."""
-  # Without the defaults, a field that seqrnn adds leaves the calibration valid.
-  defaults, names = config_lib.defaults(), config_lib.TRAINING
-  changes = config_lib.changes(defaults, config, names).items()
-  return {n: v for n, (_, v) in changes if n not in config_lib.PLACES}
 
 
 def _steps(run: Prepared) -> int:
@@ -234,7 +226,8 @@ def train_members(
   build, config, workdir, experiment, read = run
   pieces, count = read("train"), fold_of.max() + 1
   step = int(min(_steps(run), most))
-  content = [step, experiment.facts("train")["crc32"], _training(config)]
+  settings = config_lib.settings(config, config_lib.TRAINING)
+  content = [step, experiment.facts("train")["crc32"], settings]
   key = zlib.crc32(json.dumps([*content, fold_of.tolist()]).encode())
   folders = [workdir / "folds" / f"{key:08x}-{k + 1}" for k in range(count)]
   held_out_KD = np.arange(count)[:, None] == fold_of

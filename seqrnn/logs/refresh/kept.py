@@ -58,7 +58,8 @@ def open_splits(
     UserError: when it reads, the log is missing, or is not that of the
       training.
   """
-  path, key, facts = workdir / NAME, _key(config), experiment.facts
+  path, facts = workdir / NAME, experiment.facts
+  key = json.dumps(config_lib.settings(config, ("data.",)))
   log = splits.reader(config, config.detect.idle)
   pieces, known = {}, {}
   if path.exists():
@@ -97,18 +98,6 @@ def open_splits(
     stored.save_arrays(path, arrays | {"record": json.dumps(record)})
 
   return Splits(read, known.__getitem__ if known else facts, keep)
-
-
-def _key(config: Config) -> str:
-  """The settings with which splits were read, wherever the log is."""
-  fields = config_lib.changes(config_lib.defaults(), config, ("data.",))
-  return json.dumps(
-    {
-      name: value
-      for name, (_, value) in fields.items()
-      if name not in config_lib.PLACES
-    }
-  )
 
 
 def _columns(pieces: Pieces) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
