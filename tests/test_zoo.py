@@ -4,7 +4,7 @@ import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -74,5 +74,6 @@ def test_the_calibration_of_the_shop_is_of_this_version():
   known = json.loads(text)
   facts = lambda split: {"crc32": known[split]}
   experiment: Any = SimpleNamespace(facts=facts)
-  config = config_lib.read_run(folder)
-  assert calibration._key(config, folder, experiment, known["models"]) == text
+  config, nothing = config_lib.read_run(folder), cast(Any, None)
+  run = calibration.Prepared(nothing, config, folder, experiment, nothing)
+  assert calibration._key(run, known["models"]) == text

@@ -353,6 +353,15 @@ def changes(
   }
 
 
+def settings(config: Config, prefixes: Iterable[str]) -> Fields:
+  """Returns the fields that are set, whatever the places of files are.
+
+  Without the defaults, a field that seqrnn adds changes nothing.
+  """
+  fields = changes(defaults(), config, prefixes).items()
+  return {k: value for k, (_, value) in fields if k not in PLACES}
+
+
 def differences(
   old: Config | Fields, new: Config | Fields, prefixes: Iterable[str] = ("",)
 ) -> list[str]:

@@ -6,8 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from seqrnn.config import derived
 from seqrnn.config.read import Config
@@ -183,6 +181,9 @@ def _joined(corpus: Corpus) -> np.ndarray:
     ]
   # A graph of documents, groups and lines; an edge leads to what one has.
   ends = tuple(np.array(pairs, np.int64).T)
+  from scipy.sparse import coo_array
+  from scipy.sparse.csgraph import connected_components
+
   graph = coo_array((np.ones(len(pairs)), ends), 2 * (count + len(index),))
   _, component = connected_components(graph, directed=False)
   _, firsts, joined = np.unique(

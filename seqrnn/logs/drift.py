@@ -60,11 +60,11 @@ class Training(NamedTuple):
 
   Attributes:
     detector: whose sessions drift.
-    shares: name of an event -> share of the training sessions that have it.
+    shares_E: the share of the training sessions that have each event.
   """
 
   detector: Detector
-  shares: Mapping[str, float]
+  shares_E: np.ndarray
 
   def advice(
     self, last: Sequence[Sequence[str]], count: int, span: tuple[float, float]
@@ -76,8 +76,10 @@ class Training(NamedTuple):
       count: of all new sessions.
       span: the times of the first and the last one.
     """
-    texts, shares = [*set().union(*last)], self.shares
+    texts = [*set().union(*last)]
     names, config = self.detector.names, self.detector.config
+    every = names.names(range(len(self.shares_E)))
+    shares = dict(zip(every, self.shares_E, strict=True))
     ids = zip(texts, names.encode(texts), strict=True)
     name = {x: x if i == UNKNOWN else names.names([i])[0] for x, i in ids}
     counts = Counter(x for some in last for x in {name[y] for y in some})

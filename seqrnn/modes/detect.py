@@ -16,6 +16,7 @@ Labels, if there are any, are used only by evaluation.py, to compute metrics.
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from seqrnn.experiment import Build, Experiment
 from seqrnn.logs import changes as log_changes
 from seqrnn.logs import drift
 from seqrnn.logs.detect import answers, deployed, evaluation, tables
-from seqrnn.logs.detect.calibration import calibrate, fold_losses
+from seqrnn.logs.detect.calibration import Prepared, calibrate, fold_losses
 from seqrnn.logs.detect.findings import (
   Findings,
   find_anomalies,
@@ -75,8 +76,8 @@ def run(build: Build, config: Config, workdir: Path) -> Findings | None:
 
 def _run(build: Build, config: Config, workdir: Path) -> Findings:
   settings, console = config.detect, make_console()
-  experiment, known_splits = prepare(build, config, workdir)
-  read = known_splits.read
+  prepared, keep = prepare(build, config, workdir)
+  experiment, read = prepared.experiment, prepared.read
   times = [time.perf_counter()]
   # Read sessions first, to refuse invalid files before the folds are trained.
   names = experiment.vocabularies["symbols"]
@@ -91,11 +92,8 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
     which += f"; {less:,} more have only events that are normal by review.csv"
   console.print(f"examined: {console_text(which)}", soft_wrap=True)
   times.append(time.perf_counter())
-  compared = sessions.labels is not None
-  detector, known = calibrate(
-    build, config, workdir, read, experiment, compared
-  )
-  known_splits.keep()
+  detector, known = calibrate(prepared, sessions.labels is not None)
+  keep()
   changes = feedback.collect(kinds, reviewed, detector, known)
   normal = normal_scores(known, settings, changes.answers, changes.false)
   if settings.input or (feedback.state_folder(config, workdir) / NAME).exists():
@@ -117,8 +115,8 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
   higher = higher_rate(findings, normal, settings)
   times.append(time.perf_counter())
   further = settings.anomalous_path is not None or settings.inject
-  shares = deployed.event_shares(training, names)
-  trained = drift.Training(detector, shares)
+  shares_E = deployed.event_shares(training)
+  trained = drift.Training(detector, shares_E)
   warnings = [] if further else drift.of_findings(normal, findings, trained)
   record = {
     "steps": detector.steps,
@@ -141,7 +139,9 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
       file.write(json.dumps(_finite(record), indent=2, allow_nan=False) + "\n")
     # A follower may start at any time, so the old file is never removed.
     path = folder / deployed.DEPLOYED
-    deployed.write_deployed(path, detector, normal, read("train"), accepted)
+    deployed.write_deployed(
+      path, detector, normal, read("train"), accepted, shares_E
+    )
   tables.print_findings(console, findings, grouped)
   steps = tables.next_steps(findings, normal, settings.rate)
   for line in (*higher, *steps, *map(console_text, warnings)):
@@ -168,8 +168,8 @@ def _examined(settings: Config, count: int) -> str:
 
 def prepare(
   build: Build, config: Config, workdir: Path, mode: str = "detect"
-) -> tuple[Experiment, kept.Splits]:
-  """The task of a run that can detect, and its splits.
+) -> tuple[Prepared, Callable[[], None]]:
+  """A run that can detect, and `kept.Splits.keep` of its splits.
 
   Raises:
     UserError: as `check`, or the splits cut sessions.
@@ -184,7 +184,8 @@ def prepare(
       " example with --config=logs, and with data.split=documents or a path for"
       " each split"
     )
-  return experiment._replace(facts=known.facts), known
+  experiment = experiment._replace(facts=known.facts)
+  return Prepared(build, config, workdir, experiment, known.read), known.keep
 
 
 def _finite(value: Any) -> Any:

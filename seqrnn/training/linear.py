@@ -10,8 +10,7 @@ as in a naive Bayes SVM (Wang & Manning 2012).
 from typing import Any
 
 import numpy as np
-from scipy import optimize, sparse, special
-from scipy.sparse import linalg
+from scipy import sparse, special
 
 from seqrnn.config.read import Config
 from seqrnn.data.vocabulary import RESERVED
@@ -49,11 +48,15 @@ def fitted(experiment: Experiment, params: Params) -> Params:
 
 
 def _ridge(x_NF: Any, y_NV: np.ndarray) -> np.ndarray:
+  from scipy.sparse import linalg
+
   columns = [linalg.lsqr(x_NF, y_N, **_RIDGE)[0] for y_N in y_NV.T]
   return np.stack(columns, axis=1).astype(np.float32)
 
 
 def _logistic(x_NF: Any, truth_NV: np.ndarray) -> np.ndarray:
+  from scipy import optimize  # Most trainings, and a follower, do without.
+
   xt_FN = x_NF.T.tocsr()
   has_FN = (xt_FN > 0).astype(np.float32)
   # The texts of each label, and of others, that have a term.

@@ -71,9 +71,11 @@ from seqrnn import cli
 for line in ("--help", "--help=sample", "--config=rnn --config.seed=x"):
   cli.main(["seqrnn", *line.split()])
 print(*{HEAVY} & set(sys.modules), "none")
+import seqrnn.logs.follow.follow
+print(*{{"scipy.special", "matplotlib.pyplot"}} & set(sys.modules), "none")
 """
   done = start("-c", script)
-  assert done.stdout.endswith("\nnone\n"), done
+  assert done.stdout.endswith("\nnone\nnone\n"), done
 
 
 def test_help_has_a_line_for_each_mode_config_and_flag(capsys):

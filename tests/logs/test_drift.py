@@ -94,10 +94,8 @@ def test_a_warning_names_the_events_and_when_there_are_enough_sessions():
   sessions = Sessions(
     names.encode("abcabac"), np.array([0, 3, 5, 7]), ["x"] * 3
   )
-  shares = deployed.event_shares(sessions, names)
-  assert shares["a"] == 1 and shares["b"] == pytest.approx(2 / 3)
-  counted = sessions._replace(counts=np.array([0, 1, 3]))
-  assert deployed.event_shares(counted, names)["c"] == 0.75
+  shares = deployed.event_shares(sessions)
+  np.testing.assert_allclose(shares[-3:], [1, 2 / 3, 2 / 3])
   detector: Any = SimpleNamespace(config=config, names=names)
   training = Training(detector, shares)
   drifting = Drift(*calibration(rng), training=training)

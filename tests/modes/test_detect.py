@@ -165,17 +165,14 @@ def test_each_normal_session_is_scored_by_a_model_that_has_not_seen_it(
 def test_folds_are_any_assignment_of_the_training_sessions(again, monkeypatch):
   """Each of another assignment, or of another step, has a folder of its own."""
   workdir, calls = again.folder / "run", []
-  experiment, known = detect.prepare(build, again.config, workdir)
-  read = known.read
+  prepared, _ = detect.prepare(build, again.config, workdir)
   monkeypatch.setattr(
     calibration, "fit_folds", lambda *args: calls.append(args)
   )
-  names = [document.name for document in read("train").documents()]
+  names = [document.name for document in prepared.read("train").documents()]
   fold_of = np.random.default_rng(0).integers(-1, 3, len(names))
   for order in (fold_of, fold_of[::-1]):
-    members = calibration.train_members(
-      calibration.Source(build, again.config, workdir, read, experiment), order
-    )
+    members = calibration.train_members(prepared, order)
     *_, folders, trains_KD, last = calls.pop()
     assert len({*folders}) == 3 and last == members[0].step
     assert last == checkpoint.select(workdir / "checkpoints", None)

@@ -15,7 +15,7 @@ from collections.abc import (
 )
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,7 +40,11 @@ _ANOMALOUS = {1.0} | {
 # Sessions of equal events have equal keys: the ids, and whether begin and end
 # are there.
 Key = tuple[bytes, bool, bool]
-PerRow = TypeVar("PerRow", np.ndarray, Texts)
+# The columns of `Sessions` that have a row for each event, those that a corpus
+# has, too, and those that have a row for each session.
+_OF_CORPUS = ("lines", "timestamps", "files", "seconds", "values")
+_OF_EVENTS = ("ids", "as_read", *_OF_CORPUS)
+_OF_SESSIONS = ("labels", "begins", "ends", "unusual", "counts")
 _NO_SYMBOL = ""  # In no vocabulary, so that its id is UNKNOWN.
 
 
@@ -119,22 +123,10 @@ class Sessions(NamedTuple):
   def take(self, index: np.ndarray) -> "Sessions":
     """Some of the sessions, in the order of `index`."""
     places, bounds = ranges(self.bounds[index], self.bounds[index + 1])
-    return Sessions(
-      ids=self.ids[places],
-      bounds=bounds,
-      names=[self.names[j] for j in index.tolist()],
-      lines=_taken(self.lines, places),
-      timestamps=_taken(self.timestamps, places),
-      labels=_taken(self.labels, index),
-      as_read=_taken(self.as_read, places),
-      begins=_taken(self.begins, index),
-      ends=_taken(self.ends, index),
-      files=_taken(self.files, places),
-      seconds=_taken(self.seconds, places),
-      values=_taken(self.values, places),
-      unusual=_taken(self.unusual, index),
-      counts=_taken(self.counts, index),
-    )
+    names = [self.names[j] for j in index.tolist()]
+    columns = _taken(self, _OF_EVENTS, places)
+    columns |= _taken(self, _OF_SESSIONS, index)
+    return self._replace(bounds=bounds, names=names, **columns)
 
   def without(
     self, events: Mapping[str, str | None], vocabulary: Vocabulary
@@ -157,17 +149,14 @@ class Sessions(NamedTuple):
     stays_N = ids >= 0
     places = np.flatnonzero(stays_N)
     bounds = np.append(0, np.cumsum(stays_N))[self.bounds]
-    names = ("lines", "timestamps", "as_read", "files", "seconds")
-    columns = {
-      name: _taken(getattr(self, name), places) for name in (*names, "values")
-    }
+    columns = _taken(self, _OF_EVENTS, places) | {"ids": ids[places]}
     if self.seconds is not None:
       gap_N = np.nan_to_num(np.diff(self.seconds, prepend=0))
       gap_N[self.bounds[:-1][np.diff(self.bounds) > 0]] = 0
       gone_N = np.append(0, np.cumsum(np.where(stays_N, 0, gap_N)))
       before_N = np.repeat(gone_N[self.bounds[:-1]], np.diff(self.bounds))
       columns["seconds"] = (self.seconds - gone_N[1:] + before_N)[places]
-    less = self._replace(ids=ids[places], bounds=bounds, **columns)
+    less = self._replace(bounds=bounds, **columns)
     return less.take(np.flatnonzero(np.diff(bounds)))
 
   @classmethod
@@ -182,24 +171,6 @@ class Sessions(NamedTuple):
     joined = cls._make(map(_joined, zip(*tables, strict=True)))
     sizes = np.concatenate([np.diff(table.bounds) for table in tables])
     return joined._replace(bounds=np.append(0, np.cumsum(sizes)))
-
-  def columns(self) -> dict[str, np.ndarray]:
-    """The arrays of a file: the events, and which sessions a log cuts."""
-    begins, ends = self.whole
-    sizes = np.diff(self.bounds)
-    return {"ids": self.ids, "lengths": sizes, "begins": begins, "ends": ends}
-
-  @classmethod
-  def of_columns(cls, columns: Mapping[str, np.ndarray]) -> "Sessions":
-    """The sessions of a file, without names."""
-    bounds = np.append(0, np.cumsum(columns["lengths"]))
-    return cls(
-      columns["ids"].astype(np.int32),
-      bounds,
-      [""] * (len(bounds) - 1),
-      begins=columns["begins"].astype(bool),
-      ends=columns["ends"].astype(bool),
-    )
 
   @property
   def whole(self) -> tuple[np.ndarray, np.ndarray]:
@@ -241,14 +212,26 @@ class Sessions(NamedTuple):
     _, first, counts = np.unique(which, return_index=True, return_counts=True)
     return Distinct(first, which, counts)
 
+  def bare(self) -> "Sessions":
+    """The events alone, from which networks and baselines score sessions."""
+    begins, ends = self.whole
+    return Sessions(self.ids, self.bounds, self.names, begins=begins, ends=ends)
+
   def once(self) -> "Sessions":
     """The events of distinct sessions, each with the count of equal ones."""
-    begins, ends = self.whole
-    bare = Sessions(self.ids, self.bounds, self.names, begins=begins, ends=ends)
+    bare = self.bare()
     first, which, counts = bare.distinct()
     if self.counts is not None:
       counts = np.bincount(which, self.counts).astype(np.int64)
     return bare.take(first)._replace(counts=counts)
+
+  def parts(self, events: int) -> Iterator[np.ndarray]:
+    """The numbers of all sessions, in parts of about so many events."""
+    first, count = 0, len(self.bounds) - 1
+    while first < count:
+      end = self.bounds[first] + events
+      stop = int(np.searchsorted(self.bounds, end, "right")) - 1
+      yield np.arange(first, first := max(stop, first + 1))
 
   def pieces(self, vocabulary: Vocabulary) -> Pieces:
     """The sessions as `experiment.batches` takes them."""
@@ -263,9 +246,12 @@ class Sessions(NamedTuple):
     return dataclasses.replace(splits.whole(corpus), begins=begins, ends=ends)
 
 
-def _taken(column: PerRow | None, index: np.ndarray | slice) -> PerRow | None:
-  """The values of a column at an index; None: there is no column."""
-  return None if column is None else column[index]  # pyright: ignore[reportReturnType]
+def _taken(
+  table: Sessions | Corpus, names: Iterable[str], index: np.ndarray | slice
+) -> dict[str, Any]:
+  """Some columns, each at an index; None: there is none."""
+  columns = {name: getattr(table, name) for name in names}
+  return {x: None if y is None else y[index] for x, y in columns.items()}
 
 
 def _joined(columns: tuple[Any, ...]) -> Any:
@@ -400,21 +386,17 @@ def of_pieces(
   """
   corpus, document = pieces.corpus, pieces.document
   places, bounds = places_of(pieces)
-  lines = _taken(corpus.lines, places)
+  columns = _taken(corpus, _OF_CORPUS, places)
   if isinstance(corpus.names, Names) and corpus.names.lines.all():
-    lines = np.repeat(corpus.names.lines[document], np.diff(bounds))
+    columns["lines"] = np.repeat(corpus.names.lines[document], np.diff(bounds))
   sessions = Sessions.of_events(
     vocabulary,
     Texts(corpus.symbols, corpus.ids[places]),
     bounds,
     [corpus.names[int(j)] for j in document],
-    lines=lines,
-    timestamps=_taken(corpus.timestamps, places),
     begins=None if corpus.cuts is None else pieces.begins,
     ends=None if corpus.cuts is None else pieces.ends,
-    files=_taken(corpus.files, places),
-    seconds=_taken(corpus.seconds, places),
-    values=_taken(corpus.values, places),
+    **columns,
   )
   if corpus.tags is None or settings is None:
     return sessions

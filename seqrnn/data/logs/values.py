@@ -14,8 +14,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.ndimage import correlate1d
-from scipy.special import logsumexp, rel_entr
 
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.logs.templates import PLACES
@@ -36,6 +34,7 @@ _LEAST = 0.1  # The scale of a tail where all values are equal.
 _BINS = 50  # Octaves of numbers, from a thousandth on.
 _PRIOR = 0.1  # Numbers in each bin, beside those that are known.
 _NEAR = (0.25, 0.5, 0.25)  # Weights of a bin and of those beside it.
+_NO_KEY = np.iinfo(np.int64).max  # Larger than all keys of distributions.
 _SLOWER = (2, 3, 4, 5)  # Octaves by which a slow session is slower.
 
 
@@ -65,10 +64,7 @@ class Tails(NamedTuple):
   def index(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The number of the distribution of each key, and whether there is one."""
     numbers = np.searchsorted(self.keys, keys)
-    numbers = np.minimum(numbers, max(len(self.keys) - 1, 0))
-    if not len(self.keys):
-      return numbers, np.zeros(len(keys), bool)
-    return numbers, self.keys[numbers] == keys
+    return numbers, np.append(self.keys, _NO_KEY)[numbers] == keys
 
   def of(self, observed: "_Observed") -> tuple[np.ndarray, np.ndarray]:
     """As `index` of each value, by its key, or else by its other one."""
@@ -212,6 +208,8 @@ def _of_both(observed: _Observed) -> _Observed:
 
 def _tails(observed: _Observed, fewest: int = _FEWEST) -> Tails:
   """The distributions that have enough values."""
+  from scipy.ndimage import correlate1d
+
   keys, _, numbers, *_ = _of_both(observed)
   order = np.lexsort((numbers, keys))
   numbers = numbers[order]
@@ -286,6 +284,8 @@ def _slower(tails: Tails, observed: _Observed, count: int) -> np.ndarray:
   It is the logarithm of the likelihood if all are 4, 8, 16 or 32 times as long,
   divided by that of usual times. Times that are 0 are no evidence.
   """
+  from scipy.special import logsumexp
+
   index, known = tails.of(observed)
   octave = _octaves(observed.numbers)
   known &= octave > 0
@@ -313,6 +313,8 @@ def _scored(
   The score is log(1 + nats) of what the largest evidence has above `_FLOOR`,
   rounded.
   """
+  from scipy.special import rel_entr
+
   nats, count = _nats(tails, observed, measure), len(bounds) - 1
   known = ~np.isnan(nats)
   total_D = np.bincount(observed.sessions[known], minlength=count)
@@ -360,12 +362,9 @@ def with_unusual(
   """The sessions with the scores of their values of these measures."""
   if not measures:
     return sessions
-  count, first = len(sessions.bounds) - 1, 0
+  count = len(sessions.bounds) - 1
   unusual = np.zeros((count, len(measures), len(models)), np.float32)
-  while first < count:  # Some sessions at a time.
-    end = sessions.bounds[first] + _EVENTS
-    stop = int(np.searchsorted(sessions.bounds, end, "right")) - 1
-    part = np.arange(first, max(stop, first + 1))
+  for part in sessions.parts(_EVENTS // 4):
     some = sessions.take(part)
     for number, measure in enumerate(measures):
       if _column(some, measure) is not None:
@@ -373,7 +372,6 @@ def with_unusual(
         for k, tails in enumerate(models):
           scored = _scored(tails, observed, some.bounds, measure)
           unusual[part, number, k] = scored.scores
-    first = part[-1] + 1
   return sessions._replace(unusual=unusual)
 
 

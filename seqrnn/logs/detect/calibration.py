@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from seqrnn.config.resolve import total_steps
 from seqrnn.data import splits
 from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.sessions import Sessions
+from seqrnn.data.logs.values import fit
 from seqrnn.data.read import stored
 from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError
@@ -37,7 +38,7 @@ from seqrnn.logs.detect.detector import (
   load_detector,
 )
 from seqrnn.logs.detect.normal import NormalSessions, contaminates
-from seqrnn.logs.detect.scores import BASELINES, STANDARD, fitted_names
+from seqrnn.logs.detect.scores import BASELINES, STANDARD, fitted_names, learn
 from seqrnn.training import checkpoint
 from seqrnn.training.folds import fit_folds
 from seqrnn.training.setup import check_owner
@@ -55,23 +56,26 @@ _BLOCKS = 4  # Of each fold in the second pass.
 _RECURS = 30  # Sessions with an event that is none of an anomaly.
 
 
-class Source(NamedTuple):
-  """What models are trained for: the first arguments of `calibrate`."""
+class Prepared(NamedTuple):
+  """A run that can detect.
+
+  Attributes:
+    build: config, vocabularies or None -> Experiment.
+    config: of the run.
+    workdir: of the run.
+    experiment: of the run.
+    read: split -> its pieces.
+  """
 
   build: Callable[..., Experiment]
   config: Config
   workdir: Path
-  read: Callable[[str], Pieces]
   experiment: Experiment
+  read: Callable[[str], Pieces]
 
 
 def calibrate(
-  build: Callable[..., Experiment],
-  config: Config,
-  workdir: Path,
-  read: Callable[[str], Pieces],
-  experiment: Experiment,
-  compared: bool = False,
+  run: Prepared, compared: bool = False
 ) -> tuple[Detector, NormalSessions]:
   """The detector of a run, and its normal sessions, as in calibration.npz.
 
@@ -79,17 +83,13 @@ def calibrate(
   settings and data.
 
   Args:
-    build: config, vocabularies or None -> Experiment.
-    config: of the run.
-    workdir: of the run.
-    read: split -> its pieces.
-    experiment: of the run.
+    run: whose models are the detector, or are trained again for each fold.
     compared: as of `fitted_names`.
 
   Raises:
     UserError: there are no normal sessions to score, or training fails.
   """
-  source = Source(build, config, workdir, read, experiment)
+  _, config, workdir, _, read = run
   pieces, folds = read("train"), config.detect.folds
   left = np.zeros(len(pieces), bool)
   if not folds:
@@ -97,20 +97,20 @@ def calibrate(
     members = [Member(workdir, step, pieces, held_out)]
   else:
     if len(pieces) >= _FEWEST and config.detect.contamination:
-      left = _left_out(source)
+      left = _left_out(run)
     fold_of = splits.blocks(pieces, folds, _BLOCKS)
-    trained = train_members(source, np.where(left, -1, fold_of))
+    trained = train_members(run, np.where(left, -1, fold_of))
     members = [
       member._replace(held_out=splits.some(pieces, fold_of == k))
       for k, member in enumerate(trained)
     ]
   models = [member.folder.name for member in members if folds]
-  path, key = workdir / CALIBRATION, _key(config, workdir, experiment, models)
+  path, key = workdir / CALIBRATION, _key(run, models)
   normal, baselines = None, fitted_names(config.detect, compared)
   if path.exists():
     with suppress(UserError):  # A damaged file is written again.
       normal = NormalSessions.load(path, key, baselines)
-  detector = _load(source, members, baselines)
+  detector = _load(run, members, baselines)
   if normal is None or detector.steps != normal.steps.tolist():
     normal = score_held_out(detector, pieces.document[left])
     normal.save(path, key)
@@ -120,21 +120,20 @@ def calibrate(
 
 
 def _load(
-  source: Source, members: list[Member], baselines: Iterable[str]
+  run: Prepared, members: list[Member], baselines: Iterable[str]
 ) -> Detector:
   """The detector of some models, with some baselines."""
-  names = source.experiment.vocabularies["symbols"]
+  names = run.experiment.vocabularies["symbols"]
+  trained = (data.of_pieces(member.train, names) for member in members)
   return load_detector(
-    source.build,
-    source.config,
-    source.workdir,
+    *(run.build, run.config, run.workdir),
     [(member.folder, member.step) for member in members],
-    (data.of_pieces(member.train, names) for member in members),
+    ((learn(x, baselines), fit(x)) for x in trained),
     baselines,
   )._replace(members=members)
 
 
-def _left_out(source: Source) -> np.ndarray:
+def _left_out(run: Prepared) -> np.ndarray:
   """Whether the second pass leaves each training session out.
 
   The evidence against a session must be strong: it may only be rare, and would
@@ -142,19 +141,19 @@ def _left_out(source: Source) -> np.ndarray:
   has an event that is new in its fold and recurs: it is of a new version, or of
   the work of a night.
   """
-  _, config, workdir, read, experiment = source
-  path, most = workdir / LEFT_OUT, config.detect.contamination
-  key = _key(config, workdir, experiment, [f"{most}", f"{_steps(source)}"])
+  settings = run.config.detect
+  path, most = run.workdir / LEFT_OUT, settings.contamination
+  key = _key(run, [f"{most}", f"{_steps(run)}"])
   if path.exists():
     with suppress(UserError):  # A damaged file is written again.
       arrays = stored.load_arrays(path)
       if str(arrays.get("rests_on")) == key:
         return arrays["left"]
-  pieces = read("train")
-  fold_of = splits.blocks(pieces, config.detect.folds)
-  members = train_members(source, fold_of, _STEPS)
+  pieces = run.read("train")
+  fold_of = splits.blocks(pieces, settings.folds)
+  members = train_members(run, fold_of, _STEPS)
   standard = [name for name in BASELINES if name in STANDARD]
-  detector = _load(source, members, standard)
+  detector = _load(run, members, standard)
   table = score_held_out(detector)
   sessions = data.of_pieces(pieces, detector.names)
   left = np.zeros(len(pieces), bool)
@@ -181,35 +180,25 @@ def recurring(sessions: Sessions, fold_of: np.ndarray) -> np.ndarray:
   return recurs
 
 
-def _key(
-  config: Config, workdir: Path, experiment: Experiment, models: list[str]
-) -> str:
+def _key(run: Prepared, models: list[str]) -> str:
   """The settings and data of the scores of normal sessions, as a text."""
-  settings, splits_used = config.detect, ("train", "validation")
+  settings, splits_used = run.config.detect, ("train", "validation")
   return json.dumps(
     {
       "version": VERSION,
       "scores": sorted(BASELINES),
       "models": models,
-      "vocabulary": zlib.crc32((workdir / VOCABULARY).read_bytes()),
-      **{split: experiment.facts(split)["crc32"] for split in splits_used},
-      **_training(config),
+      "vocabulary": zlib.crc32((run.workdir / VOCABULARY).read_bytes()),
+      **{x: run.experiment.facts(x)["crc32"] for x in splits_used},
+      **config_lib.settings(run.config, config_lib.TRAINING),
       **{f"detect.{name}": settings[name] for name in SETTINGS},
     }
   )
 
 
-def _training(config: Config) -> dict[str, Any]:
-  """The settings of a training, wherever its data are."""
-  # Without the defaults, a field that seqrnn adds leaves the calibration valid.
-  defaults, names = config_lib.defaults(), config_lib.TRAINING
-  changes = config_lib.changes(defaults, config, names).items()
-  return {n: v for n, (_, v) in changes if n not in config_lib.PLACES}
-
-
-def _steps(source: Source) -> int:
+def _steps(run: Prepared) -> int:
   """The number of steps of the run until its checkpoint."""
-  _, config, workdir, _, experiment = source
+  _, config, workdir, experiment, _ = run
   step = checkpoint.select(workdir / "checkpoints", config.checkpoint.step)
   if step == 1:  # Of an export, whose training is not known.
     step = total_steps(config, len(experiment.batches("train", 0)))
@@ -217,7 +206,7 @@ def _steps(source: Source) -> int:
 
 
 def train_members(
-  source: Source, fold_of: np.ndarray, most: float = math.inf
+  run: Prepared, fold_of: np.ndarray, most: float = math.inf
 ) -> list[Member]:
   """The models of a detector; trains the folds that are not trained.
 
@@ -226,7 +215,7 @@ def train_members(
   its folder, in folds/ of the workdir, is a checksum of all that it depends on.
 
   Args:
-    source: as of `calibrate`.
+    run: whose folds these are.
     fold_of: the number of the fold of each training session, from 0; -1: it is
       in none, so that it neither trains nor calibrates a model.
     most: steps that are taken.
@@ -234,10 +223,11 @@ def train_members(
   Raises:
     UserError: training fails, or the run was trained with other fields.
   """
-  build, config, workdir, read, experiment = source
+  build, config, workdir, experiment, read = run
   pieces, count = read("train"), fold_of.max() + 1
-  step = int(min(_steps(source), most))
-  content = [step, experiment.facts("train")["crc32"], _training(config)]
+  step = int(min(_steps(run), most))
+  settings = config_lib.settings(config, config_lib.TRAINING)
+  content = [step, experiment.facts("train")["crc32"], settings]
   key = zlib.crc32(json.dumps([*content, fold_of.tolist()]).encode())
   folders = [workdir / "folds" / f"{key:08x}-{k + 1}" for k in range(count)]
   held_out_KD = np.arange(count)[:, None] == fold_of
@@ -299,13 +289,3 @@ def fold_lines(losses: Sequence[float]) -> list[str]:
       text += f"; more than twice as many as the {others:.4f} of the others"
     lines.append(text)
   return lines
-
-
-def held_out_sessions(detector: Detector) -> Sessions:
-  """The events of the sessions in the table of `score_held_out`."""
-  parts = []
-  for k in range(len(detector.members)):
-    sessions = detector.held_out(k)
-    once = sessions.take(sessions.distinct().first)
-    parts.append(once.take(np.flatnonzero(~detector.short(once))))
-  return Sessions.concatenate(parts)

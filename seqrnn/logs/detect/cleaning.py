@@ -5,7 +5,6 @@ second mode, above a valley with few sessions.
 """
 
 import numpy as np
-from scipy import stats
 
 # The evidence for a second mode: at least thirty distinct sessions above an
 # empty valley. The least of 3,150 random sets with one mode, of seven densities
@@ -94,6 +93,8 @@ def _valley(
   inside = below[high] - below[low + 1]
   end = np.searchsorted(points, points[high] + width, side="right")
   over = below[end] - below[high]
+  from scipy import stats  # A follower does without it, which takes a second.
+
   log_p = stats.binom.logcdf(inside, inside + over, 0.5)
   clear = (width >= _WIDTH) & (inside <= _DEPTH * over)
   log_p = np.where(clear, log_p, 0.0)

@@ -11,11 +11,11 @@ about twice `rate` is guaranteed (Barber et al. 2021, for any models); the share
 is near `rate` where the models agree.
 """
 
+import functools
 import math
 from collections.abc import Iterable
 
 import numpy as np
-from scipy import stats
 
 from seqrnn.config.field import Config
 
@@ -93,16 +93,19 @@ class Calibration:
 
   def excess(self, scores: np.ndarray) -> np.ndarray:
     """-log of p beyond all normal scores, by a generalized Pareto tail."""
-    finite = self.scores[np.isfinite(self.scores)]
     excess = np.zeros(len(scores))
-    if len(finite):
+    if self._scale:
       beyond = scores > self.scores[-1]
       excess[beyond] = scores[beyond] - self.scores[-1]
-      excess = np.log1p(_SHAPE * excess / self._scale(finite)) / _SHAPE
+      excess = np.log1p(_SHAPE * excess / self._scale) / _SHAPE
     return excess
 
-  def _scale(self, finite: np.ndarray) -> float:
-    """Mean excess of the tail over the highest score below it."""
+  @functools.cached_property
+  def _scale(self) -> float:
+    """Mean excess of the tail over the highest score below it; 0: no tail."""
+    finite = self.scores[np.isfinite(self.scores)]
+    if not len(finite):
+      return 0.0
     counts = -np.diff(self.above)[: len(finite)]
     wanted = max(_TAIL * self.n, _MIN_TAIL)
     inside = np.cumsum(counts[::-1])[::-1] <= wanted
@@ -221,7 +224,9 @@ def beta_interval(rate: float, n: int) -> tuple[float, float]:
     return 0.0, 0.0
   if k > n:
     return 1.0, 1.0
-  low, high = stats.beta.ppf([0.025, 0.975], k, n + 1 - k)
+  from scipy import special
+
+  low, high = special.betaincinv(k, n + 1 - k, [0.025, 0.975])
   return float(low), float(high)
 
 
@@ -231,6 +236,8 @@ def benjamini_hochberg(p: np.ndarray, rate: float) -> np.ndarray:
   Benjamini & Hochberg 1995; valid for conformal p-values, whose dependence is
   positive (Bates et al. 2023).
   """
+  from scipy import stats
+
   return stats.false_discovery_control(p) <= rate
 
 

@@ -1,8 +1,8 @@
 """A detector as its last detection left it: it scores without the corpus.
 
 deployed.npz has the models' checkpoints, the settings that decide verdicts, the
-calibration, the sessions that baselines are fitted to, the distributions of
-values and times, and the idle times.
+calibration, all that baselines have learned, the distributions of values and
+times, and the idle times. Its size depends little on that of the log.
 """
 
 import json
@@ -21,15 +21,19 @@ from seqrnn.config.read import Config
 from seqrnn.data.idle_times import IdleTimes
 from seqrnn.data.logs import formats
 from seqrnn.data.logs.sessions import Sessions
-from seqrnn.data.logs.values import Tails, joined, measures_of
+from seqrnn.data.logs.values import Tails, joined
 from seqrnn.data.read import stored
 from seqrnn.data.splits import Pieces
-from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 from seqrnn.logs.detect.detector import Detector, load_detector
 from seqrnn.logs.detect.normal import NormalScores, NormalSessions, of_every
-from seqrnn.logs.detect.scores import BASELINES, COMBINED, combined_names
+from seqrnn.logs.detect.scores import (
+  BASELINES,
+  COMBINED,
+  Learned,
+  combined_names,
+)
 from seqrnn.runtime import files
 
 DEPLOYED = "deployed.npz"
@@ -58,8 +62,7 @@ class Deployed(NamedTuple):
     accepted: events as read that training lacks, without which sessions are
       judged, because a person calls them normal; and the known events that they
       replace, as which they count; None: as none.
-    shares: name of an event -> share of the training sessions, of the first
-      model, that have it.
+    shares_E: the share of the training sessions that have each event.
   """
 
   config: Config
@@ -70,7 +73,7 @@ class Deployed(NamedTuple):
   silence: float = np.inf
   span: tuple[float, float] = (math.nan, math.nan)
   accepted: Mapping[str, str | None] = {}
-  shares: Mapping[str, float] = {}
+  shares_E: np.ndarray = np.zeros(0)
 
 
 def write_deployed(
@@ -79,6 +82,7 @@ def write_deployed(
   normal: NormalScores,
   trained: Pieces,
   accepted: Mapping[str, str | None],
+  shares_E: np.ndarray,
 ):
   """Writes deployed.npz.
 
@@ -88,16 +92,10 @@ def write_deployed(
     normal: its calibration.
     trained: the training split, whose log has the idle times.
     accepted: as of `Deployed`.
+    shares_E: as of `Deployed`.
   """
   members, settings = detector.members, detector.config.detect
-  sessions = Sessions.concatenate(detector.trained)
-  distinct = sessions.distinct()
-  counts_KD = np.zeros((len(members), len(distinct.first)), np.int64)
-  sizes = [len(of_model.names) for of_model in detector.trained]
-  model = np.repeat(np.arange(len(members)), sizes)
-  assert sessions.counts is not None
-  counts_KD[model, distinct.which] = sessions.counts
-  once, cuts = sessions.take(distinct.first), trained.corpus.cuts
+  cuts = trained.corpus.cuts
   record = {
     "settings": {name: settings[name] for name in _SETTINGS},
     "scores": ",".join(normal.names),
@@ -111,11 +109,14 @@ def write_deployed(
     "span": span_of(trained),
     "accepted": accepted,
   }
-  arrays = stored.under("calibration ", normal.sessions.columns())
-  for k, tails in enumerate(detector.tails):
-    arrays |= stored.under(f"tails {k} ", tails._asdict())
-  arrays |= once.columns() | {"counts": counts_KD.ravel()}
-  stored.save_arrays(path, arrays | {"record": json.dumps(record)})
+  arrays = stored.under("calibration ", normal.compact().columns())
+  for k, (x, y) in enumerate(
+    zip(detector.tails, detector.learned, strict=True)
+  ):
+    arrays |= stored.under(f"tails {k} ", x._asdict())
+    arrays |= stored.under(f"learned {k} ", y._asdict())
+  arrays |= {"shares": shares_E, "record": json.dumps(record)}
+  stored.save_arrays(path, arrays)
 
 
 def span_of(pieces: Pieces) -> tuple[float, float]:
@@ -177,21 +178,26 @@ def _restore(
     checkpoints = [
       (_inside(workdir, folder), int(step)) for (folder, step), _ in pairs
     ]
+    if "ids" in arrays:
+      raise ValueError("it is of an earlier version of seqrnn")
     names = combined_names(config.detect)
     calibrated = stored.named(arrays, "calibration ")
     normal = of_every(NormalSessions.of_columns(calibrated), names)
-    trained = _trained(arrays, len(checkpoints))
+    models = range(len(checkpoints))
+    learned = [
+      Learned.of_columns(stored.named(arrays, f"learned {k} ")) for k in models
+    ]
     idle, cut = (IdleTimes(*fields) for fields in record["idle"])
     silence = float(record["silence"])
     first, last = map(float, record.get("span", (math.nan,) * 2))
     tails = [
-      joined([Tails(**stored.named(arrays, f"tails {k} "))])
-      for k in range(len(checkpoints))
+      joined([Tails(**stored.named(arrays, f"tails {k} "))]) for k in models
     ]
   baselines = [name for name in names if name in BASELINES]
+  known = zip(learned, tails, strict=True)
   detector = load_detector(
-    build, config, workdir, checkpoints, trained, baselines
-  )._replace(tails=tails, measures=measures_of(tails))
+    build, config, workdir, checkpoints, known, baselines
+  )
   if idle_seconds is not None:
     clock = idle.clock or "seconds"
     idle = idle.limited(idle_seconds)._replace(clock=clock)
@@ -199,16 +205,13 @@ def _restore(
   accepted = dict(record.get("accepted", {}))
   return Deployed(
     *(config, detector, normal, idle, cut, silence, (first, last), accepted),
-    event_shares(trained[0], detector.names),
+    arrays["shares"],
   )
 
 
-def event_shares(sessions: Sessions, names: Vocabulary) -> dict[str, float]:
-  """Name of an event -> share of the sessions that have it."""
-  (session_P, event_P), counts_J = sessions.events_once(), sessions.counts
-  counts_J = np.ones(len(sessions.names)) if counts_J is None else counts_J
-  share_E = np.bincount(event_P, counts_J[session_P]) / counts_J.sum()
-  return dict(zip(names.names(range(len(share_E))), share_E, strict=True))
+def event_shares(sessions: Sessions) -> np.ndarray:
+  """The share of the sessions that have each event of the vocabulary."""
+  return np.bincount(sessions.events_once()[1]) / len(sessions.names)
 
 
 def _inside(workdir: Path, folder: str) -> Path:
@@ -217,15 +220,6 @@ def _inside(workdir: Path, folder: str) -> Path:
   if not path.is_relative_to(os.path.realpath(workdir)):
     raise ValueError(f"folder {folder!r} is not in the workdir")
   return path
-
-
-def _trained(arrays: dict[str, np.ndarray], models: int) -> list[Sessions]:
-  """The sessions to which the baselines of each model are fitted."""
-  once = Sessions.of_columns(arrays)
-  return [
-    once._replace(counts=counts_D).take(np.flatnonzero(counts_D))
-    for counts_D in arrays["counts"].reshape(models, -1)
-  ]
 
 
 def refuse_comparing(deployed: Deployed, how: str):

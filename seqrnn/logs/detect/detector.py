@@ -14,15 +14,16 @@ from seqrnn.config.read import Config
 from seqrnn.data import vocabulary
 from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.sessions import Sessions
-from seqrnn.data.logs.values import Tails, fit, measures_of, with_unusual
+from seqrnn.data.logs.values import Tails, measures_of, with_unusual
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import END, RESERVED, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Carry, Experiment, Params
 from seqrnn.logs.detect.scores import (
   NETWORK,
+  Learned,
   Score,
-  fit_baselines,
+  baselines,
   network_scores,
 )
 from seqrnn.runtime import sharding
@@ -32,6 +33,10 @@ from seqrnn.training.checkpoint import restore_params
 
 VOCABULARY = "vocabulary.json"
 _LOGITS = 2**25  # Logits of a batch, at most.
+_EVENTS = 2**18  # About the number of events that are scored at once.
+# The columns of `SessionScores` with a value for each event, or each session.
+_OF_EVENTS = ("nll", "rank", "member_nll", "targets")
+_OF_SESSIONS = ("counts", "short", "lengths")
 _BUCKETS = 8  # Number of lengths to which sessions are padded.
 
 
@@ -172,14 +177,21 @@ class SessionScores(NamedTuple):
   def take(self, which: np.ndarray) -> "SessionScores":
     """The scores of some of the sessions."""
     places, bounds = data.ranges(self.bounds[which], self.bounds[which + 1])
-    events = self.nll, self.rank, self.member_nll, self.targets
-    nll, rank, member_nll, targets = (x[..., places] for x in events)
-    columns = self.counts, self.short, self.lengths
-    counts, short, lengths = (x[which] for x in columns)
+    columns = {x: getattr(self, x)[..., places] for x in _OF_EVENTS}
+    columns |= {x: getattr(self, x)[which] for x in _OF_SESSIONS}
     scores = {name: x[:, which] for name, x in self.scores.items()}
-    return SessionScores(
-      *(nll, rank, member_nll, targets, bounds, scores, counts, short, lengths)
-    )
+    return self._replace(bounds=bounds, scores=scores, **columns)
+
+  @classmethod
+  def concatenate(cls, parts: "Sequence[SessionScores]") -> "SessionScores":
+    """All sessions of some parts."""
+    join = lambda columns: np.concatenate([*columns], axis=-1)
+    scores = {x: join(y.scores[x] for y in parts) for x in parts[0].scores}
+    sizes = join(np.diff(x.bounds) for x in parts)
+    names = (*_OF_EVENTS, *_OF_SESSIONS)
+    columns = {x: join(getattr(y, x) for y in parts) for x in names}
+    bounds = np.append(0, np.cumsum(sizes))
+    return parts[0]._replace(bounds=bounds, scores=scores, **columns)
 
   def offset(self, d: int) -> int:
     """The position in a session of its first scored event.
@@ -203,8 +215,7 @@ class Detector(NamedTuple):
     fitted: for each model, name of a baseline -> function sessions -> scores.
     tails: for each model, the distributions of values and times.
     measures: of `MEASURES`, those of which each model has a distribution.
-    trained: for each model, the sessions to which its baselines are fitted,
-      equal ones once, with their counts.
+    learned: for each model, what its baselines have learned.
   """
 
   config: Config
@@ -215,7 +226,7 @@ class Detector(NamedTuple):
   fitted: list[dict[str, Score]]
   tails: Sequence[Tails] = ()
   measures: Sequence[str] = ()
-  trained: Sequence[Sessions] = ()
+  learned: Sequence[Learned] = ()
 
   @property
   def names(self) -> Vocabulary:
@@ -262,6 +273,15 @@ class Detector(NamedTuple):
     sessions = data.of_pieces(self.members[k].held_out, self.names)
     return self.alone(k).with_unusual(sessions)
 
+  def held_out_once(self) -> Sessions:
+    """The events of the sessions in the table of `score_held_out`."""
+    parts = []
+    for k in range(len(self.members)):
+      sessions = self.held_out(k)
+      once = sessions.take(sessions.distinct().first)
+      parts.append(once.take(np.flatnonzero(~self.short(once))))
+    return Sessions.concatenate(parts)
+
   def with_unusual(self, sessions: Sessions) -> Sessions:
     """Sessions with the scores of their values and times, by each model."""
     return with_unusual(sessions, self.tails, self.measures)
@@ -292,7 +312,7 @@ class Detector(NamedTuple):
     """
     if sessions.unusual is None:
       return self._score(sessions, counts)
-    plain = sessions._replace(unusual=None)
+    plain = sessions.bare()
     first, which, _ = plain.distinct()
     scored = self._score(plain.take(first), counts[first]).take(which)
     by_measure = np.moveaxis(sessions.unusual.astype(float).round(1), 0, -1)
@@ -300,7 +320,21 @@ class Detector(NamedTuple):
     return scored._replace(counts=counts, scores=scores)
 
   def _score(self, sessions: Sessions, counts: np.ndarray) -> SessionScores:
-    """All scores of distinct sessions, whose values and times are usual."""
+    """All scores of distinct sessions, whose values and times are usual.
+
+    Some sessions are scored at a time, so that little is held beside scores.
+    """
+    parts = [
+      self._score_part(sessions.take(part), counts[part])
+      for part in sessions.parts(_EVENTS)
+    ]
+    if len(parts) < 2:
+      return parts[0] if parts else self._score_part(sessions, counts)
+    return SessionScores.concatenate(parts)
+
+  def _score_part(
+    self, sessions: Sessions, counts: np.ndarray
+  ) -> SessionScores:
     events = self.score_events(sessions, 0)
     bounds, values = events.bounds, events.values
     short, ranks_KN = self.short(sessions), values["member_rank"].T
@@ -315,8 +349,9 @@ class Detector(NamedTuple):
     }
     for measure in self.measures:
       scores[measure] = np.zeros((len(self.steps), len(short)))
+    by_model = [{x: f(sessions) for x, f in y.items()} for y in self.fitted]
     for name in self.fitted[0]:
-      scores[name] = np.stack([fit[name](sessions) for fit in self.fitted])
+      scores[name] = np.stack([x[name] for x in by_model])
     unknown_N = np.all(ranks_KN == scorer.UNRANKED, axis=0)
     rank = np.where(unknown_N, scorer.UNRANKED, values["rank"])
     return SessionScores(
@@ -352,17 +387,18 @@ def load_detector(
   config: Config,
   workdir: Path,
   checkpoints: Sequence[tuple[Path, int | None]],
-  trained: Iterable[Sessions],
+  known: Iterable[tuple[Learned, Tails]],
   wanted: Iterable[str],
 ) -> Detector:
-  """Restores models and fits baselines to the sessions of each.
+  """Restores models, and their baselines.
 
   Args:
     build: config, vocabularies or None -> Experiment.
     config: of the run.
     workdir: of the run, whose vocabulary the models have, too.
     checkpoints: the folder and the step of each model; None: the best one.
-    trained: the training sessions of each model.
+    known: what baselines have learned from the training sessions of each
+      model, and the distributions of their values and times.
     wanted: the names of the baselines.
 
   Raises:
@@ -375,20 +411,18 @@ def load_detector(
   params = jax.tree.map(stack, *(params for params, _ in restored))
   seen = np.zeros((len(checkpoints), len(vocabularies["symbols"])), bool)
   seen[:, : len(RESERVED)] = True
-  fitted, tails, distinct = [], [], []
-  for seen_V, sessions in zip(seen, trained, strict=True):
-    if sessions.ids.max(initial=0) >= len(seen_V):
+  learned, tails = map(list, zip(*known, strict=True))
+  for seen_V, one in zip(seen, learned, strict=True):
+    if one.known.max(initial=0) >= len(seen_V):
       raise UserError(f"{workdir / VOCABULARY}: lacks events of the detection")
-    seen_V[sessions.ids] = True
-    distinct.append(once := sessions.once())
-    fitted.append(fit_baselines(once, wanted))
-    tails.append(fit(sessions))
+    seen_V[one.known] = True
+  fitted = [baselines(one, wanted) for one in learned]
   replicated = sharding.replicated(sharding.mesh())
   models = jax.device_put(Ensemble(params, seen), replicated)
   steps = [step for _, step in restored]
   measures = measures_of(tails)
   return Detector(
-    *(config, experiment, [], steps, models, fitted, tails, measures, distinct)
+    *(config, experiment, [], steps, models, fitted, tails, measures, learned)
   )
 
 

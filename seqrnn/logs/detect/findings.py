@@ -343,7 +343,8 @@ def find_anomalies(
   """Scores sessions and flags the anomalous ones."""
   settings, sessions = detector.config.detect, detector.with_unusual(sessions)
   distinct = sessions.distinct()
-  scored = detector.score(sessions.take(distinct.first), distinct.counts)
+  bare = sessions.bare()._replace(unusual=sessions.unusual)
+  scored = detector.score(bare.take(distinct.first), distinct.counts)
   masks = Redaction(settings.redact)
   names = [masks.name(name) for name in sessions.names]
   sessions = sessions._replace(names=names)

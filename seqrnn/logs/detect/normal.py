@@ -13,6 +13,7 @@ answer would then put the other sessions of the mode back into the calibration.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,6 +46,11 @@ ALONE = {
   COUNTS: (lambda scores: 10 * scores, 1, 5),  # Ten for a factor of e.
   **dict.fromkeys(MEASURES, (np.expm1, 2, 1)),
 }
+
+
+# The columns of `NormalSessions` with a row for each session, or each event.
+_OF_SESSIONS = ("counts", "model", "sizes", "unknown", "left")
+_OF_EVENTS = ("nll", "event_counts")
 
 
 class NormalSessions(NamedTuple):
@@ -109,39 +115,26 @@ class NormalSessions(NamedTuple):
   def take(self, which: np.ndarray) -> "NormalSessions":
     """The sessions for which `which` is true, bool [R]."""
     events = np.repeat(which, self.sizes)
-    return NormalSessions(
-      scores={name: x[which] for name, x in self.scores.items()},
-      counts=self.counts[which],
-      model=self.model[which],
-      sizes=self.sizes[which],
-      unknown=self.unknown[which],
-      nll=self.nll[events],
-      event_counts=self.event_counts[events],
-      order=(np.cumsum(which) - 1)[self.order[which[self.order]]],
-      steps=self.steps,
-      left=self.left[which],
-    )
+    order = (np.cumsum(which) - 1)[self.order[which[self.order]]]
+    columns = {name: getattr(self, name)[which] for name in _OF_SESSIONS}
+    columns |= {name: getattr(self, name)[events] for name in _OF_EVENTS}
+    scores = {name: x[which] for name, x in self.scores.items()}
+    return self._replace(scores=scores, order=order, **columns)
 
   @classmethod
   def concatenate(cls, tables: "Sequence[NormalSessions]") -> "NormalSessions":
     """All sessions of some tables by the same models, with the same scores."""
     first = np.cumsum([0, *(len(table.counts) for table in tables)])
     orders = [x.order + shift for x, shift in zip(tables, first, strict=False)]
-    return cls(
-      scores={
-        name: np.concatenate([x.scores[name] for x in tables])
-        for name in tables[0].scores
-      },
-      counts=np.concatenate([x.counts for x in tables]),
-      model=np.concatenate([x.model for x in tables]),
-      sizes=np.concatenate([x.sizes for x in tables]),
-      unknown=np.concatenate([x.unknown for x in tables]),
-      nll=np.concatenate([x.nll for x in tables]),
-      event_counts=np.concatenate([x.event_counts for x in tables]),
-      order=np.concatenate(orders),
-      steps=tables[0].steps,
-      left=np.concatenate([x.left for x in tables]),
-    )
+    join = lambda of: np.concatenate([*map(of, tables)])
+    scores = {
+      name: join(lambda x, name=name: x.scores[name])
+      for name in tables[0].scores
+    }
+    names = (*_OF_SESSIONS, *_OF_EVENTS)
+    columns = {name: join(attrgetter(name)) for name in names}
+    order = np.concatenate(orders)
+    return tables[0]._replace(scores=scores, order=order, **columns)
 
   def with_further(self, further: "NormalSessions") -> "NormalSessions":
     """With further sessions, which are spread evenly over the log's."""
@@ -168,8 +161,7 @@ class NormalSessions(NamedTuple):
     # Files of older versions lack this column.
     columns = {"left": np.zeros(len(columns["counts"]), bool), **columns}
     table = cls._make([scores, *(columns[name] for name in cls._fields[1:])])
-    of_sessions = [table.counts, table.model, table.sizes, table.unknown]
-    of_sessions.append(table.left)
+    of_sessions = [getattr(table, name) for name in _OF_SESSIONS]
     shape_R, shape_N = table.counts.shape, (table.sizes.sum(),)
     numbers = (table.model, table.steps), (table.order, table.counts)
     if (
@@ -347,6 +339,23 @@ class NormalScores(NamedTuple):
   ) -> np.ndarray:
     """-log of the product of p-values of each, as `combined` [R]."""
     return _product(self._own(sessions, is_normal))
+
+  def compact(self) -> NormalSessions:
+    """The sessions, with each surprisal of a model once, at its first session.
+
+    They calibrate as all do, and do not grow with the number of events.
+    """
+    _, first_K = np.unique(self.sessions.model, return_index=True)
+    groups = [self.events.groups[k] for k in np.argsort(first_K)]
+    sizes = np.zeros_like(self.sessions.sizes)
+    sizes[np.sort(first_K)] = [len(group.scores) for group in groups]
+    return self.sessions._replace(
+      sizes=sizes,
+      nll=np.concatenate([group.scores for group in groups]),
+      event_counts=np.concatenate(
+        [-np.diff(group.above).astype(int) for group in groups]
+      ),
+    )
 
   def _own(
     self, sessions: NormalSessions, is_normal: np.ndarray | bool

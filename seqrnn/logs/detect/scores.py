@@ -1,14 +1,16 @@
 """Scores of sessions: their names, their reasons in words, and baselines.
 
 The networks give the scores `NETWORK`. Each other score learns from normal
-sessions: `score = fit_baselines(train, names)[name]`, and `score(test)` is
-float64 [sessions]. A higher score is more anomalous. No session may be empty. A
-session that its log cuts is scored by the events that the log has of it.
+sessions: `score = baselines(learn(train, names), names)[name]`, and
+`score(test)` is float64 [sessions]. A higher score is more anomalous. No
+session may be empty. A session that its log cuts is scored by the events that
+the log has of it.
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -126,6 +128,84 @@ def network_scores(
   }
 
 
+class Learned(NamedTuple):
+  """All that baselines learn from normal sessions.
+
+  It grows with the variety of the sessions, not with their number.
+
+  Attributes:
+    known: the ids of their events, sorted [S].
+    grams: int64, the distinct n-grams of padded sessions, a context and a
+      symbol each, sorted, for each n from 1 on.
+    times: int64, how often each occurs where it is scored. After those of each
+      n comes a 0, for an n-gram that is not in training.
+    sizes: the number of n-grams of each n.
+    low, high: the logarithms of 1 plus the least, and the greatest, count of
+      each event in a session, and of unknown events [S + 1].
+    lengths: the least and the greatest number of events [2].
+    vectors: the distinct counts of events in a session [types, S + 1]; it has
+      no row if no score compares them.
+  """
+
+  known: np.ndarray
+  grams: np.ndarray
+  times: np.ndarray
+  sizes: np.ndarray
+  low: np.ndarray
+  high: np.ndarray
+  lengths: np.ndarray
+  vectors: np.ndarray
+
+  @classmethod
+  def of_columns(cls, columns: Mapping[str, np.ndarray]) -> "Learned":
+    """The arrays of a file.
+
+    Raises:
+      TypeError, ValueError: a column is missing or has another length.
+    """
+    learned = cls(**columns)
+    known, grams, times, sizes, low, high, lengths, vectors = learned
+    widths = {len(known) + 1, len(low), len(high), *vectors.shape[1:]}
+    totals = {len(grams), len(times) - len(sizes), int(sizes.sum())}
+    columns_of = len(sizes), len(lengths), vectors.ndim
+    if len(widths) > 1 or len(totals) > 1 or columns_of != (_STIDE, 2, 2):
+      raise ValueError("the columns of its baselines do not fit each other")
+    return learned
+
+
+def learn(train: Sessions, names: Iterable[str]) -> Learned:
+  """What the baselines of these names learn from sessions."""
+  train = train.once()
+  known, sizes = np.unique(train.ids), np.diff(train.bounds)
+  shortest = sizes[_is_whole(train)].min(initial=sizes.max())
+  vectors = np.zeros((0, len(known) + 1), np.int64)
+  if {"count_vector", "union"} & {*names}:
+    vectors = np.unique(_vectors(train, known), axis=0)
+    vectors = vectors[np.argsort(vectors.sum(axis=1), kind="stable")]
+  lengths = np.array([shortest, sizes.max()])
+  ranges = *_count_range(train, known), lengths
+  return Learned(known, *_grams(train, known), *ranges, vectors)
+
+
+def _grams(
+  train: Sessions, known: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """The columns `grams`, `times` and `sizes` of `Learned`."""
+  known, order = np.union1d(known, [BEGIN, END]), _STIDE - 1
+  symbols, scored = _padded(train, order)
+  codes = _index(symbols, known)
+  weights = np.repeat(train.counts, np.diff(train.bounds) + order + 1)[scored]
+  contexts, every, times = np.zeros(len(codes), np.int64), [], []
+  for _ in range(_STIDE):
+    numbers = contexts * (len(known) + 1) + codes
+    grams, indices = np.unique(numbers, return_inverse=True)
+    every.append(grams)
+    times.append(np.bincount(indices[scored], weights, len(grams) + 1))
+    contexts = _shifted(indices)
+  sizes = np.array([*map(len, every)])
+  return np.concatenate(every), np.concatenate(times).astype(np.int64), sizes
+
+
 class Chain:
   """A Markov chain with smoothing by Witten and Bell (1991).
 
@@ -138,31 +218,27 @@ class Chain:
   distribution over the symbols of training and one symbol for all others.
 
   Attributes:
-    train: the sessions of training.
+    learned: from the sessions of training.
+    count_vector: the score, which two baselines have.
   """
 
-  def __init__(self, train: Sessions, order: int):
-    self.train, self._order = train, order
-    symbols, scored = self._padded(train)
-    self._symbols = np.unique(symbols)
-    self._distinct = len(np.unique(symbols[scored]))
-    codes = _index(symbols, self._symbols)
-    counts = np.ones(len(train.names)) if train.counts is None else train.counts
-    weights = np.repeat(counts, np.diff(train.bounds) + order + 1)[scored]
-    contexts, count = np.zeros(len(codes), np.int64), 1
-    # For each n from 1 on: the distinct n-grams, a context and a symbol each;
-    # n of each n-gram; n and t of each context. The last entry of the counts is
-    # 0, for an n-gram or a context that is not in training.
+  def __init__(self, learned: Learned, order: int = _STIDE - 1):
+    self.learned, self._order = learned, order
+    self.count_vector = count_vector(learned)
+    self._symbols, count = np.union1d(learned.known, [BEGIN, END]), 1
+    bounds = np.cumsum(learned.sizes)
+    grams_of = np.split(learned.grams, bounds)
+    times_of = np.split(learned.times, bounds + np.arange(len(bounds)) + 1)
+    self._distinct = np.count_nonzero(times_of[0])
+    # For each n from 1 on: the distinct n-grams; n of each n-gram; n and t of
+    # each context. The last entry of the counts is 0.
     self._tables = []
-    for _ in range(order + 1):
-      numbers = self._gram(contexts, codes)
-      grams, indices = np.unique(numbers, return_inverse=True)
-      n = np.bincount(indices[scored], weights, len(grams) + 1)
+    for grams, n in zip(grams_of[: order + 1], times_of, strict=False):
       context = np.append(grams // (len(self._symbols) + 1), count)
       totals = np.bincount(context, n, minlength=count + 1)
       followers = np.bincount(context, n > 0, minlength=count + 1)
       self._tables.append((grams, n, totals, followers))
-      contexts, count = _shifted(indices), len(grams)
+      count = len(grams)
 
   def of_order(self, order: int) -> "Chain":
     """The chain of an order that is not higher, with the same tables."""
@@ -172,7 +248,7 @@ class Chain:
 
   def probabilities(self, sessions: Sessions) -> np.ndarray:
     """P of each event and of the end of each session, float64."""
-    symbols, scored = self._padded(sessions)
+    symbols, scored = _padded(sessions, self._order)
     p = np.full(len(symbols), 1 / (self._distinct + 1))
     for n, total, followers in self._counts(symbols):
       mixed = (n + followers * p) / np.maximum(total + followers, 1)
@@ -184,7 +260,7 @@ class Chain:
 
     That of an event of another vocabulary always is.
     """
-    symbols, scored = self._padded(sessions)
+    symbols, scored = _padded(sessions, self._order)
     *_, (n, _, _) = self._counts(symbols)
     return (n[scored] == 0) | (symbols[scored] == UNKNOWN)
 
@@ -193,26 +269,24 @@ class Chain:
     codes = _index(symbols, self._symbols)
     contexts = np.zeros(len(codes), np.int64)
     for grams, n, totals, followers in self._tables:
-      indices = _index(self._gram(contexts, codes), grams)
+      numbers = contexts * (len(self._symbols) + 1) + codes
+      indices = _index(numbers, grams)
       yield n[indices], totals[contexts], followers[contexts]
       contexts = _shifted(indices)
 
-  def _padded(self, sessions: Sessions) -> tuple[np.ndarray, np.ndarray]:
-    """Symbols with BEGIN before and END after sessions; bool: it is scored."""
-    more = self._order + 1
-    ends = (sessions.bounds + more * np.arange(len(sessions.bounds)))[1:] - 1
-    symbols = np.full(len(sessions.ids) + more * len(ends), BEGIN)
-    scored = np.zeros(len(symbols), bool)
-    number = np.repeat(np.arange(len(ends)), np.diff(sessions.bounds))
-    indices = np.arange(len(number)) + number * more + self._order
-    symbols[indices], symbols[ends] = sessions.ids, END
-    scored[indices] = True
-    scored[indices[sessions.bounds[:-1]]], scored[ends] = sessions.whole
-    return symbols, scored
 
-  def _gram(self, contexts: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """The number of the n-gram of a context and the symbol after it."""
-    return contexts * (len(self._symbols) + 1) + codes
+def _padded(sessions: Sessions, order: int) -> tuple[np.ndarray, np.ndarray]:
+  """Symbols with BEGIN before and END after sessions; bool: it is scored."""
+  more = order + 1
+  ends = (sessions.bounds + more * np.arange(len(sessions.bounds)))[1:] - 1
+  symbols = np.full(len(sessions.ids) + more * len(ends), BEGIN)
+  scored = np.zeros(len(symbols), bool)
+  number = np.repeat(np.arange(len(ends)), np.diff(sessions.bounds))
+  indices = np.arange(len(number)) + number * more + order
+  symbols[indices], symbols[ends] = sessions.ids, END
+  scored[indices] = True
+  scored[indices[sessions.bounds[:-1]]], scored[ends] = sessions.whole
+  return symbols, scored
 
 
 def _shifted(values: np.ndarray) -> np.ndarray:
@@ -258,36 +332,45 @@ def unknown(chain: Chain) -> Score:
   return score
 
 
-def counts(train: Sessions) -> Score:
+def _counted(
+  sessions: Sessions, known: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Session, symbol and count of the events that a session has."""
+  symbols = len(known) + 1
+  number = np.repeat(np.arange(len(sessions.names)), np.diff(sessions.bounds))
+  cells = number * symbols + _index(sessions.ids, known)
+  cells, sizes = np.unique(cells, return_counts=True)
+  return *np.divmod(cells, symbols), sizes
+
+
+def _count_range(
+  train: Sessions, known: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """The columns `low` and `high` of `Learned`."""
+  session, symbol, size = _counted(train, known)
+  is_whole = _is_whole(train)
+  high, some = np.zeros(len(known) + 1, int), is_whole[session]
+  np.maximum.at(high, symbol, size)
+  low = high.copy()
+  np.minimum.at(low, symbol[some], size[some])
+  in_all = np.bincount(symbol[some], minlength=len(low)) == max(
+    is_whole.sum(), 1
+  )
+  low[~in_all] = 0
+  return np.log1p(low), np.log1p(high)
+
+
+def counts(learned: Learned) -> Score:
   """By how much counts of symbols are outside the range of training.
 
   It is the sum of |log((1 + n) / (1 + m))| over the symbols whose count n is
   outside, where m is the nearest count inside. Unknown events are one symbol.
   No symbol is too rare in a session that its log cuts.
   """
-  known, is_whole = np.unique(train.ids), _is_whole(train)
-  symbols = len(known) + 1
-
-  def count(sessions: Sessions) -> tuple[np.ndarray, ...]:
-    """Session, symbol and count of the events that a session has."""
-    number = np.repeat(np.arange(len(sessions.names)), np.diff(sessions.bounds))
-    cells = number * symbols + _index(sessions.ids, known)
-    cells, sizes = np.unique(cells, return_counts=True)
-    return *np.divmod(cells, symbols), sizes
-
-  session, symbol, size = count(train)
-  high, some = np.zeros(symbols, int), is_whole[session]
-  np.maximum.at(high, symbol, size)
-  low = high.copy()
-  np.minimum.at(low, symbol[some], size[some])
-  in_all = np.bincount(symbol[some], minlength=symbols) == max(
-    is_whole.sum(), 1
-  )
-  low[~in_all] = 0
-  high, low = np.log1p(high), np.log1p(low)
+  known, low, high = learned.known, learned.low, learned.high
 
   def score(test):
-    session, symbol, size = count(test)
+    session, symbol, size = _counted(test, known)
     sums = lambda x: np.bincount(session, x, len(test.names))
     size = np.log1p(size)
     enough = sums(np.minimum(size, low[symbol]))
@@ -308,13 +391,12 @@ def stide(chain: Chain) -> Score:
   return lambda test: _mean(chain.novel(test).astype(float), test)
 
 
-def length(train: Sessions) -> Score:
+def length(learned: Learned) -> Score:
   """Number of events by which a length is outside the range of training.
 
   A session that its log cuts is never too short.
   """
-  sizes = np.diff(train.bounds)
-  low, high = sizes[_is_whole(train)].min(initial=sizes.max()), sizes.max()
+  low, high = learned.lengths
 
   def score(test):
     size = np.diff(test.bounds)
@@ -324,29 +406,34 @@ def length(train: Sessions) -> Score:
   return score
 
 
-def count_vector(train: Sessions) -> Score:
+def _vectors(sessions: Sessions, known: np.ndarray) -> np.ndarray:
+  """The counts of the events of each session, and of unknown ones."""
+  count, symbols = len(sessions.bounds) - 1, len(known) + 1
+  number = np.repeat(np.arange(count), np.diff(sessions.bounds))
+  cell = number * symbols + _index(sessions.ids, known)
+  counts = np.bincount(cell, minlength=count * symbols)
+  return counts.reshape(count, symbols)
+
+
+def count_vector(learned: Learned) -> Score:
   """Distance of the event counts to those of the nearest training session.
 
   It is sum |a - b| / sum (a + b), between 0 and 1 (Bray and Curtis 1957). For a
   session that its log cuts, b counts no more events than a: min(a, b).
   """
-  known = np.unique(train.ids)
-
-  def vectors(sessions: Sessions) -> np.ndarray:
-    count, symbols = len(sessions.bounds) - 1, len(known) + 1
-    number = np.repeat(np.arange(count), np.diff(sessions.bounds))
-    cell = number * symbols + _index(sessions.ids, known)
-    counts = np.bincount(cell, minlength=count * symbols)
-    return counts.reshape(count, symbols)
-
-  normal = np.unique(vectors(train.take(train.distinct().first)), axis=0)
-  normal = normal[np.argsort(normal.sum(axis=1), kind="stable")]
+  normal = learned.vectors
   sizes, first = np.unique(normal.sum(axis=1), return_index=True)
   # The counts of each symbol in a type; larger ones are its limit.
   table: dict[np.dtype, np.ndarray] = {}
+  last: list = [None, None]  # Two baselines score the same sessions in a row.
 
   def score(test: Sessions) -> np.ndarray:
-    marked = np.column_stack([vectors(test), _is_whole(test)])
+    if last[0] is not test:
+      last[:] = test, distance(test)
+    return last[1]
+
+  def distance(test: Sessions) -> np.ndarray:
+    marked = np.column_stack([_vectors(test, learned.known), _is_whole(test)])
     distinct, which = np.unique(marked, axis=0, return_inverse=True)
     nearest = np.zeros(len(distinct))
     for n, (*counts, is_whole) in enumerate(distinct.tolist()):
@@ -373,16 +460,16 @@ def _is_whole(sessions: Sessions) -> np.ndarray:
   return begins & ends
 
 
-def union(train: Sessions) -> Score:
+def union(learned: Learned, counts: Score) -> Score:
   """1 for an unknown event, 1 for a new length, and `count_vector`.
 
   A session scores above 0.05 if it has a new event, a new length or counts at a
   distance above 0.05; this distance was chosen on HDFS.
   """
-  known, size, counts = np.unique(train.ids), length(train), count_vector(train)
+  size = length(learned)
 
   def score(test):
-    new = ~np.isin(test.ids, known)
+    new = ~np.isin(test.ids, learned.known)
     new = np.logical_or.reduceat(new, test.bounds[:-1])
     return 1.0 * new + (size(test) > 0) + counts(test)
 
@@ -394,14 +481,14 @@ BASELINES: dict[str, Callable[[Chain], Score]] = {
   "naive_bayes": partial(markov, 0),
   "stide": stide,
   UNSEEN: unknown,
-  COUNTS: lambda chain: counts(chain.train),
-  "length": lambda chain: length(chain.train),
-  "count_vector": lambda chain: count_vector(chain.train),
-  "union": lambda chain: union(chain.train),
+  COUNTS: lambda chain: counts(chain.learned),
+  "length": lambda chain: length(chain.learned),
+  "count_vector": lambda chain: chain.count_vector,
+  "union": lambda chain: union(chain.learned, chain.count_vector),
 }
 
 
-def fit_baselines(train: Sessions, names: Iterable[str]) -> dict[str, Score]:
-  """Name of a baseline -> its score, fitted to sessions."""
-  chain = Chain(train, _STIDE - 1)  # Of the highest order of all.
+def baselines(learned: Learned, names: Iterable[str]) -> dict[str, Score]:
+  """Name of a baseline -> its score, by all that it has learned."""
+  chain = Chain(learned)
   return {name: BASELINES[name](chain) for name in names}

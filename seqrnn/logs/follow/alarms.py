@@ -10,7 +10,7 @@ from seqrnn.data.logs.values import MEASURES
 from seqrnn.logs.detect.answers import ByKind
 from seqrnn.logs.detect.findings import SEVERITIES, belongs_to_incident
 from seqrnn.logs.follow.novel import MANY, NEW
-from seqrnn.logs.follow.state import StateChange, StateRow, as_type
+from seqrnn.logs.follow.state import StateRow, as_type
 from seqrnn.logs.follow.verdicts import Verdict, isoformat
 
 _KINDS = 1000  # Kinds that are known; then the longest unseen is forgotten.
@@ -239,12 +239,12 @@ class Alarms:
     """All that `restore` needs besides kinds, as JSON."""
     return {name: getattr(self, name) for name in _STORED}
 
-  def changes(self) -> Iterator[StateChange]:
+  def changes(self) -> Iterator[StateRow]:
     """Changes of kinds since the last call."""
     for number in self._changed:
       kind = self.kinds.get(number)
       value = kind and vars(kind).copy()
-      yield StateChange("kinds", number, 0, value)
+      yield StateRow("kinds", number, 0, value)
     self._changed.clear()
 
   def restore(self, facts: Mapping[str, int], rows: Iterable[StateRow]):
@@ -255,5 +255,5 @@ class Alarms:
     """
     for name in _STORED:
       setattr(self, name, facts[name])
-    for _, _, value in rows:
+    for *_, value in rows:
       self._add(as_type(AlarmKind, value))

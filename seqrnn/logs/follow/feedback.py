@@ -23,7 +23,6 @@ from seqrnn.data.read import stored
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.logs.detect.answers import NAME, WORDS, Answers, ByKind
-from seqrnn.logs.detect.calibration import held_out_sessions
 from seqrnn.logs.detect.detector import Detector
 from seqrnn.logs.detect.normal import NormalSessions
 from seqrnn.logs.follow import state
@@ -66,7 +65,7 @@ def record_kinds(config: Config, workdir: Path) -> list[AlarmKind]:
     with state.damage(folder / state.NAME):
       facts, rows = of_follower
       counts = as_type(dict[str, int], as_type(dict, facts)["alarms"])
-      for _, _, value in rows:
+      for *_, value in rows:
         kind = as_type(AlarmKind, value)
         kind.share = kind.count / max(counts["sessions"], kind.count, 1)
         kinds[kind.key] = kind
@@ -141,7 +140,7 @@ def collect(
   reviewed, false, count = with_kinds(kinds, reviewed, detector.names)
   if not reviewed.by_key and not count:
     return Feedback(None, None, "")
-  on_sessions = reviewed.of(held_out_sessions(detector))
+  on_sessions = reviewed.of(detector.held_out_once())
   examples, joined = None, 0
   accepted = new_events(kinds, reviewed.by_kind, "normal")
   false = [kind for kind in false if {*kind.symbols} - accepted.keys()]

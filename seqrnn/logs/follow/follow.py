@@ -55,7 +55,7 @@ from seqrnn.logs.follow.lines import Parser
 from seqrnn.logs.follow.novel import NEW
 from seqrnn.logs.follow.state import (
   NAME,
-  StateChange,
+  StateRow,
   StoredState,
   damage,
   open_state,
@@ -127,7 +127,7 @@ class Service:
     self._silence: Silence | None = None
     self.health, self.config = figures or health.Health(), model.config
     self.follower = Follower(model)
-    training = drift.Training(model.detector, model.shares)
+    training = drift.Training(model.detector, model.shares_E)
     self._drift = drift.of_calibration(model.normal, training)
     self._stored, settings = -1, self.config.detect
     info = {
@@ -187,9 +187,9 @@ class Service:
       "silence": self._silence,
     }
     changes = [*self.alarms.changes(), *self.follower.changes()]
-    changes.append(StateChange("meta", "facts", 0, facts))
+    changes.append(StateRow("meta", "facts", 0, facts))
     if self._drift.sessions != self._stored:
-      changes.append(StateChange("meta", "drift", 0, self._drift.facts()))
+      changes.append(StateRow("meta", "drift", 0, self._drift.facts()))
     self._stored = self._drift.sessions
     self._state.save(changes, list(map(json.dumps, alarms)))
 

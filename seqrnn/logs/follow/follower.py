@@ -26,7 +26,6 @@ from seqrnn.logs.follow.novel import (
   NEW,
   NewEvent,
   NewEvents,
-  NewFacts,
   replaced,
 )
 from seqrnn.logs.follow.open_sessions import (
@@ -40,7 +39,7 @@ from seqrnn.logs.follow.open_sessions import (
   SessionStep,
   Waiting,
 )
-from seqrnn.logs.follow.state import StateChange, StateRow, as_type
+from seqrnn.logs.follow.state import StateRow, as_type
 from seqrnn.logs.follow.stepping import Stepper
 from seqrnn.logs.follow.verdicts import (
   NOTHING,
@@ -124,7 +123,7 @@ class Follower:
     # and the last one, if it was read.
     self._read: dict[OpenSession, tuple[np.ndarray, int, list[int]]] = {}
     self._near = 60 * deployed.config.detect.quiet
-    self._new, self._anomalous = NewEvents(self._near), frozenset[str]()
+    self._new, self._anomalous = NewEvents(), frozenset[str]()
     self._most_read = _STATES // self._stepper.begin_S.nbytes
 
   def warm(self):
@@ -276,7 +275,9 @@ class Follower:
           self._end(before, ends=True)
       session = OpenSession(name, self._is_begin(symbol, event.time))
       self._new.begun += 1
-    common = self._new.take(session, symbol, event.time) if is_new else []
+    common = []
+    if is_new:
+      common = self._new.take(session, symbol, event.time, self._near)
     time = math.nan if event.time is None else event.time
     session.append(symbol, time, event.line or 0, event.values)
     clock = self._clock if self._by == "seconds" else self._lines
@@ -366,21 +367,21 @@ class Follower:
 
   def facts(self) -> ClockFields:
     """All that `restore` needs besides sessions, as JSON."""
-    events = [*map(vars, self._new.events.values())]
+    events = {symbol: vars(x) for symbol, x in self._new.events.items()}
     new = {"begun": self._new.begun, "events": events}
     return {"clock": vars(self._clock), "lines": vars(self._lines), "new": new}
 
-  def changes(self) -> Iterator[StateChange]:
+  def changes(self) -> Iterator[StateRow]:
     """Changes of sessions; a part has the events from its number on."""
     for session in self._waiting.changed:
       number, first = session.number, session.saved
       if session.phase != CLOSED:
         header = [getattr(session, name) for name in _STORED]
         events = [[*getattr(session, name)[first:]] for name in _COLUMNS]
-        yield StateChange("sessions", number, first, [header, events])
+        yield StateRow("sessions", number, first, [header, events])
         session.saved = len(session.symbols)
       elif first:
-        yield StateChange("sessions", number, 0, None)
+        yield StateRow("sessions", number, 0, None)
     self._waiting.changed.clear()
 
   def restore(self, facts: ClockFields, rows: Iterable[StateRow]):
@@ -397,12 +398,12 @@ class Follower:
     """
     self._clock = as_type(EventClock, facts["clock"])
     self._lines = as_type(LineClock, facts["lines"])
-    new = as_type(NewFacts, facts.get("new", NewFacts(begun=0, events=[])))
+    self._new = as_type(NewEvents, facts.get("new", {}))
     # Other models may know some.
-    events = [x for x in new["events"] if self._id(x.symbol) == UNKNOWN]
-    self._new = NewEvents(self._near, new["begun"], events)
+    new = self._new.events.items()
+    self._new.events = {k: x for k, x in new if self._id(k) == UNKNOWN}
     sessions: list[OpenSession] = []
-    for _, part, value in rows:
+    for *_, part, value in rows:
       header, columns = as_type(list[list], value)
       if part == 0:
         sessions.append(OpenSession())

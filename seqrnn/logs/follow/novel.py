@@ -8,9 +8,8 @@ does.
 """
 
 import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TypedDict
 
 from seqrnn.logs.follow.open_sessions import OpenSession
 
@@ -63,13 +62,7 @@ def replaced(symbol: str, gone: Iterable[str]) -> str | None:
   return max(alike)[1] if alike else None
 
 
-class NewFacts(TypedDict):
-  """All that is stored of new events."""
-
-  begun: int
-  events: list[NewEvent]
-
-
+@dataclass
 class NewEvents:
   """Counts new events.
 
@@ -78,20 +71,16 @@ class NewEvents:
     events: by symbol, the least recent first.
   """
 
-  def __init__(
-    self, near: float, begun: int = 0, events: Collection[NewEvent] = ()
-  ):
-    """Begins with events; they begin together within `near` seconds."""
-    self.begun, self.events = begun, {event.symbol: event for event in events}
-    self._near = near
+  begun: int = 0
+  events: dict[str, NewEvent] = field(default_factory=dict)
 
   def take(
-    self, session: OpenSession, symbol: str, time: float | None
+    self, session: OpenSession, symbol: str, time: float | None, near: float
   ) -> list[NewEvent]:
     """Counts a new event, before its session has it; returns common ones.
 
-    These are the event and those that begin together with it. Each is returned
-    once.
+    These are the event and those that begin together with it, within `near`
+    seconds. Each is returned once.
     """
     event = self.events.pop(symbol, None) or NewEvent(symbol, time, self.begun)
     if len(self.events) >= _KNOWN:
@@ -105,7 +94,7 @@ class NewEvents:
     event.names += [name] * (name not in event.names)
     if _WITH * len(event.names) < MANY:
       return []
-    group = [x for x in self.events.values() if self._is_near(x, event)]
+    group = [x for x in self.events.values() if _is_near(x, event, near)]
     joins = any(one.is_common for one in group)
     if len(event.names) < MANY and not joins:
       return []
@@ -115,11 +104,12 @@ class NewEvents:
       one.joins = joins or one is not event
     return [event, *many]
 
-  def _is_near(self, one: NewEvent, other: NewEvent) -> bool:
-    if one.since is None or other.since is None:
-      return False
-    return abs(one.since - other.since) <= self._near
-
   def share(self, event: NewEvent) -> float:
     """The share of the sessions since an event that have it."""
     return min(event.sessions / max(self.begun - event.before, 1), 1.0)
+
+
+def _is_near(one: NewEvent, other: NewEvent, near: float) -> bool:
+  if one.since is None or other.since is None:
+    return False
+  return abs(one.since - other.since) <= near

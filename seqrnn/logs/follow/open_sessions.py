@@ -7,7 +7,7 @@ import heapq
 import itertools
 import math
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -151,12 +151,17 @@ class SessionStep(NamedTuple):
     size: number of its events, the new one included.
     now: the event time; None: unknown.
     ends: whether the session has its end; None: it has a new event.
+    gone: seconds before each event that do not count, as in `Sessions.without`;
+      empty: all count.
+    left_out: number of events that are left out or replaced.
   """
 
   session: OpenSession
   size: int
   now: float | None = None
   ends: bool | None = None
+  gone: Sequence[float] = ()
+  left_out: int = 0
 
 
 class Waiting:

@@ -47,21 +47,14 @@ _T = TypeVar("_T")
 
 
 class StateRow(NamedTuple):
-  """A row of a table.
+  """A row of a table, or a change of it: a new row.
 
   Attributes:
+    table: its name.
     key: a number; in the table `meta`, a name.
     part: orders the rows of a key.
     value: a JSON document; None, in a change: all rows of the key are deleted.
   """
-
-  key: int | str
-  part: int
-  value: Any
-
-
-class StateChange(NamedTuple):
-  """A new row of a table; the other fields are as those of a `StateRow`."""
 
   table: str
   key: int | str
@@ -154,7 +147,7 @@ class StoredState:
     self._report, self._lock, self._database = report, lock, database
     self._again = 0.0
     # Changes that are not written: table and key -> part -> change.
-    self._unsaved: dict[tuple[str, int | str], dict[int, StateChange]] = {}
+    self._unsaved: dict[tuple[str, int | str], dict[int, StateRow]] = {}
     query = "SELECT max(key) FROM alarms"
     self._alarms = database.execute(query).fetchone()[0] or 0
     self._exported: int | None = None  # The last alarm in alarms.jsonl.
@@ -191,7 +184,7 @@ class StoredState:
     with damage(self.folder / NAME):
       return list(_rows(self._database, table))
 
-  def save(self, changes: Iterable[StateChange], lines: Sequence[str] = ()):
+  def save(self, changes: Iterable[StateRow], lines: Sequence[str] = ()):
     """Writes changes and lines of alarms, in one transaction.
 
     Args:
@@ -208,7 +201,7 @@ class StoredState:
       parts[change.part] = change
     for line in lines:
       self._alarms += 1
-      change = StateChange("alarms", self._alarms, 0, line)
+      change = StateRow("alarms", self._alarms, 0, line)
       self._unsaved["alarms", self._alarms] = {0: change}
     if self.fault and time.monotonic() < self._again:
       return
@@ -238,7 +231,7 @@ class StoredState:
       self._report(f"{self.folder}: the state is written again")
     self.fault = fault
 
-  def _put(self, change: StateChange):
+  def _put(self, change: StateRow):
     table, key, part, value = change
     if value is None:
       self._database.execute(f"DELETE FROM {table} WHERE key = ?", (key,))
@@ -263,7 +256,7 @@ class StoredState:
       _append(self.folder / ALARMS, content)
       files.sync(self.folder)
       self._exported = int(rows[-1].key)
-      self._put(StateChange("meta", "exported", 0, self._exported))
+      self._put(StateRow("meta", "exported", 0, self._exported))
     return lines
 
   def _compare(self) -> int:
@@ -313,7 +306,7 @@ def read_kinds(folder: Path) -> tuple[Any, list[StateRow]] | None:
       return None
     database.execute("BEGIN")  # Both are of the same transaction.
     meta, kinds = (list(_rows(database, name)) for name in ("meta", "kinds"))
-  facts = {key: value for key, _, value in meta}.get("facts")
+  facts = {row.key: row.value for row in meta}.get("facts")
   return facts and (facts, kinds)
 
 
@@ -392,7 +385,7 @@ def _rows(
     are_ours = (type(key), type(part)) == types
     if not are_ours or total != _sum(table, key, part, text):
       raise sqlite3.DatabaseError(f"wrong checksum in the table {table}")
-    yield StateRow(key, part, json.loads(text))
+    yield StateRow(table, key, part, json.loads(text))
 
 
 def _sum(table: str, key: int | str, part: int, text: str) -> int:

@@ -22,7 +22,7 @@ from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 from seqrnn.scoring.scorer import UNRANKED
 
 _ROWS = (8, 64)  # Sessions that are advanced together, at most.
-_STEPS = 512  # Events of a session that are read together, at most.
+_STEPS = 8  # Events of a session that are read together, at most.
 _LOGITS = 2**22  # The most logits of a compiled call.
 
 # A state, and the event before and the events to read.
@@ -101,13 +101,13 @@ class Stepper:
     self._models = jax.device_put(models, mesh.devices.item())
     count, symbols = models.seen.shape
     self.begin_S, self._advance = advancer(decoder, count, mesh)
-    most = max(_LOGITS // (_ROWS[-1] * symbols), 1)
-    self._steps = min(1 << (most.bit_length() - 1), _STEPS)
+    fit = _ROWS[-1] * _STEPS * symbols <= _LOGITS
+    self._steps = _STEPS if fit else 1
 
   def warm(self):
-    """Compiles the programs for most numbers of sessions and events."""
+    """Compiles the programs for all numbers of sessions and events."""
     for count in _ROWS:
-      for width in (1, 8, 64):
+      for width in {1, self._steps}:
         self.read([(self.begin_S, [UNKNOWN] * (width + 1))] * count)
 
   def read(
@@ -145,10 +145,7 @@ class Stepper:
     states[: len(sessions)] = [state_S for state_S, _ in sessions]
     begin = 0
     while begin < longest:
-      width = 1  # A power of eight that has the events, if it is compiled.
-      while width < longest - begin:
-        width *= 8
-      width = min(width, self._steps)
+      width = self._steps if begin + 1 < longest else 1
       ids = np.zeros((rows, width + 1), np.int32)
       sizes = np.zeros(rows, np.int32)
       for b, (_, events) in enumerate(sessions):

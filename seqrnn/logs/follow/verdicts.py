@@ -212,37 +212,29 @@ class Judge:
   def verdicts(self, steps: Sequence[SessionStep]) -> list[Verdict]:
     """The verdicts of a detection on sessions up to a step of each."""
     reduced = [self._reduced(step) for step in steps]
-    judged = iter(self._verdicts([step for step, _ in reduced if step.size]))
-    verdicts = []
-    for step, (less, places) in zip(steps, reduced, strict=True):
-      session = step.session
-      verdict = next(judged) if less.size else NOTHING
-      if less is not step:
-        count = sum(map(self.left_out.__contains__, session.symbols))
-        verdict = verdict._replace(session=session.name, left_out=count)
-      if less is not step and less.size:
-        time = session.times[places[verdict.position]]
-        verdict = verdict._replace(time=None if math.isnan(time) else time)
-      verdicts.append(verdict)
-    return verdicts
+    judged = iter(self._verdicts([step for step in reduced if step.size]))
+    return [
+      (next(judged) if step.size else NOTHING)._replace(
+        session=step.session.name, left_out=step.left_out
+      )
+      for step in reduced
+    ]
 
-  def _reduced(self, step: SessionStep) -> tuple[SessionStep, list[int]]:
-    """A step without the events that are left out, and the places of others.
-
-    The time before such an event goes with it, as in `Sessions.without`.
-    """
+  def _reduced(self, step: SessionStep) -> SessionStep:
+    """A step without the events that are left out."""
     session, size = step.session, step.size
     if self.left_out.keys().isdisjoint(session.symbols[:size]):
-      return step, []
-    less, places, gone = OpenSession(session.name, session.begins), [], 0.0
+      return step
+    less, gone, silence = OpenSession(session.name, session.begins), [], 0.0
     for n in range(size):
       symbol, time = session.symbols[n], session.times[n]
       if (symbol := self.left_out.get(symbol, symbol)) is not None:
-        places.append(n)
-        less.append(symbol, time - gone, session.lines[n], session.values[n])
+        less.append(symbol, time, session.lines[n], session.values[n])
+        gone.append(silence)
       elif n and not math.isnan(gap := time - session.times[n - 1]):
-        gone += gap
-    return step._replace(session=less, size=len(places)), places
+        silence += gap
+    count = sum(map(self.left_out.__contains__, session.symbols))
+    return SessionStep(less, len(gone), step.now, step.ends, gone, count)
 
   def _verdicts(self, steps: Sequence[SessionStep]) -> list[Verdict]:
     if self._events > _KNOWN:
@@ -275,7 +267,6 @@ class Judge:
       time = session.times[verdict.position]
       results.append(
         verdict._replace(
-          session=session.name,
           line=session.lines[verdict.position] or None,
           time=None if math.isnan(time) else time,
         )
@@ -293,7 +284,9 @@ class Judge:
     )
     if not detector.measures or all(step.ends is None for step in steps):
       return sessions
-    seconds = np.concatenate([x.session.times[: x.size] for x in steps])
+    seconds = np.concatenate(
+      [np.subtract(x.session.times[: x.size], x.gone or 0) for x in steps]
+    )
     rows = [row for x in steps for row in x.session.values[: x.size]]
     values = np.array(rows, np.float32)
     is_open = np.array([step.ends is None for step in steps])

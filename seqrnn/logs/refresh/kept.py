@@ -58,7 +58,8 @@ def open_splits(
     UserError: when it reads, the log is missing, or is not that of the
       training.
   """
-  path, key, facts = workdir / NAME, _key(config), experiment.facts
+  path, facts = workdir / NAME, experiment.facts
+  key = json.dumps(config_lib.settings(config, ("data.",)))
   log = splits.reader(config, config.detect.idle)
   pieces, known = {}, {}
   if path.exists():
@@ -99,18 +100,6 @@ def open_splits(
   return Splits(read, known.__getitem__ if known else facts, keep)
 
 
-def _key(config: Config) -> str:
-  """The settings with which splits were read, wherever the log is."""
-  fields = config_lib.changes(config_lib.defaults(), config, ("data.",))
-  return json.dumps(
-    {
-      name: value
-      for name, (_, value) in fields.items()
-      if name not in config_lib.PLACES
-    }
-  )
-
-
 def _columns(pieces: Pieces) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
   """The documents of pieces: arrays, and what JSON holds."""
   corpus, document = pieces.corpus, pieces.document
@@ -131,6 +120,8 @@ def _columns(pieces: Pieces) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
       arrays[name] = np.cumsum(used, dtype=np.uint32)[ids] - 1
       if isinstance(texts.symbols, Stored):  # Perhaps one for each event.
         content = texts.symbols.content[used]
+        width = int(np.char.str_len(content).max(initial=1))
+        content = content.astype(f"S{width}")
         arrays[f"{name} text"] = content.view(np.uint8).reshape(
           -1, content.itemsize
         )

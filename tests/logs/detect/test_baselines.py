@@ -7,8 +7,15 @@ import numpy as np
 import pytest
 
 from seqrnn.data.logs.sessions import Sessions
+from seqrnn.data.read import stored
 from seqrnn.data.vocabulary import UNKNOWN
-from seqrnn.logs.detect.scores import BASELINES, Chain, fit_baselines
+from seqrnn.logs.detect.scores import (
+  BASELINES,
+  Chain,
+  Learned,
+  baselines,
+  learn,
+)
 
 
 def random_sessions(rng, count, symbols):
@@ -31,6 +38,10 @@ def lists(sessions):
 
 def padded(session, order):
   return ["<"] * order + session + [">"]
+
+
+def fit_baselines(train, names):
+  return baselines(learn(train, names), names)
 
 
 class Slow:
@@ -78,7 +89,7 @@ def test_a_chain_is_that_of_its_formula(data, order):
   train, test = data
   slow = Slow(lists(train), order)
   expected = [slow(session) for session in lists(test)]
-  values = Chain(train, order).probabilities(test)
+  values = Chain(learn(train, []), order).probabilities(test)
   np.testing.assert_allclose(values, np.concatenate(expected), rtol=1e-12)
   name = f"markov_{order}" if order else "naive_bayes"
   np.testing.assert_allclose(
@@ -198,8 +209,26 @@ def test_what_a_log_cuts_is_not_scored(data):
   assert mean.min() == 0 and 0 < apart.max() <= 1
 
 
+def test_all_that_is_learned_does_not_grow_with_equal_sessions(data, tmp_path):
+  """deployed.npz has it in place of the sessions."""
+  train, test = (cut(part, seed) for seed, part in enumerate(data))
+  learned = learn(train, BASELINES)
+  often = learn(train.take(np.repeat(np.arange(80), 30)), BASELINES)
+  for name, x in learned._asdict().items():
+    y = getattr(often, name)
+    assert np.array_equal(30 * x if name == "times" else x, y), name
+  stored.save_arrays(tmp_path / "x.npz", learned._asdict())
+  again = stored.load_arrays(tmp_path / "x.npz")
+  before = baselines(learned, BASELINES)
+  for name, score in baselines(Learned.of_columns(again), BASELINES).items():
+    assert np.array_equal(before[name](test), score(test)), name
+  for name, x in again.items():
+    with pytest.raises(ValueError, match="do not fit"):
+      Learned.of_columns({**again, name: x[..., :-1]})
+
+
 def test_a_session_that_counts_for_equal_ones_is_as_these(data):
-  """deployed.npz has each session once; a follower does not repeat them."""
+  """Sessions are learned from once, with their counts."""
   once, test = (cut(part, seed) for seed, part in enumerate(data))
   counts = np.random.default_rng(3).integers(1, 30, len(once.names))
   repeated = once.take(np.repeat(np.arange(len(counts)), counts))

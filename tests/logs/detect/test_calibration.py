@@ -35,6 +35,7 @@ from seqrnn.logs.detect.scores import (
   NETWORK,
   STANDARD,
   fitted_names,
+  round_scores,
 )
 from tests.data.test_splits import make_corpus, make_documents
 from tests.logs.follow.test_follower import (
@@ -77,13 +78,16 @@ def test_a_deployed_calibration_is_that_of_the_detection(settings):
   assert batch.scores[COMBINED].n == known.counts.sum() + false.counts.sum()
   sessions = np.bincount(batch.sessions.order)
   np.testing.assert_array_equal(sessions, batch.sessions.counts)
-  again = NormalSessions.of_columns(batch.sessions.columns())
+  again = NormalSessions.of_columns(batch.compact().columns())
   normal = of_every(again, batch.names)
   new = {name: rng.exponential(size=(2, 50)) for name in STANDARD}
   p = [
     n.scores[COMBINED].p_values(n.evidence(new).max(axis=0))
     for n in (batch, normal)
   ]
+  np.testing.assert_array_equal(*p)
+  nll = rng.choice(batch.sessions.nll, (2, 50)) + rng.choice([0, 1], 50)
+  p = [n.events.p_values(map(round_scores, nll)) for n in (batch, normal)]
   np.testing.assert_array_equal(*p)
 
 
@@ -167,8 +171,8 @@ def test_what_the_first_pass_leaves_out_is_kept(
   config: Any = SimpleNamespace(detect=settings)
   nothing: Any = None
   settings.update({"folds": 2, "contamination": 0.1})
-  source = calibration.Source(
-    nothing, config, tmp_path, lambda _: pieces, nothing
+  run = calibration.Prepared(
+    nothing, config, tmp_path, nothing, lambda _: pieces
   )
   # One "ba" seems to be anomalous, and the other one does not.
   flags = np.isin(np.arange(12), (8, 9, 11))
@@ -183,7 +187,7 @@ def test_what_the_first_pass_leaves_out_is_kept(
 
   short = lambda sessions: np.zeros(len(sessions.names), bool)
   for name, function in {
-    "_key": lambda *args: json.dumps(args[3]),
+    "_key": lambda *args: json.dumps(args[1]),
     "_steps": lambda _: 7,
     "train_members": train,
     "_load": lambda _, members, _wanted: SimpleNamespace(
@@ -194,14 +198,14 @@ def test_what_the_first_pass_leaves_out_is_kept(
   }.items():
     monkeypatch.setattr(calibration, name, function)
   expected = np.isin(np.arange(12), (9, 11)).tolist()
-  assert calibration._left_out(source).tolist() == expected
+  assert calibration._left_out(run).tolist() == expected
   # Its models are removed.
   assert [path.name for path in tmp_path.iterdir()] == [calibration.LEFT_OUT]
   monkeypatch.setattr(calibration, "_load", None)
-  assert calibration._left_out(source).tolist() == expected
+  assert calibration._left_out(run).tolist() == expected
   settings.contamination = 0.05
   with pytest.raises(TypeError):  # It begins again.
-    calibration._left_out(source)
+    calibration._left_out(run)
 
 
 @pytest.mark.parametrize("contamination", [0.0, 0.2])

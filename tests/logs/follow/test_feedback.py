@@ -11,7 +11,7 @@ from seqrnn.data.logs.secrets import Redaction
 from seqrnn.errors import UserError
 from seqrnn.logs.detect import answers
 from seqrnn.logs.follow import alarms, feedback
-from seqrnn.logs.follow.state import NAME, StateChange, open_state
+from seqrnn.logs.follow.state import NAME, StateRow, open_state
 from seqrnn.logs.follow.verdicts import Verdict
 from tests.conftest import read_csv
 
@@ -46,7 +46,7 @@ def save(workdir, alerts: alarms.Alarms):
   (workdir / "follow" / NAME).unlink(missing_ok=True)
   with open_state(workdir / "follow", print) as state:
     facts = {"alarms": alerts.facts()}
-    state.save([*alerts.changes(), StateChange("meta", "facts", 0, facts)])
+    state.save([*alerts.changes(), StateRow("meta", "facts", 0, facts)])
 
 
 def test_kinds_with_most_alarms_come_first_and_secrets_are_masked(

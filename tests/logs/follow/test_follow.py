@@ -12,7 +12,7 @@ import pytest
 from seqrnn.data.logs.tail import Chunk, FileTail, LogPosition
 from seqrnn.errors import UserError
 from seqrnn.logs.follow import follow
-from seqrnn.logs.follow.state import ALARMS, StateChange, open_state
+from seqrnn.logs.follow.state import ALARMS, StateRow, open_state
 from seqrnn.runtime import generations
 from tests.data.logs.test_tail import Log
 from tests.logs.follow.test_follower import make, p_of
@@ -313,8 +313,8 @@ def test_a_state_of_other_types_is_refused(model, tmp_path):
     running.follow(Lines(b"x a", b"x q", b"y q"), lambda: False)
   with open_state(tmp_path / "state", print) as opened:
     good = opened.value("facts", dict)
-    [(number, _, kind), *_] = opened.rows("kinds")
-    [(session, _, (header, columns)), *_] = opened.rows("sessions")
+    [(_, number, _, kind), *_] = opened.rows("kinds")
+    [(_, session, _, (header, columns)), *_] = opened.rows("sessions")
   drift = follow.drift.of_calibration(model.normal, None).facts()
   clocks = {"clock": {}, "lines": {"now": []}}
   forged = [
@@ -340,7 +340,7 @@ def test_a_state_of_other_types_is_refused(model, tmp_path):
     folder = tmp_path / f"{n}"
     shutil.copytree(tmp_path / "state", folder / "state")
     with open_state(folder / "state", print) as opened:
-      opened.save([StateChange(table, key, 0, value)])
+      opened.save([StateRow(table, key, 0, value)])
     try:
       with service(model, folder, id):
         faults.append((table, value))

@@ -24,7 +24,7 @@ from seqrnn.logs.detect.deployed import Deployed, refuse_unfollowed
 from seqrnn.logs.detect.detector import Detector, Ensemble, whole_sessions
 from seqrnn.logs.detect.findings import find_anomalies
 from seqrnn.logs.detect.normal import NormalSessions, of_every
-from seqrnn.logs.detect.scores import BASELINES, STANDARD, fit_baselines
+from seqrnn.logs.detect.scores import BASELINES, STANDARD, baselines, learn
 from seqrnn.logs.follow import alarms, novel, stepping
 from seqrnn.logs.follow.follower import Event, Follower
 from seqrnn.logs.follow.open_sessions import OpenSession
@@ -92,7 +92,7 @@ def make(fields=None, names=STANDARD, is_timed=False):
   train, normal = (
     sessions_of(random_texts(rng, 200, "abcdef")) for _ in range(2)
   )
-  fitted = [fit_baselines(train, {*BASELINES} & {*names})] * 2
+  fitted = [baselines(learn(train, names), {*BASELINES} & {*names})] * 2
   detector = Detector(config_of(fields), experiment, [], [1, 2], models, fitted)
   if is_timed:
     tails = [fit(timed(rng, train)) for _ in range(2)]
@@ -424,9 +424,9 @@ def test_new_events_that_begin_together_are_one_alarm(monkeypatch):
 
 
 def test_few_new_events_are_known():
-  known, session = novel.NewEvents(0.0), OpenSession("x")
+  known, session = novel.NewEvents(), OpenSession("x")
   for n in range(2000):
-    known.take(session, f"{n % 700}", None)
+    known.take(session, f"{n % 700}", None, 0.0)
   assert len(known.events) <= 501
 
 

@@ -13,7 +13,7 @@ from seqrnn.logs.follow import state
 from seqrnn.logs.follow.state import (
   ALARMS,
   NAME,
-  StateChange,
+  StateRow,
   open_state,
   read_kinds,
 )
@@ -87,10 +87,8 @@ class Sum:
       if sum(self.read) % 7 == 0:
         lines.append(json.dumps({"number": len(self.read)}))
     rows = enumerate(numbers, begin)
-    changes = [
-      StateChange("sessions", place, 0, number) for place, number in rows
-    ]
-    changes.append(StateChange("meta", "facts", 0, len(self.read)))
+    changes = [StateRow("sessions", place, 0, number) for place, number in rows]
+    changes.append(StateRow("meta", "facts", 0, len(self.read)))
     self._state.save(changes, lines)
 
 
@@ -129,7 +127,7 @@ def test_only_a_transaction_with_alarms_waits_for_the_disk(tmp_path):
   levels, seen = {1: "NORMAL", 2: "FULL"}, []
   with open_state(tmp_path, pytest.fail) as opened:
     opened.recover()
-    change, query = StateChange("meta", "facts", 0, 1), "PRAGMA synchronous"
+    change, query = StateRow("meta", "facts", 0, 1), "PRAGMA synchronous"
     for lines in ([], ["1"], []):
       opened.save([change], lines)
       seen.append(levels[opened._database.execute(query).fetchone()[0]])
@@ -233,17 +231,15 @@ def test_a_full_disk_is_reported_once_and_loses_nothing(tmp_path, monkeypatch):
     opened._database.execute(f"PRAGMA max_page_count = {pages}")
     for number in (1, 2):
       now[0] += 6
-      opened.save([StateChange("kinds", number, 0, "x" * 10**5)], [f"{number}"])
-    opened.save(
-      [StateChange("kinds", 1, 0, None), StateChange("kinds", 1, 1, "y")]
-    )
+      opened.save([StateRow("kinds", number, 0, "x" * 10**5)], [f"{number}"])
+    opened.save([StateRow("kinds", 1, 0, None), StateRow("kinds", 1, 1, "y")])
     assert alarms_in(tmp_path) == expected(NUMBERS[:30]) and opened.fault
     opened._database.execute("PRAGMA max_page_count = 10000")
     opened.save([])  # Too early.
     assert opened.fault
     now[0] += 6
     opened.save([])
-    kinds = [(1, 1, "y"), (2, 0, "x" * 10**5)]
+    kinds = [("kinds", 1, 1, "y"), ("kinds", 2, 0, "x" * 10**5)]
     assert not opened.fault and opened.rows("kinds") == kinds
   assert alarms_in(tmp_path)[-2:] == ["1", "2"]
   full, again = reported
@@ -287,7 +283,7 @@ def test_a_database_with_anything_of_its_own_is_refused(written, tmp_path):
   ignore = "CREATE TRIGGER t BEFORE INSERT ON alarms BEGIN SELECT {}; END"
   view = "ALTER TABLE kinds RENAME TO other; CREATE VIEW kinds AS {}"
   with open_state(written, pytest.fail) as opened:
-    opened.save([StateChange("kinds", 1, 0, {"number": 1})])
+    opened.save([StateRow("kinds", 1, 0, {"number": 1})])
   faults = []
   for script, reason in (
     (ignore.format("RAISE(IGNORE)"), "its tables are not of format"),
@@ -327,10 +323,8 @@ def test_a_database_with_anything_of_its_own_is_refused(written, tmp_path):
 def test_a_page_that_is_a_child_twice_is_refused(tmp_path):
   """Some levels of such pages have rows for ever."""
   with open_state(tmp_path, pytest.fail) as opened:
-    kinds = [
-      StateChange("kinds", number, 0, "x" * 500) for number in range(1, 99)
-    ]
-    opened.save([*kinds, StateChange("meta", "facts", 0, {"n": 1})])
+    kinds = [StateRow("kinds", number, 0, "x" * 500) for number in range(1, 99)]
+    opened.save([*kinds, StateRow("meta", "facts", 0, {"n": 1})])
   path, database = tmp_path / NAME, sqlite3.connect(tmp_path / NAME)
   query = "SELECT rootpage FROM sqlite_schema WHERE name = 'kinds'"
   [root], [size] = (

@@ -1,0 +1,120 @@
+r"""Measures CPU time and peak memory over the size of the data.
+
+  python benchmarks/sizes.py FOLDER lines 500000 2000000 5000000
+  python benchmarks/sizes.py FOLDER characters 10000000 100000000 1000000000
+  python benchmarks/sizes.py FOLDER rows 1000 10000 100000 1000000
+
+Lines: a log of an invented shop, four orders a session, which interleave; 60
+steps of a training, a detection in the last 40 % of the sessions, and a
+follower that reads one line. Characters: a text of random words. Rows: a csv of
+texts of 12 words, each with a label. Both are trained for 4 steps. Start,
+reading and compiling are included. FOLDER/sizes.json keeps what was measured,
+and the page docs/results/sizes.md has all of it.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import follow, pages
+from seqrnn.runtime import pictures
+
+_ROOT = Path(__file__).resolve().parents[1]
+_PAGE = _ROOT / "docs" / "results" / "sizes.md"
+_MARKS = "<!-- made by benchmarks/sizes.py -->", "<!-- end of the figures -->"
+_STEPS = "--config.train.max_steps="
+_LOG = (
+  r"logs --config.data.log_session=(order-\d+) --config.data.log_header=none"
+)
+_FILES = f"{_STEPS}4 --config.data.source=files"
+_COMMANDS = {
+  "lines": {
+    "train": f"--config={_LOG} --config.data.test_fraction=.4 {_STEPS}60",
+    "detect": "--mode=detect",
+    "follow": "--mode=detect --follow",
+  },
+  "characters": {"train": f"--config=rnn {_FILES}"},
+  "rows": {"train": f"--config=sentences --config.data.format=csv {_FILES}"},
+}
+
+
+def texts(of: str) -> Iterator[bytes]:
+  """Lines of a log, or of 72 characters, without end."""
+  merged = lambda match: b"order-%08d" % (int(match[1]) // 4)
+  for line in follow.lines(1000) if of == "lines" else ():
+    yield re.sub(rb"order-(\d+)", merged, line)
+  rng = np.random.default_rng(0)
+  while True:
+    for words in rng.zipf(1.3, (1000, 12)) % 20_000:
+      text = " ".join(f"w{n:04x}" for n in words)
+      yield f"{text},{'ab'[words[0] % 2]}".encode()
+
+
+def run(arguments: list[str], data: Path) -> list[int]:
+  """CPU seconds and peak memory in MB of a command, which reads one line."""
+  with data.open("rb") as file, data.with_name("out").open("ab") as out:
+    command = [sys.executable, _ROOT / "run.py", *arguments]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out)
+    child.stdin.write(file.readline())
+    child.stdin.close()
+    _, status, usage = os.wait4(child.pid, 0)
+  if status:
+    sys.exit(f"{command} failed")
+  return [round(usage.ru_utime + usage.ru_stime), usage.ru_maxrss // 1024]
+
+
+def render(rows: list[list]) -> str:
+  """The table of all figures; draws the picture."""
+  kinds, figure = [*dict.fromkeys(of for of, *_ in rows)], pictures.create(9, 5)
+  axes = figure.subplots(2, len(kinds), squeeze=False, sharey="row")
+  for n, m in np.ndindex(axes.shape):
+    for name in _COMMANDS[kinds[m]]:
+      some = [x for x in rows if x[0] == kinds[m] and x[2] == name]
+      x_N, y_N = ([row[column] for row in some] for column in (1, 3 + n))
+      axes[n, m].loglog(x_N, y_N, "o-", label=name)
+    axes[n, m].set(xlabel=kinds[m], ylabel=("CPU seconds", "MB, peak")[n])
+    pictures.grid(axes[n, m])
+    axes[n, m].legend()
+  pictures.save(figure, _PAGE.with_suffix(".png"))
+  cells = [[of, f"{size:,}", name, *map(str, x)] for of, size, name, *x in rows]
+  table = pages.table(["data", "size", "command", "CPU s", "MB"], cells)
+  return f"{pages.machine()}; {pages.versions()}.\n\n{table}"
+
+
+def main():
+  """Measures what the arguments ask for, and writes the page."""
+  parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+  parser.add_argument("folder", type=Path)
+  parser.add_argument("of", choices=_COMMANDS)
+  parser.add_argument("sizes", type=int, nargs="*")
+  flags = parser.parse_args()
+  of, folder = flags.of, flags.folder.resolve()
+  os.environ["XDG_CACHE_HOME"] = str(folder)
+  path, data = folder / "sizes.json", folder / "data"
+  rows = json.loads(path.read_text()) if path.exists() else []
+  for size in flags.sizes:
+    count = size // 75 if of == "characters" else size
+    with data.open("wb") as file:
+      file.write(b"text,label\n" * (of == "rows"))
+      file.writelines(line + b"\n" for line in islice(texts(of), count))
+    for name, command in _COMMANDS[of].items():
+      arguments = [f"--workdir={folder / of}-{size}", *command.split()]
+      arguments += [f"--config.data.path={data}"] * (name == "train")
+      rows = [row for row in rows if row[:3] != [of, size, name]]
+      rows.append([of, size, name, *run(arguments, data)])
+      path.write_text(json.dumps(rows))
+  pages.put(_PAGE, _MARKS, render(rows))
+
+
+if __name__ == "__main__":
+  main()
