@@ -79,13 +79,11 @@ def failure(copy: Path, *arguments: str) -> str | None:
   """The first test that fails in the copy; None: all pass."""
   # Programs of XLA are compiled once for all mutants; caches of data, which
   # depend on the sources, are not shared.
-  cache = Path(tempfile.mkdtemp(dir=copy.parent))
-  (cache / "jax").symlink_to(copy.parent / "programs")
   environment = {
     **os.environ,
     "PYTHONPATH": str(copy),  # Before an editable installation.
     "PYTHONDONTWRITEBYTECODE": "1",
-    "SEQRNN_TESTS_CACHE": str(cache),
+    "JAX_COMPILATION_CACHE_DIR": str(copy.parent / "programs"),
   }
   command = [*PYTEST, *arguments]
   try:
@@ -127,7 +125,6 @@ def main():
   chosen = [(n, MUTANTS[n - 1]) for n in numbers]
   with tempfile.TemporaryDirectory() as folder:
     copy = Path(folder) / "copy"
-    (Path(folder) / "programs").mkdir()
     copytree(ROOT, copy, ignore=ignore_patterns(*NOT_COPIED), symlinks=True)
     tests = tests_of(" ".join({mutant.hints: None for _, mutant in chosen}))
     if fault := failure(copy, *dict.fromkeys(tests)):

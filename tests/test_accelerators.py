@@ -11,7 +11,7 @@ from jax import export
 from benchmarks import programs
 from seqrnn import experiments
 from tests import stablehlo
-from tests.conftest import tiny
+from tests.conftest import FUSED, tiny
 
 # More than a product with one-hot vectors takes.
 WORDS = [f"w{n}" for n in range(700)]
@@ -70,7 +70,7 @@ def texts(tmp_path_factory):
 def faults(texts, fields, platform, devices=1):
   """Exports the training step of a tiny config; yields its faults."""
   form = fields.get("data.format", "text")
-  settings = {"train.batch_size": 4, **fields}
+  settings = {**FUSED, "train.batch_size": 4, **fields}
   if "data.source" not in fields:
     settings["data.path"] = str(texts / form)
   config = tiny(texts, settings)

@@ -23,7 +23,7 @@ from seqrnn import experiments
 from seqrnn.runtime import sharding
 from seqrnn.training import step as step_lib
 from seqrnn.training.step import make_start, make_step
-from tests.conftest import tiny
+from tests.conftest import FUSED, tiny
 
 STEPS = 10
 RATE = 0.01
@@ -66,7 +66,7 @@ def write_data(task: str, folder: Path) -> str:
 def ten_steps(task: str, folder: Path) -> list[float]:
   """Trains ten steps; returns the values as VALUES has them."""
   path = write_data(task, folder / "data")
-  fields = {"task": task, "data.path": path, "train.batch_size": 4}
+  fields = {**FUSED, "task": task, "data.path": path, "train.batch_size": 4}
   config = tiny(folder, {**fields, **FIELDS[task]})
   experiment = experiments.build(config, None)
   batches = experiment.batches("train", 0)

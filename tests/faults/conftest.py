@@ -19,7 +19,7 @@ from seqrnn import cli
 from seqrnn.configs import base
 from seqrnn.runtime import sharding
 from seqrnn.training import checkpoint
-from tests.conftest import TINY, read_csv, write_text
+from tests.conftest import FUSED, TINY, read_csv, write_text
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 420  # Seconds after which a process hangs; none of it is a promise.
@@ -39,7 +39,7 @@ WINDOWS = {
 def write_config(folder: Path, fields: dict[str, Any]) -> Path:
   """A config beside its corpus, in JSON, with these fields changed."""
   config = base.get_config()
-  fields = {**TINY, "data.path": str(write_text(folder)), **fields}
+  fields = {**TINY, **FUSED, "data.path": str(write_text(folder)), **fields}
   config.update_from_flattened_dict(fields)
   path = folder / "config.json"
   path.write_text(config.to_json())

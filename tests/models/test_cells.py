@@ -419,13 +419,10 @@ def test_a_chunk_is_exact_after_what_is_forgotten():
     apply = functools.partial(cell.apply, {"params": params})
     carry, ones_TB = cell.initial_carry(1), np.ones((T, 1), bool)
     _, h_TBH = apply(carry, z_TBK, ones_TB, reverse=False, method="parallel")
-    steps = []
-    for z_BK in z_TBK:
-      carry = apply(carry, z_BK)
-      steps.append(carry[1])
-    return h_TBH, jnp.stack(steps)
+    step = lambda carry, z_BK: (new := apply(carry, z_BK), new[1])
+    return h_TBH, jax.lax.scan(step, carry, z_TBK)[1]
 
-  close(*compute(jax.tree.map(np.float32, params), z_TBK), 2e-6)
+  close(*quick_jit(compute)(jax.tree.map(np.float32, params), z_TBK), 2e-6)
 
 
 def test_initial_values_of_linear_cells():

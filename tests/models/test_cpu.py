@@ -8,7 +8,7 @@ import numpy as np
 from seqrnn import experiments
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.models import cpu
-from tests.conftest import tiny
+from tests.conftest import FUSED, tiny
 from tests.stablehlo import absent
 
 SYMBOLS = {"symbols": Vocabulary("char", tuple("abcde"))}
@@ -31,7 +31,7 @@ MODELS = {
 
 def trace(tmp_path, fields):
   """The program of the loss and its gradients, as text."""
-  fields = {"data.path": str(tmp_path), "data.window": T, **fields}
+  fields = {**FUSED, "data.path": str(tmp_path), "data.window": T, **fields}
   experiment = experiments.build(tiny(tmp_path, fields), SYMBOLS)
   params = jax.eval_shape(experiment.init, jax.random.key(0))
   batch = {

@@ -17,7 +17,7 @@ from seqrnn.models import layers, network
 from seqrnn.runtime import sharding
 from seqrnn.training.probe import probe
 from seqrnn.training.step import make_start, make_step
-from tests.conftest import tiny
+from tests.conftest import FUSED, tiny
 from tests.models.test_cells import EQUATIONS, close, normal, quick_jit
 from tests.models.test_layers import before, check_gradients, stack, two
 
@@ -30,7 +30,7 @@ def build(tmp_path, **fields):
   """An experiment; `model__cell` is model.cell."""
   overrides = {name.replace("__", "."): v for name, v in fields.items()}
   return experiments.build(
-    tiny(tmp_path, {"data.window": T, **overrides}), SYMBOLS
+    tiny(tmp_path, {**FUSED, "data.window": T, **overrides}), SYMBOLS
   )
 
 
@@ -254,7 +254,7 @@ def test_heads_and_their_loss_equal_equations(tmp_path):
 
 def leaky(tmp_path):
   """A gap model whose directions mix below the head: layer 1 has both."""
-  config = tiny(tmp_path, {"model.cell": "rnn_tanh"})
+  config = tiny(tmp_path, {**FUSED, "model.cell": "rnn_tanh"})
   both = network.stack(config.model, V, bidirectional=True)
   tower = lambda **how: layers.Before(
     network.stack(config.model, None, **how), **how

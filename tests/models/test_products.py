@@ -17,7 +17,7 @@ from seqrnn.scoring.evaluation import totals_of
 from seqrnn.scoring.predictions import decider
 from seqrnn.training.step import make_start, make_step
 from tests import stablehlo
-from tests.conftest import tiny
+from tests.conftest import FUSED, tiny
 from tests.test_golden import FIELDS, write_data
 
 MODELS = {
@@ -44,7 +44,8 @@ def programs(folder, model, platform, **more):
   if fields.get("data.format") == "columns":
     path = str(folder / "columns")
     Path(path).write_text("one A\ntwo B\nten A\n\n" * 40)
-  config = tiny(folder, {"data.path": path, "train.batch_size": 4, **fields})
+  settings = {**FUSED, "data.path": path, "train.batch_size": 4, **fields}
+  config = tiny(folder, settings)
   experiment = experiments.build(config, None)
   batch = experiment.batches("train", 0)[0]
   mesh = stablehlo.mesh_of(platform)

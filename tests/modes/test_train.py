@@ -21,7 +21,7 @@ from seqrnn.training import train
 from seqrnn.training.checkpoint import steps
 from seqrnn.training.checkpoint_writer import Checkpoints
 from seqrnn.training.progress import Progress
-from tests.conftest import read_csv, tiny
+from tests.conftest import FUSED, read_csv, tiny
 
 
 def rows(workdir):
@@ -85,6 +85,7 @@ def whole(request, tmp_path_factory):
   config = tiny(
     folder,
     {
+      **FUSED,
       **KINDS[request.param],
       "train.epochs": 2,
       "train.batches_per_epoch": 6,

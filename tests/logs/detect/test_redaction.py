@@ -221,10 +221,10 @@ def test_time_is_linear_in_the_length_of_a_line():
     *("pwd=[", "pwd=['", "pwd=(\"'", "pass[", "--a-pwd", "<pwd>", "curl -u "),
     *("Cookie:a=b;", "authorization: token a=b,", "tokens ", "KEY-----", "!a "),
   ):
-    Redaction("<secrets>").text(unit * 20_000)
-  Redaction("<secrets>").text("authorization: token " + "aB3" * 30_000)
-  Redaction("<secrets>").text("pwd=[" + r"\"" * 100_000)
-  Redaction("<secrets>").text(r'_autha"acookies=[pwd=\\"' * 10_000)
+    Redaction("<secrets>").text(unit * 10_000)
+  Redaction("<secrets>").text("authorization: token " + "aB3" * 15_000)
+  Redaction("<secrets>").text("pwd=[" + r"\"" * 50_000)
+  Redaction("<secrets>").text(r'_autha"acookies=[pwd=\\"' * 5_000)
 
 
 def test_a_pattern_that_masks_nothing_or_is_none_is_refused():

@@ -199,7 +199,7 @@ def test_final_verdicts_are_those_of_a_detection(fields):
   fields = {"detect.rate": 0.05, **fields}
   model = make(fields, DECISIVE if decisive else STANDARD)
   rng = np.random.default_rng(0)
-  texts = random_texts(rng, 60) + random_texts(rng, 60, "abcde")
+  texts = random_texts(rng, 30) + random_texts(rng, 30, "abcde")
   results = find_anomalies(model.detector, model.normal, sessions_of(texts))
   events = interleaved(rng, list(enumerate(texts)))
   verdicts = fed(Follower(model), events, rng)
