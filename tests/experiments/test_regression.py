@@ -3,9 +3,11 @@
 import json
 import random
 import re
+from functools import partial
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from seqrnn import cli, experiments
 from seqrnn.config import read as config_lib
@@ -13,6 +15,7 @@ from seqrnn.errors import UserError
 from seqrnn.experiments import regression
 from seqrnn.modes import modes_of
 from seqrnn.run import load_run
+from seqrnn.scoring import simple
 from seqrnn.training import linear
 from tests.conftest import random_params, read_csv, tiny
 
@@ -163,9 +166,45 @@ def test_its_wide_part_is_a_ridge_regression(folder):
   _, first = np.unique(document_N, return_index=True)
   x_NF, y_NC = x_NF[first], y_NC[first, 0]
   y_NC = (y_NC - y_NC.mean(0)) / y_NC.std(0)
-  normal_FF = x_NF.T @ x_NF + 0.3 * np.eye(x_NF.shape[1])
-  exact_FC = np.linalg.solve(normal_FF, x_NF.T @ y_NC)
-  np.testing.assert_allclose(3 * params["wide"]["table"], exact_FC, atol=1e-3)
+
+  def ridge(x_NF, y_N, penalty):
+    normal_FF = x_NF.T @ x_NF + penalty * np.eye(x_NF.shape[1])
+    return np.linalg.solve(normal_FF, x_NF.T @ y_N)
+
+  def squares(y_N, penalty):  # Of the error of each text by the others.
+    rest = [(x_NF[n], y_N[n], np.arange(len(y_N)) != n) for n in range(40)]
+    return sum(
+      (y - x @ ridge(x_NF[r], y_N[r], penalty)) ** 2 for x, y, r in rest
+    )
+
+  y_NC[:, 0] = np.random.default_rng(0).normal(size=40)  # Nothing to learn.
+  chosen = [min((0.1, 0.3, 1, 3, 10), key=partial(squares, y)) for y in y_NC.T]
+  assert len({*chosen}) == 2
+  exact = [ridge(x_NF, *asked) for asked in zip(y_NC.T, chosen, strict=True)]
+  found_FC = linear._ridge(sparse.csr_matrix(x_NF), y_NC)
+  np.testing.assert_allclose(found_FC, np.transpose(exact), atol=1e-3)
+  np.testing.assert_allclose(
+    3 * params["wide"]["table"][:, 1], exact[1], atol=1e-3
+  )
+
+
+def test_its_simple_method_reads_large_numbers_but_not_one_text(
+  folder, tmp_path
+):
+  config = config_lib.read_run(folder)
+  config.data.label_column = "length"
+
+  def result(unit, texts=None):
+    for split in ("train", "validation", "test"):
+      rows = read_csv(folder / split)[: texts if split == "test" else None]
+      lines = [f"{row['text']},{unit * float(row['length'])}" for row in rows]
+      (tmp_path / split).write_text("\n".join(["text,length", *lines, ""]))
+      config.data[f"{split}_path"] = str(tmp_path / split)
+    return simple.compare(experiments.build(config, None), config, "test")
+
+  (_, large), (_, small) = result(1e20), result(1)
+  assert large == pytest.approx(small, rel=1e-4)
+  assert result(1, texts=1) is None  # r squared is not defined.
 
 
 def test_its_check_compares_no_loss_with_log_v(main):
@@ -235,6 +274,8 @@ def test_the_loss_does_not_depend_on_the_unit_of_a_table():
     expected = ((targets_NC - numbers_NC) ** 2).mean()
     assert figures["loss"] == pytest.approx(expected, rel=1e-5), unit
     assert figures["rmse"] == pytest.approx(unit * expected**0.5), unit
+    one = regression.figures(["x"], scale_2C, targets_NC[:1], numbers_NC[:1])
+    assert one["r_squared"] == 0
 
 
 def test_modes_follow_from_the_fields(tmp_path):
