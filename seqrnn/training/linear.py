@@ -22,7 +22,7 @@ from seqrnn.runtime import private
 
 _STRENGTH = 10.0  # Of the loss of a text; half the squares are the penalty.
 _LIMITS = {"maxiter": 50, "maxcor": 5}
-_PENALTIES = np.array([0.1, 0.3, 1.0, 3.0, 10.0])  # Of squares, for numbers.
+_PENALTIES = 0.1, 0.3, 1.0, 3.0, 10.0  # Of squares, for numbers.
 _SAMPLE = 2_000  # The most texts, each left out in turn, that choose of them.
 
 
@@ -55,14 +55,12 @@ def _ridge(x_NF: Any, y_NV: np.ndarray) -> np.ndarray:
   def squares(penalty):  # Of the errors of texts that are left out.
     inverse_NN = np.linalg.inv(kernel_NN + penalty * np.eye(len(kernel_NN)))
     error_NV = inverse_NN @ y_NV[some] / inverse_NN.diagonal()[:, None]
-    return (error_NV**2).sum(0)
+    return (error_NV**2).sum()
 
-  best_V = np.argmin([squares(x) for x in _PENALTIES], axis=0)
-  columns = [
-    linalg.lsqr(x_NF, y_N, damp=damp, iter_lim=100)[0]
-    for y_N, damp in zip(y_NV.T, _PENALTIES[best_V] ** 0.5, strict=True)
-  ]
-  return np.stack(columns, axis=1).astype(np.float32)
+  how = {"damp": min(_PENALTIES, key=squares) ** 0.5, "iter_lim": 100}
+  columns = [linalg.lsqr(x_NF, y_N, **how)[0] for y_N in y_NV.T]
+  whole_FV = np.stack(columns, axis=1).astype(np.float32)
+  return (1 - network.SHARES["regression"]) * whole_FV  # Layers learn apart.
 
 
 def _logistic(x_NF: Any, truth_NV: np.ndarray) -> np.ndarray:
@@ -99,8 +97,7 @@ def _texts(experiment: Experiment) -> tuple[Any, np.ndarray]:
     rows.append(sparse.csr_matrix(batch["terms"][new]))
     targets.append(batch["targets"][new, 0])
     last = batch["document"][-1]
-  x_NF: Any = sparse.vstack(rows, "csr")
-  y_N = np.concatenate(targets)
+  x_NF, y_N = sparse.vstack(rows, "csr"), np.concatenate(targets)
   if experiment.names is None:
     numbers = experiment.vocabularies["numbers"].symbols
     scales_C2 = np.array([x.split()[-2:] for x in numbers], np.float32)

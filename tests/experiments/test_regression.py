@@ -3,7 +3,6 @@
 import json
 import random
 import re
-from functools import partial
 
 import numpy as np
 import pytest
@@ -165,27 +164,45 @@ def test_its_wide_part_is_a_ridge_regression(folder):
   x_NF, y_NC, document_N = map(np.concatenate, rows)
   _, first = np.unique(document_N, return_index=True)
   x_NF, y_NC = x_NF[first], y_NC[first, 0]
-  y_NC = (y_NC - y_NC.mean(0)) / y_NC.std(0)
+  deviation_C = y_NC.std(0)
+  y_NC = (y_NC - y_NC.mean(0)) / deviation_C
 
-  def ridge(x_NF, y_N, penalty):
+  def ridge(x_NF, y_NC, penalty):
     normal_FF = x_NF.T @ x_NF + penalty * np.eye(x_NF.shape[1])
-    return np.linalg.solve(normal_FF, x_NF.T @ y_N)
+    return np.linalg.solve(normal_FF, x_NF.T @ y_NC)
 
-  def squares(y_N, penalty):  # Of the error of each text by the others.
-    rest = [(x_NF[n], y_N[n], np.arange(len(y_N)) != n) for n in range(40)]
-    return sum(
-      (y - x @ ridge(x_NF[r], y_N[r], penalty)) ** 2 for x, y, r in rest
-    )
+  def best(y_NC):
+    """The ridge whose penalty leaves the least error of each by the others."""
+    squares = {}
+    for penalty in (0.1, 0.3, 1, 3, 10):
+      others = (np.delete(np.arange(40), n) for n in range(40))
+      tables = (ridge(x_NF[some], y_NC[some], penalty) for some in others)
+      errors = [y - x @ t for x, y, t in zip(x_NF, y_NC, tables, strict=True)]
+      squares[penalty] = np.square(errors).sum()
+    penalty = min(squares, key=squares.__getitem__)
+    return penalty, 0.875 * ridge(x_NF, y_NC, penalty)
 
-  y_NC[:, 0] = np.random.default_rng(0).normal(size=40)  # Nothing to learn.
-  chosen = [min((0.1, 0.3, 1, 3, 10), key=partial(squares, y)) for y in y_NC.T]
-  assert len({*chosen}) == 2
-  exact = [ridge(x_NF, *asked) for asked in zip(y_NC.T, chosen, strict=True)]
-  found_FC = linear._ridge(sparse.csr_matrix(x_NF), y_NC)
-  np.testing.assert_allclose(found_FC, np.transpose(exact), atol=1e-3)
-  np.testing.assert_allclose(
-    3 * params["wide"]["table"][:, 1], exact[1], atol=1e-3
-  )
+  penalty, exact_FC = best(y_NC)
+  assert penalty == 0.1
+  np.testing.assert_allclose(3 * params["wide"]["table"], exact_FC, atol=1e-3)
+  noise_NC = np.random.default_rng(0).normal(size=y_NC.shape)
+  penalty, exact_FC = best(noise_NC)
+  assert penalty > 1
+  found_FC = linear._ridge(sparse.csr_matrix(x_NF), noise_NC)
+  np.testing.assert_allclose(found_FC, exact_FC, atol=1e-3)
+
+  # The layers are trained apart, and then count an eighth.
+  assert "terms" not in experiment.batches("train", 0)[0]
+  batch = experiment.batches("validation", 0)[0]
+  other = {**params, "wide": {"table": 2 * params["wide"]["table"]}}
+  head = {**params["head"], "bias": params["head"]["bias"] + 1}
+  outputs = [
+    np.array(experiment.predict(p, (), batch)[1])[:, 0] / deviation_C
+    for p in (params, other, {**params, "head": head})
+  ]
+  wide_BC = 3 * batch["terms"] @ params["wide"]["table"]
+  np.testing.assert_allclose(outputs[1] - outputs[0], wide_BC, 1e-3, 1e-3)
+  np.testing.assert_allclose(outputs[2] - outputs[0], 0.125, 1e-3)
 
 
 def test_its_simple_method_reads_large_numbers_but_not_one_text(
