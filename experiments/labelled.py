@@ -71,18 +71,15 @@ def batches(
   read: terms.Terms | None,
   split: Split,
   epoch: int | None,
-  apart: bool = False,
   **how,
 ) -> Batches:
   """Batches of windows with labels.
 
   `columns` returns a function of a batch of segments, whose results are its
-  other arrays; `read` returns the terms of its texts, with `apart` not those of
-  training. `columns` is called for the first batch, so that batches which are
-  only counted need no labels. In training, nothing needs the documents of the
-  rows.
+  other arrays; `read` returns the terms of its texts. `columns` is called for
+  the first batch, so that batches which are only counted need no labels. In
+  training, nothing needs the documents of the rows.
   """
-  trains = Request(split, epoch, **how).trains
   arrays = functools.cache(functools.partial(columns, split))
   pieces = functools.cache(functools.partial(segments.pieces, split))
   row = functools.lru_cache(_CACHED)(
@@ -91,12 +88,12 @@ def batches(
   names = ["reset"]
   if how.get("named"):
     names.append("read")
-  if how.get("named") or not trains:
+  if how.get("named") or not Request(split, epoch, **how).trains:
     names += ["document", "place"]
 
   def make(batch: Batch) -> Batch:
     asked = {"inputs": batch["segment"], **{n: batch[n] for n in names}}
-    if read is not None and not (apart and trains):
+    if read is not None:
       rows = map(row, batch["document"].tolist())
       asked["terms"] = sparse.vstack([*rows]).toarray()
     return asked | arrays()(batch)

@@ -110,8 +110,6 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
   size = terms and terms.size
   model = network.text_model(config, symbols, True, len(names), terms=size)
   segments = labelled.text_segments(config, vocabularies["symbols"])
-  # A ridge leaves little of its own texts' numbers: the layers learn the whole.
-  apart = model.wide is not None and model.wide.share < 1
 
   @labelled.once_a_split
   def numbers(split: Split) -> np.ndarray:
@@ -124,9 +122,7 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
     init=Pure(network.init, model),
     loss=Pure(loss, model, table),
     facts=partial(classification.facts, segments, numbers),
-    batches=partial(
-      labelled.batches, segments, answers, terms, apart=apart
-    ),
+    batches=partial(labelled.batches, segments, answers, terms),
     predict=Pure(predict, model, table),
     forbidden=None,
     unit="number",

@@ -167,7 +167,7 @@ class SequenceModel(nn.Module):
     logits_BTV = self.joint(y_BTH)
     if self.nade is not None and notes_BTV is not None:
       logits_BTV = self.nade(logits_BTV, notes_BTV.astype(jnp.float32))
-    if self.wide is not None and terms_BF is not None:
+    if self.wide is not None and not (train and self.wide.apart):
       logits_BTV *= 1 if train else self.wide.share
       logits_BTV += self.wide(terms_BF)[:, None]
     return carry, logits_BTV
@@ -387,7 +387,8 @@ def text_model(
   if terms and outputs:
     fits = fits_wide(config, terms * outputs)
     share = SHARES[config.task] if fits else 1.0
-    wide = features.Wide(terms, outputs, share)
+    apart = fits and config.task == "regression"
+    wide = features.Wide(terms, outputs, share, apart)
   return whole.clone(attention=attention, wide=wide)
 
 

@@ -23,7 +23,6 @@ from seqrnn.runtime import private
 _STRENGTH = 10.0  # Of the loss of a text; half the squares are the penalty.
 _LIMITS = {"maxiter": 50, "maxcor": 5}
 _PENALTIES = 0.1, 0.3, 1.0, 3.0, 10.0  # Of squares, for numbers.
-_SAMPLE = 2_000  # The most texts, each left out in turn, that choose of them.
 
 
 def is_fitted(experiment: Experiment, config: Config) -> bool:
@@ -49,7 +48,7 @@ def fitted(experiment: Experiment, params: Params) -> Params:
 
 
 def _ridge(x_NF: Any, y_NV: np.ndarray) -> np.ndarray:
-  some = slice(None, None, -(-len(y_NV) // _SAMPLE))
+  some = slice(None, None, -(-len(y_NV) // 2_000))  # At most so many.
   kernel_NN = (x_NF[some] @ x_NF[some].T).toarray()
 
   def squares(penalty):  # Of the errors of texts that are left out.

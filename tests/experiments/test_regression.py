@@ -4,6 +4,7 @@ import json
 import random
 import re
 
+import jax
 import numpy as np
 import pytest
 from scipy import sparse
@@ -192,7 +193,6 @@ def test_its_wide_part_is_a_ridge_regression(folder):
   np.testing.assert_allclose(found_FC, exact_FC, atol=1e-3)
 
   # The layers are trained apart, and then count an eighth.
-  assert "terms" not in experiment.batches("train", 0)[0]
   batch = experiment.batches("validation", 0)[0]
   other = {**params, "wide": {"table": 2 * params["wide"]["table"]}}
   head = {**params["head"], "bias": params["head"]["bias"] + 1}
@@ -203,6 +203,9 @@ def test_its_wide_part_is_a_ridge_regression(folder):
   wide_BC = 3 * batch["terms"] @ params["wide"]["table"]
   np.testing.assert_allclose(outputs[1] - outputs[0], wide_BC, 1e-3, 1e-3)
   np.testing.assert_allclose(outputs[2] - outputs[0], 0.125, 1e-3)
+  key = jax.random.key(0)
+  one, two = (experiment.loss(p, (), batch, key)[0] for p in (params, other))
+  assert one == two
 
 
 def test_its_simple_method_reads_large_numbers_but_not_one_text(
