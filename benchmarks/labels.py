@@ -61,7 +61,7 @@ def write(folder: Path, name: str, size: int, sample: int) -> dict[str, Any]:
   test = drawn[end:] if rest else read(name, "test")
   parts = drawn[:middle], drawn[middle:end], test[:TESTS]
   folder.mkdir(parents=True, exist_ok=True)
-  fields = {"data.source": "files", "data.format": "tab"}
+  fields: dict[str, Any] = {"data.source": "files", "data.format": "tab"}
   fields["train.cpu_devices"] = 1
   if "." in train[0][0]:
     fields["task"] = "regression"

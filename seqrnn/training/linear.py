@@ -42,8 +42,8 @@ def fitted(experiment: Experiment, params: Params) -> Params:
   print(f"model.wide: fitted first, to {terms:,} terms; then it stays")
   regression = _ridge if experiment.names is None else _logistic
   table_FV = private.of_first_process(regression(x_NF, y_NV) / STEP)
-  head = params["head"]
-  head = {**head, "kernel": np.zeros_like(head["kernel"])}
+  kernel_HV = np.zeros_like(params["head"]["kernel"])
+  head = {**params["head"], "kernel": kernel_HV}
   return {**params, "head": head, "wide": {"table": table_FV}}
 
 
@@ -96,7 +96,8 @@ def _texts(experiment: Experiment) -> tuple[Any, np.ndarray]:
     rows.append(sparse.csr_matrix(batch["terms"][new]))
     targets.append(batch["targets"][new, 0])
     last = batch["document"][-1]
-  x_NF, y_N = sparse.vstack(rows, "csr"), np.concatenate(targets)
+  x_NF: Any = sparse.vstack(rows, "csr")
+  y_N = np.concatenate(targets)
   if experiment.names is None:
     numbers = experiment.vocabularies["numbers"].symbols
     scales_C2 = np.array([x.split()[-2:] for x in numbers], np.float32)
