@@ -1,19 +1,20 @@
-"""Classifiers of a few labelled texts beside linear models of words.
+"""Models of a few labelled texts beside linear models of words.
 
   python benchmarks/labels.py    # ten samples of SST-2, TREC and IMDB
   python benchmarks/labels.py --sets=trec,texts.tsv --sizes=100,5000 --samples=0
 
 A sample has n texts to train on and n / 4 for validation. A set is one of the
 catalogue, whose test split is used, or a file of lines with a label, a tab and
-a text, whose other texts are the test. The network is that of
---config=sentences without a setting. The linear models are logistic regression
-of the TF-IDF of words and pairs of words, and a naive Bayes SVM (Wang & Manning
-2012); both with words alone and with the n-grams of 1 to 5 characters within
-words. Validation chooses one of them and its C; it is then fitted again on all
-labels. Accuracy is that of at most 1,000 texts; from sample 10 on, it is that
-of other texts of the training split, to choose by. The differences are those to
-the linear model of words and characters on the same samples, with an interval
-of 95 %. The cache has the files and the runs.
+a text, whose other texts are the test; labels with a decimal point are numbers.
+The network is that of --config=sentences without a setting. The linear models
+are logistic regression of the TF-IDF of words and pairs of words, and a naive
+Bayes SVM (Wang & Manning 2012); of numbers, ridge regression. All are fitted to
+words alone and to words and the n-grams of 1 to 5 characters within words.
+Validation chooses one of them and its penalty; it is then fitted again on all
+labels. Accuracy, or r squared of numbers, is that of at most 1,000 texts; from
+sample 10 on, it is that of other texts of the training split, to choose by. The
+differences are those to the linear model of words and characters on the same
+samples, with an interval of 95 %. The cache has the files and the runs.
 """
 
 import argparse
@@ -60,8 +61,10 @@ def write(folder: Path, name: str, size: int, sample: int) -> dict[str, Any]:
   test = drawn[end:] if rest else read(name, "test")
   parts = drawn[:middle], drawn[middle:end], test[:TESTS]
   folder.mkdir(parents=True, exist_ok=True)
-  fields = {"data.source": "files", "data.format": "tab"}
+  fields: dict[str, Any] = {"data.source": "files", "data.format": "tab"}
   fields["train.cpu_devices"] = 1
+  if "." in train[0][0]:
+    fields["task"] = "regression"
   for split, part in zip(corpora.SPLITS, parts, strict=True):
     path = folder / f"{split}.tsv"
     path.write_text("".join("\t".join(pair) + "\n" for pair in part), "utf-8")
@@ -99,9 +102,9 @@ class NaiveBayes:
 
 
 def linear(fields: dict[str, Any], characters: bool) -> float:
-  """Returns the accuracy of the better linear model."""
+  """Returns the accuracy of the best linear model, or r squared of numbers."""
   from sklearn.feature_extraction.text import TfidfVectorizer
-  from sklearn.linear_model import LogisticRegression
+  from sklearn.linear_model import LogisticRegression, Ridge
   from sklearn.pipeline import make_union
 
   x, y = {}, {}
@@ -117,14 +120,13 @@ def linear(fields: dict[str, Any], characters: bool) -> float:
     first = split == "train"
     transform = vectorizer.fit_transform if first else vectorizer.transform
     x[split], y[split] = transform(texts).tocsr(), np.array(labels)
-  made = [
-    make(C=C)
-    for make in (
-      functools.partial(LogisticRegression, max_iter=200),
-      NaiveBayes,
-    )
-    for C in (1, 10, 100)
-  ]
+  if "task" in fields:
+    y = {split: numbers.astype(float) for split, numbers in y.items()}
+    made = [Ridge(alpha=alpha) for alpha in (0.1, 0.3, 1, 3, 10)]
+  else:
+    logistic = functools.partial(LogisticRegression, max_iter=200)
+    kinds, strengths = (logistic, NaiveBayes), (1, 10, 100)
+    made = [make(C=C) for make in kinds for C in strengths]
   score = lambda m: m.fit(x["train"], y["train"]).score(
     x["validation"], y["validation"]
   )
@@ -135,13 +137,14 @@ def linear(fields: dict[str, Any], characters: bool) -> float:
 
 
 def measure(folder: Path, cell: tuple[str, int, int]) -> list[float]:
-  """Returns the accuracies of a sample, from the cache if it has them."""
+  """Returns the figures of a sample, from the cache if it has them."""
   record = folder / "accuracy.json"
   if not record.exists():
     fields, start = write(folder, *cell), time.process_time()
     run = seqrnn.train("sentences", folder / "run", verbose=False, **fields)
     figures = [linear(fields, False), linear(fields, True)]
-    figures += [run.evaluate()["accuracy"], time.process_time() - start]
+    name = "r_squared" if "task" in fields else "accuracy"
+    figures += [run.evaluate()[name], time.process_time() - start]
     record.write_text(json.dumps(figures))
   return json.loads(record.read_text())
 

@@ -102,11 +102,14 @@ class Wide(nn.Module):
     terms: F, the number of buckets.
     features: the number of logits.
     share: the factor, outside of training, of the logits of the layers.
+    apart: whether the layers are trained without it; a ridge regression leaves
+      little of the numbers that it has been fitted to.
   """
 
   terms: int
   features: int
   share: float = 1.0
+  apart: bool = False
 
   @nn.compact
   def __call__(self, terms_BF: jax.Array) -> jax.Array:

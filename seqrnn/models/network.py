@@ -15,7 +15,8 @@ from seqrnn.models import cells, features, layers, losses
 from seqrnn.models.cell import hold, uniform
 from seqrnn.models.products import Lookup, Products
 
-_SHARE = 0.25  # Of the layers beside a fitted wide part; docs/howto/train.md.
+# Of the layers beside a fitted wide part, by task; docs/howto/train.md.
+SHARES = {"classification": 0.25, "regression": 0.125}
 _FITTED = 2**22  # Weights of it; their optimizer keeps some ten copies.
 _LOOP = 256  # About how often a program calls a model with one position.
 # Fields of `config.model` that SequenceModel has as they are.
@@ -166,7 +167,7 @@ class SequenceModel(nn.Module):
     logits_BTV = self.joint(y_BTH)
     if self.nade is not None and notes_BTV is not None:
       logits_BTV = self.nade(logits_BTV, notes_BTV.astype(jnp.float32))
-    if self.wide is not None:
+    if self.wide is not None and not (train and self.wide.apart):
       logits_BTV *= 1 if train else self.wide.share
       logits_BTV += self.wide(terms_BF)[:, None]
     return carry, logits_BTV
@@ -384,8 +385,10 @@ def text_model(
   whole = sequence_model(model, body, symbols, pooled, outputs, letters)
   attention, wide = features.Attention(config.data.window), None
   if terms and outputs:
-    share = _SHARE if fits_wide(config, terms * outputs) else 1.0
-    wide = features.Wide(terms, outputs, share)
+    fits = fits_wide(config, terms * outputs)
+    share = SHARES[config.task] if fits else 1.0
+    apart = fits and config.task == "regression"
+    wide = features.Wide(terms, outputs, share, apart)
   return whole.clone(attention=attention, wide=wide)
 
 

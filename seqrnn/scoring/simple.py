@@ -64,18 +64,17 @@ def _linear(
     texts = [document.symbols for document in pieces.documents()]
     if known is None:
       known = terms.Terms(terms.vocabulary(texts, unit, parts), unit, parts)
-    x[name] = sparse.csr_matrix(sparse.vstack([*map(known.row, texts)]))
+    rows = sparse.vstack([*map(known.row, texts)])
+    # In float32, squares of large numbers would be infinite.
+    x[name] = sparse.csr_matrix(rows, dtype=None if is_label else float)
     labels = pieces.corpus.labels
     assert labels is not None, "a text of a split has a label or a number"
     answers = [*labels[pieces.document]]
     if not is_label:
       answers = [[float(n) for n in text.split(",")] for text in answers]
     y[name] = np.array(answers)
-  if not is_label:  # Without it, squares of large numbers are infinite.
-    mean, deviation = y["train"].mean(axis=0), y["train"].std(axis=0)
-    y = {name: (numbers - mean) / deviation for name, numbers in y.items()}
-    if not y[split].std(axis=0).all():
-      return None  # r squared is not defined.
+  if not is_label and not y[split].std(axis=0).all():
+    return None  # r squared is not defined.
   models = (
     LogisticRegression(C=C, max_iter=200) if is_label else Ridge(alpha=1 / C)
     for C in _STRENGTHS

@@ -4,8 +4,10 @@ import json
 import random
 import re
 
+import jax
 import numpy as np
 import pytest
+from scipy import sparse
 
 from seqrnn import cli, experiments
 from seqrnn.config import read as config_lib
@@ -13,6 +15,7 @@ from seqrnn.errors import UserError
 from seqrnn.experiments import regression
 from seqrnn.modes import modes_of
 from seqrnn.run import load_run
+from seqrnn.scoring import simple
 from seqrnn.training import linear
 from tests.conftest import random_params, read_csv, tiny
 
@@ -162,10 +165,66 @@ def test_its_wide_part_is_a_ridge_regression(folder):
   x_NF, y_NC, document_N = map(np.concatenate, rows)
   _, first = np.unique(document_N, return_index=True)
   x_NF, y_NC = x_NF[first], y_NC[first, 0]
-  y_NC = (y_NC - y_NC.mean(0)) / y_NC.std(0)
-  normal_FF = x_NF.T @ x_NF + 0.3 * np.eye(x_NF.shape[1])
-  exact_FC = np.linalg.solve(normal_FF, x_NF.T @ y_NC)
+  deviation_C = y_NC.std(0)
+  y_NC = (y_NC - y_NC.mean(0)) / deviation_C
+
+  def ridge(x_NF, y_NC, penalty):
+    normal_FF = x_NF.T @ x_NF + penalty * np.eye(x_NF.shape[1])
+    return np.linalg.solve(normal_FF, x_NF.T @ y_NC)
+
+  def best(y_NC):
+    """The ridge whose penalty leaves the least error of each by the others."""
+    squares = {}
+    for penalty in (0.1, 0.3, 1, 3, 10):
+      others = (np.delete(np.arange(40), n) for n in range(40))
+      tables = (ridge(x_NF[some], y_NC[some], penalty) for some in others)
+      errors = [y - x @ t for x, y, t in zip(x_NF, y_NC, tables, strict=True)]
+      squares[penalty] = np.square(errors).sum()
+    penalty = min(squares, key=squares.__getitem__)
+    return penalty, 0.875 * ridge(x_NF, y_NC, penalty)
+
+  penalty, exact_FC = best(y_NC)
+  assert penalty == 0.1
   np.testing.assert_allclose(3 * params["wide"]["table"], exact_FC, atol=1e-3)
+  noise_NC = np.random.default_rng(0).normal(size=y_NC.shape)
+  penalty, exact_FC = best(noise_NC)
+  assert penalty > 1
+  found_FC = linear._ridge(sparse.csr_matrix(x_NF), noise_NC)
+  np.testing.assert_allclose(found_FC, exact_FC, atol=1e-3)
+
+  # The layers are trained apart, and then count an eighth.
+  batch = experiment.batches("validation", 0)[0]
+  other = {**params, "wide": {"table": 2 * params["wide"]["table"]}}
+  head = {**params["head"], "bias": params["head"]["bias"] + 1}
+  outputs = [
+    np.array(experiment.predict(p, (), batch)[1])[:, 0] / deviation_C
+    for p in (params, other, {**params, "head": head})
+  ]
+  wide_BC = 3 * batch["terms"] @ params["wide"]["table"]
+  np.testing.assert_allclose(outputs[1] - outputs[0], wide_BC, 1e-3, 1e-3)
+  np.testing.assert_allclose(outputs[2] - outputs[0], 0.125, 1e-3)
+  key = jax.random.key(0)
+  one, two = (experiment.loss(p, (), batch, key)[0] for p in (params, other))
+  assert one == two
+
+
+def test_its_simple_method_reads_large_numbers_but_not_one_text(
+  folder, tmp_path
+):
+  config = config_lib.read_run(folder)
+  config.data.label_column = "length"
+
+  def result(unit, texts=None):
+    for split in ("train", "validation", "test"):
+      rows = read_csv(folder / split)[: texts if split == "test" else None]
+      lines = [f"{row['text']},{unit * float(row['length'])}" for row in rows]
+      (tmp_path / split).write_text("\n".join(["text,length", *lines, ""]))
+      config.data[f"{split}_path"] = str(tmp_path / split)
+    return simple.compare(experiments.build(config, None), config, "test")
+
+  (_, large), (_, small) = result(1e20), result(1)
+  assert large == pytest.approx(small, rel=1e-4)
+  assert result(1, texts=1) is None  # r squared is not defined.
 
 
 def test_its_check_compares_no_loss_with_log_v(main):
@@ -235,6 +294,8 @@ def test_the_loss_does_not_depend_on_the_unit_of_a_table():
     expected = ((targets_NC - numbers_NC) ** 2).mean()
     assert figures["loss"] == pytest.approx(expected, rel=1e-5), unit
     assert figures["rmse"] == pytest.approx(unit * expected**0.5), unit
+    one = regression.figures(["x"], scale_2C, targets_NC[:1], numbers_NC[:1])
+    assert one["r_squared"] == 0
 
 
 def test_modes_follow_from_the_fields(tmp_path):
