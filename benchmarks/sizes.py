@@ -21,6 +21,7 @@ import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -65,8 +66,8 @@ def run(arguments: list[str], data: Path) -> list[int]:
   with data.open("rb") as file, data.with_name("out").open("ab") as out:
     command = [sys.executable, _ROOT / "run.py", *arguments]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out)
-    child.stdin.write(file.readline())
-    child.stdin.close()
+    with child.stdin or file as stream:
+      stream.write(file.readline())
     _, status, usage = os.wait4(child.pid, 0)
   if status:
     sys.exit(f"{command} failed")
@@ -76,7 +77,7 @@ def run(arguments: list[str], data: Path) -> list[int]:
 def render(rows: list[list]) -> str:
   """The table of all figures; draws the picture."""
   kinds, figure = [*dict.fromkeys(of for of, *_ in rows)], pictures.create(9, 5)
-  axes = figure.subplots(2, len(kinds), squeeze=False, sharey="row")
+  axes: Any = figure.subplots(2, len(kinds), squeeze=False, sharey="row")
   for n, m in np.ndindex(axes.shape):
     for name in _COMMANDS[kinds[m]]:
       some = [x for x in rows if x[0] == kinds[m] and x[2] == name]
@@ -93,7 +94,7 @@ def render(rows: list[list]) -> str:
 
 def main():
   """Measures what the arguments ask for, and writes the page."""
-  parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+  parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
   parser.add_argument("folder", type=Path)
   parser.add_argument("of", choices=_COMMANDS)
   parser.add_argument("sizes", type=int, nargs="*")
