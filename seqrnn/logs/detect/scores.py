@@ -182,9 +182,9 @@ def learn(train: Sessions, names: Iterable[str]) -> Learned:
   if {"count_vector", "union"} & {*names}:
     vectors = np.unique(_vectors(train, known), axis=0)
     vectors = vectors[np.argsort(vectors.sum(axis=1), kind="stable")]
+  columns = [known, *_grams(train, known), *_count_range(train, known)]
   lengths = np.array([shortest, sizes.max()])
-  ranges = *_count_range(train, known), lengths
-  return Learned(known, *_grams(train, known), *ranges, vectors)
+  return Learned._make([*columns, lengths, vectors])
 
 
 def _grams(train: Sessions, known: np.ndarray) -> tuple[np.ndarray, ...]:
