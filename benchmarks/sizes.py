@@ -21,6 +21,7 @@ import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,73 +30,69 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import follow, pages
 from seqrnn.runtime import pictures
 
-_ROOT = Path(__file__).resolve().parents[1]
-_PAGE = _ROOT / "docs" / "results" / "sizes.md"
+_PAGE = Path(pages.__file__).parents[1] / "docs" / "results" / "sizes.md"
 _MARKS = "<!-- made by benchmarks/sizes.py -->", "<!-- end of the figures -->"
-_STEPS = "--config.train.max_steps="
-_LOG = (
-  r"logs --config.data.log_session=(order-\d+) --config.data.log_header=none"
-)
-_FILES = f"{_STEPS}4 --config.data.source=files"
-_COMMANDS = {
-  "lines": {
-    "train": f"--config={_LOG} --config.data.test_fraction=.4 {_STEPS}60",
-    "detect": "--mode=detect",
-    "follow": "--mode=detect --follow",
-  },
-  "characters": {"train": f"--config=rnn {_FILES}"},
-  "rows": {"train": f"--config=sentences --config.data.format=csv {_FILES}"},
-}
+_LOG = r"--config=logs --config.data.log_session=(order-\d+)"
+_LOG += " --config.data.log_header=none --config.data.test_fraction=.4"
+_FILES = "--config.data.source=files --config.train.max_steps=4"
+_COMMANDS = [
+  ("lines", "train", f"{_LOG} --config.train.max_steps=60"),
+  ("lines", "detect", "--mode=detect"),
+  ("lines", "follow", "--mode=detect --follow"),
+  ("characters", "train", f"--config=rnn {_FILES}"),
+  ("rows", "train", f"--config=sentences --config.data.format=csv {_FILES}"),
+]
+_UNITS = "CPU seconds", "MB, peak"
+_KINDS = ["lines", "characters", "rows"]
 
 
 def texts(of: str) -> Iterator[bytes]:
-  """Lines of a log, or of 72 characters, without end."""
+  """Lines of a log, or of 86 characters, without end."""
   merged = lambda match: b"order-%08d" % (int(match[1]) // 4)
   for line in follow.lines(1000) if of == "lines" else ():
-    yield re.sub(rb"order-(\d+)", merged, line)
+    yield re.sub(rb"order-(\d+)", merged, line) + b"\n"
   rng = np.random.default_rng(0)
   while True:
     for words in rng.zipf(1.3, (1000, 12)) % 20_000:
-      text = " ".join(f"w{n:04x}" for n in words)
-      yield f"{text},{'ab'[words[0] % 2]}".encode()
+      text = " ".join(f"w{n:05x}" for n in words)
+      yield f"{text},{'ab'[words[0] % 2]}\n".encode()
 
 
 def run(arguments: list[str], data: Path) -> list[int]:
   """CPU seconds and peak memory in MB of a command, which reads one line."""
   with data.open("rb") as file, data.with_name("out").open("ab") as out:
-    command = [sys.executable, _ROOT / "run.py", *arguments]
+    command = [sys.executable, "-m", "seqrnn", *arguments]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out)
-    child.stdin.write(file.readline())
-    child.stdin.close()
+    with child.stdin or file as stream:
+      stream.write(file.readline())
     _, status, usage = os.wait4(child.pid, 0)
-  if status:
-    sys.exit(f"{command} failed")
+  assert not status, command
   return [round(usage.ru_utime + usage.ru_stime), usage.ru_maxrss // 1024]
 
 
 def render(rows: list[list]) -> str:
   """The table of all figures; draws the picture."""
-  kinds, figure = [*dict.fromkeys(of for of, *_ in rows)], pictures.create(9, 5)
-  axes = figure.subplots(2, len(kinds), squeeze=False, sharey="row")
-  for n, m in np.ndindex(axes.shape):
-    for name in _COMMANDS[kinds[m]]:
-      some = [x for x in rows if x[0] == kinds[m] and x[2] == name]
+  figure = pictures.create(9, 5)
+  axes: Any = figure.subplots(2, 3, sharey="row")
+  for of, name, _ in _COMMANDS:
+    some = [x for x in rows if (x[0], x[2]) == (of, name)]
+    for n, plot in enumerate(axes[:, _KINDS.index(of)]):
       x_N, y_N = ([row[column] for row in some] for column in (1, 3 + n))
-      axes[n, m].loglog(x_N, y_N, "o-", label=name)
-    axes[n, m].set(xlabel=kinds[m], ylabel=("CPU seconds", "MB, peak")[n])
-    pictures.grid(axes[n, m])
-    axes[n, m].legend()
+      plot.loglog(x_N, y_N, "o-", label=name)
+      plot.set(xlabel=of, ylabel=_UNITS[n])
+      plot.legend()
+      pictures.grid(plot)
   pictures.save(figure, _PAGE.with_suffix(".png"))
   cells = [[of, f"{size:,}", name, *map(str, x)] for of, size, name, *x in rows]
-  table = pages.table(["data", "size", "command", "CPU s", "MB"], cells)
+  table = pages.table(["data", "size", "command", *_UNITS], cells)
   return f"{pages.machine()}; {pages.versions()}.\n\n{table}"
 
 
 def main():
   """Measures what the arguments ask for, and writes the page."""
-  parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+  parser = argparse.ArgumentParser(description=str(__doc__).split("\n")[0])
   parser.add_argument("folder", type=Path)
-  parser.add_argument("of", choices=_COMMANDS)
+  parser.add_argument("of", choices=_KINDS)
   parser.add_argument("sizes", type=int, nargs="*")
   flags = parser.parse_args()
   of, folder = flags.of, flags.folder.resolve()
@@ -103,14 +100,13 @@ def main():
   path, data = folder / "sizes.json", folder / "data"
   rows = json.loads(path.read_text()) if path.exists() else []
   for size in flags.sizes:
-    count = size // 75 if of == "characters" else size
     with data.open("wb") as file:
       file.write(b"text,label\n" * (of == "rows"))
-      file.writelines(line + b"\n" for line in islice(texts(of), count))
-    for name, command in _COMMANDS[of].items():
+      count = size // 86 if of == "characters" else size
+      file.writelines(islice(texts(of), count))
+    for name, command in [x[1:] for x in _COMMANDS if x[0] == of]:
       arguments = [f"--workdir={folder / of}-{size}", *command.split()]
       arguments += [f"--config.data.path={data}"] * (name == "train")
-      rows = [row for row in rows if row[:3] != [of, size, name]]
       rows.append([of, size, name, *run(arguments, data)])
       path.write_text(json.dumps(rows))
   pages.put(_PAGE, _MARKS, render(rows))

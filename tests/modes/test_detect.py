@@ -207,6 +207,9 @@ def test_a_workdir_of_an_older_version_follows_and_is_calibrated_again(
     for x in (again.folder / "first", workdir)
   )
   jax.tree.map(np.testing.assert_array_equal, one, older)
+  stored.save_arrays(path, arrays | {"record": record, "ids": np.zeros(1)})
+  with pytest.raises(UserError, match="earlier version .*run --mode=detect ag"):
+    deployed.restore(build, again.config, workdir)
   with monkeypatch.context() as patch:
     patch.setattr(calibration, "fit_folds", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):

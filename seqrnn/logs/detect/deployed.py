@@ -110,11 +110,10 @@ def write_deployed(
     "accepted": accepted,
   }
   arrays = stored.under("calibration ", normal.compact().columns())
-  for k, (x, y) in enumerate(
-    zip(detector.tails, detector.learned, strict=True)
-  ):
-    arrays |= stored.under(f"tails {k} ", x._asdict())
-    arrays |= stored.under(f"learned {k} ", y._asdict())
+  for k, tails in enumerate(detector.tails):
+    arrays |= stored.under(f"tails {k} ", tails._asdict())
+  for k, learned in enumerate(detector.learned):
+    arrays |= stored.under(f"learned {k} ", learned._asdict())
   arrays |= {"shares": shares_E, "record": json.dumps(record)}
   stored.save_arrays(path, arrays)
 

@@ -245,28 +245,9 @@ class Detector(NamedTuple):
     sizes = np.diff(sessions.bounds) + begins + ends - 1
     if not sizes.any():  # No batch can be made of them.
       return _nothing(len(sizes), len(self.steps))
-    rows_J = _rows(sessions, len(self.names))
-    rows_J[sizes == 0] = rows_J[sizes > 0].min()
-    parts = []
-    for rows in np.unique(rows_J).tolist():
-      run = scorer.scorer(whole, sharding.mesh(), score, rows)
-      some = np.flatnonzero(rows_J == rows)
-      pieces = sessions.take(some).pieces(self.names)
-      parts.append((some, run(self.models, pieces)))
-    if len(parts) == 1:
-      return parts[0][1]
-    # In the order of all sessions.
-    session_N = np.concatenate(
-      [np.repeat(some, np.diff(scores.bounds)) for some, scores in parts]
-    )
-    order = np.argsort(session_N, kind="stable")
-    values = jax.tree.map(
-      lambda *columns: np.concatenate(columns)[order],
-      *(scores.values for _, scores in parts),
-    )
-    every = np.arange(len(sizes))
-    bounds = np.searchsorted(session_N[order], np.arange(len(sizes) + 1))
-    return scorer.Scores(values, bounds, every)
+    rows = int(_rows(sessions, len(self.names)).min())
+    run = scorer.scorer(whole, sharding.mesh(), score, rows)
+    return run(self.models, sessions.pieces(self.names))
 
   def held_out(self, k: int) -> Sessions:
     """The held-out sessions of a member, with its scores of their values."""
@@ -322,19 +303,18 @@ class Detector(NamedTuple):
   def _score(self, sessions: Sessions, counts: np.ndarray) -> SessionScores:
     """All scores of distinct sessions, whose values and times are usual.
 
-    Some sessions are scored at a time, so that little is held beside scores.
+    Some are scored at a time, so that little is held beside scores. Long ones
+    come last, so that others have more rows in a batch.
     """
+    order = np.argsort(-_rows(sessions, len(self.names)), kind="stable")
+    some = sessions.take(order)
     parts = [
-      self._score_part(sessions.take(part), counts[part])
-      for part in sessions.parts(_EVENTS)
-    ]
-    if len(parts) < 2:
-      return parts[0] if parts else self._score_part(sessions, counts)
-    return SessionScores.concatenate(parts)
+      self._part(some.take(part), counts[order[part]])
+      for part in some.parts(_EVENTS)
+    ] or [self._part(sessions, counts)]
+    return SessionScores.concatenate(parts).take(np.argsort(order))
 
-  def _score_part(
-    self, sessions: Sessions, counts: np.ndarray
-  ) -> SessionScores:
+  def _part(self, sessions: Sessions, counts: np.ndarray) -> SessionScores:
     events = self.score_events(sessions, 0)
     bounds, values = events.bounds, events.values
     short, ranks_KN = self.short(sessions), values["member_rank"].T

@@ -13,7 +13,6 @@ answer would then put the other sessions of the mode back into the calibration.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -126,13 +125,10 @@ class NormalSessions(NamedTuple):
     """All sessions of some tables by the same models, with the same scores."""
     first = np.cumsum([0, *(len(table.counts) for table in tables)])
     orders = [x.order + shift for x, shift in zip(tables, first, strict=False)]
-    join = lambda of: np.concatenate([*map(of, tables)])
-    scores = {
-      name: join(lambda x, name=name: x.scores[name])
-      for name in tables[0].scores
-    }
+    join = lambda columns: np.concatenate([*columns])
+    scores = {x: join(y.scores[x] for y in tables) for x in tables[0].scores}
     names = (*_OF_SESSIONS, *_OF_EVENTS)
-    columns = {name: join(attrgetter(name)) for name in names}
+    columns = {x: join(getattr(y, x) for y in tables) for x in names}
     order = np.concatenate(orders)
     return tables[0]._replace(scores=scores, order=order, **columns)
 

@@ -10,7 +10,7 @@ the log has of it.
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -182,19 +182,18 @@ def learn(train: Sessions, names: Iterable[str]) -> Learned:
   if {"count_vector", "union"} & {*names}:
     vectors = np.unique(_vectors(train, known), axis=0)
     vectors = vectors[np.argsort(vectors.sum(axis=1), kind="stable")]
+  columns = [known, *_grams(train, known), *_count_range(train, known)]
   lengths = np.array([shortest, sizes.max()])
-  ranges = *_count_range(train, known), lengths
-  return Learned(known, *_grams(train, known), *ranges, vectors)
+  return Learned._make([*columns, lengths, vectors])
 
 
-def _grams(
-  train: Sessions, known: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _grams(train: Sessions, known: np.ndarray) -> tuple[np.ndarray, ...]:
   """The columns `grams`, `times` and `sizes` of `Learned`."""
   known, order = np.union1d(known, [BEGIN, END]), _STIDE - 1
   symbols, scored = _padded(train, order)
   codes = _index(symbols, known)
-  weights = np.repeat(train.counts, np.diff(train.bounds) + order + 1)[scored]
+  counts: Any = train.counts
+  weights = np.repeat(counts, np.diff(train.bounds) + order + 1)[scored]
   contexts, every, times = np.zeros(len(codes), np.int64), [], []
   for _ in range(_STIDE):
     numbers = contexts * (len(known) + 1) + codes
@@ -332,20 +331,16 @@ def unknown(chain: Chain) -> Score:
   return score
 
 
-def _counted(
-  sessions: Sessions, known: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _counted(some: Sessions, known: np.ndarray) -> tuple[np.ndarray, ...]:
   """Session, symbol and count of the events that a session has."""
   symbols = len(known) + 1
-  number = np.repeat(np.arange(len(sessions.names)), np.diff(sessions.bounds))
-  cells = number * symbols + _index(sessions.ids, known)
+  number = np.repeat(np.arange(len(some.names)), np.diff(some.bounds))
+  cells = number * symbols + _index(some.ids, known)
   cells, sizes = np.unique(cells, return_counts=True)
   return *np.divmod(cells, symbols), sizes
 
 
-def _count_range(
-  train: Sessions, known: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _count_range(train: Sessions, known: np.ndarray) -> tuple[np.ndarray, ...]:
   """The columns `low` and `high` of `Learned`."""
   session, symbol, size = _counted(train, known)
   is_whole = _is_whole(train)
@@ -353,10 +348,8 @@ def _count_range(
   np.maximum.at(high, symbol, size)
   low = high.copy()
   np.minimum.at(low, symbol[some], size[some])
-  in_all = np.bincount(symbol[some], minlength=len(low)) == max(
-    is_whole.sum(), 1
-  )
-  low[~in_all] = 0
+  has = np.bincount(symbol[some], minlength=len(low))  # Sessions, of each.
+  low[has < max(is_whole.sum(), 1)] = 0
   return np.log1p(low), np.log1p(high)
 
 

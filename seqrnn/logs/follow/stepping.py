@@ -101,8 +101,7 @@ class Stepper:
     self._models = jax.device_put(models, mesh.devices.item())
     count, symbols = models.seen.shape
     self.begin_S, self._advance = advancer(decoder, count, mesh)
-    fit = _ROWS[-1] * _STEPS * symbols <= _LOGITS
-    self._steps = _STEPS if fit else 1
+    self._steps = _STEPS if _ROWS[-1] * _STEPS * symbols <= _LOGITS else 1
 
   def warm(self):
     """Compiles the programs for all numbers of sessions and events."""

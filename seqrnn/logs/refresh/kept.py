@@ -120,8 +120,7 @@ def _columns(pieces: Pieces) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
       arrays[name] = np.cumsum(used, dtype=np.uint32)[ids] - 1
       if isinstance(texts.symbols, Stored):  # Perhaps one for each event.
         content = texts.symbols.content[used]
-        width = int(np.char.str_len(content).max(initial=1))
-        content = content.astype(f"S{width}")
+        content = content.astype(f"S{np.char.str_len(content).max(initial=1)}")
         arrays[f"{name} text"] = content.view(np.uint8).reshape(
           -1, content.itemsize
         )

@@ -19,6 +19,7 @@ from seqrnn.data.read.columns import Texts
 from seqrnn.data.vocabulary import BEGIN, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import shapes
+from seqrnn.logs.detect import detector as detector_lib
 from seqrnn.logs.detect.conformal import Calibration, CrossCalibration
 from seqrnn.logs.detect.deployed import Deployed, refuse_unfollowed
 from seqrnn.logs.detect.detector import Detector, Ensemble, whole_sessions
@@ -544,6 +545,17 @@ def test_events_have_the_scores_of_whole_sessions(monkeypatch):
   monkeypatch.setattr(stepper, "_steps", 64)
   texts = random_texts(rng, 70) + ["abcde" * 40]
   scored = model.detector.score(sessions_of(texts), np.ones(71, np.int64))
+  # Also some at a time, and in batches of few rows.
+  monkeypatch.setattr(detector_lib, "_EVENTS", 100)
+  monkeypatch.setattr(detector_lib, "_LOGITS", 2**11)
+  counts = rng.integers(1, 9, 71)
+  parts = model.detector.score(sessions_of(texts), counts)
+  np.testing.assert_allclose(parts.nll, scored.nll, 1e-4, 1e-4)
+  np.testing.assert_array_equal(parts.targets, scored.targets)
+  np.testing.assert_array_equal(parts.bounds, scored.bounds)
+  np.testing.assert_array_equal(parts.counts, counts)
+  for name, x in scored.scores.items():
+    np.testing.assert_allclose(parts.scores[name], x, atol=1e-3)
   left = {j: [BEGIN, *SYMBOLS.encode(text)] for j, text in enumerate(texts)}
   states, nats = dict.fromkeys(left, stepper.begin_S), {j: [] for j in left}
   while left:  # Portions of several sessions together.
