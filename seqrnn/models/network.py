@@ -15,8 +15,9 @@ from seqrnn.models import cells, features, layers, losses
 from seqrnn.models.cell import hold, uniform
 from seqrnn.models.products import Lookup, Products
 
-# Of the layers beside a fitted wide part, by task; docs/howto/train.md.
-SHARES = {"classification": 0.25, "regression": 0.125}
+# Of the layers beside a fitted wide part, and whether they are trained apart
+# from it; docs/howto/train.md.
+SHARES = {"classification": (0.25, False), "regression": (0.125, True)}
 _FITTED = 2**22  # Weights of it; their optimizer keeps some ten copies.
 _LOOP = 256  # About how often a program calls a model with one position.
 # Fields of `config.model` that SequenceModel has as they are.
@@ -386,8 +387,7 @@ def text_model(
   attention, wide = features.Attention(config.data.window), None
   if terms and outputs:
     fits = fits_wide(config, terms * outputs)
-    share = SHARES[config.task] if fits else 1.0
-    apart = fits and config.task == "regression"
+    share, apart = SHARES[config.task] if fits else (1.0, False)
     wide = features.Wide(terms, outputs, share, apart)
   return whole.clone(attention=attention, wide=wide)
 

@@ -20,7 +20,6 @@ from seqrnn.models.features import STEP
 from seqrnn.runtime import private
 
 _STRENGTH = 10.0  # Of the loss of a text; half the squares are the penalty.
-_LIMITS = {"maxiter": 50, "maxcor": 5}
 _PENALTIES = 0.1, 0.3, 1.0, 3.0, 10.0  # Of squares, for numbers.
 
 
@@ -60,7 +59,7 @@ def _ridge(x_NF: Any, y_NV: np.ndarray) -> np.ndarray:
   how = {"damp": min(_PENALTIES, key=squares) ** 0.5, "iter_lim": 100}
   columns = [linalg.lsqr(x_NF, y_N, **how)[0] for y_N in y_NV.T]
   whole_FV = np.stack(columns, axis=1).astype(np.float32)
-  return (1 - network.SHARES["regression"]) * whole_FV  # Layers learn apart.
+  return (1 - network.SHARES["regression"][0]) * whole_FV
 
 
 def _logistic(x_NF: Any, truth_NV: np.ndarray) -> np.ndarray:
@@ -83,9 +82,9 @@ def _logistic(x_NF: Any, truth_NV: np.ndarray) -> np.ndarray:
     value = 0.5 * (free_FV**2).sum() - _STRENGTH * (log_p_NV * truth_NV).sum()
     return float(value), gradient_FV.ravel().astype(float)
 
-  options = {"method": "L-BFGS-B", "options": _LIMITS, "jac": True}
-  best = optimize.minimize(loss, np.zeros(scale_FV.size), **options)
-  return scale_FV * best.x.astype(np.float32).reshape(scale_FV.shape)
+  start = np.zeros(scale_FV.size)
+  best, *_ = optimize.fmin_l_bfgs_b(loss, start, m=5, maxiter=50)
+  return scale_FV * best.astype(np.float32).reshape(scale_FV.shape)
 
 
 def _texts(experiment: Experiment) -> tuple[Any, np.ndarray]:
