@@ -128,11 +128,10 @@ def span_of(pieces: Pieces) -> tuple[float, float]:
 
 def _silence(seconds: np.ndarray | None) -> float:
   """After how many seconds a log is silent, by the times of training events."""
-  known = np.unique([] if seconds is None else seconds[~np.isnan(seconds)])
-  if len(known) < 2:
-    return math.inf
+  known = np.sort([] if seconds is None else seconds)  # NaN comes last.
+  pause = float(np.nanmax(np.diff(known), initial=0.0))
   # A program may write its lines a buffer at a time.
-  return max(_PAUSES * float(np.diff(known).max()), _BUFFERED)
+  return max(_PAUSES * pause, _BUFFERED) if pause else math.inf
 
 
 def restore(

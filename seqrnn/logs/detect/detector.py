@@ -319,19 +319,15 @@ class Detector(NamedTuple):
     bounds, values = events.bounds, events.values
     short, ranks_KN = self.short(sessions), values["member_rank"].T
     nlls_KN = values["member_nll"].T
-    network = [
+    models = zip(nlls_KN, ranks_KN, self.fitted, strict=True)
+    by_model = [
       network_scores(nll_N, rank_N, bounds, self.config.detect.top_k)
-      for nll_N, rank_N in zip(nlls_KN, ranks_KN, strict=True)
+      | dict.fromkeys(self.measures, np.zeros(len(short)))
+      | {name: score(sessions) for name, score in fitted.items()}
+      for nll_N, rank_N, fitted in models
     ]
-    scores = {
-      name: np.where(short, np.inf, np.stack([x[name] for x in network]))
-      for name in NETWORK
-    }
-    for measure in self.measures:
-      scores[measure] = np.zeros((len(self.steps), len(short)))
-    by_model = [{x: f(sessions) for x, f in y.items()} for y in self.fitted]
-    for name in self.fitted[0]:
-      scores[name] = np.stack([x[name] for x in by_model])
+    scores = {x: np.stack([y[x] for y in by_model]) for x in by_model[0]}
+    scores |= {x: np.where(short, np.inf, scores[x]) for x in NETWORK}
     unknown_N = np.all(ranks_KN == scorer.UNRANKED, axis=0)
     rank = np.where(unknown_N, scorer.UNRANKED, values["rank"])
     return SessionScores(
