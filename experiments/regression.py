@@ -7,7 +7,7 @@ unit of the table.
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import jax
@@ -28,6 +28,7 @@ from seqrnn.runtime.compiled import Pure
 
 # `numbers` has "name mean deviation" of each number in the training split.
 VOCABULARIES = ("symbols", "numbers")
+_TINY = np.finfo(np.float32).tiny  # The least deviation.
 
 
 def prepare(config: Config) -> dict[str, Vocabulary]:
@@ -54,7 +55,7 @@ def prepare(config: Config) -> dict[str, Vocabulary]:
   scales = []
   for name, numbers_D in zip(names, numbers_DC.T, strict=True):
     spread = np.ptp(numbers_D.astype(np.float32)), numbers_D.std()
-    if min(spread) < np.finfo(np.float32).tiny:  # As the loss reads them.
+    if min(spread) < _TINY:  # As the loss reads them.
       raise UserError(
         f"task='regression': the training split has one value of {name!r},"
         f" {numbers_D[0]:g} in float32; there must be two"
@@ -103,8 +104,7 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
   """The experiment; no corpus is read before its batches are."""
   scales = [text.rsplit(" ", 2) for text in vocabularies["numbers"].symbols]
   names = [name for name, _, _ in scales]
-  # Programs are shared by their arguments, and an array has no hash.
-  table = tuple(zip(*((float(x) for x in s) for _, *s in scales), strict=True))
+  scale_2C = np.array([s for _, *s in scales], np.float32).T
   symbols = len(vocabularies["symbols"])
   terms = labelled.terms_of(config, vocabularies)
   size = terms and terms.size
@@ -116,19 +116,24 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
     pieces = segments.pieces(split)
     return read_numbers(pieces, names, split).astype(np.float32)
 
-  answers = lambda split: partial(labelled.answers, numbers(split))
+  def columns(split: Split) -> Callable[[Batch], Batch]:
+    asked = partial(labelled.answers, numbers(split))
+    # As constants of a program they would be those of one training.
+    scales = lambda batch: np.stack([scale_2C] * len(batch["document"]))
+    return lambda batch: asked(batch) | {"scales": scales(batch)}
+
   return Experiment(
     vocabularies=vocabularies,
     init=Pure(network.init, model),
-    loss=Pure(loss, model, table),
+    loss=Pure(loss, model),
     facts=partial(classification.facts, segments, numbers),
-    batches=partial(labelled.batches, segments, answers, terms),
-    predict=Pure(predict, model, table),
+    batches=partial(labelled.batches, segments, columns, terms),
+    predict=Pure(predict, model),
     forbidden=None,
     unit="number",
     loss_unit="squared error",
     by_text=True,
-    figures=partial(figures, names, np.array(table, np.float32)),
+    figures=partial(figures, names, scale_2C),
     report=Report(
       "It reads a text of {word}s and predicts " + ", ".join(names) + ".",
       ("mistakes",),
@@ -138,20 +143,18 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
 
 def predict(
   model: network.SequenceModel,
-  table: Sequence[Sequence[float]],
   params: Params,
   carry: Carry,
   batch: Batch,
 ) -> tuple[Carry, jax.Array]:
   """The carry, and the numbers in the unit of the table, [B, 1, C]."""
   carry, outputs_B1C = network.predict(model, params, carry, batch)
-  mean_11C, deviation_11C = np.array(table, np.float32)[:, None, None]
-  return carry, outputs_B1C * deviation_11C + mean_11C
+  mean_B1C, deviation_B1C = jnp.split(batch["scales"], 2, axis=1)
+  return carry, outputs_B1C * deviation_B1C + mean_B1C
 
 
 def loss(
   model: network.SequenceModel,
-  table: Sequence[Sequence[float]],
   params: Params,
   carry: Carry,
   batch: Batch,
@@ -159,9 +162,10 @@ def loss(
 ) -> tuple[jax.Array, tuple[Carry, Totals]]:
   """The squared error in squared deviations, a mean over numbers and texts."""
   carry, outputs_B1C = network.predict(model, params, carry, batch, key)
-  mean_11C, deviation_11C = np.array(table, np.float32)[:, None, None]
-  error_B1C = outputs_B1C - (batch["targets"] - mean_11C) / deviation_11C
-  squared_B1 = jnp.mean(error_B1C**2, axis=-1)
+  mean_B1C, deviation_B1C = jnp.split(batch["scales"], 2, axis=1)
+  # The deviation of a padded row is 0.
+  true_B1C = (batch["targets"] - mean_B1C) / jnp.maximum(deviation_B1C, _TINY)
+  squared_B1 = jnp.mean((outputs_B1C - true_B1C) ** 2, axis=-1)
   total = jnp.sum(squared_B1 * batch["weights"])
   weight = jnp.sum(batch["weights"])
   return total / jnp.maximum(weight, 1), (carry, {"loss": (total, weight)})

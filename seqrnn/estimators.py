@@ -6,7 +6,6 @@ before a training begins. `train.start_from` in `settings` starts from a run.
 """
 
 import os
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -84,13 +83,12 @@ class _Estimator(base.BaseEstimator):
     epochs: how often all data are read.
     max_steps: the most steps of the training.
     early_stopping: whether `n_iter_no_change` epochs without a lower loss end
-      the training.
-    validation_fraction: the share that is held out; the parameters are those of
-      the lowest loss there.
+      the training, with the parameters of the lowest one.
+    validation_fraction: the share that is held out, for evaluations.
     n_iter_no_change: see `early_stopping`.
     random_state: the seed.
     workdir: the folder of the run; None: a temporary one.
-    verbose: whether a training prints its progress.
+    verbose: 1: a fit prints a line with its figures; 2: also its progress.
     settings: other fields of the config, by their dotted names.
     run_: the Run of the fit.
   """
@@ -112,7 +110,7 @@ class _Estimator(base.BaseEstimator):
   n_iter_no_change: int = 10
   random_state: Any = 0
   workdir: str | os.PathLike[str] | None = None
-  verbose: bool = False
+  verbose: int = 0
   settings: Mapping[str, FieldValue] | None = None
 
   _preset: ClassVar[dict[str, FieldValue]] = {}
@@ -159,16 +157,24 @@ class _Estimator(base.BaseEstimator):
     }
     api = load_api()
     from seqrnn.run import kept, temporary
+    from seqrnn.training import history
 
     own_folder = nullcontext(self.workdir) if self.workdir else temporary()
     with own_folder as folder:
       file = frames.written(Path(folder, "data"), {name: content})
-      how = {"verbose": self.verbose, **settings, **file}
+      how = {"verbose": self.verbose > 1, **settings, **file}
       try:
         run = api.train(self.config, folder, **how)
       except Interrupted as error:  # An Exception would be a fit that failed.
         raise KeyboardInterrupt(str(error)) from None
     self.run_ = run if self.workdir else kept(run)
+    if self.verbose:
+      rows = history.read_rows(run.workdir / "metrics.csv")
+      best = next(row for row in rows if row["step"] == str(run.step))
+      held_out = (x for x in best.items() if x[0].startswith("validation_"))
+      figures = (f"{n.split('_', 1)[1]} {float(x):.4g}" for n, x in held_out)
+      name = f"{type(self).__name__}: step {run.step:,}, validation"
+      print(name, ", ".join(figures), flush=True)
 
 
 def _labels(
@@ -374,15 +380,13 @@ class LanguageModel(_Estimator):
 
   def score_samples(self, X: Iterable[str]) -> np.ndarray:
     """The logarithm of the probability of each text, in nats."""
-    return np.array([-nll.sum(dtype=np.float64) for nll in self._nll(X)])
+    each = self._run.score(frames.texts("X", X))
+    return np.array([-nll.sum(dtype=np.float64) for nll in each])
 
   def score(self, X: Iterable[str], y: None = None) -> float:  # noqa: ARG002
     """The negative bits a symbol."""
-    nll = np.concatenate(self._nll(X))
+    nll = np.concatenate(self._run.score(frames.texts("X", X)))
     return -float(nll.mean(dtype=np.float64) / np.log(2))
-
-  def _nll(self, X: Iterable[str]) -> list[np.ndarray]:
-    return [*self._run.score(frames.texts("X", X))]
 
   def sample(self, prime: str = "", **settings: FieldValue) -> list:
     """Draws texts that begin with `prime`, as `Run.sample` does."""
@@ -419,8 +423,8 @@ class SessionDetector(base.OutlierMixin, _Estimator):
     fields |= {"detect.rate": self.rate, "detect.folds": self.folds}
     self._train("train.csv", content, fields)
     path = {"detect.path": self.run_.config.data.path}
-    load_api().detect(None, self.run_.workdir, verbose=self.verbose, **path)
-    rate, self.offset_ = self.rate, -sys.float_info.max  # None can be flagged.
+    load_api().detect(None, self.run_.workdir, verbose=self.verbose > 1, **path)
+    rate, self.offset_ = self.rate, -np.finfo(float).max  # None can be flagged.
     if self._deployed().normal.scores["combined"].resolution <= rate:
       self.offset_ = float(np.nextafter(np.log(rate * (1 + 1e-12)), 0))
     return self
@@ -477,7 +481,9 @@ def _sessions(name: str, X: Any) -> tuple[bytes, set[str], Any]:
   Returns the csv; of a frame of pandas also its sessions and its index.
   """
   if not frames.is_table(X):
-    every = [map(_text, frames.column(name, x)) for x in frames.column(name, X)]
+    every = enumerate(frames.column(name, X, "session"))
+    every = [frames.column(f"{name}[{n}]", x, "event") for n, x in every]
+    every = [[*map(_text, events)] for events in every]
     every = frames.sequences(name, every, "event")
     pairs = [(n, event) for n, events in enumerate(every) for event in events]
     table = {"session": [n for n, _ in pairs], "event": [x for _, x in pairs]}
@@ -491,8 +497,7 @@ def _sessions(name: str, X: Any) -> tuple[bytes, set[str], Any]:
   used = {x: table[x] for x in ("session", "event", "timestamp") if x in table}
   for one in ("session", "event"):
     used[one] = frames.texts(f"{name}[{one!r}]", map(_text, used[one]), one)
-  rows = getattr(X, "index", None)
-  return frames.encoded(used), {*used["session"]}, rows
+  return frames.encoded(used), {*used["session"]}, getattr(X, "index", None)
 
 
 def _text(value: Any) -> Any:

@@ -23,7 +23,6 @@ from seqrnn.data import splits
 from seqrnn.data.read import frames
 from seqrnn.data.sources import corpora
 from seqrnn.data.splits import Pieces
-from seqrnn.data.vocabulary import RESERVED
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params
 from seqrnn.modes import load_model, require_mode
@@ -260,11 +259,9 @@ class Run(NamedTuple):
         " symbol, and none for each text"
       )
     found = self.predict(texts, top_k=count)
-    p_NV = np.zeros((len(found), count), np.float32)
-    ids_NV = np.array([one.ids[0] for one in found]) - len(RESERVED)
-    chances_NV = np.array([one.probabilities[0] for one in found])
-    np.put_along_axis(p_NV, ids_NV, chances_NV, axis=1)
-    return p_NV
+    ids_NV = np.array([one.ids[0] for one in found])
+    p_NV = np.array([one.probabilities[0] for one in found])
+    return np.take_along_axis(p_NV, ids_NV.argsort(), axis=1)
 
   def fill(self, text: str, **settings: FieldValue) -> list[Filling]:
     """The best fillings of a text's gaps.

@@ -137,7 +137,9 @@ def test_columns_of_any_kind_are_read_alike(classifier):
   expected = classifier.predict_proba(TEXTS)
   np.testing.assert_allclose(expected.sum(1), 1, atol=1e-12)
   before = list(TEXTS)
-  for kind in (tuple, np.array, pd.Series, iter, Column):
+  single = lambda texts: pd.DataFrame({"text": texts})
+  kinds = tuple, np.array, pd.Series, iter, Column, single
+  for kind in (*kinds, lambda texts: np.array(texts)[:, None]):
     np.testing.assert_array_equal(
       classifier.predict_proba(kind(TEXTS)), expected
     )
@@ -193,9 +195,15 @@ def test_a_fit_is_a_run(classifier, tmp_path):
 def test_folds_score_as_through_files(classifier, temporary):
   order = RNG.permutation(60)
   train, test = order[:40], order[40:]
-  found = model_selection.cross_val_score(
-    classifier, pd.Series(TEXTS), pd.Series(LABELS), cv=[(train, test)]
+  found = model_selection.cross_validate(
+    classifier,
+    *(pd.Series(TEXTS), pd.Series(LABELS)),
+    cv=[(train, test)],
+    return_estimator=True,
   )
+  fitted = found.pop("estimator")
+  p = fitted[0].predict_proba([TEXTS[n] for n in test])
+  del fitted
   assert not [*temporary.iterdir()]
   numbers = dict(zip(classifier.classes_, range(3), strict=True))
   with (temporary / "a.csv").open("w", encoding="utf-8") as file:
@@ -214,7 +222,11 @@ def test_folds_score_as_through_files(classifier, temporary):
   run = seqrnn.train("sentences", temporary / "run", verbose=False, **fields)
   best = [one.best[0] for one in run.predict([TEXTS[n] for n in test])]
   true = [str(numbers[LABELS[n]]) for n in test]
-  assert found.tolist() == [accuracy_score(true, best)]
+  assert found["test_score"].tolist() == [accuracy_score(true, best)]
+  in_order = [run.labels.index(str(numbers[x])) for x in classifier.classes_]
+  other = run.predict_proba([TEXTS[n] for n in test])
+  other = other / other.sum(1, keepdims=True, dtype=float)
+  np.testing.assert_array_equal(p, other[:, in_order])
 
 
 def test_a_fit_is_repeated_and_a_workdir_is_resumed(classifier, tmp_path):
@@ -222,7 +234,7 @@ def test_a_fit_is_repeated_and_a_workdir_is_resumed(classifier, tmp_path):
   again.fit(np.array(TEXTS), pd.Series(LABELS, dtype="category"))
   expected = classifier.predict_proba(TEXTS)
   np.testing.assert_array_equal(again.predict_proba(TEXTS), expected)
-  again.fit(TEXTS, LABELS)  # It is finished.
+  again.fit(TEXTS, LABELS[:, None])  # It is finished.
   assert again.run_.workdir == tmp_path / "run"
   with pytest.raises(seqrnn.UserError, match="has other data, of a run; name"):
     again.fit(TEXTS[1:], LABELS[1:])
@@ -308,7 +320,7 @@ def test_other_estimators_wrap_them(classifier):
   np.testing.assert_allclose(found.sum(1), 1)
 
 
-def test_numbers():
+def test_numbers(capsys):
   frame = pd.DataFrame(NUMBERS, columns=["depth", "stars"])
   stars = seqrnn.TextRegressor(**ONE_WAY, random_state=np.random.RandomState(3))
   found = stars.fit(TEXTS, frame).predict(TEXTS)
@@ -321,6 +333,13 @@ def test_numbers():
   assert distances == sorted(distances, reverse=True)
   with pytest.raises(seqrnn.UserError, match="predicts no labels"):
     run.predict_proba(TEXTS)
+  # Other numbers need no other program, and a fit prints one line.
+  compiled = []
+  private.on_compilation(compiled.append)
+  stars.set_params(max_steps=1, verbose=1).fit(TEXTS, 9 * frame + 4)
+  loss = stars.history_.validation_loss[0]
+  begin = f"TextRegressor: step 1, validation loss {loss:.4g}, r_squared_depth "
+  assert capsys.readouterr().out.startswith(begin) and not compiled
 
 
 def test_tags():
@@ -412,6 +431,7 @@ def test_mistakes_are_one_line_with_the_position(tmp_path):
     ),
     (lambda: lm([3]), "X[0]=3: every text must be a str"),
     (lambda: odd([["a"], []]), "X[1]: has no event"),
+    (lambda: odd([]), "X: has no session"),
     (lambda: odd([["a", np.nan]]), "X[0][1]=nan: every event must be a str"),
     (lambda: odd(frame), "X['event'][1]="),
     (lambda: odd(frame[["event"]]), "X: has the columns 'event'; it needs"),

@@ -268,7 +268,7 @@ def _fit(config: Config, windows: int, put: Callable[[str, FieldValue], None]):
     dropout = _DROPOUT.of(train.epochs, digits=2)
     put("model.dropout", max(dropout, config.model.dropout))
   if few:
-    put("train.choice", "last")
+    put("train.choice", "best" if train.patience else "last")
     put("train.refit", windows < _FEW)
     if config.task == "classification":
       put("train.label_smoothing", max(_SMOOTHING, train.label_smoothing))

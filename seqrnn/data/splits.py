@@ -382,8 +382,8 @@ def reader(
       symbol, document = nouns(data.unit)
       longest = np.diff(pieces.corpus.bounds).max(initial=0)
       raise UserError(
-        f"data.{field}={data[field]}: leaves no {symbol} for the {name} split;"
-        f" the longest {document} has {longest:,}"
+        f"data.{field}={data[field]}: leaves no {symbol} for the {name} split"
+        + f"; the longest {document} has {longest:,}" * bool(data[field])
       )
     return pieces
 

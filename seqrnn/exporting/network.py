@@ -11,10 +11,9 @@ import numpy as np
 
 from seqrnn.config.read import Config
 from seqrnn.errors import UserError
-from seqrnn.experiment import Experiment, Params, shapes
+from seqrnn.experiment import Experiment, Params
 from seqrnn.models import cells
 from seqrnn.models.cell import CELLS, Cell
-from seqrnn.runtime import sharding
 
 # The names of stacks of layers: one stack, or the towers of a gap model.
 STACK = "rnn"
@@ -185,7 +184,7 @@ def network_of(
     name: [[operator(cell, way) for way in ways] for ways in layers]
     for name, layers in cells_of(arrays["body"]).items()
   }
-  pooled = _is_pooled(experiment, stacks)
+  pooled = experiment.by_text or config.data.mapping == "many_to_one"
   return Network(
     embedding_VD=embedding,
     stacks=stacks,
@@ -211,14 +210,3 @@ def cells_of(body: Params) -> dict[str, list[list[Params]]]:
     each = [[x[way] for way in TOWERS if way in x] or [x] for x in layers]
     stacks[name] = [[way["cell"] for way in ways] for ways in each]
   return stacks
-
-
-def _is_pooled(experiment: Experiment, stacks: Stacks) -> bool:
-  """Whether a sequence has one output."""
-  predict, shape = experiment.predict, (1, 4)
-  assert predict is not None, "checked by the caller"
-  if experiment.reads != "symbol":
-    shape += stacks[STACK][0][0].input_KD.shape[1:]
-  batch = {"inputs": np.ones(shape, np.int32), "reset": np.ones(1, bool)}
-  outputs = sharding.jit(lambda params: predict(params, (), batch)[1])
-  return jax.eval_shape(outputs, shapes(experiment)).shape[1] != shape[1]

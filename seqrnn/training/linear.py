@@ -101,9 +101,8 @@ def _texts(experiment: Experiment) -> tuple[Any, np.ndarray]:
   x_NF: Any = sparse.vstack(rows, "csr")
   y_N = np.concatenate(targets)
   if experiment.names is None:
-    numbers = experiment.vocabularies["numbers"].symbols
-    scales_C2 = np.array([x.split()[-2:] for x in numbers], np.float32)
-    return x_NF, (y_N - scales_C2[:, 0]) / scales_C2[:, 1]
+    mean_C, deviation_C = batch["scales"][0]
+    return x_NF, (y_N - mean_C) / deviation_C
   ids_V = np.arange(len(RESERVED), len(experiment.names))
   y_NV = (y_N[:, None] == ids_V).astype(np.float32)
   known = y_NV.any(1)  # A refit may read labels that training has not seen.

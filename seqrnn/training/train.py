@@ -304,7 +304,8 @@ def loop(
   training.checkpoints.wait()
   if sharding.is_first():
     training.checkpoints.check()
-    history.draw_history(training.workdir, training.experiment.measure)
+    if config.train.choice != "all":  # A refit has no curve.
+      history.draw_history(training.workdir, training.experiment.measure)
   if stopped:
     raise _interrupted(training, position, stopped)
 

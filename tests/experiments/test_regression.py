@@ -131,7 +131,10 @@ def test_a_text_has_the_mean_of_its_windows(folder, main):
   symbols = run.experiment.vocabularies["symbols"]
   ids = np.zeros((2, 8), np.int32)  # With the begin and the end, 14.
   ids.flat[:14] = [1, *symbols.encode("abcabcabcabc"), 2]
+  known = run.experiment.vocabularies["numbers"].symbols
+  scale_2C = np.array([x.split()[1:] for x in known], np.float32).T
   batch = {"inputs": ids, "reset": np.ones(2, bool)}
+  batch["scales"] = np.array([scale_2C, scale_2C])
   _, outputs = run.experiment.predict(run.params, (), batch)
   np.testing.assert_allclose(one.numbers[0], outputs.mean((0, 1)), rtol=1e-4)
   # A cell may have several lines, so lines are not texts.

@@ -26,21 +26,26 @@ UNSEEN = "\ufffd"
 _QUOTED = 40  # Characters of a value in a message.
 
 
-def column(name: str, values: Any) -> list[Any]:
-  """The values of a column.
+def column(name: str, values: Any, unit: str = "value") -> list[Any]:
+  """The values of a column; a value is called `unit` in messages.
 
   Raises:
-    DataError: it is a single text, a table, or cannot be iterated.
+    DataError: it is a single text, a table or empty, or cannot be iterated.
   """
+  if getattr(values, "shape", ())[1:] == (1,):  # The only one of a table.
+    values = np.asarray(values)[:, 0]
   rule = "must be a column of values, such as a list or frame['text']"
   if isinstance(values, str | bytes) or is_table(values):
     raise DataError(f"{name}={_short(values)}: {rule}")
   if getattr(values, "ndim", 1) != 1:
     raise DataError(f"{name}: has the shape {values.shape}; {rule}")
   try:
-    return list(values)
+    every = list(values)
   except TypeError:
     raise DataError(f"{name}={_short(values)}: {rule}") from None
+  if not every:
+    raise DataError(f"{name}: has no {unit}")
+  return every
 
 
 def is_table(values: Any) -> bool:
@@ -61,9 +66,7 @@ def texts(name: str, values: Any, unit="text", blank=False) -> list[str]:
   Raises:
     DataError: a value is missing, empty or no text; names its position.
   """
-  every = column(name, values)
-  if not every:
-    raise DataError(f"{name}: has no {unit}")
+  every = column(name, values, unit)
   for n, value in enumerate(every):
     if rule := _fault(value, blank):
       raise DataError(f"{name}[{n}]={_short(value)}: every {unit} must {rule}")
@@ -89,7 +92,7 @@ def sequences(name: str, values: Any, unit: str) -> list[list[str]]:
   Raises:
     DataError: as `texts`.
   """
-  every = enumerate(column(name, values))
+  every = enumerate(column(name, values, "sentence"))
   return [texts(f"{name}[{n}]", one, unit) for n, one in every]
 
 
@@ -101,8 +104,8 @@ def documents(name: str, values: Any, blank: bool) -> list[Text]:
   Raises:
     DataError: as `texts`.
   """
-  every = column(name, values)
-  if every and isinstance(every[0], list | tuple | np.ndarray):
+  every = column(name, values, "text")
+  if isinstance(every[0], list | tuple | np.ndarray):
     return [*sequences(name, every, "word")]
   every = texts(name, every, blank=blank)
   return [text if text.strip() else UNSEEN for text in every]
