@@ -78,10 +78,14 @@ def render(rows: list[list]) -> str:
     some = [x for x in rows if (x[0], x[2]) == (of, name)]
     for n, plot in enumerate(axes[:, _KINDS.index(of)]):
       x_N, y_N = ([row[column] for row in some] for column in (1, 3 + n))
-      plot.loglog(x_N, y_N, "o-", label=name)
+      plot.semilogx(x_N, y_N, "o-", label=name)
+      plot.set_xticks(x_N, [f"{x:g}" for x in x_N])
       plot.set(xlabel=of, ylabel=_UNITS[n])
+      plot.minorticks_off()
       plot.legend()
       pictures.grid(plot)
+  for plot in axes[:, 0]:  # All of a row have its limits.
+    plot.set_ylim(bottom=0)
   pictures.save(figure, _PAGE.with_suffix(".png"))
   cells = [[of, f"{size:,}", name, *map(str, x)] for of, size, name, *x in rows]
   table = pages.table(["data", "size", "command", *_UNITS], cells)
