@@ -46,11 +46,7 @@ _FIELDS = (
 
 @dataclass(frozen=True)
 class Page:
-  """The report of an estimator, which a notebook shows.
-
-  Attributes:
-    path: the file, a page of HTML.
-  """
+  """The report of an estimator, a page of HTML, which a notebook shows."""
 
   path: Path
 
@@ -170,11 +166,10 @@ class _Estimator(base.BaseEstimator):
     self.run_ = run if self.workdir else kept(run)
     if self.verbose:
       rows = history.read_rows(run.workdir / "metrics.csv")
-      best = next(row for row in rows if row["step"] == str(run.step))
-      held_out = (x for x in best.items() if x[0].startswith("validation_"))
-      figures = (f"{n.split('_', 1)[1]} {float(x):.4g}" for n, x in held_out)
-      name = f"{type(self).__name__}: step {run.step:,}, validation"
-      print(name, ", ".join(figures), flush=True)
+      [best] = (row for row in rows if row["step"] == str(run.step))
+      pairs = (x for x in best.items() if x[0].startswith("validation_"))
+      shown = ", ".join(f"{x[11:]} {float(y):.4g}" for x, y in pairs)
+      print(f"{type(self).__name__}: step {run.step:,}, validation {shown}")
 
 
 def _labels(

@@ -27,7 +27,7 @@ PARTS = (
   "speed_page",
 )
 # Those of the extra `bench`, which tests do without.
-OPTIONAL = {"torch", "keras", "pyspark"}
+OPTIONAL = {"torch", "keras", "pyspark", "sklearn_crfsuite"}
 
 
 def commands():

@@ -90,6 +90,8 @@ def test_the_fields_of_a_time_are_joined_or_one_of_them():
     ("<Date> <Node> <Time> <Content>", f"x {node}"),
     ("<Time>|<Content>", "20261125-12:00:01:606|on"),
     ("<Date> <Time> <Content>", "2026-11-25 12:00:01.606 on"),
+    ("<Date> <Time> <Content>", "25.11.2026 12:00:01,606 on"),
+    ("<Time> <Content>", "25.11.2026-12:00:01.606 on"),
   ):
     entry = parser(Form("strict", header))(line)
     assert entry and entry.content == "on"
