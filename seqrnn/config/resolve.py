@@ -269,7 +269,7 @@ def _fit(config: Config, windows: int, put: Callable[[str, FieldValue], None]):
     put("model.dropout", max(dropout, config.model.dropout))
   if few:
     put("train.choice", "best" if train.patience else "last")
-    put("train.refit", windows < _FEW)
+    put("train.refit", windows < _FEW and train.choice != "best")
     if config.task == "classification":
       put("train.label_smoothing", max(_SMOOTHING, train.label_smoothing))
 

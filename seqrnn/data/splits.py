@@ -381,9 +381,11 @@ def reader(
       field = f"{name}_fraction"
       symbol, document = nouns(data.unit)
       longest = np.diff(pieces.corpus.bounds).max(initial=0)
+      rule = f"the longest {document} has {longest:,}"
+      rule = rule if data[field] else "it must be above 0"
       raise UserError(
         f"data.{field}={data[field]}: leaves no {symbol} for the {name} split"
-        + f"; the longest {document} has {longest:,}" * bool(data[field])
+        + f"; {rule}"
       )
     return pieces
 

@@ -184,7 +184,8 @@ def network_of(
     name: [[operator(cell, way) for way in ways] for ways in layers]
     for name, layers in cells_of(arrays["body"]).items()
   }
-  pooled = experiment.by_text or config.data.mapping == "many_to_one"
+  last = config.task == "language_model" and config.data.mapping
+  pooled = experiment.by_text or last == "many_to_one"
   return Network(
     embedding_VD=embedding,
     stacks=stacks,

@@ -32,7 +32,8 @@ def column(name: str, values: Any, unit: str = "value") -> list[Any]:
   Raises:
     DataError: it is a single text, a table or empty, or cannot be iterated.
   """
-  if getattr(values, "shape", ())[1:] == (1,):  # The only one of a table.
+  is_array = hasattr(values, "__array__")
+  if is_array and np.shape(values)[1:] == (1,):  # The only one of a table.
     values = np.asarray(values)[:, 0]
   rule = "must be a column of values, such as a list or frame['text']"
   if isinstance(values, str | bytes) or is_table(values):

@@ -186,7 +186,7 @@ def _restore(
       Learned.of_columns(stored.named(arrays, f"learned {k} ")) for k in models
     ]
     idle, cut = (IdleTimes(*fields) for fields in record["idle"])
-    silence = float(record["silence"])
+    silence, shares_E = float(record["silence"]), arrays["shares"]
     first, last = map(float, record.get("span", (math.nan,) * 2))
     tails = [
       joined([Tails(**stored.named(arrays, f"tails {k} "))]) for k in models
@@ -203,7 +203,7 @@ def _restore(
   accepted = dict(record.get("accepted", {}))
   return Deployed(
     *(config, detector, normal, idle, cut, silence, (first, last), accepted),
-    arrays["shares"],
+    shares_E,
   )
 
 

@@ -341,8 +341,8 @@ class NormalScores(NamedTuple):
 
     They calibrate as all do, and do not grow with the number of events.
     """
-    _, first_K = np.unique(self.sessions.model, return_index=True)
-    groups = [self.events.groups[k] for k in np.argsort(first_K)]
+    models, first_K = np.unique(self.sessions.model, return_index=True)
+    groups = [self.events.groups[k] for k in models[np.argsort(first_K)]]
     sizes = np.zeros_like(self.sessions.sizes)
     sizes[np.sort(first_K)] = [len(group.scores) for group in groups]
     return self.sessions._replace(

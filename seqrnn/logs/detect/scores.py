@@ -168,7 +168,9 @@ class Learned(NamedTuple):
     widths = {len(known) + 1, len(low), len(high), *vectors.shape[1:]}
     totals = {len(grams), len(times) - len(sizes), int(sizes.sum())}
     columns_of = len(sizes), len(lengths), vectors.ndim
-    if len(widths) > 1 or len(totals) > 1 or columns_of != (_STIDE, 2, 2):
+    fits = len(widths) == len(totals) == 1 and columns_of == (_STIDE, 2, 2)
+    fits &= all(x.ndim == 1 and x.dtype.kind == "i" for x in learned[:4])
+    if not fits:
       raise ValueError("the columns of its baselines do not fit each other")
     return learned
 

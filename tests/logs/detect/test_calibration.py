@@ -73,20 +73,21 @@ def normal_of(rng, sizes=(80, 90)):
 
 def test_a_deployed_calibration_is_that_of_the_detection(settings):
   rng = np.random.default_rng(1)
-  known, false = normal_of(rng), normal_of(rng, (3, 5))
+  # All sessions of the second fold are too short to calibrate.
+  known, false = normal_of(rng, (80, 0, 90)), normal_of(rng, (3, 0, 5))
   batch = normal_scores(known, settings, further=false)
   assert batch.scores[COMBINED].n == known.counts.sum() + false.counts.sum()
   sessions = np.bincount(batch.sessions.order)
   np.testing.assert_array_equal(sessions, batch.sessions.counts)
   again = NormalSessions.of_columns(batch.compact().columns())
   normal = of_every(again, batch.names)
-  new = {name: rng.exponential(size=(2, 50)) for name in STANDARD}
+  new = {name: rng.exponential(size=(3, 50)) for name in STANDARD}
   p = [
     n.scores[COMBINED].p_values(n.evidence(new).max(axis=0))
     for n in (batch, normal)
   ]
   np.testing.assert_array_equal(*p)
-  nll = rng.choice(batch.sessions.nll, (2, 50)) + rng.choice([0, 1], 50)
+  nll = rng.choice(batch.sessions.nll, (3, 50)) + rng.choice([0, 1], 50)
   p = [n.events.p_values(map(round_scores, nll)) for n in (batch, normal)]
   np.testing.assert_array_equal(*p)
 
