@@ -113,6 +113,7 @@ def main():
       arguments += [f"--config.data.path={data}"] * (name == "train")
       rows.append([of, size, name, *run(arguments, data)])
       path.write_text(json.dumps(rows))
+  rows.sort(key=lambda row: (_KINDS.index(row[0]), row[1]))
   pages.put(_PAGE, _MARKS, render(rows))
 
 
