@@ -123,7 +123,8 @@ def resolve(
     the config, and lines about the fields that changed.
 
   Raises:
-    UserError: a model of one unit has more than `model.parameters`.
+    UserError: a model of one unit has more than `model.parameters`, or a second
+      training would be of another model.
   """
   config, lines = deepcopy(config), []
   if parameters is not None and config.model.parameters:
@@ -135,6 +136,12 @@ def resolve(
     lines += _fit_to_data(config, batches * rows)
   if epoch is not None and config.train.adapt_to_length:
     lines += _adapt_to_length(config, epoch(config)[0])
+  train = config.train
+  if train.refit and train.choice == "best" and config.model.wide:
+    raise UserError(
+      "train.refit=True: must be False with train.choice='best' and model.wide:"
+      " the second training would fit the wide part in another way"
+    )
   return config, lines
 
 

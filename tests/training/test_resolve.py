@@ -10,6 +10,7 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.derived import merge
 from seqrnn.config.resolve import read_words, resolve
 from seqrnn.configs import base, brnn, rnn, sentences, text_generation
+from seqrnn.errors import UserError
 from seqrnn.training import setup, train
 from tests.conftest import tiny
 
@@ -200,6 +201,9 @@ def test_a_config_of_labelled_texts_reads_words_in_lower_case():
   assert few["train.label_smoothing"] == 0.1 and few["train.refit"]
   stopping = merge(words, {"train.patience": 3})
   assert not {"train.choice", "train.refit"} & {*changes(stopping, 100, 8)[0]}
+  both = merge(words, {"train.choice": "best", "train.refit": True})
+  with pytest.raises(UserError, match="train.refit=True: must be False with"):
+    changes(both, 100, 8)
   assert "train.refit" not in changes(words, 375, 8)[0]
   assert "train.choice" not in changes(words, 1250, 8)[0]
   for size, window in ((50, 96), (90, 96), (250, 192), (48, 48), (900, 48)):
