@@ -86,7 +86,8 @@ def files_of_a_step(folder: Path) -> set[str]:
     if event not in ("call", "return"):
       return
     name = file_of(frame.f_code.co_filename)
-    if name is None:
+    # Caches of JAX compare what other tests have left there, at any time.
+    if name is None or "__eq__" in frame.f_code.co_qualname:
       return
     function = frame.f_code.co_name
     if name == "training/step.py" and function in ("make_step", "step"):
