@@ -268,7 +268,7 @@ def _fit(config: Config, windows: int, put: Callable[[str, FieldValue], None]):
   put("train.batch_size", min(rows, train.batch_size))
   batches = -(-windows // train.batch_size)
   few = _labels_texts(config) and windows < _UNSURE
-  # The layers learn little beside a wide part that is fitted.
+  # The layers count little beside a wide part that is fitted.
   steps = _STEPS // 2 if few and config.model.wide else _STEPS
   put("train.epochs", max(min(-(-steps // batches), _EPOCHS), epochs))
   if train.epochs > epochs:

@@ -1,7 +1,7 @@
 """Modules around the layers: features of inputs, and poolings of outputs.
 
 Convolution, Letters and Affixes make features that the layers read. Attention
-and POOLINGS make one vector of all outputs, and Wide adds its logits to those
+and POOLINGS make one vector of all outputs, and Wide joins its logits and those
 of the head.
 """
 
@@ -94,29 +94,37 @@ class Convolution(nn.Module):
 
 
 class Wide(nn.Module):
-  """Logits that are linear in the terms of a text.
+  """The logits of the layers, with others that are linear in terms of a text.
 
-  The wide part of a wide and deep model (Cheng et al. 2016).
+  The wide part of a wide and deep model (Cheng et al. 2016), which adds both.
+  If the wide part is fitted before the layers learn, they are trained apart,
+  because a fit leaves little of what it has been fitted to; outside of training
+  a mean is taken of both, in which the layers have a share.
 
   Attributes:
     terms: F, the number of buckets.
-    features: the number of logits.
-    share: the factor, outside of training, of the logits of the layers.
-    apart: whether the layers are trained without it; a ridge regression leaves
-      little of the numbers that it has been fitted to.
+    features: V, the number of logits.
+    fitted: whether the wide part is fitted before the layers.
   """
 
   terms: int
   features: int
-  share: float = 1.0
-  apart: bool = False
+  fitted: bool = False
 
   @nn.compact
-  def __call__(self, terms_BF: jax.Array) -> jax.Array:
-    """The logits of each text."""
+  def __call__(
+    self, logits_BNV: jax.Array, terms_BF: jax.Array, train: bool = False
+  ) -> jax.Array:
+    """The joined logits of each text, [B, N, V]; N is 1."""
     shape = self.terms, self.features
     table_FV = self.param("table", nn.initializers.zeros, shape)
-    return STEP * (terms_BF @ table_FV)
+    linear_BNV = STEP * (terms_BF @ table_FV)[:, None]
+    if not self.fitted:
+      return logits_BNV + linear_BNV
+    share = self.param("share", nn.initializers.ones, ())
+    if train:
+      return logits_BNV
+    return share * logits_BNV + (1 - share) * linear_BNV
 
 
 class Letters(nn.Module):

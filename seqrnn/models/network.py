@@ -15,9 +15,6 @@ from seqrnn.models import cells, features, layers, losses
 from seqrnn.models.cell import hold, uniform
 from seqrnn.models.products import Lookup, Products
 
-# Of the layers beside a fitted wide part, and whether they are trained apart
-# from it; docs/howto/train.md.
-SHARES = {"classification": (0.25, False), "regression": (0.125, True)}
 _FITTED = 2**22  # Weights of it; their optimizer keeps some ten copies.
 _LOOP = 256  # About how often a program calls a model with one position.
 # Fields of `config.model` that SequenceModel has as they are.
@@ -57,7 +54,7 @@ class SequenceModel(nn.Module):
       or None.
     attention: the Attention that `pooling` may name.
     nade: Nade, or None: each note is independent of the others in its frame.
-    wide: Wide, whose logits are added to those of pooled outputs; or None.
+    wide: Wide, which joins its logits to those of pooled outputs; or None.
 
   If the body returns its directions separately, each has a head of its own, and
   the logits are a dict with their names.
@@ -168,9 +165,8 @@ class SequenceModel(nn.Module):
     logits_BTV = self.joint(y_BTH)
     if self.nade is not None and notes_BTV is not None:
       logits_BTV = self.nade(logits_BTV, notes_BTV.astype(jnp.float32))
-    if self.wide is not None and not (train and self.wide.apart):
-      logits_BTV *= 1 if train else self.wide.share
-      logits_BTV += self.wide(terms_BF)[:, None]
+    if self.wide is not None:
+      logits_BTV = self.wide(logits_BTV, terms_BF, train)
     return carry, logits_BTV
 
   def _pooled(self, y_BTH, mask_BT, carry, train: bool):
@@ -387,8 +383,7 @@ def text_model(
   attention, wide = features.Attention(config.data.window), None
   if terms and outputs:
     fits = fits_wide(config, terms * outputs)
-    share, apart = SHARES[config.task] if fits else (1.0, False)
-    wide = features.Wide(terms, outputs, share, apart)
+    wide = features.Wide(terms, outputs, fits)
   return whole.clone(attention=attention, wide=wide)
 
 

@@ -1,14 +1,17 @@
 """The wide part of a new model, fitted to few texts by itself.
 
 Its loss is convex: a penalty keeps it from the accidents of a few texts, and
-no checkpoint has to be chosen. It then stays, and the layers learn the rest. Of
-numbers it is a ridge regression, and of labels a logistic regression, where a
-weight is penalised less if the log-count ratio of its term and label is large,
-as in a naive Bayes SVM (Wang & Manning 2012).
+no checkpoint has to be chosen. It then stays, and the layers are trained apart.
+Of numbers it is a ridge regression, and of labels a logistic regression, where
+a weight is penalised less if the log-count ratio of its term and label is
+large, as in a naive Bayes SVM (Wang & Manning 2012).
 """
 
+import math
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 from scipy import sparse, special
 
@@ -19,6 +22,14 @@ from seqrnn.models import network
 from seqrnn.models.features import STEP
 from seqrnn.runtime import private
 
+# Of the layers, in the mean of their logits and those of the wide part: the
+# first one, and those that validation may choose instead.
+_SHARES = {
+  "classification": (0.25, 0.5, 0.75),
+  "regression": (0.125, 0.5, 0.75),
+}
+_SURE = 3.0  # Nats by which another one must be more likely.
+_TINY = 1e-30  # The least loss of numbers.
 _STRENGTH = 10.0  # Of the loss of a text; half the squares are the penalty.
 _PENALTIES = 0.1, 0.3, 1.0, 3.0, 10.0  # Of squares, for numbers.
 
@@ -29,7 +40,7 @@ def is_fitted(experiment: Experiment, config: Config) -> bool:
   return wide is not None and network.fits_wide(config, wide["table"].size)
 
 
-def fitted(experiment: Experiment, params: Params) -> Params:
+def fitted(config: Config, experiment: Experiment, params: Params) -> Params:
   """The parameters, with the wide part of a regression.
 
   The head starts at zero, so that the model first computes the regression. All
@@ -42,7 +53,50 @@ def fitted(experiment: Experiment, params: Params) -> Params:
   table_FV = private.of_first_process(regression(x_NF, y_NV) / STEP)
   kernel_HV = np.zeros_like(params["head"]["kernel"])
   head = {**params["head"], "kernel": kernel_HV}
-  return {**params, "head": head, "wide": {"table": table_FV}}
+  share = np.float32(_SHARES[config.task][0])
+  wide = {"table": table_FV, "share": share}
+  return {**params, "head": head, "wide": wide}
+
+
+def choose_share(
+  config: Config,
+  texts: int,
+  evaluate: Callable[[float], dict[str, float] | None],
+) -> tuple[float, dict[str, float] | None]:
+  """The share of the layers that fits validation best, and its figures.
+
+  Another one than the first must be clearly more likely: a few texts prefer
+  one by accident.
+
+  Args:
+    config: of the run.
+    texts: the number of texts of validation.
+    evaluate: a function of a share -> its figures; None: it was stopped.
+  """
+  shares = _SHARES[config.task]
+  if config.model.layers_share is not None:
+    shares = (config.model.layers_share,)
+  elif config.train.choice == "all":  # They are trained on.
+    shares = shares[:1]
+  tried = []
+  for share in shares:
+    figures = evaluate(share)
+    if figures is None:
+      return share, None
+    loss = figures["loss"]
+    if config.task == "regression":  # Its likelihood is that of a Gaussian.
+      loss = math.log(max(loss, _TINY)) / 2
+    nats = texts * loss + _SURE * (share != shares[0])
+    tried.append((nats, share, figures))
+  _, share, figures = min(tried, key=lambda row: row[0])
+  return share, figures
+
+
+def with_share(params: Params, share: float) -> Params:
+  """The parameters with another share of the layers."""
+  wide = params["wide"]
+  new = jax.device_put(np.float32(share), wide["share"].sharding)
+  return {**params, "wide": {**wide, "share": new}}
 
 
 def _ridge(x_NF: Any, y_NV: np.ndarray) -> np.ndarray:
@@ -58,8 +112,7 @@ def _ridge(x_NF: Any, y_NV: np.ndarray) -> np.ndarray:
 
   how = {"damp": min(_PENALTIES, key=squares) ** 0.5, "iter_lim": 100}
   columns = [linalg.lsqr(x_NF, y_N, **how)[0] for y_N in y_NV.T]
-  whole_FV = np.stack(columns, axis=1).astype(np.float32)
-  return (1 - network.SHARES["regression"][0]) * whole_FV
+  return np.stack(columns, axis=1).astype(np.float32)
 
 
 def _logistic(x_NF: Any, truth_NV: np.ndarray) -> np.ndarray:

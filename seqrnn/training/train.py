@@ -96,7 +96,7 @@ def fit(
       state, position = setup.restore(training)
       state = initial_state(training) if state is None else state
       if _begin(training, state, position):
-        loop(training, state, position, caught)
+        state = loop(training, state, position, caught)
     except KeyboardInterrupt:
       if not (caught and caught.at_once):
         raise
@@ -107,8 +107,14 @@ def fit(
     f" {position.best:.4f} {training.experiment.loss_unit} at step"
     f" {position.best_step}"
   )
-  if training.config.train.refit and position.best_step:
-    _refit(build, training.config, workdir, position.best_step)
+  config = training.config
+  chosen = config.model.layers_share is None
+  if chosen and linear.is_fitted(training.experiment, config):
+    share = float(state.eval_params["wide"]["share"])
+    config = derived.copy(config, {"model.layers_share": share})
+    print(f"model.wide: it counts {1 - share:g}, and the layers {share:g}")
+  if config.train.refit and position.best_step:
+    _refit(build, config, workdir, position.best_step)
   return asdict(position)
 
 
@@ -197,7 +203,7 @@ def initial_state(training: Training) -> TrainState:
   params = jax.tree.map(np.array, state.params)
   params = params if replaced is None else replaced(params)
   if fits:
-    params = linear.fitted(training.experiment, params)
+    params = linear.fitted(config, training.experiment, params)
   state = state._replace(params=sharding.put_all(params, training.mesh))
   if state.average:  # With arrays of its own: the step donates all.
     state = state.with_eval_params(sharding.put_all(params, training.mesh))
@@ -252,7 +258,7 @@ def evaluation_due(config: Config, position: Position) -> bool:
 
 def loop(
   training: Training, state: TrainState, position: Position, caught: Signals
-):
+) -> TrainState:
   """Trains until the last step, early stopping, or a signal.
 
   `position` is updated in place. It alone determines what the loop does after
@@ -308,6 +314,7 @@ def loop(
       history.draw_history(training.workdir, training.experiment.measure)
   if stopped:
     raise _interrupted(training, position, stopped)
+  return state
 
 
 def _interrupted(
@@ -357,8 +364,7 @@ def evaluate_and_save(
   """
   experiment = training.experiment
   seconds, symbols = progress.lap()
-  evaluate = evaluator(experiment, training.mesh)
-  figures = evaluate(state.eval_params, training.validation, stop)
+  state, figures = _evaluated(training, state, stop)
   if figures is None:
     return state, False
   trained = losses.means(state.sums, experiment.in_bits)
@@ -395,6 +401,28 @@ def evaluate_and_save(
     line = line.removesuffix("  best")
   progress.line(line)
   return state, training.should_stop(row)
+
+
+def _evaluated(
+  training: Training, state: TrainState, stop: Callable[[], int]
+) -> tuple[TrainState, dict[str, float] | None]:
+  """The state, and its figures; None: it was stopped."""
+  evaluate = evaluator(training.experiment, training.mesh)
+  figures_of = lambda state: evaluate(
+    state.eval_params, training.validation, stop
+  )
+  if not linear.is_fitted(training.experiment, training.config):
+    return state, figures_of(state)
+
+  def having(share: float) -> TrainState:
+    new = state._replace(params=linear.with_share(state.params, share))
+    return new.with_eval_params(linear.with_share(new.eval_params, share))
+
+  texts = training.experiment.facts("validation")["documents"]
+  share, figures = linear.choose_share(
+    training.config, texts, lambda share: figures_of(having(share))
+  )
+  return having(share), figures
 
 
 def record_evaluation(

@@ -1,6 +1,7 @@
 """Classification: labels beside windows, and the modes it has."""
 
 import csv
+import math
 import random
 
 import jax
@@ -10,6 +11,7 @@ from scipy import sparse
 from scipy.special import log_softmax, softmax
 
 from seqrnn import experiments
+from seqrnn.configs import base
 from seqrnn.data import splits, vectors, vocabulary
 from seqrnn.data.documents import Document
 from seqrnn.data.read import terms
@@ -205,16 +207,16 @@ def test_the_wide_part_reads_the_terms_of_the_whole_text(run, monkeypatch):
   assert windows > len(texts) == len(calls)
   params = random_params(experiment, 0)
   _, logits = experiment.predict(params, (), batch)
-  other = {**params, "wide": {"table": 2 * params["wide"]["table"]}}
+  table, share = params["wide"]["table"], params["wide"]["share"]
+  other = {**params, "wide": {"table": 2 * table, "share": share}}
   _, more = experiment.predict(other, (), batch)
-  table = params["wide"]["table"]
   ids = slice(UNKNOWN + 1, None)  # Of labels.
-  expected = 3 * batch["terms"] @ table
+  expected = 3 * (1 - share) * batch["terms"] @ table
   np.testing.assert_allclose((more - logits)[:, 0, ids], expected, 1e-3, 1e-3)
   # Beside a fitted wide part, the layers have a share in the logits.
   head = {**params["head"], "bias": params["head"]["bias"] + 1}
   _, more = experiment.predict({**params, "head": head}, (), batch)
-  np.testing.assert_allclose((more - logits)[:, 0, ids], 0.25, 1e-3)
+  np.testing.assert_allclose((more - logits)[:, 0, ids], share, 1e-3, 1e-3)
   config.model.parts = None
   with pytest.raises(
     UserError, match="vocabulary.json: model.wide=True reads terms"
@@ -225,7 +227,7 @@ def test_the_wide_part_reads_the_terms_of_the_whole_text(run, monkeypatch):
 def test_the_wide_part_is_first_a_regression_and_then_stays(run):
   config, experiment = with_wide_part(run)
   new = random_params(experiment, 0)
-  params = linear.fitted(experiment, new)
+  params = linear.fitted(config, experiment, new)
   assert not params["head"]["kernel"].any() and params["body"] is new["body"]
   labels, texts = zip(*texts_of(run, "train"), strict=True)
   read = terms.Terms(experiment.vocabularies["terms"], "char", 3)
@@ -248,10 +250,39 @@ def test_the_wide_part_is_first_a_regression_and_then_stays(run):
     up, down = (objective(table_FV + sign * step_FV) for sign in (1, -1))
     assert abs(up - down) < 0.1 * (up + down - 2 * least)
   factors = rates.shares(experiment, config, None)
-  assert factors.pop("wide") == {"table": 0}
+  assert factors.pop("wide") == {"table": 0, "share": 0}
   assert {*jax.tree.leaves(factors)} == {1}
   config.train.choice = "best"
   assert rates.shares(experiment, config, None) is None
+
+
+def test_validation_chooses_the_share_of_the_layers_if_it_is_sure():
+  config = base.get_config()
+  config.task, tried = "classification", []
+
+  def share_of(texts, *losses):
+    tried.clear()
+    left = iter(losses)
+    return linear.choose_share(
+      config, texts, lambda share: tried.append(share) or {"loss": next(left)}
+    )
+
+  first, half, most = 0.25, 0.5, 0.75
+  assert share_of(100, 0.5, 0.4, 0.3) == (most, {"loss": 0.3})
+  assert tried == [first, half, most]
+  assert share_of(100, 0.5, 0.4, 0.45)[0] == half
+  assert share_of(100, 0.5, 0.471, 0.472)[0] == first  # 2.9 nats.
+  assert share_of(100, 0.5, 0.471, 0.469)[0] == most
+  assert share_of(25, 0.5, 0.4, 0.4)[0] == first
+  assert math.isnan(share_of(9, *[math.nan] * 3)[1]["loss"])
+  assert linear.choose_share(config, 9, lambda _: None) == (first, None)
+  config.task, first = "regression", 0.125
+  assert share_of(100, 1.0, 0.95, 0.93)[0] == most  # 50 log 0.93 is -3.6.
+  assert share_of(100, 1.0, 0.95, 0.95)[0] == first
+  config.train.choice = "all"
+  assert share_of(100, 1.0)[0] == first  # Layers know the texts.
+  config.model.layers_share = 0.9
+  assert share_of(9, 1.0)[0] == 0.9 and tried == [0.9]
 
 
 def test_a_text_has_the_mean_probabilities_of_its_windows(run):

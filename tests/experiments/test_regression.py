@@ -161,7 +161,7 @@ def test_its_wide_part_is_a_ridge_regression(folder):
   config = config_lib.read_run(folder)
   config.train.choice, config.model.wide, config.model.parts = "last", True, 2
   experiment = experiments.build(config, None)
-  params = linear.fitted(experiment, random_params(experiment, 0))
+  params = linear.fitted(config, experiment, random_params(experiment, 0))
   batches = experiment.batches("train", None, ordered=True)
   names = "terms", "targets", "document"
   rows = zip(*([*map(b.get, names)] for b in batches), strict=True)
@@ -184,7 +184,7 @@ def test_its_wide_part_is_a_ridge_regression(folder):
       errors = [y - x @ t for x, y, t in zip(x_NF, y_NC, tables, strict=True)]
       squares[penalty] = np.square(errors).sum()
     penalty = min(squares, key=squares.__getitem__)
-    return penalty, 0.875 * ridge(x_NF, y_NC, penalty)
+    return penalty, ridge(x_NF, y_NC, penalty)
 
   penalty, exact_FC = best(y_NC)
   assert penalty == 0.1
@@ -197,13 +197,14 @@ def test_its_wide_part_is_a_ridge_regression(folder):
 
   # The layers are trained apart, and then count an eighth.
   batch = experiment.batches("validation", 0)[0]
-  other = {**params, "wide": {"table": 2 * params["wide"]["table"]}}
+  wide = params["wide"]
+  other = {**params, "wide": {**wide, "table": 2 * wide["table"]}}
   head = {**params["head"], "bias": params["head"]["bias"] + 1}
   outputs = [
     np.array(experiment.predict(p, (), batch)[1])[:, 0] / deviation_C
     for p in (params, other, {**params, "head": head})
   ]
-  wide_BC = 3 * batch["terms"] @ params["wide"]["table"]
+  wide_BC = 0.875 * 3 * batch["terms"] @ wide["table"]
   np.testing.assert_allclose(outputs[1] - outputs[0], wide_BC, 1e-3, 1e-3)
   np.testing.assert_allclose(outputs[2] - outputs[0], 0.125, 1e-3)
   key = jax.random.key(0)

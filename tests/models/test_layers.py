@@ -318,8 +318,9 @@ def test_wide_logits_are_linear_in_the_terms_of_a_text():
   table = rng.normal(size=(9, 3)).astype(np.float32)
   terms = rng.normal(size=(4, 9)).astype(np.float32)
   wide = features.Wide(terms=9, features=3)
-  logits = quick_jit(wide.apply)({"params": {"table": table}}, terms)
-  close(logits, 3 * terms @ table, 1e-5)
+  layers = rng.normal(size=(4, 1, 3)).astype(np.float32)
+  joined = quick_jit(wide.apply)({"params": {"table": table}}, layers, terms)
+  close((joined - layers)[:, 0], 3 * terms @ table, 1e-5)
 
 
 def training(module, rows=64, steps=5):

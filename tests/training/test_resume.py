@@ -14,7 +14,7 @@ from seqrnn.config import read as config_lib
 from seqrnn.errors import UserError
 from seqrnn.modes import evaluate
 from seqrnn.run import load_run
-from seqrnn.training import train
+from seqrnn.training import linear, train
 from tests.conftest import tiny
 
 
@@ -71,6 +71,8 @@ def test_a_refit_reads_training_and_validation_and_resumes_exactly(
     (tmp_path / split).write_text("".join(texts))
     fields[f"data.{split}_path"] = str(tmp_path / split)
   fields |= {"train.refit": True, "train.choice": "last", "train.epochs": 2}
+  fields["model.wide"] = True
+  monkeypatch.setattr(linear, "_SURE", -1e9)  # Not the first share.
   config, params, steps = tiny(tmp_path, fields), [], 0
   for name in ("whole", "stopped"):
     workdir = tmp_path / name
@@ -82,7 +84,7 @@ def test_a_refit_reads_training_and_validation_and_resumes_exactly(
       begun.mkdir()
       shutil.copy(workdir / "vocabulary.json", begun)
       again = derived.refit(config_lib.read_run(workdir), steps)
-      again.train.max_steps = 2
+      again.train.max_steps, again.model.layers_share = 2, share
       train.fit(experiments.build, again, begun)
       assert load_run(workdir).params["head"].keys()
     steps = train.fit(experiments.build, config, workdir)["step"]
@@ -91,8 +93,12 @@ def test_a_refit_reads_training_and_validation_and_resumes_exactly(
     params.append(run.params)
     assert run.step == steps
     alone = load_run(workdir, steps)
+    share = float(run.params["wide"]["share"])
+    assert share == alone.params["wide"]["share"] >= 0.5
+    second = config_lib.read_run(workdir / "refit")
+    assert second.model.layers_share == share
     same = jax.tree.map(np.array_equal, alone.params, run.params)
-    assert not any(jax.tree.leaves(same))
+    assert same.pop("wide")["share"] and not any(jax.tree.leaves(same))
   again = pickle.loads(pickle.dumps(run))
   same = jax.tree.map(np.array_equal, run.params, again.params)
   assert all(jax.tree.leaves(same))

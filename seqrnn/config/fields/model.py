@@ -76,6 +76,12 @@ FIELDS = group(
     " or a ridge regression that is fitted before the layers learn.",
     when.ONE_TARGET,
   ),
+  layers_share=rules.ABOVE_0(
+    "The share of the layers in the mean of their logits and those of a wide"
+    " part that was fitted before them. Empty: a quarter, of numbers an eighth,"
+    " or 0.5 or 0.75 if validation is clearly better with it.",
+    when.ONE_TARGET | {"model.wide": (True,)},
+  ),
   parts=rules.integer(1, 8)(
     "The characters of the longest part of a word that model.wide also reads.",
     when.ONE_TARGET
