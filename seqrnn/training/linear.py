@@ -16,21 +16,21 @@ import numpy as np
 from scipy import sparse, special
 
 from seqrnn.config.read import Config
-from seqrnn.data.vocabulary import RESERVED
+from seqrnn.data.vocabulary import RESERVED, UNKNOWN
 from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.models import network
 from seqrnn.models.features import STEP
 from seqrnn.runtime import private
+from seqrnn.scoring.evaluation import Examined
+from seqrnn.scoring.joining import LabelRows
 
 # Of the layers, in the mean of their logits and those of the wide part: the
 # first one, and those that validation may choose instead.
-_SHARES = {
-  "classification": (0.25, 0.5, 0.75),
-  "regression": (0.125, 0.5, 0.75),
-}
-_SURE = 3.0  # Nats by which another one must be more likely.
+_SHARES = 0.125, 0.0, 0.25, 0.5, 0.75
+_SURE = 8.0  # Nats for a distance of 1 by which another one is more likely.
+_TEMPERATURES = 2 ** np.arange(-3, 2.1, 0.5)  # Their inverses.
 _TINY = 1e-30  # The least loss of numbers.
-_STRENGTH = 10.0  # Of the loss of a text; half the squares are the penalty.
+_STRENGTH = 30.0  # Of the loss of a text; half the squares are the penalty.
 _PENALTIES = 0.1, 0.3, 1.0, 3.0, 10.0  # Of squares, for numbers.
 
 
@@ -40,7 +40,7 @@ def is_fitted(experiment: Experiment, config: Config) -> bool:
   return wide is not None and network.fits_wide(config, wide["table"].size)
 
 
-def fitted(config: Config, experiment: Experiment, params: Params) -> Params:
+def fitted(experiment: Experiment, params: Params) -> Params:
   """The parameters, with the wide part of a regression.
 
   The head starts at zero, so that the model first computes the regression. All
@@ -53,43 +53,61 @@ def fitted(config: Config, experiment: Experiment, params: Params) -> Params:
   table_FV = private.of_first_process(regression(x_NF, y_NV) / STEP)
   kernel_HV = np.zeros_like(params["head"]["kernel"])
   head = {**params["head"], "kernel": kernel_HV}
-  share = np.float32(_SHARES[config.task][0])
+  share = np.float32(_SHARES[0])
   wide = {"table": table_FV, "share": share}
   return {**params, "head": head, "wide": wide}
 
 
 def choose_share(
-  config: Config,
-  texts: int,
-  evaluate: Callable[[float], dict[str, float] | None],
-) -> tuple[float, dict[str, float] | None]:
-  """The share of the layers that fits validation best, and its figures.
+  config: Config, texts: int, examine: Callable[[float], Examined | None]
+) -> float | None:
+  """The share of the layers that fits validation best.
 
-  Another one than the first must be clearly more likely: a few texts prefer
-  one by accident.
+  The farther it is from the first one, the more likely it must be: a few texts
+  prefer one by accident. Labels are compared at the temperature that each share
+  fits best with; none shall win because the layers are less sure of all.
 
   Args:
     config: of the run.
     texts: the number of texts of validation.
-    evaluate: a function of a share -> its figures; None: it was stopped.
+    examine: a function of a share -> the figures and labels of validation.
+
+  Returns:
+    the share; None: `examine` was stopped.
   """
-  shares = _SHARES[config.task]
   if config.model.layers_share is not None:
-    shares = (config.model.layers_share,)
-  elif config.train.choice == "all":  # They are trained on.
-    shares = shares[:1]
-  tried = []
-  for share in shares:
-    figures = evaluate(share)
-    if figures is None:
-      return share, None
-    loss = figures["loss"]
-    if config.task == "regression":  # Its likelihood is that of a Gaussian.
-      loss = math.log(max(loss, _TINY)) / 2
-    nats = texts * loss + _SURE * (share != shares[0])
-    tried.append((nats, share, figures))
-  _, share, figures = min(tried, key=lambda row: row[0])
-  return share, figures
+    return config.model.layers_share
+  if config.train.choice == "all":  # They are trained on.
+    return _SHARES[0]
+  labels = config.task == "classification"
+  asked = (0, 1) if labels else _SHARES
+  examined = {share: examine(share) for share in asked}
+  if None in examined.values():
+    return None
+  if labels:
+    nats = _nats_of_labels(*(rows for _, rows in examined.values()))
+  else:  # The likelihood is that of a Gaussian.
+    nats = {
+      share: texts / 2 * math.log(max(figures["loss"], _TINY))
+      for share, (figures, _) in examined.items()
+    }
+  far = {share: abs(share - _SHARES[0]) for share in _SHARES}
+  return min(_SHARES, key=lambda share: nats[share] + _SURE * far[share])
+
+
+def _nats_of_labels(linear: LabelRows, layers: LabelRows) -> dict[float, float]:
+  """Minus the log-likelihood of the labels that training has seen."""
+  assert linear.log_p is not None and layers.log_p is not None
+  known, ids = linear.target > UNKNOWN, slice(len(RESERVED), None)
+  target = linear.target[known] - len(RESERVED)
+  at = np.arange(len(target)), target
+  log_p_2NV = np.stack([x.log_p[known, ids] for x in (linear, layers)])
+  nats = {}
+  for share in _SHARES:
+    log_p_NV = np.tensordot([1 - share, share], log_p_2NV, 1)
+    tempered = (special.log_softmax(t * log_p_NV, 1) for t in _TEMPERATURES)
+    nats[share] = min(-log_p_NV[at].sum() for log_p_NV in tempered)
+  return nats
 
 
 def with_share(params: Params, share: float) -> Params:

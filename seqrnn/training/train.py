@@ -39,7 +39,7 @@ from seqrnn.experiment import Build
 from seqrnn.models import losses
 from seqrnn.runtime import devices, sharding
 from seqrnn.runtime.signals import Signals, catch_signals
-from seqrnn.scoring.evaluation import evaluator
+from seqrnn.scoring.evaluation import evaluator, examiner
 from seqrnn.training import checkpoint, history, linear, setup, transfer
 from seqrnn.training import step as step_lib
 from seqrnn.training.checkpoint import Position
@@ -203,7 +203,7 @@ def initial_state(training: Training) -> TrainState:
   params = jax.tree.map(np.array, state.params)
   params = params if replaced is None else replaced(params)
   if fits:
-    params = linear.fitted(config, training.experiment, params)
+    params = linear.fitted(training.experiment, params)
   state = state._replace(params=sharding.put_all(params, training.mesh))
   if state.average:  # With arrays of its own: the step donates all.
     state = state.with_eval_params(sharding.put_all(params, training.mesh))
@@ -364,7 +364,13 @@ def evaluate_and_save(
   """
   experiment = training.experiment
   seconds, symbols = progress.lap()
-  state, figures = _evaluated(training, state, stop)
+  if linear.is_fitted(experiment, training.config):
+    joined = _with_share(training, state, stop)
+    if joined is None:
+      return state, False
+    state = joined
+  evaluate = evaluator(experiment, training.mesh)
+  figures = evaluate(state.eval_params, training.validation, stop)
   if figures is None:
     return state, False
   trained = losses.means(state.sums, experiment.in_bits)
@@ -403,26 +409,26 @@ def evaluate_and_save(
   return state, training.should_stop(row)
 
 
-def _evaluated(
+def _with_share(
   training: Training, state: TrainState, stop: Callable[[], int]
-) -> tuple[TrainState, dict[str, float] | None]:
-  """The state, and its figures; None: it was stopped."""
-  evaluate = evaluator(training.experiment, training.mesh)
-  figures_of = lambda state: evaluate(
-    state.eval_params, training.validation, stop
-  )
-  if not linear.is_fitted(training.experiment, training.config):
-    return state, figures_of(state)
+) -> TrainState | None:
+  """The state whose layers have the share that fits validation best.
+
+  None: it was stopped.
+  """
+  examine = examiner(training.experiment, training.mesh)
 
   def having(share: float) -> TrainState:
     new = state._replace(params=linear.with_share(state.params, share))
     return new.with_eval_params(linear.with_share(new.eval_params, share))
 
   texts = training.experiment.facts("validation")["documents"]
-  share, figures = linear.choose_share(
-    training.config, texts, lambda share: figures_of(having(share))
+  share = linear.choose_share(
+    training.config,
+    texts,
+    lambda share: examine(having(share).eval_params, training.validation, stop),
   )
-  return having(share), figures
+  return None if share is None else having(share)
 
 
 def record_evaluation(

@@ -22,6 +22,7 @@ from seqrnn.modes import evaluate
 from seqrnn.run import load_run
 from seqrnn.runtime import sharding
 from seqrnn.scoring import evaluation
+from seqrnn.scoring.joining import LabelRows
 from seqrnn.scoring.predictions import predictions
 from seqrnn.training import linear, rates, train
 from tests.conftest import random_params, read_csv, tiny
@@ -227,7 +228,7 @@ def test_the_wide_part_reads_the_terms_of_the_whole_text(run, monkeypatch):
 def test_the_wide_part_is_first_a_regression_and_then_stays(run):
   config, experiment = with_wide_part(run)
   new = random_params(experiment, 0)
-  params = linear.fitted(config, experiment, new)
+  params = linear.fitted(experiment, new)
   assert not params["head"]["kernel"].any() and params["body"] is new["body"]
   labels, texts = zip(*texts_of(run, "train"), strict=True)
   read = terms.Terms(experiment.vocabularies["terms"], "char", 3)
@@ -240,7 +241,7 @@ def test_the_wide_part_is_first_a_regression_and_then_stays(run):
 
   def objective(table_FV):
     nll = -(y_NV * log_softmax(x_NF @ table_FV, axis=1)).sum()
-    return 10 * nll + 0.5 * ((table_FV / scale_FV) ** 2).sum()
+    return 30 * nll + 0.5 * ((table_FV / scale_FV) ** 2).sum()
 
   table_FV = 3 * params["wide"]["table"].astype(float)
   least = objective(table_FV)
@@ -256,33 +257,48 @@ def test_the_wide_part_is_first_a_regression_and_then_stays(run):
   assert rates.shares(experiment, config, None) is None
 
 
-def test_validation_chooses_the_share_of_the_layers_if_it_is_sure():
+def test_validation_chooses_the_share_of_the_layers():
   config = base.get_config()
-  config.task, tried = "classification", []
+  config.task = "classification"
+  rng, N, V = np.random.default_rng(2), 60, 3
+  target = np.append(rng.integers(0, V, N - 1) + len(RESERVED), UNKNOWN)
+  truth_NV = 5.0 * (target[:, None] == np.arange(V) + len(RESERVED))
+  noise_NV = rng.normal(size=(N, V))
+
+  def chosen(wide_NV, layers_NV):
+    def examine(share):
+      log_p_NV = log_softmax([wide_NV, layers_NV][share], axis=1)
+      special = ((0, 0), (len(RESERVED), 0))
+      log_p_NV = np.pad(log_p_NV, special, constant_values=-np.inf)
+      some = np.ones(N, bool)
+      return {}, LabelRows(target, target, some, some, log_p=log_p_NV)
+
+    return linear.choose_share(config, 0, examine)
+
+  assert chosen(noise_NV, noise_NV) == 0.125  # All are as likely.
+  assert chosen(9 * noise_NV, truth_NV) == 0.75
+  assert chosen(truth_NV, -9 * truth_NV) == 0
+  # Layers that are less sure of the same say nothing new.
+  both_NV = truth_NV + 9 * noise_NV
+  assert chosen(both_NV, both_NV / 9) == 0.125
+  assert linear.choose_share(config, 9, lambda _: None) is None
 
   def share_of(texts, *losses):
-    tried.clear()
     left = iter(losses)
     return linear.choose_share(
-      config, texts, lambda share: tried.append(share) or {"loss": next(left)}
+      config, texts, lambda _: ({"loss": next(left)}, None)
     )
 
-  first, half, most = 0.25, 0.5, 0.75
-  assert share_of(100, 0.5, 0.4, 0.3) == (most, {"loss": 0.3})
-  assert tried == [first, half, most]
-  assert share_of(100, 0.5, 0.4, 0.45)[0] == half
-  assert share_of(100, 0.5, 0.471, 0.472)[0] == first  # 2.9 nats.
-  assert share_of(100, 0.5, 0.471, 0.469)[0] == most
-  assert share_of(25, 0.5, 0.4, 0.4)[0] == first
-  assert math.isnan(share_of(9, *[math.nan] * 3)[1]["loss"])
-  assert linear.choose_share(config, 9, lambda _: None) == (first, None)
-  config.task, first = "regression", 0.125
-  assert share_of(100, 1.0, 0.95, 0.93)[0] == most  # 50 log 0.93 is -3.6.
-  assert share_of(100, 1.0, 0.95, 0.95)[0] == first
+  config.task = "regression"
+  assert share_of(100, 1.0, 1.0, 0.99, 0.95, 0.89) == 0.75  # -5.8 nats.
+  assert share_of(100, 1.0, 1.0, 0.99, 0.95, 0.91) == 0.125
+  assert share_of(100, 1.0, 0.97, 0.99, 1.2, 1.5) == 0  # 50 log 0.97 is -1.5.
+  assert share_of(100, 1.0, 0.99, 0.99, 0.99, 0.99) == 0.125
+  assert share_of(100, *[math.nan] * 5) == 0.125
   config.train.choice = "all"
-  assert share_of(100, 1.0)[0] == first  # Layers know the texts.
+  assert share_of(100) == 0.125  # The layers know these texts.
   config.model.layers_share = 0.9
-  assert share_of(9, 1.0)[0] == 0.9 and tried == [0.9]
+  assert share_of(100) == 0.9
 
 
 def test_a_text_has_the_mean_probabilities_of_its_windows(run):

@@ -161,7 +161,7 @@ def test_its_wide_part_is_a_ridge_regression(folder):
   config = config_lib.read_run(folder)
   config.train.choice, config.model.wide, config.model.parts = "last", True, 2
   experiment = experiments.build(config, None)
-  params = linear.fitted(config, experiment, random_params(experiment, 0))
+  params = linear.fitted(experiment, random_params(experiment, 0))
   batches = experiment.batches("train", None, ordered=True)
   names = "terms", "targets", "document"
   rows = zip(*([*map(b.get, names)] for b in batches), strict=True)

@@ -78,8 +78,8 @@ FIELDS = group(
   ),
   layers_share=rules.ABOVE_0(
     "The share of the layers in the mean of their logits and those of a wide"
-    " part that was fitted before them. Empty: a quarter, of numbers an eighth,"
-    " or 0.5 or 0.75 if validation is clearly better with it.",
+    " part that was fitted before them. Empty: an eighth, or 0, 0.25,"
+    " 0.5 or 0.75, whichever validation is most likely with.",
     when.ONE_TARGET | {"model.wide": (True,)},
   ),
   parts=rules.integer(1, 8)(
