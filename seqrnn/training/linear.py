@@ -7,8 +7,8 @@ a weight is penalised less if the log-count ratio of its term and label is
 large, as in a naive Bayes SVM (Wang & Manning 2012).
 """
 
-import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -22,7 +22,6 @@ from seqrnn.models import network
 from seqrnn.models.features import STEP
 from seqrnn.runtime import private
 from seqrnn.scoring.evaluation import Examined
-from seqrnn.scoring.joining import LabelRows
 
 # Of the layers, in the mean of their logits and those of the wide part: the
 # first one, and those that validation may choose instead.
@@ -80,34 +79,41 @@ def choose_share(
   if config.train.choice == "all":  # They are trained on.
     return _SHARES[0]
   labels = config.task == "classification"
-  asked = (0, 1) if labels else _SHARES
-  examined = {share: examine(share) for share in asked}
-  if None in examined.values():
-    return None
-  if labels:
-    nats = _nats_of_labels(*(rows for _, rows in examined.values()))
-  else:  # The likelihood is that of a Gaussian.
-    nats = {
-      share: texts / 2 * math.log(max(figures["loss"], _TINY))
-      for share, (figures, _) in examined.items()
-    }
-  far = {share: abs(share - _SHARES[0]) for share in _SHARES}
-  return min(_SHARES, key=lambda share: nats[share] + _SURE * far[share])
+  examined = []
+  for share in (0, 1) if labels else _SHARES:
+    found = examine(share)
+    if found is None:
+      return None
+    examined.append(found)
+  nats_of = _nats_of_labels if labels else partial(_nats_of_numbers, texts)
+  far = np.abs(np.array(_SHARES) - _SHARES[0])
+  return _SHARES[int(np.argmin(nats_of(examined) + _SURE * far))]
 
 
-def _nats_of_labels(linear: LabelRows, layers: LabelRows) -> dict[float, float]:
-  """Minus the log-likelihood of the labels that training has seen."""
-  assert linear.log_p is not None and layers.log_p is not None
-  known, ids = linear.target > UNKNOWN, slice(len(RESERVED), None)
-  target = linear.target[known] - len(RESERVED)
-  at = np.arange(len(target)), target
-  log_p_2NV = np.stack([x.log_p[known, ids] for x in (linear, layers)])
-  nats = {}
+def _nats_of_labels(examined: list[Examined]) -> np.ndarray:
+  """Minus the log-likelihood of known labels with each share.
+
+  Args:
+    examined: with the wide part alone, and with the layers alone.
+  """
+  columns = []
+  for _, rows in examined:
+    assert rows is not None and rows.log_p is not None, "texts have labels"
+    known = rows.target > UNKNOWN
+    target = rows.target[known] - len(RESERVED)
+    columns.append(rows.log_p[known, len(RESERVED) :])
+  log_p_2NV, nats = np.stack(columns), []
   for share in _SHARES:
     log_p_NV = np.tensordot([1 - share, share], log_p_2NV, 1)
     tempered = (special.log_softmax(t * log_p_NV, 1) for t in _TEMPERATURES)
-    nats[share] = min(-log_p_NV[at].sum() for log_p_NV in tempered)
-  return nats
+    nats.append(min(-x[np.arange(len(x)), target].sum() for x in tempered))
+  return np.array(nats)
+
+
+def _nats_of_numbers(texts: int, examined: list[Examined]) -> np.ndarray:
+  """Minus the log-likelihood, of a Gaussian, with each share."""
+  losses = np.array([figures["loss"] for figures, _ in examined])
+  return texts / 2 * np.log(np.maximum(losses, _TINY))
 
 
 def with_share(params: Params, share: float) -> Params:

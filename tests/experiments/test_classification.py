@@ -279,8 +279,8 @@ def test_validation_chooses_the_share_of_the_layers():
   assert chosen(9 * noise_NV, truth_NV) == 0.75
   assert chosen(truth_NV, -9 * truth_NV) == 0
   # Layers that are less sure of the same say nothing new.
-  both_NV = truth_NV + 9 * noise_NV
-  assert chosen(both_NV, both_NV / 9) == 0.125
+  both_NV = truth_NV + 3 * noise_NV
+  assert chosen(both_NV, both_NV / 3) == 0.125
   assert linear.choose_share(config, 9, lambda _: None) is None
 
   def share_of(texts, *losses):
