@@ -104,10 +104,8 @@ class Stepper:
     self._steps = _STEPS if _ROWS[-1] * _STEPS * symbols <= _LOGITS else 1
 
   def warm(self):
-    """Compiles the programs for all numbers of sessions and events."""
-    for count in _ROWS:
-      for width in {1, self._steps}:
-        self.read([(self.begin_S, [UNKNOWN] * (width + 1))] * count)
+    """Compiles the program for a line; those for many load when they come."""
+    self.read([(self.begin_S, [UNKNOWN] * 2)])
 
   def read(
     self, sessions: Sequence[Unread]

@@ -93,8 +93,10 @@ def make(fields=None, names=STANDARD, is_timed=False):
   train, normal = (
     sessions_of(random_texts(rng, 200, "abcdef")) for _ in range(2)
   )
-  fitted = [baselines(learn(train, names), {*BASELINES} & {*names})] * 2
+  learned = [learn(train, names)] * 2
+  fitted = [baselines(x, {*BASELINES} & {*names}) for x in learned]
   detector = Detector(config_of(fields), experiment, [], [1, 2], models, fitted)
+  detector = detector._replace(learned=learned)
   if is_timed:
     tails = [fit(timed(rng, train)) for _ in range(2)]
     detector = detector._replace(tails=tails, measures=MEASURES)
