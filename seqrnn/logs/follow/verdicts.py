@@ -214,6 +214,8 @@ class Judge:
 
   def verdicts(self, steps: Sequence[SessionStep]) -> list[Verdict]:
     """The verdicts of a detection on sessions up to a step of each."""
+    if not steps:
+      return []
     reduced = [self._reduced(step) for step in steps]
     judged = iter(self._verdicts([step for step in reduced if step.size]))
     return [
