@@ -3,7 +3,6 @@
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from types import ModuleType
 
 from seqrnn.config import suggestions
 from seqrnn.config.read import Config
@@ -13,16 +12,7 @@ from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 
-
-def find_tasks() -> dict[str, ModuleType]:
-  """The modules of this package that build an experiment, by name."""
-  names = [module.name for module in pkgutil.iter_modules(__path__)]
-  modules = (importlib.import_module(f"{__name__}.{name}") for name in names)
-  named = zip(names, modules, strict=True)
-  return {name: module for name, module in named if hasattr(module, "build")}
-
-
-TASKS = find_tasks()
+TASKS = [module.name for module in pkgutil.iter_modules(__path__)]
 
 
 def build(
@@ -40,7 +30,8 @@ def build(
       f"config.task={config.task!r}: must be one of {', '.join(TASKS)}"
       f"{suggestions.hint(config.task, TASKS)}"
     )
-  task = TASKS[config.task]
+  # Of one task alone: the imports of others take time and memory.
+  task = importlib.import_module(f"{__name__}.{config.task}")
   known = task.prepare(config) if vocabularies is None else vocabularies
   missing = set(task.VOCABULARIES) - set(known)
   if missing:

@@ -17,12 +17,13 @@ import numpy as np
 
 from seqrnn.config.read import Config
 from seqrnn.data import splits, vectors, vocabulary
+from seqrnn.data.batches import labelled
 from seqrnn.data.batches.segments import Segments, Split
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError, counted, listed
 from seqrnn.experiment import Batch, Carry, Experiment, Params, Report, Totals
-from seqrnn.experiments import labelled, language_model
+from seqrnn.experiments import language_model
 from seqrnn.models import losses, network
 from seqrnn.runtime.compiled import Pure
 

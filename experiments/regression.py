@@ -17,12 +17,13 @@ import numpy as np
 from seqrnn.config.read import Config
 from seqrnn.config.rules import FINITE
 from seqrnn.data import splits, vectors, vocabulary
+from seqrnn.data.batches import labelled
 from seqrnn.data.batches.segments import Split
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Batch, Carry, Experiment, Params, Report, Totals
-from seqrnn.experiments import classification, labelled
+from seqrnn.experiments import classification
 from seqrnn.models import network
 from seqrnn.runtime.compiled import Pure
 

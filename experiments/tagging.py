@@ -21,6 +21,7 @@ from flax import linen as nn
 from seqrnn.config import derived
 from seqrnn.config.read import Config
 from seqrnn.data import splits
+from seqrnn.data.batches import labelled
 from seqrnn.data.batches.segments import Segments, Split
 from seqrnn.data.batches.sequences import Sequences, encode
 from seqrnn.data.read.words import affix_vocabulary, affixes, characters
@@ -36,7 +37,7 @@ from seqrnn.experiment import (
   Report,
   Totals,
 )
-from seqrnn.experiments import classification, labelled
+from seqrnn.experiments import classification
 from seqrnn.experiments.classification import VOCABULARIES as VOCABULARIES
 from seqrnn.models import crf, features, losses, network
 from seqrnn.runtime.compiled import Pure

@@ -215,5 +215,5 @@ Build = Callable[[Config, Mapping[str, Vocabulary] | None], Experiment]
 
 def shapes(experiment: Experiment) -> Params:
   """The parameters' shapes, without computing them."""
-  init = lambda: experiment.init(jax.random.key(0))
-  return jax.eval_shape(sharding.jit(init))
+  init = sharding.cached_jit(experiment.init)  # Folds have equal ones.
+  return jax.eval_shape(lambda: init(jax.random.key(0)))

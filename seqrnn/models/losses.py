@@ -9,7 +9,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import linen as nn
 from jax import lax
 
@@ -113,8 +112,9 @@ def cross_entropy(
 
 def note_surprisal(logits_BTV: jax.Array, notes_BTV: jax.Array) -> jax.Array:
   """-log p(frame) in nats, [B, T]: the sum over its notes."""
-  nll_BTV = optax.sigmoid_binary_cross_entropy(logits_BTV, notes_BTV)
-  return jnp.sum(nll_BTV, axis=-1)
+  nats_BTV = notes_BTV * nn.log_sigmoid(logits_BTV)
+  nats_BTV += (1 - notes_BTV) * nn.log_sigmoid(-logits_BTV)
+  return -jnp.sum(nats_BTV, axis=-1)
 
 
 def note_cross_entropy(

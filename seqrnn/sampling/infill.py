@@ -13,7 +13,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.special import logsumexp, softmax
 
 from seqrnn.config.read import Config
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
@@ -163,7 +162,9 @@ def fill_gaps(
     first_N = np.unique(ids_NT, axis=0, return_index=True)[1]
     ids_NT, score_N = ids_NT[first_N], score_N[first_N]
     # The probability of the text is no less than that of these fillings.
-    chance_N = np.exp(score_N - max(log_p, logsumexp(score_N))).tolist()
+    chance_N = np.exp(
+      score_N - max(log_p, np.logaddexp.reduce(score_N))
+    ).tolist()
   text = experiment.vocabularies["symbols"].text
   return [
     Filling(
@@ -207,7 +208,7 @@ def forward(
   edges = [*(gap.start for gap in gaps), len(ids_T)]
   for start, stop in itertools.pairwise(edges):
     # Rows are drawn in proportion to their weights (systematic resampling).
-    ends_N = np.cumsum(softmax(weight_N))
+    ends_N = np.cumsum(np.exp(weight_N - weight_N.max()))
     at_N = (rng.random() + np.arange(N)) / N
     pick_N = np.searchsorted(ends_N / ends_N[-1], at_N)
     streams = jax.tree.map(lambda x, pick_N=pick_N: x[pick_N], streams)
@@ -216,7 +217,7 @@ def forward(
     model_N, drawn_N = rows.log_p(fixed_NT, drawn_NT, streams)
     weight_N, score_N = model_N - drawn_N, score_N[pick_N] + model_N
     # p(text) is the product of the mean weights.
-    total += logsumexp(weight_N) - np.log(N)
+    total += np.logaddexp.reduce(weight_N) - np.log(N)
     streams, ids_NT = after, np.concatenate([ids_NT[pick_N], drawn_NT], axis=1)
   return ids_NT, score_N + before, float(total)
 

@@ -20,7 +20,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.sparse import csgraph, csr_array
 
 from seqrnn.data.vocabulary import END, RESERVED, Vocabulary
 from seqrnn.errors import counted
@@ -96,6 +95,8 @@ def compile_pattern(pattern: str, vocabulary: Vocabulary) -> Automaton:
   table_SB = byte_table(pattern)
   next_SV, start = _over_symbols(table_SB[:, :256], vocabulary)
   accepts_S = np.resize(table_SB[:, 256] > 0, len(next_SV))
+  from scipy.sparse import csgraph, csr_array
+
   # A distinct edge from each state to each that follows it.
   S = len(next_SV)
   pairs = np.unique(np.arange(S)[:, None] * S + next_SV)

@@ -6,7 +6,7 @@ A linear model of texts reads the terms of data/read/terms.py.
 import importlib.util
 
 import numpy as np
-from scipy import sparse
+import scipy
 
 from seqrnn.config.read import Config
 from seqrnn.data import splits
@@ -64,9 +64,9 @@ def _linear(
     texts = [document.symbols for document in pieces.documents()]
     if known is None:
       known = terms.Terms(terms.vocabulary(texts, unit, parts), unit, parts)
-    rows = sparse.vstack([*map(known.row, texts)])
+    rows = scipy.sparse.vstack([*map(known.row, texts)])
     # In float32, squares of large numbers would be infinite.
-    x[name] = sparse.csr_matrix(rows, dtype=None if is_label else float)
+    x[name] = scipy.sparse.csr_matrix(rows, dtype=None if is_label else float)
     labels = pieces.corpus.labels
     assert labels is not None, "a text of a split has a label or a number"
     answers = [*labels[pieces.document]]

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from scipy import sparse, special
+import scipy
 
 from seqrnn.config.read import Config
 from seqrnn.data.vocabulary import RESERVED, UNKNOWN
@@ -153,7 +153,7 @@ def _logistic(x_NF: Any, truth_NV: np.ndarray) -> np.ndarray:
 
   def loss(flat):
     free_FV = flat.astype(np.float32).reshape(scale_FV.shape)
-    log_p_NV = special.log_softmax(x_NF @ (scale_FV * free_FV), axis=1)
+    log_p_NV = scipy.special.log_softmax(x_NF @ (scale_FV * free_FV), axis=1)
     error_NV = _STRENGTH * (np.exp(log_p_NV) - truth_NV)
     gradient_FV = scale_FV * (xt_FN @ error_NV) + free_FV
     value = 0.5 * (free_FV**2).sum() - _STRENGTH * (log_p_NV * truth_NV).sum()
@@ -172,10 +172,10 @@ def _texts(experiment: Experiment) -> tuple[Any, np.ndarray]:
   rows, targets, last = [], [], -1
   for batch in experiment.batches("train", None, ordered=True):
     new = np.diff(batch["document"], prepend=last) > 0  # No later window.
-    rows.append(sparse.csr_matrix(batch["terms"][new]))
+    rows.append(scipy.sparse.csr_matrix(batch["terms"][new]))
     targets.append(batch["targets"][new, 0])
     last = batch["document"][-1]
-  x_NF: Any = sparse.vstack(rows, "csr")
+  x_NF: Any = scipy.sparse.vstack(rows, "csr")
   y_N = np.concatenate(targets)
   if experiment.names is None:
     mean_C, deviation_C = batch["scales"][0]

@@ -284,8 +284,6 @@ def _slower(tails: Tails, observed: _Observed, count: int) -> np.ndarray:
   It is the logarithm of the likelihood if all are 4, 8, 16 or 32 times as long,
   divided by that of usual times. Times that are 0 are no evidence.
   """
-  from scipy.special import logsumexp
-
   index, known = tails.of(observed)
   octave = _octaves(observed.numbers)
   known &= octave > 0
@@ -299,7 +297,7 @@ def _slower(tails: Tails, observed: _Observed, count: int) -> np.ndarray:
     )
     for more in _SLOWER
   ]
-  return logsumexp(sums, axis=0) - np.log(len(sums))
+  return np.logaddexp.reduce(sums) - np.log(len(sums))
 
 
 def _scored(
@@ -313,8 +311,6 @@ def _scored(
   The score is log(1 + nats) of what the largest evidence has above `_FLOOR`,
   rounded.
   """
-  from scipy.special import rel_entr
-
   nats, count = _nats(tails, observed, measure), len(bounds) - 1
   known = ~np.isnan(nats)
   total_D = np.bincount(observed.sessions[known], minlength=count)
@@ -333,7 +329,8 @@ def _scored(
   rank = np.arange(len(session)) - np.searchsorted(session, session) + 1
   total, p = total_D[session], np.exp(-nats)
   share = rank / total
-  evidence = share * (nats + np.log(share)) + rel_entr(1 - share, 1 - p)
+  ratio = np.where(rank < total, (1 - share) / (1 - p), 1)  # 0 log 0 is 0.
+  evidence = share * (nats + np.log(share)) + (1 - share) * np.log(ratio)
   scores = np.zeros(count)
   np.maximum.at(scores, session, np.where(p < share, total * evidence, 0))
   first = rank == 1

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
-from scipy import sparse
+import scipy
 
 from seqrnn.data.vocabulary import Vocabulary, joined
 from seqrnn.runtime.compiled import rung
@@ -61,7 +61,7 @@ class Terms:
     self._column_N[np.array(buckets.split(), int)] = np.arange(len(counts_F))
     self._idf_F = 1 + np.log((1 + int(total.split()[1])) / (1 + counts_F))
 
-  def row(self, text: Sequence[str]) -> sparse.csr_array:
+  def row(self, text: Sequence[str]) -> "scipy.sparse.csr_array":
     """The TF-IDF of a text, [1, F]."""
     found = _buckets(text, *self._how)
     found = found[self._column_N[found] >= 0]
@@ -71,7 +71,9 @@ class Terms:
     for part in (some < BUCKETS, some >= BUCKETS):
       tfidf[part] /= max(np.linalg.norm(tfidf[part]), 1e-9)
     starts, shape = [0, len(columns)], (1, self.size)
-    return sparse.csr_array((tfidf.astype(np.float32), columns, starts), shape)
+    return scipy.sparse.csr_array(
+      (tfidf.astype(np.float32), columns, starts), shape
+    )
 
 
 def _buckets(

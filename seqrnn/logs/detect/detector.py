@@ -106,10 +106,9 @@ def event_scorer(
       return total_BNV + chances_BNV, (carry, scores["nll"], scores["rank"])
 
     members = *ensemble, jax.tree.map(by_member, carry)
-    chances = jax.eval_shape(one, jax.tree.map(lambda x: x[0], members))[0]
-    total_BNV, (carry, nll_KBN, rank_KBN) = jax.lax.scan(
-      add, jnp.zeros(chances.shape, chances.dtype), members
-    )
+    # To trace a member for this shape would take as long as its scan.
+    none_BNV = jnp.zeros((*batch["targets"].shape, ensemble.seen.shape[1]))
+    total_BNV, (carry, nll_KBN, rank_KBN) = jax.lax.scan(add, none_BNV, members)
     mean_BNV = mean_logits(total_BNV, len(ensemble.seen))
     values = {
       **scorer.target_scores(mean_BNV, batch["targets"], top_k),

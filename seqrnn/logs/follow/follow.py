@@ -20,7 +20,6 @@ A line becomes an alarm on this way:
 7. state.py stores all changes, and writes the row; `Service` prints it.
 """
 
-import dataclasses
 import gc
 import json
 import math
@@ -181,7 +180,7 @@ class Service:
     facts = {
       "input": self._input,
       "position": self.position,
-      "parser": dataclasses.asdict(self._parser.context),
+      "parser": {**vars(self._parser.context)},
       "alarms": self.alarms.facts(),
       "follower": self.follower.facts(),
       "silence": self._silence,

@@ -11,7 +11,8 @@ sessions are judged without it (novel.py).
 
 import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -50,7 +51,8 @@ from seqrnn.logs.follow.verdicts import (
 )
 
 _LONGEST = 2**16  # Events of a session; a longer one is judged in parts.
-_STATES = 2**28  # Bytes of models' states that are kept.
+_STATES = 2**28  # Bytes of models' states that are kept for open sessions,
+_SHARED = 2**25  # and of those that other sessions may come to.
 _ENCODED = 2**16  # Symbols whose ids are kept.
 # Attributes of a session that are stored, with their types, and those of its
 # events.
@@ -92,6 +94,23 @@ class Outcome(NamedTuple):
   not_open: list[Event]
 
 
+@dataclass(eq=False, slots=True)
+class Prefix:
+  """Events with which sessions begin, as the models have read them.
+
+  Attributes:
+    state_S: of the models, after all events but the last.
+    last: the id of the last event; None: there is none.
+    bound: of a session with these events; None: the last is not scored.
+    longer: the events with one more, by its id.
+  """
+
+  state_S: np.ndarray
+  last: int | None
+  bound: Bound | None = None
+  longer: "dict[int, Prefix]" = field(default_factory=dict)
+
+
 class Follower:
   """Follows sessions; see the module."""
 
@@ -119,12 +138,13 @@ class Follower:
     encode = deployed.detector.names.encode
     self._id = lru_cache(_ENCODED)(lambda symbol: int(encode([symbol])[0]))
     self._steps: list[SessionStep] = []  # Before anything is computed.
-    # The carry of the sessions of the last events, after this many of theirs,
-    # and the last one, if it was read.
-    self._read: dict[OpenSession, tuple[np.ndarray, int, list[int]]] = {}
+    # How many events of the sessions of the last ones were read, and to where.
+    self._read: dict[OpenSession, tuple[Prefix, int]] = {}
+    self._forget()
     self._near = 60 * deployed.config.detect.quiet
     self._new, self._anomalous = NewEvents(), frozenset[str]()
     self._most_read = _STATES // self._stepper.begin_S.nbytes
+    self._most_shared = _SHARED // self._stepper.begin_S.nbytes
 
   def warm(self):
     """Compiles all that most events need, so that none has to wait for it."""
@@ -337,33 +357,54 @@ class Follower:
   ) -> dict[tuple[OpenSession, int], Bound]:
     """The bounds after all events that the models have not read.
 
-    Their keys are the session, and its number of events up to each.
+    Their keys are the session, and its number of events up to each. An event is
+    read once after equal ones.
     """
-    keys, unread = [], []
-    for session in sessions:
-      # The first event of a session without its begin is not scored.
-      begin = self._stepper.begin_S, 0, [BEGIN] * session.begins
-      state_S, count, last = self._read.pop(session, begin)
-      symbols = session.symbols
-      left_out = self._judge.left_out
-      read = [left_out.get(x, x) for x in symbols[count:]]
-      places = [count + n for n, x in enumerate(read) if x is not None]
-      ids = [*last, *map(self._id, filter(None, read))]
-      if len(ids) > 1:
-        keys.append((session, places[1 - len(ids) :]))
-        unread.append((state_S, ids))
-      else:
-        self._read[session] = state_S, len(symbols), ids
-    events, scores = [], []
-    results = zip(keys, unread, self._stepper.read(unread), strict=True)
-    for (session, places), (_, ids), (state_S, scores_T3X) in results:
-      self._read[session] = state_S, len(session.symbols), [ids[-1]]
-      events += [(session, n + 1) for n in places]
-      scores.append(scores_T3X)
-    if not events:
-      return {}
-    bounds = self._judge.bounds(np.concatenate(scores))
-    return dict(zip(events, bounds, strict=True))
+    bounds: dict[tuple[OpenSession, int], Bound] = {}
+    left_out, waiting = self._judge.left_out, list(sessions)
+    while waiting:
+      unread: dict[tuple[Prefix, int], None] = {}
+      some, waiting = waiting, []
+      for session in some:
+        begin = self._begins[session.begins], 0
+        prefix, count = self._read.pop(session, begin)
+        while count < len(session.symbols):
+          symbol = session.symbols[count]
+          if (symbol := left_out.get(symbol, symbol)) is not None:
+            event = self._id(symbol)
+            # The first event of a session without its begin is not scored.
+            if prefix.last is None:
+              prefix.longer.setdefault(event, Prefix(prefix.state_S, event))
+            if event not in prefix.longer:
+              unread[prefix, event] = None
+              waiting.append(session)
+              break
+            prefix = prefix.longer[event]
+            if prefix.bound:
+              bounds[session, count + 1] = prefix.bound
+          count += 1
+        self._read[session] = prefix, count
+      if self._shared > self._most_shared:
+        self._forget()
+      self._lengthen([*unread])
+    return bounds
+
+  def _lengthen(self, unread: Sequence[tuple[Prefix, int]]):
+    """Has the models read an event after each of some prefixes."""
+    rows = [(x.state_S, x.last or 0, event) for x, event in unread]
+    if results := self._stepper.read(rows):
+      bounds = self._judge.bounds(np.stack([scores for _, scores in results]))
+      columns = zip(unread, results, bounds, strict=True)
+      for (prefix, event), (state_S, _), bound in columns:
+        prefix.longer[event] = Prefix(state_S, event, bound)
+    self._shared += len(unread)
+
+  def _forget(self):
+    """Has only open sessions keep what the models have read of them."""
+    begin_S, self._shared = self._stepper.begin_S, 0
+    self._begins = Prefix(begin_S, None), Prefix(begin_S, BEGIN)
+    for prefix, _ in self._read.values():
+      prefix.longer.clear()
 
   def facts(self) -> ClockFields:
     """All that `restore` needs besides sessions, as JSON."""

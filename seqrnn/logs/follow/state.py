@@ -218,7 +218,8 @@ class StoredState:
           for change in parts.values():
             self._put(change)
       self._unsaved = {}
-      self._export()
+      if has_alarms or self._exported is None:
+        self._export()
     except (sqlite3.Error, OSError) as error:
       fault = str(getattr(error, "strerror", None) or error)
       self._again = time.monotonic() + _RETRY

@@ -149,12 +149,15 @@ class Judge:
     self._bounds: dict[bytes, Bound] = {}
 
   def warm(self):
-    """Compiles the programs for sessions of at most a hundred events."""
-    for size in (1, 10, 100):
-      session = OpenSession()
-      for _ in range(size):
-        session.append("", math.nan, 0)
-      self.verdicts([SessionStep(session, size, ends=True)])
+    """Compiles the program for sessions of a usual length.
+
+    It is between the least and the greatest in training; an anomalous session
+    can make that large.
+    """
+    session, lengths = OpenSession(), self._deployed.detector.learned[0].lengths
+    for _ in range(math.isqrt(math.prod(lengths.tolist()))):
+      session.append("", math.nan, 0)
+    self.verdicts([SessionStep(session, len(session.symbols), ends=True)])
     self._known.clear()
 
   def bounds(self, scores_D3X: np.ndarray) -> list[Bound]:
@@ -211,6 +214,8 @@ class Judge:
 
   def verdicts(self, steps: Sequence[SessionStep]) -> list[Verdict]:
     """The verdicts of a detection on sessions up to a step of each."""
+    if not steps:
+      return []
     reduced = [self._reduced(step) for step in steps]
     judged = iter(self._verdicts([step for step in reduced if step.size]))
     return [

@@ -93,8 +93,10 @@ def make(fields=None, names=STANDARD, is_timed=False):
   train, normal = (
     sessions_of(random_texts(rng, 200, "abcdef")) for _ in range(2)
   )
-  fitted = [baselines(learn(train, names), {*BASELINES} & {*names})] * 2
+  learned = [learn(train, names)] * 2
+  fitted = [baselines(x, {*BASELINES} & {*names}) for x in learned]
   detector = Detector(config_of(fields), experiment, [], [1, 2], models, fitted)
+  detector = detector._replace(learned=learned)
   if is_timed:
     tails = [fit(timed(rng, train)) for _ in range(2)]
     detector = detector._replace(tails=tails, measures=MEASURES)
@@ -542,7 +544,6 @@ def test_events_have_the_scores_of_whole_sessions(monkeypatch):
   model, rng = make(GAP), np.random.default_rng(0)
   decoder = model.detector.experiment.decoder
   stepper = stepping.Stepper(decoder, model.detector.models)
-  monkeypatch.setattr(stepper, "_steps", 64)
   texts = random_texts(rng, 70) + ["abcde" * 40]
   scored = model.detector.score(sessions_of(texts), np.ones(71, np.int64))
   # Also some at a time, and in batches of few rows.
@@ -558,17 +559,38 @@ def test_events_have_the_scores_of_whole_sessions(monkeypatch):
     np.testing.assert_allclose(parts.scores[name], x, atol=1e-3)
   left = {j: [BEGIN, *SYMBOLS.encode(text)] for j, text in enumerate(texts)}
   states, nats = dict.fromkeys(left, stepper.begin_S), {j: [] for j in left}
-  while left:  # Portions of several sessions together.
-    sizes = {j: int(rng.choice([2, 3, 200])) for j in left}
-    some = [(states[j], ids[: sizes[j]]) for j, ids in left.items()]
-    for j, (state_S, scores) in zip(left, stepper.read(some), strict=True):
+  while left:  # Several sessions together.
+    some = rng.permutation([*left])[: rng.integers(1, len(left) + 1)].tolist()
+    rows = [(states[j], *left[j][:2]) for j in some]
+    for j, (state_S, scores_3X) in zip(some, stepper.read(rows), strict=True):
       states[j] = state_S
-      nats[j] += scores[:, 0, 0].tolist()
-    left = {j: ids[sizes[j] - 1 :] for j, ids in left.items()}
+      nats[j].append(scores_3X[0, 0])
+    left = {j: ids[j in some :] for j, ids in left.items()}
     left = {j: ids for j, ids in left.items() if len(ids) > 1}
   for j, values in nats.items():
     nll = scored.nll[scored.events(j)][:-1]  # Without the end.
     np.testing.assert_allclose(values, nll, 1e-4, 1e-4)
+
+
+def test_an_event_is_read_once_after_equal_ones(model, monkeypatch):
+  """Unless there are too many to remember; the verdicts are the same."""
+  verdicts, read = [], []
+  events = [Event(name, symbol) for name in "xyz" for symbol in "ab?ba"]
+  for most, count in ((2**25, 5), (0, 15)):
+    monkeypatch.setattr("seqrnn.logs.follow.follower._SHARED", most)
+    follower, rows = Follower(model), []
+    compute = follower._stepper.read
+
+    def note(some, rows=rows, compute=compute):
+      rows += some
+      return compute(some)
+
+    monkeypatch.setattr(follower._stepper, "read", note)
+    verdicts.append([follower.feed_many([x]).verdicts for x in events])
+    read.append((len(rows), count))
+  assert all(rows == count for rows, count in read), read
+  assert repr(verdicts[0]) == repr(verdicts[1])
+  assert any(verdicts[0])
 
 
 def test_what_cannot_be_followed_is_refused():

@@ -5,16 +5,15 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import numpy as np
-from scipy import sparse
+import scipy
 
 from seqrnn.config.read import Config
 from seqrnn.data.batches.segments import Request, Segments, Split
-from seqrnn.data.batches.windows import Batches
+from seqrnn.data.batches.windows import Arrays, Batches
 from seqrnn.data.read import terms
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import PAD, Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.experiment import Batch
 
 Value = TypeVar("Value")
 _CACHED = 2**11  # Texts whose terms are kept in memory, for other windows.
@@ -34,7 +33,7 @@ def text_segments(config: Config, symbols: Vocabulary) -> Segments:
   return Segments(config, symbols, minimum=1, **shape)
 
 
-def answers(answer_D: np.ndarray, batch: Batch) -> Batch:
+def answers(answer_D: np.ndarray, batch: Arrays) -> Arrays:
   """The targets of windows: the answers of their documents."""
   some_B1 = (batch["segment"] != PAD).any(1, keepdims=True)
   targets = answer_D[batch["document"], None]
@@ -67,7 +66,7 @@ def terms_of(
 
 def batches(
   segments: Segments,
-  columns: Callable[[Split], Callable[[Batch], Batch]],
+  columns: Callable[[Split], Callable[[Arrays], Arrays]],
   read: terms.Terms | None,
   split: Split,
   epoch: int | None,
@@ -91,11 +90,11 @@ def batches(
   if how.get("named") or not Request(split, epoch, **how).trains:
     names += ["document", "place"]
 
-  def make(batch: Batch) -> Batch:
+  def make(batch: Arrays) -> Arrays:
     asked = {"inputs": batch["segment"], **{n: batch[n] for n in names}}
     if read is not None:
       rows = map(row, batch["document"].tolist())
-      asked["terms"] = sparse.vstack([*rows]).toarray()
+      asked["terms"] = scipy.sparse.vstack([*rows]).toarray()
     return asked | arrays()(batch)
 
   return segments.batches(split, epoch, placed=True, **how).map(make)
