@@ -314,8 +314,7 @@ def measure(case: Case, data: Path, seed: int, workdir: Path) -> dict[str, Any]:
       record["train"] = {"validation_loss": min(losses), **seconds}
     else:
       record["detect"][name] = {**gather(case, data, workdir), **seconds}
-    with files.atomic_write(done) as file:
-      file.write(json.dumps(record))
+    files.write(done, json.dumps(record))
   return record
 
 

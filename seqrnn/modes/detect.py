@@ -135,8 +135,8 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
   }
   with files.results(folder, "detect", _RESULTS.__contains__) as new:
     tables.write_tables(findings, grouped, detector, new)
-    with files.atomic_write(new / "report.json") as file:
-      file.write(json.dumps(_finite(record), indent=2, allow_nan=False) + "\n")
+    content = json.dumps(_finite(record), indent=2, allow_nan=False)
+    files.write(new / "report.json", content + "\n")
     # A follower may start at any time, so the old file is never removed.
     path = folder / deployed.DEPLOYED
     deployed.write_deployed(

@@ -71,8 +71,8 @@ def run(build: Build, config: Config, workdir: Path) -> dict[str, float]:
       file=sys.stderr,
     )
   with files.locked_results(workdir, "evaluate") as folder:
-    with files.atomic_write(folder / "evaluation.json") as file:
-      file.write(json.dumps(record, indent=2) + "\n")
+    content = json.dumps(record, indent=2) + "\n"
+    files.write(folder / "evaluation.json", content)
     if answers is not None:
       labels = experiment.labels
       _write_confusion(folder, labels, answers, workdir.name)

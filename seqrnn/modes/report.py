@@ -106,6 +106,5 @@ def _write_playground(model: Subject, folder: Path) -> str:
     )
   except UserError as reason:
     return str(reason)
-  with files.atomic_write(folder / _PLAYGROUND) as file:
-    file.write(content)
+  files.write(folder / _PLAYGROUND, content)
   return ""

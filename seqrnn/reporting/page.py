@@ -141,5 +141,5 @@ def write_page(path: Path, title: str, top: Heading, sections: list[Section]):
     lstrip_blocks=True,
   )
   template = environment.get_template("page.html.jinja")
-  with files.atomic_write(path) as file:
-    file.write(template.render(title=title, top=top, sections=sections))
+  content = template.render(title=title, top=top, sections=sections)
+  files.write(path, content)

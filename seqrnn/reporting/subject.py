@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from seqrnn.config.read import Config
 from seqrnn.data import splits
 from seqrnn.data.documents import Document
 from seqrnn.data.sources.corpora import SPLITS
-from seqrnn.data.splits import Pieces
+from seqrnn.data.splits import Pieces, Read
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params
@@ -44,7 +44,7 @@ class Subject(NamedTuple):
   experiment: Experiment
   params: Params
   step: int
-  read: Callable[[str], Pieces]
+  read: Read
   sizes: dict[str, int]
   missing: list[str]
   changed: bool

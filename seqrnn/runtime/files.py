@@ -172,6 +172,17 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     raise
 
 
+def write(path: Path, content: str | bytes):
+  """Writes a file completely or not at all.
+
+  Raises:
+    MachineError: as `write_errors`.
+  """
+  mode = "w" if isinstance(content, str) else "wb"
+  with atomic_write(path, mode) as file:
+    file.write(content)
+
+
 def write_csv(path: Path, rows: Iterable[Iterable]):
   """Writes rows, the first of which has the names of the columns.
 
@@ -280,8 +291,7 @@ def write_checked(folder: Path, contents: dict[str, bytes]):
     return
   write_sums(folder, old + new)
   for name, content in contents.items():
-    with atomic_write(folder / name, "wb") as file:
-      file.write(content)
+    write(folder / name, content)
   write_sums(folder, new)
 
 

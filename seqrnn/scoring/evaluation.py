@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from seqrnn.data.batches.windows import Batches
+from seqrnn.data.read.columns import Arrays
 from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.experiment import Batch, Carry, Experiment, Params, Totals
 from seqrnn.models import losses
@@ -92,9 +93,7 @@ def examiner(
   return examine
 
 
-def flat_columns(
-  rows: dict[str, np.ndarray], answers: np.ndarray
-) -> dict[str, np.ndarray]:
+def flat_columns(rows: Arrays, answers: np.ndarray) -> Arrays:
   """The columns of a batch as [B * N], and `best`, or `outputs` [B, V]."""
   B, N = rows["targets"].shape[:2]
   columns = {n: sharding.pad_rows(x, len(answers)) for n, x in rows.items()}
@@ -110,7 +109,7 @@ def flat_columns(
 def _of_texts(
   experiment: Experiment,
   figures: dict[str, float],
-  batches: list[dict[str, np.ndarray]],
+  batches: list[Arrays],
   mesh: Mesh,
 ) -> Examined:
   """The figures, with those of texts that are cut or decoded; and the labels.

@@ -83,8 +83,7 @@ class Search(NamedTuple):
     files.write_csv(self.workdir / "trials.csv", rows)
     for best in self.ranked()[:1]:
       path = self.folder(best.number) / "config.json"
-      with files.atomic_write(self.workdir / "best.json", "wb") as file:
-        file.write(path.read_bytes())
+      files.write(self.workdir / "best.json", path.read_bytes())
 
 
 class _Journal(journal.JournalFileBackend):

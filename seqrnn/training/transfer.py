@@ -21,7 +21,7 @@ from seqrnn.data import vocabulary
 from seqrnn.data.read.words import affix_vocabulary
 from seqrnn.data.vocabulary import RESERVED, Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.experiment import Experiment, Params, shapes
+from seqrnn.experiment import Build, Experiment, Params, shapes
 from seqrnn.models.parts import ModelPart, part_of
 from seqrnn.runtime import files, sharding
 from seqrnn.training import checkpoint
@@ -133,7 +133,7 @@ class TrainedRun(NamedTuple):
 
 
 def open_source(
-  build: Callable[..., Experiment], config: Config, workdir: Path
+  build: Build, config: Config, workdir: Path
 ) -> TrainedRun | None:
   """Reads the run that a new run starts from.
 

@@ -5,14 +5,7 @@ Each event keeps its line, its time and its label.
 
 import dataclasses
 import math
-from collections.abc import (
-  Callable,
-  Hashable,
-  Iterable,
-  Iterator,
-  Mapping,
-  Sequence,
-)
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,7 +20,7 @@ from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.read.columns import Texts, concatenate
 from seqrnn.data.read.reading import Source, rows
 from seqrnn.data.sources import corpora
-from seqrnn.data.splits import Pieces
+from seqrnn.data.splits import Pieces, Read
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
 from seqrnn.errors import UserError, listed
 
@@ -298,7 +291,7 @@ def places_of(pieces: Pieces) -> tuple[np.ndarray | slice, np.ndarray]:
 
 
 def examined_sessions(
-  config: Config, vocabulary: Vocabulary, read: Callable[[str], Pieces]
+  config: Config, vocabulary: Vocabulary, read: Read
 ) -> Sessions:
   """The sessions that a detection examines, with their labels.
 

@@ -19,6 +19,7 @@ _SMALL = 4 * 2**20  # Bytes of a column that stay in memory.
 _BLOCK = 2**16  # Numbers that are handled together.
 _SORTED = 2**20  # Numbers that are sorted together.
 
+Arrays = dict[str, np.ndarray]
 Number = float | bytes | tuple  # A tuple is of a structure.
 
 

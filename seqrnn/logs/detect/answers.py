@@ -5,7 +5,7 @@ alarms, whose number is in the column `kind`.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.logs.sessions import Key, Sessions
 from seqrnn.data.read import reading
-from seqrnn.data.splits import Pieces
+from seqrnn.data.splits import Read
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.logs.detect.conformal import is_flagged
@@ -221,10 +221,7 @@ def alarm_answers(rows: ReviewRows) -> ByKind:
 
 
 def load_answers(
-  workdir: Path,
-  names: Vocabulary,
-  pieces: Callable[[str], Pieces],
-  config: Config,
+  workdir: Path, names: Vocabulary, pieces: Read, config: Config
 ) -> Answers:
   """The answers in review.csv, if there is one.
 
@@ -265,10 +262,7 @@ def load_answers(
 
 
 def _keys(
-  wanted: set[str],
-  names: Vocabulary,
-  pieces: Callable[[str], Pieces],
-  masks: Redaction,
+  wanted: set[str], names: Vocabulary, pieces: Read, masks: Redaction
 ) -> dict[str, Key]:
   """The keys of sessions, by their names, with masks or without."""
   keys: dict[str, Key] = {}

@@ -13,7 +13,7 @@ import json
 import math
 import shutil
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -28,9 +28,9 @@ from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.logs.values import fit
 from seqrnn.data.read import stored
-from seqrnn.data.splits import Pieces
+from seqrnn.data.splits import Read
 from seqrnn.errors import UserError
-from seqrnn.experiment import Experiment
+from seqrnn.experiment import Build, Experiment
 from seqrnn.logs.detect.detector import (
   VOCABULARY,
   Detector,
@@ -67,11 +67,11 @@ class Prepared(NamedTuple):
     read: split -> its pieces.
   """
 
-  build: Callable[..., Experiment]
+  build: Build
   config: Config
   workdir: Path
   experiment: Experiment
-  read: Callable[[str], Pieces]
+  read: Read
 
 
 def calibrate(

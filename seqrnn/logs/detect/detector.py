@@ -18,7 +18,7 @@ from seqrnn.data.logs.values import Tails, measures_of, with_unusual
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import END, RESERVED, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.experiment import Batch, Carry, Experiment, Params
+from seqrnn.experiment import Batch, Build, Carry, Experiment, Params
 from seqrnn.logs.detect.scores import (
   NETWORK,
   Learned,
@@ -359,7 +359,7 @@ def _rows(sessions: Sessions, symbols: int) -> np.ndarray:
 
 
 def load_detector(
-  build: Callable[..., Experiment],
+  build: Build,
   config: Config,
   workdir: Path,
   checkpoints: Sequence[tuple[Path, int | None]],
