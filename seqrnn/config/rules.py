@@ -29,11 +29,9 @@ class Registered(Sequence[str]):
     return len(self._names())
 
 
-def one_of(
-  names: Sequence[str], default: str | None = None, more: str = ""
-) -> Rule:
+def one_of(names: Sequence[str], more: str = "") -> Rule:
   """Returns the rule of a value that is one of these names; `more` ends it."""
-  return Rule(str, lambda value: value in names, more, names, default)
+  return Rule(str, lambda value: value in names, more, names)
 
 
 def integer(low: int, high: int, words: str = "") -> Rule:

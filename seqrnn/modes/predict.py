@@ -49,9 +49,7 @@ def _show(console: Console, names: Vocabulary, one: Prediction, limit: int):
     console.print(f"... {len(one.targets) - limit} more in predictions.csv")
 
 
-def _answers_table(
-  unit: str, rows: list[Prediction], settings: Config
-) -> Table:
+def _answer_table(unit: str, rows: list[Prediction], settings: Config) -> Table:
   """A table of labels or numbers, each beside its input and the truth."""
   labels = any(p.likely for p in rows)
   title = "labels by probability" if labels else "prediction"
@@ -138,9 +136,7 @@ def _asked(experiment: Experiment, config: Config) -> Pieces | None:
   return splits.continued(pieces) if is_open else pieces
 
 
-def _rows_of_table(
-  experiment: Experiment, config: Config
-) -> list[dict[str, str]]:
+def _table_rows(experiment: Experiment, config: Config) -> list[dict[str, str]]:
   """The rows of the csv that the user names, one a text; else none."""
   settings, data = config.predict, config.data
   if settings.path is None or settings.text is not None:
@@ -210,8 +206,8 @@ def run(
     for prediction in rows[: settings.sequences]:
       _show(console, symbols, prediction, SHOWN)
   else:
-    console.print(_answers_table(symbols.unit, rows, settings))
-  table = _table(experiment, rows, _rows_of_table(experiment, config))
+    console.print(_answer_table(symbols.unit, rows, settings))
+  table = _table(experiment, rows, _table_rows(experiment, config))
   with files.locked_results(workdir, "predict") as folder:
     files.write_csv(folder / "predictions.csv", table)
   return rows

@@ -9,7 +9,7 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data.sources.corpora import SPLITS
 from seqrnn.reporting import charts
-from seqrnn.reporting.page import Heading, Section
+from seqrnn.reporting.page import Heading, Section, Tile
 from seqrnn.reporting.subject import Subject
 from seqrnn.training.history import read_rows
 
@@ -45,9 +45,7 @@ def heading(subject: Subject, figures: dict[str, float]) -> Heading:
   )
 
 
-def _tiles(
-  subject: Subject, figures: dict[str, float]
-) -> list[tuple[str, str]]:
+def _tiles(subject: Subject, figures: dict[str, float]) -> list[Tile]:
   """The most important metrics of the last evaluated split."""
   target = subject.target
   names = {

@@ -26,7 +26,7 @@ _PENDING = 8
 COLUMNS = "targets", "weights", "spans", "document", "place"
 
 # A function params, carry, batch -> carry, (totals, answers).
-CountBatch = Callable[
+CountRows = Callable[
   [Params, Carry, Batch], tuple[Carry, tuple[Totals, jax.Array | tuple[()]]]
 ]
 # What a split gives: its figures, and the labels if it has any.
@@ -149,9 +149,7 @@ def _of_texts(
 
 
 @lru_cache(CACHED_FUNCTIONS)
-def totals_of(
-  loss: Callable, decide: Callable | None, gives: str
-) -> CountBatch:
+def totals_of(loss: Callable, decide: Callable | None, gives: str) -> CountRows:
   """A function params, carry, batch -> carry, (totals, answers).
 
   Answers to labels are their best ids [B, N]; where a text has one label, the
@@ -182,7 +180,7 @@ def totals_of(
 
 @lru_cache(CACHED_FUNCTIONS)
 def adder(
-  totals: CountBatch, mesh: Mesh
+  totals: CountRows, mesh: Mesh
 ) -> tuple[
   Callable[..., Totals], Callable[..., tuple[Carry, Totals, jax.Array]]
 ]:

@@ -14,7 +14,7 @@ from rich.markup import escape
 from seqrnn.data.batches.segments import Split
 from seqrnn.data.vocabulary import PAD, UNKNOWN, joined, printable
 from seqrnn.errors import escaped
-from seqrnn.experiment import Carry, Experiment, Params
+from seqrnn.experiment import Carry, Decode, Experiment, Params, Predict
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 from seqrnn.scoring.joining import log_mean_of_windows, mean_of_windows
@@ -85,18 +85,14 @@ class Prediction(NamedTuple):
     return self.text(unit, self.positions[n], self.positions[n] + 1)
 
 
-# A function params, carry, batch -> carry, (outputs_BNV, best ids_BN).
-Decide = Callable[..., tuple[Carry, tuple[jax.Array, jax.Array]]]
-
-
-def decider(experiment: Experiment) -> Decide:
+def decider(experiment: Experiment) -> Decode:
   """`Experiment.decode`, also of a task that has none."""
   assert experiment.predict is not None, "there are labels"
   return experiment.decode or best_of_each(experiment.predict)
 
 
 @lru_cache(CACHED_FUNCTIONS)
-def best_of_each(predict: Callable[..., tuple[Carry, jax.Array]]) -> Decide:
+def best_of_each(predict: Predict) -> Decode:
   """`Experiment.decode` by the most likely id of each target."""
 
   def decide(params, carry, batch):
@@ -135,7 +131,7 @@ def rank(
 
 
 @lru_cache(CACHED_FUNCTIONS)
-def ranker(decide: Decide, k: int) -> Callable[..., tuple[Carry, Ranking]]:
+def ranker(decide: Decode, k: int) -> Callable[..., tuple[Carry, Ranking]]:
   """A jitted function params, carry, batch -> carry, ranking.
 
   The best id is that of `decide`.
@@ -269,7 +265,8 @@ def _prediction(experiment: Experiment, text: _Window, k: int) -> Prediction:
     ids,
     text.probabilities[:, :k],
     text.numbers,
-    [names.names(ids_K) for ids_K in ids],  # Numbers have no ids.
+    # Numbers have no ids.
+    [experiment.names.names(ids_K) for ids_K in ids],
   )
 
 

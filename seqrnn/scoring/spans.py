@@ -116,9 +116,7 @@ def warn(allowed_CC: np.ndarray, sequences: Sequences):
     )
 
 
-def _spans(
-  code_N: np.ndarray, begins_N: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _spans(code_N: np.ndarray, begins_N: np.ndarray) -> tuple[np.ndarray, ...]:
   """Where spans end, where each began, and its type; all [N].
 
   No span continues where a text begins.

@@ -20,7 +20,7 @@ from optuna.storages import journal
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from seqrnn.config import read as config_lib
-from seqrnn.config.field import FieldValue
+from seqrnn.config.field import Fields
 from seqrnn.config.read import Config
 from seqrnn.errors import Interrupted, MachineError, UserError, visible
 from seqrnn.experiment import Build
@@ -175,9 +175,7 @@ def begin(build: Build, config: Config, workdir: Path) -> Search:
   return Search(build, config, workdir, parsed, study)
 
 
-def _fixed(
-  search: Search, before: list[FrozenTrial]
-) -> dict[str, FieldValue] | None:
+def _fixed(search: Search, before: list[FrozenTrial]) -> Fields | None:
   """The values that the method prescribes for the trial after these.
 
   Returns:

@@ -131,7 +131,7 @@ def concatenate(parts: Sequence[Texts]) -> Texts:
 
 
 class Tokens:
-  """Texts that are collected one by one."""
+  """Texts that are collected."""
 
   def __init__(self):
     self._ids = Column()
@@ -139,11 +139,6 @@ class Tokens:
 
   def __len__(self) -> int:
     return len(self._ids)
-
-  def append(self, token: str):
-    """Adds a text."""
-    index = self._index
-    self._ids.append(index.setdefault(token, len(index)))
 
   def collect(self, tokens: Iterable[str]):
     """Adds texts."""
