@@ -19,7 +19,7 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.field import Fields, FieldValue
 from seqrnn.config.read import FIELDS, Config
 from seqrnn.data.read import frames
-from seqrnn.errors import DataError, visible
+from seqrnn.errors import DataError, report
 from seqrnn.errors import Interrupted as Interrupted
 from seqrnn.errors import UserError as UserError
 from seqrnn.exporting import tensors
@@ -472,7 +472,7 @@ def _start(config: Config, mode: str) -> Config:
   with suppress(RuntimeError):  # JAX has started, and keeps its devices.
     launch.configure_device(train.cpu_devices, train.cpu_threads)
   for line in devices.start(named=mode == "train"):
-    print(visible(line), file=sys.stderr)
+    report(line)
   if jax.default_backend() == "cpu":
     return derived.on_devices(config, jax.local_device_count())
   return config

@@ -17,7 +17,7 @@ from seqrnn.config import command, suggestions
 from seqrnn.config import read as config_lib
 from seqrnn.config.field import FieldValue
 from seqrnn.config.read import FIELDS, MODES, Config
-from seqrnn.errors import Interrupted, UserError, needs_package, visible
+from seqrnn.errors import Interrupted, UserError, needs_package, report
 from seqrnn.runtime import devices, launch, processes
 from seqrnn.usage import PREFIX
 
@@ -115,7 +115,7 @@ def _start(
     )
   for line in devices.start(named=parsed.mode == "train"):
     if peer.index == 0:
-      print(visible(line), file=sys.stderr)
+      report(line)
   return importlib.import_module("seqrnn.experiments").build
 
 

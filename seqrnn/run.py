@@ -3,7 +3,6 @@
 import itertools
 import os
 import shutil
-import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +22,7 @@ from seqrnn.data import splits
 from seqrnn.data.read import frames
 from seqrnn.data.sources import corpora
 from seqrnn.data.splits import Pieces
-from seqrnn.errors import UserError
+from seqrnn.errors import UserError, report
 from seqrnn.experiment import Experiment, Params
 from seqrnn.modes import load_model, require_mode
 from seqrnn.runtime import files, launch, sharding
@@ -417,10 +416,9 @@ class Run(NamedTuple):
     mesh, params = self._everywhere()
     batches = self.experiment.batches(split, None)
     if split == "validation" and self.config.train.refit:
-      print(
+      report(
         "warning: train.refit has trained on the validation split;"
-        " seqrnn.load(workdir, step) has the parameters before it",
-        file=sys.stderr,
+        " seqrnn.load(workdir, step) has the parameters before it"
       )
     examined = examiner(self.experiment, mesh)(params, batches)
     assert examined is not None, "nothing stops this evaluation"

@@ -1,11 +1,10 @@
 """config: prints the resolved config, as JSON, and its changed fields."""
 
-import sys
 from pathlib import Path
 
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
-from seqrnn.errors import visible
+from seqrnn.errors import report
 from seqrnn.experiment import Build
 
 
@@ -19,4 +18,4 @@ def run(_build: Build | None, config: Config, workdir: Path):
   changed = config_lib.differences(config_lib.defaults(), config)
   head = f"{workdir}: {len(changed)} fields differ from the defaults"
   for line in (head, *(f"  {line}" for line in changed)):
-    print(visible(line), file=sys.stderr)
+    report(line)

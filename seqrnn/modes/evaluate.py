@@ -1,7 +1,6 @@
 """evaluate: computes the loss and the task's other metrics of a split."""
 
 import json
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data.documents import nouns
 from seqrnn.data.vocabulary import Vocabulary
-from seqrnn.errors import UserError, counted, visible
+from seqrnn.errors import UserError, counted, report
 from seqrnn.experiment import Build, Experiment
 from seqrnn.modes import load_model
 from seqrnn.runtime import files, pictures, sharding
@@ -65,10 +64,9 @@ def run(build: Build, config: Config, workdir: Path) -> dict[str, float]:
   old = config_lib.read_run(workdir)
   same = config.data.to_dict() == old.data.to_dict()  # No flag names others.
   if same and data_changed(workdir, step, experiment):
-    print(
-      f"warning: {visible(str(workdir))}: the training data have changed since"
-      " this run began, so the split is not the one that was held out",
-      file=sys.stderr,
+    report(
+      f"warning: {workdir}: the training data have changed since this run"
+      " began, so the split is not the one that was held out"
     )
   with files.locked_results(workdir, "evaluate") as folder:
     content = json.dumps(record, indent=2) + "\n"

@@ -1,7 +1,6 @@
 """Texts that a model draws, with the settings of `config.sample`."""
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +14,7 @@ from seqrnn.data.read.reading import Source
 from seqrnn.data.read.spelling import spelled
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.vocabulary import BEGIN, UNKNOWN, Vocabulary
-from seqrnn.errors import UserError, listed
+from seqrnn.errors import UserError, listed, report
 from seqrnn.experiment import Experiment, Params
 from seqrnn.sampling import decoding, patterns, schema
 from seqrnn.sampling.automaton import PatternError
@@ -125,7 +124,7 @@ def prime_ids(
 def report_unknown(unknown: list[str], where: str):
   """Prints a line on stderr with the symbols that a model does not know."""
   if unknown:
-    print(f"{where}: read as unknown: {listed(unknown)}", file=sys.stderr)
+    report(f"{where}: read as unknown: {listed(unknown)}")
 
 
 class Writing(NamedTuple):

@@ -23,8 +23,7 @@ from pyspark.sql.streaming.query import StreamingQuery
 from rich.console import Console
 
 from seqrnn.config.read import Config
-from seqrnn.data.logs import formats
-from seqrnn.errors import UserError
+from seqrnn.errors import UserError, report
 from seqrnn.experiment import Build
 from seqrnn.logs.detect import deployed as deployment
 from seqrnn.logs.detect import tables
@@ -132,7 +131,7 @@ def _counts(scored: DataFrame) -> tuple[list[int], int]:
 def _flagged_keys(scored: DataFrame, count: int) -> list[Row]:
   """The flagged sessions, or some of the highest scores if they are many."""
   if count > _GROUPED:
-    formats.report(
+    report(
       f"of the {count:,} flagged sessions, the {_GROUPED:,} of the highest"
       " scores are grouped to incidents; the others have none"
     )
