@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
   from seqrnn.logs.follow.follower import Follower
 
+OneOrSeveral = str | Iterable[frames.Text]  # A text, or some.
+
 
 class Run(NamedTuple):
   """A trained run, as `seqrnn.load` and `seqrnn.train` return it.
@@ -119,9 +121,7 @@ class Run(NamedTuple):
     """
     return read_csv_frame(self.workdir / "metrics.csv")
 
-  def sample(
-    self, prime: str = "", **settings: FieldValue
-  ) -> list[str] | list[np.ndarray]:
+  def sample(self, prime: str = "", **settings: FieldValue) -> texts.Drawn:
     r"""Draws texts, or pieces of music, from the model.
 
     Example:
@@ -177,9 +177,7 @@ class Run(NamedTuple):
     mesh = sharding.mesh()
     return mesh, jax.device_put(self.params, sharding.replicated(mesh))
 
-  def score(
-    self, text: str | Iterable[frames.Text]
-  ) -> np.ndarray | list[np.ndarray]:
+  def score(self, text: OneOrSeveral) -> np.ndarray | list[np.ndarray]:
     """The surprisal of each symbol of a text.
 
     Example:
@@ -207,9 +205,7 @@ class Run(NamedTuple):
     each = [scores.document(j) for j in range(len(scores.distinct))]
     return np.concatenate(each) if isinstance(text, str) else each
 
-  def predict(
-    self, text: str | Iterable[frames.Text], top_k: int = 5
-  ) -> list[Prediction]:
+  def predict(self, text: OneOrSeveral, top_k: int = 5) -> list[Prediction]:
     """The most likely symbols or labels of a text, or its numbers.
 
     Example:
@@ -327,7 +323,7 @@ class Run(NamedTuple):
     )
     return states.vectors(reading, of, embed.pooling, data.boundaries)
 
-  def _pieces(self, text: str | Iterable[frames.Text]) -> Pieces:
+  def _pieces(self, text: OneOrSeveral) -> Pieces:
     """The documents of a text, or of several, each of which is a document."""
     experiment, data = self.experiment, self.config.data
     if experiment.reads != "symbol":

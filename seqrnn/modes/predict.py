@@ -10,10 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from seqrnn.config.read import Config
-from seqrnn.data import splits
 from seqrnn.data.read import reading
 from seqrnn.data.sources.corpora import from_text
-from seqrnn.data.splits import Pieces
+from seqrnn.data.splits import Pieces, continued, from_documents
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError, shortened
 from seqrnn.experiment import Build, Experiment, Params
@@ -126,14 +125,14 @@ def _asked(experiment: Experiment, config: Config) -> Pieces | None:
     documents = from_text(settings.text, unit, data)
     if not documents:
       raise UserError(f"config.predict.text={settings.text!r}: has no symbol")
-    pieces = splits.from_documents(documents, data.unit)
+    pieces = from_documents(documents, data.unit)
   elif settings.path is not None:
     field = "config.predict.path"
     pieces = read_user_files(field, settings.path, experiment, config)
   else:
     return None
   is_open = experiment.in_bits and not experiment.fills_gaps
-  return splits.continued(pieces) if is_open else pieces
+  return continued(pieces) if is_open else pieces
 
 
 def _table_rows(experiment: Experiment, config: Config) -> list[dict[str, str]]:

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import jax
 
-from seqrnn.config import read as config_lib
-from seqrnn.config.read import Config
+from seqrnn.config.read import Config, defaults, differences
 from seqrnn.data.sources.corpora import SPLITS
 from seqrnn.reporting import charts
 from seqrnn.reporting.page import Heading, Section, Tile
@@ -172,5 +171,5 @@ def _metric_chart(
 
 def settings(config: Config) -> Section:
   """The fields that differ from the defaults."""
-  changes = config_lib.differences(config_lib.defaults(), config)
+  changes = differences(defaults(), config)
   return Section("Configuration", "fields", {"changes": changes})

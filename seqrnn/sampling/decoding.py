@@ -79,9 +79,7 @@ def choose_symbol(
   return jnp.min(jnp.where(noisy_BV == largest_B1, id_1V, V - 1), axis=-1)
 
 
-def _likely(
-  scaled_BV: jax.Array, top_k: jax.Array | int, top_p: jax.Array | float
-) -> jax.Array:
+def _likely(scaled_BV, top_k, top_p) -> jax.Array:
   """Returns whether a symbol is among those to draw from, [B, V]."""
   sorted_BV = jnp.sort(scaled_BV, axis=-1, descending=True)
   place = jnp.minimum(top_k, sorted_BV.shape[-1]) - 1

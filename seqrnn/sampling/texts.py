@@ -21,7 +21,11 @@ from seqrnn.sampling.automaton import PatternError
 from seqrnn.sampling.decoding import ending
 from seqrnn.sampling.sampler import generator
 
+_PRIME = "config.sample.prime"
 _ROWS = 64  # Texts for a file of prompts that are drawn together, at most.
+
+
+Drawn = list[str] | list[np.ndarray]  # Texts, or pieces of music.
 
 
 class Sample(NamedTuple):
@@ -99,11 +103,7 @@ def read_sequence(
 
 
 def prime_ids(
-  symbols: Vocabulary,
-  prime: str,
-  data: Config,
-  seed: int,
-  where: str = "config.sample.prime",
+  symbols: Vocabulary, prime: str, data: Config, seed: int, where: str = _PRIME
 ) -> tuple[np.ndarray, list[str]]:
   """The ids [P] that a text continues, and the prime's unknown symbols.
 
@@ -214,7 +214,7 @@ def begin(experiment: Experiment, params: Params, config: Config) -> Writing:
   """
   settings, rows, shown, unknown = config.sample, [], [], {}
   symbols = experiment.vocabularies["symbols"]
-  field, primes = "sample.prime", [("config.sample.prime", settings.prime)]
+  field, primes = "sample.prime", [(_PRIME, settings.prime)]
   primes *= settings.streams
   if settings.prompts is not None:
     field, primes = "sample.prompts", prompts(settings.prompts)

@@ -165,15 +165,12 @@ def totals_of(loss: Callable, decide: Callable | None, gives: str) -> CountRows:
     after, figures = loss(params, carry, batch, None)[1]
     if decide is None:
       return after, (figures, ())
-    _, (outputs_BNV, best_BN) = decide(params, carry, batch)
+    _, (outputs_BNV, answers) = decide(params, carry, batch)
     if gives:
-      outputs_BV = outputs_BNV[:, 0]
-      log_p = gives == "softmax"
-      return after, (
-        figures,
-        jax.nn.log_softmax(outputs_BV) if log_p else outputs_BV,
-      )
-    return after, (figures, best_BN)
+      answers = outputs_BNV[:, 0]
+    if gives == "softmax":
+      answers = jax.nn.log_softmax(answers)
+    return after, (figures, answers)
 
   return count
 

@@ -20,6 +20,7 @@ from seqrnn.errors import UserError, counted, listed
 Known = Collection[str] | None  # As `read_form` has it.
 # Of a text, the line, 0 for a whole file; the label, empty for none; the text.
 LabelledTexts = Iterable[tuple[int, str, str]]
+LabelledFile = tuple[Source, LabelledTexts]
 # Of a sentence, the number of its first line, its words and their tags.
 Sentences = Iterable[tuple[int, list[str], list[str]]]
 
@@ -69,9 +70,7 @@ def read_lines(sources: list[Source], unit: str, errors: str) -> Corpus:
 
 
 def with_labels(
-  files: Iterable[tuple[Source, LabelledTexts]],
-  unit: str,
-  optional: bool = False,
+  files: Iterable[LabelledFile], unit: str, optional: bool = False
 ) -> Corpus:
   """The corpus of labelled texts; equal texts stay on one side of a split.
 

@@ -12,9 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from seqrnn.config.read import Config
-from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.secrets import Redaction
-from seqrnn.data.logs.sessions import Key, Sessions
+from seqrnn.data.logs.sessions import Key, Sessions, of_pieces
 from seqrnn.data.read import reading
 from seqrnn.data.splits import Read
 from seqrnn.data.vocabulary import Vocabulary
@@ -267,7 +266,7 @@ def _keys(
   """The keys of sessions, by their names, with masks or without."""
   keys: dict[str, Key] = {}
   for split in ("train", "validation"):
-    sessions = data.of_pieces(pieces(split), names)
+    sessions = of_pieces(pieces(split), names)
     for name, key in zip(sessions.names, sessions.session_keys(), strict=True):
       for shown in (name, masks.name(name)):
         if shown in wanted:

@@ -24,8 +24,7 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.config.resolve import total_steps
 from seqrnn.data import splits
-from seqrnn.data.logs import sessions as data
-from seqrnn.data.logs.sessions import Sessions
+from seqrnn.data.logs.sessions import Sessions, of_pieces
 from seqrnn.data.logs.values import fit
 from seqrnn.data.read import stored
 from seqrnn.data.splits import Read
@@ -124,7 +123,7 @@ def _load(
 ) -> Detector:
   """The detector of some models, with some baselines."""
   names = run.experiment.vocabularies["symbols"]
-  trained = (data.of_pieces(member.train, names) for member in members)
+  trained = (of_pieces(member.train, names) for member in members)
   return load_detector(
     *(run.build, run.config, run.workdir),
     [(member.folder, member.step) for member in members],
@@ -155,7 +154,7 @@ def _left_out(run: Prepared) -> np.ndarray:
   standard = [name for name in BASELINES if name in STANDARD]
   detector = _load(run, members, standard)
   table = score_held_out(detector)
-  sessions = data.of_pieces(pieces, detector.names)
+  sessions = of_pieces(pieces, detector.names)
   left = np.zeros(len(pieces), bool)
   anomalous = contaminates(table, most, _LOGS)
   left[~detector.short(sessions)] = anomalous[table.order]

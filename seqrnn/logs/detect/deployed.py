@@ -16,8 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from seqrnn.config import derived
-from seqrnn.config import read as config_lib
-from seqrnn.config.read import Config
+from seqrnn.config.read import Config, refuse_unless
 from seqrnn.data.idle_times import IdleTimes
 from seqrnn.data.logs import formats
 from seqrnn.data.logs.sessions import Sessions
@@ -290,7 +289,7 @@ def refuse_unfollowed(deployed: Deployed):
     )
   refuse_comparing(deployed, "--follow")
   refuse_powerless(deployed.normal, config.detect, deployed.span)
-  config_lib.refuse_unless(
+  refuse_unless(
     config,
     {
       "data.boundaries": True,
