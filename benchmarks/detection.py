@@ -1,4 +1,4 @@
-"""Runs detection over seeds; writes docs/results/detection.md.
+"""Runs detection over seeds; makes the tables of docs/results/detection.md.
 
   python benchmarks/detection.py --only=hdfs,opcodes    # seeds 0-4
   python benchmarks/detection.py DATA --seeds=1 --cache=kept
@@ -7,9 +7,9 @@ DATA is a folder with the data; docs/results/detection.md says where to get
 them. Without DATA, hdfs/ is made from the data set of the catalogue, which is
 downloaded, and the cases of other folders are left out. For each seed of a
 case, run.py trains and detects in its own processes. benchmarks/detection.json
-keeps the figures of all seeds, and docs/results/detection.md is made from it.
-The runs are in the cache folder; an interrupted run is resumed, and a finished
-run is not repeated.
+keeps the figures of all seeds, from which the tables are made. The runs are in
+the cache folder; an interrupted run is resumed, and a finished run is not
+repeated.
 """
 
 import argparse
@@ -40,17 +40,11 @@ from seqrnn.runtime import files
 
 _KEPT = ROOT / "benchmarks" / "detection.json"
 _PAGE = ROOT / "docs" / "results" / "detection.md"
+_VERDICT = "<!-- benchmarks/detection.py: verdict -->", "<!-- :verdict -->"
+_CASES = "<!-- benchmarks/detection.py: cases -->", "<!-- :cases -->"
 RATES = (0.01, 0.005, 0.002, 0.001)
-_FIGURES = (
-  "precision",
-  "recall",
-  "f1",
-  "false_alarm_rate",
-  "average_precision",
-  "oracle_f1",
-)
-
-
+_RATIOS = "precision", "recall", "f1"
+_FIGURES = *_RATIOS, "false_alarm_rate", "average_precision", "oracle_f1"
 # The cases of the first table of the page.
 _VERDICTS = ("hdfs", "raw", "openstack", "bpi12", "calls", "opcodes")
 
@@ -99,10 +93,7 @@ def _by_rate(runs: list[dict[str, Any]]) -> list[str]:
     row = [rate, _mean(parts, *here, "false_alarm_rate", digits=4)]
     row.append(f"{low:.4f} to {high:.4f}")
     for inside in ((), ("distinct",))[: 1 + distinct]:
-      row += [
-        _mean(parts, *here, *inside, key)
-        for key in ("precision", "recall", "f1")
-      ]
+      row += [_mean(parts, *here, *inside, key) for key in _RATIOS]
     rows.append(row)
   lines = [
     *textwrap.wrap(
@@ -158,7 +149,7 @@ def _by_score(runs: list[dict[str, Any]]) -> list[str]:
 def _by_rule(runs: list[dict[str, Any]]) -> list[str]:
   """Makes a table of the sessions that `detect.rule` flags."""
   here = ("detect", "default", "figures", "rule topk")
-  row = [_mean(runs, *here, key) for key in ("precision", "recall", "f1")]
+  row = [_mean(runs, *here, key) for key in _RATIOS]
   row.append(_mean(runs, *here, "false_alarm_rate", digits=4))
   return _table(("P", "R", "F1", "false-alarm rate"), [row])
 
@@ -323,52 +314,8 @@ def measure(case: Case, data: Path, seed: int, workdir: Path) -> dict[str, Any]:
       record["train"] = {"validation_loss": min(losses), **seconds}
     else:
       record["detect"][name] = {**gather(case, data, workdir), **seconds}
-    with files.atomic_write(done) as file:
-      file.write(json.dumps(record))
+    files.write(done, json.dumps(record))
   return record
-
-
-_HEAD = """\
-# Detection, measured
-
-The first five cases with p-values of folds (HDFS, raw HDFS, OpenStack, loans,
-system calls) are of the present version; the others are of version 0.1.0, whose
-detection had one pass.
-
-`benchmarks/detection.py` writes this page; do not edit it. The commands below
-each case train and detect, once for each listed seed. Figures are mean ±
-standard deviation over the seeds; a figure without deviation is of one seed, or
-equal for all seeds. They are of the best checkpoint by the loss of held-out
-sessions. Recipes were also chosen by this loss, unless the text says otherwise.
-Seconds are wall time and, in brackets, CPU time of all cores, on 1 or 2 cores
-of a machine that was mostly busy with other work.
-
-DATA is a folder with `hdfs/` (DeepLog's sessions of the logs of Xu et al. 2009:
-`hdfs_train`, `hdfs_test_normal.gz` and `hdfs_test_abnormal`, as in
-wuyifan18/DeepLog), `hdfs_raw/` (`hdfs.log.xz` and `labels.csv`, from
-EvoTestOps/LogLead), `openstack/` and `bpi12/` (sessions, one a line, in
-`train.txt.xz`, `normal.txt.xz` and `abnormal.txt.xz`) and `calls/`, which
-`benchmarks/system_calls.py` makes. The data are not part of this project.
-Without DATA the cases of `hdfs/` use `data.source=hdfs`, which is downloaded.
-
-The combined scores were chosen among 128 sets of scores by the labels of five
-logs below (HDFS twice, OpenStack, loans and system calls), so their figures are
-flattered. Chosen on any four of these logs, a set is at most .004 better there
-in the mean, and at most .012 worse on the fifth.
-
-    python benchmarks/system_calls.py DATA/calls
-    python benchmarks/detection.py DATA
-
-Simple counts can be better than networks. `union` flags sessions with an event
-or a length that training does not have, or with event counts at a distance
-above .05 from those of every normal session. On HDFS it reaches F1 .988 in a
-second, more than published networks (see its oracle F1). But the value .05 was
-chosen on HDFS; on raw lines of the same file system, below, `union` finds few
-anomalies."""
-_TAIL = """\
-[Find anomalous sessions](../howto/detect.md) has two more logs: one that Debian
-machines have, and one that is made with known anomalies.
-"""
 
 
 def _seconds(runs: list[dict[str, Any]], *path: str) -> str:
@@ -394,39 +341,24 @@ def _at_rate(part: dict[str, Any]) -> dict[str, Any]:
   return {score: rates["0.005"] for score, rates in part["rates"].items()}
 
 
-def _verdict(records: dict[str, Any]) -> list[str]:
+def verdict(records: dict[str, Any]) -> str:
   """A table of the default detection, without labels, in each case."""
   rows = []
   for name in (name for name in _VERDICTS if name in records):
     runs = list(records[name]["runs"].values())
     parts = [run["detect"]["default"] for run in runs]
     figures = [part.get("figures") or _at_rate(part) for part in parts]
-    row = [
-      _mean(figures, "combined", key, digits=digits)
-      for key, digits in (
-        ("f1", 3),
-        ("false_alarm_rate", 4),
-        ("average_precision", 3),
-      )
-    ]
+    digits = {"f1": 3, "false_alarm_rate": 4, "average_precision": 3}
+    row = [_mean(figures, "combined", x, digits=n) for x, n in digits.items()]
     rows.append([CASES[name].title, *row, _best_baseline(figures[0])])
   columns = ["default, no labels", "F1 at .005", "false alarms"]
   columns += ["AP", "AP of the best baseline"]
-  return ["## Verdict", "", *_table(columns, rows), ""] if rows else []
+  return pages.table(columns, rows)
 
 
 def render(records: dict[str, Any]) -> str:
-  """The content of the page, from the figures in detection.json."""
-  title, _, head = _HEAD.partition("\n\n")
-  lines = [
-    title,
-    "",
-    *_verdict(records),
-    "## How it was measured",
-    "",
-    head,
-    "",
-  ]
+  """The sections of the cases, from the figures in detection.json."""
+  lines = []
   for name in (name for name in CASES if name in records):
     case, record = CASES[name], records[name]
     runs = list(record["runs"].values())
@@ -460,7 +392,7 @@ def render(records: dict[str, Any]) -> str:
   missing = [name for name in CASES if name not in records]
   if missing:
     lines += [f"Not yet run: {', '.join(missing)}.", ""]
-  return "\n".join([*lines, _TAIL])
+  return "\n".join(lines).rstrip()
 
 
 def fetch(folder: Path, name: str = "hdfs"):
@@ -517,9 +449,9 @@ def main(argv: list[str] | None = None):
         record = measure(case, data, seed, workdir)
         listed = [shlex.join(command) for command in settings.values()]
         records = recipes.keep(_KEPT, name, listed, seed, record)
-        with files.atomic_write(_PAGE) as file:
-          file.write(render(records))
-  print("\n".join(_verdict(json.loads(_KEPT.read_text()))))
+        pages.put(_PAGE, _VERDICT, verdict(records))
+        pages.put(_PAGE, _CASES, render(records))
+  print(verdict(json.loads(_KEPT.read_text())))
 
 
 if __name__ == "__main__":

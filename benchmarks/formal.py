@@ -213,8 +213,7 @@ def tables(every: list[dict[str, Any]], steps: int) -> list[str]:
     f" {seconds / 3600:.1f} hours of CPU time. {versions()}.",
     "Strings of 41 to 100 symbols:",
     table(
-      head,
-      [*rows("test_accuracy"), ["LSTM, published", "256", *published]],
+      head, [*rows("test_accuracy"), ["LSTM, published", "256", *published]]
     ),
     "Strings of 101 to 500 symbols:",
     table(head, rows("long_accuracy")),

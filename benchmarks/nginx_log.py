@@ -30,27 +30,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-_CONFIG = """
-daemon off; master_process off; pid {folder}/nginx.pid; events {{}}
-error_log {folder}/error.log;
-http {{
-  log_format day '$remote_addr - $remote_user [$http_x_time] "$request" '
-    '$status $body_bytes_sent "$http_referer" "$http_user_agent"';
-  access_log {folder}/access.log day; client_body_temp_path {folder};
-  set_real_ip_from 127.0.0.1; real_ip_header X-Forwarded-For;
-  keepalive_requests 10000000;
-  server {{
-    listen 127.0.0.1:{port};
-    location ~ ^/(static|products|category|blog|orders|api)/ {{ return 200; }}
-    location ~ ^/(search|cart|account|robots.txt|)$ {{ return 200; }}
-    location = /cart/add {{ return 302 /cart; }}
-    location = /checkout {{
-      if ($request_method = POST) {{ return 302 /orders; }} return 200; }}
-    location = /login {{
-      if ($request_method = GET) {{ return 200; }}
-      if ($http_x_password = right) {{ return 302 /account; }} return 401; }}
-    location / {{ return 404; }} }} }}
-"""
 _TIME = "%d/%b/%Y:%H:%M:%S +0000"
 _CLIENTS = 1000  # Normal ones of a day.
 _NAMES = ["tea", "pots", "cups", "sugar", "milk", "cake", "forks", "plates"]
@@ -160,7 +139,9 @@ def main(folder: Path, seed: int = 0):
   with socket.create_server(("127.0.0.1", 0)) as server:
     port = server.getsockname()[1]
   config = log.with_name("nginx.conf")
-  config.write_text(_CONFIG.format(folder=log.parent, port=port))
+  site = Path(__file__).with_name(config.name).read_text()
+  site = site.replace("PORT", str(port)).replace("FOLDER", str(log.parent))
+  config.write_text(site)
   for day in (1, 2):
     log.unlink(missing_ok=True)
     sent = requests(rng, day)

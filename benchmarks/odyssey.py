@@ -72,11 +72,7 @@ def search(cell: str, trials: int, cache: Path):
   Raises:
     SystemExit: run.py ended with a status other than 0.
   """
-  fields = {
-    "model.cell": cell,
-    "search.trials": trials,
-    "data.source": "jsb",
-  }
+  fields = {"model.cell": cell, "search.trials": trials, "data.source": "jsb"}
   command = ["--config=configs/odyssey.py", "--mode=search"]
   recipes.run([*command, f"--workdir={cache / cell}", *recipes.flags(fields)])
 

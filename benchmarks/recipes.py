@@ -87,8 +87,7 @@ def keep(
 def write_records(store: Path, records: dict[str, Any]):
   """Writes records as JSON, a few of them in a line."""
   lines = json.dumps(records).replace('}, "', '},\n"')
-  with files.atomic_write(store) as file:
-    file.write(f"{lines}\n")
+  files.write(store, f"{lines}\n")
 
 
 def spread(values: Iterable[float], digits: int = 3) -> str:

@@ -6,9 +6,10 @@
 A recipe of benchmarks/recipes.toml is a config of configs/ with a data set of
 the catalogue, which is downloaded. For each seed, run.py trains in its own
 process and evaluates the checkpoint with the best validation loss.
-benchmarks/results.json keeps the figures of every seed, and RESULTS.md is made
-from it; running a recipe again replaces its row. The cache folder has the runs;
-an interrupted run is resumed, and a finished run is not repeated.
+benchmarks/results.json keeps the figures of every seed, and the tables of
+RESULTS.md are made from it; running a recipe again replaces its row. The cache
+folder has the runs; an interrupted run is resumed, and a finished run is not
+repeated.
 """
 
 import argparse
@@ -20,15 +21,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import recipes
-from pages import table
+from pages import put, table
 from recipes import ROOT, spread
 
 from seqrnn import catalogue
 from seqrnn.run import load_run
-from seqrnn.runtime import files
 
 _KEPT = ROOT / "benchmarks" / "results.json"
 _PAGE = ROOT / "RESULTS.md"
+_MARKS = "<!-- made by benchmarks/results.py -->", "<!-- end of the figures -->"
 
 
 class Recipe(NamedTuple):
@@ -113,30 +114,7 @@ def check_start(recipe: Recipe, workdir: Path):
     )
 
 
-_HEAD = """\
-# Results
-
-Made by `benchmarks/results.py`; do not edit it. Each row is a recipe: a config
-of `configs/` with the fields and seeds of the commands below. Figures are the
-mean ± standard deviation over the seeds, of the checkpoint with the best
-validation loss, as `--mode=evaluate` prints them; a single seed has no
-deviation. No choice was made on test. Where a set has no test split, the
-published figure and ours were both chosen on the validation split. Seconds are
-the mean time of a training with its evaluations, on one or two cores of a busy
-machine, so they are upper bounds. *: computed by this project.
-
-The data sets are not part of this project. `data.source` names the set that is
-downloaded; the archive of imdb you put in its place yourself.
-docs/reference/data_sets.md has their terms.
-"""
-_COLUMNS = (
-  "recipe",
-  "data, split",
-  "test",
-  "validation",
-  "published",
-  "baseline",
-)
+_HEAD = ["recipe", "data, split", "test", "validation", "published", "baseline"]
 
 
 def row(name: str, recipe: Recipe, record: dict[str, Any]) -> list[str]:
@@ -174,12 +152,10 @@ def origin(name: str) -> str:
 
 
 def render(records: dict[str, Any]) -> str:
-  """Makes RESULTS.md from the records of benchmarks/results.json."""
+  """Makes the tables of RESULTS.md from the records of results.json."""
   ran = {name: RECIPES[name] for name in RECIPES if name in records}
-  lines = [
-    _HEAD,
-    table(_COLUMNS, [row(n, recipe, records[n]) for n, recipe in ran.items()]),
-  ]
+  rows = [row(name, recipe, records[name]) for name, recipe in ran.items()]
+  lines = [table(_HEAD, rows)]
   missing = [name for name in RECIPES if name not in records]
   if missing:
     lines += ["", f"Not yet run: {', '.join(missing)}."]
@@ -203,7 +179,7 @@ def render(records: dict[str, Any]) -> str:
     if recipe.notes:
       lines += ["", "Experiments that were worse, on validation:", ""]
       lines += [f"- {note}" for note in recipe.notes]
-  return "\n".join(lines) + "\n"
+  return "\n".join(lines)
 
 
 def main(argv: list[str] | None = None):
@@ -222,8 +198,7 @@ def main(argv: list[str] | None = None):
       workdir = recipes.workdir(cache, arguments.name, command, seed)
       run = measure(recipe, [*flags, f"--config.seed={seed}"], workdir)
       records = recipes.keep(_KEPT, arguments.name, [command], seed, run)
-      with files.atomic_write(_PAGE) as file:
-        file.write(render(records))
+      put(_PAGE, _MARKS, render(records))
 
 
 if __name__ == "__main__":

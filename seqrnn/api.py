@@ -15,11 +15,10 @@ from ml_collections import ConfigDict
 
 from seqrnn import experiments
 from seqrnn.config import command, derived, suggestions
-from seqrnn.config import read as config_lib
 from seqrnn.config.field import Fields, FieldValue
-from seqrnn.config.read import FIELDS, Config
+from seqrnn.config.read import FIELDS, Config, converted
 from seqrnn.data.read import frames
-from seqrnn.errors import DataError, visible
+from seqrnn.errors import DataError, report
 from seqrnn.errors import Interrupted as Interrupted
 from seqrnn.errors import UserError as UserError
 from seqrnn.exporting import tensors
@@ -35,7 +34,8 @@ from seqrnn.table import data_frame, read_csv_frame
 if TYPE_CHECKING:
   import pandas as pd  # pyright: ignore[reportMissingImports]
 
-ConfigName = str | os.PathLike[str] | ConfigDict | None
+StrPath = str | os.PathLike[str]
+ConfigName = StrPath | ConfigDict | None
 
 _LIMIT = 2**27  # Bytes of a table or a report.
 _TURN = threading.RLock()  # Modes share sys.stdout, so threads take turns.
@@ -117,7 +117,7 @@ class Detection:
     return f"Detection({self.workdir}: {summary or 'no session flagged'})"
 
 
-def load(workdir: str | os.PathLike[str], step: int | None = None) -> Run:
+def load(workdir: StrPath, step: int | None = None) -> Run:
   """Loads a trained run.
 
   Example:
@@ -142,7 +142,7 @@ def load(workdir: str | os.PathLike[str], step: int | None = None) -> Run:
 
 def train(
   config: ConfigName = None,
-  workdir: str | os.PathLike[str] | None = None,
+  workdir: StrPath | None = None,
   *,
   data: Any = None,
   validation: Any = None,
@@ -205,7 +205,7 @@ def train(
 
 def search(
   config: ConfigName = None,
-  workdir: str | os.PathLike[str] | None = None,
+  workdir: StrPath | None = None,
   *,
   verbose: bool = True,
   **settings: FieldValue,
@@ -240,7 +240,7 @@ def search(
 
 def detect(
   config: ConfigName = None,
-  workdir: str | os.PathLike[str] | None = None,
+  workdir: StrPath | None = None,
   *,
   verbose: bool = True,
   **settings: FieldValue,
@@ -271,9 +271,7 @@ def detect(
 
 
 def export(
-  workdir: str | os.PathLike[str],
-  format: str = "safetensors",
-  **settings: FieldValue,
+  workdir: StrPath, format: str = "safetensors", **settings: FieldValue
 ) -> Path:
   """Writes a trained run for PyTorch or ONNX, as `--mode=export` does.
 
@@ -298,9 +296,7 @@ def export(
   return path
 
 
-def from_export(
-  folder: str | os.PathLike[str], workdir: str | os.PathLike[str]
-) -> Run:
+def from_export(folder: StrPath, workdir: StrPath) -> Run:
   """Makes a run of the files of an export, the inverse of `export`.
 
   The parameters are the same to the bit. The run has all modes, but it is not
@@ -323,7 +319,7 @@ def from_export(
     return load_run(target)
 
 
-def runs(*paths: str | os.PathLike[str]) -> "pd.DataFrame":
+def runs(*paths: StrPath) -> "pd.DataFrame":
   """Gathers runs in a table, a row for each.
 
   Its columns are `run`, the name; the fields of the config that differ between
@@ -353,7 +349,7 @@ def runs(*paths: str | os.PathLike[str]) -> "pd.DataFrame":
 def call(
   mode: str,
   config: ConfigName,
-  workdir: str | os.PathLike[str] | None,
+  workdir: StrPath | None,
   settings: Fields,
   verbose: bool,
 ) -> tuple[Any, Config, Path]:
@@ -399,7 +395,7 @@ class _Quiet(io.TextIOBase):
     return len(text) if quiet else self.stream.write(text)
 
 
-def _path(name: str, value: str | os.PathLike[str]) -> Path:
+def _path(name: str, value: StrPath) -> Path:
   """Returns the path of an argument."""
   try:
     return Path(files.plain(_text(value)))
@@ -407,7 +403,7 @@ def _path(name: str, value: str | os.PathLike[str]) -> Path:
     raise UserError(f"{name}={value!r}: must be the path of a folder") from None
 
 
-def _text(path: str | os.PathLike[str]) -> str:
+def _text(path: StrPath) -> str:
   """Returns a path as text.
 
   Raises:
@@ -435,7 +431,7 @@ def errors_of_python() -> Iterator[None]:
 def _resolve(
   mode: str,
   config: ConfigName,
-  workdir: str | os.PathLike[str] | None,
+  workdir: StrPath | None,
   settings: Fields,
 ) -> tuple[Config, Path]:
   """Returns the config and the workdir, as the command line resolves them."""
@@ -460,7 +456,7 @@ def _resolve(
         f' name one: **{{"{names[0]}": {value!r}}}'
       )
     full = name if name in FIELDS or not names else names[0]
-    overrides[full] = config_lib.converted(full, value)
+    overrides[full] = converted(full, value)
   return command.resolve(request, overrides)
 
 
@@ -472,7 +468,7 @@ def _start(config: Config, mode: str) -> Config:
   with suppress(RuntimeError):  # JAX has started, and keeps its devices.
     launch.configure_device(train.cpu_devices, train.cpu_threads)
   for line in devices.start(named=mode == "train"):
-    print(visible(line), file=sys.stderr)
+    report(line)
   if jax.default_backend() == "cpu":
     return derived.on_devices(config, jax.local_device_count())
   return config

@@ -6,13 +6,12 @@ user's cache folder; a file that the user puts there is as good.
 
 import functools
 import hashlib
-import sys
 import tomllib
 from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from seqrnn.errors import MachineError, visible
+from seqrnn.errors import MachineError, report
 from seqrnn.runtime import files
 
 _LIST = Path(__file__).with_suffix(".toml")
@@ -167,11 +166,10 @@ def fetch(name: str, split: str) -> list[Path]:
 @functools.cache
 def _announce(name: str):
   data_set = sets()[name]
-  line = (
+  report(
     f"data.source={name}: fetching from {data_set.repository}; terms:"
     f" {data_set.terms}; cite {data_set.cite}"
   )
-  print(visible(line), file=sys.stderr)
 
 
 def _download(data_set: DataSet, file: File, path: Path):

@@ -14,10 +14,9 @@ from absl import flags
 
 from seqrnn import usage
 from seqrnn.config import command, suggestions
-from seqrnn.config import read as config_lib
 from seqrnn.config.field import FieldValue
-from seqrnn.config.read import FIELDS, MODES, Config
-from seqrnn.errors import Interrupted, UserError, needs_package, visible
+from seqrnn.config.read import FIELDS, MODES, Config, converted
+from seqrnn.errors import Interrupted, UserError, needs_package, report
 from seqrnn.runtime import devices, launch, processes
 from seqrnn.usage import PREFIX
 
@@ -115,7 +114,7 @@ def _start(
     )
   for line in devices.start(named=parsed.mode == "train"):
     if peer.index == 0:
-      print(visible(line), file=sys.stderr)
+      report(line)
   return importlib.import_module("seqrnn.experiments").build
 
 
@@ -170,7 +169,7 @@ def overrides_of_flags(values: flags.FlagValues) -> dict[str, FieldValue]:
   """
   typed = {name: values[f"{PREFIX}{name}"] for name in FIELDS}
   return {
-    name: config_lib.converted(name, flag.value)
+    name: converted(name, flag.value)
     for name, flag in typed.items()
     if flag.present
   }

@@ -1,7 +1,8 @@
-"""Exceptions that end a run and are no bug, and safe text for terminals."""
+"""Exceptions that end a run and are no bug, and safe lines for terminals."""
 
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 _LIMIT = 2000  # Characters of a message.
 _NAMES = 20  # Of a list in a message.
@@ -101,3 +102,9 @@ def visible(text: str) -> str:
   if len(text) > _LIMIT:  # Keep the end, which states the broken rule.
     text = f"{text[: _LIMIT // 2]}...{text[-_LIMIT // 2 :]}"
   return text
+
+
+def report(text: str):
+  """Prints a message as a line on stderr, if anybody reads it."""
+  with suppress(OSError):
+    print(visible(text), file=sys.stderr, flush=True)

@@ -3,7 +3,6 @@
 import itertools
 import os
 import shutil
-import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +22,7 @@ from seqrnn.data import splits
 from seqrnn.data.read import frames
 from seqrnn.data.sources import corpora
 from seqrnn.data.splits import Pieces
-from seqrnn.errors import UserError
+from seqrnn.errors import UserError, report
 from seqrnn.experiment import Experiment, Params
 from seqrnn.modes import load_model, require_mode
 from seqrnn.runtime import files, launch, sharding
@@ -46,6 +45,8 @@ if TYPE_CHECKING:
   import pandas as pd  # pyright: ignore[reportMissingImports]
 
   from seqrnn.logs.follow.follower import Follower
+
+OneOrSeveral = str | Iterable[frames.Text]  # A text, or some.
 
 
 class Run(NamedTuple):
@@ -120,9 +121,7 @@ class Run(NamedTuple):
     """
     return read_csv_frame(self.workdir / "metrics.csv")
 
-  def sample(
-    self, prime: str = "", **settings: FieldValue
-  ) -> list[str] | list[np.ndarray]:
+  def sample(self, prime: str = "", **settings: FieldValue) -> texts.Drawn:
     r"""Draws texts, or pieces of music, from the model.
 
     Example:
@@ -178,9 +177,7 @@ class Run(NamedTuple):
     mesh = sharding.mesh()
     return mesh, jax.device_put(self.params, sharding.replicated(mesh))
 
-  def score(
-    self, text: str | Iterable[frames.Text]
-  ) -> np.ndarray | list[np.ndarray]:
+  def score(self, text: OneOrSeveral) -> np.ndarray | list[np.ndarray]:
     """The surprisal of each symbol of a text.
 
     Example:
@@ -208,9 +205,7 @@ class Run(NamedTuple):
     each = [scores.document(j) for j in range(len(scores.distinct))]
     return np.concatenate(each) if isinstance(text, str) else each
 
-  def predict(
-    self, text: str | Iterable[frames.Text], top_k: int = 5
-  ) -> list[Prediction]:
+  def predict(self, text: OneOrSeveral, top_k: int = 5) -> list[Prediction]:
     """The most likely symbols or labels of a text, or its numbers.
 
     Example:
@@ -328,7 +323,7 @@ class Run(NamedTuple):
     )
     return states.vectors(reading, of, embed.pooling, data.boundaries)
 
-  def _pieces(self, text: str | Iterable[frames.Text]) -> Pieces:
+  def _pieces(self, text: OneOrSeveral) -> Pieces:
     """The documents of a text, or of several, each of which is a document."""
     experiment, data = self.experiment, self.config.data
     if experiment.reads != "symbol":
@@ -417,10 +412,9 @@ class Run(NamedTuple):
     mesh, params = self._everywhere()
     batches = self.experiment.batches(split, None)
     if split == "validation" and self.config.train.refit:
-      print(
+      report(
         "warning: train.refit has trained on the validation split;"
-        " seqrnn.load(workdir, step) has the parameters before it",
-        file=sys.stderr,
+        " seqrnn.load(workdir, step) has the parameters before it"
       )
     examined = examiner(self.experiment, mesh)(params, batches)
     assert examined is not None, "nothing stops this evaluation"

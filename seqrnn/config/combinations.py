@@ -1,6 +1,6 @@
 """Rules about several fields of a config, whose values may conflict.
 
-Each function has the rules of one field beside others. A field of a name is
+Each function has the rules of some fields beside others. A field of a name is
 `c.GROUP.NAME`, and `value_of` reads it by its dotted name.
 """
 
@@ -73,12 +73,10 @@ def value_of(config: Config, name: str) -> object:
   return functools.reduce(getattr, name.split("."), config)
 
 
-def data_offset(c: Config):
+def windows(c: Config):
+  """The rules of windows and streams."""
   why = "the offset must be either fixed or random"
   exclude(c, "data.offset", "data.random_offset", why)
-
-
-def data_stateful(c: Config):
   why = "a stream reads every symbol, so it has no step and no offset"
   for name in ("data.step", "data.offset", "data.random_offset"):
     exclude(c, "data.stateful", name, why)
@@ -88,19 +86,14 @@ def data_stateful(c: Config):
   need(c, "data.stateful", SET, "data.repeats", "each", why)
   why = "only many_to_many hands its carry from batch to batch"
   need(c, "data.stateful", SET, "data.mapping", "many_to_many", why)
-
-
-def data_buckets(c: Config):
   why = "each epoch would have other lengths, and compile other programs"
   exclude(c, "data.random_offset", "data.buckets", why)
 
 
-def data_lowercase(c: Config):
+def texts(c: Config):
+  """The rules of `data.lowercase` and `data.punctuation`."""
   why = "only characters and words have a lower case"
   need(c, "data.lowercase", SET, "data.unit", "char word", why)
-
-
-def data_punctuation(c: Config):
   why = "only words are separated from punctuation"
   need(c, "data.punctuation", SET, "data.unit", "word", why)
   if c.data.punctuation:
@@ -109,7 +102,7 @@ def data_punctuation(c: Config):
     require(c, holds, why, "data.punctuation", "data.format")
 
 
-def data_path(c: Config):
+def paths(c: Config):
   splits = "data.train_path", "data.validation_path", "data.test_path"
   for name in ("data.path", *splits):
     why = "only your own files have a path"
@@ -119,8 +112,8 @@ def data_path(c: Config):
     exclude(c, "data.path", name, why)
 
 
-def data_format(c: Config):
-  """Which units a format of labels or tags has."""
+def units(c: Config):
+  """Which units a format of labels or tags has, and a source."""
   form, unit, texts = "data.format", "data.unit", "char byte word"
   why = "parallel files need the name of the file with the tags, as '*.tags'"
   need(c, form, "parallel", "data.tags_file", SET, why)
@@ -131,16 +124,13 @@ def data_format(c: Config):
   need(c, "data.source", "packages names", unit, texts, why)
   why = "a table has texts or events of sessions"
   need(c, form, "csv", unit, f"{texts} session", why)
-
-
-def data_source(c: Config):
   why = "strings consist of characters"
   need(c, "data.source", "formal", "data.unit", "char", why)
   why = "a symbol is an opcode"
   need(c, "data.source", "opcodes", "data.unit", "session id", why)
 
 
-def data_unit(c: Config):
+def logs(c: Config):
   """Which fields go with a log."""
   why = "a log must be read with data.format=text"
   need(c, "data.unit", "log", "data.format", "text", why)
@@ -152,11 +142,23 @@ def data_unit(c: Config):
     "a log must be read with data.source=files, or a public log (loghub_...)"
   )
   need(c, "data.unit", "log", "data.source", ["files", *logs], why)
-
-
-def data_log_header(c: Config):
   why = "a header is itself the format of a line"
   need(c, "data.log_header", SET, "data.log_format", (None, "plain"), why)
+
+
+def splits(c: Config):
+  """The rules of splits, and of columns."""
+  holds = c.data.validation_fraction + c.data.test_fraction < 1
+  why = "their sum must be below 1, to leave a training split"
+  require(c, holds, why, "data.validation_fraction", "data.test_fraction")
+  text, label = c.data.text_column, c.data.label_column
+  fields = "data.text_column", "data.label_column"
+  require(c, not text or text != label, "must be two columns", *fields)
+  holds = "," not in (label or "") or c.task == "regression"
+  why = (
+    "only task=regression reads several columns; a text or word has one label"
+  )
+  require(c, holds, why, "task", "data.label_column")
 
 
 def spelling(c: Config):
@@ -169,21 +171,19 @@ def spelling(c: Config):
   exclude(c, "model.letters", "model.affixes", why)
 
 
-def model_crf(c: Config):
+def outputs(c: Config):
+  """The rules of a CRF and of tied weights."""
   why = "a CRF has no loss of a single tag that could be smoothed"
   exclude(c, "model.crf", "train.label_smoothing", why)
   why = "a CRF needs a tag for each symbol, and only the blanks have one"
   holds = not (c.model.crf and c.data.source == "formal")
   require(c, holds, why, "model.crf", "data.source")
-
-
-def model_tied(c: Config):
   why = "tied weights fix the hidden size to model.embedding_size"
   exclude(c, "model.tied", "model.parameters", why)
 
 
-def model_embedding_size(c: Config):
-  """Which fields need an embedding."""
+def embedding(c: Config):
+  """Which fields need an embedding, and which give it values."""
   convolution = "it reads an embedding, as with model.embedding_size=8"
   for name, why in (
     ("model.tied", "tied weights need an embedding"),
@@ -193,16 +193,12 @@ def model_embedding_size(c: Config):
     ("model.convolution", convolution),
   ):
     need(c, name, SET, "model.embedding_size", SET, why)
-
-
-def embedding_values(c: Config):
-  """Only one field gives values to the embedding."""
-  embedding, other = "model.embedding_path", "train.start_from"
+  vectors, other = "model.embedding_path", "train.start_from"
   unlabelled = "data.unlabelled_path"
   why = f"{_BOTH}; both give values to the embedding"
-  exclude(c, unlabelled, embedding, why)
+  exclude(c, unlabelled, vectors, why)
   exclude(c, unlabelled, other, why)
-  exclude(c, other, embedding, why)
+  exclude(c, other, vectors, why)
 
 
 def task(c: Config):
@@ -218,9 +214,6 @@ def task(c: Config):
   labels = "classification regression tagging"
   need(c, "task", labels, "data.stateful", UNSET, why)
   need(c, "task", labels, "data.repeats", "each", why)
-
-
-def task_polyphony(c: Config):
   why = "frames of notes go straight into a causal network"
   need(c, "task", "polyphony", "data.mapping", "many_to_many", why)
   for name in (
@@ -228,30 +221,21 @@ def task_polyphony(c: Config):
     *("model.symbol_dropout", "train.label_smoothing"),
   ):
     need(c, "task", "polyphony", name, UNSET, why)
-
-
-def model_heads(c: Config):
   why = "one embedding cannot be the softmax kernel of three heads"
   need(c, "model.heads", "all", "model.tied", UNSET, why)
 
 
-def optimizer_nesterov(c: Config):
+def training(c: Config):
   why = "Nesterov's momentum must be above 0"
   need(c, "optimizer.nesterov", SET, "optimizer.momentum", SET, why)
-
-
-def train_batches_per_epoch(c: Config):
   why = f"{_BOTH}, or neither for all windows"
   exclude(c, "train.batches_per_epoch", "train.samples_per_epoch", why)
-
-
-def train_freeze(c: Config):
   why = "nothing is taken from another run; set train.start_from"
   need(c, "train.freeze", "taken", "train.start_from", SET, why)
 
 
-def sample(c: Config):
-  """The rules of the fields of `sample`."""
+def modes(c: Config):
+  """The rules of sampling, prediction and detection."""
   why = f"{_BOTH}; each has texts to continue"
   exclude(c, "sample.prompts", "sample.prime", why)
   for name in ("sample.pattern", "sample.schema"):
@@ -264,40 +248,12 @@ def sample(c: Config):
   fields = "sample.no_repeat", "sample.length", "sample.streams"
   why = "repeats are found among at most 2**24 symbols of all texts"
   require(c, not c.sample.no_repeat or few, why, *fields)
-
-
-def predict_text(c: Config):
   exclude(c, "predict.text", "predict.path", _BOTH)
-
-
-def detect_labels(c: Config):
   why = f"{_BOTH}; both mark anomalous sessions"
   exclude(c, "detect.anomalous_path", "detect.labels", why)
 
 
-def split_fractions(c: Config):
-  holds = c.data.validation_fraction + c.data.test_fraction < 1
-  why = "their sum must be below 1, to leave a training split"
-  require(c, holds, why, "data.validation_fraction", "data.test_fraction")
-
-
-def data_label_column(c: Config):
-  text, label = c.data.text_column, c.data.label_column
-  fields = "data.text_column", "data.label_column"
-  require(c, not text or text != label, "must be two columns", *fields)
-  holds = "," not in (label or "") or c.task == "regression"
-  why = (
-    "only task=regression reads several columns; a text or word has one label"
-  )
-  require(c, holds, why, "task", "data.label_column")
-
-
 RULES = (
-  *(data_offset, data_stateful, data_buckets, data_lowercase),
-  *(data_punctuation, data_path, data_format, data_source, data_unit),
-  *(data_log_header, split_fractions, data_label_column),
-  *(spelling, model_crf, model_tied, model_embedding_size, embedding_values),
-  *(task, task_polyphony, model_heads, optimizer_nesterov),
-  *(train_batches_per_epoch, train_freeze, sample, predict_text),
-  detect_labels,
+  *(windows, texts, paths, units, logs, splits, spelling, outputs, embedding),
+  *(task, training, modes),
 )

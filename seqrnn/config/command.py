@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-import sys
 from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from seqrnn.config.derived import merge
 from seqrnn.config.field import Condition, Fields
 from seqrnn.config.fields.conditions import TASKS
 from seqrnn.config.read import FIELDS, IDENTITY, SHAPE, Config
-from seqrnn.errors import UserError, visible
+from seqrnn.errors import UserError, report
 from seqrnn.runtime import devices, files, generations
 
 # Modes that need no run.
@@ -128,7 +127,7 @@ def warn(request: Command, base: Base, config: Config, by_flags: Set[str]):
   # A field of a config that only flags make useless is no mistake.
   vain = useless(base.config, base.by_config - by_flags, defaults)
   for line in useless(config, by_flags | vain.keys(), defaults).values():
-    print("warning:", visible(line), file=sys.stderr)
+    report(f"warning: {line}")
   if not request.config and request.mode not in _READ_NO_INPUTS:
     show_inputs(base.path, config, by_flags)
 
@@ -244,8 +243,10 @@ def show_inputs(path: Path, config: Config, by_flags: Set[str]):
   named = config_lib.changes(config_lib.defaults(), config, config_lib.PLACES)
   for name, (_, value) in named.items():
     if name not in by_flags and files.is_copy(path.with_name("lock")):
-      line = f"may read {name}={value!r}, which {path} names, of a run that"
-      print(visible(f"{line} was not trained here"), file=sys.stderr)
+      report(
+        f"may read {name}={value!r}, which {path} names, of a run that was not"
+        " trained here"
+      )
 
 
 def useless(

@@ -178,20 +178,11 @@ def speller(model: Config) -> Config:
 
 def streams(config: Config, segment: int, rows: int) -> Config:
   """The config with data that are read as streams, in segments."""
-  config = copy(config)
-  config.data.update(
-    stateful=True,
-    window=segment,
-    step=None,
-    offset=0,
-    random_offset=False,
-    buckets=None,
-    repeats="each",
-  )
-  config.train.update(
-    batch_size=rows, batches_per_epoch=None, samples_per_epoch=None
-  )
-  return config
+  fields = {"data.stateful": True, "data.window": segment, "data.offset": 0}
+  fields |= {"data.random_offset": False, "data.repeats": "each"}
+  whole = "train.batches_per_epoch", "train.samples_per_epoch"
+  empty = dict.fromkeys(("data.step", "data.buckets", *whole))
+  return copy(config, fields | empty | {"train.batch_size": rows})
 
 
 def one_window(config: Config, longest: int, buckets: int) -> Config:

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import runpy
-import sys
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +17,7 @@ from seqrnn.config.field import WRITTEN, Fields, FieldValue, nested
 from seqrnn.config.field import Config as Config
 from seqrnn.config.fields import FIELDS as FIELDS
 from seqrnn.config.fields import get_config as defaults
-from seqrnn.errors import UserError, visible
+from seqrnn.errors import UserError, report
 from seqrnn.runtime import files
 
 _LIMIT = 2**20  # Bytes of a config; a run writes about 2,000 bytes.
@@ -279,8 +278,7 @@ def read_run(workdir: str | os.PathLike, name: str = "config.json") -> Config:
   ignored = [n for n in written if fields.pop(n, usual[n]) != usual[n]]
   if ignored:
     names = ", ".join(ignored)
-    line = f"{path}: ignored, only flags and --config set them: {names}"
-    print(visible(line), file=sys.stderr)
+    report(f"{path}: ignored, only flags and --config set them: {names}")
   config = with_fields(path, fields)
   expand(config)
   for name, value in _relative_paths(config).items():

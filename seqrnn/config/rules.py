@@ -29,11 +29,9 @@ class Registered(Sequence[str]):
     return len(self._names())
 
 
-def one_of(
-  names: Sequence[str], default: str | None = None, more: str = ""
-) -> Rule:
+def one_of(names: Sequence[str], more: str = "") -> Rule:
   """Returns the rule of a value that is one of these names; `more` ends it."""
-  return Rule(str, lambda value: value in names, more, names, default)
+  return Rule(str, lambda value: value in names, more, names)
 
 
 def integer(low: int, high: int, words: str = "") -> Rule:
@@ -113,6 +111,11 @@ def _are_keys(text: str) -> bool:
   return keys != {} and keys.keys() <= known and all(keys.values())
 
 
+def _is_address(text: str) -> bool:
+  form = re.fullmatch(r"(?:.+:)?(\d{1,5})", text)
+  return form is not None and int(form[1]) < 2**16
+
+
 def _is_temperature(value: float) -> bool:
   # Logits, divided by a number below or above, may be infinite or all zero.
   good = type(value) in (int, float)
@@ -170,7 +173,7 @@ CUT = of_text(
 )
 KEYS = of_text(_are_keys, "must be as message=KEY,time=KEY,level=KEY")
 LISTENS = of_text(
-  re.compile(r"(.+:)?\d{1,5}").fullmatch, "must be PORT or ADDRESS:PORT"
+  _is_address, "must be PORT or ADDRESS:PORT, a port being at most 65535"
 )
 PATTERN = of_text(
   lambda v: not re.search(v, ""),

@@ -3,29 +3,26 @@
 import difflib
 from collections.abc import Collection, Iterable
 
-# Names that other programs and papers use -> the field of this project.
+# A field of this project, and its names in other programs and papers.
+_ELSEWHERE = {
+  "checkpoint.every": "save_every",
+  "data.path": "corpus",
+  "data.validation_fraction": "val_split",
+  "data.window": "bptt seq_len sequence_length",
+  "model.cell": "model rnn_type",
+  "model.embedding_size": "embedding_dim",
+  "model.hidden_size": "hidden_dim rnn_size units",
+  "model.layers": "num_layers",
+  "optimizer.clip_norm": "clip",
+  "optimizer.learning_rate": "lr",
+  "optimizer.name": "optim",
+  "sample.prime": "prompt",
+  "train.batch_size": "batch",
+  "train.epochs": "num_epochs",
+  "train.max_steps": "max_iters steps",
+}
 ALIASES = {
-  "batch": "train.batch_size",
-  "bptt": "data.window",
-  "clip": "optimizer.clip_norm",
-  "corpus": "data.path",
-  "embedding_dim": "model.embedding_size",
-  "hidden_dim": "model.hidden_size",
-  "lr": "optimizer.learning_rate",
-  "max_iters": "train.max_steps",
-  "model": "model.cell",
-  "num_epochs": "train.epochs",
-  "num_layers": "model.layers",
-  "optim": "optimizer.name",
-  "prompt": "sample.prime",
-  "rnn_size": "model.hidden_size",
-  "rnn_type": "model.cell",
-  "save_every": "checkpoint.every",
-  "seq_len": "data.window",
-  "sequence_length": "data.window",
-  "steps": "train.max_steps",
-  "units": "model.hidden_size",
-  "val_split": "data.validation_fraction",
+  x: field for field, names in _ELSEWHERE.items() for x in names.split()
 }
 
 

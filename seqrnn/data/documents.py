@@ -107,8 +107,7 @@ def collect(documents: Sequence[Document], unit: str) -> Corpus:
   """The corpus of documents that are Python objects already, so of few."""
   tokens = Tokens()
   for document in documents:
-    for symbol in document.symbols:
-      tokens.append(symbol)
+    tokens.collect(document.symbols)
   texts = tokens.texts()
   bounds = np.cumsum([0, *(len(d.symbols) for d in documents)], dtype=np.int64)
   names = [document.name for document in documents]

@@ -96,6 +96,7 @@ class Pieces:
 
 
 PiecesOfSplits = dict[str, Pieces]
+Read = Callable[[str], Pieces]  # From the name of a split to its pieces.
 
 
 def whole(corpus: Corpus) -> Pieces:
@@ -347,9 +348,7 @@ def _stream_tails(
   }
 
 
-def reader(
-  config: Config, idle: float | None = None
-) -> Callable[[str], Pieces]:
+def reader(config: Config, idle: float | None = None) -> Read:
   """A function from the name of a split to its pieces.
 
   A file is read at the first call that needs it, and once; where each split
@@ -392,7 +391,7 @@ def reader(
   return read
 
 
-def checked_reader(config: Config) -> Callable[[str], Pieces]:
+def checked_reader(config: Config) -> Read:
   """As `reader`, for a training that has not begun: reads the test file, too.
 
   An evaluation after the training would be the first to refuse its faults.

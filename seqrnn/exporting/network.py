@@ -84,8 +84,8 @@ def cell_params(way: Operator, like: Params) -> Params:
   return params
 
 
-# Name -> layers from the input up, each of one direction or of two.
-Stacks = dict[str, list[list[Operator]]]
+Layers = list[list[Operator]]  # From the input up, of one direction or two.
+Stacks = dict[str, Layers]  # By name.
 
 
 class Network(NamedTuple):

@@ -14,7 +14,7 @@ from seqrnn.config.read import Config
 from seqrnn.data.vocabulary import PAD
 from seqrnn.errors import needs_package
 from seqrnn.experiment import Experiment, Params
-from seqrnn.exporting.network import Network, Operator, network_of
+from seqrnn.exporting.network import Layers, Network, Operator, network_of
 
 if TYPE_CHECKING:
   from onnx import ValueInfoProto
@@ -171,11 +171,7 @@ def _read(graph: Graph) -> tuple[str, str]:
 
 
 def _stack(
-  graph: Graph,
-  layers: list[list[Operator]],
-  x_TBD: str,
-  lengths_B: str,
-  reverse: bool,
+  graph: Graph, layers: Layers, x_TBD: str, lengths_B: str, reverse: bool
 ) -> tuple[str, str]:
   """The outputs [T, B, H] of layers, and the last states [ways, B, H].
 

@@ -1,7 +1,6 @@
 """A model as a file of tensors with the names of torch.nn, and back."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -13,7 +12,7 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data import vocabulary
 from seqrnn.errors import UserError
-from seqrnn.experiment import Experiment, Params, shapes
+from seqrnn.experiment import Build, Experiment, Params, shapes
 from seqrnn.exporting import network as network_lib
 from seqrnn.exporting.network import Network, Operator
 from seqrnn.runtime import files
@@ -151,7 +150,7 @@ def _from_state_dict(tensors: dict[str, np.ndarray], like: Params) -> Params:
   return params
 
 
-def make_run(build: Callable[..., Experiment], folder: Path, workdir: Path):
+def make_run(build: Build, folder: Path, workdir: Path):
   """Writes a run with the parameters of an export in safetensors.
 
   Args:
@@ -185,7 +184,7 @@ def _write_checkpoint(params: Params, workdir: Path, step: int):
     checkpoints.wait()
 
 
-def complete(build: Callable[..., Experiment], workdir: Path):
+def complete(build: Build, workdir: Path):
   """Writes the checkpoints of a run of the zoo and of its folds, at first.
 
   Args:
@@ -204,7 +203,7 @@ def complete(build: Callable[..., Experiment], workdir: Path):
       _complete(build, folder)
 
 
-def _complete(build: Callable[..., Experiment], folder: Path):
+def _complete(build: Build, folder: Path):
   from safetensors import safe_open
 
   path = folder / FILE

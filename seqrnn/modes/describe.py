@@ -52,7 +52,12 @@ def run(build: Build, config: Config, workdir: Path) -> list[PartSize]:
   sizes = part_sizes(experiment, config)
   total = sum(part.parameters for part in sizes)
   console = Console(highlight=False)
-  console.print(_parts_table(sizes, total))
+  table = Table("part", "parameters", "formula", "values")
+  for part in sizes:
+    values = ", ".join(f"{name}={n:,}" for name, n in part.values.items())
+    table.add_row(part.name, f"{part.parameters:,}", part.formula, values)
+  table.add_row("all", f"{total:,}")
+  console.print(table)
   if training.record is not None:
     print(training.record)
   symbols = experiment.facts("train")["symbols"]
@@ -69,15 +74,6 @@ def run(build: Build, config: Config, workdir: Path) -> list[PartSize]:
     pictures.save(diagram.draw(title, boxes), folder / "model.png", dpi=144)
   print(f"{workdir / 'model.png'}: the picture")
   return sizes
-
-
-def _parts_table(sizes: list[PartSize], total: int) -> Table:
-  table = Table("part", "parameters", "formula", "values")
-  for part in sizes:
-    values = ", ".join(f"{name}={n:,}" for name, n in part.values.items())
-    table.add_row(part.name, f"{part.parameters:,}", part.formula, values)
-  table.add_row("all", f"{total:,}")
-  return table
 
 
 def _print_cost(training: Training):

@@ -22,9 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from seqrnn.config import read as config_lib
 from seqrnn.config.field import nested
-from seqrnn.config.read import Config
+from seqrnn.config.read import Config, flat
 from seqrnn.data import vocabulary
 from seqrnn.data.logs import anomalies
 from seqrnn.data.logs.sessions import examined_sessions, of_pieces
@@ -131,12 +130,12 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
     "changes": [one._asdict() for one in found],
     "folds": fold_losses(known) if settings.folds else [],
     "seconds": dict(zip(_PHASES, np.diff(times).tolist(), strict=True)),
-    "config": nested(config_lib.flat(config)),
+    "config": nested(flat(config)),
   }
   with files.results(folder, "detect", _RESULTS.__contains__) as new:
     tables.write_tables(findings, grouped, detector, new)
-    with files.atomic_write(new / "report.json") as file:
-      file.write(json.dumps(_finite(record), indent=2, allow_nan=False) + "\n")
+    content = json.dumps(_finite(record), indent=2, allow_nan=False)
+    files.write(new / "report.json", content + "\n")
     # A follower may start at any time, so the old file is never removed.
     path = folder / deployed.DEPLOYED
     deployed.write_deployed(

@@ -7,9 +7,8 @@ from typing import IO, Any
 import numpy as np
 
 from seqrnn.config.read import Config
-from seqrnn.data import splits
 from seqrnn.data.logs.secrets import Redaction
-from seqrnn.data.splits import Pieces
+from seqrnn.data.splits import Pieces, reader
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary, printable
 from seqrnn.errors import visible
 from seqrnn.experiment import Build, Experiment, Params
@@ -79,7 +78,7 @@ def _vectors(experiment: Experiment, params: Params, config: Config) -> Blocks:
     return [(table_VD, columns)]
   boundaries = config.data.boundaries
   if settings.path is None:
-    pieces = splits.reader(config)("test")
+    pieces = reader(config)("test")
   else:
     field = "config.embed.path"
     pieces = read_user_files(field, settings.path, experiment, config)

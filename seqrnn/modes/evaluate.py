@@ -1,7 +1,6 @@
 """evaluate: computes the loss and the task's other metrics of a split."""
 
 import json
-import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,18 +10,15 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from seqrnn.config import read as config_lib
-from seqrnn.config.read import Config
+from seqrnn.config.read import Config, read_run
 from seqrnn.data.documents import nouns
-from seqrnn.data.vocabulary import Vocabulary
-from seqrnn.errors import UserError, counted, visible
+from seqrnn.errors import UserError, counted, report
 from seqrnn.experiment import Build, Experiment
 from seqrnn.modes import load_model
 from seqrnn.runtime import files, pictures, sharding
 from seqrnn.runtime.console import print_titled
 from seqrnn.scoring import confusion, dynamic, simple, spans
 from seqrnn.scoring.evaluation import examiner
-from seqrnn.scoring.joining import LabelRows
 from seqrnn.scoring.predictions import quoted
 from seqrnn.training.setup import data_changed
 
@@ -62,29 +58,31 @@ def run(build: Build, config: Config, workdir: Path) -> dict[str, float]:
     print_titled(console, title, _figures_table(both))
   if config.evaluate.simple:
     record |= _print_simple(experiment, config)
-  old = config_lib.read_run(workdir)
+  old = read_run(workdir)
   same = config.data.to_dict() == old.data.to_dict()  # No flag names others.
   if same and data_changed(workdir, step, experiment):
-    print(
-      f"warning: {visible(str(workdir))}: the training data have changed since"
-      " this run began, so the split is not the one that was held out",
-      file=sys.stderr,
+    report(
+      f"warning: {workdir}: the training data have changed since this run"
+      " began, so the split is not the one that was held out"
     )
   with files.locked_results(workdir, "evaluate") as folder:
-    with files.atomic_write(folder / "evaluation.json") as file:
-      file.write(json.dumps(record, indent=2) + "\n")
+    content = json.dumps(record, indent=2) + "\n"
+    files.write(folder / "evaluation.json", content)
     if answers is not None:
       labels = experiment.labels
-      _write_confusion(folder, labels, answers, workdir.name)
+      table = confusion.confusion_table(labels, answers)
+      files.write_csv(folder / "confusion.csv", table)
+      picture = confusion.draw(table, workdir.name)
+      pictures.save(picture, folder / "confusion.png")
       weights_V = np.bincount(answers.target, answers.weight)
       [name], share = labels.names([weights_V.argmax()]), weights_V.max()
       share /= weights_V.sum()
       print(
         f"most frequent {experiment.unit}: {name!r}, a share of {share:.4f}"
       )
-      counts_3K = answers.span_counts(experiment.labels)
+      counts_3K = answers.span_counts(labels)
       if counts_3K is not None:
-        _write_spans(folder, spans.span_table(experiment.labels, counts_3K))
+        _write_spans(folder, spans.span_table(labels, counts_3K))
   return figures
 
 
@@ -121,12 +119,3 @@ def _write_spans(folder: Path, rows: list[list]):
   written = ([name, *(f"{x:.6f}" for x in f[:3]), *f[3:]] for name, *f in rows)
   files.write_csv(folder / "spans.csv", [spans.COLUMNS, *written])
   print_titled(Console(), "spans", table)
-
-
-def _write_confusion(
-  folder: Path, labels: Vocabulary, answers: LabelRows, title: str
-):
-  """Writes confusion.csv, a row per true label, and draws confusion.png."""
-  table = confusion.confusion_table(labels, answers)
-  files.write_csv(folder / "confusion.csv", table)
-  pictures.save(confusion.draw(table, title), folder / "confusion.png")

@@ -40,7 +40,10 @@ def run(build: Build, config: Config, workdir: Path) -> Path:
   config = derived.portable(config, recorded, step)
   module = _FORMATS[config.export.format]
   folder = workdir / "export"
-  settings = _encoded_config(config)
+  fields = config_lib.flat(config).items()
+  trained = (*TRAINING, "checkpoint.step")
+  kept = {name: value for name, value in fields if name.startswith(trained)}
+  settings = (json.dumps(nested(kept), indent=2) + "\n").encode()
   record = folder / "config.json"
   # `locked_results` calls it after it has moved the files of a killed process.
   same = lambda: record.exists() and record.read_bytes() == settings
@@ -81,13 +84,3 @@ def _card(params: Params, config: Config, workdir: Path) -> str:
     figures=best.figures if best.step == config.checkpoint.step else {},
     settings=config_lib.differences(config_lib.defaults(), config, TRAINING),
   )
-
-
-def _encoded_config(config: Config) -> bytes:
-  """The fields of the training, as a config in JSON."""
-  fields = {
-    name: value
-    for name, value in config_lib.flat(config).items()
-    if name.startswith((*TRAINING, "checkpoint.step"))
-  }
-  return (json.dumps(nested(fields), indent=2) + "\n").encode()

@@ -10,10 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from seqrnn.config.read import Config
-from seqrnn.data import splits
 from seqrnn.data.read import reading
 from seqrnn.data.sources.corpora import from_text
-from seqrnn.data.splits import Pieces
+from seqrnn.data.splits import Pieces, continued, from_documents
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError, shortened
 from seqrnn.experiment import Build, Experiment, Params
@@ -49,9 +48,7 @@ def _show(console: Console, names: Vocabulary, one: Prediction, limit: int):
     console.print(f"... {len(one.targets) - limit} more in predictions.csv")
 
 
-def _answers_table(
-  unit: str, rows: list[Prediction], settings: Config
-) -> Table:
+def _answer_table(unit: str, rows: list[Prediction], settings: Config) -> Table:
   """A table of labels or numbers, each beside its input and the truth."""
   labels = any(p.likely for p in rows)
   title = "labels by probability" if labels else "prediction"
@@ -128,19 +125,17 @@ def _asked(experiment: Experiment, config: Config) -> Pieces | None:
     documents = from_text(settings.text, unit, data)
     if not documents:
       raise UserError(f"config.predict.text={settings.text!r}: has no symbol")
-    pieces = splits.from_documents(documents, data.unit)
+    pieces = from_documents(documents, data.unit)
   elif settings.path is not None:
     field = "config.predict.path"
     pieces = read_user_files(field, settings.path, experiment, config)
   else:
     return None
   is_open = experiment.in_bits and not experiment.fills_gaps
-  return splits.continued(pieces) if is_open else pieces
+  return continued(pieces) if is_open else pieces
 
 
-def _rows_of_table(
-  experiment: Experiment, config: Config
-) -> list[dict[str, str]]:
+def _table_rows(experiment: Experiment, config: Config) -> list[dict[str, str]]:
   """The rows of the csv that the user names, one a text; else none."""
   settings, data = config.predict, config.data
   if settings.path is None or settings.text is not None:
@@ -210,8 +205,8 @@ def run(
     for prediction in rows[: settings.sequences]:
       _show(console, symbols, prediction, SHOWN)
   else:
-    console.print(_answers_table(symbols.unit, rows, settings))
-  table = _table(experiment, rows, _rows_of_table(experiment, config))
+    console.print(_answer_table(symbols.unit, rows, settings))
+  table = _table(experiment, rows, _table_rows(experiment, config))
   with files.locked_results(workdir, "predict") as folder:
     files.write_csv(folder / "predictions.csv", table)
   return rows

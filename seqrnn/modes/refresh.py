@@ -11,12 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from seqrnn.config import derived
-from seqrnn.config import read as config_lib
-from seqrnn.config.read import Config
+from seqrnn.config.read import Config, read_run
 from seqrnn.data.logs import formats, log_corpus
-from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.secrets import Redaction
-from seqrnn.data.logs.sessions import Sessions
+from seqrnn.data.logs.sessions import Sessions, read_sessions
 from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.errors import MachineError, UserError, counted, visible
 from seqrnn.experiment import Build
@@ -94,7 +92,7 @@ def run(build: Build, config: Config, workdir: Path) -> Path:
 
 def _make(build: Build, config: Config, before: Path, folder: Path) -> str:
   """Makes the next model in a folder; returns why there is none, or ""."""
-  own, log = config_lib.read_run(before).detect, _log(config, before)
+  own, log = read_run(before).detect, _log(config, before)
   rate = config.detect.rate
   config = review.as_detected(config, before)
   config.detect.input = own.input  # A follower may read standard input.
@@ -111,7 +109,7 @@ def _make(build: Build, config: Config, before: Path, folder: Path) -> str:
   selection.copy_log(Path(log), whole)
   model = deployed.restore(build, config, before)
   names = model.detector.names
-  sessions = data.read_sessions(config, names, str(whole), log)
+  sessions = read_sessions(config, names, str(whole), log)
   recent = _recent(config.detect.refresh, sessions, model)
   if isinstance(recent, str):
     return recent
@@ -154,7 +152,7 @@ def _make(build: Build, config: Config, before: Path, folder: Path) -> str:
   start = str(before) if is_start else None
   train.fit(build, derived.refreshed(config, str(train_log), start), folder)
   _carry_answers(config, before, folder, some, answer_J == NORMAL)
-  own = derived.refreshed(config_lib.read_run(folder), str(train_log), start)
+  own = derived.refreshed(read_run(folder), str(train_log), start)
   own.detect.update(path=str(since_log), input=log)
   findings = detect.run(build, own, folder)
   assert findings is not None
@@ -163,7 +161,7 @@ def _make(build: Build, config: Config, before: Path, folder: Path) -> str:
 
 def _log(config: Config, before: Path) -> str:
   """The log that is read, as a field names it."""
-  first = config_lib.read_run(generations.workdir_of(before))
+  first = read_run(generations.workdir_of(before))
   if (log := config.detect.input or first.data.path) is None:
     raise UserError("config.detect.input=None: must name the log")
   return log

@@ -11,8 +11,7 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-from seqrnn.config import read as config_lib
-from seqrnn.config.read import Config
+from seqrnn.config.read import Config, read_run
 from seqrnn.errors import UserError
 from seqrnn.experiment import Build
 from seqrnn.modes import load_model
@@ -65,7 +64,7 @@ def run(build: Build, config: Config, workdir: Path) -> Path:
       {workdir.name: workdir}, subject.experiment.loss_unit, subject.target
     ),
     summary.metrics(subject, best.step, best.figures),
-    summary.settings(config_lib.read_run(workdir)),
+    summary.settings(read_run(workdir)),
   ]
   path = workdir / "report.html"
   with files.locked_results(workdir, "report") as folder:
@@ -106,6 +105,5 @@ def _write_playground(model: Subject, folder: Path) -> str:
     )
   except UserError as reason:
     return str(reason)
-  with files.atomic_write(folder / _PLAYGROUND) as file:
-    file.write(content)
+  files.write(folder / _PLAYGROUND, content)
   return ""

@@ -79,9 +79,7 @@ def write_texts(
   return drawn
 
 
-def run(
-  build: Build, config: Config, workdir: Path
-) -> list[str] | list[np.ndarray]:
+def run(build: Build, config: Config, workdir: Path) -> texts.Drawn:
   """Samples from a checkpoint; prints texts, writes music.
 
   Raises:

@@ -117,8 +117,7 @@ def _begin(build: Build, config: Config, workdir: Path):
     workdir.mkdir(parents=True, exist_ok=True)
   with study.alone(workdir):
     if not record.exists():
-      with files.atomic_write(record, "wb") as file:
-        file.write(config_lib.encoded(config))
+      files.write(record, config_lib.encoded(config))
     old = config_lib.read_run(workdir, record.name)
   fixed = (*config_lib.TRAINING, *_FIXED)
   if differences := config_lib.differences(old, config, fixed):

@@ -7,21 +7,14 @@ from typing import Any
 from seqrnn.data.read import stored
 from seqrnn.logs.detect.tables import read_csv_table, summary_of
 from seqrnn.reporting import charts
-from seqrnn.reporting.page import Section
+from seqrnn.reporting.page import Section, Tile
 
 _INCIDENTS = 20  # Rows of the table.
 _CHANGES, _NAME = 3, 40  # Events of a chart, and letters of their names.
-_FIGURES = (
-  "flagged",
-  "auroc",
-  "average_precision",
-  "precision",
-  "recall",
-  "f1",
-)
+_FIGURES = "flagged", "auroc", "average_precision", "precision", "recall", "f1"
 
 
-def _summary(record: dict[str, Any]) -> tuple[tuple[str, str], dict[str, Any]]:
+def _summary(record: dict[str, Any]) -> tuple[Tile, dict[str, Any]]:
   """The tile, and how many are flagged, why and, with labels, the metrics.
 
   Args:
@@ -78,9 +71,7 @@ def _incident(row: dict[str, str]) -> dict[str, str | list[str]]:
   return cells | {"event": row["event"]}
 
 
-def read_anomalies(
-  workdir: Path,
-) -> tuple[list[tuple[str, str]], list[Section]]:
+def read_anomalies(workdir: Path) -> tuple[list[Tile], list[Section]]:
   """The results of `--mode=detect` in a workdir; nothing if it has none.
 
   Returns:

@@ -1,7 +1,6 @@
 """A picture of a model: a box for each part."""
 
 import itertools
-from collections.abc import Sequence
 
 from seqrnn.config.read import Config
 from seqrnn.experiment import Experiment, shapes
@@ -14,10 +13,7 @@ _CENTRES = {1: [0.5], 2: [0.25, 0.75]}  # Number of boxes in a row -> their x.
 
 
 def boxes(
-  experiment: Experiment,
-  config: Config,
-  sizes: Sequence[PartSize],
-  pooled: bool,
+  experiment: Experiment, config: Config, sizes: list[PartSize], pooled: bool
 ) -> Diagram:
   """The boxes of a model.
 

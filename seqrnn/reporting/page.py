@@ -34,6 +34,9 @@ class Section(NamedTuple):
   data: dict[str, Any]
 
 
+Tile = tuple[str, str]  # A metric in large letters, and its name.
+
+
 class Heading(NamedTuple):
   """The top of a page.
 
@@ -42,8 +45,7 @@ class Heading(NamedTuple):
     title: of the page.
     text: sentences below the title.
     caution: a sentence in bold; "": none.
-    tiles: metrics in large letters, and the name of each; None: no place for
-      them.
+    tiles: of the page; None: it has no place for them.
     playground: the file name of the playground; "": there is none.
     reason: the reason why there is none; "": the page does not mention it.
   """
@@ -52,7 +54,7 @@ class Heading(NamedTuple):
   title: str
   text: str
   caution: str = ""
-  tiles: list[tuple[str, str]] | None = None
+  tiles: list[Tile] | None = None
   playground: str = ""
   reason: str = ""
 
@@ -141,5 +143,5 @@ def write_page(path: Path, title: str, top: Heading, sections: list[Section]):
     lstrip_blocks=True,
   )
   template = environment.get_template("page.html.jinja")
-  with files.atomic_write(path) as file:
-    file.write(template.render(title=title, top=top, sections=sections))
+  content = template.render(title=title, top=top, sections=sections)
+  files.write(path, content)

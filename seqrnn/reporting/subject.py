@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
@@ -10,15 +10,13 @@ from typing import NamedTuple
 import numpy as np
 
 from seqrnn.config.read import Config
-from seqrnn.data import splits
 from seqrnn.data.documents import Document
 from seqrnn.data.sources.corpora import SPLITS
-from seqrnn.data.splits import Pieces
+from seqrnn.data.splits import Pieces, Read, reader
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params
-from seqrnn.reporting import page
-from seqrnn.reporting.page import ColouredText, Mark
+from seqrnn.reporting.page import ColouredText, Mark, coloured
 from seqrnn.scoring.predictions import Prediction
 from seqrnn.training.setup import data_changed
 
@@ -44,7 +42,7 @@ class Subject(NamedTuple):
   experiment: Experiment
   params: Params
   step: int
-  read: Callable[[str], Pieces]
+  read: Read
   sizes: dict[str, int]
   missing: list[str]
   changed: bool
@@ -105,7 +103,7 @@ def subject_of(
       missing.append(f"{split}: {reason}")
   changed = data_changed(workdir, step, experiment)
   run = workdir, config, experiment, params, step
-  return Subject(*run, splits.reader(config), sizes, missing, changed)
+  return Subject(*run, reader(config), sizes, missing, changed)
 
 
 def writer(subject: Subject) -> Subject | None:
@@ -205,7 +203,7 @@ def coloured_text(
         yield mark
       last = p.document
 
-  return page.coloured(marks(), math.log2(len(names.symbols)))
+  return coloured(marks(), math.log2(len(names.symbols)))
 
 
 def _marks(

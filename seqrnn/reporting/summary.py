@@ -5,11 +5,10 @@ from pathlib import Path
 
 import jax
 
-from seqrnn.config import read as config_lib
-from seqrnn.config.read import Config
+from seqrnn.config.read import Config, defaults, differences
 from seqrnn.data.sources.corpora import SPLITS
 from seqrnn.reporting import charts
-from seqrnn.reporting.page import Heading, Section
+from seqrnn.reporting.page import Heading, Section, Tile
 from seqrnn.reporting.subject import Subject
 from seqrnn.training.history import read_rows
 
@@ -45,9 +44,7 @@ def heading(subject: Subject, figures: dict[str, float]) -> Heading:
   )
 
 
-def _tiles(
-  subject: Subject, figures: dict[str, float]
-) -> list[tuple[str, str]]:
+def _tiles(subject: Subject, figures: dict[str, float]) -> list[Tile]:
   """The most important metrics of the last evaluated split."""
   target = subject.target
   names = {
@@ -174,5 +171,5 @@ def _metric_chart(
 
 def settings(config: Config) -> Section:
   """The fields that differ from the defaults."""
-  changes = config_lib.differences(config_lib.defaults(), config)
+  changes = differences(defaults(), config)
   return Section("Configuration", "fields", {"changes": changes})

@@ -14,7 +14,6 @@ import secrets
 import shutil
 import socket
 import stat
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
-from seqrnn.errors import MachineError, UserError, visible
+from seqrnn.errors import MachineError, UserError, report, visible
 
 SUMS = "sha256"  # Lists sizes, SHA-256 and names of files.
 _SUMS_LIMIT = 2**23  # Bytes of a list of checksums.
@@ -172,6 +171,17 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     raise
 
 
+def write(path: Path, content: str | bytes):
+  """Writes a file completely or not at all.
+
+  Raises:
+    MachineError: as `write_errors`.
+  """
+  mode = "w" if isinstance(content, str) else "wb"
+  with atomic_write(path, mode) as file:
+    file.write(content)
+
+
 def write_csv(path: Path, rows: Iterable[Iterable]):
   """Writes rows, the first of which has the names of the columns.
 
@@ -280,8 +290,7 @@ def write_checked(folder: Path, contents: dict[str, bytes]):
     return
   write_sums(folder, old + new)
   for name, content in contents.items():
-    with atomic_write(folder / name, "wb") as file:
-      file.write(content)
+    write(folder / name, content)
   write_sums(folder, new)
 
 
@@ -425,7 +434,7 @@ def lock(path: Path, wait: bool = False) -> Lock | None:
 @cache
 def _warn_of_no_locks(folder: Path, reason: str):
   """Warns once for each folder."""
-  print(f"{folder}: the file system has no locks ({reason})", file=sys.stderr)
+  report(f"{folder}: the file system has no locks ({reason})")
 
 
 @contextmanager
@@ -450,7 +459,7 @@ def locked(path: Path, doing: str, wait: bool = False) -> Iterator[Lock]:
       line = f"{path.parent}: is being {doing} by {holder}"
       if not wait:
         raise MachineError(f"{line}; wait for it, or name another --workdir")
-      print(f"{line}; waiting for it", file=sys.stderr)
+      report(f"{line}; waiting for it")
       held = lock(path, wait)
   assert held is not None
   with held:

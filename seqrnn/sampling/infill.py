@@ -151,9 +151,10 @@ def fill_gaps(
   settings, rng = config.predict, np.random.default_rng(config.seed)
   if experiment.filler:
     fixed_NT = np.tile(question.ids_T, (_CANDIDATES, 1))
-    sweeps = gibbs(experiment, params, fixed_NT, _SWEEPS, rng)
+    rows = Reader(experiment, params)
+    sweeps = gibbs(rows, fixed_NT, _SWEEPS, rng)
     ids_NT = np.unique(np.concatenate(sweeps), axis=0)
-    score_N, _ = Reader(experiment, params).log_p(ids_NT, ids_NT)
+    score_N, _ = rows.log_p(ids_NT, ids_NT)
     chance_N = [None] * len(ids_NT)
   else:
     ids_NT, score_N, log_p = forward(
@@ -345,17 +346,13 @@ class Reader:
 
 
 def gibbs(
-  experiment: Experiment,
-  params: Params,
-  fixed_NT: np.ndarray,
-  sweeps: int,
-  rng: np.random.Generator,
+  rows: Reader, fixed_NT: np.ndarray, sweeps: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
   """The rows after each sweep, which draws the symbols from left to right.
 
   In the first sweep, symbols that are not drawn yet are unknown.
   """
-  rows, after = Reader(experiment, params), []
+  after = []
   ids_NT = np.where(fixed_NT == OPEN, UNKNOWN, fixed_NT)
   for _ in range(sweeps):
     ids_NT, _ = rows.draw(fixed_NT, ids_NT, rng)

@@ -14,8 +14,7 @@ import numpy as np
 
 from seqrnn.errors import UserError
 from seqrnn.runtime import files
-from seqrnn.sampling import automaton
-from seqrnn.sampling.automaton import PatternError
+from seqrnn.sampling.automaton import PatternError, bounded
 from seqrnn.sampling.patterns import byte_table
 
 _BYTES = 2**20  # The largest size of a file.
@@ -50,7 +49,7 @@ def pattern_of(path: str) -> str:
   try:
     schema = files.read_json(path, _BYTES)
     text = json.dumps(_reduced(schema, "#"), allow_nan=False)
-    return automaton.bounded("schema", text).decode()
+    return bounded("schema", text).decode()
   except OSError as error:
     raise UserError(f"{name}: cannot be read: {error.strerror}") from None
   except (AttributeError, RecursionError, TypeError) as error:

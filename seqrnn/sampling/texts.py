@@ -1,7 +1,6 @@
 """Texts that a model draws, with the settings of `config.sample`."""
 
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -15,14 +14,18 @@ from seqrnn.data.read.reading import Source
 from seqrnn.data.read.spelling import spelled
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.vocabulary import BEGIN, UNKNOWN, Vocabulary
-from seqrnn.errors import UserError, listed
+from seqrnn.errors import UserError, listed, report
 from seqrnn.experiment import Experiment, Params
 from seqrnn.sampling import decoding, patterns, schema
 from seqrnn.sampling.automaton import PatternError
 from seqrnn.sampling.decoding import ending
 from seqrnn.sampling.sampler import generator
 
+_PRIME = "config.sample.prime"
 _ROWS = 64  # Texts for a file of prompts that are drawn together, at most.
+
+
+Drawn = list[str] | list[np.ndarray]  # Texts, or pieces of music.
 
 
 class Sample(NamedTuple):
@@ -100,11 +103,7 @@ def read_sequence(
 
 
 def prime_ids(
-  symbols: Vocabulary,
-  prime: str,
-  data: Config,
-  seed: int,
-  where: str = "config.sample.prime",
+  symbols: Vocabulary, prime: str, data: Config, seed: int, where: str = _PRIME
 ) -> tuple[np.ndarray, list[str]]:
   """The ids [P] that a text continues, and the prime's unknown symbols.
 
@@ -125,7 +124,7 @@ def prime_ids(
 def report_unknown(unknown: list[str], where: str):
   """Prints a line on stderr with the symbols that a model does not know."""
   if unknown:
-    print(f"{where}: read as unknown: {listed(unknown)}", file=sys.stderr)
+    report(f"{where}: read as unknown: {listed(unknown)}")
 
 
 class Writing(NamedTuple):
@@ -215,7 +214,7 @@ def begin(experiment: Experiment, params: Params, config: Config) -> Writing:
   """
   settings, rows, shown, unknown = config.sample, [], [], {}
   symbols = experiment.vocabularies["symbols"]
-  field, primes = "sample.prime", [("config.sample.prime", settings.prime)]
+  field, primes = "sample.prime", [(_PRIME, settings.prime)]
   primes *= settings.streams
   if settings.prompts is not None:
     field, primes = "sample.prompts", prompts(settings.prompts)

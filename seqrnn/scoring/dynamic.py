@@ -23,7 +23,7 @@ from seqrnn.config import derived
 from seqrnn.config.read import Config
 from seqrnn.data.batches.windows import Batches
 from seqrnn.errors import UserError
-from seqrnn.experiment import Carry, Experiment, Params, Totals
+from seqrnn.experiment import Build, Carry, Experiment, Params, Totals
 from seqrnn.models import losses
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
@@ -156,10 +156,7 @@ def segment_totals(
 
 
 def evaluate(
-  build: Callable[..., Experiment],
-  config: Config,
-  experiment: Experiment,
-  params: Params,
+  build: Build, config: Config, experiment: Experiment, params: Params
 ) -> dict[str, Any]:
   """Static and dynamic figures of `config.evaluate.split`, and the rule.
 

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from seqrnn.data.batches.windows import Batches
+from seqrnn.data.read.columns import Arrays
 from seqrnn.data.vocabulary import UNKNOWN
 from seqrnn.experiment import Batch, Carry, Experiment, Params, Totals
 from seqrnn.models import losses
@@ -25,7 +26,7 @@ _PENDING = 8
 COLUMNS = "targets", "weights", "spans", "document", "place"
 
 # A function params, carry, batch -> carry, (totals, answers).
-CountBatch = Callable[
+CountRows = Callable[
   [Params, Carry, Batch], tuple[Carry, tuple[Totals, jax.Array | tuple[()]]]
 ]
 # What a split gives: its figures, and the labels if it has any.
@@ -92,9 +93,7 @@ def examiner(
   return examine
 
 
-def flat_columns(
-  rows: dict[str, np.ndarray], answers: np.ndarray
-) -> dict[str, np.ndarray]:
+def flat_columns(rows: Arrays, answers: np.ndarray) -> Arrays:
   """The columns of a batch as [B * N], and `best`, or `outputs` [B, V]."""
   B, N = rows["targets"].shape[:2]
   columns = {n: sharding.pad_rows(x, len(answers)) for n, x in rows.items()}
@@ -110,7 +109,7 @@ def flat_columns(
 def _of_texts(
   experiment: Experiment,
   figures: dict[str, float],
-  batches: list[dict[str, np.ndarray]],
+  batches: list[Arrays],
   mesh: Mesh,
 ) -> Examined:
   """The figures, with those of texts that are cut or decoded; and the labels.
@@ -150,9 +149,7 @@ def _of_texts(
 
 
 @lru_cache(CACHED_FUNCTIONS)
-def totals_of(
-  loss: Callable, decide: Callable | None, gives: str
-) -> CountBatch:
+def totals_of(loss: Callable, decide: Callable | None, gives: str) -> CountRows:
   """A function params, carry, batch -> carry, (totals, answers).
 
   Answers to labels are their best ids [B, N]; where a text has one label, the
@@ -168,22 +165,19 @@ def totals_of(
     after, figures = loss(params, carry, batch, None)[1]
     if decide is None:
       return after, (figures, ())
-    _, (outputs_BNV, best_BN) = decide(params, carry, batch)
+    _, (outputs_BNV, answers) = decide(params, carry, batch)
     if gives:
-      outputs_BV = outputs_BNV[:, 0]
-      log_p = gives == "softmax"
-      return after, (
-        figures,
-        jax.nn.log_softmax(outputs_BV) if log_p else outputs_BV,
-      )
-    return after, (figures, best_BN)
+      answers = outputs_BNV[:, 0]
+    if gives == "softmax":
+      answers = jax.nn.log_softmax(answers)
+    return after, (figures, answers)
 
   return count
 
 
 @lru_cache(CACHED_FUNCTIONS)
 def adder(
-  totals: CountBatch, mesh: Mesh
+  totals: CountRows, mesh: Mesh
 ) -> tuple[
   Callable[..., Totals], Callable[..., tuple[Carry, Totals, jax.Array]]
 ]:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from seqrnn.data.read.columns import Arrays
 from seqrnn.data.vocabulary import RESERVED, Vocabulary
 from seqrnn.scoring import spans
 
@@ -63,7 +64,7 @@ def log_mean_of_windows(log_p_NV: np.ndarray, firsts: np.ndarray) -> np.ndarray:
   return np.logaddexp.reduceat(log_p_NV, firsts) - np.log(counts)[:, None]
 
 
-def _by_text(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _by_text(columns: Arrays) -> Arrays:
   """The rows that have weight, in the order of their places.
 
   The column `begins` says whether a text begins at a row.
@@ -75,9 +76,7 @@ def _by_text(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   return ordered
 
 
-def numbers_of_texts(
-  columns: dict[str, np.ndarray],
-) -> tuple[np.ndarray, np.ndarray]:
+def numbers_of_texts(columns: Arrays) -> tuple[np.ndarray, np.ndarray]:
   """The true and the predicted numbers of texts, float64 [N, V]."""
   rows = _by_text(columns)
   firsts = np.flatnonzero(rows["begins"])
@@ -86,7 +85,7 @@ def numbers_of_texts(
   return true_NV, mean_of_windows(outputs_NV, firsts)
 
 
-def labels_of_texts(columns: dict[str, np.ndarray]) -> LabelRows:
+def labels_of_texts(columns: Arrays) -> LabelRows:
   """The labels of texts; of a text with one label, over all windows."""
   rows = _by_text(columns)
   target, weight, begins = (rows[n] for n in ("targets", "weights", "begins"))

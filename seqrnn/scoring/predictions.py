@@ -11,11 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from rich.markup import escape
 
-from seqrnn.data.documents import Document
-from seqrnn.data.splits import Pieces
+from seqrnn.data.batches.segments import Split
 from seqrnn.data.vocabulary import PAD, UNKNOWN, joined, printable
 from seqrnn.errors import escaped
-from seqrnn.experiment import Carry, Experiment, Params
+from seqrnn.experiment import Carry, Decode, Experiment, Params, Predict
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 from seqrnn.scoring.joining import log_mean_of_windows, mean_of_windows
@@ -86,18 +85,14 @@ class Prediction(NamedTuple):
     return self.text(unit, self.positions[n], self.positions[n] + 1)
 
 
-# A function params, carry, batch -> carry, (outputs_BNV, best ids_BN).
-Decide = Callable[..., tuple[Carry, tuple[jax.Array, jax.Array]]]
-
-
-def decider(experiment: Experiment) -> Decide:
+def decider(experiment: Experiment) -> Decode:
   """`Experiment.decode`, also of a task that has none."""
   assert experiment.predict is not None, "there are labels"
   return experiment.decode or best_of_each(experiment.predict)
 
 
 @lru_cache(CACHED_FUNCTIONS)
-def best_of_each(predict: Callable[..., tuple[Carry, jax.Array]]) -> Decide:
+def best_of_each(predict: Predict) -> Decode:
   """`Experiment.decode` by the most likely id of each target."""
 
   def decide(params, carry, batch):
@@ -136,7 +131,7 @@ def rank(
 
 
 @lru_cache(CACHED_FUNCTIONS)
-def ranker(decide: Decide, k: int) -> Callable[..., tuple[Carry, Ranking]]:
+def ranker(decide: Decode, k: int) -> Callable[..., tuple[Carry, Ranking]]:
   """A jitted function params, carry, batch -> carry, ranking.
 
   The best id is that of `decide`.
@@ -151,10 +146,7 @@ def ranker(decide: Decide, k: int) -> Callable[..., tuple[Carry, Ranking]]:
 
 
 def predictions(
-  experiment: Experiment,
-  params: Params,
-  split: str | Pieces | list[Document],
-  k: int,
+  experiment: Experiment, params: Params, split: Split, k: int
 ) -> Iterator[Prediction]:
   """Yields the predictions for the sequences of a split or of documents.
 
@@ -190,10 +182,7 @@ class _Window(NamedTuple):
 
 
 def _windows(
-  experiment: Experiment,
-  params: Params,
-  split: str | Pieces | list[Document],
-  k: int,
+  experiment: Experiment, params: Params, split: Split, k: int
 ) -> Iterator[_Window]:
   names, predict = experiment.names, experiment.predict
   assert predict is not None, "checked by the caller"
@@ -256,29 +245,28 @@ def _joined(windows: list[_Window], by_text: bool) -> _Window:
 
 
 def _prediction(experiment: Experiment, text: _Window, k: int) -> Prediction:
-  names, targets = experiment.names, text.targets
-  prediction = Prediction(
+  names, targets, ids = experiment.names, text.targets, text.ids[:, :k]
+  if names is None:
+    truth = [*map(number_text, targets)]
+  else:
+    of_data = zip(targets, names.names(targets), text.truth, strict=True)
+    truth = [
+      printable(symbol, names.unit) if target == UNKNOWN else name
+      for target, name, symbol in of_data
+    ]
+  return Prediction(
     text.document,
     text.inputs,
     text.read.tolist(),
     text.positions - text.place,
     targets,
-    [number_text(target) for target in targets] if names is None else [],
-    numbers=text.numbers,
-  )
-  if names is None:
-    return prediction
-  ids = text.ids[:, :k]
-  of_data = zip(targets, names.names(targets), text.truth, strict=True)
-  return prediction._replace(
-    truth=[
-      printable(symbol, names.unit) if target == UNKNOWN else name
-      for target, name, symbol in of_data
-    ],
-    surprisal=text.surprisal,
-    ids=ids,
-    probabilities=text.probabilities[:, :k],
-    likely=[names.names(ids_K) for ids_K in ids],
+    truth,
+    text.surprisal,
+    ids,
+    text.probabilities[:, :k],
+    text.numbers,
+    # Numbers have no ids.
+    [experiment.names.names(ids_K) for ids_K in ids],
   )
 
 

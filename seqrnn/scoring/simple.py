@@ -17,6 +17,7 @@ from seqrnn.scoring import spans
 from seqrnn.scoring.evaluation import COLUMNS, flat_columns
 from seqrnn.scoring.joining import labels_of_texts
 
+Result = tuple[str, dict[str, float]] | None  # A method, and its figures.
 _MOST = 500_000  # Symbols of training texts: a minute of a linear model.
 _STATES = 2_000  # Symbols of a Markov chain.
 _PARTS = 5  # Characters of the longest part of a word.
@@ -24,9 +25,7 @@ _READS = {"word": "words and characters", "char": "characters"}
 _STRENGTHS = (1, 10, 100)  # Of which validation chooses.
 
 
-def compare(
-  experiment: Experiment, config: Config, split: str
-) -> tuple[str, dict[str, float]] | None:
+def compare(experiment: Experiment, config: Config, split: str) -> Result:
   """A simple method for a task, and its figures of a split.
 
   None: there is none, the training split is too large for it, or scikit-learn,
@@ -49,9 +48,7 @@ def compare(
   return None
 
 
-def _linear(
-  experiment: Experiment, config: Config, split: str
-) -> tuple[str, dict[str, float]] | None:
+def _linear(experiment: Experiment, config: Config, split: str) -> Result:
   """Logistic regression, or ridge regression of numbers."""
   from sklearn.linear_model import LogisticRegression, Ridge
 

@@ -8,13 +8,13 @@ BILOU is BIOES with L for E and U for S.
 """
 
 import re
-import sys
 from collections.abc import Sequence
 
 import numpy as np
 
 from seqrnn.data.batches.sequences import Sequences
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
+from seqrnn.errors import report
 
 # What a tag may do: begin a span, continue it, be continued, end it.
 _BEGINS, _INSIDE, _OPENS, _CLOSES = 1, 2, 4, 8
@@ -108,17 +108,14 @@ def warn(allowed_CC: np.ndarray, sequences: Sequences):
   first_N[sequences.bounds[:-1] + sequences.begins + sequences.shifts] = True
   broken_N = ~allowed_CC[label_N[:-1], label_N[1:]] & ~first_N[1:]
   if broken_N.any():
-    print(
+    report(
       f"train split: {broken_N.sum():,} of {len(label_N):,} tags follow another"
       " against their scheme; the CRF never predicts that, unless"
-      " model.crf_constraints=False",
-      file=sys.stderr,
+      " model.crf_constraints=False"
     )
 
 
-def _spans(
-  code_N: np.ndarray, begins_N: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _spans(code_N: np.ndarray, begins_N: np.ndarray) -> tuple[np.ndarray, ...]:
   """Where spans end, where each began, and its type; all [N].
 
   No span continues where a text begins.

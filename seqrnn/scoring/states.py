@@ -16,7 +16,7 @@ from flax import linen as nn
 from seqrnn.data.splits import Pieces, continued
 from seqrnn.data.vocabulary import PAD, RESERVED
 from seqrnn.errors import UserError, counted
-from seqrnn.experiment import Batch, Carry, Experiment, Params
+from seqrnn.experiment import Batch, Carry, Experiment, Params, Predict
 from seqrnn.models.layers import Recurrent
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import CACHED_FUNCTIONS
@@ -90,7 +90,7 @@ def followed(
 
 @lru_cache(CACHED_FUNCTIONS)
 def reader(
-  predict: Callable[..., tuple[Carry, jax.Array]], layer: int | None
+  predict: Predict, layer: int | None
 ) -> Callable[..., tuple[Carry, States]]:
   """A jitted function params, carry, batch -> carry, states of a layer.
 
@@ -126,9 +126,7 @@ def reader(
   return read
 
 
-def _batches(
-  reading: LayerOfTexts,
-) -> Iterator[tuple[Batch, dict[bool, np.ndarray]]]:
+def _batches(reading: LayerOfTexts) -> Iterator[tuple[Batch, States]]:
   """Yields batches with the states of the layer."""
   experiment, params, pieces, layer = reading
   assert experiment.predict is not None, "checked by the caller"

@@ -20,7 +20,7 @@ from optuna.storages import journal
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from seqrnn.config import read as config_lib
-from seqrnn.config.field import FieldValue
+from seqrnn.config.field import Fields
 from seqrnn.config.read import Config
 from seqrnn.errors import Interrupted, MachineError, UserError, visible
 from seqrnn.experiment import Build
@@ -83,8 +83,7 @@ class Search(NamedTuple):
     files.write_csv(self.workdir / "trials.csv", rows)
     for best in self.ranked()[:1]:
       path = self.folder(best.number) / "config.json"
-      with files.atomic_write(self.workdir / "best.json", "wb") as file:
-        file.write(path.read_bytes())
+      files.write(self.workdir / "best.json", path.read_bytes())
 
 
 class _Journal(journal.JournalFileBackend):
@@ -176,9 +175,7 @@ def begin(build: Build, config: Config, workdir: Path) -> Search:
   return Search(build, config, workdir, parsed, study)
 
 
-def _fixed(
-  search: Search, before: list[FrozenTrial]
-) -> dict[str, FieldValue] | None:
+def _fixed(search: Search, before: list[FrozenTrial]) -> Fields | None:
   """The values that the method prescribes for the trial after these.
 
   Returns:

@@ -20,14 +20,13 @@ import json
 import math
 import os
 import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax
 import tensorstore as ts
 
-from seqrnn.errors import MachineError, UserError, visible
+from seqrnn.errors import MachineError, UserError, report, visible
 from seqrnn.experiment import Experiment, Params, shapes
 from seqrnn.runtime import files, private
 from seqrnn.runtime.files import SUMS
@@ -162,8 +161,8 @@ def newest(directory: Path, first: int = 0) -> int:
     reason = find_damage(directory / str(step))
     if reason is None:
       if warnings:
-        print("\n".join(warnings), file=sys.stderr)
-        print(f"checkpoint {step} is used instead", file=sys.stderr)
+        for line in (*warnings, f"checkpoint {step} is used instead"):
+          report(line)
       return step
     warnings.append(f"checkpoint {step} is damaged: {reason}")
   if warnings:

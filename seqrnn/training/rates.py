@@ -7,6 +7,7 @@ Ruder 2018).
 
 import jax
 import optax
+from optax import GradientTransformation
 
 from seqrnn.config.read import Config
 from seqrnn.errors import UserError
@@ -78,8 +79,8 @@ def freeze_parts(experiment: Experiment, factors: Params) -> Experiment:
 
 
 def scaled(
-  optimizer: optax.GradientTransformation, factors: Params
-) -> optax.GradientTransformation:
+  optimizer: GradientTransformation, factors: Params
+) -> GradientTransformation:
   """Returns the optimizer, with each array's updates multiplied by a factor."""
   learns = jax.tree.map(bool, factors)  # Others need no state.
   one = lambda factor, x: factor * x

@@ -181,9 +181,7 @@ def print_summary(experiment: Experiment, config: Config, params: Params):
     print(line)
 
 
-def restore(
-  training: Training,
-) -> tuple[TrainState | None, Position]:
+def restore(training: Training) -> tuple[TrainState | None, Position]:
   """Restores the newest intact checkpoint; None: there is none.
 
   It removes newer, damaged checkpoints, because training will write checkpoints

@@ -13,9 +13,9 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
+from optax import GradientTransformation
 
-from seqrnn.config import read as config_lib
-from seqrnn.config.read import Config
+from seqrnn.config.read import Config, flat
 from seqrnn.experiment import Batch, Carry, Experiment, Params, Totals
 from seqrnn.models import losses
 from seqrnn.models.cell import code_of
@@ -28,7 +28,7 @@ from seqrnn.training import rates, transfer
 _COMPILED = "optimizer.", "schedule.", "train.freeze", "train.start_from"
 _kept: deque[tuple[Any, tuple[Jitted, Jitted]]] = deque(maxlen=4)
 # A function of the base learning rate, which may be traced.
-Optimizer = Callable[[ArrayLike], optax.GradientTransformation]
+Optimizer = Callable[[ArrayLike], GradientTransformation]
 
 
 class Average(NamedTuple):
@@ -126,7 +126,7 @@ def make_schedule(config: Config, length: Length) -> Callable[[Any], Any]:
 
 def make_optimizer(
   config: Config, learning_rate: optax.Schedule
-) -> optax.GradientTransformation:
+) -> GradientTransformation:
   """Chains gradient clipping, weight decay and the update rule.
 
   AdamW applies weight decay after its rule, decoupled from the gradient.
@@ -151,7 +151,7 @@ def make_optimizer(
     "adamw": {"weight_decay": fields.weight_decay, **epsilon},
   }
   rule = getattr(optax, fields.name)
-  parts: list[optax.GradientTransformation] = []
+  parts: list[GradientTransformation] = []
   if fields.clip_value is not None:
     parts.append(optax.clip(fields.clip_value))
   if fields.clip_norm is not None:
@@ -296,7 +296,7 @@ def programs(
   sizes.
   """
   batches, train = experiment.batches("train", 0), config.train
-  fields = config_lib.flat(config) | {"optimizer.learning_rate": None}
+  fields = flat(config) | {"optimizer.learning_rate": None}
   key = (
     *(experiment.loss, experiment.init, experiment.carry, mesh, record),
     *(train.ema is None, train.choice == "best", config.model.dropout > 0),

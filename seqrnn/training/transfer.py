@@ -15,13 +15,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from seqrnn.config import read as config_lib
-from seqrnn.config.read import Config
+from seqrnn.config.read import Config, differences, read_run
 from seqrnn.data import vocabulary
 from seqrnn.data.read.words import affix_vocabulary
 from seqrnn.data.vocabulary import RESERVED, Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.experiment import Experiment, Params, shapes
+from seqrnn.experiment import Build, Experiment, Params, shapes
 from seqrnn.models.parts import ModelPart, part_of
 from seqrnn.runtime import files, sharding
 from seqrnn.training import checkpoint
@@ -133,7 +132,7 @@ class TrainedRun(NamedTuple):
 
 
 def open_source(
-  build: Callable[..., Experiment], config: Config, workdir: Path
+  build: Build, config: Config, workdir: Path
 ) -> TrainedRun | None:
   """Reads the run that a new run starts from.
 
@@ -150,7 +149,7 @@ def open_source(
   if not (folder / "config.json").exists():
     raise UserError(f"{field}: has no run; train it first")
   files.check_links(folder)
-  old = config_lib.read_run(folder)
+  old = read_run(folder)
   if old.model.cell != config.model.cell:
     raise UserError(
       f"{field}: has model.cell={old.model.cell!r}, and this run has"
@@ -230,7 +229,7 @@ def transfer(
       if len(arrays) == len(new[part]):
         taken[part] = arrays
   if not taken:
-    differ = config_lib.differences(source.config, config, _SIZES)
+    differ = differences(source.config, config, _SIZES)
     raise UserError(
       f"config.train.start_from={source.workdir!r}: no part fits:"
       f" {'; '.join(differ) or 'it reads other symbols'}"

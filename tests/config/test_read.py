@@ -157,6 +157,7 @@ def test_values_at_the_edge_of_a_rule():
   bad = "", "body=m", "message=m,body=m", "message=", "message=m,time="
   for name, good, wrong in (
     ("data.log_keys", keys, bad),
+    ("detect.port", ("0", "::1:65535"), ("x", "65536", "host:-1", ":1")),
     ("model.forget_bias", (-1e38,), (float("nan"), float("inf"), -1e39)),
     ("sample.temperature", ((0,), (1e30,)), ((1.1e30,), (1e-31,))),
   ):

@@ -293,6 +293,6 @@ def test_folds_are_blocks_with_borders_between_unlike_documents():
   assert names(alike, 0) == [*range(20)]
   labels = Tokens()
   for n in range(20):
-    labels.append("first" if n < 11 else "last")
+    labels.collect(["first" if n < 11 else "last"])
   labelled = splits.whole(corpus._replace(labels=labels.texts()))
   assert {n < 11 for n in names(labelled, 0)} == {True, False}

@@ -222,13 +222,11 @@ def test_a_model_that_would_flag_too_much_is_refused(run, monkeypatch, capsys):
   workdir, config, _ = run
   config.detect.refresh = 9.0
   monkeypatch.setattr(refresh.train, "fit", lambda *_: None)
-  monkeypatch.setattr(refresh.config_lib, "read_run", lambda _: config)
+  monkeypatch.setattr(refresh, "read_run", lambda _: config)
   model, found = deployed.restore(build, config, workdir), []
 
   def detected(_, own, *__):
-    sessions = refresh.data.read_sessions(
-      own, model.detector.names, own.detect.path
-    )
+    sessions = refresh.read_sessions(own, model.detector.names, own.detect.path)
     found.append(
       selection.find_anomalies(model.detector, model.normal, sessions)
     )

@@ -179,8 +179,8 @@ def test_sweeps_tend_to_the_stationary_distribution(gap_model):
   expected = stationary(gap_model, 3)
   (question, _), _ = asked(gap_model, f"{LEFT}_{{3}}{RIGHT}")
   fixed_NT = np.tile(question.ids_T, (2000, 1))
-  rng = np.random.default_rng(0)
-  *_, last_NT = infill.gibbs(*gap_model[2:4], fixed_NT, 10, rng)
+  rows, rng = infill.Reader(*gap_model[2:4]), np.random.default_rng(0)
+  *_, last_NT = infill.gibbs(rows, fixed_NT, 10, rng)
   known_NT = fixed_NT != infill.OPEN
   np.testing.assert_array_equal(last_NT[known_NT], fixed_NT[known_NT])
   text = gap_model.experiment.vocabularies["symbols"].text

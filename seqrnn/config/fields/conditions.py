@@ -41,12 +41,8 @@ def optimizer(*names: str) -> Condition:
 
 # The project's tasks. Others may use any field.
 TASKS = (
-  "classification",
-  "gap_model",
-  "language_model",
-  "polyphony",
-  "regression",
-  "tagging",
+  *("classification", "gap_model", "language_model", "polyphony"),
+  *("regression", "tagging"),
 )
 SYMBOLS = task(*(name for name in TASKS if name != "polyphony"))
 SPLITS = SYMBOLS | {

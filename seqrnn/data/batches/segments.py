@@ -14,8 +14,9 @@ import numpy as np
 from seqrnn.config.read import Config
 from seqrnn.data.batches.sequences import Sequences, checksum, encode, once
 from seqrnn.data.batches.streams import StreamLayout, streams
-from seqrnn.data.batches.windows import Arrays, Batches, Epoch, Shape, windows
+from seqrnn.data.batches.windows import Batches, Epoch, Shape, windows
 from seqrnn.data.documents import Document
+from seqrnn.data.read.columns import Arrays
 from seqrnn.data.splits import Pieces, from_documents, reader
 from seqrnn.data.vocabulary import Vocabulary
 

@@ -83,16 +83,14 @@ class Sequences(NamedTuple):
     return {"documents": len(self.shifts), "symbols": int(self.bounds[-1])}
 
 
-def encode(
-  pieces: Pieces, vocabulary: Vocabulary, boundaries: bool
-) -> Sequences:
+def encode(pieces: Pieces, names: Vocabulary, boundaries: bool) -> Sequences:
   """Pieces as ids; `boundaries` adds BEGIN and END to whole documents."""
   begins, ends = pieces.begins & boundaries, pieces.ends & boundaries
   sizes = pieces.stops - pieces.starts + begins + ends
   bounds = np.concatenate([[0], np.cumsum(sizes)])
   return Sequences(
     pieces.corpus.ids,
-    vocabulary.encode(pieces.corpus.symbols),
+    names.encode(pieces.corpus.symbols),
     pieces.starts - bounds[:-1] - begins,
     begins,
     ends,
@@ -124,12 +122,10 @@ def once(sequences: Sequences) -> Sequences:
   return Sequences(ids, table, moved, begins[some], ends[some], new, distinct)
 
 
-def checksum(
-  pieces: Pieces, vocabulary: Vocabulary, sequences: Sequences
-) -> int:
+def checksum(pieces: Pieces, names: Vocabulary, sequences: Sequences) -> int:
   """A CRC-32 of the sequences, however the corpus numbers its symbols."""
   # The smallest type, since there may be billions of ids.
-  table = sequences.table.astype(np.min_scalar_type(len(vocabulary)))
+  table = sequences.table.astype(np.min_scalar_type(len(names)))
   crc32 = 0
   for ids in pieces.chunks():
     crc32 = zlib.crc32(table[ids].data, crc32)

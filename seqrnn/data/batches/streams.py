@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from seqrnn.data.batches.sequences import Sequences
-from seqrnn.data.batches.windows import Arrays, Batches
+from seqrnn.data.batches.windows import Batches
+from seqrnn.data.read.columns import Arrays
 from seqrnn.errors import UserError
 
 

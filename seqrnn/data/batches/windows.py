@@ -9,9 +9,8 @@ from typing import NamedTuple, Self, overload
 import numpy as np
 
 from seqrnn.data.batches.sequences import Sequences
+from seqrnn.data.read.columns import Arrays
 from seqrnn.errors import UserError
-
-Arrays = dict[str, np.ndarray]
 
 # Of `shuffle`. With fewer, some orders of 6 numbers are rarer than others.
 _ROUNDS = 16

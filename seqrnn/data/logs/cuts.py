@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from seqrnn import errors
 from seqrnn.data.idle_times import IdleTimes, LogCuts
-from seqrnn.data.logs import formats
 from seqrnn.data.read.columns import Texts
 from seqrnn.errors import counted
 
@@ -43,7 +43,7 @@ def report(cuts: LogCuts):
 
 
 # Parts of a run read the same log.
-_report_once = functools.lru_cache(maxsize=2**8)(formats.report)
+_report_once = functools.lru_cache(maxsize=2**8)(errors.report)
 
 
 @dataclasses.dataclass

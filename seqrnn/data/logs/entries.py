@@ -18,7 +18,7 @@ from seqrnn.data.logs.templates import (
 )
 from seqrnn.data.read import reading
 from seqrnn.data.read.reading import Source
-from seqrnn.errors import UserError
+from seqrnn.errors import UserError, report
 
 _TEXT = 60  # Characters of a line in a message.
 _SET_BACK = 10  # Late lines in a row after which the log's clock was set back.
@@ -310,7 +310,7 @@ def describe(source: Source, form: Form, redact: str):
   }
   words = (f"{k} {excerpt(v, _TEXT, redact)!r}" for k, v in fields.items())
   unknown = sum(e.seconds is None for e in events if e.timestamp)
-  formats.report(
+  report(
     f"{source.name}: {_described(form)}: fits {reader.context.fits} of the"
     f" first {reader.number} lines; line {event.line}: {', '.join(words)}"
     + (f"; in {unknown} of these lines the time is no time" if unknown else "")

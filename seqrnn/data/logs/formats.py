@@ -7,7 +7,6 @@ A line is read by a header (`data.log_header`), by a named format
 import functools
 import json
 import re
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,7 +15,8 @@ from typing import Any, NamedTuple
 
 from seqrnn.data.logs.secrets import excerpt
 from seqrnn.data.read.reading import LINE
-from seqrnn.errors import UserError, visible
+from seqrnn.errors import UserError
+from seqrnn.errors import report as report  # As logs/follow imports it.
 
 _LONGEST = 2**12  # Characters of a line that a named format reads.
 _SHOWN = 60  # Characters of a line in a message.
@@ -296,12 +296,6 @@ def detected(
       " it whole"
     )
   return form._replace(log_format=name)
-
-
-def report(text: str):
-  """Prints a line on stderr, if anybody reads it."""
-  with suppress(OSError):
-    print(visible(text), file=sys.stderr, flush=True)
 
 
 def _pattern(header: str) -> re.Pattern:

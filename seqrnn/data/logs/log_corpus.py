@@ -28,8 +28,7 @@ from seqrnn.data.read.columns import (
   taken,
 )
 from seqrnn.data.read.reading import Source, rows
-from seqrnn.data.sources import cache
-from seqrnn.data.sources.cache import ReadCorpus
+from seqrnn.data.sources.cache import ReadCorpus, open_corpus
 from seqrnn.errors import UserError
 
 _ROWS = 2**14  # Events that are collected together.
@@ -61,9 +60,7 @@ def read_logs(sources: list[Source], form: Form) -> Corpus:
     UserError: `data.log_header` or `data.log_session` fits no line of a file
       that has lines; or a time is missing that a gap needs.
   """
-  return cache.open_corpus(
-    sources, ["log", *form], lambda: _parse(sources, form)
-  )
+  return open_corpus(sources, ["log", *form], lambda: _parse(sources, form))
 
 
 def _parse(sources: list[Source], form: Form) -> ReadCorpus:
@@ -123,7 +120,7 @@ def read_table(sources: list[Source], data: Config) -> Corpus:
     return _corpus(rows, data.unit, clock, several), []
 
   settings = ["table", data.unit, data.errors, data.label_column]
-  return cache.open_corpus(sources, settings, parse)
+  return open_corpus(sources, settings, parse)
 
 
 def table_events(

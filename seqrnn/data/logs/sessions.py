@@ -5,14 +5,7 @@ Each event keeps its line, its time and its label.
 
 import dataclasses
 import math
-from collections.abc import (
-  Callable,
-  Hashable,
-  Iterable,
-  Iterator,
-  Mapping,
-  Sequence,
-)
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,14 +15,14 @@ import numpy as np
 from seqrnn.config.read import Config
 from seqrnn.data import splits
 from seqrnn.data.documents import Corpus, Names
-from seqrnn.data.logs import formats, log_corpus, templates
+from seqrnn.data.logs import log_corpus, templates
 from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.read.columns import Texts, concatenate
 from seqrnn.data.read.reading import Source, rows
 from seqrnn.data.sources import corpora
-from seqrnn.data.splits import Pieces
+from seqrnn.data.splits import Pieces, Read
 from seqrnn.data.vocabulary import UNKNOWN, Vocabulary
-from seqrnn.errors import UserError, listed
+from seqrnn.errors import UserError, listed, report
 
 UNLABELLED = -1  # The other labels are 0, normal, and 1, anomalous.
 _NONE = ("", "nan", "null", "none", "na", "n/a")  # How tables write no label.
@@ -298,7 +291,7 @@ def places_of(pieces: Pieces) -> tuple[np.ndarray | slice, np.ndarray]:
 
 
 def examined_sessions(
-  config: Config, vocabulary: Vocabulary, read: Callable[[str], Pieces]
+  config: Config, vocabulary: Vocabulary, read: Read
 ) -> Sessions:
   """The sessions that a detection examines, with their labels.
 
@@ -457,7 +450,7 @@ def parse_labels(labels: Sequence[str], settings: Config) -> np.ndarray:
   known = normal | _ANOMALOUS | {""}
   pairs = zip(labels, keys, strict=True)
   if unlisted := [label for label, key in pairs if key not in known]:
-    formats.report(
+    report(
       f"labels: {listed(unlisted)}: not in detect.normal_labels, so anomalous"
     )
   values = [UNLABELLED if key == "" else key not in normal for key in keys]

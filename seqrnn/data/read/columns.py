@@ -19,6 +19,7 @@ _SMALL = 4 * 2**20  # Bytes of a column that stay in memory.
 _BLOCK = 2**16  # Numbers that are handled together.
 _SORTED = 2**20  # Numbers that are sorted together.
 
+Arrays = dict[str, np.ndarray]
 Number = float | bytes | tuple  # A tuple is of a structure.
 
 
@@ -130,7 +131,7 @@ def concatenate(parts: Sequence[Texts]) -> Texts:
 
 
 class Tokens:
-  """Texts that are collected one by one."""
+  """Texts that are collected."""
 
   def __init__(self):
     self._ids = Column()
@@ -138,11 +139,6 @@ class Tokens:
 
   def __len__(self) -> int:
     return len(self._ids)
-
-  def append(self, token: str):
-    """Adds a text."""
-    index = self._index
-    self._ids.append(index.setdefault(token, len(index)))
 
   def collect(self, tokens: Iterable[str]):
     """Adds texts."""

@@ -7,7 +7,6 @@ import itertools
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple
 
 from seqrnn.config.read import Config
 from seqrnn.data.documents import Corpus, digest
@@ -19,10 +18,11 @@ from seqrnn.data.read.reading import Source
 from seqrnn.errors import UserError, counted, listed
 
 Known = Collection[str] | None  # As `read_form` has it.
-# The line, 0 for a whole file; the label, empty for none; and the text.
-LabelledText = tuple[int, str, str]
-# A sentence: the number of its first line, its words and their tags.
-Sentence = tuple[int, list[str], list[str]]
+# Of a text, the line, 0 for a whole file; the label, empty for none; the text.
+LabelledTexts = Iterable[tuple[int, str, str]]
+LabelledFile = tuple[Source, LabelledTexts]
+# Of a sentence, the number of its first line, its words and their tags.
+Sentences = Iterable[tuple[int, list[str], list[str]]]
 
 _CONLLU = [
   *("ID", "FORM", "LEMMA", "UPOS", "XPOS"),
@@ -70,9 +70,7 @@ def read_lines(sources: list[Source], unit: str, errors: str) -> Corpus:
 
 
 def with_labels(
-  files: Iterable[tuple[Source, Iterable[LabelledText]]],
-  unit: str,
-  optional: bool = False,
+  files: Iterable[LabelledFile], unit: str, optional: bool = False
 ) -> Corpus:
   """The corpus of labelled texts; equal texts stay on one side of a split.
 
@@ -96,7 +94,7 @@ def with_labels(
         raise UserError(f"{place}: has no {part}")
       encoder.add(content.decode("latin-1") if unit == "byte" else text)
       encoder.end(line)
-      labels.append(label)
+      labels.collect([label])
       groups.append(digest(content))
   texts = labels.texts()
   return encoder.corpus()._replace(
@@ -110,9 +108,7 @@ def _lines(source: Source, errors: str) -> Iterator[tuple[int, str]]:
   return ((n, line) for n, line in enumerate(lines, 1) if line.strip())
 
 
-def _space(
-  source: Source, data: Config, known: Known
-) -> Iterator[LabelledText]:
+def _space(source: Source, data: Config, known: Known) -> LabelledTexts:
   for number, line in _lines(source, data.errors):
     label, _, text = line.partition(" ")
     if known is not None and label not in known:
@@ -120,17 +116,15 @@ def _space(
     yield number, label, text
 
 
-def _table(
-  source: Source, data: Config, known: Known
-) -> Iterator[LabelledText]:
+def _table(source: Source, data: Config, known: Known) -> LabelledTexts:
   """The label and the text of each row, in the columns that `data` names.
 
   Several columns of labels have a label of several cells, with commas.
   """
-  table = _TABLES[data.format]
-  label_column = data.label_column or table.label
-  text_column = data.text_column or table.text
-  for line, row in table.rows(source, data.errors):
+  rows, usual_label, usual_text, called = _TABLES[data.format]
+  label_column = data.label_column or usual_label
+  text_column = data.text_column or usual_text
+  for line, row in rows(source, data.errors):
     one = label_column in row
     names = [label_column] if one else label_column.split(",")
     try:
@@ -140,7 +134,7 @@ def _table(
       raise UserError(
         f"{source.place}:{line}: has no column {error.args[0]!r}, only"
         f" {listed([*row])}; data.text_column and data.label_column choose"
-        f" columns, which in data.format={data.format} {table.columns}"
+        f" columns, which in data.format={data.format} {called}"
       ) from None
     except ValueError as error:
       raise UserError(f"{source.place}:{line}: {error}") from None
@@ -192,36 +186,17 @@ def _numbered(source: Source, errors: str) -> Iterator[tuple[int, dict]]:
     yield number, row
 
 
-class _TableFormat(NamedTuple):
-  """How tables are read.
-
-  Attributes:
-    rows: a function source, errors -> the line and the cells of each row.
-    label: the column of labels.
-    text: the column of texts.
-    columns: for messages, how columns are called.
-  """
-
-  rows: Callable[..., Iterator[tuple[int, dict[str, Any]]]]
-  label: str
-  text: str
-  columns: str
-
-
+# By `data.format`: a function of a source and `data.errors`, which gives the
+# line and the cells of each row; the columns of labels and of texts; and, for
+# messages, how columns are called.
 _TABLES = {
-  "tab": _TableFormat(
-    _numbered, "1", "-1", "stand between tabs and have numbers"
-  ),
-  "csv": _TableFormat(
-    reading.rows, "label", "text", "have the names in line 1"
-  ),
-  "jsonl": _TableFormat(_objects, "label", "text", "are the keys of an object"),
+  "tab": (_numbered, "1", "-1", "stand between tabs and have numbers"),
+  "csv": (reading.rows, "label", "text", "have the names in line 1"),
+  "jsonl": (_objects, "label", "text", "are the keys of an object"),
 }
 
 
-def _named(
-  source: Source, data: Config, known: Known
-) -> Iterator[LabelledText]:
+def _named(source: Source, data: Config, known: Known) -> LabelledTexts:
   """The texts of a file whose folder, or whose name, is their label."""
   if data.format == "folders":
     label, slash, _ = source.name.partition("/")
@@ -235,14 +210,14 @@ def _named(
   return ((number, label, text) for number, text in texts)
 
 
-_LABELLED: dict[str, Callable[..., Iterator[LabelledText]]] = {
+_LABELLED: dict[str, Callable[..., LabelledTexts]] = {
   **dict.fromkeys(_TABLES, _table),
   "space": _space,
   **dict.fromkeys(("folders", "files"), _named),
 }
 
 
-def _with_tags(files: Iterable[tuple[Source, Iterable[Sentence]]]) -> Corpus:
+def _with_tags(files: Iterable[tuple[Source, Sentences]]) -> Corpus:
   """The corpus of sentences; equal ones stay on one side of a split."""
   encoder, tags, groups = Encoder("word"), Tokens(), Column("<u8")
   for source, sentences in files:
@@ -251,8 +226,7 @@ def _with_tags(files: Iterable[tuple[Source, Iterable[Sentence]]]) -> Corpus:
       encoder.add_tokens(words)
       encoder.end(line)
       groups.append(digest(" ".join(words).encode()))
-      for tag in tags_of_words:
-        tags.append(tag)
+      tags.collect(tags_of_words)
   corpus = encoder.corpus()._replace(groups=groups.numbers())
   tag = tags.texts()
   if tag.symbols == [""]:
@@ -262,9 +236,7 @@ def _with_tags(files: Iterable[tuple[Source, Iterable[Sentence]]]) -> Corpus:
   )
 
 
-def _word_a_line(
-  source: Source, data: Config, known: Known
-) -> Iterator[Sentence]:
+def _word_a_line(source: Source, data: Config, known: Known) -> Sentences:
   """The sentences of a file with a word on each line, ended by blank lines."""
   is_conllu = data.format == "conllu"
   word_column = data.text_column or ("FORM" if is_conllu else "1")
@@ -339,7 +311,7 @@ def _tags_of(source: Source, data: Config) -> Source:
   return Source(tags.name, tags)
 
 
-def _parallel(source: Source, data: Config, known: Known) -> Iterator[Sentence]:
+def _parallel(source: Source, data: Config, known: Known) -> Sentences:
   """A sentence on each line, and its tags on the same line of another file.
 
   Raises:

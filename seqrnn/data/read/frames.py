@@ -173,8 +173,7 @@ def written(folder: Path, contents: Mapping[str, bytes]) -> dict[str, str]:
     if path.exists() and path.read_bytes() != content:
       raise DataError(f"{path}: has other data, of a run; name another workdir")
     folder.mkdir(parents=True, exist_ok=True)
-    with files.atomic_write(path, "wb") as file:
-      file.write(content)
+    files.write(path, content)
     split = "" if len(contents) == 1 else f"{path.stem}_"
     fields[f"data.{split}path"] = str(path)
   return fields

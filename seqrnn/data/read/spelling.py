@@ -28,8 +28,7 @@ def spell(corpus: Corpus, data: Config) -> Corpus:
   if parts_V == [[symbol] for symbol in corpus.symbols]:
     return corpus
   tokens = Tokens()
-  for symbol in itertools.chain.from_iterable(parts_V):
-    tokens.append(symbol)
+  tokens.collect(itertools.chain.from_iterable(parts_V))
   parts, sizes_V = tokens.texts(), np.array([*map(len, parts_V)])
   firsts_V = np.cumsum(sizes_V) - sizes_V
   sizes_N = sizes_V[corpus.ids]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from seqrnn.data.read.columns import Arrays
 from seqrnn.errors import UserError
 from seqrnn.runtime import files
 
@@ -49,16 +50,12 @@ def read_object(path: Path, remedy: str = _REMEDY) -> dict[str, Any]:
   return content
 
 
-def under(
-  start: str, arrays: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
+def under(start: str, arrays: Arrays) -> Arrays:
   """Arrays, by the names that they have in a file: all start so."""
   return {start + name: array for name, array in arrays.items()}
 
 
-def named(
-  arrays: Mapping[str, np.ndarray], start: str
-) -> dict[str, np.ndarray]:
+def named(arrays: Arrays, start: str) -> Arrays:
   """The arrays whose names in a file start so, by the rest of their names."""
   return {
     name.removeprefix(start): array
@@ -73,7 +70,7 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray | str]):
     np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
 
 
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
+def load_arrays(path: Path) -> Arrays:
   """The arrays of an archive.
 
   Raises:

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from seqrnn.data.documents import Corpus
-from seqrnn.data.logs.formats import report
 from seqrnn.data.read.reading import PACKED, Source
+from seqrnn.errors import report
 from seqrnn.runtime import files
 
 LARGE = 32 * 2**20  # Bytes of the smallest corpus that is written to disk.

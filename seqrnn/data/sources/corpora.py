@@ -157,23 +157,20 @@ def settled(config: Config, describes: bool) -> Config:
   Raises:
     UserError: as `entries.settled`, or there is no file that can be read.
   """
-  data = config.data
+  data, changes, sources = config.data, {}, []
   field = "path" if data.path is not None else "train_path"
   is_auto, form = data.log_format == "auto", log_corpus.form(data)
-  if data.unit != "log" or not (data.log_format or data.log_header):
-    return derived.merge(config)
-  if data[field] is not None:
-    sources = files(f"data.{field}", data[field])
-  elif is_auto and data.source in catalogue.sets():
-    sources = set_sources(data.source, "all")
-  else:
-    return derived.merge(config)
-  if is_auto:
+  if data.unit == "log" and (data.log_format or data.log_header):
+    if data[field] is not None:
+      sources = files(f"data.{field}", data[field])
+    elif is_auto and data.source in catalogue.sets():
+      sources = set_sources(data.source, "all")
+  if sources and is_auto:
     known = entries.settled(sources, form, config.detect.redact)
-    return derived.merge(config, {"data.log_format": known.log_format})
-  if describes:
+    changes["data.log_format"] = known.log_format
+  elif sources and describes:
     entries.describe(sources[0], form, config.detect.redact)
-  return derived.merge(config)
+  return derived.merge(config, changes)
 
 
 def from_text(

@@ -18,7 +18,7 @@ import numpy as np
 
 from seqrnn.data.documents import Corpus, Document, collect, digest
 from seqrnn.data.read.encoding import encode
-from seqrnn.data.read.forms import LabelledText, with_labels
+from seqrnn.data.read.forms import LabelledFile, with_labels
 from seqrnn.data.read.reading import Source
 from seqrnn.errors import needs_package
 
@@ -64,9 +64,7 @@ def packages(unit: str) -> Corpus:
   return _of_python(with_labels(files, unit))
 
 
-def _labelled(
-  name: str, label: str, text: str
-) -> tuple[Source, list[LabelledText]]:
+def _labelled(name: str, label: str, text: str) -> LabelledFile:
   """A file that is one labelled text."""
   return Source(name, b""), [(0, label, text)]
 

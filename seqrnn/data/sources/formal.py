@@ -170,6 +170,5 @@ def strings(name: str, split: str) -> Corpus:
     tags = [t._replace(symbols=a) for t, a in zip(texts, answers, strict=True)]
     return corpus._replace(tags=collect(tags, "id"))
   labels = Tokens()
-  for *_, label in answers:
-    labels.append(label)
+  labels.collect(answer[-1] for answer in answers)
   return corpus._replace(labels=labels.texts())

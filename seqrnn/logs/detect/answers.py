@@ -5,18 +5,17 @@ alarms, whose number is in the column `kind`.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from seqrnn.config.read import Config
-from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.secrets import Redaction
-from seqrnn.data.logs.sessions import Key, Sessions
+from seqrnn.data.logs.sessions import Key, Sessions, of_pieces
 from seqrnn.data.read import reading
-from seqrnn.data.splits import Pieces
+from seqrnn.data.splits import Read
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.logs.detect.conformal import is_flagged
@@ -221,10 +220,7 @@ def alarm_answers(rows: ReviewRows) -> ByKind:
 
 
 def load_answers(
-  workdir: Path,
-  names: Vocabulary,
-  pieces: Callable[[str], Pieces],
-  config: Config,
+  workdir: Path, names: Vocabulary, pieces: Read, config: Config
 ) -> Answers:
   """The answers in review.csv, if there is one.
 
@@ -265,15 +261,12 @@ def load_answers(
 
 
 def _keys(
-  wanted: set[str],
-  names: Vocabulary,
-  pieces: Callable[[str], Pieces],
-  masks: Redaction,
+  wanted: set[str], names: Vocabulary, pieces: Read, masks: Redaction
 ) -> dict[str, Key]:
   """The keys of sessions, by their names, with masks or without."""
   keys: dict[str, Key] = {}
   for split in ("train", "validation"):
-    sessions = data.of_pieces(pieces(split), names)
+    sessions = of_pieces(pieces(split), names)
     for name, key in zip(sessions.names, sessions.session_keys(), strict=True):
       for shown in (name, masks.name(name)):
         if shown in wanted:

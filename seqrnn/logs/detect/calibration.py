@@ -13,7 +13,7 @@ import json
 import math
 import shutil
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -24,13 +24,12 @@ from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.config.resolve import total_steps
 from seqrnn.data import splits
-from seqrnn.data.logs import sessions as data
-from seqrnn.data.logs.sessions import Sessions
+from seqrnn.data.logs.sessions import Sessions, of_pieces
 from seqrnn.data.logs.values import fit
 from seqrnn.data.read import stored
-from seqrnn.data.splits import Pieces
+from seqrnn.data.splits import Read
 from seqrnn.errors import UserError
-from seqrnn.experiment import Experiment
+from seqrnn.experiment import Build, Experiment
 from seqrnn.logs.detect.detector import (
   VOCABULARY,
   Detector,
@@ -67,11 +66,11 @@ class Prepared(NamedTuple):
     read: split -> its pieces.
   """
 
-  build: Callable[..., Experiment]
+  build: Build
   config: Config
   workdir: Path
   experiment: Experiment
-  read: Callable[[str], Pieces]
+  read: Read
 
 
 def calibrate(
@@ -124,7 +123,7 @@ def _load(
 ) -> Detector:
   """The detector of some models, with some baselines."""
   names = run.experiment.vocabularies["symbols"]
-  trained = (data.of_pieces(member.train, names) for member in members)
+  trained = (of_pieces(member.train, names) for member in members)
   return load_detector(
     *(run.build, run.config, run.workdir),
     [(member.folder, member.step) for member in members],
@@ -155,7 +154,7 @@ def _left_out(run: Prepared) -> np.ndarray:
   standard = [name for name in BASELINES if name in STANDARD]
   detector = _load(run, members, standard)
   table = score_held_out(detector)
-  sessions = data.of_pieces(pieces, detector.names)
+  sessions = of_pieces(pieces, detector.names)
   left = np.zeros(len(pieces), bool)
   anomalous = contaminates(table, most, _LOGS)
   left[~detector.short(sessions)] = anomalous[table.order]

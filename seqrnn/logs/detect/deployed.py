@@ -8,7 +8,7 @@ times, and the idle times. Its size depends little on that of the log.
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
@@ -16,8 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from seqrnn.config import derived
-from seqrnn.config import read as config_lib
-from seqrnn.config.read import Config
+from seqrnn.config.read import Config, refuse_unless
 from seqrnn.data.idle_times import IdleTimes
 from seqrnn.data.logs import formats
 from seqrnn.data.logs.sessions import Sessions
@@ -25,7 +24,7 @@ from seqrnn.data.logs.values import Tails, joined
 from seqrnn.data.read import stored
 from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError
-from seqrnn.experiment import Experiment
+from seqrnn.experiment import Build
 from seqrnn.logs.detect.detector import Detector, load_detector
 from seqrnn.logs.detect.normal import NormalScores, NormalSessions, of_every
 from seqrnn.logs.detect.scores import (
@@ -134,9 +133,7 @@ def _silence(seconds: np.ndarray | None) -> float:
   return max(_PAUSES * pause, _BUFFERED) if pause else math.inf
 
 
-def restore(
-  build: Callable[..., Experiment], config: Config, workdir: Path
-) -> Deployed:
+def restore(build: Build, config: Config, workdir: Path) -> Deployed:
   """Reads a detector from its workdir alone.
 
   It waits for a detection, which may replace the models of the last one.
@@ -158,9 +155,7 @@ def restore(
     return _restore(build, config, workdir)
 
 
-def _restore(
-  build: Callable[..., Experiment], config: Config, workdir: Path
-) -> Deployed:
+def _restore(build: Build, config: Config, workdir: Path) -> Deployed:
   path = workdir / "detect" / DEPLOYED
   if not path.exists():
     raise UserError(f"{path}: no such file; --mode=detect writes it")
@@ -294,7 +289,7 @@ def refuse_unfollowed(deployed: Deployed):
     )
   refuse_comparing(deployed, "--follow")
   refuse_powerless(deployed.normal, config.detect, deployed.span)
-  config_lib.refuse_unless(
+  refuse_unless(
     config,
     {
       "data.boundaries": True,

@@ -12,13 +12,12 @@ import numpy as np
 from seqrnn.config import derived
 from seqrnn.config.read import Config
 from seqrnn.data import vocabulary
-from seqrnn.data.logs import sessions as data
-from seqrnn.data.logs.sessions import Sessions
+from seqrnn.data.logs.sessions import Sessions, of_pieces, ranges
 from seqrnn.data.logs.values import Tails, measures_of, with_unusual
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import END, RESERVED, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.experiment import Batch, Carry, Experiment, Params
+from seqrnn.experiment import Batch, Build, Carry, Experiment, Params
 from seqrnn.logs.detect.scores import (
   NETWORK,
   Learned,
@@ -175,7 +174,7 @@ class SessionScores(NamedTuple):
 
   def take(self, which: np.ndarray) -> "SessionScores":
     """The scores of some of the sessions."""
-    places, bounds = data.ranges(self.bounds[which], self.bounds[which + 1])
+    places, bounds = ranges(self.bounds[which], self.bounds[which + 1])
     columns = {x: getattr(self, x)[..., places] for x in _OF_EVENTS}
     columns |= {x: getattr(self, x)[which] for x in _OF_SESSIONS}
     scores = {name: x[:, which] for name, x in self.scores.items()}
@@ -250,7 +249,7 @@ class Detector(NamedTuple):
 
   def held_out(self, k: int) -> Sessions:
     """The held-out sessions of a member, with its scores of their values."""
-    sessions = data.of_pieces(self.members[k].held_out, self.names)
+    sessions = of_pieces(self.members[k].held_out, self.names)
     return self.alone(k).with_unusual(sessions)
 
   def held_out_once(self) -> Sessions:
@@ -358,7 +357,7 @@ def _rows(sessions: Sessions, symbols: int) -> np.ndarray:
 
 
 def load_detector(
-  build: Callable[..., Experiment],
+  build: Build,
   config: Config,
   workdir: Path,
   checkpoints: Sequence[tuple[Path, int | None]],

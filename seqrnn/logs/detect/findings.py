@@ -16,6 +16,7 @@ for a session's length alone (`detect.short`) is low.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -420,6 +421,9 @@ class Incident(NamedTuple):
   event: str
   surprising: frozenset[str]
   members: list[int]
+
+
+Incidents = Sequence[Incident]
 
 
 def group_incidents(findings: Findings) -> list[Incident]:

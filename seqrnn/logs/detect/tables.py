@@ -25,7 +25,7 @@ from seqrnn.logs.detect.findings import (
   SEVERITIES,
   Explanation,
   Findings,
-  Incident,
+  Incidents,
   Place,
 )
 from seqrnn.logs.detect.normal import ANOMALOUS, NORMAL, NormalScores
@@ -48,6 +48,7 @@ _METRICS |= {"false_alarm_rate": "FPR", "auroc": "AUROC"}
 _METRICS |= {"average_precision": "AP", "oracle_f1": "oracle F1"}
 
 TableCell = str | float | None  # Of a table; None is an empty cell.
+TableRows = Iterable[Mapping[str, TableCell]]
 
 
 def is_text(name: str) -> bool:
@@ -72,11 +73,7 @@ def read_csv_table(path: Path) -> Iterator[dict[str, str]]:
     )
 
 
-def write_csv_table(
-  path: Path,
-  rows: Iterable[Mapping[str, TableCell]],
-  columns: Sequence[str] = (),
-):
+def write_csv_table(path: Path, rows: TableRows, columns: Sequence[str] = ()):
   """Writes a table; None, and what a row lacks, is an empty cell.
 
   Args:
@@ -101,10 +98,7 @@ def _cells(values: np.ndarray) -> list[float | None]:
 
 
 def write_tables(
-  findings: Findings,
-  grouped: Sequence[Incident],
-  detector: Detector,
-  folder: Path,
+  findings: Findings, grouped: Incidents, detector: Detector, folder: Path
 ):
   """Writes sessions.csv, incidents.csv and events.csv."""
   write_csv_table(folder / "sessions.csv", session_rows(findings, grouped))
@@ -113,7 +107,7 @@ def write_tables(
 
 
 def session_rows(
-  findings: Findings, grouped: Sequence[Incident] = ()
+  findings: Findings, grouped: Incidents = ()
 ) -> Iterator[dict[str, TableCell]]:
   """The rows of sessions.csv, one per session of the input.
 
@@ -200,7 +194,7 @@ def example_of(findings: Findings, members: list[int]) -> Example:
 
 
 def incident_rows(
-  findings: Findings, grouped: Sequence[Incident]
+  findings: Findings, grouped: Incidents
 ) -> Iterator[Mapping[str, TableCell]]:
   """The rows of incidents.csv, with further columns."""
   for number, incident in enumerate(grouped, 1):
@@ -211,9 +205,7 @@ def incident_rows(
     yield row | {"after": " | ".join(one.why.after)}
 
 
-def write_incidents(
-  findings: Findings, grouped: Sequence[Incident], folder: Path
-):
+def write_incidents(findings: Findings, grouped: Incidents, folder: Path):
   """Writes incidents.csv: a row per incident."""
   columns = ["incident", "severity", "sessions", "p_value", "reason", "score"]
   columns += ["event", "example", *findings.places, "before", "after"]
@@ -329,9 +321,7 @@ def calibration_lines(normal: NormalScores, settings: Config) -> list[str]:
   return [*lines, line]
 
 
-def print_findings(
-  console: Console, findings: Findings, grouped: Sequence[Incident]
-):
+def print_findings(console: Console, findings: Findings, grouped: Incidents):
   """Prints incidents, and the most anomalous sessions that have events."""
   if grouped:
     console.print("\n[bold]incidents: sessions that are flagged[/bold]\n")

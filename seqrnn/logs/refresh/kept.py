@@ -22,7 +22,7 @@ from seqrnn.data.logs.sessions import places_of
 from seqrnn.data.read import stored
 from seqrnn.data.read.columns import Stored, Texts
 from seqrnn.data.sources import corpora
-from seqrnn.data.splits import Pieces
+from seqrnn.data.splits import Pieces, Read
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment
 
@@ -30,9 +30,6 @@ NAME = "splits.npz"
 _SPLITS = ("train", "validation")
 _COLUMNS = ("lines", "seconds", "values")  # Of a corpus, a row for each event.
 _TEXTS = ("timestamps", "files")
-
-# split -> its pieces.
-Read = Callable[[str], Pieces]
 
 
 class Splits(NamedTuple):

@@ -13,7 +13,6 @@ silent. Then its events are scored as those of a log that is examined at once.
 # pyright: reportMissingImports=false
 
 import math
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -24,9 +23,8 @@ from pyspark.sql.streaming.query import StreamingQuery
 from rich.console import Console
 
 from seqrnn.config.read import Config
-from seqrnn.data.logs import formats
-from seqrnn.errors import UserError
-from seqrnn.experiment import Experiment
+from seqrnn.errors import UserError, report
+from seqrnn.experiment import Build
 from seqrnn.logs.detect import deployed as deployment
 from seqrnn.logs.detect import tables
 from seqrnn.logs.detect.deployed import Deployed
@@ -45,9 +43,7 @@ _INCIDENTS = (
 )
 
 
-def run(
-  build: Callable[..., Experiment], config: Config, workdir: Path
-) -> Findings | None:
+def run(build: Build, config: Config, workdir: Path) -> Findings | None:
   """Finds anomalous sessions, and writes them and their incidents as tables.
 
   Returns:
@@ -90,9 +86,7 @@ def run(
   return flagged
 
 
-def restore(
-  build: Callable[..., Experiment], config: Config, workdir: Path
-) -> Deployed:
+def restore(build: Build, config: Config, workdir: Path) -> Deployed:
   """The detector of the last detection, which decides the settings.
 
   Raises:
@@ -137,7 +131,7 @@ def _counts(scored: DataFrame) -> tuple[list[int], int]:
 def _flagged_keys(scored: DataFrame, count: int) -> list[Row]:
   """The flagged sessions, or some of the highest scores if they are many."""
   if count > _GROUPED:
-    formats.report(
+    report(
       f"of the {count:,} flagged sessions, the {_GROUPED:,} of the highest"
       " scores are grouped to incidents; the others have none"
     )
@@ -206,7 +200,7 @@ def _begin(session: SparkSession, rows: DataFrame, path: str) -> float:
   return begin
 
 
-def follow(build: Callable[..., Experiment], config: Config, workdir: Path):
+def follow(build: Build, config: Config, workdir: Path):
   """Follows the files of detect.path until it is stopped.
 
   Raises:

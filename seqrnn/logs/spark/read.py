@@ -27,7 +27,7 @@ from seqrnn.config.read import Config
 from seqrnn.data.logs import formats, log_corpus
 from seqrnn.data.logs.entries import LogEvent, LogReader
 from seqrnn.data.read.reading import Source
-from seqrnn.errors import UserError
+from seqrnn.errors import UserError, report
 
 _ROWS = 2**13  # The most rows of a frame that is sent to Spark.
 # The columns of an event. `rank`, the name of the file and `place` order
@@ -179,7 +179,7 @@ def read_events(
     span = Span("lines", 1, last)
   messages = rows.where("session is null and symbol is not null")
   for (message,) in messages.select("symbol").collect():
-    formats.report(message)
+    report(message)
   return Events(rows.where("session is not null"), count, span, rows)
 
 
