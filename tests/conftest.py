@@ -62,7 +62,7 @@ from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, shapes
 from seqrnn.run import Run
 from seqrnn.runtime import pictures, sharding
-from seqrnn.training import setup, train
+from seqrnn.training import setup, step, train
 from seqrnn.training.checkpoint import Position
 from seqrnn.training.checkpoint_writer import open_checkpoints
 
@@ -75,6 +75,10 @@ hypothesis.settings.register_profile(
   "tests", deadline=None, database=None, max_examples=25
 )
 hypothesis.settings.load_profile("tests")
+
+# Else training steps would be compiled at a level of LLVM's of their own.
+if "SEQRNN_TESTS_OPTIMIZED" not in os.environ:
+  step._compiler_options = lambda mesh: {}
 
 # Tracing makes so many objects that it is a tenth of the time otherwise.
 gc.set_threshold(100_000, 20, 100)
