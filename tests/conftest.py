@@ -44,6 +44,7 @@ import random
 import re
 import shutil
 import sys
+from collections import deque
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -78,7 +79,10 @@ hypothesis.settings.load_profile("tests")
 
 # Else training steps would be compiled at a level of LLVM's of their own.
 if "SEQRNN_TESTS_OPTIMIZED" not in os.environ:
-  step._compiler_options = lambda mesh: {}
+  step._compiler_options = lambda _: {}
+
+# Many tests train the same model: what one has traced serves the others.
+step._kept = deque(maxlen=64)
 
 # Tracing makes so many objects that it is a tenth of the time otherwise.
 gc.set_threshold(100_000, 20, 100)
@@ -95,6 +99,12 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
+  gc.freeze()
+
+
+def pytest_sessionfinish():
+  """One more collection is enough: those of the exit have nothing to do."""
+  gc.collect()
   gc.freeze()
 
 
