@@ -44,16 +44,19 @@ import random
 import re
 import shutil
 import sys
+from collections import deque
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import hypothesis
 import jax
 import numpy as np
 import pytest
 from filelock import FileLock
+from jax.interpreters.partial_eval import dce_jaxpr
 from ml_collections import ConfigDict
 
 from seqrnn import experiments
@@ -62,7 +65,7 @@ from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, shapes
 from seqrnn.run import Run
 from seqrnn.runtime import pictures, sharding
-from seqrnn.training import setup, train
+from seqrnn.training import setup, step, train
 from seqrnn.training.checkpoint import Position
 from seqrnn.training.checkpoint_writer import open_checkpoints
 
@@ -75,6 +78,45 @@ hypothesis.settings.register_profile(
   "tests", deadline=None, database=None, max_examples=25
 )
 hypothesis.settings.load_profile("tests")
+
+# Else training steps would be compiled at a level of LLVM's of their own.
+if "SEQRNN_TESTS_OPTIMIZED" not in os.environ:
+  step._compiler_options = lambda _: {}
+
+MAKE_START = step.make_start
+
+
+class Started(NamedTuple):
+  """The initial state of a run, computed operation by operation.
+
+  Its values are the same to the bit. Operations of other models are the same
+  ones for the most part, so that few are compiled.
+  """
+
+  jitted: Any
+
+  def eval_shape(self, seed):
+    return self.jitted.eval_shape(seed)
+
+  def lower(self, _):
+    return SimpleNamespace(compile=lambda: None)
+
+  def __call__(self, seed):
+    if jax.config.jax_disable_jit:
+      return self.jitted(seed)
+    traced = self.jitted.trace(seed).jaxpr
+    needed, _ = dce_jaxpr(traced.jaxpr, [True] * len(traced.out_avals), True)
+    leaves = jax.core.eval_jaxpr(needed, traced.consts, jax.numpy.array(seed))
+    shapes, tree = jax.tree.flatten(self.eval_shape(seed))
+    put = lambda x, like: jax.device_put(np.array(x), like.sharding)
+    return tree.unflatten(map(put, leaves, shapes))
+
+
+if "SEQRNN_TESTS_OPTIMIZED" not in os.environ:
+  step.make_start = lambda *args: Started(MAKE_START(*args))
+
+# Many tests train the same model: what one has traced serves the others.
+step._kept = deque(maxlen=64)
 
 # Tracing makes so many objects that it is a tenth of the time otherwise.
 gc.set_threshold(100_000, 20, 100)
@@ -91,6 +133,12 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
+  gc.freeze()
+
+
+def pytest_sessionfinish():
+  """One more collection is enough: those of the exit have nothing to do."""
+  gc.collect()
   gc.freeze()
 
 

@@ -10,19 +10,19 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-import seqrnn
 from seqrnn import cli
 from seqrnn.data.vocabulary import BEGIN, RESERVED
 from seqrnn.training import train
-from tests.conftest import write_text
+from tests.conftest import untrained, write_text
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "tutorials" / "one_page.py"
 
 
-def test_one_page_has_the_loss_gradients_and_sample_of_a_run(trained):
-  run = seqrnn.load(trained({"model.hidden_size": 12}))
+def test_one_page_has_the_loss_gradients_and_sample_of_a_run(tmp_path):
+  run = untrained(tmp_path, {"model.hidden_size": 12})
   page = runpy.run_path(str(PAGE))
   random = np.random.default_rng(5)
   params = jax.tree.map(lambda x: 0.5 * random.normal(size=x.shape), run.params)
@@ -72,6 +72,10 @@ def file_of(name: str) -> str | None:
   return path.as_posix().removeprefix("seqrnn/")
 
 
+class Traced(BaseException):
+  """The step has been traced: no function that counts is called any more."""
+
+
 def files_of_a_step(folder: Path) -> set[str]:
   """The files from run.py to the gates of a cell.
 
@@ -93,6 +97,8 @@ def files_of_a_step(folder: Path) -> set[str]:
     if name == "training/step.py" and function in ("make_step", "step"):
       if function == "step":
         tracing += 1 if event == "call" else -1
+        if not tracing:
+          raise Traced
       above = frame
       while above := above.f_back:
         files.add(file_of(above.f_code.co_filename))
@@ -112,7 +118,8 @@ def files_of_a_step(folder: Path) -> set[str]:
   config = f"--config={ROOT}/configs/rnn.py"
   sys.setprofile(note)
   try:
-    cli.main(["run.py", config, f"--workdir={folder / 'run'}", *line])
+    with pytest.raises(Traced):
+      cli.main(["run.py", config, f"--workdir={folder / 'run'}", *line])
   finally:
     sys.setprofile(None)
   return files - {None}

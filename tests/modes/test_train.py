@@ -21,7 +21,7 @@ from seqrnn.training import train
 from seqrnn.training.checkpoint import steps
 from seqrnn.training.checkpoint_writer import Checkpoints
 from seqrnn.training.progress import Progress
-from tests.conftest import FUSED, read_csv, tiny
+from tests.conftest import FUSED, MAKE_START, read_csv, tiny
 
 
 def rows(workdir):
@@ -206,20 +206,19 @@ def test_patience_stops_and_the_best_checkpoint_stays(tmp_path, monkeypatch):
       "optimizer.learning_rate": 30.0,  # The validation loss goes up and down.
     },
   )
-  original, seen = step_lib.make_step, []
+  original, seen = step_lib.programs, []
 
-  def make_step(*args):
-    step = original(*args)
+  def programs(*args):
+    step, start = original(*args)
 
     def watched(state, batch, *how):
       seen.append((int(state.step), jax.device_get(state.params)))
       return step(state, batch, *how)
 
     watched.lower = step.lower
-    return watched
+    return watched, start
 
-  monkeypatch.setattr(step_lib, "make_step", make_step)
-  monkeypatch.setattr(step_lib, "_kept", deque())
+  monkeypatch.setattr(step_lib, "programs", programs)
   workdir = tmp_path / "run"
   result = train.fit(build, config, workdir)
   losses = [float(row["validation_loss"]) for row in rows(workdir)]
@@ -260,6 +259,8 @@ def test_a_signal_ends_the_first_compilation(tmp_path, monkeypatch):
       os.kill(os.getpid(), signal.SIGTERM)
     ended.wait()
 
+  monkeypatch.setattr(step_lib, "make_start", MAKE_START)
+  monkeypatch.setattr(step_lib, "_kept", deque())
   monkeypatch.setattr(jax.stages.Lowered, "compile", compile_for_ever)
   before = signal.getsignal(signal.SIGTERM)
   line = "^stopped by SIGTERM before the first step; repeat the command$"
@@ -297,10 +298,10 @@ NAN_AT = 7  # The number of the update whose loss is not finite.
 
 def poisoned(monkeypatch):
   """Loss and gradient are not finite at NAN_AT."""
-  original = step_lib.make_step
+  original = step_lib.programs
 
-  def make_step(*args):
-    step = original(*args)
+  def programs(*args):
+    step, start = original(*args)
 
     def poison(state, batch, *how):
       bad = int(state.step) == NAN_AT
@@ -311,10 +312,9 @@ def poisoned(monkeypatch):
       return new._replace(params=nan[0]), nan[1]
 
     poison.lower = step.lower
-    return poison
+    return poison, start
 
-  monkeypatch.setattr(step_lib, "make_step", make_step)
-  monkeypatch.setattr(step_lib, "_kept", deque())
+  monkeypatch.setattr(step_lib, "programs", programs)
 
 
 def test_a_loss_that_is_not_finite_stops(ten, tmp_path, monkeypatch):
