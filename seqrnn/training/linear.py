@@ -105,7 +105,9 @@ def _nats_of_labels(examined: list[Examined]) -> np.ndarray:
   log_p_2NV, nats = np.stack(columns), []
   for share in _SHARES:
     log_p_NV = np.tensordot([1 - share, share], log_p_2NV, 1)
-    tempered = (special.log_softmax(t * log_p_NV, 1) for t in _TEMPERATURES)
+    tempered = (
+      scipy.special.log_softmax(t * log_p_NV, axis=1) for t in _TEMPERATURES
+    )
     nats.append(min(-x[np.arange(len(x)), target].sum() for x in tempered))
   return np.array(nats)
 
