@@ -317,7 +317,7 @@ class Run(NamedTuple):
     pieces = self._pieces(text)
     if not len(pieces.corpus.ids):
       raise UserError(f"text={text!r}: no symbol there")
-    pieces = states.followed(self.experiment, pieces, data.boundaries)
+    pieces = states.ended(self.experiment, pieces, data.boundaries)
     reading = states.LayerOfTexts(
       self.experiment, self.params, pieces, embed.layer
     )
