@@ -8,7 +8,7 @@ mutual information (Levy & Goldberg 2014), of length 1.
 from typing import Any
 
 import numpy as np
-from scipy import sparse
+from scipy.sparse import csr_array
 
 from seqrnn.config import derived
 from seqrnn.config.read import Config
@@ -52,7 +52,7 @@ def of_pieces(pieces: Pieces, names: Vocabulary, size: int) -> np.ndarray:
   return table
 
 
-def counts(texts: list[np.ndarray], size: int) -> tuple[sparse.csr_array, ...]:
+def counts(texts: list[np.ndarray], size: int) -> tuple[csr_array, ...]:
   """How often a symbol is near another one, and whether it is in a text.
 
   Args:
@@ -66,39 +66,37 @@ def counts(texts: list[np.ndarray], size: int) -> tuple[sparse.csr_array, ...]:
   ids = np.concatenate([part for text in texts for part in (text, gap)])
   place = np.repeat(np.arange(len(texts)), [len(t) + _WINDOW for t in texts])
   columns = min(size, _CONTEXTS)
-  near = sparse.csr_array((size, columns))
+  near = csr_array((size, columns))
   for distance in range(1, _WINDOW + 1):
     left, right = ids[:-distance], ids[distance:]
     for symbol, context in (left, right), (right, left):
       used = (symbol >= 0) & (context >= 0) & (context < columns)
       pairs = symbol[used], context[used]
       weights = np.full(used.sum(), 1 / distance)
-      near += sparse.csr_array((weights, pairs), shape=(size, columns))
+      near += csr_array((weights, pairs), shape=(size, columns))
   used = ids >= 0
   shape = size, len(texts)
   pairs = ids[used], place[used]
-  within = sparse.csr_array((np.ones(used.sum()), pairs), shape=shape)
+  within = csr_array((np.ones(used.sum()), pairs), shape=shape)
   within.data[:] = 1
   return near, within
 
 
-def of_counts(
-  near: sparse.csr_array, within: sparse.csr_array, size: int
-) -> np.ndarray:
+def of_counts(near: csr_array, within: csr_array, size: int) -> np.ndarray:
   """The two vectors of each symbol, side by side, [symbols, 2 size]."""
   parts = [_information(near, 0.75), _information(within, 1.0)]
   vectors = np.hstack([_unit(_factors(part, size)) for part in parts])
   return vectors / (vectors.std() or 1)  # Of one symbol, all are zeros.
 
 
-def _information(counted: sparse.csr_array, power: float) -> sparse.csr_array:
+def _information(counted: csr_array, power: float) -> csr_array:
   """Positive pointwise mutual information, contexts to a power."""
   cells = counted.tocoo()
   row, column = counted.sum(1), counted.sum(0) ** power
   value = np.log(cells.data * column.sum() / row[cells.row])
   value -= np.log(column[cells.col])
   pairs = cells.row[value > 0], cells.col[value > 0]
-  return sparse.csr_array((value[value > 0], pairs), shape=counted.shape)
+  return csr_array((value[value > 0], pairs), shape=counted.shape)
 
 
 def _factors(matrix: Any, size: int) -> np.ndarray:
