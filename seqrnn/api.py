@@ -35,6 +35,7 @@ if TYPE_CHECKING:
   import pandas as pd  # pyright: ignore[reportMissingImports]
 
 StrPath = str | os.PathLike[str]
+Workdir = StrPath | None
 ConfigName = StrPath | ConfigDict | None
 
 _LIMIT = 2**27  # Bytes of a table or a report.
@@ -142,7 +143,7 @@ def load(workdir: StrPath, step: int | None = None) -> Run:
 
 def train(
   config: ConfigName = None,
-  workdir: StrPath | None = None,
+  workdir: Workdir = None,
   *,
   data: Any = None,
   validation: Any = None,
@@ -205,7 +206,7 @@ def train(
 
 def search(
   config: ConfigName = None,
-  workdir: StrPath | None = None,
+  workdir: Workdir = None,
   *,
   verbose: bool = True,
   **settings: FieldValue,
@@ -240,7 +241,7 @@ def search(
 
 def detect(
   config: ConfigName = None,
-  workdir: StrPath | None = None,
+  workdir: Workdir = None,
   *,
   verbose: bool = True,
   **settings: FieldValue,
@@ -349,7 +350,7 @@ def runs(*paths: StrPath) -> "pd.DataFrame":
 def call(
   mode: str,
   config: ConfigName,
-  workdir: StrPath | None,
+  workdir: Workdir,
   settings: Fields,
   verbose: bool,
 ) -> tuple[Any, Config, Path]:
@@ -429,10 +430,7 @@ def errors_of_python() -> Iterator[None]:
 
 
 def _resolve(
-  mode: str,
-  config: ConfigName,
-  workdir: StrPath | None,
-  settings: Fields,
+  mode: str, config: ConfigName, workdir: Workdir, settings: Fields
 ) -> tuple[Config, Path]:
   """Returns the config and the workdir, as the command line resolves them."""
   if isinstance(config, ConfigDict) and workdir is None:

@@ -15,9 +15,8 @@ import numpy as np
 
 from seqrnn import experiments
 from seqrnn.config import command, derived
-from seqrnn.config import read as config_lib
 from seqrnn.config.field import Fields, FieldValue
-from seqrnn.config.read import Config
+from seqrnn.config.read import Config, check, override, read_run
 from seqrnn.data import splits
 from seqrnn.data.read import frames
 from seqrnn.data.sources import corpora
@@ -317,7 +316,7 @@ class Run(NamedTuple):
     pieces = self._pieces(text)
     if not len(pieces.corpus.ids):
       raise UserError(f"text={text!r}: no symbol there")
-    pieces = states.followed(self.experiment, pieces, data.boundaries)
+    pieces = states.ended(self.experiment, pieces, data.boundaries)
     reading = states.LayerOfTexts(
       self.experiment, self.params, pieces, embed.layer
     )
@@ -478,8 +477,8 @@ def load_run(workdir: str | os.PathLike, step: int | None = None) -> Run:
   """
   workdir = Path(files.plain(workdir))
   files.check_links(workdir)
-  config = config_lib.read_run(workdir)
-  config_lib.override(config, "checkpoint.step", step)
-  config_lib.check(config)
+  config = read_run(workdir)
+  override(config, "checkpoint.step", step)
+  check(config)
   model = load_model(experiments.build, config, workdir, None)
   return Run(workdir, config, *model)

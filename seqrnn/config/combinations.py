@@ -13,6 +13,7 @@ from seqrnn.errors import UserError
 
 _MOST = 2**24  # Symbols of all texts, where repeats are excluded.
 _BOTH = "set one of the two"
+Values = Container[object] | str  # Names in a text are separated by blanks.
 UNSET = None, False, 0, ""
 
 
@@ -36,36 +37,28 @@ def check_combinations(config: Config):
     rule(config)
 
 
-def require(config: Config, holds: object, text: str, *fields: str):
+def require(config: Config, holds: object, why: str, *fields: str):
   """Refuses the values of the fields, by a rule in words, unless it holds."""
   if not holds:
     pairs = (f"config.{name}={value_of(config, name)!r}" for name in fields)
-    raise UserError(f"{', '.join(pairs)}: {text}")
+    raise UserError(f"{', '.join(pairs)}: {why}")
 
 
-def exclude(config: Config, one: str, other: str, text: str):
+def exclude(config: Config, one: str, other: str, why: str):
   """Refuses two fields that are both set."""
-  need(config, one, SET, other, UNSET, text)
+  need(config, one, SET, other, UNSET, why)
 
 
 def need(
-  config: Config,
-  one: str,
-  given: Container[object] | str,
-  other: str,
-  allowed: Container[object] | str,
-  text: str,
+  config: Config, one: str, given: Values, other: str, allowed: Values, why: str
 ):
-  """Refuses a value of `given` beside a value that is not of `allowed`.
-
-  Names of a choice are separated by white space.
-  """
+  """Refuses a value of `given` beside a value that is not of `allowed`."""
   given, allowed = (
     values.split() if isinstance(values, str) else values
     for values in (given, allowed)
   )
   if value_of(config, one) in given:
-    require(config, value_of(config, other) in allowed, text, one, other)
+    require(config, value_of(config, other) in allowed, why, one, other)
 
 
 def value_of(config: Config, name: str) -> object:

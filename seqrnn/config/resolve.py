@@ -45,6 +45,10 @@ from seqrnn.config.read import Config, flat, set_field
 from seqrnn.config.rules import FITTED_FIELDS
 from seqrnn.errors import UserError, counted
 
+Size = Callable[[Config], int]  # The parameters of the model of a config.
+EpochSize = Callable[[Config], tuple[int, int]]  # Batches, and rows of each.
+Put = Callable[[str, FieldValue], None]  # Sets a field by its name.
+
 # Fields that `train.adapt_to_length` limits.
 ADAPTED = "train.eval_every", "schedule.warmup_steps", "train.ema"
 _BATCHES = 40  # The fewest batches of an epoch, if they have _ROWS or more.
@@ -108,16 +112,14 @@ _NOISE = {  # With `data.stateful`.
 
 
 def resolve(
-  config: Config,
-  parameters: Callable[[Config], int] | None = None,
-  epoch: Callable[[Config], tuple[int, int]] | None = None,
+  config: Config, parameters: Size | None = None, epoch: EpochSize | None = None
 ) -> tuple[Config, list[str]]:
   """Fills in the fields that depend on the model and the data.
 
   Args:
     config: as `derived.merge` makes it.
-    parameters: a function config -> the number of parameters of its model.
-    epoch: a function config -> the batches and the rows of a batch of an epoch.
+    parameters: counts those of a model.
+    epoch: counts the batches of an epoch, and the rows of a batch.
 
   Returns:
     the config, and lines about the fields that changed.
@@ -185,9 +187,7 @@ def fitted_names(config: Config | Fields) -> list[str]:
   return [name for name in FITTED_FIELDS if "all" in names or name in names]
 
 
-def _fit_to_budget(
-  config: Config, parameters: Callable[[Config], int]
-) -> Iterator[str]:
+def _fit_to_budget(config: Config, parameters: Size) -> Iterator[str]:
   """Sets the largest hidden size that `model.parameters` allows."""
   model, budget = config.model, config.model.parameters
 
@@ -210,9 +210,7 @@ def _fit_to_budget(
   yield f"model.parameters={budget}: model.hidden_size={size}"
 
 
-def _fit_window(
-  config: Config, epoch: Callable[[Config], tuple[int, int]]
-) -> Iterator[str]:
+def _fit_window(config: Config, epoch: EpochSize) -> Iterator[str]:
   """Sets the least window that cuts few of the labelled texts.
 
   The end of a text that is cut would weigh as much as its beginning.
@@ -248,7 +246,7 @@ def _fit_to_data(config: Config, windows: int) -> Iterator[str]:
     yield f"train.fit_to_data: {', '.join(changed)}: {why}"
 
 
-def _fit(config: Config, windows: int, put: Callable[[str, FieldValue], None]):
+def _fit(config: Config, windows: int, put: Put):
   train = config.train
   epochs = train.epochs
   if config.data.repeats == "weight":
@@ -281,9 +279,7 @@ def _fit(config: Config, windows: int, put: Callable[[str, FieldValue], None]):
       put("train.label_smoothing", max(_SMOOTHING, train.label_smoothing))
 
 
-def _fit_to_text(
-  config: Config, windows: int, put: Callable[[str, FieldValue], None]
-):
+def _fit_to_text(config: Config, windows: int, put: Put):
   """`_fit` for a text that is read in streams."""
   train, model = config.train, config.model
   symbols = windows * config.data.window

@@ -7,6 +7,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from seqrnn.data.read.columns import Texts
 
@@ -61,9 +62,7 @@ class IdleTimes(NamedTuple):
     return is_edge(before_D, first_D), is_edge(after_D, last_D)
 
 
-def is_edge(
-  silence: np.ndarray | float, idle: np.ndarray | float
-) -> np.ndarray:
+def is_edge(silence: ArrayLike, idle: ArrayLike) -> np.ndarray:
   """Whether sessions begin, or end, where a log is silent for some time.
 
   Args:

@@ -5,7 +5,7 @@ Padding is id 0 at the end of a row; its length is the number of other ids.
 """
 
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -15,9 +15,6 @@ from seqrnn.data.vocabulary import PAD
 from seqrnn.errors import needs_package
 from seqrnn.experiment import Experiment, Params
 from seqrnn.exporting.network import Layers, Network, Operator, network_of
-
-if TYPE_CHECKING:
-  from onnx import ValueInfoProto
 
 FILE = "model.onnx"
 _OPSET, _IR = 17, 8  # From 2022: every current runtime reads them.
@@ -72,8 +69,8 @@ class Graph:
     self.network, self._onnx = network, onnx
     self.nodes, self.constants = [], []
 
-  def value(self, name: str, dtype: DTypeLike, shape: Axes) -> "ValueInfoProto":
-    """An input or an output of the graph."""
+  def value(self, name: str, dtype: DTypeLike, shape: Axes) -> Any:
+    """An input or an output of the graph, a ValueInfoProto."""
     make = self._onnx.helper.make_tensor_value_info
     return make(name, self.type_of(dtype), shape)
 

@@ -30,7 +30,9 @@ from seqrnn.models.products import Lookup, Products
 # `model.cell` -> the class, with the attributes that the name stands for.
 CELLS: dict[str, partial["Cell"]] = {}
 Kind = TypeVar("Kind", bound=Callable[..., "Cell"])
-Kept = Any  # What a cell keeps of a step: a tuple of arrays [B, X].
+Initializer = Callable[..., jax.Array]
+# What a cell keeps of a step: a tuple of arrays [B, X]; None: nothing.
+Kept = Any
 
 
 def register(name: str, **attributes: Any) -> Callable[[Kind], Kind]:
@@ -75,7 +77,7 @@ def code_of(name: str) -> list[Any]:
   return [getattr(x, "__code__", x) for x in functions]
 
 
-def uniform(scale: float) -> Callable[..., jax.Array]:
+def uniform(scale: float) -> Initializer:
   """An initializer: U(-scale, scale)."""
 
   def init(key, shape, dtype=jnp.float32):
@@ -232,15 +234,11 @@ class Cell(nn.Module):
     """K, the size of z."""
     return self.gate_count * self.hidden_size
 
-  def initial_kernel(
-    self, init: Callable[..., jax.Array]
-  ) -> Callable[..., jax.Array]:
+  def initial_kernel(self, init: Initializer) -> Initializer:
     """The initializer of the input kernel."""
     return init
 
-  def initial_bias(
-    self, init: Callable[..., jax.Array], sign: float = 1.0
-  ) -> Callable[..., jax.Array]:
+  def initial_bias(self, init: Initializer, sign: float = 1.0) -> Initializer:
     """The initializer of the bias.
 
     Args:
@@ -258,7 +256,7 @@ class Cell(nn.Module):
 
     return init_all
 
-  def setup_gates(self, init: Callable[..., jax.Array]):
+  def setup_gates(self, init: Initializer):
     """Makes the parameters that only `gates` reads, where a cell has any."""
 
   def inputs(self, x_TBD: jax.Array | Lookup) -> jax.Array:
@@ -301,11 +299,7 @@ class Cell(nn.Module):
     return self.update(carry, self.activations(carry, z_BK, u_BK))
 
   def activations(
-    self,
-    carry: Carry,
-    z_BK: jax.Array,
-    u_BK: jax.Array,
-    kept: Kept | None = None,
+    self, carry: Carry, z_BK: jax.Array, u_BK: jax.Array, kept: Kept = None
   ) -> Kept:
     """The part of `gates` that takes long; the backward pass keeps it.
 
@@ -323,11 +317,7 @@ class Cell(nn.Module):
     raise NotImplementedError
 
   def keep(
-    self,
-    carry: Carry,
-    z_BK: jax.Array,
-    u_BK: jax.Array,
-    kept: Kept | None = None,
+    self, carry: Carry, z_BK: jax.Array, u_BK: jax.Array, kept: Kept = None
   ) -> tuple[Carry, Kept]:
     """`gates`, and what the backward pass of the fused scan keeps of it.
 

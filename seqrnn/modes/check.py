@@ -27,7 +27,7 @@ _UPDATES = 10  # The update of this step is compared with the weights.
 _DEAD = 0.01  # The share of the median gradient of a layer's gate inputs.
 _DISTANCES = (1, 4, 16, 64)
 
-Figures = dict[str, dict[str, float]]  # By check, and by part of the model.
+Checks = dict[str, dict[str, float]]  # By check, and by part of the model.
 START, FIT = "loss at the start / log V", "after 100 steps on 4 rows / log V"
 UPDATE, DEAD, GRADIENT = "update / weights", "dead units", "gradient at"
 # The least and the largest value of a check, and the cause of others.
@@ -40,7 +40,7 @@ RANGES = {
 }
 
 
-def run(build: Build, config: Config, workdir: Path) -> Figures:
+def run(build: Build, config: Config, workdir: Path) -> Checks:
   """Prints the checks; those out of their range with a sentence.
 
   The model is that of a training before its first step. Nothing is written.
@@ -73,7 +73,7 @@ def run(build: Build, config: Config, workdir: Path) -> Figures:
   return figures
 
 
-def _losses(experiment: Experiment, params: Params, batch: Batch) -> Figures:
+def _losses(experiment: Experiment, params: Params, batch: Batch) -> Checks:
   """The loss before and after training on a few rows, without dropout.
 
   It is divided by that of a model that knows nothing: log V, of a frame log 2
@@ -128,7 +128,7 @@ def _updates(training: Training, state: TrainState) -> dict[str, float]:
   return {str(part): ratio(part) for part in sorted(set(names))}
 
 
-def _layers(experiment: Experiment, params: Params, batch: Batch) -> Figures:
+def _layers(experiment: Experiment, params: Params, batch: Batch) -> Checks:
   """The share of units without a gradient, and gradients by distance.
 
   Gradients are those of the loss by what cells read, z_TBK. A distance is that
@@ -160,7 +160,7 @@ def _layers(experiment: Experiment, params: Params, batch: Batch) -> Figures:
   length_B = (inputs != PAD).reshape(*inputs.shape[:2], -1).any(2).sum(1)
   row, last = length_B.argmax(), length_B.max() - 1
   weights_BN[row, min(last, weights_BN.shape[1] - 1)] = 1
-  figures: Figures = {DEAD: {}}
+  figures: Checks = {DEAD: {}}
   for part, z_TBK in gradients(zeros, batch)[0].items():
     size_K = np.linalg.norm(z_TBK, axis=(0, 1))
     dead_K = size_K <= _DEAD * np.median(size_K)

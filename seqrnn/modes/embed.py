@@ -82,7 +82,7 @@ def _vectors(experiment: Experiment, params: Params, config: Config) -> Blocks:
   else:
     field = "config.embed.path"
     pieces = read_user_files(field, settings.path, experiment, config)
-  pieces = states.followed(experiment, pieces, boundaries)
+  pieces = states.ended(experiment, pieces, boundaries)
   reading = LayerOfTexts(experiment, params, pieces, settings.layer)
   # Other texts do not name people or addresses.
   logs = config.data.unit in ("log", "session")

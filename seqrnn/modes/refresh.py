@@ -151,7 +151,8 @@ def _make(build: Build, config: Config, before: Path, folder: Path) -> str:
   is_start = since > model.span[1] and (some.ids != UNKNOWN).any()
   start = str(before) if is_start else None
   train.fit(build, derived.refreshed(config, str(train_log), start), folder)
-  _carry_answers(config, before, folder, some, answer_J == NORMAL)
+  normal = [some.names[j] for j in np.flatnonzero(answer_J == NORMAL).tolist()]
+  _carry_answers(config, before, folder, normal)
   own = derived.refreshed(read_run(folder), str(train_log), start)
   own.detect.update(path=str(since_log), input=log)
   findings = detect.run(build, own, folder)
@@ -202,20 +203,23 @@ def _recent(
 
 
 def _carry_answers(
-  config: Config,
-  before: Path,
-  folder: Path,
-  sessions: Sessions,
-  normal: np.ndarray,
+  config: Config, before: Path, folder: Path, normal: list[str]
 ):
-  """Writes the answers that the next model has, too."""
+  """Writes the answers that the next model has, too.
+
+  Args:
+    config: of the run.
+    before: the folder of the model before.
+    folder: of the next model.
+    normal: the names of the sessions that a person calls normal.
+  """
   masks, form = Redaction(config.detect.redact), log_corpus.form(config.data)
   rows = answers.load_rows(before, config.data.errors)
   carried = [row for (kind, _), (_, row) in rows.items() if kind]
   if form.names_sessions:
     carried += [
-      {"kind": "", "session": masks.name(sessions.names[j]), "answer": "normal"}
-      for j in np.flatnonzero(normal).tolist()
+      {"kind": "", "session": masks.name(name), "answer": "normal"}
+      for name in normal
     ]
   if carried:
     answers.write_rows(folder, carried)

@@ -10,8 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from seqrnn.config import read as config_lib
-from seqrnn.config.read import Config
+from seqrnn.config.read import IDENTITY, LIMITS, Config, flat, read_run
 from seqrnn.data.read import stored
 from seqrnn.data.sources.corpora import SPLITS
 from seqrnn.errors import UserError
@@ -67,7 +66,7 @@ def best_evaluation(workdir: Path) -> BestEvaluation:
     UserError: there is no run, or a file of it is damaged.
   """
   files.check_links(workdir)
-  config = config_lib.read_run(workdir)
+  config = read_run(workdir)
   rows = read_rows(workdir / "metrics.csv", "validation_loss")
   step, figures = None, {}
   if rows:
@@ -84,7 +83,7 @@ def best_evaluation(workdir: Path) -> BestEvaluation:
         elif split == evaluated.get("split") and name in evaluated:
           figures[column] = evaluated[name]
   progress = _progress(workdir, config)
-  return BestEvaluation(config_lib.flat(config), progress, step, figures)
+  return BestEvaluation(flat(config), progress, step, figures)
 
 
 def _progress(workdir: Path, config: Config) -> str:
@@ -129,7 +128,7 @@ def gather(workdirs: Sequence[Path]) -> list[dict[str, Any]]:
   fields = [
     field
     for field, value in configs[0].items()
-    if field.startswith((*config_lib.IDENTITY, *config_lib.LIMITS))
+    if field.startswith((*IDENTITY, *LIMITS))
     and any(config[field] != value for config in configs)
   ]
   rows = [

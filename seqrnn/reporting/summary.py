@@ -10,6 +10,7 @@ from seqrnn.data.sources.corpora import SPLITS
 from seqrnn.reporting import charts
 from seqrnn.reporting.page import Heading, Section, Tile
 from seqrnn.reporting.subject import Subject
+from seqrnn.scoring.evaluation import Figures
 from seqrnn.training.history import read_rows
 
 # Metrics between 0 and 1.
@@ -19,7 +20,7 @@ _FIRST = ("loss", "bits_per_symbol", "perplexity", "accuracy")
 Tables = dict[str, list[dict[str, str]]]  # Name of a run -> its table.
 
 
-def heading(subject: Subject, figures: dict[str, float]) -> Heading:
+def heading(subject: Subject, figures: Figures) -> Heading:
   """The top of the page: the run in a few sentences, and its main metrics."""
   config, model = subject.config, subject.config.model
   labels = subject.experiment.labels
@@ -44,7 +45,7 @@ def heading(subject: Subject, figures: dict[str, float]) -> Heading:
   )
 
 
-def _tiles(subject: Subject, figures: dict[str, float]) -> list[Tile]:
+def _tiles(subject: Subject, figures: Figures) -> list[Tile]:
   """The most important metrics of the last evaluated split."""
   target = subject.target
   names = {
@@ -69,9 +70,7 @@ def _tiles(subject: Subject, figures: dict[str, float]) -> list[Tile]:
   return tiles
 
 
-def metrics(
-  subject: Subject, step: int | None, figures: dict[str, float]
-) -> Section:
+def metrics(subject: Subject, step: int | None, figures: Figures) -> Section:
   """The figures of each split, as `gathering.best_evaluation` has them."""
   names = validation_figures(figures)
   words = [_words(name, subject.target) for name in names]

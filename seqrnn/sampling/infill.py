@@ -21,7 +21,7 @@ from seqrnn.experiment import Decoder, Experiment, Filler, Params
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import padded_length
 from seqrnn.sampling.decoding import Draw, Processor
-from seqrnn.sampling.sampler import Streams, drawer, prime_carry, replayer
+from seqrnn.sampling.sampler import Streams, drawer, read_prime, replayer
 from seqrnn.sampling.texts import read_sequence
 
 OPEN = -1  # The id of a symbol in a gap.
@@ -256,7 +256,7 @@ class Reader:
     self._model, self._params = model, params
     self._V = len(experiment.vocabularies["symbols"])
     if isinstance(model, Decoder):
-      carry = prime_carry(model, params, left_P[None])
+      carry = read_prime(model, params, left_P[None])
       self._left = Streams(carry, left_P[-1:], ((),), np.zeros(1, bool))
 
   def start(self, N: int) -> Streams:

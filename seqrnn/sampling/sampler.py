@@ -69,9 +69,7 @@ def prime_reader(decoder: Decoder) -> Callable[..., Carry]:
   return read
 
 
-def prime_carry(
-  decoder: Decoder, params: Params, prime_BP: np.ndarray
-) -> Carry:
+def read_prime(decoder: Decoder, params: Params, prime_BP: np.ndarray) -> Carry:
   """The carry before the last symbol of a prime, padded at the start."""
   P = prime_BP.shape[1]
   size = max(_PRIME, padded_length(P))  # Each size compiles a program.
@@ -214,7 +212,7 @@ def generator(
   def generate(
     params: Params, prime_BP: np.ndarray, seed: int, *settings
   ) -> Iterator[np.ndarray]:
-    carry = prime_carry(decoder, params, prime_BP)
+    carry = read_prime(decoder, params, prime_BP)
     last_B = prime_BP[:, -1].astype(np.int32)
     memories = tuple(one.start(prime_BP) for one in applied)
     streams = Streams(carry, last_B, memories, np.zeros(last_B.shape, bool))

@@ -29,13 +29,14 @@ COLUMNS = "targets", "weights", "spans", "document", "place"
 CountRows = Callable[
   [Params, Carry, Batch], tuple[Carry, tuple[Totals, jax.Array | tuple[()]]]
 ]
+Figures = dict[str, float]  # By name.
 # What a split gives: its figures, and the labels if it has any.
-Examined = tuple[dict[str, float], LabelRows | None]
+Examined = tuple[Figures, LabelRows | None]
 
 
 def evaluator(
   experiment: Experiment, mesh: Mesh
-) -> Callable[..., dict[str, float] | None]:
+) -> Callable[..., Figures | None]:
   """`examiner`, without the answers."""
   examine = examiner(experiment, mesh)
   return lambda *args: (examine(*args) or (None,))[0]
@@ -107,10 +108,7 @@ def flat_columns(rows: Arrays, answers: np.ndarray) -> Arrays:
 
 
 def _of_texts(
-  experiment: Experiment,
-  figures: dict[str, float],
-  batches: list[Arrays],
-  mesh: Mesh,
+  experiment: Experiment, figures: Figures, batches: list[Arrays], mesh: Mesh
 ) -> Examined:
   """The figures, with those of texts that are cut or decoded; and the labels.
 

@@ -52,7 +52,7 @@ class LayerOfTexts(NamedTuple):
   Attributes:
     experiment: the task.
     params: of its model.
-    pieces: the documents, as `followed` returns them.
+    pieces: the documents, as `ended` returns them.
     layer: its number, from 1; None: the last.
   """
 
@@ -68,9 +68,7 @@ def is_symbol(batch: Batch) -> np.ndarray:
   return (batch["read"] != "") & (batch["inputs"] != PAD)
 
 
-def followed(
-  experiment: Experiment, pieces: Pieces, boundaries: bool
-) -> Pieces:
+def ended(experiment: Experiment, pieces: Pieces, boundaries: bool) -> Pieces:
   """The pieces, such that a model of the next symbol reads the last one, too.
 
   Its inputs end before the last symbol of a piece, which is only a target. So

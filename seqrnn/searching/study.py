@@ -19,9 +19,8 @@ from optuna import distributions
 from optuna.storages import journal
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from seqrnn.config import read as config_lib
 from seqrnn.config.field import Fields
-from seqrnn.config.read import Config
+from seqrnn.config.read import Config, check
 from seqrnn.errors import Interrupted, MachineError, UserError, visible
 from seqrnn.experiment import Build
 from seqrnn.runtime import devices, files, launch, private, signals
@@ -382,7 +381,7 @@ def run_trial(search: Search, trial: Trial):
   with (folder / "log.txt").open("a", encoding="utf-8") as log:
     try:
       config = space.trial_config(search.config, trial.params)
-      config_lib.check(config)
+      check(config)
       with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         value = train.fit(search.build, config, folder, should_stop)["best"]
     except (Interrupted, MachineError):

@@ -36,6 +36,7 @@ REFIT = "refit"  # The folder of the training on all labels, once it is done.
 _JSON_LIMIT = 2**23  # Bytes of a position, or of the checksums.
 _COPIES = 4  # The maximum copies of an array; Orbax writes two.
 _OVERHEAD = 2**16  # The maximum bytes of metadata of an array.
+Others = dict[str, list[jax.Array]]  # As setup.pack returns them.
 
 
 @dataclass

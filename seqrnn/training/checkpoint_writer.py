@@ -20,14 +20,13 @@ from seqrnn.errors import MachineError, UserError
 from seqrnn.experiment import Params
 from seqrnn.runtime import files, private, processes, sharding
 from seqrnn.training import checkpoint
+from seqrnn.training.checkpoint import Others
 
 if TYPE_CHECKING:
   from orbax.checkpoint import CheckpointManager
   from orbax.checkpoint.checkpoint_managers import PolicyCheckpointInfo
 
 _REPLACED = ".replaced"  # The suffix of a checkpoint that is written again.
-
-Others = dict[str, list[jax.Array]]  # As step.pack returns them.
 
 
 @contextmanager

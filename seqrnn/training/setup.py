@@ -25,9 +25,10 @@ from seqrnn.experiment import Build, Experiment, Params, shapes
 from seqrnn.models import cell
 from seqrnn.runtime import files, private, sharding
 from seqrnn.training import checkpoint, transfer
-from seqrnn.training.checkpoint import Position
+from seqrnn.training.checkpoint import Others, Position
 from seqrnn.training.history import MetricsRow
 from seqrnn.training.step import Step, TrainState
+from seqrnn.training.transfer import Record, TrainedRun
 
 SEED = np.uint32(0)  # Any seed, for the shapes of the state.
 
@@ -56,7 +57,7 @@ class Training(NamedTuple):
   config: Config
   experiment: Experiment
   workdir: Path
-  record: transfer.Record | None
+  record: Record | None
   values: Callable[[Params], Params] | None
   mesh: Mesh
   validation: Batches
@@ -109,10 +110,7 @@ def check_owner(config: Config, workdir: Path) -> Config:
 
 
 def resolved(
-  build: Build,
-  config: Config,
-  workdir: Path,
-  source: transfer.TrainedRun | None,
+  build: Build, config: Config, workdir: Path, source: TrainedRun | None
 ) -> tuple[Config, Experiment]:
   """Returns the config and the experiment of a run, and prints what changed.
 
@@ -276,7 +274,7 @@ def all_finite(state: TrainState) -> jax.Array:
 
 def pack(
   state: TrainState, batch_size: int, mesh: Mesh
-) -> tuple[Params, dict[str, list[jax.Array]]]:
+) -> tuple[Params, Others]:
   """Returns the two parts of a checkpoint: eval_params, and the other arrays.
 
   Sampling reads only the parameters. The other arrays form a list without
@@ -291,10 +289,7 @@ def pack(
 
 
 def unpack(
-  params: Params,
-  others: dict[str, list[jax.Array]],
-  shapes: TrainState,
-  mesh: Mesh,
+  params: Params, others: Others, shapes: TrainState, mesh: Mesh
 ) -> TrainState:
   """Inverts `pack`; `shapes` are those of the state."""
   structure = jax.tree.structure(shapes.with_eval_params(()))
@@ -324,7 +319,7 @@ def write_record(
   config: Config,
   experiment: Experiment,
   workdir: Path,
-  record: transfer.Record | None = None,
+  record: Record | None = None,
 ):
   """Writes config.json, start.json, and vocabulary.json if it is missing.
 

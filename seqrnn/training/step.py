@@ -22,7 +22,8 @@ from seqrnn.models.cell import code_of
 from seqrnn.models.layers import step_rate
 from seqrnn.runtime import private, sharding
 from seqrnn.runtime.sharding import Jitted
-from seqrnn.training import rates, transfer
+from seqrnn.training import rates
+from seqrnn.training.transfer import Record
 
 # Begins of the fields that programs depend on, beside the functions of a task.
 _COMPILED = "optimizer.", "schedule.", "train.freeze", "train.start_from"
@@ -284,10 +285,7 @@ def _shardings(mesh: Mesh) -> TrainState:
 
 
 def programs(
-  experiment: Experiment,
-  config: Config,
-  mesh: Mesh,
-  record: transfer.Record | None,
+  experiment: Experiment, config: Config, mesh: Mesh, record: Record | None
 ) -> tuple[Jitted, Jitted]:
   """Returns the jitted functions of `make_step` and `make_start`.
 

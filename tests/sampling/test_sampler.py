@@ -137,5 +137,5 @@ def test_the_start_of_shorter_primes_is_not_read():
   step = lambda _, carry_B, symbol_B: (10 * carry_B + symbol_B, carry_B)
   decoder = Decoder(lambda B: jnp.ones(B), step)
   prime_BP = np.array([[PAD] * 2 + [4, 5], [6, 7, 8, 9], [PAD] * 3 + [7]])
-  carry_B = sampler.prime_carry(decoder, {}, prime_BP)
+  carry_B = sampler.read_prime(decoder, {}, prime_BP)
   np.testing.assert_array_equal(carry_B, [14, 1678, 1])

@@ -100,7 +100,7 @@ def test_batches_and_padding_change_nothing(folder):
   for rows in (1, 4):
     run = untrained(folder, {"task": "gap_model", "train.batch_size": rows})
     for pooling in ("last", "mean", "max"):
-      pieces = states.followed(run.experiment, whole, True)
+      pieces = states.ended(run.experiment, whole, True)
       reading = states.LayerOfTexts(run.experiment, run.params, pieces)
       block = states.texts(reading, pooling)
       assert block.document.tolist() == list(range(len(sizes)))

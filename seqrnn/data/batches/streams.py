@@ -70,7 +70,7 @@ def streams(
   Raises:
     UserError: no document has two symbols.
   """
-  documents, starts, inputs, numbers, edges = _pieces(sequences, layout)
+  documents, starts, inputs, numbers, edges = _cut(sequences, layout)
   begin_B, end_B = edges[:-1], edges[1:]
   window, total = layout.window, int((end_B - begin_B).max())
 
@@ -93,9 +93,7 @@ def streams(
   return Batches(count, layout.batch_size, make, sequences.distinct)
 
 
-def _pieces(
-  sequences: Sequences, layout: StreamLayout
-) -> tuple[np.ndarray, ...]:
+def _cut(sequences: Sequences, layout: StreamLayout) -> tuple[np.ndarray, ...]:
   """Documents, or parts of documents, each in one slice.
 
   Returns:

@@ -45,12 +45,6 @@ class Column:
   def __len__(self) -> int:
     return self._count + len(self._block)
 
-  def append(self, number: Number):
-    """Adds a number, or the tuple of a structure."""
-    self._block.append(number)
-    if len(self._block) == _BLOCK:
-      self._flush()
-
   def collect(self, numbers: Iterable[Number]):
     """Adds numbers, or the tuples of a structure."""
     self._block.extend(numbers)
@@ -179,7 +173,7 @@ class Changes:
     for text in texts:
       if text != self._last or not len(self._texts):
         self._last = text
-        self._texts.append(text.encode("utf-8", "replace"))
+        self._texts.collect([text.encode("utf-8", "replace")])
       ids.append(len(self._texts) - 1)
     self._ids.collect(ids)
 

@@ -58,7 +58,7 @@ class Encoder:
     self._files: list[str] = []
     self._firsts: list[int] = []  # The first document of each.
     self._bounds, self._lines, self._ids = Column("<i8"), Column(), Column()
-    self._bounds.append(0)
+    self._bounds.collect([0])
     self._last = self._count = 0  # Symbols of ended documents, and of all.
     self._parts: list[str] = []  # Characters that have no ids yet.
     codes = {"char": 0x110000, "byte": 0x100}.get(unit, 0)
@@ -113,8 +113,8 @@ class Encoder:
     if self._held:
       self._add_words(" ")
     if self._count > self._last:
-      self._bounds.append(self._count)
-      self._lines.append(line)
+      self._bounds.collect([self._count])
+      self._lines.collect([line])
       self._last = self._count
 
   def _flush(self):

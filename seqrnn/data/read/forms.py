@@ -30,9 +30,7 @@ _CONLLU = [
 ]
 
 
-def read_form(
-  sources: list[Source], data: Config, known: Known = None
-) -> Corpus:
+def read_form(sources: list[Source], data: Config, known: Known) -> Corpus:
   """The corpus of files of the form `data.format`, with labels or tags.
 
   Args:
@@ -95,7 +93,7 @@ def with_labels(
       encoder.add(content.decode("latin-1") if unit == "byte" else text)
       encoder.end(line)
       labels.collect([label])
-      groups.append(digest(content))
+      groups.collect([digest(content)])
   texts = labels.texts()
   return encoder.corpus()._replace(
     groups=groups.numbers(), labels=None if texts.symbols == [""] else texts
@@ -225,7 +223,7 @@ def _with_tags(files: Iterable[tuple[Source, Sentences]]) -> Corpus:
     for line, words, tags_of_words in sentences:
       encoder.add_tokens(words)
       encoder.end(line)
-      groups.append(digest(" ".join(words).encode()))
+      groups.collect([digest(" ".join(words).encode())])
       tags.collect(tags_of_words)
   corpus = encoder.corpus()._replace(groups=groups.numbers())
   tag = tags.texts()

@@ -19,6 +19,7 @@ import numpy as np
 
 from seqrnn.config.field import Config
 
+Marks = np.ndarray | bool  # Of each, or of all.
 _EVENT_RATE = 0.001  # The false-alarm rate of events; see `event_rate`.
 _TAIL = 0.05  # The share of the normal scores that is the tail.
 _MIN_TAIL = 10  # Scores in the tail, at least.
@@ -153,10 +154,7 @@ class CrossCalibration:
     return is_flagged(np.maximum(np.exp(-neg_log_p_D), self.resolution), rate)
 
   def own_neg_log_p(
-    self,
-    scores_R: np.ndarray,
-    model_R: np.ndarray,
-    is_normal: np.ndarray | bool,
+    self, scores_R: np.ndarray, model_R: np.ndarray, is_normal: Marks
   ) -> np.ndarray:
     """-log p of scores by one model each, by its normal scores alone [R].
 

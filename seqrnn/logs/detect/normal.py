@@ -12,7 +12,7 @@ sessions that are known to be anomalous, it may have too few sessions: a first
 answer would then put the other sessions of the mode back into the calibration.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,9 +21,10 @@ import numpy as np
 from seqrnn.config.read import Config
 from seqrnn.data.logs.values import MEASURES
 from seqrnn.data.read import stored
+from seqrnn.data.read.columns import Arrays
 from seqrnn.errors import UserError
 from seqrnn.logs.detect.cleaning import clean
-from seqrnn.logs.detect.conformal import Calibration, CrossCalibration
+from seqrnn.logs.detect.conformal import Calibration, CrossCalibration, Marks
 from seqrnn.logs.detect.detector import SessionScores
 from seqrnn.logs.detect.scores import (
   BASELINES,
@@ -71,7 +72,7 @@ class NormalSessions(NamedTuple):
       trained on it [R].
   """
 
-  scores: dict[str, np.ndarray]
+  scores: Arrays
   counts: np.ndarray
   model: np.ndarray
   sizes: np.ndarray
@@ -141,13 +142,13 @@ class NormalSessions(NamedTuple):
     order = np.insert(self.order, spread.astype(int), number)
     return together._replace(order=order)
 
-  def columns(self) -> dict[str, np.ndarray]:
+  def columns(self) -> Arrays:
     """The arrays of a file."""
     columns = self._asdict()
     return stored.under(_SCORE, columns.pop("scores")) | columns
 
   @classmethod
-  def of_columns(cls, columns: Mapping[str, np.ndarray]) -> "NormalSessions":
+  def of_columns(cls, columns: Arrays) -> "NormalSessions":
     """The table of a file.
 
     Raises:
@@ -303,7 +304,7 @@ class NormalScores(NamedTuple):
   sessions: NormalSessions
   product: CrossCalibration
 
-  def evidence(self, scores: dict[str, np.ndarray]) -> np.ndarray:
+  def evidence(self, scores: Arrays) -> np.ndarray:
     """As `evidence_of`, by each model [E, K, D].
 
     The largest is the combined score. It is no -log p: it must be calibrated
@@ -317,9 +318,7 @@ class NormalScores(NamedTuple):
     product = self.product.each_by_body(_product(neg_log_p))
     return evidence_of(product, neg_log_p, scores)
 
-  def combined(
-    self, sessions: NormalSessions, is_normal: np.ndarray | bool
-  ) -> np.ndarray:
+  def combined(self, sessions: NormalSessions, is_normal: Marks) -> np.ndarray:
     """The combined score of each session, by its own model [R].
 
     Args:
@@ -330,9 +329,7 @@ class NormalScores(NamedTuple):
     product = self.product.own_by_body(_product(neg_log_p), sessions.model)
     return evidence_of(product, neg_log_p, sessions.scores).max(axis=0)
 
-  def products(
-    self, sessions: NormalSessions, is_normal: np.ndarray | bool
-  ) -> np.ndarray:
+  def products(self, sessions: NormalSessions, is_normal: Marks) -> np.ndarray:
     """-log of the product of p-values of each, as `combined` [R]."""
     return _product(self._own(sessions, is_normal))
 
@@ -353,9 +350,7 @@ class NormalScores(NamedTuple):
       ),
     )
 
-  def _own(
-    self, sessions: NormalSessions, is_normal: np.ndarray | bool
-  ) -> dict[str, np.ndarray]:
+  def _own(self, sessions: NormalSessions, is_normal: Marks) -> Arrays:
     """Name of a score -> -log p of each session, by its own model [R]."""
     return {
       name: self.scores[name].own_neg_log_p(
@@ -441,16 +436,14 @@ def of_every(sessions: NormalSessions, names: tuple[str, ...]) -> NormalScores:
   return of_selection(Selection(sessions, every, answers), names)
 
 
-def _product(neg_log_p: dict[str, np.ndarray]) -> np.ndarray:
+def _product(neg_log_p: Arrays) -> np.ndarray:
   """-log of the product of the p-values of the scores of events."""
   of_events = [x for name, x in neg_log_p.items() if name not in MEASURES]
   return np.sum(of_events or [0 * x for x in neg_log_p.values()], axis=0)
 
 
 def evidence_of(
-  product: np.ndarray,
-  neg_log_p: dict[str, np.ndarray],
-  scores: dict[str, np.ndarray],
+  product: np.ndarray, neg_log_p: Arrays, scores: Arrays
 ) -> np.ndarray:
   """The evidence of which the largest is the combined score [E, ...].
 

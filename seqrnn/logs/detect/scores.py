@@ -8,7 +8,7 @@ the log has of it.
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ import numpy as np
 from seqrnn.config.read import Config
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.logs.values import GAP, MEASURES, VALUE
+from seqrnn.data.read.columns import Arrays
 from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN
 from seqrnn.errors import UserError
 
@@ -105,7 +106,7 @@ def round_scores(scores: np.ndarray) -> np.ndarray:
 
 def network_scores(
   nll: np.ndarray, rank: np.ndarray, bounds: np.ndarray, top_k: int
-) -> dict[str, np.ndarray]:
+) -> Arrays:
   """The scores `NETWORK` of each session [D]; 0 for one without events.
 
   Args:
@@ -157,7 +158,7 @@ class Learned(NamedTuple):
   vectors: np.ndarray
 
   @classmethod
-  def of_columns(cls, columns: Mapping[str, np.ndarray]) -> "Learned":
+  def of_columns(cls, columns: Arrays) -> "Learned":
     """The arrays of a file.
 
     Raises:

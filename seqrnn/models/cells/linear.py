@@ -12,6 +12,8 @@ from seqrnn.models.cell import Cell, hold, register
 from seqrnn.models.products import align
 from seqrnn.runtime.sharding import platform
 
+Pair = tuple[jax.Array, jax.Array]
+
 
 @partial(jax.custom_vjp, nondiff_argnums=(3,))
 def linear(
@@ -50,13 +52,7 @@ def _linear_backward(reverse, saved, dh_TBH):
 linear.defvjp(_linear_forward, _linear_backward)
 
 
-def parallel(
-  terms: tuple[jax.Array, jax.Array],
-  h_BH: jax.Array,
-  take: Any,
-  *,
-  reverse: bool,
-) -> tuple[jax.Array, jax.Array]:
+def parallel(terms: Pair, h_BH: jax.Array, take: Any, *, reverse: bool) -> Pair:
   """The last h and h_TBH of the steps h' = a * h + b.
 
   On a CPU, a loop has one multiplication and one addition a step; elsewhere,
@@ -85,7 +81,7 @@ class Linear(Cell):
   recurrent_bias = None
   path = "parallel"
 
-  def terms(self, z: jax.Array) -> tuple[jax.Array, jax.Array]:
+  def terms(self, z: jax.Array) -> Pair:
     """The factors a and the terms b, from z_BK or z_TBK."""
     raise NotImplementedError
 
@@ -113,7 +109,7 @@ class Minimal(Linear):
   signed: bool = False
   tied: bool = True
 
-  def shares(self, gate: jax.Array) -> tuple[jax.Array, jax.Array]:
+  def shares(self, gate: jax.Array) -> Pair:
     """sigma(gate), in (-1, 1) if it is signed, and 1 - sigma(gate)."""
     factor = jnp.tanh(gate / 2) if self.signed else jax.nn.sigmoid(gate)
     return factor, jax.nn.sigmoid(-gate)

@@ -43,15 +43,11 @@ from seqrnn.models.cell import Cell, hold
 from seqrnn.models.scan import fused, several
 
 Inputs = tuple[jax.Array, jax.Array]  # z_TBK, and take_TB as `hold` has it.
+Mask = jax.Array | None
 
 
 def scan(
-  cell: Cell,
-  carry: Carry,
-  inputs: Inputs,
-  mask_BH: jax.Array | None,
-  *,
-  reverse: bool,
+  cell: Cell, carry: Carry, inputs: Inputs, mask_BH: Mask, *, reverse: bool
 ) -> tuple[Carry, jax.Array]:
   """The last carry and h_TBH.
 
@@ -78,11 +74,7 @@ def scan(
 
 
 def plain(
-  cell: Cell,
-  reverse: bool,
-  carry: Carry,
-  inputs: Inputs,
-  mask_BH: jax.Array | None,
+  cell: Cell, reverse: bool, carry: Carry, inputs: Inputs, mask_BH: Mask
 ) -> tuple[Carry, jax.Array]:
   """nn.scan of a bound cell, which defines the values of every path."""
 
