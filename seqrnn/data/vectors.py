@@ -93,9 +93,7 @@ def of_counts(
   return vectors / (vectors.std() or 1)  # Of one symbol, all are zeros.
 
 
-def _information(
-  counted: "scipy.sparse.csr_array", power: float
-) -> "scipy.sparse.csr_array":
+def _information(counted: Any, power: float) -> Any:
   """Positive pointwise mutual information, contexts to a power."""
   cells = counted.tocoo()
   row, column = counted.sum(1), counted.sum(0) ** power

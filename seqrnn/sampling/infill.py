@@ -163,9 +163,8 @@ def fill_gaps(
     first_N = np.unique(ids_NT, axis=0, return_index=True)[1]
     ids_NT, score_N = ids_NT[first_N], score_N[first_N]
     # The probability of the text is no less than that of these fillings.
-    chance_N = np.exp(
-      score_N - max(log_p, np.logaddexp.reduce(score_N))
-    ).tolist()
+    log_p = max(log_p, np.logaddexp.reduce(score_N))
+    chance_N = np.exp(score_N - log_p).tolist()
   text = experiment.vocabularies["symbols"].text
   return [
     Filling(

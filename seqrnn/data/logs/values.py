@@ -357,7 +357,7 @@ def with_unusual(
   sessions: Sessions, models: Sequence[Tails], measures: Sequence[str]
 ) -> Sessions:
   """The sessions with the scores of their values of these measures."""
-  if not measures:
+  if not measures or sessions.unusual is not None:
     return sessions
   count = len(sessions.bounds) - 1
   unusual = np.zeros((count, len(measures), len(models)), np.float32)

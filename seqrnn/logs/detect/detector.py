@@ -214,6 +214,8 @@ class Detector(NamedTuple):
     tails: for each model, the distributions of values and times.
     measures: of `MEASURES`, those of which each model has a distribution.
     learned: for each model, what its baselines have learned.
+    scored: by their keys, sessions whose scores are known, without those of
+      values and times; None: each is scored again.
   """
 
   config: Config
@@ -225,6 +227,7 @@ class Detector(NamedTuple):
   tails: Sequence[Tails] = ()
   measures: Sequence[str] = ()
   learned: Sequence[Learned] = ()
+  scored: dict[data.Key, SessionScores] | None = None
 
   @property
   def names(self) -> Vocabulary:
@@ -293,10 +296,23 @@ class Detector(NamedTuple):
       return self._score(sessions, counts)
     plain = sessions.bare()
     first, which, _ = plain.distinct()
-    scored = self._score(plain.take(first), counts[first]).take(which)
+    scored = self._once(plain.take(first), counts[first]).take(which)
     by_measure = np.moveaxis(sessions.unusual.astype(float).round(1), 0, -1)
     scores = scored.scores | dict(zip(self.measures, by_measure, strict=True))
     return scored._replace(counts=counts, scores=scores)
+
+  def _once(self, sessions: Sessions, counts: np.ndarray) -> SessionScores:
+    """As `_score`, but for sessions whose scores are known."""
+    if (known := self.scored) is None:
+      return self._score(sessions, counts)
+    keys = [*sessions.session_keys()]
+    new = np.flatnonzero([key not in known for key in keys])
+    if len(new):
+      scores = self._score(sessions.take(new), counts[new])
+      for n, d in enumerate(new.tolist()):
+        known[keys[d]] = scores.take(np.array([n]))
+    every = SessionScores.concatenate([known[key] for key in keys])
+    return every._replace(counts=counts)
 
   def _score(self, sessions: Sessions, counts: np.ndarray) -> SessionScores:
     """All scores of distinct sessions, whose values and times are usual.

@@ -108,8 +108,7 @@ class Stepper:
       ids = np.zeros((rows, 2), np.int32)
       for b, (state_S, *pair) in enumerate(some):
         states[b], ids[b] = state_S, pair
-      arrays = self._advance(self._models, states, ids)
-      states, scores = map(np.asarray, arrays)
+      states, scores = map(np.asarray, self._advance(self._models, states, ids))
       # A copy, so that a state in use does not keep all others in memory.
       results += [(states[b].copy(), scores[b]) for b in range(len(some))]
     return results

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from seqrnn.data.logs.secrets import Redaction
-from seqrnn.data.logs.sessions import Sessions
+from seqrnn.data.logs.sessions import Key, Sessions
 from seqrnn.data.read.columns import Texts
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.logs.detect.deployed import Deployed
@@ -138,10 +138,12 @@ class Judge:
 
   def __init__(self, deployed: Deployed):
     self.left_out = dict(deployed.accepted)
-    self._deployed, self._settings = deployed, deployed.config.detect
+    self._scored: dict[Key, SessionScores] = {}
+    detector = deployed.detector._replace(scored=self._scored)
+    self._deployed = deployed._replace(detector=detector)
+    self._settings = deployed.config.detect
     self.masks = Redaction(self._settings.redact)
-    names = deployed.detector.names
-    self._shown = dataclasses.replace(names, mask=self.masks.text)
+    self._shown = dataclasses.replace(detector.names, mask=self.masks.text)
     self._known: dict[tuple, Verdict] = {}
     self._events = 0  # The number of events of the known sessions.
     # The keys are the scores that decide: most events change only their own.
@@ -244,6 +246,7 @@ class Judge:
   def _verdicts(self, steps: Sequence[SessionStep]) -> list[Verdict]:
     if self._events > _KNOWN:
       self._known.clear()
+      self._scored.clear()
       self._events = 0
     sessions = self._sessions(steps)
     own: list[int | None] = [None] * len(steps)

@@ -593,6 +593,25 @@ def test_an_event_is_read_once_after_equal_ones(model, monkeypatch):
   assert any(verdicts[0])
 
 
+def test_equal_events_with_other_values_are_scored_once(monkeypatch):
+  model, scored = make(is_timed=True), []
+  part = detector_lib.Detector._part
+
+  def note(self, sessions, counts):
+    scored.append(len(counts))
+    return part(self, sessions, counts)
+
+  monkeypatch.setattr(detector_lib.Detector, "_part", note)
+  follower, calls = Follower(model), []
+  for number in (1e6, 1e7):
+    for symbol in "abc":
+      follower.feed_many([Event("x", symbol, 0.0, None, (number,) * 4)])
+    [verdict] = follower.end("x")
+    assert verdict.score in MEASURES, verdict
+    calls.append(len(scored))
+  assert calls[0] == calls[1] > 0
+
+
 def test_what_cannot_be_followed_is_refused():
   for fields, rule in (
     ({"task": "gap_model"}, "next event unless model.heads='all'"),
