@@ -12,7 +12,7 @@ import numpy as np
 from seqrnn.config import derived
 from seqrnn.config.read import Config
 from seqrnn.data import vocabulary
-from seqrnn.data.logs.sessions import Sessions, of_pieces, ranges
+from seqrnn.data.logs.sessions import Key, Sessions, of_pieces, ranges
 from seqrnn.data.logs.values import Tails, measures_of, with_unusual
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import END, RESERVED, UNKNOWN, Vocabulary
@@ -227,7 +227,7 @@ class Detector(NamedTuple):
   tails: Sequence[Tails] = ()
   measures: Sequence[str] = ()
   learned: Sequence[Learned] = ()
-  scored: dict[data.Key, SessionScores] | None = None
+  scored: dict[Key, SessionScores] | None = None
 
   @property
   def names(self) -> Vocabulary:
