@@ -9,7 +9,6 @@ Shapes live in names, in the whole package. `logits_BTV` has three axes:
 """
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +18,6 @@ from seqrnn.config.field import Config
 from seqrnn.data.batches.windows import Batches
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.runtime import sharding
-from seqrnn.runtime.compiled import CACHED_FUNCTIONS
 
 Params = Any  # A tree of arrays, as flax makes it.
 Carry = Any  # A tree of arrays [B, ...], or () where no state is kept.
@@ -217,9 +215,4 @@ Build = Callable[[Config, Mapping[str, Vocabulary] | None], Experiment]
 
 def shapes(experiment: Experiment) -> Params:
   """The parameters' shapes, without computing them."""
-  return jax.eval_shape(_initial(experiment.init))
-
-
-@lru_cache(CACHED_FUNCTIONS)
-def _initial(init: Callable[[jax.Array], Params]) -> sharding.Jitted:
-  return sharding.jit(lambda: init(jax.random.key(0)))
+  return sharding.cached_jit(experiment.init).eval_shape(jax.random.key(0))
