@@ -30,8 +30,8 @@ from seqrnn.logs.detect.scores import BASELINES, STANDARD
 from seqrnn.modes import detect
 from seqrnn.run import load_run
 from seqrnn.runtime import files
-from seqrnn.training import checkpoint, train
-from tests.conftest import read_csv, tiny
+from seqrnn.training import checkpoint
+from tests.conftest import read_csv, save_run, tiny
 from tests.modes.conftest import BAD, FIELDS, build, texts_of, walk
 
 
@@ -409,7 +409,7 @@ def test_the_protocol_of_deeplog(tmp_path):
   }
   config = tiny(tmp_path, {**FIELDS, **fields})
   workdir = tmp_path / "run"
-  train.fit(build, config, workdir)
+  save_run(config, workdir)
   findings = detect.run(build, config, workdir)
   run = load_run(workdir)
   symbols = run.experiment.vocabularies["symbols"]

@@ -177,8 +177,9 @@ DRAW = search._draw
 
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch):
-  """Pictures take seconds."""
+  """Pictures take seconds; other tests need the programs of a trial again."""
   monkeypatch.setattr(search, "_draw", lambda *_: [])
+  monkeypatch.setattr(jax, "clear_caches", lambda: None)
 
 
 def test_a_grid_is_gone_through_once(tmp_path, objective, capsys):
