@@ -32,6 +32,8 @@ def build(
     )
   # Of one task alone: the imports of others take time and memory.
   task = importlib.import_module(f"{__name__}.{config.task}")
+  if not hasattr(task, "build"):
+    raise UserError(f"config.task={config.task!r}: has no function build")
   known = task.prepare(config) if vocabularies is None else vocabularies
   missing = set(task.VOCABULARIES) - set(known)
   if missing:

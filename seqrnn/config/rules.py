@@ -112,7 +112,7 @@ def _are_keys(text: str) -> bool:
 
 
 def _is_address(text: str) -> bool:
-  form = re.fullmatch(r"(?:.+:)?(\d{1,5})", text)
+  form = re.fullmatch(r"(?:.+:)?([0-9]{1,5})", text)
   return form is not None and int(form[1]) < 2**16
 
 
@@ -137,6 +137,7 @@ FINITE = number(lambda _: True, "a finite number")
 POSITIVE = number(lambda v: v > 0, "above 0")
 NOT_NEGATIVE = number(lambda v: v >= 0, "at least 0")
 SHARE = number(lambda v: 0 <= v < 1, "from 0 to below 1", default=0.0)
+PART = number(lambda v: 0 <= v <= 1, "from 0 to 1")
 ABOVE_0 = number(lambda v: 0 < v <= 1, "above 0 and at most 1")
 BETWEEN_0_1 = number(lambda v: 0 < v < 1, "above 0, below 1")
 PENALTY = number(lambda v: 0.01 <= v <= 100, "from 0.01 to 100")

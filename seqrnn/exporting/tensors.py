@@ -15,6 +15,7 @@ from seqrnn.errors import UserError
 from seqrnn.experiment import Build, Experiment, Params, shapes
 from seqrnn.exporting import network as network_lib
 from seqrnn.exporting.network import Network, Operator
+from seqrnn.models import network
 from seqrnn.runtime import files
 from seqrnn.training.checkpoint import Position, steps
 from seqrnn.training.checkpoint_writer import open_checkpoints
@@ -44,7 +45,8 @@ def encoded(
     UserError: a part has no place in the file.
   """
   tensors, arguments = _named(experiment, config, params)
-  tensors = {name: np.ascontiguousarray(x, "f4") for name, x in tensors.items()}
+  # Contiguous, and unlike those of np.ascontiguousarray also without axes.
+  tensors = {name: np.array(x, "f4", order="C") for name, x in tensors.items()}
   return encode(tensors, {**arguments, **about})
 
 
@@ -167,7 +169,11 @@ def make_run(build: Build, folder: Path, workdir: Path):
   defaults = config_lib.defaults()
   config = config_lib.read_config(folder / "config.json")
   flat = config_lib.flat(defaults)
-  config.update_from_flattened_dict({name: flat[name] for name in _UNTRUE})
+  fields = {name: flat[name] for name in _UNTRUE}
+  if config.model.wide and not network.fits_wide(config, weights=1):
+    # Another run, or word vectors, had it learn together with the layers.
+    fields |= {"train.choice": "best", "train.refit": False}
+  config.update_from_flattened_dict(fields)
   config_lib.check(config)
   experiment = build(config, vocabulary.load(folder / "vocabulary.json"))
   params = read_params(folder / FILE, experiment, config)

@@ -25,7 +25,7 @@ from seqrnn.scoring.evaluation import Examined
 
 # Of the layers, in the mean of their logits and those of the wide part: the
 # first one, and those that validation may choose instead.
-_SHARES = 0.125, 0.0, 0.25, 0.5, 0.75
+_SHARES = 0.125, 0.0, 0.25, 0.5, 0.75, 1.0
 _SURE = 8.0  # Nats for a distance of 1 by which another one is more likely.
 _TEMPERATURES = 2 ** np.arange(-3, 2.1, 0.5)  # Their inverses.
 _TINY = 1e-30  # The least loss of numbers.

@@ -276,7 +276,8 @@ def test_validation_chooses_the_share_of_the_layers():
     return linear.choose_share(config, 0, examine)
 
   assert chosen(noise_NV, noise_NV) == 0.125  # All are as likely.
-  assert chosen(9 * noise_NV, truth_NV) == 0.75
+  assert chosen(3 * noise_NV, truth_NV) == 0.75
+  assert chosen(9 * noise_NV, truth_NV) == 1
   assert chosen(truth_NV, -9 * truth_NV) == 0
   # Layers that are less sure of the same say nothing new.
   both_NV = truth_NV + 3 * noise_NV
@@ -290,11 +291,11 @@ def test_validation_chooses_the_share_of_the_layers():
     )
 
   config.task = "regression"
-  assert share_of(100, 1.0, 1.0, 0.99, 0.95, 0.89) == 0.75  # -5.8 nats.
-  assert share_of(100, 1.0, 1.0, 0.99, 0.95, 0.91) == 0.125
-  assert share_of(100, 1.0, 0.97, 0.99, 1.2, 1.5) == 0  # 50 log 0.97 is -1.5.
-  assert share_of(100, 1.0, 0.99, 0.99, 0.99, 0.99) == 0.125
-  assert share_of(100, *[math.nan] * 5) == 0.125
+  assert share_of(100, 1.0, 1.0, 0.99, 0.95, 0.89, 0.89) == 0.75  # -5.8 nats.
+  assert share_of(100, 1.0, 1.0, 0.99, 0.95, 0.91, 0.88) == 0.125
+  assert share_of(100, 1.0, 0.97, 0.99, 1.2, 1.5, 2.0) == 0  # -1.5 nats.
+  assert share_of(100, *[1.0, 0.99, 0.99, 0.99, 0.99, 0.99]) == 0.125
+  assert share_of(100, *[math.nan] * 6) == 0.125
   config.train.choice = "all"
   assert share_of(100) == 0.125  # The layers know these texts.
   config.model.layers_share = 0.9

@@ -7,6 +7,7 @@ import numpy as np
 
 from seqrnn import experiments
 from seqrnn.configs import base
+from seqrnn.data.read import terms
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.training.checkpoint import Position
 from seqrnn.training.checkpoint_writer import Checkpoints
@@ -35,9 +36,16 @@ MODELS = {
   "music": {"task": "polyphony"},
 }
 # Models without layers of torch.nn: safetensors alone.
+WIDE = {
+  "task": "classification",
+  "model.wide": True,
+  "train.choice": "last",
+}
 FOREIGN = {
   "lru": {"model.cell": "lru", "model.block": "residual"} | DEEP,
   "nade": {"task": "polyphony", "model.nade": 3},
+  "wide": WIDE,
+  "fitted wide": WIDE,
 }
 
 
@@ -52,6 +60,8 @@ def new_model(name, **more):
   vocabularies = {"symbols": SYMBOLS}
   if config.task in LABELLED:
     vocabularies["labels"] = LABELS
+  if config.model.wide:
+    vocabularies["terms"] = terms.vocabulary(["ab"], config.data.unit, None)
   if config.task == "polyphony":
     vocabularies = {}
   experiment = experiments.build(config, vocabularies)

@@ -44,6 +44,8 @@ def exported(tmp_path_factory):
   def once(name):
     workdir = tmp_path_factory.mktemp("run")
     start = {"train__start_from": "runs/other", "train__freeze": "taken"}
+    if name == "fitted wide":
+      start = {}
     experiment, config, params = write_run(workdir, name, **start)
     config = config.copy_and_resolve_references()
     return experiment, params, export.run(experiments.build, config, workdir)
@@ -72,6 +74,7 @@ def test_the_class_of_the_guide_gives_the_same_logits(exported, name):
 @pytest.mark.parametrize("name", ["lstm", "heads", "tied gap", *FOREIGN])
 def test_an_export_comes_back_to_the_bit(exported, tmp_path, name):
   _, params, path = exported(name)
+  assert ("share" in params.get("wide", {})) == (name == "fitted wide")
   run = seqrnn.from_export(path.parent, tmp_path / "again")
   # Neither the start of that run nor its step is that of the new one.
   train = run.config.train

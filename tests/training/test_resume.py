@@ -94,7 +94,7 @@ def test_a_refit_reads_training_and_validation_and_resumes_exactly(
     assert run.step == steps
     alone = load_run(workdir, steps)
     share = float(run.params["wide"]["share"])
-    assert share == alone.params["wide"]["share"] == 0.75
+    assert share == alone.params["wide"]["share"] == 1
     second = config_lib.read_run(workdir / "refit")
     assert second.model.layers_share == share
     same = jax.tree.map(np.array_equal, alone.params, run.params)

@@ -76,11 +76,11 @@ FIELDS = group(
     " or a ridge regression that is fitted before the layers learn.",
     when.ONE_TARGET,
   ),
-  layers_share=rules.ABOVE_0(
+  layers_share=rules.PART(
     "The share of the layers in the mean of their logits and those of a wide"
-    " part that was fitted before them. Empty: an eighth, or 0, 0.25,"
-    " 0.5 or 0.75, whichever validation is most likely with.",
-    when.ONE_TARGET | {"model.wide": (True,)},
+    " part that was fitted before them. Empty: an eighth, or 0, 0.25, 0.5, 0.75"
+    " or 1 if validation is clearly more likely with it.",
+    when.ONE_TARGET,
   ),
   parts=rules.integer(1, 8)(
     "The characters of the longest part of a word that model.wide also reads.",

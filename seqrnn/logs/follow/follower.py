@@ -53,6 +53,7 @@ from seqrnn.logs.follow.verdicts import (
 _LONGEST = 2**16  # Events of a session; a longer one is judged in parts.
 _STATES = 2**28  # Bytes of models' states that are kept for open sessions,
 _SHARED = 2**25  # and of those that other sessions may come to.
+_OBJECT = 2**9  # Bytes of what holds a state.
 _ENCODED = 2**16  # Symbols whose ids are kept.
 # Attributes of a session that are stored, with their types, and those of its
 # events.
@@ -143,8 +144,8 @@ class Follower:
     self._forget()
     self._near = 60 * deployed.config.detect.quiet
     self._new, self._anomalous = NewEvents(), frozenset[str]()
-    self._most_read = _STATES // self._stepper.begin_S.nbytes
-    self._most_shared = _SHARED // self._stepper.begin_S.nbytes
+    size = self._stepper.begin_S.nbytes + _OBJECT
+    self._most_read, self._most_shared = _STATES // size, _SHARED // size
 
   def warm(self):
     """Compiles all that most events need, so that none has to wait for it."""

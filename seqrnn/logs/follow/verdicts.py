@@ -30,6 +30,7 @@ from seqrnn.logs.follow.open_sessions import OpenSession, SessionStep
 from seqrnn.scoring.scorer import UNRANKED
 
 _KNOWN = 2**18  # Events whose verdicts or bounds are in memory.
+_SCORED = 2**13  # Sessions whose scores are, some 4 KB each.
 _ROUNDING = 1e-4  # A running score is lower by this than the final one may be.
 
 
@@ -244,7 +245,7 @@ class Judge:
     return SessionStep(less, len(gone), step.now, step.ends, gone, count)
 
   def _verdicts(self, steps: Sequence[SessionStep]) -> list[Verdict]:
-    if self._events > _KNOWN:
+    if self._events > _KNOWN or len(self._scored) > _SCORED:
       self._known.clear()
       self._scored.clear()
       self._events = 0
