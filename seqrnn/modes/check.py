@@ -16,7 +16,7 @@ from seqrnn.experiment import Batch, Build, Experiment, Params
 from seqrnn.models.cell import Cell
 from seqrnn.models.parts import part_of
 from seqrnn.runtime import private, sharding
-from seqrnn.training import train
+from seqrnn.training import linear, train
 from seqrnn.training.probe import probe
 from seqrnn.training.setup import Training
 from seqrnn.training.step import TrainState
@@ -49,7 +49,12 @@ def run(build: Build, config: Config, workdir: Path) -> Checks:
     UserError: the config is invalid for its task, or the data are missing.
   """
   training = train.make_training(build, config, workdir)
-  experiment, state = training.experiment, train.initial_state(training)
+  experiment = training.experiment
+  fits = linear.is_fitted(experiment, training.config)
+  if fits:  # The layers alone; the wide part stays.
+    state = training.start(np.uint32(config.seed))
+  else:
+    state = train.initial_state(training)
   params = jax.device_get(state.params)
   rows = experiment.batches("train", 0)[0]
   batch = {name: x[:_ROWS] for name, x in rows.items()}
@@ -63,6 +68,8 @@ def run(build: Build, config: Config, workdir: Path) -> Checks:
     UPDATE: _updates(training, state),
     **_layers(experiment, params, batch),
   }
+  if fits:
+    figures[UPDATE].pop("wide")
   for check, column in figures.items():
     values = (f"{part} {x:.2g}".strip() for part, x in column.items())
     print(f"{check}: {', '.join(values)}")

@@ -33,6 +33,17 @@ def test_a_sound_model_is_in_all_ranges(checked):
   assert figures[check.START][""] == pytest.approx(1, abs=0.1)
 
 
+def test_layers_are_alone_where_a_wide_part_is_fitted(checked, tmp_path):
+  texts = [f"{x}\t{x * k}\n" for k in range(2, 30) for x in "ab"]
+  (tmp_path / "texts").write_text("".join(texts))
+  fields = {"data.path": str(tmp_path / "texts"), "data.format": "tab"}
+  fields |= {"task": "classification", "train.choice": "last"}
+  figures, out = checked({**fields, "model.wide": True})
+  assert figures[check.START][""] == pytest.approx(1, abs=0.2), out
+  assert figures[check.UPDATE].keys() == {"layer 1 forward", "head"}
+  assert "should be" not in out
+
+
 def test_each_fault_has_a_sentence(checked):
   """Exploding and dead units, a tiny rate, an output that reads its target."""
 
