@@ -48,16 +48,13 @@ from collections import deque
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import hypothesis
 import jax
 import numpy as np
 import pytest
 from filelock import FileLock
-from jax.extend.core import jaxpr_as_fun
-from jax.interpreters import partial_eval
 from ml_collections import ConfigDict
 
 from seqrnn import experiments
@@ -83,43 +80,6 @@ hypothesis.settings.load_profile("tests")
 # Else training steps would be compiled at a level of LLVM's of their own.
 if "SEQRNN_TESTS_OPTIMIZED" not in os.environ:
   step._compiler_options = lambda _: {}
-
-MAKE_START = step.make_start
-
-
-class Started(NamedTuple):
-  """The initial state of a run, computed operation by operation.
-
-  Its values are the same to the bit. Operations of other models are the same
-  ones for the most part, so that few are compiled.
-  """
-
-  jitted: Any
-
-  def eval_shape(self, seed):
-    return self.jitted.eval_shape(seed)
-
-  def lower(self, _):
-    return SimpleNamespace(compile=lambda: None)
-
-  def __call__(self, seed):
-    if jax.config.jax_disable_jit:
-      return self.jitted(seed)
-    traced = self.jitted.trace(seed).jaxpr
-    used = [True] * len(traced.out_avals)  # Else it would apply the model.
-    needed, _ = partial_eval.dce_jaxpr(traced.jaxpr, used, instantiate=True)
-    compute = jaxpr_as_fun(traced.replace(jaxpr=needed))
-    leaves = compute(jax.numpy.array(seed))
-    shapes, tree = jax.tree.flatten(self.eval_shape(seed))
-    put = lambda x, like: jax.device_put(np.array(x), like.sharding)
-    return tree.unflatten(map(put, leaves, shapes))
-
-
-# A later JAX may have no public dce_jaxpr; states are then compiled.
-if hasattr(partial_eval, "dce_jaxpr") and (
-  "SEQRNN_TESTS_OPTIMIZED" not in os.environ
-):
-  step.make_start = lambda *args: Started(MAKE_START(*args))
 
 # Many tests train the same model: what one has traced serves the others.
 step._kept = deque(maxlen=64)

@@ -159,10 +159,19 @@ def arm(*_):
   )
 
 
+def compile_as_tests(*_):
+  """Has steps compiled at the level of the tests' process."""
+  from seqrnn.training import step
+
+  step._compiler_options = lambda _: {}
+
+
 if __name__ == "__main__":
   sys.path[0] = str(ROOT)
   from seqrnn import cli
 
+  if "SEQRNN_TESTS_OPTIMIZED" not in os.environ:
+    wrap(cli.devices, "start", after=compile_as_tests)
   if "HEARTBEAT" in os.environ:
     cli.processes._HEARTBEAT_SECONDS = int(os.environ["HEARTBEAT"])
   if "FAULT" in os.environ:

@@ -21,7 +21,7 @@ from seqrnn.training import train
 from seqrnn.training.checkpoint import steps
 from seqrnn.training.checkpoint_writer import Checkpoints
 from seqrnn.training.progress import Progress
-from tests.conftest import FUSED, MAKE_START, read_csv, tiny
+from tests.conftest import FUSED, read_csv, tiny
 
 
 def rows(workdir):
@@ -259,7 +259,6 @@ def test_a_signal_ends_the_first_compilation(tmp_path, monkeypatch):
       os.kill(os.getpid(), signal.SIGTERM)
     ended.wait()
 
-  monkeypatch.setattr(step_lib, "make_start", MAKE_START)
   monkeypatch.setattr(step_lib, "_kept", deque())
   monkeypatch.setattr(jax.stages.Lowered, "compile", compile_for_ever)
   before = signal.getsignal(signal.SIGTERM)
