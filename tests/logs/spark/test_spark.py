@@ -165,7 +165,8 @@ def tables(shop):
         del waiting[name]
     (folder / file).write_text("\n".join(rows))
   fields = {**RUN, "data.unit": "session", "data.format": "csv"}
-  fields["detect.rate"] = 0.2
+  # With this seed no score is so near a rounding that last bits decide.
+  fields |= {"detect.rate": 0.2, "seed": 1}
   config = tiny(folder, {**fields, "data.path": str(folder / "a.csv")})
   train.fit(experiments.build, config, shop / "table-run")
   config.detect.path = str(folder)
