@@ -15,7 +15,7 @@ from seqrnn.errors import UserError
 from seqrnn.experiment import Build, Experiment, Params, shapes
 from seqrnn.exporting import network as network_lib
 from seqrnn.exporting.network import Network, Operator
-from seqrnn.models import network
+from seqrnn.models.network import fits_wide
 from seqrnn.runtime import files
 from seqrnn.training.checkpoint import Position, steps
 from seqrnn.training.checkpoint_writer import open_checkpoints
@@ -170,7 +170,7 @@ def make_run(build: Build, folder: Path, workdir: Path):
   config = config_lib.read_config(folder / "config.json")
   flat = config_lib.flat(defaults)
   fields = {name: flat[name] for name in _UNTRUE}
-  if config.model.wide and not network.fits_wide(config, weights=1):
+  if config.model.wide and not fits_wide(config, weights=1):
     # Another run, or word vectors, had it learn together with the layers.
     fields |= {"train.choice": "best", "train.refit": False}
   config.update_from_flattened_dict(fields)

@@ -79,7 +79,9 @@ def choose_symbol(
   return jnp.min(jnp.where(noisy_BV == largest_B1, id_1V, V - 1), axis=-1)
 
 
-def _likely(scaled_BV, top_k, top_p) -> jax.Array:
+def _likely(
+  scaled_BV: jax.Array, top_k: jax.Array | int, top_p: jax.Array | float
+) -> jax.Array:
   """Returns whether a symbol is among those to draw from, [B, V]."""
   sorted_BV = jnp.sort(scaled_BV, axis=-1, descending=True)
   place = jnp.minimum(top_k, sorted_BV.shape[-1]) - 1
@@ -227,6 +229,21 @@ def _seen(_penalty, seen_BV, symbol_B, _t):
 _PENALTY = Processor(_penalised, _seen)
 
 
+class History(NamedTuple):
+  """The symbols of prime and sample, as `no_repeat` needs them.
+
+  Attributes:
+    symbols_BL: ids, padded at the end.
+    common_BL: for each place, the number of equal symbols before it and before
+      the next symbol.
+    count_B: the number of symbols.
+  """
+
+  symbols_BL: jax.Array | np.ndarray
+  common_BL: jax.Array | np.ndarray
+  count_B: jax.Array | np.ndarray
+
+
 def no_repeat(n: int, length: int) -> Applied:
   """Forbids each symbol that would complete an n-gram for the second time.
 
@@ -234,19 +251,15 @@ def no_repeat(n: int, length: int) -> Applied:
   symbol, nothing is forbidden. The symbol of a place is forbidden if n - 1 or
   more symbols before it are those before the next symbol.
 
-  The memory is symbols_BL, the ids of prime and sample, padded at the end;
-  common_BL, for each place, the number of equal symbols before it and before
-  the next symbol; and count_B, the number of symbols.
-
   Args:
     n: of the n-grams.
     length: the most symbols that are drawn.
   """
 
-  def start(prime_BP: np.ndarray) -> tuple[np.ndarray, ...]:
+  def start(prime_BP: np.ndarray) -> History:
     B, P = prime_BP.shape
     none_BL = np.zeros((B, padded_length(P + length)), np.int32)
-    history = none_BL, none_BL, np.zeros(B, np.int32)
+    history = History(none_BL, none_BL, np.zeros(B, np.int32))
     for symbol_B in prime_BP.T:
       history = _append(n, history, symbol_B, 0)
     return history
@@ -277,7 +290,7 @@ def _appended(_n, history, symbol_B, _t):
   common_BL = jnp.concatenate([first_B1, common_BL[:, :-1]], axis=1)
   new_BL = jnp.arange(symbols_BL.shape[1])[None] == count_B[:, None]
   symbols_BL = jnp.where(new_BL, symbol_B[:, None], symbols_BL)
-  return symbols_BL, common_BL, count_B + 1
+  return History(symbols_BL, common_BL, count_B + 1)
 
 
 _append = jax.jit(_appended)  # It reads a prime, outside of the loop.

@@ -206,7 +206,9 @@ def constraint(
   return Applied(_PROCESSOR, values, start)
 
 
-def _apply(values: Constraint, state_B, logits_BV, t) -> jax.Array:
+def _apply(
+  values: Constraint, state_B: jax.Array, logits_BV: jax.Array, t: jax.Array
+) -> jax.Array:
   # At most NEVER symbols are left, so that NEVER is not allowed.
   need_BV = jnp.asarray(values.automaton.need_SV)[state_B]
   left = jnp.minimum(values.length - t, NEVER)
@@ -215,7 +217,9 @@ def _apply(values: Constraint, state_B, logits_BV, t) -> jax.Array:
   return jnp.where(allowed_BV, logits_BV, -jnp.inf)
 
 
-def _advance(values: Constraint, state_B, symbol_B, _t) -> jax.Array:
+def _advance(
+  values: Constraint, state_B: jax.Array, symbol_B: jax.Array, _t: jax.Array
+) -> jax.Array:
   next_SV = jnp.asarray(values.automaton.next_SV)
   return next_SV[state_B, symbol_B].astype(jnp.int32)
 
@@ -223,7 +227,9 @@ def _advance(values: Constraint, state_B, symbol_B, _t) -> jax.Array:
 _PROCESSOR = Processor(_apply, _advance)
 
 
-def _with_end(logits_BV, allowed_BV, values: Constraint) -> jax.Array:
+def _with_end(
+  logits_BV: jax.Array, allowed_BV: jax.Array, values: Constraint
+) -> jax.Array:
   """The end symbol has the probability of all that leaves the pattern."""
   temperature = jnp.where(values.temperature > 0, values.temperature, 1)
   id_1V = jnp.arange(logits_BV.shape[-1])[None]

@@ -172,7 +172,9 @@ def drawer(
   return draw
 
 
-def _padded_after_end(ended_B, symbols_TB) -> tuple[jax.Array, jax.Array]:
+def _padded_after_end(
+  ended_B: jax.Array, symbols_TB: jax.Array
+) -> tuple[jax.Array, jax.Array]:
   """Whether each stream has ended, and its symbols, padded after their end."""
   t = jnp.arange(len(symbols_TB)).reshape(-1, *[1] * ended_B.ndim)
   end_B = jnp.min(jnp.where(symbols_TB == END, t, len(t)), axis=0)

@@ -26,7 +26,8 @@ from seqrnn.scoring.evaluation import Examined
 # Of the layers, in the mean of their logits and those of the wide part: the
 # first one, and those that validation may choose instead.
 _SHARES = 0.125, 0.0, 0.25, 0.5, 0.75, 1.0
-_SURE = 8.0  # Nats for a distance of 1 by which another one is more likely.
+# Nats by which a share must be more likely, times its distance from the first.
+_SURE = 8.0
 _TEMPERATURES = 2 ** np.arange(-3, 2.1, 0.5)  # Their inverses.
 _TINY = 1e-30  # The least loss of numbers.
 _STRENGTH = 30.0  # Of the loss of a text; half the squares are the penalty.

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 from seqrnn.data.logs.secrets import excerpt
 from seqrnn.data.read.reading import LINE
 from seqrnn.errors import UserError
-from seqrnn.errors import report as report  # As logs/follow imports it.
 
 _LONGEST = 2**12  # Characters of a line that a named format reads.
 _SHOWN = 60  # Characters of a line in a message.

@@ -30,6 +30,7 @@ _EVENTS = 2**19  # About the number of events in the sessions of a fit.
 _TRIMMED = 0.05  # The share of the sessions that may be anomalous.
 _DRIFTED = 0.05  # The share of later values that may be in the tails of 0.01.
 _FLOOR = 3.0  # Nats of evidence that are no score.
+_TINY = np.finfo(float).tiny
 _LEAST = 0.1  # The scale of a tail where all values are equal.
 _BINS = 50  # Octaves of numbers, from a thousandth on.
 _PRIOR = 0.1  # Numbers in each bin, beside those that are known.
@@ -329,7 +330,8 @@ def _scored(
   rank = np.arange(len(session)) - np.searchsorted(session, session) + 1
   total, p = total_D[session], np.exp(-nats)
   share = rank / total
-  ratio = np.where(rank < total, (1 - share) / (1 - p), 1)  # 0 log 0 is 0.
+  rest = np.maximum(1 - p, _TINY)  # A p just below 1 is rounded to 1.
+  ratio = np.where(rank < total, (1 - share) / rest, 1)  # 0 log 0 is 0.
   evidence = share * (nats + np.log(share)) + (1 - share) * np.log(ratio)
   scores = np.zeros(count)
   np.maximum.at(scores, session, np.where(p < share, total * evidence, 0))

@@ -37,10 +37,9 @@ from seqrnn.config import derived
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data.logs.entries import LineContext
-from seqrnn.data.logs.formats import report
 from seqrnn.data.logs.secrets import Redaction
 from seqrnn.data.logs.tail import Chunk, FileTail, LogPosition, StreamTail
-from seqrnn.errors import UserError
+from seqrnn.errors import UserError, report
 from seqrnn.experiment import Experiment
 from seqrnn.logs import drift
 from seqrnn.logs.detect import answers, deployed

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from seqrnn.config.read import Config
 from seqrnn.data.logs import formats, log_corpus
 from seqrnn.data.logs.entries import LineContext, LogReader
-from seqrnn.data.logs.formats import report
 from seqrnn.data.logs.tail import LONGEST, Chunk
 from seqrnn.data.read.reading import LINE, NOT_UTF8
-from seqrnn.errors import UserError
+from seqrnn.errors import UserError, report
 from seqrnn.logs.follow.follower import Event
 
 _REPORTED = 10  # Skipped lines that are reported; all are counted.

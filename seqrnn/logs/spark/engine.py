@@ -70,7 +70,8 @@ def run(build: Build, config: Config, workdir: Path) -> Findings | None:
       flagged, names = examine(deployed, some.toPandas(), events.span)
       grouped = group_incidents(flagged)
       number = {d: n for n, one in enumerate(grouped, 1) for d in one.members}
-      # A score at the border may differ in its last digit, and have none.
+      # The last digit of a score may differ from that of the workers, so that
+      # a session which they flag has no incident here.
       which = [number.get(d) for d in flagged.distinct.which.tolist()]
       numbers = list(zip(names, which, strict=True))
       rows = list(tables.incident_rows(flagged, grouped))

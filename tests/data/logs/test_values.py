@@ -134,6 +134,14 @@ def test_few_normal_sessions_have_a_score_and_slow_ones_do(tails):
     assert np.median(scores) > 1
 
 
+def test_a_value_of_a_chance_just_below_1_is_usual(tails, monkeypatch):
+  nats = lambda _, observed, __: np.full(len(observed.numbers), 1e-18)
+  monkeypatch.setattr(values, "_nats", nats)
+  with np.errstate(divide="raise", invalid="raise"):
+    test = drawn(np.random.default_rng(4), 9)
+    assert not with_unusual(test, [tails], [VALUE]).unusual.any()
+
+
 def test_sessions_in_parts_have_the_same_scores(tails, monkeypatch):
   test = drawn(np.random.default_rng(3), 100, scale=3.0)
   both = [with_unusual(test, [tails] * 2, values.MEASURES)]
