@@ -35,11 +35,12 @@ _MARKS = "<!-- made by benchmarks/sizes.py -->", "<!-- end of the figures -->"
 _LOG = r"--config=logs --config.data.log_session=(order-\d+)"
 _LOG += " --config.data.log_header=none --config.data.test_fraction=.4"
 _FILES = "--config.data.source=files --config.train.max_steps=4"
+_VALIDATION = "--config.data.validation_fraction=.001"  # It is scored whole.
 _COMMANDS = [
   ("lines", "train", f"{_LOG} --config.train.max_steps=60"),
   ("lines", "detect", "--mode=detect"),
   ("lines", "follow", "--mode=detect --follow"),
-  ("characters", "train", f"--config=rnn {_FILES}"),
+  ("characters", "train", f"--config=rnn {_FILES} {_VALIDATION}"),
   ("rows", "train", f"--config=sentences --config.data.format=csv {_FILES}"),
 ]
 _UNITS = "CPU seconds", "MB, peak"

@@ -122,6 +122,10 @@ def _is_temperature(value: float) -> bool:
   return good and (value == 0 or 1e-30 <= value <= 1e30)
 
 
+def _is_weight(value: float) -> bool:
+  return type(value) in (int, float) and 0 <= value <= 1e30
+
+
 def _are_stops(text: str) -> bool:
   stops = parse_stops(text)
   broken = text.startswith('["') and stops == [text]  # A list, but not JSON.
@@ -197,6 +201,11 @@ TEMPERATURES = Rule(
   tuple,
   lambda v: v != () and all(map(_is_temperature, v)),
   "must be numbers, each 0 or from 1e-30 to 1e30",
+)
+WEIGHTS = Rule(
+  tuple,
+  lambda v: len(v) == 2 and all(map(_is_weight, v)) and any(v),
+  "must be two numbers from 0 to 1e30, not both 0",
 )
 STOPS = of_text(
   _are_stops,

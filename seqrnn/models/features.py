@@ -99,7 +99,7 @@ class Wide(nn.Module):
   The wide part of a wide and deep model (Cheng et al. 2016), which adds both.
   If the wide part is fitted before the layers learn, they are trained apart,
   because a fit leaves little of what it has been fitted to; outside of training
-  a mean is taken of both, in which the layers have a share.
+  both are weighted.
 
   Attributes:
     terms: F, the number of buckets.
@@ -121,10 +121,10 @@ class Wide(nn.Module):
     linear_BNV = STEP * (terms_BF @ table_FV)[:, None]
     if not self.fitted:
       return logits_BNV + linear_BNV
-    share = self.param("share", nn.initializers.ones, ())
+    weights_2 = self.param("weights", nn.initializers.ones, (2,))
     if train:
       return logits_BNV
-    return share * logits_BNV + (1 - share) * linear_BNV
+    return weights_2[0] * logits_BNV + weights_2[1] * linear_BNV
 
 
 class Letters(nn.Module):

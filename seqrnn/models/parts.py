@@ -127,7 +127,7 @@ def part_sizes(experiment: Experiment, config: Config) -> list[PartSize]:
     for array in _FORMULAS.keys() & arrays[part].keys():
       axes, formula = _FORMULAS[array]
       values |= zip(axes, arrays[part][array].shape, strict=True)
-    formula += " + 1" * ("share" in arrays[part])
+    formula += " + 2" * ("weights" in arrays[part])
     name = {"crf": "CRF", "nade": "NADE"}.get(name, name)
     name += ", tied to the embedding" * ("head_bias" in arrays[part])
     described.append(PartSize(name, size, formula, values, part))

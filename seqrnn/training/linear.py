@@ -25,10 +25,11 @@ from seqrnn.scoring.evaluation import Examined
 
 # Of the layers, in the mean of their logits and those of the wide part: the
 # first one, and those that validation may choose instead.
-_SHARES = 0.125, 0.0, 0.25, 0.5, 0.75, 1.0
+_SHARES = np.array([0.125, 0.0, 0.25, 0.5, 0.75, 1.0])
 # Nats by which a share must be more likely, times its distance from the first.
 _SURE = 8.0
-_TEMPERATURES = 2 ** np.arange(-3, 2.1, 0.5)  # Their inverses.
+_TEMPERED = 4.0  # Nats that a temperature T costs, times log2(T)².
+_COLDNESS = 2 ** np.arange(-3, 2.1, 0.5)  # Inverse temperatures of labels.
 _TINY = 1e-30  # The least loss of numbers.
 _STRENGTH = 30.0  # Of the loss of a text; half the squares are the penalty.
 _PENALTIES = 0.1, 0.3, 1.0, 3.0, 10.0  # Of squares, for numbers.
@@ -53,46 +54,66 @@ def fitted(experiment: Experiment, params: Params) -> Params:
   table_FV = private.of_first_process(regression(x_NF, y_NV) / STEP)
   kernel_HV = np.zeros_like(params["head"]["kernel"])
   head = {**params["head"], "kernel": kernel_HV}
-  share = np.float32(_SHARES[0])
-  wide = {"table": table_FV, "share": share}
+  wide = {"table": table_FV, "weights": np.float32(_weights(_SHARES[0]))}
   return {**params, "head": head, "wide": wide}
 
 
-def choose_share(
-  config: Config, texts: int, examine: Callable[[float], Examined | None]
-) -> float | None:
-  """The share of the layers that fits validation best.
+def _weights(share: float) -> np.ndarray:
+  return np.array([share, 1 - share])
 
-  The farther it is from the first one, the more likely it must be: a few texts
-  prefer one by accident. Labels are compared at the temperature that each share
-  fits best with; none shall win because the layers are less sure of all.
+
+def choose_weights(
+  config: Config,
+  texts: int,
+  examine: Callable[[np.ndarray], Examined | None],
+) -> np.ndarray | None:
+  """The weights, of the layers and of the wide part, that fit validation best.
+
+  They are those of a mean. The farther the share of the layers is from the
+  first one, the more likely it must be: a few texts prefer one by accident.
+  Labels are compared at the temperature that each share fits best with; none
+  shall win because the layers are less sure of all. The weights of labels are
+  divided by the temperature that fits, where one far from 1 must fit more.
 
   Args:
     config: of the run.
     texts: the number of texts of validation.
-    examine: a function of a share -> the figures and labels of validation.
+    examine: a function of weights -> the figures and labels of validation.
 
   Returns:
-    the share; None: `examine` was stopped.
+    the weights; None: `examine` was stopped.
   """
-  if config.model.layers_share is not None:
-    return config.model.layers_share
+  if config.model.logit_weights is not None:
+    return np.array(config.model.logit_weights)
   if config.train.choice == "all":  # They are trained on.
-    return _SHARES[0]
+    return _weights(_SHARES[0])
   labels = config.task == "classification"
   examined = []
   for share in (0, 1) if labels else _SHARES:
-    found = examine(share)
+    found = examine(_weights(share))
     if found is None:
       return None
     examined.append(found)
+  coldness_K = _COLDNESS if labels else np.ones(1)
   nats_of = _nats_of_labels if labels else partial(_nats_of_numbers, texts)
-  far = np.abs(np.array(_SHARES) - _SHARES[0])
-  return _SHARES[int(np.argmin(nats_of(examined) + _SURE * far))]
+  nats_SK = nats_of(examined)
+  far_S = np.abs(_SHARES - _SHARES[0])
+  best = np.argmin(nats_SK.min(1) + _SURE * far_S)
+  cold = np.argmin(nats_SK[best] + _TEMPERED * np.log2(coldness_K) ** 2)
+  return coldness_K[cold] * _weights(_SHARES[best])
+
+
+def describe(weights: tuple[float, float]) -> str:
+  """A line for weights that validation has chosen."""
+  layers, wide = weights
+  total = layers + wide
+  mean = f"it counts {wide / total:.3g}, and the layers {layers / total:.3g}"
+  cold = f"; the temperature of labels is {1 / total:.2g}" * (total != 1)
+  return f"model.wide: {mean}{cold}"
 
 
 def _nats_of_labels(examined: list[Examined]) -> np.ndarray:
-  """Minus the log-likelihood of known labels with each share.
+  """Minus the log-likelihood of known labels by share and temperature, [S, K].
 
   Args:
     examined: with the wide part alone, and with the layers alone.
@@ -103,27 +124,27 @@ def _nats_of_labels(examined: list[Examined]) -> np.ndarray:
     known = rows.target > UNKNOWN
     target = rows.target[known] - len(RESERVED)
     columns.append(rows.log_p[known, len(RESERVED) :])
-  log_p_2NV, nats = np.stack(columns), []
-  for share in _SHARES:
-    log_p_NV = np.tensordot([1 - share, share], log_p_2NV, 1)
-    tempered = (
-      scipy.special.log_softmax(t * log_p_NV, axis=1) for t in _TEMPERATURES
-    )
-    nats.append(min(-x[np.arange(len(x)), target].sum() for x in tempered))
-  return np.array(nats)
+  wide_NV, layers_NV = columns
+
+  def nats(share, coldness):
+    log_p_NV = coldness * (share * layers_NV + (1 - share) * wide_NV)
+    log_p_NV = scipy.special.log_softmax(log_p_NV, axis=1)
+    return -log_p_NV[np.arange(len(target)), target].sum()
+
+  return np.array([[nats(s, k) for k in _COLDNESS] for s in _SHARES])
 
 
 def _nats_of_numbers(texts: int, examined: list[Examined]) -> np.ndarray:
-  """Minus the log-likelihood, of a Gaussian, with each share."""
-  losses = np.array([figures["loss"] for figures, _ in examined])
+  """Minus the log-likelihood, of a Gaussian, with each share, [S, 1]."""
+  losses = np.array([[figures["loss"]] for figures, _ in examined])
   return texts / 2 * np.log(np.maximum(losses, _TINY))
 
 
-def with_share(params: Params, share: float) -> Params:
-  """The parameters with another share of the layers."""
+def with_weights(params: Params, weights_2: np.ndarray) -> Params:
+  """The parameters with other weights of the layers and the wide part."""
   wide = params["wide"]
-  new = jax.device_put(np.float32(share), wide["share"].sharding)
-  return {**params, "wide": {**wide, "share": new}}
+  new = jax.device_put(np.float32(weights_2), wide["weights"].sharding)
+  return {**params, "wide": {**wide, "weights": new}}
 
 
 def _ridge(x_NF: Any, y_NV: np.ndarray) -> np.ndarray:

@@ -103,16 +103,16 @@ def fit(
       raise _interrupted(training, position, caught[-1]) from None
   print(
     f"{workdir}: finished at step {position.step};"
-    f" {training.config.train.choice} validation loss"
+    f" {training.config.train.choice.replace('all', 'last')} validation loss"
     f" {position.best:.4f} {training.experiment.loss_unit} at step"
     f" {position.best_step}"
   )
   config = training.config
-  chosen = config.model.layers_share is None
+  chosen = config.model.logit_weights is None
   if chosen and linear.is_fitted(training.experiment, config):
-    share = float(state.eval_params["wide"]["share"])
-    config = derived.copy(config, {"model.layers_share": share})
-    print(f"model.wide: it counts {1 - share:g}, and the layers {share:g}")
+    weights = tuple(np.array(state.eval_params["wide"]["weights"]).tolist())
+    config = derived.copy(config, {"model.logit_weights": weights})
+    print(linear.describe(weights))
   if config.train.refit and position.best_step:
     _refit(build, config, workdir, position.best_step)
   return asdict(position)
@@ -365,7 +365,7 @@ def evaluate_and_save(
   experiment = training.experiment
   seconds, symbols = progress.lap()
   if linear.is_fitted(experiment, training.config):
-    joined = _with_share(training, state, stop)
+    joined = _with_weights(training, state, stop)
     if joined is None:
       return state, False
     state = joined
@@ -409,26 +409,29 @@ def evaluate_and_save(
   return state, training.should_stop(row)
 
 
-def _with_share(
+def _with_weights(
   training: Training, state: TrainState, stop: Callable[[], int]
 ) -> TrainState | None:
-  """The state whose layers have the share that fits validation best.
+  """The state with the weights of logits that fit validation best.
 
   None: it was stopped.
   """
   examine = examiner(training.experiment, training.mesh)
 
-  def having(share: float) -> TrainState:
-    new = state._replace(params=linear.with_share(state.params, share))
-    return new.with_eval_params(linear.with_share(new.eval_params, share))
+  def having(weights_2: np.ndarray) -> TrainState:
+    new = state._replace(params=linear.with_weights(state.params, weights_2))
+    average = linear.with_weights(new.eval_params, weights_2)
+    return new.with_eval_params(average)
 
   texts = training.experiment.facts("validation")["documents"]
-  share = linear.choose_share(
+  weights_2 = linear.choose_weights(
     training.config,
     texts,
-    lambda share: examine(having(share).eval_params, training.validation, stop),
+    lambda weights_2: examine(
+      having(weights_2).eval_params, training.validation, stop
+    ),
   )
-  return None if share is None else having(share)
+  return None if weights_2 is None else having(weights_2)
 
 
 def record_evaluation(

@@ -208,16 +208,16 @@ def test_the_wide_part_reads_the_terms_of_the_whole_text(run, monkeypatch):
   assert windows > len(texts) == len(calls)
   params = random_params(experiment, 0)
   _, logits = experiment.predict(params, (), batch)
-  table, share = params["wide"]["table"], params["wide"]["share"]
-  other = {**params, "wide": {"table": 2 * table, "share": share}}
+  table, weights = params["wide"]["table"], params["wide"]["weights"]
+  other = {**params, "wide": {"table": 2 * table, "weights": weights}}
   _, more = experiment.predict(other, (), batch)
   ids = slice(UNKNOWN + 1, None)  # Of labels.
-  expected = 3 * (1 - share) * batch["terms"] @ table
+  expected = 3 * weights[1] * batch["terms"] @ table
   np.testing.assert_allclose((more - logits)[:, 0, ids], expected, 1e-3, 1e-3)
-  # Beside a fitted wide part, the layers have a share in the logits.
+  # Beside a fitted wide part, the layers have a weight in the logits.
   head = {**params["head"], "bias": params["head"]["bias"] + 1}
   _, more = experiment.predict({**params, "head": head}, (), batch)
-  np.testing.assert_allclose((more - logits)[:, 0, ids], share, 1e-3, 1e-3)
+  np.testing.assert_allclose((more - logits)[:, 0, ids], weights[0], 1e-3, 1e-3)
   config.model.parts = None
   with pytest.raises(
     UserError, match="vocabulary.json: model.wide=True reads terms"
@@ -251,13 +251,13 @@ def test_the_wide_part_is_first_a_regression_and_then_stays(run):
     up, down = (objective(table_FV + sign * step_FV) for sign in (1, -1))
     assert abs(up - down) < 0.1 * (up + down - 2 * least)
   factors = rates.shares(experiment, config, None)
-  assert factors.pop("wide") == {"table": 0, "share": 0}
+  assert factors.pop("wide") == {"table": 0, "weights": 0}
   assert {*jax.tree.leaves(factors)} == {1}
   config.train.choice = "best"
   assert rates.shares(experiment, config, None) is None
 
 
-def test_validation_chooses_the_share_of_the_layers():
+def test_validation_chooses_the_weights_of_layers_and_wide_part():
   config = base.get_config()
   config.task = "classification"
   rng, N, V = np.random.default_rng(2), 60, 3
@@ -266,29 +266,41 @@ def test_validation_chooses_the_share_of_the_layers():
   noise_NV = rng.normal(size=(N, V))
 
   def chosen(wide_NV, layers_NV):
-    def examine(share):
-      log_p_NV = log_softmax([wide_NV, layers_NV][share], axis=1)
+    both = np.stack([layers_NV, wide_NV])
+
+    def examine(weights):
+      log_p_NV = log_softmax(np.tensordot(weights, both, 1), axis=1)
       special = ((0, 0), (len(RESERVED), 0))
       log_p_NV = np.pad(log_p_NV, special, constant_values=-np.inf)
       some = np.ones(N, bool)
       return {}, LabelRows(target, target, some, some, log_p=log_p_NV)
 
-    return linear.choose_share(config, 0, examine)
+    return linear.choose_weights(config, 0, examine)
 
-  assert chosen(noise_NV, noise_NV) == 0.125  # All are as likely.
-  assert chosen(3 * noise_NV, truth_NV) == 0.75
-  assert chosen(9 * noise_NV, truth_NV) == 1
-  assert chosen(truth_NV, -9 * truth_NV) == 0
+  def share(wide_NV, layers_NV):
+    weights = chosen(wide_NV, layers_NV)
+    return weights[0] / weights.sum()
+
+  assert share(noise_NV, noise_NV) == 0.125  # All are as likely.
+  assert share(3 * noise_NV, truth_NV) == 0.75
+  assert share(9 * noise_NV, truth_NV) == 1
+  assert share(truth_NV, -9 * truth_NV) == 0
   # Layers that are less sure of the same say nothing new.
   both_NV = truth_NV + 3 * noise_NV
-  assert chosen(both_NV, both_NV / 3) == 0.125
-  assert linear.choose_share(config, 9, lambda _: None) is None
+  assert share(both_NV, both_NV / 3) == 0.125
+  # Labels that are drawn at a temperature are predicted at it.
+  N, p_NV = 1000, rng.dirichlet(np.ones(V), 1000)
+  target = len(RESERVED) + (p_NV.cumsum(1) > rng.random((N, 1))).argmax(1)
+  for temperature, total in ((1, 1), (0.5, 2), (4, 0.25)):
+    hot_NV = temperature * np.log(p_NV)
+    np.testing.assert_allclose(chosen(hot_NV, hot_NV).sum(), total)
+  assert linear.choose_weights(config, 9, lambda _: None) is None
 
   def share_of(texts, *losses):
     left = iter(losses)
-    return linear.choose_share(
+    return linear.choose_weights(
       config, texts, lambda _: ({"loss": next(left)}, None)
-    )
+    )[0]
 
   config.task = "regression"
   assert share_of(100, 1.0, 1.0, 0.99, 0.95, 0.89, 0.89) == 0.75  # -5.8 nats.
@@ -298,7 +310,7 @@ def test_validation_chooses_the_share_of_the_layers():
   assert share_of(100, *[math.nan] * 6) == 0.125
   config.train.choice = "all"
   assert share_of(100) == 0.125  # The layers know these texts.
-  config.model.layers_share = 0.9
+  config.model.logit_weights = 0.9, 2.0
   assert share_of(100) == 0.9
 
 

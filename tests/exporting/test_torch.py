@@ -74,7 +74,7 @@ def test_the_class_of_the_guide_gives_the_same_logits(exported, name):
 @pytest.mark.parametrize("name", ["lstm", "heads", "tied gap", *FOREIGN])
 def test_an_export_comes_back_to_the_bit(exported, tmp_path, name):
   _, params, path = exported(name)
-  assert ("share" in params.get("wide", {})) == (name == "fitted wide")
+  assert ("weights" in params.get("wide", {})) == (name == "fitted wide")
   run = seqrnn.from_export(path.parent, tmp_path / "again")
   # Neither the start of that run nor its step is that of the new one.
   train = run.config.train

@@ -73,7 +73,7 @@ def test_a_refit_reads_training_and_validation_and_resumes_exactly(
   fields |= {"train.refit": True, "train.choice": "last", "train.epochs": 2}
   fields["model.wide"] = True
   monkeypatch.setattr(linear, "_SURE", -1e9)  # It is the farthest one.
-  config, params, steps, share = tiny(tmp_path, fields), [], 0, None
+  config, params, steps, weights = tiny(tmp_path, fields), [], 0, None
   for name in ("whole", "stopped"):
     workdir = tmp_path / name
     if name == "stopped":  # Within the second training.
@@ -84,7 +84,7 @@ def test_a_refit_reads_training_and_validation_and_resumes_exactly(
       begun.mkdir()
       shutil.copy(workdir / "vocabulary.json", begun)
       again = derived.refit(config_lib.read_run(workdir), steps)
-      again.train.max_steps, again.model.layers_share = 2, share
+      again.train.max_steps, again.model.logit_weights = 2, weights
       train.fit(experiments.build, again, begun)
       assert load_run(workdir).params["head"].keys()
     steps = train.fit(experiments.build, config, workdir)["step"]
@@ -93,12 +93,13 @@ def test_a_refit_reads_training_and_validation_and_resumes_exactly(
     params.append(run.params)
     assert run.step == steps
     alone = load_run(workdir, steps)
-    share = float(run.params["wide"]["share"])
-    assert share == alone.params["wide"]["share"] == 1
+    weights = tuple(np.array(run.params["wide"]["weights"]).tolist())
+    assert weights == (*alone.params["wide"]["weights"],)
+    assert weights[1] == 0  # The farthest one.
     second = config_lib.read_run(workdir / "refit")
-    assert second.model.layers_share == share
+    assert second.model.logit_weights == weights
     same = jax.tree.map(np.array_equal, alone.params, run.params)
-    assert same.pop("wide")["share"] and not any(jax.tree.leaves(same))
+    assert same.pop("wide")["weights"] and not any(jax.tree.leaves(same))
   again = pickle.loads(pickle.dumps(run))
   same = jax.tree.map(np.array_equal, run.params, again.params)
   assert all(jax.tree.leaves(same))

@@ -76,10 +76,11 @@ FIELDS = group(
     " or a ridge regression that is fitted before the layers learn.",
     when.ONE_TARGET,
   ),
-  layers_share=rules.PART(
-    "The share of the layers in the mean of their logits and those of a wide"
-    " part that was fitted before them. Empty: an eighth, or 0, 0.25, 0.5, 0.75"
-    " or 1 if validation is clearly more likely with it.",
+  logit_weights=rules.WEIGHTS(
+    "The factors of the logits of the layers, and of a wide part that was"
+    " fitted before them. Empty: a mean, in which the layers have an eighth, or"
+    " 0, 0.25, 0.5, 0.75 or 1 if validation is clearly more likely with it;"
+    " that of labels is divided by a temperature that fits validation.",
     when.ONE_TARGET,
   ),
   parts=rules.integer(1, 8)(
