@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import ticker
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -35,7 +36,7 @@ _MARKS = "<!-- made by benchmarks/sizes.py -->", "<!-- end of the figures -->"
 _LOG = r"--config=logs --config.data.log_session=(order-\d+)"
 _LOG += " --config.data.log_header=none --config.data.test_fraction=.4"
 _FILES = "--config.data.source=files --config.train.max_steps=4"
-_VALIDATION = "--config.data.validation_fraction=.001"  # It is scored whole.
+_VALIDATION = "--config.data.validation_fraction=.001"  # It is evaluated whole.
 _COMMANDS = [
   ("lines", "train", f"{_LOG} --config.train.max_steps=60"),
   ("lines", "detect", "--mode=detect"),
@@ -44,6 +45,7 @@ _COMMANDS = [
   ("rows", "train", f"--config=sentences --config.data.format=csv {_FILES}"),
 ]
 _UNITS = "CPU seconds", "MB, peak"
+_TICKS = (3, 10, 30, 100, 300), (300, 1000, 3000)
 _KINDS = ["lines", "characters", "rows"]
 
 
@@ -79,14 +81,14 @@ def render(rows: list[list]) -> str:
     some = [x for x in rows if (x[0], x[2]) == (of, name)]
     for n, plot in enumerate(axes[:, _KINDS.index(of)]):
       x_N, y_N = ([row[column] for row in some] for column in (1, 3 + n))
-      plot.semilogx(x_N, y_N, "o-", label=name)
-      plot.set_xticks(x_N, [f"{x:g}" for x in x_N])
+      plot.loglog(x_N, y_N, "o-", label=name)
+      plot.set_xticks(x_N, [ticker.EngFormatter(sep="")(x) for x in x_N])
+      plot.set_yticks(_TICKS[n], _TICKS[n])
       plot.set(xlabel=of, ylabel=_UNITS[n])
       plot.minorticks_off()
-      plot.legend()
+      if of == "lines":
+        plot.legend(loc="upper left")
       pictures.grid(plot)
-  for plot in axes[:, 0]:  # All of a row have its limits.
-    plot.set_ylim(bottom=0)
   pictures.save(figure, _PAGE.with_suffix(".png"))
   cells = [[of, f"{size:,}", name, *map(str, x)] for of, size, name, *x in rows]
   table = pages.table(["data", "size", "command", *_UNITS], cells)
