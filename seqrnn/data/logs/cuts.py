@@ -15,7 +15,7 @@ import numpy as np
 
 from seqrnn import errors
 from seqrnn.data.idle_times import IdleTimes, LogCuts
-from seqrnn.data.read.columns import Texts
+from seqrnn.data.read.columns import Texts, parts_of
 from seqrnn.errors import counted
 
 _CHUNK = 2**18  # Events that are handled together.
@@ -128,26 +128,16 @@ class Clock:
     return LogCuts(self.log, of_log, of_growing, before_D, after_D, *whole)
 
 
-def _chunks(bounds: np.ndarray) -> Iterator[tuple[int, int]]:
-  """Yields the first session of some, and the one after the last of them."""
-  start = 0
-  while start < len(bounds) - 1:
-    stop = np.searchsorted(bounds, bounds[start] + _CHUNK, "right") - 1
-    stop = max(int(stop), start + 1)
-    yield start, stop
-    start = stop
-
-
 def _longest_silences(times_N: np.ndarray, bounds: np.ndarray) -> np.ndarray:
   """The longest silence of each session that has several events."""
-  parts = [np.zeros(0)]
-  for start, stop in _chunks(bounds):
+  longest = [np.zeros(0)]
+  for start, stop in parts_of(bounds, _CHUNK):
     starts = bounds[start:stop] - bounds[start]
     times = times_N[bounds[start] : bounds[stop]]
     gaps = np.diff(times, prepend=times[0])
     gaps[starts] = 0  # No silence goes over a session's end.
-    parts.append(np.fmax.reduceat(gaps, starts))
-  return np.concatenate(parts)[np.diff(bounds) > 1]
+    longest.append(np.fmax.reduceat(gaps, starts))
+  return np.concatenate(longest)[np.diff(bounds) > 1]
 
 
 def _silences(
@@ -161,7 +151,7 @@ def _silences(
     bounds: of the sessions.
     side: 0: the event before a silence; 1: the event after it.
   """
-  for start, stop in _chunks(bounds):
+  for start, stop in parts_of(bounds, _CHUNK):
     part = slice(bounds[start], bounds[stop])
     gaps = np.diff(times_N[part])
     inside = ~np.isnan(gaps)

@@ -6,7 +6,7 @@ Each event keeps its line, its time and its label.
 import dataclasses
 import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, starmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from seqrnn.data import splits
 from seqrnn.data.documents import Corpus, Names
 from seqrnn.data.logs import log_corpus, templates
 from seqrnn.data.logs.secrets import Redaction
-from seqrnn.data.read.columns import Texts, concatenate
+from seqrnn.data.read.columns import Texts, concatenate, parts_of
 from seqrnn.data.read.reading import Source, rows
 from seqrnn.data.sources import corpora
 from seqrnn.data.splits import Pieces, Read
@@ -220,11 +220,7 @@ class Sessions(NamedTuple):
 
   def parts(self, events: int) -> Iterator[np.ndarray]:
     """The numbers of all sessions, in parts of about so many events."""
-    first, count = 0, len(self.bounds) - 1
-    while first < count:
-      end = self.bounds[first] + events
-      stop = int(np.searchsorted(self.bounds, end, "right")) - 1
-      yield np.arange(first, first := max(stop, first + 1))
+    return starmap(np.arange, parts_of(self.bounds, events))
 
   def pieces(self, vocabulary: Vocabulary) -> Pieces:
     """The sessions as `experiment.batches` takes them."""

@@ -7,7 +7,7 @@ corpus may be larger than memory.
 import dataclasses
 import mmap
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import cast, overload
 
@@ -185,6 +185,21 @@ class Changes:
     return Texts(symbols, self._ids.numbers())
 
 
+def parts_of(bounds: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
+  """Yields parts of some groups: their first, and the one after their last.
+
+  Args:
+    bounds: of the groups, as those of documents.
+    most: rows of a part, unless a group has more.
+  """
+  first, count = 0, len(bounds) - 1
+  while first < count:
+    end = np.searchsorted(bounds, bounds[first] + most, "right") - 1
+    end = max(int(end), first + 1)
+    yield first, end
+    first = end
+
+
 def grouped(
   ids: np.ndarray, count: int
 ) -> tuple[np.ndarray | slice, np.ndarray]:
@@ -206,13 +221,10 @@ def grouped(
   np.cumsum(bounds, out=bounds)
   if not np.any(ids[1:] < ids[:-1]):
     return slice(None), bounds
-  order, first = Column("<i8"), 0
-  while first < count:
-    end = np.searchsorted(bounds, bounds[first] + _SORTED, "right") - 1
-    end = max(int(end), first + 1)
+  order = Column("<i8")
+  for first, end in parts_of(bounds, _SORTED):
     places = np.flatnonzero((first <= ids) & (ids < end))
     order.extend(places[np.argsort(ids[places], kind="stable")])
-    first = end
   return order.numbers(), bounds
 
 
