@@ -14,8 +14,8 @@
    most ALPHA (Ville 1939; bets on means: Waudby-Smith and Ramdas 2024).
 5. A small part of the capital starts to bet at each block, and most is saved:
    what bets lose before a change is little.
-6. After a warning, the next blocks decide what is expected, and the bets begin
-   anew: a later change is noticed, too.
+6. There is one warning. It advises to make another model, and the bets against
+   the calibration of that one begin anew.
 """
 
 import math
@@ -43,7 +43,6 @@ _BETS = np.array([0.1, 0.3, 0.9])[:, None]
 _LEAST = 10  # Sessions of a block.
 _APART = 4  # A block is so many times as long as its sessions depend.
 _FEWEST = 5  # Blocks of which a variance is estimated.
-_BLOCKS = 20  # The number of blocks that are learned after a warning.
 _PATIENCE = 10  # Blocks after which the saved capital is 1 / sqrt(2).
 _RECENT, _NAMED = 1000, 3  # Sessions whose events are known; named events.
 
@@ -106,7 +105,7 @@ class Drift:
     worth: sessions in a row that tell as much as an independent one.
     length: number of sessions of a block.
     sessions: number of sessions taken.
-    warning: the last one; empty: there was none.
+    warning: empty: there was none.
   """
 
   def __init__(
@@ -149,12 +148,6 @@ class Drift:
     self.sessions, self.warning = 0, ""
     self._since = math.nan  # The time of the block's first session.
     self._sums_S = np.zeros(len(_WORDS))
-    # After a warning, the blocks that are still learned, and their mean so far.
-    self._left, self._learned_S = 0, np.zeros(len(_WORDS))
-    self._begin()
-
-  def _begin(self):
-    """Begins the bets."""
     self._blocks = 0
     # The rows are the capital of each bet; the logarithm of what one unit has
     # become since the begin, and its minimum; and, of the blocks after this
@@ -169,7 +162,7 @@ class Drift:
     times_N: np.ndarray,
     events: Events = lambda _: (),
   ) -> list[str]:
-    """Takes new sessions; returns the warnings.
+    """Takes new sessions; returns the warning, if they give one.
 
     Args:
       scores_KN: their combined scores by each model.
@@ -197,18 +190,9 @@ class Drift:
     return warnings
 
   def _end_block(self, shares_S: np.ndarray, now: float) -> list[str]:
-    """Takes the shares of a block; returns a warning, if there is one."""
-    if not self._left:
-      return self._bet(shares_S, now)
-    self._learned_S += shares_S / _BLOCKS
-    self._left -= 1
-    if not self._left:
-      sessions = _BLOCKS * self.length
-      self._expected_S = self._expected(self._learned_S, sessions)
-      self._begin()
-    return []
-
-  def _bet(self, shares_S: np.ndarray, now: float) -> list[str]:
+    """Bets on the shares of a block; returns the warning, if there is one."""
+    if self.warning:
+      return []
     capital, log, least, count, total, before, times = self._bets
     fresh = log == least
     for column in (count, total):
@@ -241,7 +225,6 @@ class Drift:
       " unreliable until a model learns the sessions since then, as by"
       f" --mode=refresh{advice}"
     )
-    self._left, self._learned_S = _BLOCKS, np.zeros(len(_WORDS))
     return [self.warning]
 
   def _expected(self, shares_S: np.ndarray, sessions: int) -> np.ndarray:
@@ -282,8 +265,15 @@ class Drift:
 
 
 # Attributes that are stored.
-_STORED = ("key", "sessions", "warning", "_since", "_left", "_blocks")
-_STORED += ("_expected_S", "_sums_S", "_learned_S", "_bets")
+_STORED = (
+  "key",
+  "sessions",
+  "warning",
+  "_since",
+  "_blocks",
+  "_sums_S",
+  "_bets",
+)
 
 
 def of_calibration(
@@ -301,7 +291,7 @@ def of_calibration(
 def of_findings(
   normal: NormalScores, findings: Findings, training: Training
 ) -> list[str]:
-  """The warnings that the examined sessions give in their order."""
+  """The warning that the examined sessions give in their order, if any."""
   drift = of_calibration(normal, training, TOLERATED_IN_FILES)
   sessions = findings.sessions
   short = findings.scored.short[findings.distinct.which]  # They have no p.

@@ -57,7 +57,7 @@ def test_capital_is_that_of_bets_on_the_shares_of_blocks():
 
 
 @pytest.mark.parametrize("how", ["scores", "events"])
-def test_a_change_is_noticed_with_its_time_and_so_is_a_later_one(how):
+def test_a_change_is_noticed_once_with_its_time(how):
   rng = np.random.default_rng(2)
   scores, model, unknown = calibration(rng)
   timed, untimed = (Drift(scores, model, unknown) for _ in range(2))
@@ -74,15 +74,14 @@ def test_a_change_is_noticed_with_its_time_and_so_is_a_later_one(how):
     for warning in timed.take(new[one].T, is_new[one], times[one]):
       warnings[n] = warning
       assert warning == timed.warning
-  first, second = warnings
-  assert 1000 < first < 1300 and 2000 < second < 2300
-  # The 1,000th session was at 00:40, the 2,000th at 17:20.
+  (first,) = warnings
+  assert 1000 < first < 1300
+  # The 1,000th session was at 00:40.
   assert re.search("since 2027-01-16 00:[34]", warnings[first])
-  assert re.search("since 2027-01-16 1(6:5|7:)", warnings[second])
   words = {"scores": "score higher than", "events": "have events that"}
   assert words[how] in warnings[first]
   # Also of all at once.
-  warning, _ = untimed.take(new.T, is_new, np.full(3000, np.nan))
+  (warning,) = untimed.take(new.T, is_new, np.full(3000, np.nan))
   assert "since session 1,0" in warning or "since session 9" in warning
 
 
@@ -150,7 +149,6 @@ def test_restored_drift_goes_on_as_if_it_had_not_stopped():
   old = calibration(rng)
   scores = rng.gamma(3, 1, (900, 3))
   scores[200:] += 3
-  scores[700:] += 3
   whole, first = Drift(*old), Drift(*old)
   expected = whole.take(scores.T, scores[:, 0] < 0, np.arange(900.0))
   drifting, stored = [], ""
@@ -161,7 +159,7 @@ def test_restored_drift_goes_on_as_if_it_had_not_stopped():
       assert first.restore(json.loads(stored))
     at = np.array([float(n)])
     drifting += first.take(scores_K[:, None], at < 0, at)
-  assert drifting == expected and len(drifting) == 2
+  assert drifting == expected and len(drifting) == 1
   assert first.warning == whole.warning and first.capital == whole.capital
   # A new model begins anew.
   other = Drift(old[0] + 1, *old[1:])
