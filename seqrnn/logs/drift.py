@@ -265,15 +265,7 @@ class Drift:
 
 
 # Attributes that are stored.
-_STORED = (
-  "key",
-  "sessions",
-  "warning",
-  "_since",
-  "_blocks",
-  "_sums_S",
-  "_bets",
-)
+_STORED = "key", "sessions", "warning", "_since", "_blocks", "_sums_S", "_bets"
 
 
 def of_calibration(

@@ -102,7 +102,7 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
   training, *held_out = (of_pieces(read(split), names) for split in calibrated)
   found = log_changes.find_changes(training, names, settings.redact)
   basis = [
-    *filter(None, [changes.text]),
+    *changes.lines,
     *log_changes.change_lines(found, len(training.names)),
     *tables.calibration_lines(normal, settings),
     *log_changes.unseen_times([training, *held_out], sessions),

@@ -7,7 +7,7 @@ from seqrnn.config.read import Config
 from seqrnn.data.read import stored
 from seqrnn.errors import visible
 from seqrnn.experiment import Build
-from seqrnn.logs.detect import answers, calibration, deployed
+from seqrnn.logs.detect import answers, calibration, deployed, tables
 from seqrnn.logs.detect.normal import NormalScores, normal_scores
 from seqrnn.logs.follow import feedback
 from seqrnn.modes import detect
@@ -50,10 +50,7 @@ def run(build: Build, config: Config, workdir: Path) -> NormalScores:
       answers.write_rows(workdir, [*questions, *answered])
     changes = feedback.collect(kinds, reviewed, detector, known)
     after = normal_scores(known, settings, changes.answers, changes.false)
-    if changes.text:
-      print(changes.text)
-    before = normal_scores(known, settings)
-    for line in answers.changes(known, before, after, settings.rate):
+    for line in (*changes.lines, *tables.calibration_lines(after, settings)):
       print(line)
     line = (
       f"{workdir / answers.NAME}: write normal or anomalous, or nothing, in the"

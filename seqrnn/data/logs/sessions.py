@@ -186,7 +186,7 @@ class Sessions(NamedTuple):
 
   def events_once(self) -> tuple[np.ndarray, np.ndarray]:
     """The session and the id of each event, each id once in a session."""
-    session_N = np.repeat(np.arange(len(self.names)), np.diff(self.bounds))
+    session_N = owners(self.bounds)
     symbols = int(self.ids.max(initial=0)) + 1
     return np.divmod(np.unique(session_N * symbols + self.ids), symbols)
 
@@ -268,6 +268,16 @@ class Distinct(NamedTuple):
   counts: np.ndarray
 
 
+def owners(bounds: np.ndarray) -> np.ndarray:
+  """The number of the session of each event, given the bounds of sessions."""
+  return np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+
+
+def sums(values_N: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+  """The sum of a value of the events over each session."""
+  return np.bincount(owners(bounds), values_N, len(bounds) - 1)
+
+
 def ranges(
   starts: np.ndarray, stops: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -277,13 +287,26 @@ def ranges(
   return np.arange(bounds[-1]) + shifts, bounds
 
 
-def places_of(pieces: Pieces) -> tuple[np.ndarray | slice, np.ndarray]:
-  """The places of pieces in their corpus, and the bounds of the pieces."""
+Places = np.ndarray | slice  # In the ids of a corpus.
+
+
+def columns_of(pieces: Pieces) -> tuple[Places, np.ndarray, dict[str, Any]]:
+  """The places of pieces in their corpus, their bounds, and columns there.
+
+  A column is None if the corpus has none.
+  """
+  corpus = pieces.corpus
   if len(pieces) and np.array_equal(pieces.starts[1:], pieces.stops[:-1]):
     # Side by side, as all that is read; a list of places takes 8 bytes each.
     places = slice(int(pieces.starts[0]), int(pieces.stops[-1]))
-    return places, np.append(pieces.starts, places.stop) - places.start
-  return ranges(pieces.starts, pieces.stops)
+    bounds = np.append(pieces.starts, places.stop) - places.start
+  else:
+    places, bounds = ranges(pieces.starts, pieces.stops)
+  columns = _taken(corpus, _OF_CORPUS, places)
+  if isinstance(corpus.names, Names) and corpus.names.lines.all():
+    lines_D = corpus.names.lines[pieces.document]
+    columns["lines"] = np.repeat(lines_D, np.diff(bounds))
+  return places, bounds, columns
 
 
 def examined_sessions(
@@ -373,16 +396,13 @@ def of_pieces(
   Raises:
     UserError: as `parse_labels`.
   """
-  corpus, document = pieces.corpus, pieces.document
-  places, bounds = places_of(pieces)
-  columns = _taken(corpus, _OF_CORPUS, places)
-  if isinstance(corpus.names, Names) and corpus.names.lines.all():
-    columns["lines"] = np.repeat(corpus.names.lines[document], np.diff(bounds))
+  corpus = pieces.corpus
+  places, bounds, columns = columns_of(pieces)
   sessions = Sessions.of_events(
     vocabulary,
     Texts(corpus.symbols, corpus.ids[places]),
     bounds,
-    [corpus.names[int(j)] for j in document],
+    [corpus.names[int(j)] for j in pieces.document],
     begins=None if corpus.cuts is None else pieces.begins,
     ends=None if corpus.cuts is None else pieces.ends,
     **columns,

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from seqrnn.data.logs.sessions import Sessions
+from seqrnn.data.logs.sessions import Sessions, owners
 from seqrnn.data.logs.templates import PLACES
 from seqrnn.data.vocabulary import UNKNOWN
 
@@ -139,7 +139,7 @@ def _observe(sessions: Sessions, measure: str) -> _Observed:
     others = ids * (PLACES + 1) + PLACES
     keys = np.where(before == UNKNOWN, others, -(before << 32 | ids))
   known = ~np.isnan(numbers) & (ids[events] != UNKNOWN)
-  session = np.repeat(np.arange(len(sizes)), sizes)[events]
+  session = owners(sessions.bounds)[events]
   return _Observed(keys, others, numbers, events, session).take(known)
 
 

@@ -18,7 +18,6 @@ from seqrnn.data.read import reading
 from seqrnn.data.splits import Read
 from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
-from seqrnn.logs.detect.conformal import is_flagged
 from seqrnn.logs.detect.detector import Detector
 from seqrnn.logs.detect.findings import find_anomalies, worst_positions
 from seqrnn.logs.detect.normal import (
@@ -32,29 +31,18 @@ from seqrnn.logs.detect.scores import COMBINED
 from seqrnn.logs.detect.tables import TableCell, example_of, write_csv_table
 
 
-def _neg_log_p(
-  normal: NormalScores, sessions: NormalSessions, name: str
-) -> tuple[np.ndarray, np.ndarray]:
-  """-log p, extrapolated, and p of each normal session, [R] each.
+def _p_values(normal: NormalScores, sessions: NormalSessions) -> np.ndarray:
+  """The p-value of each normal session, by the combined score of its model [R].
 
   A session is compared with those that calibrate its model: if it is one of
   them, as one of them; if not, as a new session.
-
-  Args:
-    normal: the calibration.
-    sessions: normal ones, also those that do not calibrate.
-    name: of the score, or COMBINED.
   """
-  model, calibration = sessions.model, normal.scores[name]
-  # Further sessions, which calibrate, are none of these.
-  calibrates = normal.selection.calibrates[: len(model)]
-  if name == COMBINED:
-    values = normal.combined(sessions, calibrates)
-  else:
-    values = sessions.scores[name]
-  neg_log_p = calibration.own_neg_log_p(values, model, calibrates)
+  calibrates, model = normal.selection.calibrates, sessions.model
+  calibration = normal.scores[COMBINED]
+  scores = normal.combined(sessions, calibrates)
+  neg_log_p = calibration.own_neg_log_p(scores, model, calibrates)
   n = np.array([group.n for group in calibration.groups])[model]
-  return neg_log_p, np.maximum(np.exp(-neg_log_p), 1 / (n + ~calibrates))
+  return np.maximum(np.exp(-neg_log_p), 1 / (n + ~calibrates))
 
 
 def session_questions(
@@ -79,7 +67,9 @@ def session_questions(
   """
   # Answers are about events, whatever values and times are.
   sessions = sessions._replace(seconds=None, values=None, unusual=None)
-  neg_log_p, _ = _neg_log_p(normal, table, "max")
+  neg_log_p = normal.scores["max"].own_neg_log_p(
+    table.scores["max"], table.model, normal.selection.calibrates
+  )
   order = np.argsort(-neg_log_p, kind="stable")
   open_R = (normal.selection.answers == UNANSWERED) & (table.sizes > 0)
   order, which = order[open_R[order]], sessions.distinct().which
@@ -96,7 +86,7 @@ def session_questions(
   worst_J = worst_positions(scored)[findings.distinct.which]
   findings = findings._replace(scored=scored, worst_J=worst_J)
   counts = np.bincount(which, table.counts).astype(int)[which[asked]]
-  _, p = _neg_log_p(normal, table, COMBINED)
+  p = _p_values(normal, table)
   questions: list[dict[str, TableCell]] = []
   for d, row in enumerate(asked.tolist()):
     one = example_of(findings, [d])
@@ -113,34 +103,6 @@ def session_questions(
       }
     )
   return questions
-
-
-def changes(
-  sessions: NormalSessions,
-  before: NormalScores,
-  after: NormalScores,
-  rate: float,
-) -> list[str]:
-  """Lines on the changes of a calibration by answers.
-
-  Args:
-    sessions: all normal ones.
-    before: the calibration without answers.
-    after: the calibration with answers.
-    rate: as `detect.rate`.
-  """
-  new, old, counts_R = after.selection, before.selection, sessions.counts
-  now, then = (
-    counts_R @ is_flagged(_neg_log_p(scores, sessions, COMBINED)[1], rate)
-    for scores in (after, before)
-  )
-  return [
-    f"answers: of {counts_R.sum():,} sessions {new.answered(NORMAL):,} are"
-    f" normal and {new.answered(ANOMALOUS):,} anomalous, equal ones included;"
-    f" cleaning leaves out {new.cleaned:,}, without answers {old.cleaned:,}",
-    f"detect.rate={rate:g} flags {now:,} calibration sessions; without answers"
-    f" {then:,}",
-  ]
 
 
 NAME = "review.csv"

@@ -13,7 +13,7 @@ is near `rate` where the models agree.
 
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -117,6 +117,9 @@ class Calibration:
     return float(excess) or float(np.std(finite)) or 1.0
 
 
+Convert = Callable[[Calibration, np.ndarray], np.ndarray]
+
+
 class CrossCalibration:
   """Scores of normal data by K models; each scores data that it has not seen.
 
@@ -144,10 +147,8 @@ class CrossCalibration:
 
   def p_values(self, scores_KD: Iterable[np.ndarray]) -> np.ndarray:
     """(1 + sum over k of #{normal by k >= score by k}) / (n + 1), [D]."""
-    count_D = 1.0
-    for group, scores_D in zip(self.groups, scores_KD, strict=True):
-      count_D = count_D + group.count_at_least(scores_D)
-    return np.asarray(count_D) / (self.n + 1)
+    count_KD = self.each(Calibration.count_at_least, scores_KD)
+    return (1 + count_KD.sum(axis=0)) / (self.n + 1)
 
   def flags(self, neg_log_p_D: np.ndarray, rate: float) -> np.ndarray:
     """Whether p <= rate, given -log p, which may be extrapolated [D]."""
@@ -173,25 +174,22 @@ class CrossCalibration:
 
   def beyond(self, scores_KD: np.ndarray) -> tuple[np.ndarray, int]:
     """How many models, of how many, score above all their normal scores [D]."""
-    pairs = zip(self.groups, scores_KD, strict=True)
-    above = [g.count_at_least(s) == 0 for g, s in pairs if g.n]
-    return np.sum(above, axis=0), len(above)
+    has_normal_K = np.array([group.n > 0 for group in self.groups])
+    above_KD = self.each(Calibration.count_at_least, scores_KD) == 0
+    return above_KD[has_normal_K].sum(axis=0), int(has_normal_K.sum())
 
-  def each_neg_log_p(self, scores_KD: np.ndarray) -> np.ndarray:
-    """-log p by each model [K, D], extrapolated above its normal scores."""
+  def each(
+    self, function: Convert, scores_KD: Iterable[np.ndarray]
+  ) -> np.ndarray:
+    """The scores, each converted by the normal ones of its model [K, D]."""
     pairs = zip(self.groups, scores_KD, strict=True)
-    return np.stack([group.neg_log_p(scores) for group, scores in pairs])
-
-  def each_by_body(self, scores_KD: Iterable[np.ndarray]) -> np.ndarray:
-    """-log p by each model [K, D], as `Calibration.by_body`."""
-    pairs = zip(self.groups, scores_KD, strict=True)
-    return np.stack([group.by_body(scores) for group, scores in pairs])
+    return np.stack([function(group, scores_D) for group, scores_D in pairs])
 
   def own_by_body(
     self, scores_R: np.ndarray, model_R: np.ndarray
   ) -> np.ndarray:
     """-log p by one model each [R], as `Calibration.by_body`."""
-    every = self.each_by_body([scores_R] * len(self.groups))
+    every = self.each(Calibration.by_body, [scores_R] * len(self.groups))
     return every[model_R, np.arange(len(model_R))]
 
   def neg_log_p(self, scores_KD: np.ndarray) -> np.ndarray:
@@ -200,8 +198,7 @@ class CrossCalibration:
     The extrapolation is the mean of those of the models.
     """
     p_D = self.p_values(scores_KD)
-    pairs = zip(self.groups, scores_KD, strict=True)
-    excess_D = np.mean([group.excess(x) for group, x in pairs], axis=0)
+    excess_D = self.each(Calibration.excess, scores_KD).mean(axis=0)
     return np.where(p_D > self.resolution, 0, excess_D) - np.log(p_D)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from seqrnn.config import derived
 from seqrnn.config.read import Config
 from seqrnn.data import vocabulary
-from seqrnn.data.logs.sessions import Key, Sessions, of_pieces, ranges
+from seqrnn.data.logs.sessions import Key, Sessions, of_pieces, ranges, sums
 from seqrnn.data.logs.values import Tails, measures_of, with_unusual
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import END, RESERVED, UNKNOWN, Vocabulary
@@ -168,9 +168,7 @@ class SessionScores(NamedTuple):
 
   def count(self, values_N: np.ndarray) -> np.ndarray:
     """The sum of a value of the events over each session, int [D]."""
-    sizes = np.diff(self.bounds)
-    session_N = np.repeat(np.arange(len(sizes)), sizes)
-    return np.bincount(session_N, values_N, len(sizes)).astype(int)
+    return sums(values_N, self.bounds).astype(int)
 
   def take(self, which: np.ndarray) -> "SessionScores":
     """The scores of some of the sessions."""

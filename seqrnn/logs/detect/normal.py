@@ -313,9 +313,11 @@ class NormalScores(NamedTuple):
     Args:
       scores: name -> scores of the sessions [K, D].
     """
-    each = lambda name: self.scores[name].each_neg_log_p(scores[name])
-    neg_log_p = {name: each(name) for name in self.names}
-    product = self.product.each_by_body(_product(neg_log_p))
+    neg_log_p = {
+      name: self.scores[name].each(Calibration.neg_log_p, scores[name])
+      for name in self.names
+    }
+    product = self.product.each(Calibration.by_body, _product(neg_log_p))
     return evidence_of(product, neg_log_p, scores)
 
   def combined(self, sessions: NormalSessions, is_normal: Marks) -> np.ndarray:

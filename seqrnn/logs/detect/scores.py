@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seqrnn.config.read import Config
-from seqrnn.data.logs.sessions import Sessions
+from seqrnn.data.logs.sessions import Sessions, owners, sums
 from seqrnn.data.logs.values import GAP, MEASURES, VALUE
 from seqrnn.data.read.columns import Arrays
 from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN
@@ -115,17 +115,16 @@ def network_scores(
     bounds: session d has the events bounds[d] : bounds[d + 1].
     top_k: events of a higher rank are misses.
   """
-  sizes = np.diff(bounds)
-  session_N = np.repeat(np.arange(len(sizes)), sizes)
-  sums = lambda values_N: np.bincount(session_N, values_N, len(sizes))
+  sizes, session_N = np.diff(bounds), owners(bounds)
   sorted_nll = nll[np.lexsort((-nll, session_N))]  # Falls in each session.
   position = np.arange(len(nll)) - np.repeat(bounds[:-1], sizes)
-  largest = lambda count: sums(np.where(position < count, sorted_nll, 0))
+  of = lambda values_N: sums(values_N, bounds)
+  largest = lambda count: of(np.where(position < count, sorted_nll, 0))
   return {
     "max": round_scores(largest(1)),
-    "mean": round_scores(sums(nll) / np.maximum(sizes, 1)),
+    "mean": round_scores(of(nll) / np.maximum(sizes, 1)),
     "top_mean": round_scores(largest(TOP) / np.clip(sizes, 1, TOP)),
-    "misses": sums(rank > top_k),
+    "misses": of(rank > top_k),
   }
 
 
@@ -283,8 +282,8 @@ def _padded(sessions: Sessions, order: int) -> tuple[np.ndarray, np.ndarray]:
   ends = (sessions.bounds + more * np.arange(len(sessions.bounds)))[1:] - 1
   symbols = np.full(len(sessions.ids) + more * len(ends), BEGIN)
   scored = np.zeros(len(symbols), bool)
-  number = np.repeat(np.arange(len(ends)), np.diff(sessions.bounds))
-  indices = np.arange(len(number)) + number * more + order
+  indices = np.arange(len(sessions.ids)) + order
+  indices += owners(sessions.bounds) * more
   symbols[indices], symbols[ends] = sessions.ids, END
   scored[indices] = True
   scored[indices[sessions.bounds[:-1]]], scored[ends] = sessions.whole
@@ -305,9 +304,7 @@ def _index(values: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 def _sums(values: np.ndarray, sessions: Sessions) -> np.ndarray:
   """The sum of a chain's values over each session."""
-  sizes = _scored(sessions)
-  number = np.repeat(np.arange(len(sizes)), sizes)
-  return np.bincount(number, values, minlength=len(sizes))
+  return sums(values, np.append(0, np.cumsum(_scored(sessions))))
 
 
 def _mean(values: np.ndarray, sessions: Sessions) -> np.ndarray:
@@ -337,8 +334,7 @@ def unknown(chain: Chain) -> Score:
 def _counted(some: Sessions, known: np.ndarray) -> tuple[np.ndarray, ...]:
   """Session, symbol and count of the events that a session has."""
   symbols = len(known) + 1
-  number = np.repeat(np.arange(len(some.names)), np.diff(some.bounds))
-  cells = number * symbols + _index(some.ids, known)
+  cells = owners(some.bounds) * symbols + _index(some.ids, known)
   cells, sizes = np.unique(cells, return_counts=True)
   return *np.divmod(cells, symbols), sizes
 
@@ -367,11 +363,11 @@ def counts(learned: Learned) -> Score:
 
   def score(test):
     session, symbol, size = _counted(test, known)
-    sums = lambda x: np.bincount(session, x, len(test.names))
+    total = lambda x: np.bincount(session, x, len(test.names))
     size = np.log1p(size)
-    enough = sums(np.minimum(size, low[symbol]))
+    enough = total(np.minimum(size, low[symbol]))
     few = np.where(_is_whole(test), low.sum() - enough, 0)
-    return round_scores(sums(np.maximum(size - high[symbol], 0)) + few)
+    return round_scores(total(np.maximum(size - high[symbol], 0)) + few)
 
   return score
 
@@ -404,11 +400,10 @@ def length(learned: Learned) -> Score:
 
 def _vectors(sessions: Sessions, known: np.ndarray) -> np.ndarray:
   """The counts of the events of each session, and of unknown ones."""
-  count, symbols = len(sessions.bounds) - 1, len(known) + 1
-  number = np.repeat(np.arange(count), np.diff(sessions.bounds))
-  cell = number * symbols + _index(sessions.ids, known)
-  counts = np.bincount(cell, minlength=count * symbols)
-  return counts.reshape(count, symbols)
+  session, symbol, size = _counted(sessions, known)
+  counts = np.zeros((len(sessions.names), len(known) + 1), np.int64)
+  counts[session, symbol] = size
+  return counts
 
 
 def count_vector(learned: Learned) -> Score:

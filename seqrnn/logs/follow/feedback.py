@@ -109,12 +109,12 @@ class Feedback(NamedTuple):
   Attributes:
     answers: on each normal session; None: there are none.
     false: normal sessions of false alarms; None: there are none.
-    text: a line on the changes by answers to alarms; empty: there are none.
+    lines: on the changes by answers to alarms; empty: there are none.
   """
 
   answers: np.ndarray | None
   false: NormalSessions | None
-  text: str
+  lines: list[str]
 
 
 def collect(
@@ -139,7 +139,7 @@ def collect(
   """
   reviewed, false, count = with_kinds(kinds, reviewed, detector.names)
   if not reviewed.by_key and not count:
-    return Feedback(None, None, "")
+    return Feedback(None, None, [])
   on_sessions = reviewed.of(detector.held_out_once())
   examples, joined = None, 0
   accepted = new_events(kinds, reviewed.by_kind, "normal")
@@ -154,7 +154,7 @@ def collect(
     f" {count - len(false):,}, and sessions equal to their examples are"
     " left out"
   )
-  return Feedback(on_sessions, examples, text if count else "")
+  return Feedback(on_sessions, examples, [text] if count else [])
 
 
 def with_kinds(

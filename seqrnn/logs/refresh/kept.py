@@ -15,10 +15,10 @@ import numpy as np
 from seqrnn.config import read as config_lib
 from seqrnn.config.read import Config
 from seqrnn.data import splits
-from seqrnn.data.documents import Corpus, Names
+from seqrnn.data.documents import Corpus
 from seqrnn.data.idle_times import IdleTimes, LogCuts
 from seqrnn.data.logs import log_corpus
-from seqrnn.data.logs.sessions import places_of
+from seqrnn.data.logs.sessions import columns_of
 from seqrnn.data.read import stored
 from seqrnn.data.read.columns import Stored, Texts
 from seqrnn.data.sources import corpora
@@ -100,7 +100,7 @@ def open_splits(
 def _columns(pieces: Pieces) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
   """The documents of pieces: arrays, and what JSON holds."""
   corpus, document = pieces.corpus, pieces.document
-  places, bounds = places_of(pieces)
+  places, bounds, columns = columns_of(pieces)
   arrays = {"ids": corpus.ids[places], "bounds": bounds}
   fields: dict[str, Any] = {
     "unit": corpus.unit,
@@ -108,11 +108,11 @@ def _columns(pieces: Pieces) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     "names": [corpus.names[j] for j in document.tolist()],
   }
   for name in _COLUMNS:
-    if (column := getattr(corpus, name)) is not None:
-      arrays[name] = column[places]
+    if (column := columns[name]) is not None:
+      arrays[name] = column
   for name in _TEXTS:
-    if (texts := getattr(corpus, name)) is not None:
-      ids, used = texts.ids[places], np.zeros(len(texts.symbols), bool)
+    if (texts := columns[name]) is not None:
+      ids, used = texts.ids, np.zeros(len(texts.symbols), bool)
       used[ids] = True
       arrays[name] = np.cumsum(used, dtype=np.uint32)[ids] - 1
       if isinstance(texts.symbols, Stored):  # Perhaps one for each event.
@@ -123,9 +123,6 @@ def _columns(pieces: Pieces) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         )
       else:
         fields[name] = [texts.symbols[n] for n in np.flatnonzero(used)]
-  if isinstance(corpus.names, Names) and corpus.names.lines.all():
-    lines_D = corpus.names.lines[document]
-    arrays["lines"] = np.repeat(lines_D, np.diff(bounds))
   if corpus.groups is not None:
     arrays["groups"] = corpus.groups[document]
   if cuts := corpus.cuts:

@@ -40,7 +40,7 @@ def test_the_body_tells_the_tail_whatever_is_in_it():
   cross = CrossCalibration([Calibration(normal), dirty])
   own = cross.own_by_body(new, np.array([0, 1, 1, 0]))
   np.testing.assert_array_equal(
-    own, cross.each_by_body([new] * 2)[[0, 1, 1, 0], range(4)]
+    own, cross.each(Calibration.by_body, [new] * 2)[[0, 1, 1, 0], range(4)]
   )
   # Scores steeper than -log p are taken as -log p, and equal ones as usual.
   assert Calibration(np.zeros(50)).by_body(np.array([0.0, 5])).tolist() == [
