@@ -294,8 +294,7 @@ def of_findings(
   decision = findings.decision
   unknown_N = decision.unknown_events[which] > 0
   texts, bounds = sessions.as_read, sessions.bounds
-  if texts is None:
-    texts = findings.names.names(sessions.ids)
+  assert texts is not None
   events = lambda n: [*texts[bounds[every[n]] : bounds[every[n] + 1]]]
   return drift.take(decision.combined_KD[:, which], unknown_N, times_N, events)
 

@@ -16,7 +16,6 @@ Labels, if there are any, are used only by evaluation.py, to compute metrics.
 import json
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +74,7 @@ def run(build: Build, config: Config, workdir: Path) -> Findings | None:
 
 def _run(build: Build, config: Config, workdir: Path) -> Findings:
   settings, console = config.detect, make_console()
-  prepared, keep = prepare(build, config, workdir)
+  prepared = prepare(build, config, workdir)
   experiment, read = prepared.experiment, prepared.read
   times = [time.perf_counter()]
   # Read sessions first, to refuse invalid files before the folds are trained.
@@ -92,7 +91,6 @@ def _run(build: Build, config: Config, workdir: Path) -> Findings:
   console.print(f"examined: {console_text(which)}", soft_wrap=True)
   times.append(time.perf_counter())
   detector, known = calibrate(prepared, sessions.labels is not None)
-  keep()
   changes = feedback.collect(kinds, reviewed, detector, known)
   normal = normal_scores(known, settings, changes.answers, changes.false)
   if settings.input or (feedback.state_folder(config, workdir) / NAME).exists():
@@ -167,8 +165,8 @@ def _examined(settings: Config, count: int) -> str:
 
 def prepare(
   build: Build, config: Config, workdir: Path, mode: str = "detect"
-) -> tuple[Prepared, Callable[[], None]]:
-  """A run that can detect, and `kept.Splits.keep` of its splits.
+) -> Prepared:
+  """A run that can detect.
 
   Raises:
     UserError: as `check`, or the splits cut sessions.
@@ -184,7 +182,7 @@ def prepare(
       " each split"
     )
   experiment = experiment._replace(facts=known.facts)
-  return Prepared(build, config, workdir, experiment, known.read), known.keep
+  return Prepared(build, config, workdir, experiment, known.read, known.keep)
 
 
 def _finite(value: Any) -> Any:

@@ -31,12 +31,11 @@ def run(build: Build, config: Config, workdir: Path) -> NormalScores:
   config = as_detected(config, workdir)
   with files.locked(workdir / _LOCK, "reviewed"):
     with files.locked(workdir / deployed.LOCK, "searched for anomalies"):
-      prepared, keep = detect.prepare(build, config, workdir, "review")
+      prepared = detect.prepare(build, config, workdir, "review")
       names = prepared.experiment.vocabularies["symbols"]
       reviewed = answers.load_answers(workdir, names, prepared.read, config)
       kinds = feedback.record_kinds(config, workdir)
       detector, known = calibration.calibrate(prepared)
-      keep()
     sessions, settings = detector.held_out_once(), config.detect
     normal = normal_scores(known, settings, reviewed.of(sessions))
     rows = [feedback.review_row(kind, reviewed.by_kind) for kind in kinds]

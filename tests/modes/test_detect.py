@@ -165,7 +165,7 @@ def test_each_normal_session_is_scored_by_a_model_that_has_not_seen_it(
 def test_folds_are_any_assignment_of_the_training_sessions(again, monkeypatch):
   """Each of another assignment, or of another step, has a folder of its own."""
   workdir, calls = again.folder / "run", []
-  prepared, _ = detect.prepare(build, again.config, workdir)
+  prepared = detect.prepare(build, again.config, workdir)
   monkeypatch.setattr(
     calibration, "fit_folds", lambda *args: calls.append(args)
   )

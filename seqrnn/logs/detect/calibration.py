@@ -13,7 +13,7 @@ import json
 import math
 import shutil
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -64,6 +64,7 @@ class Prepared(NamedTuple):
     workdir: of the run.
     experiment: of the run.
     read: split -> its pieces.
+    keep: as of `kept.Splits`, called when they have served.
   """
 
   build: Build
@@ -71,6 +72,7 @@ class Prepared(NamedTuple):
   workdir: Path
   experiment: Experiment
   read: Read
+  keep: Callable[[], None]
 
 
 def calibrate(
@@ -88,7 +90,7 @@ def calibrate(
   Raises:
     UserError: there are no normal sessions to score, or training fails.
   """
-  _, config, workdir, _, read = run
+  config, workdir, read = run.config, run.workdir, run.read
   pieces, folds = read("train"), config.detect.folds
   left = np.zeros(len(pieces), bool)
   if not folds:
@@ -115,6 +117,7 @@ def calibrate(
     normal.save(path, key)
     lines = fold_lines(fold_losses(normal)) if folds else []
     print("".join(f"{line}\n" for line in lines), end="")
+  run.keep()
   return detector, normal
 
 
@@ -197,7 +200,7 @@ def _key(run: Prepared, models: list[str]) -> str:
 
 def _steps(run: Prepared) -> int:
   """The number of steps of the run until its checkpoint."""
-  _, config, workdir, experiment, _ = run
+  config, workdir, experiment = run.config, run.workdir, run.experiment
   step = checkpoint.select(workdir / "checkpoints", config.checkpoint.step)
   if step == 1:  # Of an export, whose training is not known.
     step = total_steps(config, len(experiment.batches("train", 0)))
@@ -222,7 +225,7 @@ def train_members(
   Raises:
     UserError: training fails, or the run was trained with other fields.
   """
-  build, config, workdir, experiment, read = run
+  build, config, workdir, experiment, read, _ = run
   pieces, count = read("train"), fold_of.max() + 1
   step = int(min(_steps(run), most))
   settings = config_lib.settings(config, config_lib.TRAINING)

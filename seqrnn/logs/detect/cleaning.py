@@ -37,14 +37,11 @@ def clean(
     scores: surprisals of distinct sessions in nats [D].
     counts: number of sessions equal to each [D].
     model: number of the model of each, from 0 [D].
-    contamination: the largest share of the sessions above the valley.
+    contamination: the largest share of the sessions above the valley, not 0.
 
   Returns:
     whether each session is left out [D].
   """
-  none = np.zeros(len(scores), bool)
-  if not contamination or not len(scores):
-    return none
   aligned = np.full(len(scores), -np.inf)
   for k in range(model.max() + 1):
     some = model == k
@@ -64,7 +61,7 @@ def clean(
     contamination * counts.sum(),
   )
   if valley is None:
-    return none
+    return np.zeros(len(scores), bool)
   low, log_p = valley
   return (aligned > low) & (log_p < _LOG_P)
 

@@ -104,8 +104,7 @@ def _new_events(
   new_N = np.flatnonzero(sessions.ids == UNKNOWN)
   session_N = np.searchsorted(sessions.bounds, new_N, "right") - 1
   accepted, passing, texts = {}, [], sessions.as_read
-  if texts is None:
-    return {}, [], has
+  assert texts is not None
   symbol_N = texts.ids[new_N].astype(np.int64)
   for symbol in np.flatnonzero(np.bincount(symbol_N) >= MANY).tolist():
     which, text = session_N[symbol_N == symbol], texts.symbols[symbol]

@@ -173,7 +173,7 @@ def test_what_the_first_pass_leaves_out_is_kept(
   nothing: Any = None
   settings.update({"folds": 2, "contamination": 0.1})
   run = calibration.Prepared(
-    nothing, config, tmp_path, nothing, lambda _: pieces
+    nothing, config, tmp_path, nothing, lambda _: pieces, nothing
   )
   # One "ba" seems to be anomalous, and the other one does not.
   flags = np.isin(np.arange(12), (8, 9, 11))
