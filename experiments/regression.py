@@ -143,10 +143,7 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
 
 
 def predict(
-  model: network.SequenceModel,
-  params: Params,
-  carry: Carry,
-  batch: Batch,
+  model: network.SequenceModel, params: Params, carry: Carry, batch: Batch
 ) -> tuple[Carry, jax.Array]:
   """The carry, and the numbers in the unit of the table, [B, 1, C]."""
   carry, outputs_B1C = network.predict(model, params, carry, batch)

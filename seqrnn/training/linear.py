@@ -63,9 +63,7 @@ def _weights(share: float) -> np.ndarray:
 
 
 def choose_weights(
-  config: Config,
-  texts: int,
-  examine: Callable[[np.ndarray], Examined | None],
+  config: Config, texts: int, examine: Callable[[np.ndarray], Examined | None]
 ) -> np.ndarray | None:
   """The weights, of the layers and of the wide part, that fit validation best.
 

@@ -23,12 +23,8 @@ from seqrnn.data.logs.log_corpus import form
 from seqrnn.data.logs.templates import NO_VALUES
 from seqrnn.data.vocabulary import BEGIN, UNKNOWN
 from seqrnn.logs.detect.deployed import Deployed, refuse_unfollowed
-from seqrnn.logs.follow.novel import (
-  NEW,
-  NewEvent,
-  NewEvents,
-  replaced,
-)
+from seqrnn.logs.detect.scores import in_words
+from seqrnn.logs.follow.novel import NEW, NewEvent, NewEvents, replaced
 from seqrnn.logs.follow.open_sessions import (
   CLOSED,
   DORMANT,
@@ -343,8 +339,8 @@ class Follower:
       if bound:
         if bound.severity <= session.severity:  # A verdict before was higher.
           continue
-        fields = bound._asdict() | {"flagged_events": 0, "scores_K": ()}
-        verdict = verdict._replace(**fields)
+        fields = bound._asdict() | {"reason": in_words(bound.score)}
+        verdict = verdict._replace(flagged_events=0, scores_K=(), **fields)
       verdicts.append(verdict._replace(now=step.now, earlier=session.severity))
       session.severity = max(session.severity, verdict.severity)
       if session.phase != OPEN:

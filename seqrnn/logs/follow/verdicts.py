@@ -25,7 +25,7 @@ from seqrnn.logs.detect.findings import (
   decide,
   find_anomalies,
 )
-from seqrnn.logs.detect.scores import TOP, UNSEEN, in_words, round_scores
+from seqrnn.logs.detect.scores import TOP, UNSEEN, round_scores
 from seqrnn.logs.follow.open_sessions import OpenSession, SessionStep
 from seqrnn.scoring.scorer import UNRANKED
 
@@ -39,7 +39,6 @@ class Bound(NamedTuple):
 
   severity: int
   score: str
-  reason: str
   p: float
 
 
@@ -177,9 +176,8 @@ class Judge:
       some = scores_D3X[[*missing.values()]].astype(float)
       decision = self._decide(*some.transpose(1, 0, 2))
       severity, p = decision.severity.tolist(), decision.p.tolist()
-      reasons = decision.reasons
-      columns = severity, reasons, map(in_words, reasons), p
-      self._bounds |= zip(missing, map(Bound, *columns), strict=True)
+      bounds = map(Bound, severity, decision.reasons, p)
+      self._bounds |= zip(missing, bounds, strict=True)
     return [self._bounds[key] for key in keys]
 
   def _decide(
