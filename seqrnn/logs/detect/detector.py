@@ -65,12 +65,6 @@ def carry_of(
   return start
 
 
-def mean_logits(total_BNV: jax.Array, count: int) -> jax.Array:
-  """The logits of the mean of predictions, given the sum of probabilities."""
-  least = jnp.finfo(total_BNV.dtype).tiny  # Log of 0 is not finite.
-  return jnp.log(jnp.maximum(total_BNV / count, least))
-
-
 @lru_cache(CACHED_FUNCTIONS)
 def event_scorer(
   head: Callable[..., tuple[Carry, jax.Array]], top_k: int
@@ -108,7 +102,8 @@ def event_scorer(
     # To trace a member for this shape would take as long as its scan.
     none_BNV = jnp.zeros((*batch["targets"].shape, ensemble.seen.shape[1]))
     total_BNV, (carry, nll_KBN, rank_KBN) = jax.lax.scan(add, none_BNV, members)
-    mean_BNV = mean_logits(total_BNV, len(ensemble.seen))
+    least = jnp.finfo(total_BNV.dtype).tiny  # Log of 0 is not finite.
+    mean_BNV = jnp.log(jnp.maximum(total_BNV / len(ensemble.seen), least))
     values = {
       **scorer.target_scores(mean_BNV, batch["targets"], top_k),
       "member_nll": jnp.moveaxis(nll_KBN, 0, -1),
@@ -183,10 +178,9 @@ class SessionScores(NamedTuple):
     """All sessions of some parts."""
     join = lambda columns: np.concatenate([*columns], axis=-1)
     scores = {x: join(y.scores[x] for y in parts) for x in parts[0].scores}
-    sizes = join(np.diff(x.bounds) for x in parts)
     names = (*_OF_EVENTS, *_OF_SESSIONS)
     columns = {x: join(getattr(y, x) for y in parts) for x in names}
-    bounds = np.append(0, np.cumsum(sizes))
+    bounds = np.append(0, np.cumsum(join(np.diff(x.bounds) for x in parts)))
     return parts[0]._replace(bounds=bounds, scores=scores, **columns)
 
   def offset(self, d: int) -> int:

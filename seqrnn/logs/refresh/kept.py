@@ -107,9 +107,7 @@ def _columns(pieces: Pieces) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     "symbols": [*corpus.symbols],
     "names": [corpus.names[j] for j in document.tolist()],
   }
-  for name in _COLUMNS:
-    if (column := columns[name]) is not None:
-      arrays[name] = column
+  arrays |= {x: columns[x] for x in _COLUMNS if columns[x] is not None}
   for name in _TEXTS:
     if (texts := columns[name]) is not None:
       ids, used = texts.ids, np.zeros(len(texts.symbols), bool)
