@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from seqrnn.config.combinations import need, require
 from seqrnn.config.field import nested
 from seqrnn.config.read import Config, flat
 from seqrnn.data import vocabulary
@@ -200,16 +201,9 @@ def check(experiment: Experiment, config: Config, mode: str = "detect"):
   Raises:
     UserError: a field has a value that does not allow detection.
   """
-  settings, step = config.detect, config.data.step
   require_mode(experiment, mode, config.task)
-  if settings.head not in experiment.heads:
-    raise UserError(
-      f"config.detect.head={settings.head!r}: task={config.task!r} has the"
-      f" heads {', '.join(experiment.heads)}"
-    )
-  combined_names(settings)
-  if config.data.mapping == "many_to_one" and step != 1:
-    raise UserError(
-      f"data.step={step} with data.mapping='many_to_one': must be 1 for"
-      " --mode=detect, which scores every event"
-    )
+  why = f"task={config.task!r} has the heads {', '.join(experiment.heads)}"
+  require(config, config.detect.head in experiment.heads, why, "detect.head")
+  combined_names(config.detect)
+  why = "the step must be 1 for --mode=detect, which scores every event"
+  need(config, "data.mapping", "many_to_one", "data.step", [1], why)

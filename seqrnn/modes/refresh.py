@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from seqrnn.config import derived
+from seqrnn.config.combinations import require
 from seqrnn.config.read import Config, read_run
 from seqrnn.data.logs import formats, log_corpus
 from seqrnn.data.logs.secrets import Redaction
@@ -98,11 +99,8 @@ def _make(build: Build, config: Config, before: Path, folder: Path) -> str:
   config.detect.input = own.input  # A follower may read standard input.
   if rate != own.rate:  # A flag sets it.
     config.detect.rate = rate
-  if config.data.unit != "log":
-    raise UserError(
-      f"config.data.unit={config.data.unit!r}: --mode=refresh"
-      " reads the lines of a log"
-    )
+  why = "--mode=refresh reads the lines of a log"
+  require(config, config.data.unit == "log", why, "data.unit")
   # Messages and sessions without a name have this name and lines of the log.
   copies = (folder / name / f"{Path(log).name}.gz" for name in _LOGS)
   whole, since_log, train_log = copies

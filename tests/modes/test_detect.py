@@ -425,7 +425,9 @@ def test_the_protocol_of_deeplog(tmp_path):
     assert findings.decision.flags[d] == anomalous
     assert len(ids) <= 3 or findings.scored.offset(d) == 3
   config.data.step = 2
-  with pytest.raises(UserError, match="^data.step=2 with data.mapping"):
+  with pytest.raises(
+    UserError, match="^config.data.mapping=.* config.data.step=2"
+  ):
     detect.check(run.experiment, config)
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from seqrnn.config.combinations import require
 from seqrnn.config.read import Config
 from seqrnn.data import splits
 from seqrnn.data.documents import Corpus, Names
@@ -323,11 +324,9 @@ def examined_sessions(
     UserError: a file cannot be read, or fields exclude each other.
   """
   settings = config.detect
-  if settings.path is None and settings.anomalous_path is not None:
-    raise UserError(
-      f"config.detect.anomalous_path={settings.anomalous_path!r}: needs"
-      " detect.path, which names the normal sessions"
-    )
+  why = "needs detect.path, which names the normal sessions"
+  holds = settings.path is not None or settings.anomalous_path is None
+  require(config, holds, why, "detect.anomalous_path")
   trained = read("train").corpus
   anomalous_path = settings.anomalous_path
   if settings.path is None:
@@ -344,11 +343,9 @@ def examined_sessions(
     )
   if settings.labels is not None:
     sessions = with_labels(sessions, settings.labels, config)
-  if settings.inject and sessions.labels is not None:
-    raise UserError(
-      f"config.detect.inject={settings.inject}: must be 0, because the sessions"
-      " already have labels"
-    )
+  why = "must be 0, because the sessions already have labels"
+  holds = not settings.inject or sessions.labels is None
+  require(config, holds, why, "detect.inject")
   return sessions
 
 

@@ -22,6 +22,7 @@ from pyspark.sql.functions import broadcast, col
 from pyspark.sql.streaming.query import StreamingQuery
 from rich.console import Console
 
+from seqrnn.config.combinations import require
 from seqrnn.config.read import Config
 from seqrnn.errors import UserError, report
 from seqrnn.experiment import Build
@@ -106,16 +107,11 @@ def paths(config: Config, workdir: Path) -> tuple[str, str]:
     UserError: a field has a value that needs one machine, or there is no path.
   """
   settings = config.detect
-  if settings.path is None:
-    raise UserError(
-      "config.detect.path=None: engine=spark needs the path of a log"
-    )
+  why = "engine=spark needs the path of a log"
+  require(config, settings.path is not None, why, "detect.path")
+  why = "evaluates a detection, for which config.detect.engine must be 'local'"
   for name in ("anomalous_path", "labels", "inject"):
-    if settings[name]:
-      raise UserError(
-        f"config.detect.{name}={settings[name]!r}: evaluates a detection, for"
-        " which config.detect.engine must be 'local'"
-      )
+    require(config, not settings[name], why, f"detect.{name}")
   folder = (workdir / "detect-spark").absolute()
   return settings.path, settings.output or folder.as_uri()
 
