@@ -349,5 +349,7 @@ def test_a_task_as_the_guide_shows_it(tmp_path, monkeypatch):
   page = (tmp_path / "run" / "report.html").read_text("utf-8")
   assert "It reads characters and predicts the one before." in page
   config.data.stateful = True
-  with pytest.raises(UserError, match="with task='backwards': each window is"):
+  with pytest.raises(
+    UserError, match="config.task='backwards': each window is"
+  ):
     experiments.build(config, trained.vocabularies)

@@ -404,10 +404,7 @@ def refuse_unless(config: Config, plain: Fields, why: str):
   Raises:
     UserError: a field has another value.
   """
-  fields = flat(config)
   for name, value in plain.items():
-    if fields[name] != value:
-      raise UserError(
-        f"{name}={fields[name]!r} with task={config.task!r}: {why}, it must be"
-        f" {value!r}"
-      )
+    holds = combinations.value_of(config, name) == value
+    rule = f"{why}, it must be {value!r}"
+    combinations.require(config, holds, rule, name, "task")
