@@ -2,10 +2,7 @@
 
 import importlib
 import json
-import runpy
-import sys
 from pathlib import Path
-from unittest.mock import Mock
 
 import pytest
 
@@ -65,53 +62,3 @@ def test_pages_have_the_kept_figures(script):
   sentence = chart.sentence(name, machines[name])
   assert sentence in every._README.read_text("utf-8")
   assert every._CHART.exists()
-
-
-@pytest.mark.usefixtures("script")
-def test_every_script_has_help(tmp_path, monkeypatch, capsys):
-  monkeypatch.chdir(tmp_path)  # A script may take --help for a folder.
-  faults = []
-  for path in sorted((ROOT / "benchmarks").glob("*.py")):
-    # peers.py is a process of compare.py.
-    if "__main__" not in path.read_text("utf-8") or path.name == "peers.py":
-      continue
-    monkeypatch.setattr(sys, "argv", [str(path), "--help"])
-    try:
-      runpy.run_path(str(path), run_name="__main__")
-      faults.append(path.name)
-    except SystemExit as end:
-      if end.code or not capsys.readouterr().out.startswith("usage: "):
-        faults.append(path.name)
-  assert not faults
-
-
-def test_a_row_is_printed_when_it_is_measured(
-  script, tmp_path, monkeypatch, capsys
-):
-  row = {"symbols": 6, "seconds": {"seqrnn": [0.5], "PyTorch": [1.0]}}
-  compare, cells = script("compare"), script("cells")
-  monkeypatch.setattr(cells, "Worker", Mock())
-  printed = []  # Before each measurement.
-
-  def measure(*_):
-    printed.append(capsys.readouterr().out)
-    return row
-
-  for module, names in ((compare, compare.CASES), (cells, cells.ROWS)):
-    first, second, *_ = names
-    monkeypatch.setattr(module, "measure", measure)
-    assert module.rows(1, [first, second]) == {first: row, second: row}
-    assert f"| {first} |" in printed[-1] and f"| {second} |" not in printed[-1]
-    assert f"| {second} |" in capsys.readouterr().out
-  # Another process measures; a library of it may print, and it may fail.
-  inference, child = script("inference"), tmp_path / "child.py"
-  monkeypatch.setattr(inference, "__file__", str(child))
-  monkeypatch.setattr(inference, "SIZES", ("128",))
-  code = f"import sys; print('1/1'); print({json.dumps(['a', row])!r})"
-  child.write_text(code)
-  assert inference.rows(1) == {"a": row}
-  assert "| a | 12 | 6 (2.00x) |" in capsys.readouterr().out
-  child.write_text(f"{code}; sys.exit(3)")
-  with pytest.raises(inference.subprocess.CalledProcessError):
-    inference.rows(1)
-  assert "| a |" in capsys.readouterr().out

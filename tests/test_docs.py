@@ -221,35 +221,6 @@ def check_files(runs):
   assert [n for n in found - known if not several.fullmatch(n)] == []
 
 
-def test_readme_begins_with_two_commands_that_set_everything_up():
-  text = README.read_text("utf-8")
-  first, second = re.findall(r"^ {4}(\S.*)$", text, re.M)[:2]
-  assert first == "pip install -e . && python run.py --config=configs/brnn.py"
-  assert second == "pip install -e '.[test]' && python -m pytest -n 2"
-  # .ci/run takes its own by this pattern.
-  [pattern] = re.findall(r'grep -m1 -E "(.*?)"', (ROOT / ".ci/run").read_text())
-  assert (
-    next(filter(re.compile(pattern).match, text.splitlines()))[4:] == second
-  )
-  assert len(text.splitlines()) <= 92
-
-
-def test_a_command_is_no_part_of_a_paragraph():
-  faults = []
-  for page in [*PAGES, *ROOT.glob("*.md")]:
-    before, fenced = "", False
-    text = page.read_text("utf-8")
-    if not text.endswith("\n"):
-      faults.append((page, "no newline at the end"))
-    for line in text.splitlines():
-      fenced ^= line.strip().startswith("```")
-      goes_on = re.match(r"(?! {4}| *[-*|>\d]|$)", before)
-      if not fenced and line.startswith("    ") and goes_on:
-        faults.append((page, line))
-      before = line
-  assert not faults
-
-
 def test_links_lead_somewhere_and_names_exist():
   faults, fields = [], config_lib.flat(base.get_config())
   for page in PAGES:

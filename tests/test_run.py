@@ -285,19 +285,6 @@ def test_a_python_without_the_packages_is_one_line():
   assert re.fullmatch(r"error: .*: pip install -e \.\n", done.stderr)
 
 
-def test_one_operation_at_a_time_has_one_device_and_few_batches():
-  code = """
-from seqrnn.runtime import launch
-launch.configure_device(2)
-import jax
-from seqrnn.training.setup import few
-print(jax.local_device_count(), few())
-"""
-  unset = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
-  done = start("-c", code, env={**unset, "JAX_DISABLE_JIT": "1"})
-  assert done.stdout == "1 2\n", done
-
-
 @pytest.mark.slow
 def test_a_training_of_one_operation_at_a_time_ends(tmp_path):
   (tmp_path / "text").write_text("To be, or not to be?\n" * 90)

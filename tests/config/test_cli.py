@@ -101,15 +101,6 @@ def test_help_has_a_line_for_each_mode_config_and_flag(capsys):
   assert "  seqrnn --config=brnn\n" in capsys.readouterr().out
 
 
-def test_help_of_fields(capsys):
-  assert cli.main(["run.py", "--help=all"]) == 0
-  every = capsys.readouterr().out
-  for name, field in config_lib.FIELDS.items():
-    value = config_lib.text(field.default)
-    assert f"--config.{name}={value}\n    " in every
-    assert field.help.split()[-1] in every
-
-
 def test_version_is_a_line_each(capsys, monkeypatch):
   monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/a/cache")
   assert cli.main(["seqrnn", "--version"]) == 0

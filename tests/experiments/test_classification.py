@@ -15,9 +15,8 @@ from seqrnn.configs import base
 from seqrnn.data import splits, vectors, vocabulary
 from seqrnn.data.documents import Document
 from seqrnn.data.read import terms
-from seqrnn.data.vocabulary import BEGIN, END, RESERVED, UNKNOWN, Vocabulary
+from seqrnn.data.vocabulary import BEGIN, END, RESERVED, UNKNOWN
 from seqrnn.errors import UserError
-from seqrnn.experiments import classification
 from seqrnn.modes import evaluate
 from seqrnn.run import load_run
 from seqrnn.runtime import sharding
@@ -354,16 +353,3 @@ def test_a_text_has_the_mean_probabilities_of_its_windows(run):
     np.testing.assert_array_equal(p.ids[0], np.argsort(-p_V)[:2])
   surprisal = np.array([p.surprisal[0] for p in rows])
   np.testing.assert_allclose(surprisal[known], nll, 1e-4)
-
-
-def test_labels_that_training_has_not_seen(capsys):
-  labels = Vocabulary("id", ("pos", "neg"))
-  with pytest.raises(UserError, match="'1' '0'; those of training are 'pos'"):
-    classification.check_seen(labels, ["1", "0"], "test")
-  classification.check_seen(labels, ["1", "neg"], "test")
-  assert capsys.readouterr().err.endswith("count as errors: '1'\n")
-  classification.warn_of_labels({"a": 28, "topic": 1, "b": 0})
-  classification.warn_of_labels({f"{n},5": 2 for n in range(21)})
-  few, single, numbers = capsys.readouterr().err.splitlines()
-  assert "29 texts" in few and single.endswith(": 'topic'")
-  assert "21 labels of 42" in numbers and "task=regression" in numbers

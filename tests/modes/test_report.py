@@ -355,14 +355,6 @@ def test_a_page_for_every_task_and_every_branch_of_the_templates(
   assert not left, "\n".join(left)
 
 
-def test_every_curve_shows_its_evaluations(monkeypatch):
-  monkeypatch.setattr(charts, "chart", lambda figure, *_: figure)
-  series = {name: ([1.0], [2.0]) for name in "abc"}
-  [axes] = charts.lines("title", series, "x", "y").axes
-  assert [line.get_marker() for line in axes.lines] == [".", ".", "."]
-  assert len({line.get_linestyle() for line in axes.lines}) == 3
-
-
 def test_markup_and_controls_of_a_text_are_escaped(tmp_path):
   marks = [page.Mark(c, c, 1.0, [(c, 0.5)]) for c in HOSTILE]
   text = page.coloured(marks, 8.0)

@@ -225,13 +225,6 @@ def test_files_of_different_formats_have_each_their_own(tmp_path, capfd):
     follow.run(setup.check_owner, config, tmp_path)
 
 
-def test_the_line_that_is_described_has_a_session(tmp_path, capfd):
-  lines = "2026-11-25 12:00:01 on\n2026-11-25 12:00:02 add 7\n"
-  read(settings(tmp_path, lines, log_format="auto", log_session=r"add (\d)"))
-  words = "line 2: time '2026-11-25 12:00:02', session '7', template 'add"
-  assert words in capfd.readouterr().err
-
-
 def test_the_time_of_a_format_is_linear():
   """It would take minutes to look into a long line, which is read in part."""
   begins = {name: line for name, _, line in LINES}

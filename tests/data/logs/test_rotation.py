@@ -5,7 +5,6 @@ import random
 import pytest
 
 from seqrnn.data.logs import rotation, sessions
-from seqrnn.data.sources import corpora
 from seqrnn.data.vocabulary import Vocabulary
 from tests.data.logs.test_logs import read, settings
 
@@ -31,12 +30,6 @@ def test_files_of_a_log_are_known_by_their_names():
     assert rotation.log_names([names[0], *APART]) == [names[0], *APART]
 
 
-def test_a_file_that_grows_is_listed_at_once(tmp_path, monkeypatch):
-  lists = [[rotation.LogFile(tmp_path, 1, n, 0, False)] for n in (8, 7)]
-  monkeypatch.setattr(rotation, "_listed", lambda _: lists.pop())
-  assert rotation.list_files(tmp_path)[0].size == 8
-
-
 @pytest.mark.parametrize(
   ("timed", "fields"), [(False, {}), (True, {}), (True, {"log_format": "time"})]
 )
@@ -60,8 +53,3 @@ def test_a_session_goes_on_in_the_next_file(tmp_path, timed, fields):
   # Sessions that are files, or parts of them, end with their files.
   config = settings(tmp_path, {}, log_session="lines=5")
   assert len(read(config)) == 3
-
-
-def test_one_file_needs_no_name(tmp_path):
-  config = settings(tmp_path, "x1 a\n", log_session=r"x(\d)")
-  assert corpora.read_corpus(config.data).files is None

@@ -2,7 +2,6 @@
 
 from collections import Counter, defaultdict
 from itertools import pairwise
-from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from seqrnn.data.logs.sessions import Sessions
 from seqrnn.data.read import stored
 from seqrnn.data.vocabulary import UNKNOWN
-from seqrnn.logs.detect import scores
 from seqrnn.logs.detect.scores import (
   BASELINES,
   Chain,
@@ -229,18 +227,6 @@ def test_all_that_is_learned_does_not_grow_with_equal_sessions(data, tmp_path):
       Learned.of_columns({**again, name: x[..., :-1]})
 
 
-def test_counts_are_compared_once_for_two_baselines(data, monkeypatch):
-  train, test = data
-  fitted = baselines(learn(train, BASELINES), BASELINES)
-  compare = Mock(wraps=scores._vectors)
-  monkeypatch.setattr(scores, "_vectors", compare)
-  for name in ("count_vector", "union"):
-    fitted[name](test)
-  assert compare.call_count == 1
-  fitted["union"](train)
-  assert compare.call_count == 2
-
-
 def test_a_session_that_counts_for_equal_ones_is_as_these(data):
   """Sessions are learned from once, with their counts."""
   once, test = (cut(part, seed) for seed, part in enumerate(data))
@@ -256,13 +242,3 @@ def test_a_session_that_counts_for_equal_ones_is_as_these(data):
       faults.append(name)
   assert not faults
   assert not np.array_equal(alone["markov_2"], of_counted["markov_2"])
-
-
-def test_a_fitted_baseline_is_sent_to_workers(data):
-  """By cloudpickle, as Spark does."""
-  cloudpickle = pytest.importorskip("cloudpickle")
-  train, test = data
-  fitted = fit_baselines(train, BASELINES)
-  sent = cloudpickle.loads(cloudpickle.dumps(fitted))
-  for name, score in fitted.items():
-    assert np.array_equal(sent[name](test), score(test)), name

@@ -11,13 +11,10 @@ import pytest
 
 from seqrnn.configs import base
 from seqrnn.data import splits
-from seqrnn.data.documents import Document, collect
 from seqrnn.data.logs import values
 from seqrnn.data.read import stored
-from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.logs.detect import calibration
-from seqrnn.logs.detect.detector import Member
 from seqrnn.logs.detect.findings import higher_rate
 from seqrnn.logs.detect.normal import (
   ANOMALOUS,
@@ -92,22 +89,6 @@ def test_a_deployed_calibration_is_that_of_the_detection(settings):
   np.testing.assert_array_equal(*p)
 
 
-def test_a_fold_whose_loss_is_far_above_the_others_is_named():
-  rng = np.random.default_rng(0)
-  known = normal_of(rng, (80, 90, 70))
-  model = known.model
-  known = known._replace(nll=known.nll * np.where(model == 1, 5, 1))
-  losses = [
-    np.average(known.nll[model == k], weights=known.counts[model == k])
-    for k in range(3)
-  ]
-  lines = calibration.fold_lines(calibration.fold_losses(known))
-  for k, (line, loss) in enumerate(zip(lines, losses, strict=True)):
-    assert line.startswith(f"fold {k + 1} of 3: {loss:.4f} nats an event")
-    assert ("more than twice" in line) == (k == 1)
-  assert f"the {(losses[0] + losses[2]) / 2:.4f} of the others" in lines[1]
-
-
 def test_a_higher_rate_is_named_where_anomalous_sessions_calibrate(settings):
   rng, settings.scores = np.random.default_rng(5), "max,mean,markov_5"
   known = normal_of(rng, (400, 400))
@@ -161,52 +142,6 @@ def test_what_recurs_in_one_fold_alone_is_new_there():
   recurs = calibration.recurring(sessions_of(texts), fold_of)
   # c is too rare, and e in two folds.
   assert np.flatnonzero(recurs).tolist() == [*range(129, 159)]
-
-
-def test_what_the_first_pass_leaves_out_is_kept(
-  settings, tmp_path, monkeypatch
-):
-  texts = ["ab"] * 8 + ["ba", "cc", "ba", "bb"]
-  documents = [Document(str(n), text) for n, text in enumerate(texts)]
-  pieces = splits.whole(collect(documents, "char"))
-  config: Any = SimpleNamespace(detect=settings)
-  nothing: Any = None
-  settings.update({"folds": 2, "contamination": 0.1})
-  run = calibration.Prepared(
-    nothing, config, tmp_path, nothing, lambda _: pieces, nothing
-  )
-  # One "ba" seems to be anomalous, and the other one does not.
-  flags = np.isin(np.arange(12), (8, 9, 11))
-  names = Vocabulary("char", tuple("abc"))
-
-  def train(_, fold_of, most):
-    assert most == calibration._STEPS
-    assert fold_of.tolist() == splits.blocks(pieces, 2).tolist()
-    for k in range(2):
-      (tmp_path / str(k)).mkdir()
-    return [Member(tmp_path / str(k), 1, pieces, pieces) for k in range(2)]
-
-  short = lambda sessions: np.zeros(len(sessions.names), bool)
-  for name, function in {
-    "_key": lambda *args: json.dumps(args[1]),
-    "_steps": lambda _: 7,
-    "train_members": train,
-    "_load": lambda _, members, _wanted: SimpleNamespace(
-      names=names, members=members, short=short
-    ),
-    "score_held_out": lambda _: SimpleNamespace(order=np.arange(12)),
-    "contaminates": lambda *_: flags,
-  }.items():
-    monkeypatch.setattr(calibration, name, function)
-  expected = np.isin(np.arange(12), (9, 11)).tolist()
-  assert calibration._left_out(run).tolist() == expected
-  # Its models are removed.
-  assert [path.name for path in tmp_path.iterdir()] == [calibration.LEFT_OUT]
-  monkeypatch.setattr(calibration, "_load", None)
-  assert calibration._left_out(run).tolist() == expected
-  settings.contamination = 0.05
-  with pytest.raises(TypeError):  # It begins again.
-    calibration._left_out(run)
 
 
 @pytest.mark.parametrize("contamination", [0.0, 0.2])

@@ -7,19 +7,10 @@ import numpy as np
 import pytest
 
 from seqrnn.configs import base
-from seqrnn.data.logs.values import MEASURES
 from seqrnn.logs.detect.conformal import Calibration, CrossCalibration
 from seqrnn.logs.detect.detector import SessionScores
 from seqrnn.logs.detect.findings import SEVERITIES, decide
 from seqrnn.logs.detect.normal import NormalSessions, normal_scores
-from seqrnn.logs.detect.scores import (
-  BASELINES,
-  EVENT,
-  NETWORK,
-  PAIR,
-  SHORT,
-  WORDS,
-)
 from seqrnn.scoring.scorer import UNRANKED
 
 
@@ -99,10 +90,6 @@ def test_severity_counts_signs(settings):
   settings.rule = "events"
   by_event = decide(scored, normal, settings)
   assert by_event.reasons == [*["event"] * 8, "short"]
-
-
-def test_every_score_has_words():
-  assert WORDS.keys() == {*NETWORK, *BASELINES, *MEASURES, SHORT, EVENT, PAIR}
 
 
 def test_an_event_never_seen_is_flagged_whatever_its_surprisal(settings):

@@ -172,21 +172,3 @@ def test_a_silence_has_an_alarm_though_one_of_another_kind_was_held_back():
   late = [late._replace(session=name) for name in ("s1", "t5")]
   rows = map(alerts.take, (late[0], lost, held, late[1]))
   assert [row and row["session"] for row in rows] == [None, "s1", None, "t5"]
-
-
-class Counted(dict):
-  """Kinds that count how often they are walked."""
-
-  walks = 0
-
-  def values(self):
-    self.walks += 1
-    return super().values()
-
-
-def test_a_session_without_an_alarm_walks_no_kinds():
-  alerts, _ = alarms_of(verdict("s1", ["a", "rare"], ended=False))
-  alerts.kinds = Counted(alerts.kinds)
-  alerts.take(verdict("s2", ["b"], severity=0))
-  alerts.take(verdict("s1", ["a", "rare", "c"], event="rare", earlier=2))
-  assert alerts.kinds.walks == 0 and alerts.kinds[1].whole

@@ -28,7 +28,6 @@ from seqrnn.logs.detect.normal import NormalSessions, of_every
 from seqrnn.logs.detect.scores import BASELINES, STANDARD, baselines, learn
 from seqrnn.logs.follow import alarms, novel, stepping
 from seqrnn.logs.follow.follower import Event, Follower
-from seqrnn.logs.follow.open_sessions import OpenSession
 from tests.conftest import tiny
 
 SYMBOLS = Vocabulary("session", tuple("abcdefg"))
@@ -426,13 +425,6 @@ def test_new_events_that_begin_together_are_one_alarm(monkeypatch):
   assert last.left_out == 2 and last.p == p_of(follower.deployed, ["ab"])[0]
 
 
-def test_few_new_events_are_known():
-  known, session = novel.NewEvents(), OpenSession("x")
-  for n in range(2000):
-    known.take(session, f"{n % 700}", None, 0.0)
-  assert len(known.events) <= 501
-
-
 def ended(follower, *event):
   """The sessions that an event ends, with the number of their events."""
   return [(v.session, v.events) for v in follower.feed(*event) if v.ended]
@@ -591,25 +583,6 @@ def test_an_event_is_read_once_after_equal_ones(model, monkeypatch):
   assert all(rows == count for rows, count in read), read
   assert repr(verdicts[0]) == repr(verdicts[1])
   assert any(verdicts[0])
-
-
-def test_equal_events_with_other_values_are_scored_once(monkeypatch):
-  model, scored = make(is_timed=True), []
-  part = detector_lib.Detector._part
-
-  def note(self, sessions, counts):
-    scored.append(len(counts))
-    return part(self, sessions, counts)
-
-  monkeypatch.setattr(detector_lib.Detector, "_part", note)
-  follower, calls = Follower(model), []
-  for number in (1e6, 1e7):
-    for symbol in "abc":
-      follower.feed_many([Event("x", symbol, 0.0, None, (number,) * 4)])
-    [verdict] = follower.end("x")
-    assert verdict.score in MEASURES, verdict
-    calls.append(len(scored))
-  assert calls[0] == calls[1] > 0
 
 
 def test_what_cannot_be_followed_is_refused():
