@@ -330,6 +330,24 @@ def only_meshes():
     yield
 
 
+# Files whose models need one device of the four: what several share, and bits
+# that they may change, is tested elsewhere.
+ALONE = re.compile(
+  r"(exporting|logs|sampling|reporting)\..*|experiments\.test_[crt].*"
+  r"|modes\.test_([cdr]|predict|search).*|test_([dehp]|configs).*"
+  r"|training\.test_(progress|transfer)"
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def devices_of_a_file(request):
+  """Programs for one device are compiled, and run, in less time."""
+  with pytest.MonkeyPatch.context() as patch:
+    if ALONE.fullmatch(request.module.__name__.removeprefix("tests.")):
+      patch.setattr(sharding, "mesh", sharding.one_device)
+    yield
+
+
 @pytest.fixture(autouse=True)
 def own_threads():
   """A search sets the number of XLA's threads for processes that it starts."""

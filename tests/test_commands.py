@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = [
   *ROOT.glob("*.md"),
@@ -65,6 +67,7 @@ print(json.dumps(missing))
 """
 
 
+@pytest.mark.slow
 def test_all_that_a_script_imports_is_found():
   """Late imports, of a benchmark that runs, too."""
   wanted = {}

@@ -18,7 +18,7 @@ from tests.conftest import read_csv
 ROOT = Path(__file__).parents[1]
 PATHS = sorted((ROOT / "configs").glob("*.py"))
 # One of each kind of program; the others, of the same parts, are slow tests.
-TRAINED = ("brnn", "sessions", "ud_ewt")
+TRAINED = ("brnn", "ud_ewt")
 # What a user's own file may be.
 FORMS = {
   "tab": "".join(f"{n % 2}\t_\tone two {n}\n" for n in range(40)),

@@ -306,7 +306,6 @@ REGULARISED = {
 def heads(tmp_path_factory):
   """A gap model of three heads with everything that draws random numbers."""
   fields = {**ALL, **REGULARISED, "model__cell": "gru", "model__dropout": 0.3}
-  fields |= {"model__block": "residual", "model__layers": 2}
   return Prepared(build(tmp_path_factory.mktemp("heads"), **fields))
 
 

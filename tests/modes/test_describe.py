@@ -53,7 +53,12 @@ MODELS = {
 
 def model_of(fields):
   config = base.get_config()
-  small = {"data.window": 4, "model.hidden_size": 5, "train.batch_size": 3}
+  small = {
+    "model.scan": "plain",
+    "data.window": 4,
+    "model.hidden_size": 5,
+    "train.batch_size": 3,
+  }
   config.update_from_flattened_dict({**small, **fields})
   config_lib.check(config)
   unit = config.data.unit
