@@ -333,9 +333,9 @@ def only_meshes():
 # Files whose models need one device of the four: what several share, and bits
 # that they may change, is tested elsewhere.
 ALONE = re.compile(
-  r"(exporting|logs|sampling|reporting)\..*|experiments\.test_[crt].*"
+  r"(experiments|exporting|reporting|sampling)\..*|logs\.[dft].*"
   r"|modes\.test_([cdr]|predict|search).*|test_([dehp]|configs).*"
-  r"|training\.test_(progress|transfer)"
+  r"|training\.test_(progress|resume|transfer)"
 )
 
 

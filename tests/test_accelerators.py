@@ -40,7 +40,7 @@ TASKS = {
   },
 }
 MODELS = (
-  *({"model.cell": cell} for cell in ("layer_norm_lstm", "slstm")),
+  {"model.cell": "slstm"},
   {"model.cell": "lru", "model.layers": 2, "model.block": "residual"},
   {"model.cell": "gated_deltanet", "model.cell_heads": 2},
   {**WIDE, "model.tied": True, "model.embedding_size": 8},

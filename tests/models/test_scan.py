@@ -80,7 +80,6 @@ CASES = [
   ("gru", False, True, {**DROP, **DROP_STATE}),
   ("rnn_tanh", False, False, {}),
   ("layer_norm_lstm", True, True, {}),
-  ("slstm", False, False, {}),
   ("slstm", True, True, {**DROP, "heads": 2}),
   ("mlstm", True, True, {"heads": 2}),
   ("gated_deltanet", False, False, {"heads": 2}),

@@ -1,6 +1,5 @@
 """Searches: their spaces, and that no trial is lost or repeated."""
 
-import io
 import math
 import os
 import pwd
@@ -278,7 +277,7 @@ def random_rates(tmp_path, objective):
 
 
 def test_a_cut_line_of_the_journal_is_left_out_and_damage_is_refused(
-  tmp_path, objective, monkeypatch
+  tmp_path, objective
 ):
   config = random_rates(tmp_path, objective)
   config.search.trials = 4
@@ -292,24 +291,6 @@ def test_a_cut_line_of_the_journal_is_left_out_and_damage_is_refused(
   config.search.trials = 4
   run_search(config, tmp_path / "cut")
   assert table(tmp_path / "cut") == table(tmp_path / "whole")
-  # An append reads the last byte, as long as no line is cut.
-  whole, sizes = journal.read_bytes(), []
-
-  class Counted(io.FileIO):
-    def read(self, size=-1):
-      content = super().read(size)
-      sizes.append(len(content))
-      return content
-
-  for content, total in ((whole, 1), (whole + b"{", 2 + len(whole))):
-    journal.write_bytes(content)
-    with monkeypatch.context() as patch:
-      patch.setattr(Path, "open", lambda *args: Counted(*args))
-      lock = study._JournalLock(journal)
-      assert lock.acquire()
-    lock.release()
-    assert journal.read_bytes() == whole and sum(sizes) == total
-    sizes.clear()
   journal.write_bytes(journal.read_bytes()[9:])
   with pytest.raises(UserError, match=r"/trials.log: cannot be read \(.*; re"):
     run_search(config, tmp_path / "cut")

@@ -121,18 +121,6 @@ def test_several_gaps_of_a_language_model(language_model):
   assert one.text[:5] == "a" + 4 * "\ufffd" and len(one.gaps[0]) == 2
 
 
-def test_each_symbol_is_drawn_once_however_many_gaps(language_model):
-  sizes, draw = [], infill.Reader.draw
-
-  def count(rows, fixed_NT, *how):
-    sizes.append(fixed_NT.shape[1])
-    return draw(rows, fixed_NT, *how)
-
-  with patch.object(infill.Reader, "draw", count):
-    filled(language_model, "a_{1}b" * 9, candidates=8)
-  assert sum(sizes) == 3 * 9 - 1  # All but the first symbol.
-
-
 def test_the_pseudo_log_likelihood_is_that_of_the_model(tmp_path):
   fields = {"model.merge": "sum", "data.boundaries": False}
   model = made(tmp_path, {"task": "gap_model", **fields})

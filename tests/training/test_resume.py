@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from seqrnn import experiments
-from seqrnn.config import command, derived
+from seqrnn.config import derived
 from seqrnn.config import read as config_lib
 from seqrnn.errors import UserError
 from seqrnn.modes import evaluate
@@ -51,15 +51,6 @@ def test_only_limits_may_change(trained, capsys):
   fit(**{"train.max_steps": 5, "train.patience": 9})
   settings = load_run(workdir).config.train
   assert (settings.max_steps, settings.patience) == (5, 9)
-
-
-def test_all_that_training_rests_on_is_fixed_and_named():
-  free = {*config_lib.CPU, *config_lib.LIMITS, "train.fit_to_data"}
-  unnamed = {*config_lib.CPU, "train.epochs", "train.max_steps"}
-  for name in config_lib.FIELDS:
-    if name.startswith(config_lib.TRAINING):
-      assert name.startswith(config_lib.IDENTITY) != (name in free), name
-      assert name.startswith(command.NAMING) != (name in unnamed), name
 
 
 def test_a_refit_reads_training_and_validation_and_resumes_exactly(

@@ -96,18 +96,6 @@ def test_it_is_encoded_once(folder, source, capsys):
   assert len(entries(folder)) == 5
 
 
-def test_a_process_reads_a_corpus_once(tmp_path, source, monkeypatch):
-  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-  cache._opened.clear()
-  opened = [
-    cache.open_corpus([source], [unit], lambda: (object(), []))
-    for unit in ("a", "a", "b", "a", "c", "d", "a")
-  ]
-  assert opened[0] is opened[1] is opened[3]
-  assert opened[6] is not opened[0]  # Two are kept.
-  assert not (tmp_path / "cache").exists()  # Small corpora leave nothing.
-
-
 def test_a_damaged_entry_is_encoded_anew(folder, source, capsys):
   expected = plain(read(source)[0])
   [entry] = entries(folder)
