@@ -395,6 +395,11 @@ def test_sessions(detector, tmp_path, folds):
   )
   np.testing.assert_array_equal(found.sessions["flag"] == 1, flags == -1)
   np.testing.assert_allclose(found.sessions["p_value"], p, rtol=1e-4)
+  flagged = (flags == -1).sum()
+  assert f"{flagged} of {len(new)} sessions" in repr(found)
+  assert found.incidents["sessions"].sum() == flagged
+  assert {*found.events["session"]} == {*found.sessions["session"][flags == -1]}
+  assert found.report["config"]["data"]["unit"] == "session"
 
 
 def test_mistakes_are_one_line_with_the_position(tmp_path):

@@ -43,11 +43,6 @@ def test_a_line_names_the_field_its_value_and_the_reason():
     "config.optimizer.momentum=0.9: has no effect with optimizer.name='adam';"
     " it needs optimizer.name sgd or rmsprop"
   ]
-  assert vain({"model.merge": "sum"}) == [
-    "config.model.merge='sum': has no effect with task='language_model',"
-    " model.bidirectional=False; it needs task gap_model; or"
-    " model.bidirectional true"
-  ]
   space = {"search.space": ("optimizer.name=choice(adam, sgd)",)}
   assert vain({"optimizer.momentum": 0.9}, **space) == []
 

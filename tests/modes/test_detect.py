@@ -15,7 +15,6 @@ import jax
 import numpy as np
 import pytest
 
-import seqrnn
 from seqrnn import experiments
 from seqrnn.configs import base
 from seqrnn.data.logs import sessions as data
@@ -367,27 +366,6 @@ def test_what_cannot_be_is_refused_before_folds_are_trained(again):
   config.train.label_smoothing = 0.1
   with pytest.raises(UserError, match="run: holds another run, .*smoothing"):
     detect.run(build, config, again.folder / "run")
-
-
-def test_a_detection_from_python(again, capsys):
-  pandas = pytest.importorskip("pandas")
-  findings, config = again.findings, again.config
-  settings = {
-    f"detect.{n}": config.detect[n] for n in ("path", "anomalous_path")
-  }
-  one = seqrnn.detect(workdir=again.folder / "run", verbose=False, **settings)
-  assert capsys.readouterr().out == ""
-  flags = findings.decision.flags[findings.distinct.which]
-  assert f"{flags.sum()} of {len(flags)} sessions" in repr(one)
-  for name in ("sessions", "incidents", "events"):
-    rows = read_csv(again.folder / f"first/detect/{name}.csv")
-    frame = getattr(one, name)
-    assert frame.columns.tolist() == [*rows[0]] and len(frame) == len(rows)
-  p = findings.decision.p[findings.distinct.which]
-  pandas.testing.assert_series_equal(
-    one.sessions["p_value"], pandas.Series(p, name="p_value"), rtol=1e-5
-  )
-  assert one.report["config"]["detect"]["rate"] == config.detect.rate
 
 
 def test_the_protocol_of_deeplog(tmp_path):

@@ -1,10 +1,7 @@
 """Findings: their tables, their incidents, and the lines on a terminal."""
 
-import io
-
 import numpy as np
 import pytest
-from rich.console import Console
 
 from seqrnn.data.logs import sessions as data
 from seqrnn.data.logs.secrets import Redaction
@@ -134,23 +131,3 @@ def test_flagged_sessions_with_like_surprising_events_are_an_incident(tmp_path):
     ("low", "2", "0.03", "c", "q", ""),
     ("low", "1", "", "<short>", "s", ""),
   ]
-
-
-def test_a_session_is_printed_with_the_events_around_its_worst_one(scored):
-  findings = scored([1.0, 1, 1, 9, 2])
-  findings.scored.rank[0] = UNRANKED  # Its session was left out of training.
-  file = io.StringIO()
-  incidents = group_incidents(findings)
-  tables.print_findings(Console(file=file, width=80), findings, incidents)
-  lines = [line.rstrip() for line in file.getvalue().split("\n")]
-  assert max(map(len, lines)) <= 80
-  one = ["medium, one improbable event, p 0.01, 13.0 bits, 1 session"]
-  one += ["  a.log:5, line 5", "  ? boom now"]
-  # Unknown events are printed as they were read.
-  assert lines[3:9] == [*one, "", "most anomalous sessions", ""]
-  one[0] = one[0].removesuffix(", 1 session")  # No other equals it.
-  assert lines[9:15] == [*one, "  <end>", "p 0.5, 1.4 bits"] + [
-    "  a.log:1, line 1"
-  ]
-  assert lines[15].startswith("  ? unpack package") and lines[15][-1] == "…"
-  assert lines[16:] == ["  configure it", "  <end>", ""]
