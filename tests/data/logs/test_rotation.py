@@ -30,6 +30,12 @@ def test_files_of_a_log_are_known_by_their_names():
     assert rotation.log_names([names[0], *APART]) == [names[0], *APART]
 
 
+def test_a_file_that_grows_is_listed_at_once(tmp_path, monkeypatch):
+  lists = [[rotation.LogFile(tmp_path, 1, n, 0, False)] for n in (8, 7)]
+  monkeypatch.setattr(rotation, "_listed", lambda _: lists.pop())
+  assert rotation.list_files(tmp_path)[0].size == 8
+
+
 @pytest.mark.parametrize(
   ("timed", "fields"), [(False, {}), (True, {}), (True, {"log_format": "time"})]
 )

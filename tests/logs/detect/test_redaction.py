@@ -182,7 +182,7 @@ def test_no_part_of_a_secret_survives(line):
     assert not [x for x in parts if x in shown and x not in frame]
 
 
-def test_groups_of_a_pattern_are_what_is_masked_beside_secrets():
+def test_a_pattern_adds_to_the_secrets_and_groups_are_what_is_masked():
   """Also groups within groups, and groups that are beside a match."""
   both, masked = "aa=5 ab=6 a@b.cd", "<masked>a=<masked> ab=6 <masked>"
   line = "customer 12 of Rome, a@b.cd, card 5"
