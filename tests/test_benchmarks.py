@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,3 +64,21 @@ def test_pages_have_the_kept_figures(script):
   sentence = chart.sentence(name, machines[name])
   assert sentence in every._README.read_text("utf-8")
   assert every._CHART.exists()
+
+
+@pytest.mark.usefixtures("script")
+def test_every_script_has_help(tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)  # A script may take --help for a folder.
+  faults = []
+  for path in sorted((ROOT / "benchmarks").glob("*.py")):
+    # peers.py is a process of compare.py.
+    if "__main__" not in path.read_text("utf-8") or path.name == "peers.py":
+      continue
+    monkeypatch.setattr(sys, "argv", [str(path), "--help"])
+    try:
+      runpy.run_path(str(path), run_name="__main__")
+      faults.append(path.name)
+    except SystemExit as end:
+      if end.code or not capsys.readouterr().out.startswith("usage: "):
+        faults.append(path.name)
+  assert not faults

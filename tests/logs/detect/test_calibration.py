@@ -11,10 +11,13 @@ import pytest
 
 from seqrnn.configs import base
 from seqrnn.data import splits
+from seqrnn.data.documents import Document, collect
 from seqrnn.data.logs import values
 from seqrnn.data.read import stored
+from seqrnn.data.vocabulary import Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.logs.detect import calibration
+from seqrnn.logs.detect.detector import Member
 from seqrnn.logs.detect.findings import higher_rate
 from seqrnn.logs.detect.normal import (
   ANOMALOUS,
@@ -295,3 +298,49 @@ def test_the_version_of_a_calibration_changes_with_its_scores():
   assert sums == pytest.approx(SUMS, rel=1e-4, abs=1e-3), json.dumps(shown)
   version = hashlib.sha256(json.dumps(SUMS, sort_keys=True).encode())
   assert version.hexdigest()[:8] == calibration.VERSION
+
+
+def test_what_the_first_pass_leaves_out_is_kept(
+  settings, tmp_path, monkeypatch
+):
+  texts = ["ab"] * 8 + ["ba", "cc", "ba", "bb"]
+  documents = [Document(str(n), text) for n, text in enumerate(texts)]
+  pieces = splits.whole(collect(documents, "char"))
+  config: Any = SimpleNamespace(detect=settings)
+  nothing: Any = None
+  settings.update({"folds": 2, "contamination": 0.1})
+  run = calibration.Prepared(
+    nothing, config, tmp_path, nothing, lambda _: pieces, nothing
+  )
+  # One "ba" seems to be anomalous, and the other one does not.
+  flags = np.isin(np.arange(12), (8, 9, 11))
+  names = Vocabulary("char", tuple("abc"))
+
+  def train(_, fold_of, most):
+    assert most == calibration._STEPS
+    assert fold_of.tolist() == splits.blocks(pieces, 2).tolist()
+    for k in range(2):
+      (tmp_path / str(k)).mkdir()
+    return [Member(tmp_path / str(k), 1, pieces, pieces) for k in range(2)]
+
+  short = lambda sessions: np.zeros(len(sessions.names), bool)
+  for name, function in {
+    "_key": lambda *args: json.dumps(args[1]),
+    "_steps": lambda _: 7,
+    "train_members": train,
+    "_load": lambda _, members, _wanted: SimpleNamespace(
+      names=names, members=members, short=short
+    ),
+    "score_held_out": lambda _: SimpleNamespace(order=np.arange(12)),
+    "contaminates": lambda *_: flags,
+  }.items():
+    monkeypatch.setattr(calibration, name, function)
+  expected = np.isin(np.arange(12), (9, 11)).tolist()
+  assert calibration._left_out(run).tolist() == expected
+  # Its models are removed.
+  assert [path.name for path in tmp_path.iterdir()] == [calibration.LEFT_OUT]
+  monkeypatch.setattr(calibration, "_load", None)
+  assert calibration._left_out(run).tolist() == expected
+  settings.contamination = 0.05
+  with pytest.raises(TypeError):  # It begins again.
+    calibration._left_out(run)

@@ -28,6 +28,7 @@ from seqrnn.logs.detect.normal import NormalSessions, of_every
 from seqrnn.logs.detect.scores import BASELINES, STANDARD, baselines, learn
 from seqrnn.logs.follow import alarms, novel, stepping
 from seqrnn.logs.follow.follower import Event, Follower
+from seqrnn.logs.follow.open_sessions import OpenSession
 from tests.conftest import tiny
 
 SYMBOLS = Vocabulary("session", tuple("abcdefg"))
@@ -645,3 +646,10 @@ def test_a_kind_of_alarms_is_counted_and_not_repeated(model):
   assert stored.kinds[1].count == 5
   # Without event time nothing is quiet.
   assert taken.take(other._replace(now=None)) is not None
+
+
+def test_few_new_events_are_known():
+  known, session = novel.NewEvents(), OpenSession("x")
+  for n in range(2000):
+    known.take(session, f"{n % 700}", None, 0.0)
+  assert len(known.events) <= 501

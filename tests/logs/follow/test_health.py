@@ -136,3 +136,12 @@ def test_slow_and_broken_clients_stop_nothing(monkeypatch, capfd):
     else:
       pytest.fail("the client keeps its thread")
   assert capfd.readouterr().err.count("\n") == 1
+
+
+def test_a_probe_is_answered_however_it_asks(served):
+  _, _, get = served
+  statuses = {"/healthz": 503, "/healthz?x=1": 503, "/health": 404, "/": 404}
+  statuses |= {"/metrics": 200, "/metrics?x=1": 200}
+  for path, status in statuses.items():
+    assert get(path)[0] == status, path
+    assert get(path, "HEAD") == (status, ""), path
