@@ -36,11 +36,7 @@ MODELS = {
   "music": {"task": "polyphony"},
 }
 # Models without layers of torch.nn: safetensors alone.
-WIDE = {
-  "task": "classification",
-  "model.wide": True,
-  "train.choice": "last",
-}
+WIDE = {"task": "classification", "model.wide": True, "train.choice": "last"}
 FOREIGN = {
   "lru": {"model.cell": "lru", "model.block": "residual"} | DEEP,
   "nade": {"task": "polyphony", "model.nade": 3},

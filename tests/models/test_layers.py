@@ -291,9 +291,7 @@ def test_each_note_has_a_logit_from_the_notes_below_it():
   close(logits[0], rows(tree))
   assert abs(chances(np.asarray(logits), chords).sum() - 1) < 1e-12
   check_gradients(
-    grads,
-    lambda tree: -np.log(chances(rows(tree), chords[0]))[3:9].sum(),
-    tree,
+    grads, lambda tree: -np.log(chances(rows(tree), chords[0]))[3:9].sum(), tree
   )
 
 

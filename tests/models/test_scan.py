@@ -12,13 +12,7 @@ from seqrnn.models import cells, cpu, layers
 from seqrnn.models.products import Products, product, step_dot
 from seqrnn.models.scan import loops
 from seqrnn.runtime import sharding
-from tests.models.test_cells import (
-  MAKE,
-  IndRNN,
-  close,
-  normal,
-  quick_jit,
-)
+from tests.models.test_cells import MAKE, IndRNN, close, normal, quick_jit
 from tests.stablehlo import mesh_of
 
 T, D, H, V = 5, 4, 6, 7

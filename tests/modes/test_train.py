@@ -96,11 +96,7 @@ def whole(request, tmp_path_factory):
   )
   if config.data.stateful:  # Stream tails are of one document.
     config.data.path += "/0.txt"
-  return (
-    config,
-    folder / "run",
-    train.fit(build, config, folder / "run"),
-  )
+  return (config, folder / "run", train.fit(build, config, folder / "run"))
 
 
 def test_going_on_repeats_an_uninterrupted_run_to_the_bit(

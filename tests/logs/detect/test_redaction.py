@@ -11,11 +11,7 @@ from seqrnn.config import read as config_lib
 from seqrnn.configs import base
 from seqrnn.data.logs.secrets import Redaction, excerpt
 from seqrnn.data.logs.sessions import event_vocabulary
-from seqrnn.data.vocabulary import (
-  UNKNOWN,
-  Vocabulary,
-  encoded,
-)
+from seqrnn.data.vocabulary import UNKNOWN, Vocabulary, encoded
 from seqrnn.errors import UserError
 from seqrnn.training import setup
 from tests.data.logs.test_logs import settings

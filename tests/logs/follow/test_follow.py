@@ -180,10 +180,7 @@ def test_an_error_of_ours_does_not_condemn_the_state(
     raise TypeError("a bug")
 
   monkeypatch.setattr(follow.Follower, "restore", fail)
-  with (
-    pytest.raises(TypeError, match="a bug"),
-    service(model, tmp_path, print),
-  ):
+  with pytest.raises(TypeError, match="a bug"), service(model, tmp_path, print):
     pass
 
 
