@@ -364,8 +364,8 @@ def own_threads():
 
 @pytest.fixture(scope="session", autouse=True)
 def unrendered():
-  """The parts of history.png are made and not drawn: a tenth of a training."""
-  save = pictures.save
+  """Charts are made and not drawn: half of a report, a tenth of a training."""
+  save, svg = pictures.save, pictures.svg
 
   def save_others(figure, path, *args, **named):
     if path.name != "history.png":
@@ -374,13 +374,15 @@ def unrendered():
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(pictures, "save", save_others)
-    yield save
+    patch.setattr(pictures, "svg", lambda *_: "<svg/>")
+    yield save, svg
 
 
 @pytest.fixture
 def rendered(unrendered, monkeypatch):
-  """history.png is drawn, too."""
-  monkeypatch.setattr(pictures, "save", unrendered)
+  """They are drawn, too."""
+  for name, draw in zip(("save", "svg"), unrendered, strict=True):
+    monkeypatch.setattr(pictures, name, draw)
 
 
 @pytest.fixture

@@ -269,6 +269,7 @@ def test_a_mistake_is_one_line(trained, tmp_path, monkeypatch):
 
 def test_a_search_from_python(trained, monkeypatch, tmp_path, capsys):
   monkeypatch.setattr("seqrnn.modes.search._draw", lambda *_: [])
+  monkeypatch.setattr(jax, "clear_caches", lambda: None)
   config = seqrnn.load(trained / "runs" / "a").config
   config.search.update({"trials": 2, "method": "grid", "pruning": "none"})
   config.search.space = ("optimizer.learning_rate=grid(0.1, 0.5)",)

@@ -346,10 +346,10 @@ def test_probe_knows_a_device_that_does_not_repeat(heads):
 
 def test_probe_looks_at_every_output(heads):
   """Outputs of each head in turn are forbidden an input that they read."""
-  allowed = ~heads.experiment.forbidden(T)
+  allowed, none = ~heads.experiment.forbidden(T), np.zeros((3 * T, T), bool)
+  heads.probe(none)
   for n in (0, 1, T + 2, 2 * T + 3, 3 * T - 2):
-    forbidden = np.zeros((3 * T, T), bool)
-    heads.probe(forbidden)
+    forbidden = none.copy()
     forbidden[n] = allowed[n]
     with pytest.raises(UserError, match="the model leaks"):
       heads.probe(forbidden)

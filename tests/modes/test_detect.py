@@ -30,7 +30,7 @@ from seqrnn.modes import detect
 from seqrnn.run import load_run
 from seqrnn.runtime import files
 from seqrnn.training import checkpoint
-from tests.conftest import read_csv, save_run, tiny
+from tests.conftest import random_params, read_csv, save_run, tiny
 from tests.modes.conftest import BAD, FIELDS, build, texts_of, walk
 
 
@@ -419,7 +419,7 @@ def test_a_gap_model_is_asked_for_events_and_ends(tmp_path):
   vocabularies = language_model.prepare(config)
   whole = detector.whole_sessions(config, vocabularies)
   experiment = experiments.build(whole, vocabularies)
-  params = jax.jit(experiment.init)(jax.random.key(0))
+  params = random_params(experiment, 0, 0.3)
   seen = np.ones((1, len(vocabularies["symbols"])), bool)
   models = detector.Ensemble(jax.tree.map(lambda x: x[None], params), seen)
   one = detector.Detector(config, experiment, [], [0], models, [{}])

@@ -355,6 +355,7 @@ def test_a_page_for_every_task_and_every_branch_of_the_templates(
   assert not left, "\n".join(left)
 
 
+@pytest.mark.usefixtures("rendered")
 def test_markup_and_controls_of_a_text_are_escaped(tmp_path):
   marks = [page.Mark(c, c, 1.0, [(c, 0.5)]) for c in HOSTILE]
   text = page.coloured(marks, 8.0)

@@ -15,7 +15,7 @@ from seqrnn.data.vocabulary import BEGIN, END, RESERVED, Vocabulary
 from seqrnn.sampling import automaton, patterns, sampler, texts
 from seqrnn.sampling.automaton import PatternError
 from seqrnn.sampling.patterns import START, compile_pattern, constraint
-from tests.conftest import message_of, tiny
+from tests.conftest import message_of, random_params, tiny
 from tests.sampling.test_infill import merged
 
 ATOMS = [
@@ -128,8 +128,7 @@ def chances_of_texts(experiment, params, boundaries, temperature):
 def test_samples_follow_the_distribution(tmp_path):
   config = tiny(tmp_path)
   experiment = experiments.build(config, {"symbols": ABC})
-  params = jax.jit(experiment.init)(jax.random.key(5))
-  params = jax.tree.map(lambda leaf: 3 * np.asarray(leaf), params)
+  params = random_params(experiment, 5)
   boundaries, temperature = True, 0.7
   chances = chances_of_texts(experiment, params, boundaries, temperature)
   table = compile_pattern(PATTERN, ABC)
@@ -170,7 +169,7 @@ def draw(tmp_path_factory):
   """A function that draws texts from a model of characters."""
   config = tiny(tmp_path_factory.mktemp("patterns"))
   experiment = experiments.build(config, {"symbols": PRINTED})
-  params = jax.jit(experiment.init)(jax.random.key(1))
+  params = random_params(experiment, 1, 0.3)
 
   def drawn(boundaries=True, **settings):
     config.data.boundaries = boundaries

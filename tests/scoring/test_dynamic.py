@@ -16,7 +16,7 @@ from seqrnn.modes import evaluate
 from seqrnn.run import load_run
 from seqrnn.scoring import dynamic
 from seqrnn.scoring.dynamic import STATIC, UpdateRule, segment_totals
-from tests.conftest import tiny
+from tests.conftest import random_params, tiny
 
 RULE = UpdateRule(0.003, 0.02)
 TEXT = "abcde abcd\nabc " * 6
@@ -29,7 +29,7 @@ def reads(tmp_path_factory):
   one, many = (
     experiments.build(derived.streams(config, 6, rows), None) for rows in (1, 3)
   )
-  return one, many, jax.jit(one.init)(jax.random.key(0))
+  return one, many, random_params(one, 0)
 
 
 @pytest.fixture(autouse=True)
