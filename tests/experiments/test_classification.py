@@ -100,6 +100,7 @@ def test_the_embedding_starts_from_all_texts(run):
   assert some_V[: len(names.symbols)].all()
 
 
+@pytest.mark.usefixtures("rendered")
 def test_an_unseen_label_is_an_error_in_all_figures(run, capsys):
   config = run.config.copy_and_resolve_references()
   config.evaluate.split = "test"

@@ -187,6 +187,7 @@ def test_a_resumed_run_equals_one_without_a_stop(tmp_path, folder):
   assert resumed == expected and expected.count(b"\n") == 3
 
 
+@pytest.mark.usefixtures("rendered")
 def test_sampled_music_is_written_and_repeats(folder, capfd):
   flags = {"length": 40, "streams": 2, "temperature": "0.5,1", "prime": "1:9"}
   line = ["run.py", f"--workdir={folder}", "--mode=sample"]

@@ -16,6 +16,8 @@ from seqrnn.models.cells import CELLS
 from seqrnn.models.parts import part_sizes
 from seqrnn.reporting import diagram
 
+# They have the formulas of others.
+VARIANT = re.compile("odyssey_(n|cifg)|_signed$|_untied$")
 ONE_LABEL = {"data.mapping": "many_to_one"}
 
 # Models by their fields, and how many boxes each row of the picture has.
@@ -80,7 +82,8 @@ def value(part):
 
 def test_the_formula_of_a_cell_gives_its_parameters():
   heads = {"model.cell": "slstm", "model.cell_heads": 5}
-  for fields in [heads, *({"model.cell": cell} for cell in CELLS)]:
+  cells = [cell for cell in CELLS if not VARIANT.search(cell)]
+  for fields in [heads, *({"model.cell": cell} for cell in cells)]:
     parts = part_sizes(*model_of(fields))
     names = [part.name for part in parts]
     assert names == ["layer 1", "layer 2", "head"]

@@ -239,6 +239,7 @@ def test_coarse_searches_the_learning_rate_of_a_small_net(tmp_path, objective):
   assert chosen.optimizer.learning_rate == 0.03
 
 
+@pytest.mark.usefixtures("rendered")
 def test_a_search_is_repeated_by_its_seed_and_drawn(
   tmp_path, objective, monkeypatch
 ):
