@@ -75,5 +75,7 @@ def test_the_calibration_of_the_shop_is_of_this_version():
   facts = lambda split: {"crc32": known[split]}
   experiment: Any = SimpleNamespace(facts=facts)
   config, nothing = config_lib.read_run(folder), cast(Any, None)
-  run = calibration.Prepared(nothing, config, folder, experiment, nothing)
+  run = calibration.Prepared(
+    nothing, config, folder, experiment, nothing, nothing
+  )
   assert calibration._key(run, known["models"]) == text

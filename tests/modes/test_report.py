@@ -395,9 +395,12 @@ def test_a_text_is_read_as_the_decoder_does(runs):
 # In a browser.
 
 
-def test_a_browser_shows_it_without_a_fault(pages, browser):
+@pytest.mark.usefixtures("rendered")
+def test_a_browser_shows_it_without_a_fault(runs, browser):
+  path = report.run(experiments.build, *runs("language model"))
   browser.set_window_size(500, 2000)
-  browser.get(pages("language model").as_uri())
+  browser.get(path.as_uri())
+  assert "<path" in path.read_text("utf-8")  # It has pictures.
   # An error of the script, or a request, which the page forbids itself.
   assert browser.get_log("browser") == []
   # The script has chosen a symbol and shows the predictions in its place.
