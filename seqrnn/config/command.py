@@ -15,6 +15,7 @@ from seqrnn.config.derived import merge
 from seqrnn.config.field import Condition, Fields
 from seqrnn.config.fields.conditions import TASKS
 from seqrnn.config.read import FIELDS, IDENTITY, SHAPE, Config
+from seqrnn.config.resolve import fitted_names
 from seqrnn.errors import UserError, report
 from seqrnn.runtime import devices, files, generations
 
@@ -284,10 +285,11 @@ def needs(conditions: Iterable[Condition]) -> str:
 
 
 def _holds(condition: Condition, fields: Fields) -> bool:
-  """Returns whether the fields have these values, or a search chooses them."""
+  """Returns whether the fields have, or may get, these values."""
+  later = {*config_lib.searched(fields), *fitted_names(fields)}
   return all(
     fields[name] in values
     or (name == "task" and fields[name] not in TASKS)
-    or name in config_lib.searched(fields)
+    or name in later
     for name, values in condition.items()
   )

@@ -45,6 +45,11 @@ def test_a_line_names_the_field_its_value_and_the_reason():
   ]
   space = {"search.space": ("optimizer.name=choice(adam, sgd)",)}
   assert vain({"optimizer.momentum": 0.9}, **space) == []
+  weights = {"model.logit_weights": (1.0, 2.0)}
+  labels = {"task": "classification", "train.fit_to_data": "none"}
+  assert len(vain(weights, **labels)) == 1
+  labels["train.fit_to_data"] = "all"  # The data decide on model.wide.
+  assert vain(weights, **labels) == []
 
 
 def test_a_config_of_the_project_sets_nothing_in_vain():

@@ -81,7 +81,7 @@ FIELDS = group(
     " fitted before them. Empty: a mean, in which the layers have an eighth, or"
     " 0, 0.25, 0.5, 0.75 or 1 if validation is clearly more likely with it;"
     " that of labels is divided by a temperature that fits validation.",
-    when.ONE_TARGET,
+    when.ONE_TARGET | {"model.wide": (True,)},
   ),
   parts=rules.integer(1, 8)(
     "The characters of the longest part of a word that model.wide also reads.",
