@@ -17,7 +17,7 @@ from seqrnn.data.logs.sessions import Key, Sessions, of_pieces
 from seqrnn.data.read import reading
 from seqrnn.data.splits import Read
 from seqrnn.data.vocabulary import Vocabulary
-from seqrnn.errors import UserError
+from seqrnn.errors import UserError, report
 from seqrnn.logs.detect.detector import Detector
 from seqrnn.logs.detect.findings import find_anomalies, worst_positions
 from seqrnn.logs.detect.normal import (
@@ -29,6 +29,7 @@ from seqrnn.logs.detect.normal import (
 )
 from seqrnn.logs.detect.scores import COMBINED
 from seqrnn.logs.detect.tables import TableCell, example_of, write_csv_table
+from seqrnn.runtime import generations
 
 
 def _p_values(normal: NormalScores, sessions: NormalSessions) -> np.ndarray:
@@ -198,6 +199,14 @@ def load_answers(
       different answers.
   """
   path, rows = workdir / NAME, load_rows(workdir, config.data.errors)
+  first_path = generations.workdir_of(workdir) / NAME
+  if first_path != path and first_path.exists():
+    model = workdir / "config.json"
+    if first_path.stat().st_mtime > model.stat().st_mtime:
+      report(
+        f"warning: {first_path}: is not read since a refresh; write answers"
+        f" into {path}"
+      )
   by_name = {session: row for (kind, session), row in rows.items() if not kind}
   answers = Answers([x for _, x in by_name.values()], {}, alarm_answers(rows))
   if not by_name:

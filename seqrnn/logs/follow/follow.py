@@ -267,8 +267,9 @@ class Service:
         report(
           f"{verdict.event}: {verdict.reason}; sessions are judged without it"
           " from now on. It is not accepted: write normal for kind"
-          f" {self.alarms.numbers} in review.csv, which --mode=review writes,"
-          " or anomalous, and it is an alarm in each session"
+          f" {self.alarms.numbers} in {self._workdir / answers.NAME}, which"
+          " --mode=review writes, or anomalous, and it is an alarm in each"
+          " session"
         )
       if verdict.ended:
         self._note_end(verdict)
