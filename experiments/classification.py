@@ -118,7 +118,8 @@ def check_seen(labels: Vocabulary, names: list[str], split: str):
   if unseen and len(unseen) == len(names):
     raise UserError(
       f"{split} split: has no label that training has seen, but"
-      f" {listed(unseen)}; those of training are {listed(labels.symbols)}"
+      f" {listed(unseen)}; those of training are {listed(labels.symbols)};"
+      " data.label_column chooses the column of labels"
     )
   if unseen:
     print(

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 _LIMIT = 2000  # Characters of a message.
-_NAMES = 20  # Of a list in a message.
+_NAMES = 10  # Of a list in a message.
+_LENGTH = 40  # Characters of a name that a message shows.
 
 
 class UserError(Exception):
@@ -85,10 +86,11 @@ def counted(count: int, noun: str) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-  """Returns the first names of a list, quoted, and how many more there are."""
+  """Returns the first names, short and quoted, and how many more there are."""
   more = len(names) - _NAMES
   rest = f" and {more:,} more" if more > 0 else ""
-  return " ".join(map(repr, names[:_NAMES])) + rest
+  some = (repr(shortened(name, _LENGTH)) for name in names[:_NAMES])
+  return " ".join(some) + rest
 
 
 def shortened(text: str, length: int) -> str:
