@@ -85,11 +85,11 @@ def counted(count: int, noun: str) -> str:
   return f"{count:,} {noun}" + "s" * (count != 1)
 
 
-def listed(names: Sequence[str]) -> str:
-  """Returns the first names, short and quoted, and how many more there are."""
+def listed(names: Sequence[object]) -> str:
+  """Returns the first names, quoted and short, and how many more there are."""
   more = len(names) - _NAMES
   rest = f" and {more:,} more" if more > 0 else ""
-  some = (repr(shortened(name, _LENGTH)) for name in names[:_NAMES])
+  some = (shortened(repr(name), _LENGTH) for name in names[:_NAMES])
   return " ".join(some) + rest
 
 
