@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from seqrnn.training import train
+from seqrnn.training import progress, train
 from tests.conftest import tiny
 from tests.modes.test_train import assert_same_run, build, rows
 
@@ -37,6 +37,7 @@ def test_what_is_shown_is_the_run_and_changes_nothing(
   monkeypatch.setenv("FORCE_COLOR", "1")  # Rich takes it for a terminal.
   monkeypatch.setenv("COLUMNS", "200")
   monkeypatch.setattr("sys.stdout", shown)
+  monkeypatch.setattr(progress, "_BAR_SECONDS", 0)  # Steps may be fast.
   config.train.tensorboard = True
   train.fit(build, config, tmp_path / "run")
   assert_same_run(tmp_path / "run", tmp_path / "plain", 9)
