@@ -88,7 +88,7 @@ class Following:
 
   def __init__(self, workdir: Path, folder: str):
     from seqrnn import experiments
-    from seqrnn.data.logs.formats import report
+    from seqrnn.errors import report
     from seqrnn.logs.detect import deployed
     from seqrnn.logs.follow import follow
     from seqrnn.logs.follow.state import open_state
@@ -125,7 +125,7 @@ def latency(workdir: Path):
     with tempfile.TemporaryDirectory() as folder:
       following, texts = Following(workdir, folder), lines(1000)
       following.follow(texts, 20_000, 1000)  # Distinct sessions become known.
-      times = following.follow(texts, 20_000, size)
+      times = following.follow(texts, 4_000, size)
       following.close()
     shown = np.percentile(1e3 * times, [50, 90, 99, 99.9])
     figures = " | ".join(f"{x:.3f}" for x in shown)
