@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from itertools import groupby
+from itertools import chain, groupby
 from typing import NamedTuple
 
 import jax
@@ -12,7 +12,13 @@ import numpy as np
 from rich.markup import escape
 
 from seqrnn.data.batches.segments import Split
-from seqrnn.data.vocabulary import PAD, UNKNOWN, joined, printable
+from seqrnn.data.vocabulary import (
+  PAD,
+  UNKNOWN,
+  Vocabulary,
+  joined,
+  printable,
+)
 from seqrnn.errors import escaped
 from seqrnn.experiment import Carry, Decode, Experiment, Params, Predict
 from seqrnn.runtime import sharding
@@ -152,38 +158,27 @@ def predictions(
 
   The windows of a text with labels or numbers are joined.
   """
-  windows = _windows(experiment, params, split, k)
-  if experiment.labels is not None or experiment.by_text:
-    documents = groupby(windows, lambda window: window.document)
-    windows = (_joined([*some], experiment.by_text) for _, some in documents)
-  yield from (
-    _prediction(experiment, x, k) for x in windows if len(x.positions)
-  )
+  joins = experiment.labels is not None or experiment.by_text
+  rows = _rows(experiment, params, split, k, joins)
+  if joins:
+    documents = groupby(rows, lambda p: p.document)
+    rows = (_joined([*some], experiment.by_text) for _, some in documents)
+  for p in rows:
+    if len(p.positions):
+      ids, chances = p.ids[:, :k], p.probabilities[:, :k]
+      # Numbers have no ids.
+      likely = [experiment.names.names(ids_K) for ids_K in ids]
+      yield p._replace(ids=ids, probabilities=chances, likely=likely)
 
 
-class _Window(NamedTuple):
-  """The predictions for a row of a batch, or for the text of several rows.
+def _rows(
+  experiment: Experiment, params: Params, split: Split, k: int, joins: bool
+) -> Iterator[Prediction]:
+  """Yields the predictions for each row of the batches, without `likely`.
 
-  Attributes as those of `Prediction`, but positions count as `place` does, the
-  first position of the row; with `by_text` all labels are ranked.
+  With `joins`, positions count from the first row of a document. With `by_text`
+  all labels are ranked.
   """
-
-  document: int
-  place: int
-  inputs: np.ndarray
-  read: np.ndarray
-  positions: np.ndarray
-  targets: np.ndarray
-  truth: np.ndarray
-  ids: np.ndarray = _NONE
-  probabilities: np.ndarray = _NONE
-  surprisal: np.ndarray = _NONE
-  numbers: np.ndarray = _NONE
-
-
-def _windows(
-  experiment: Experiment, params: Params, split: Split, k: int
-) -> Iterator[_Window]:
   names, predict = experiment.names, experiment.predict
   assert predict is not None, "checked by the caller"
   answer = sharding.cached_jit(predict)
@@ -192,7 +187,7 @@ def _windows(
       V = len(names.symbols)
       k = V if experiment.by_text else min(k, V)
     answer = ranker(decider(experiment), k)
-  carry = None
+  carry, last, first = None, None, 0
   for batch in experiment.batches(split, 0, ordered=True, named=True):
     read_BT, truth = batch.pop("read"), batch.pop("truth", batch["targets"])
     if carry is None:
@@ -200,30 +195,43 @@ def _windows(
     carry, answers = jax.device_get(answer(params, carry, batch))
     named = {"numbers": answers} if names is None else answers._asdict()
     for b, weights_N in enumerate(batch["weights"]):
-      place, targets = int(batch["place"][b]), np.flatnonzero(weights_N)
-      is_read = batch["inputs"][b] != PAD
-      if is_read.any():
-        yield _Window(
-          int(batch["document"][b]),
-          place,
-          batch["inputs"][b][is_read],
-          read_BT[b][is_read],
-          place + targets,
-          batch["targets"][b][targets],
-          truth[b][targets],
-          **{name: x[b][targets] for name, x in named.items()},
-        )
+      document, place = int(batch["document"][b]), int(batch["place"][b])
+      at, is_read = np.flatnonzero(weights_N), batch["inputs"][b] != PAD
+      if not is_read.any():
+        continue
+      if not joins or document != last:
+        last, first = document, place
+      yield Prediction(
+        document,
+        batch["inputs"][b][is_read],
+        read_BT[b][is_read].tolist(),
+        place - first + at,
+        batch["targets"][b][at],
+        _truth(names, batch["targets"][b][at], truth[b][at]),
+        **{name: x[b][at] for name, x in named.items()},
+      )
 
 
-def _joined(windows: list[_Window], by_text: bool) -> _Window:
+def _truth(
+  names: Vocabulary | None, targets: np.ndarray, of_data: np.ndarray
+) -> list[str]:
+  """The names of targets, or numbers; of an unknown name, that of the data."""
+  if names is None:
+    return [*map(number_text, targets)]
+  each = zip(targets, names.names(targets), of_data, strict=True)
+  return [printable(x, names.unit) if i == UNKNOWN else n for i, n, x in each]
+
+
+def _joined(windows: list[Prediction], by_text: bool) -> Prediction:
   """The predictions for a text, from those for its windows.
 
   The probabilities of a text's label, or its numbers, are the mean over its
   windows.
   """
   first = windows[0]
-  columns = zip(*(window[2:] for window in windows), strict=True)
-  text = _Window(*first[:2], *map(np.concatenate, columns))
+  _, *columns = zip(*windows, strict=True)
+  join = lambda x: [*chain(*x)] if type(x[0]) is list else np.concatenate(x)
+  text = Prediction._make([first.document, *map(join, columns)])
   if not by_text or len(text.positions) < 2:
     return text
   text = text._replace(
@@ -241,32 +249,6 @@ def _joined(windows: list[_Window], by_text: bool) -> _Window:
     ids=np.take_along_axis(np.sort(first.ids), best_1V, axis=1),
     probabilities=np.take_along_axis(p_1V, best_1V, axis=1),
     surprisal=-log_mean_of_windows(-text.surprisal[:, None], start)[:, 0],
-  )
-
-
-def _prediction(experiment: Experiment, text: _Window, k: int) -> Prediction:
-  names, targets, ids = experiment.names, text.targets, text.ids[:, :k]
-  if names is None:
-    truth = [*map(number_text, targets)]
-  else:
-    of_data = zip(targets, names.names(targets), text.truth, strict=True)
-    truth = [
-      printable(symbol, names.unit) if target == UNKNOWN else name
-      for target, name, symbol in of_data
-    ]
-  return Prediction(
-    text.document,
-    text.inputs,
-    text.read.tolist(),
-    text.positions - text.place,
-    targets,
-    truth,
-    text.surprisal,
-    ids,
-    text.probabilities[:, :k],
-    text.numbers,
-    # Numbers have no ids.
-    [experiment.names.names(ids_K) for ids_K in ids],
   )
 
 

@@ -5,7 +5,7 @@ stream. The task makes inputs and targets of it.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -62,11 +62,7 @@ class Segments:
     self._config, self._vocabulary = config, vocabulary
     self._read = reader(config)
     self._encoded = functools.cache(self._encode)  # Of splits by name.
-    self._checksum = functools.cache(
-      lambda split: checksum(
-        self._read(split), vocabulary, self.sequences(split, ordered=True)
-      )
-    )
+    self.facts = functools.cache(self._facts)  # It reads all symbols.
 
   def pieces(self, split: Split) -> Pieces:
     """The documents of a split, or documents given."""
@@ -91,11 +87,12 @@ class Segments:
     boundaries = self._config.data.boundaries
     return encode(self.pieces(split), self._vocabulary, boundaries)
 
-  def facts(self, split: str) -> dict[str, Any]:
+  def _facts(self, split: str) -> dict[str, Any]:
     """The size and the checksum of a split, as `Experiment.facts`."""
-    facts: dict[str, Any] = {**self.sequences(split, ordered=True).size()}
-    facts["crc32"] = self._checksum(split)
-    if origin := self._read(split).corpus.origin:
+    pieces, sequences = self._read(split), self.sequences(split, ordered=True)
+    facts: dict[str, Any] = {**sequences.size()}
+    facts["crc32"] = checksum(pieces, self._vocabulary, sequences)
+    if origin := pieces.corpus.origin:
       facts["origin"] = origin
     if self._config.data.repeats == "weight":
       sizes = self.sequences(split).size().items()
@@ -117,22 +114,14 @@ class Segments:
     batches = cut(self._config, sequences, self._shape, request)
     if not request.named:
       return batches
-    read = self.symbols(split, request.ordered)
-    return batches.map(lambda batch: {**batch, "read": read(batch)})
-
-  def symbols(
-    self, split: Split, ordered: bool = False
-  ) -> Callable[[Arrays], np.ndarray]:
-    """A function of a batch: its symbols in the corpus, objects [B, T]."""
-    sequences = self.sequences(split, ordered)
     symbols = sequences.reader(self.pieces(split).corpus.symbols)
 
-    def read(batch: Arrays) -> np.ndarray:
-      segment, document = batch["segment"], batch["document"]
-      stops = sequences.bounds[document + 1]
-      return symbols(document, batch["place"], stops, segment.shape[1])
+    def read(batch: Arrays) -> Arrays:
+      document, T = batch["document"], batch["segment"].shape[1]
+      rows = document, batch["place"], sequences.bounds[document + 1], T
+      return {**batch, "read": symbols(*rows)}
 
-    return read
+    return batches.map(read)
 
 
 def cut(
