@@ -115,7 +115,7 @@ def scoring(H: int) -> Work:
 
   from seqrnn.data.batches.windows import Batches
   from seqrnn.runtime import sharding
-  from seqrnn.scoring.evaluation import evaluator
+  from seqrnn.scoring.evaluation import examiner
 
   T, B, N = 100, 50, 20 if H < 200 else 6
   rng = np.random.default_rng(0)
@@ -138,7 +138,7 @@ def scoring(H: int) -> Work:
     def make():
       scored, params = experiment(H, T, products)
       params = jax.device_put(params, sharding.replicated(mesh))
-      return functools.partial(evaluator(scored, mesh), params, batches)
+      return functools.partial(examiner(scored, mesh), params, batches)
 
     return lambda: make()()
 

@@ -6,7 +6,6 @@ input is a target, so `model.bidirectional` is legitimate.
 """
 
 import re
-import sys
 import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -21,7 +20,7 @@ from seqrnn.data.batches import labelled
 from seqrnn.data.batches.segments import Segments, Split
 from seqrnn.data.splits import Pieces
 from seqrnn.data.vocabulary import Vocabulary
-from seqrnn.errors import UserError, counted, listed
+from seqrnn.errors import UserError, counted, listed, report
 from seqrnn.experiment import Batch, Carry, Experiment, Params, Report, Totals
 from seqrnn.experiments import language_model
 from seqrnn.models import losses, network
@@ -54,10 +53,9 @@ def prepare(config: Config) -> dict[str, Vocabulary]:
 def warn_of_few(texts: int):
   """Warns on stderr of a training split that is too small to learn from."""
   if texts < _FEW:
-    print(
+    report(
       f"warning: the training split has {counted(texts, 'text')}; a network"
-      " needs some hundred",
-      file=sys.stderr,
+      " needs some hundred"
     )
 
 
@@ -71,16 +69,14 @@ def warn_of_labels(counts: dict[str, int]):
   warn_of_few(texts)
   is_number = all(map(re.compile(r"[-+]?\d[\d.,]*").fullmatch, counts))
   if is_number and len(counts) > 20 and texts < 10 * len(counts):
-    print(
+    report(
       f"warning: {len(counts):,} labels of {texts:,} training texts, all"
-      " numbers; --config.task=regression predicts numbers",
-      file=sys.stderr,
+      " numbers; --config.task=regression predicts numbers"
     )
   elif single:
-    print(
+    report(
       "warning: labels with a single training text, too few to learn from:"
-      f" {listed(single)}",
-      file=sys.stderr,
+      f" {listed(single)}"
     )
 
 
@@ -122,10 +118,9 @@ def check_seen(labels: Vocabulary, names: list[str], split: str):
       " data.label_column chooses the column of labels"
     )
   if unseen:
-    print(
+    report(
       f"{split} split: labels that training has not seen count as errors:"
-      f" {listed(unseen)}",
-      file=sys.stderr,
+      f" {listed(unseen)}"
     )
 
 

@@ -133,11 +133,23 @@ class Network(NamedTuple):
     return len(self.stacks) > 1 or len(self.stacks[STACK][0]) > 1
 
 
-def is_native(model: Config, params: Params) -> bool:
-  """Whether PyTorch has all layers of a model."""
+def foreign(model: Config, params: Params) -> str:
+  """The part of a model that PyTorch and ONNX lack, for a message; "": none."""
   cell = cells.make(model, hidden_size=model.hidden_size)
-  is_plain = type(cell) in _LAYERS and model.block == "plain"
-  return is_plain and params.keys() <= {*_EMBEDDING, "body", *HEADS}
+  if type(cell) not in _LAYERS:
+    others = {name: make(hidden_size=1) for name, make in CELLS.items()}
+    names = sorted(n for n, other in others.items() if type(other) in _LAYERS)
+    return f" with model.cell={model.cell!r}: must be one of {', '.join(names)}"
+  if model.block != "plain":
+    return f" with model.block={model.block!r}: must be 'plain'"
+  if left := params.keys() - {*_EMBEDDING, "body", *HEADS}:
+    return (
+      f": the model has {', '.join(sorted(left))}, and an exported file has an"
+      " embedding, recurrent layers and heads"
+      + "; train with --config.model.wide=False"
+      * (left == {"wide"})
+    )
+  return ""
 
 
 def network_of(
@@ -153,23 +165,10 @@ def network_of(
   Raises:
     UserError: a part has no place in a file; names the field.
   """
-  model, why = config.model, ""
-  cell = cells.make(model, hidden_size=model.hidden_size)
-  if type(cell) not in _LAYERS:
-    others = {name: make(hidden_size=1) for name, make in CELLS.items()}
-    names = sorted(n for n, other in others.items() if type(other) in _LAYERS)
-    why = f" with model.cell={model.cell!r}: must be one of {', '.join(names)}"
-  elif model.block != "plain":
-    why = f" with model.block={model.block!r}: must be 'plain'"
-  elif left := params.keys() - {*_EMBEDDING, "body", *HEADS}:
-    why = (
-      f": the model has {', '.join(sorted(left))}, and an exported file has an"
-      " embedding, recurrent layers and heads"
-      + "; train with --config.model.wide=False"
-      * (left == {"wide"})
-    )
-  if why:
+  model = config.model
+  if why := foreign(model, params):
     raise UserError(f"config.export.format={config.export.format!r}{why}")
+  cell = cells.make(model, hidden_size=model.hidden_size)
   arrays = jax.tree.map(np.asarray, params)
   embedding = arrays.get("embedding", {}).get("embedding")
   heads = {

@@ -72,7 +72,7 @@ def _named(
 
   The names are those of torch.nn if it has such layers, else the parameters'.
   """
-  if network_lib.is_native(config.model, params):
+  if not network_lib.foreign(config.model, params):
     network = network_lib.network_of(experiment, config, params)
     return state_dict(network), metadata(network)
   leaves = jax.tree.leaves_with_path(params)
@@ -258,7 +258,7 @@ def read_params(path: Path, experiment: Experiment, config: Config) -> Params:
       f"{path}: {', '.join(sorted(unread))}: the model of config.json has no"
       " such tensor"
     )
-  if network_lib.is_native(config.model, zeros):
+  if not network_lib.foreign(config.model, zeros):
     params = _from_state_dict(tensors, zeros)
   else:
     params = jax.tree.map_with_path(lambda at, _: tensors[_dotted(at)], zeros)

@@ -34,14 +34,6 @@ Figures = dict[str, float]  # By name.
 Examined = tuple[Figures, LabelRows | None]
 
 
-def evaluator(
-  experiment: Experiment, mesh: Mesh
-) -> Callable[..., Figures | None]:
-  """`examiner`, without the answers."""
-  examine = examiner(experiment, mesh)
-  return lambda *args: (examine(*args) or (None,))[0]
-
-
 def examiner(
   experiment: Experiment, mesh: Mesh
 ) -> Callable[..., Examined | None]:

@@ -12,13 +12,7 @@ import numpy as np
 from rich.markup import escape
 
 from seqrnn.data.batches.segments import Split
-from seqrnn.data.vocabulary import (
-  PAD,
-  UNKNOWN,
-  Vocabulary,
-  joined,
-  printable,
-)
+from seqrnn.data.vocabulary import PAD, UNKNOWN, joined, printable
 from seqrnn.errors import escaped
 from seqrnn.experiment import Carry, Decode, Experiment, Params, Predict
 from seqrnn.runtime import sharding
@@ -207,15 +201,16 @@ def _rows(
         read_BT[b][is_read].tolist(),
         place - first + at,
         batch["targets"][b][at],
-        _truth(names, batch["targets"][b][at], truth[b][at]),
+        _truth(experiment, batch["targets"][b][at], truth[b][at]),
         **{name: x[b][at] for name, x in named.items()},
       )
 
 
 def _truth(
-  names: Vocabulary | None, targets: np.ndarray, of_data: np.ndarray
+  experiment: Experiment, targets: np.ndarray, of_data: np.ndarray
 ) -> list[str]:
   """The names of targets, or numbers; of an unknown name, that of the data."""
+  names = experiment.names
   if names is None:
     return [*map(number_text, targets)]
   each = zip(targets, names.names(targets), of_data, strict=True)

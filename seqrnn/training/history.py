@@ -6,7 +6,6 @@ from pathlib import Path
 
 from seqrnn.errors import UserError
 from seqrnn.runtime import files, pictures
-from seqrnn.training.checkpoint import Position
 
 _LIMIT = 2**27  # Bytes of a table; a million evaluations fit.
 
@@ -124,7 +123,7 @@ def draw_history(workdir: Path, measure: str):
 
 
 def metrics_line(
-  row: MetricsRow, position: Position, loss_unit: str, unit: str
+  row: MetricsRow, loss_unit: str, unit: str, is_best: bool
 ) -> str:
   """Returns the row as one line of text; `unit` is the noun for a target."""
   bits = row.get("validation_bits_per_symbol")
@@ -135,5 +134,5 @@ def metrics_line(
     f"  validation {row['validation_loss']:.4f} {loss_unit}"
     + ("" if bits is None else f"  {bits:.3f} bits/{unit}")
     + ("" if accuracy is None else f"  accuracy {accuracy:.1%}")
-    + ("  best" if position.best_step == position.step else "")
+    + "  best" * is_best
   )

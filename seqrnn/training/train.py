@@ -39,7 +39,7 @@ from seqrnn.experiment import Build
 from seqrnn.models import losses
 from seqrnn.runtime import devices, sharding
 from seqrnn.runtime.signals import Signals, catch_signals
-from seqrnn.scoring.evaluation import evaluator, examiner
+from seqrnn.scoring.evaluation import examiner
 from seqrnn.training import checkpoint, history, linear, setup, transfer
 from seqrnn.training import step as step_lib
 from seqrnn.training.checkpoint import Position
@@ -369,10 +369,11 @@ def evaluate_and_save(
     if joined is None:
       return state, False
     state = joined
-  evaluate = evaluator(experiment, training.mesh)
-  figures = evaluate(state.eval_params, training.validation, stop)
-  if figures is None:
+  examine = examiner(experiment, training.mesh)
+  examined = examine(state.eval_params, training.validation, stop)
+  if examined is None:
     return state, False
+  figures, _ = examined
   trained = losses.means(state.sums, experiment.in_bits)
   rate = float(training.learning_rate(position.step - 1)) * float(state.scale)
   row = {
@@ -400,11 +401,8 @@ def evaluate_and_save(
     }
     history.add_row(training.workdir / "timing.csv", timing)
   save(training, state, position)
-  line = history.metrics_line(
-    row, position, experiment.loss_unit, training.unit
-  )
-  if training.config.train.choice != "best":
-    line = line.removesuffix("  best")
+  is_best = position.waited == 0 and training.config.train.choice == "best"
+  line = history.metrics_line(row, experiment.loss_unit, training.unit, is_best)
   progress.line(line)
   return state, training.should_stop(row)
 

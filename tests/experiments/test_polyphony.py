@@ -13,7 +13,7 @@ from seqrnn.errors import UserError
 from seqrnn.models import network
 from seqrnn.run import load_run
 from seqrnn.runtime import sharding
-from seqrnn.scoring.evaluation import evaluator
+from seqrnn.scoring.evaluation import examiner
 from seqrnn.training import train
 from tests.conftest import random_params, tiny
 from tests.data.read.test_music import draw, numbers
@@ -69,7 +69,7 @@ def test_the_loss_is_that_of_frames_2_to_T_with_their_whole_past(tmp_path):
   assert frames == sum(max(n - 1, 0) for n in SIZES["test"])
   mesh = sharding.mesh()
   everywhere = jax.device_put(params, sharding.replicated(mesh))
-  figures = evaluator(experiment, mesh)(
+  figures, _ = examiner(experiment, mesh)(
     everywhere, experiment.batches("test", 0)
   )
   assert figures == {

@@ -90,21 +90,21 @@ def arm(*_):
   wrap(setup, "restore", before=lambda *_: at("restore"))
   wrap(os, "replace", before=lambda _, new: at(f"replace-{Path(new).name}"))
   wrap(Progress, "step", after=lambda *_: at("steps"))
-  evaluator = train.evaluator
+  examiner = train.examiner
 
   def watched(*args):
-    evaluate = evaluator(*args)
+    examine = examiner(*args)
 
     def run(params, batches, stop):
       def asked():
         at("evaluation")
         return stop()
 
-      return evaluate(params, batches, asked)
+      return examine(params, batches, asked)
 
     return run
 
-  train.evaluator = watched
+  train.examiner = watched
   add_row = history.add_row
 
   def torn(path, row):

@@ -114,8 +114,8 @@ def test_equal_sessions_with_weights_are_the_full_list(make):
     gradient = jax.value_and_grad(run.experiment.loss, has_aux=True)
     state = run.params, run.experiment.carry(len(batch["inputs"]))
     (loss, (_, totals)), grads = jax.jit(gradient)(*state, batch, None)
-    evaluate = evaluation.evaluator(run.experiment, sharding.mesh())
-    figures = evaluate(run.params, run.experiment.batches("validation", 0))
+    examine = evaluation.examiner(run.experiment, sharding.mesh())
+    figures, _ = examine(run.params, run.experiment.batches("validation", 0))
     results.append((loss, totals, grads, figures))
   assert batch["weights"].max() > 1
   jax.tree.map(

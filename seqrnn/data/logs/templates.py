@@ -1,6 +1,6 @@
 r"""Templates of log lines: the words that stay the same where values change.
 
-`mask` replaces values in a line that are known by their form, as numbers.
+`parse` replaces values in a line that are known by their form, as numbers.
 `mine` finds the templates of masked lines, and `matcher` the template of a
 line. A blank of a template is a single word.
 """
@@ -147,24 +147,18 @@ def _line(line: str) -> str:
   return _SESSIONS.sub(SESSION, _RUN.sub(VALUE, line))
 
 
-def mask(line: str, paths: bool = False) -> str:
-  """A line with `<value>` in place of its values.
+def parse(line: str, paths: bool = False) -> _Parsed:
+  """A line with `<value>` in place of its values, and its numbers.
 
   A list of values becomes one, and so does a value with its unit, or with
-  another in parentheses after it. Status codes after `HTTP/1.1` stay.
+  another in parentheses after it. Status codes after `HTTP/1.1` stay. Of the
+  numbers, the first `PLACES` are returned, filled up with NaN. Durations are in
+  seconds and sizes in bytes: `900 ms` is 0.9.
 
   Args:
     line: any.
     paths: whether words that begin with `/` are paths of requests, of which the
       segments and the keys of the query stay.
-  """
-  return parse(line, paths)[0]
-
-
-def parse(line: str, paths: bool = False) -> _Parsed:
-  """A line as `mask`, and its first `PLACES` numbers, filled up with NaN.
-
-  Durations are in seconds and sizes in bytes: `900 ms` is 0.9.
   """
   of_word, of_line, words = _in_request if paths else _word, _line, line.split()
   if len(line) > _SHORT:

@@ -172,16 +172,13 @@ def decode(name: str, content: Iterable[bytes], errors: str) -> Iterator[str]:
   held = ""  # A carriage return that a newline may follow.
   for chunk in itertools.chain(content, [b""]):
     before, _ = decoder.getstate()  # The first bytes of a character.
+    if not read and errors == "strict" and _is_utf16(chunk):
+      raise UserError(f"{name}: seems to be UTF-16; convert the file to UTF-8")
     try:
       part = decoder.decode(chunk, final=not chunk)
     except UnicodeDecodeError as error:
-      byte, rule = read - len(before) + error.start, NOT_UTF8
-      if not byte and chunk[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-        rule = "is of the byte order mark of UTF-16; convert the file to UTF-8"
-      raise UserError(f"{name}: byte {byte} {rule}") from None
-    if not read and errors == "strict" and _is_utf16(chunk):
-      rule = "many second bytes are 0, as in UTF-16; convert the file to UTF-8"
-      raise UserError(f"{name}: {rule}")
+      byte = read - len(before) + error.start
+      raise UserError(f"{name}: byte {byte} {NOT_UTF8}") from None
     read += len(chunk)
     if part and not has_begun:
       part, has_begun = part.removeprefix("\ufeff"), True
@@ -191,9 +188,10 @@ def decode(name: str, content: Iterable[bytes], errors: str) -> Iterator[str]:
 
 
 def _is_utf16(content: bytes) -> bool:
-  """Returns whether the begin of a file looks like UTF-16 without its mark."""
+  """Whether a file begins with UTF-16's mark, or has many second bytes of 0."""
   few, many = sorted(content[i::2].count(0) for i in range(2))
-  return many > max(7, 8 * few, len(content) // 20)
+  marks = codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE
+  return content.startswith(marks) or many > max(7, 8 * few, len(content) // 20)
 
 
 def text(source: Source, errors: str) -> Iterator[str]:

@@ -20,7 +20,6 @@ from seqrnn.runtime.compiled import rung
 BUCKETS = 2**18  # Of symbols and pairs; as many of parts of words.
 _MOST = 2**16  # Buckets that are read, those that most texts have.
 LISTS = 4  # Of a vocabulary of terms.
-_SEED = 0
 _SPACED = 1.5  # The mean length of words that are spaced characters.
 
 
@@ -36,12 +35,12 @@ def vocabulary(
   """
   counts, total = np.zeros(BUCKETS * (2 if longest else 1), int), 0
   for text in texts:
-    counts[np.unique(_buckets(text, unit, longest, _SEED))] += 1
+    counts[np.unique(_buckets(text, unit, longest))] += 1
     total += 1
   some = np.argsort(-counts, kind="stable")[:_MOST]
   some = np.sort(some[counts[some] > 0])
   lists = (" ".join(map(str, x.tolist())) for x in (some, counts[some]))
-  lists = (f"seed {_SEED}", f"texts {total}", *lists)
+  lists = ("seed 0", f"texts {total}", *lists)
   return Vocabulary("term", lists, rows=rung(len(some)))
 
 
@@ -53,8 +52,8 @@ class Terms:
   """
 
   def __init__(self, known: Vocabulary, unit: str, longest: int | None):
-    seed, total, buckets, counts = known.symbols
-    self._how = unit, longest, int(seed.split()[1])
+    _, total, buckets, counts = known.symbols
+    self._how = unit, longest
     counts_F = np.array(counts.split(), int)
     self.size = known.rows or len(counts_F)
     self._column_N = np.full(2 * BUCKETS, -1, np.int32)
@@ -76,33 +75,31 @@ class Terms:
     )
 
 
-def _buckets(
-  text: Sequence[str], unit: str, longest: int | None, seed: int
-) -> np.ndarray:
+def _buckets(text: Sequence[str], unit: str, longest: int | None) -> np.ndarray:
   """The bucket of each term of a text."""
   terms = [x for x in text if unit != "word" or any(map(str.isalnum, x))]
   pairs = map("\0".join, itertools.pairwise(terms))
-  found = [_bucket(term, seed) for term in (*terms, *pairs)]
+  found = [_bucket(term) for term in (*terms, *pairs)]
   if not longest:
     return np.array(found, int)
   words = joined(text, unit).split()
   if sum(map(len, words)) < _SPACED * len(words):
     words = ["".join(words)]  # A script whose characters are words.
-  parts = [_parts(word, longest, seed) for word in words]
+  parts = [_parts(word, longest) for word in words]
   return np.concatenate([np.array(found, int), *parts])
 
 
-def _bucket(term: str, seed: int) -> int:
-  return zlib.crc32(term.encode("utf-8", "surrogatepass"), seed) % BUCKETS
+def _bucket(term: str) -> int:
+  return zlib.crc32(term.encode("utf-8", "surrogatepass")) % BUCKETS
 
 
 @lru_cache(2**16)
-def _parts(word: str, longest: int, seed: int) -> np.ndarray:
+def _parts(word: str, longest: int) -> np.ndarray:
   """The buckets of the n-grams of a word with its edges."""
   edged = f" {word} "
   return np.array(
     [
-      BUCKETS + _bucket(edged[n : n + size], seed)
+      BUCKETS + _bucket(edged[n : n + size])
       for size in range(1, longest + 1)
       for n in range(size == 1, len(edged) + 1 - size - (size == 1))
     ],

@@ -109,7 +109,7 @@ def test_utf_16_without_its_mark_is_refused():
     for code in ("utf-16-le", "utf-16-be"):
       for unit in ("char", "word", "session"):
         assert encoded([text.encode(code)], unit) == (
-          "f0: many second bytes are 0, as in UTF-16; convert the file to UTF-8"
+          "f0: seems to be UTF-16; convert the file to UTF-8"
         )
   # A block that a crash left in a log, records that end in 0, a few of them.
   for content in (b"\0" * 99 + b"a", b"record\0" * 9, b"ab\0" + b"a" * 999):
