@@ -39,12 +39,8 @@ def prepare(config: Config) -> dict[str, Vocabulary]:
   pieces = splits.checked_reader(config)("train")
   known = pieces.corpus.labels
   if known is None:
-    raise UserError(
-      f"task={config.task!r}: data.source={config.data.source!r},"
-      f" data.format={config.data.format!r} has no labels; it needs"
-      " data.format=tab, space, csv, jsonl, folders, files, or"
-      " data.source=packages, names"
-    )
+    forms = "tab, space, csv, jsonl, folders, files; or data.source=packages"
+    raise labelled.without_answers(config, "labels", forms)
   counts = np.bincount(known.ids[pieces.document], minlength=len(known.symbols))
   warn_of_labels(dict(zip(known.symbols, counts.tolist(), strict=True)))
   return make(config, pieces, known.symbols, counts)

@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from seqrnn.config.combinations import need
 from seqrnn.config.read import Config
 from seqrnn.data import splits, vocabulary
 from seqrnn.data.batches.segments import Segments
 from seqrnn.data.logs import templates
 from seqrnn.data.vocabulary import PAD, Vocabulary
-from seqrnn.errors import UserError
 from seqrnn.experiment import (
   Batch,
   Carry,
@@ -49,12 +49,12 @@ def build(config: Config, vocabularies: Mapping[str, Vocabulary]) -> Experiment:
   """
   data, symbols = config.data, vocabularies["symbols"]
   many_to_one = data.mapping == "many_to_one"
-  if config.model.bidirectional and not many_to_one:
-    raise UserError(
-      "model.bidirectional=True with data.mapping='many_to_many': the backward"
-      " direction reads the very symbols that are to be predicted; use"
-      " task='gap_model' (configs/brnn.py) or data.mapping='many_to_one'"
-    )
+  why = (
+    "the backward direction reads the symbols that are to be predicted; use"
+    " task='gap_model' (configs/brnn.py) or data.mapping='many_to_one'"
+  )
+  exclusive = "model.bidirectional", [True], "data.mapping", ["many_to_one"]
+  need(config, *exclusive, why)
   model = network.text_model(config, len(symbols), pooled=many_to_one)
   segments = Segments(
     config, symbols, length=data.window + 1, minimum=2, full=many_to_one

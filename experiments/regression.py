@@ -41,11 +41,7 @@ def prepare(config: Config) -> dict[str, Vocabulary]:
   read, column = splits.checked_reader(config), config.data.label_column
   pieces = read("train")
   if pieces.corpus.labels is None:
-    raise UserError(
-      f"task='regression': data.source={config.data.source!r},"
-      f" data.format={config.data.format!r} has no numbers; it needs"
-      " data.format=csv, jsonl, tab"
-    )
+    raise labelled.without_answers(config, "numbers", "csv, jsonl, tab")
   several = "," in pieces.corpus.labels.symbols[0]
   name = column or "number"
   names = name.split(",") if several else [name]

@@ -58,11 +58,8 @@ def prepare(config: Config) -> dict[str, Vocabulary]:
   """
   pieces = splits.checked_reader(config)("train")
   if pieces.corpus.tags is None:
-    raise UserError(
-      f"task={config.task!r}: data.source={config.data.source!r},"
-      f" data.format={config.data.format!r} has no tags; it needs"
-      " data.format=columns, parallel, conllu, spaces"
-    )
+    forms = "columns, parallel, conllu, spaces"
+    raise labelled.without_answers(config, "tags", forms)
   tags = _tags(pieces)
   counts = tags.counts() * [name != "" for name in tags.corpus.symbols]
   return classification.make(config, pieces, tags.corpus.symbols, counts)

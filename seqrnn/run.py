@@ -29,7 +29,7 @@ from seqrnn.sampling import infill, texts
 from seqrnn.sampling.infill import Filling
 from seqrnn.sampling.music import sample_music
 from seqrnn.scoring import confusion, states
-from seqrnn.scoring.evaluation import Examined, examiner
+from seqrnn.scoring.evaluation import Examined, examine_split
 from seqrnn.scoring.predictions import (
   Prediction,
   mistakes,
@@ -171,11 +171,6 @@ class Run(NamedTuple):
     fields = {f"{group}.{name}": value for name, value in settings.items()}
     return derived.checked(self.config, fields)
 
-  def _everywhere(self) -> tuple[jax.sharding.Mesh, Params]:
-    """All devices, and the parameters on each."""
-    mesh = sharding.mesh()
-    return mesh, jax.device_put(self.params, sharding.replicated(mesh))
-
   def score(self, text: OneOrSeveral) -> np.ndarray | list[np.ndarray]:
     """The surprisal of each symbol of a text.
 
@@ -199,7 +194,8 @@ class Run(NamedTuple):
     experiment = self.experiment
     if self.config.data.buckets is not None:  # Texts have lengths of their own.
       experiment = in_few_lengths(experiment)
-    mesh, params = self._everywhere()
+    mesh = sharding.mesh()
+    params = jax.device_put(self.params, sharding.replicated(mesh))
     scores = scorer(experiment, mesh)(params, self._pieces(text))
     each = [scores.document(j) for j in range(len(scores.distinct))]
     return np.concatenate(each) if isinstance(text, str) else each
@@ -408,16 +404,12 @@ class Run(NamedTuple):
     launch.refuse_fork()
     split = self._changed("evaluate", {"split": split}).evaluate.split
     command.show_inputs(self.workdir / "config.json", self.config, set())
-    mesh, params = self._everywhere()
-    batches = self.experiment.batches(split, None)
     if split == "validation" and self.config.train.refit:
       report(
         "warning: train.refit has trained on the validation split;"
         " seqrnn.load(workdir, step) has the parameters before it"
       )
-    examined = examiner(self.experiment, mesh)(params, batches)
-    assert examined is not None, "nothing stops this evaluation"
-    return examined
+    return examine_split(self.experiment, self.params, split)
 
 
 def _unpickled(workdir: str, step: int, contents: dict[str, bytes]) -> Run:

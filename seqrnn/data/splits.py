@@ -377,14 +377,10 @@ def reader(config: Config, idle: float | None = None) -> Read:
       return joined([read_alone("train"), read_alone("validation")])
     pieces = whole(corpus(name)) if name in separate else parts()[name]
     if not len(pieces):
-      field = f"{name}_fraction"
-      symbol, document = nouns(data.unit)
-      longest = np.diff(pieces.corpus.bounds).max(initial=0)
-      rule = f"the longest {document} has {longest:,}"
-      rule = rule if data[field] else "it must be above 0"
+      field, (symbol, _) = f"{name}_fraction", nouns(data.unit)
       raise UserError(
-        f"data.{field}={data[field]}: leaves no {symbol} for the {name} split"
-        + f"; {rule}"
+        f"data.{field}={data[field]}: leaves no {symbol} for the {name} split;"
+        " it must be larger"
       )
     return pieces
 

@@ -27,7 +27,7 @@ from seqrnn.config.read import Config, flat
 from seqrnn.data import vocabulary
 from seqrnn.data.logs import anomalies
 from seqrnn.data.logs.sessions import examined_sessions, of_pieces
-from seqrnn.errors import UserError, counted, needs_package
+from seqrnn.errors import counted, needs_package
 from seqrnn.experiment import Build, Experiment
 from seqrnn.logs import changes as log_changes
 from seqrnn.logs import drift
@@ -175,13 +175,12 @@ def prepare(
   experiment = build(config, vocabulary.load(workdir / "vocabulary.json"))
   check(experiment, config, mode)
   known = kept.open_splits(config, workdir, experiment)
-  if not known.read("train").are_documents:
-    raise UserError(
-      f"data.unit={config.data.unit!r}, data.split={config.data.split!r}:"
-      f" --mode={mode} scores whole sessions of events; train on sessions, for"
-      " example with --config=logs, and with data.split=documents or a path for"
-      " each split"
-    )
+  why = (
+    f"--mode={mode} scores whole sessions of events; train on sessions, as with"
+    " --config=logs, and with data.split=documents or a path for each split"
+  )
+  holds = known.read("train").are_documents
+  require(config, holds, why, "data.unit", "data.split")
   experiment = experiment._replace(facts=known.facts)
   return Prepared(build, config, workdir, experiment, known.read, known.keep)
 

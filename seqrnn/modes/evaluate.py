@@ -18,7 +18,7 @@ from seqrnn.modes import load_model
 from seqrnn.runtime import files, pictures, sharding
 from seqrnn.runtime.console import print_titled
 from seqrnn.scoring import confusion, dynamic, simple, spans
-from seqrnn.scoring.evaluation import examiner
+from seqrnn.scoring.evaluation import examine_split
 from seqrnn.scoring.predictions import quoted
 from seqrnn.training.setup import data_changed
 
@@ -31,15 +31,13 @@ def run(build: Build, config: Config, workdir: Path) -> dict[str, float]:
   If the task has labels, also writes their confusion matrix, confusion.csv and
   confusion.png. If the labels mark spans, also writes spans.csv.
   """
-  mesh = sharding.mesh()
+  everywhere = sharding.replicated(sharding.mesh())
   experiment, params, step = load_model(
-    build, config, workdir, "evaluate", sharding.replicated(mesh)
+    build, config, workdir, "evaluate", everywhere
   )
   dynamic.require(experiment, config)
   split, console = config.evaluate.split, Console()
-  result = examiner(experiment, mesh)(params, experiment.batches(split, None))
-  assert result is not None, "nothing stops this evaluation"
-  figures, answers = result
+  figures, answers = examine_split(experiment, params, split)
   if jax.process_index():
     return figures
   facts = experiment.facts(split)

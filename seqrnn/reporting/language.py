@@ -22,7 +22,7 @@ from seqrnn.runtime import sharding
 from seqrnn.sampling.sampler import generator
 from seqrnn.sampling.texts import prime_ids
 from seqrnn.scoring import confusion, spans
-from seqrnn.scoring.evaluation import examiner
+from seqrnn.scoring.evaluation import examine_split
 from seqrnn.scoring.predictions import (
   Prediction,
   Ranking,
@@ -132,21 +132,19 @@ def labels(subject: Subject) -> list[Section]:
   labels = subject.experiment.labels
   if not subject.splits or labels is None:
     return []
-  split, mesh, sections = subject.splits[-1], sharding.mesh(), []
+  split, sections = subject.splits[-1], []
   if not subject.experiment.by_text:
     rows = predictions(subject.experiment, subject.params, split, _LIKELY)
     data = {"split": split, "reading": coloured_text(subject, rows, labels)}
     sections.append(Section("Tagged text", "tagged", data))
-  batches = subject.experiment.batches(split, None)
-  params = jax.device_put(subject.params, sharding.replicated(mesh))
-  counted = examiner(subject.experiment, mesh)(params, batches)
-  assert counted is not None and counted[1] is not None, "there are labels"
-  table = confusion.confusion_table(labels, counted[1])
+  _, answers = examine_split(subject.experiment, subject.params, split)
+  assert answers is not None, "there are labels"
+  table = confusion.confusion_table(labels, answers)
   words = "Counts of predicted labels by true label"
   chart = charts.chart(confusion.draw(table), words, words)
   data = {"split": split, "chart": chart}
   sections.append(Section("Confusion of labels", "confusion", data))
-  counts_3K = counted[1].span_counts(labels)
+  counts_3K = answers.span_counts(labels)
   if counts_3K is not None:
     rows = spans.span_table(labels, counts_3K)
     sections.append(Section("Spans", "spans", {"split": split, "rows": rows}))

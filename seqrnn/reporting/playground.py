@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
+from seqrnn.config.combinations import require
 from seqrnn.config.read import Config
 from seqrnn.data.vocabulary import RESERVED
 from seqrnn.errors import UserError
@@ -35,22 +36,16 @@ def build(
   """
   model = config.model
   writes = experiment.writes_text and config.data.mapping == "many_to_many"
-  if not writes or "layers_0" not in params["body"]:
-    raise UserError(
-      f"playground: task={config.task!r} with"
-      f" data.mapping={config.data.mapping!r}: must be a language model of"
-      " many_to_many, which continues a text symbol by symbol"
-    )
-  if model.products == "bfloat16":
-    raise UserError(
-      f"playground: model.products={model.products!r}: must be float32 or tf32"
-    )
-  if model.block != "plain":
-    raise UserError(f"playground: model.block={model.block!r}: must be plain")
+  why = "must be a language model, which continues a text symbol by symbol"
+  holds = writes and "layers_0" in params["body"]
+  require(config, holds, why, "task", "data.mapping")
+  why = "must be float32 or tf32"
+  require(config, model.products != "bfloat16", why, "model.products")
+  require(config, model.block == "plain", "must be plain", "model.block")
   count = sum(leaf.size for leaf in jax.tree.leaves(params))
   if count > _LIMIT:
     raise UserError(
-      f"playground: the model has {count:,} parameters: must be at most"
+      f"the model has {count:,} parameters: must be at most"
       f" {_LIMIT:,} to fit in a page"
     )
   symbols = experiment.vocabularies["symbols"]
@@ -73,7 +68,7 @@ def build(
     "prime": config.sample.prime,
     "temperature": config.sample.temperature[0],
     "share": config.sample.top_p or 1.0,
-    "cell": _cell(model),
+    "cell": _cell(config),
     **_weights(params, model),
   }
   # "</script" ends a script in HTML even inside of a string.
@@ -81,18 +76,16 @@ def build(
   return _PAGE.read_text("utf-8").replace("MODEL", text, 1)
 
 
-def _cell(model: Config) -> dict[str, str | int | Sequence[str]]:
+def _cell(config: Config) -> dict[str, str | int | Sequence[str]]:
   """The settings of a cell that the page needs, besides its parameters."""
+  model = config.model
   shape = {"hidden_size": model.hidden_size}
   cell = cells.make(model, **shape)
   if type(cell) is cells.LSTM:
     cell = cells.Odyssey(peepholes=False, **shape)
   known = (cells.Odyssey, cells.GRU, cells.RNN)
-  if not isinstance(cell, known):
-    raise UserError(
-      f"playground: model.cell={model.cell!r}: must be lstm, gru, rnn_tanh,"
-      " rnn_relu or one of the odyssey family"
-    )
+  why = "must be lstm, gru, rnn_tanh, rnn_relu or one of the odyssey family"
+  require(config, isinstance(cell, known), why, "model.cell")
   carry = len(jax.tree.leaves(cell.initial_carry(1)))
   if not isinstance(cell, cells.Odyssey):
     return {"kind": model.cell, "carry": carry}

@@ -14,9 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from seqrnn.config.combinations import require
 from seqrnn.config.read import Config
 from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
-from seqrnn.errors import UserError
 from seqrnn.experiment import Decoder, Experiment, Filler, Params
 from seqrnn.runtime import sharding
 from seqrnn.runtime.compiled import padded_length
@@ -73,13 +73,10 @@ def parse_gaps(
     UserError: the model cannot fill a gap, or not this one.
   """
   text, mark = config.predict.text, config.predict.gap
-  name = f"config.predict.text={text!r}"
   fills = experiment.filler is not None or experiment.writes_text
-  if not (experiment.in_bits and fills):
-    raise UserError(
-      f"{name}: task={config.task!r} cannot fill gaps; if {mark}{{ is a part of"
-      " the text, set another predict.gap"
-    )
+  why = f"cannot fill gaps; if {mark}{{ is a part of the text, set predict.gap"
+  holds = experiment.in_bits and fills
+  require(config, holds, why, "predict.text", "task")
   symbols: Vocabulary = experiment.vocabularies["symbols"]
   known, unknown = [], []
   pieces = re.split(_gap(experiment, config), text)
@@ -96,16 +93,12 @@ def parse_gaps(
     known[0] = np.append(np.int32(BEGIN), known[0])
     if experiment.filler:
       known[-1] = np.append(known[-1], np.int32(END))
-  if experiment.filler is None and not len(known[0]):
-    raise UserError(
-      f"{name}: begins with a gap; a language model with data.boundaries=False"
-      " needs a symbol before it"
-    )
-  if not (min(lengths, default=0) > 0 and sum(lengths) <= _LONGEST):
-    raise UserError(
-      f"{name}: must have gaps, such as {mark}{{5}}, of at most {_LONGEST:,}"
-      " symbols together"
-    )
+  why = "a language model without boundaries needs a symbol before a gap"
+  holds = experiment.filler is not None or len(known[0])
+  require(config, holds, why, "predict.text", "data.boundaries")
+  why = f"must have gaps, as {mark}{{5}}, of at most {_LONGEST:,} symbols"
+  holds = min(lengths, default=0) > 0 and sum(lengths) <= _LONGEST
+  require(config, holds, why, "predict.text")
   ids_T, gaps = known[0], []
   for n, after in zip(lengths, known[1:], strict=True):
     gaps.append(slice(len(ids_T), len(ids_T) + n))

@@ -19,10 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from seqrnn.config import derived
+from seqrnn.config import combinations, derived
 from seqrnn.config.read import Config
 from seqrnn.data.batches.windows import Batches
-from seqrnn.errors import UserError
 from seqrnn.experiment import Build, Carry, Experiment, Params, Totals
 from seqrnn.models import losses
 from seqrnn.runtime import sharding
@@ -74,13 +73,13 @@ def require(experiment: Experiment, config: Config):
     UserError: the task and the mapping that it needs.
   """
   causal = experiment.forbidden is not None and not experiment.fills_gaps
-  if config.evaluate.dynamic and not (experiment.in_bits and causal):
-    raise UserError(
-      f"config.evaluate.dynamic=True: task={config.task!r} with"
-      f" data.mapping={config.data.mapping!r} does not predict each symbol from"
-      " all those before it, as task='language_model' does with"
-      " data.mapping='many_to_many'"
-    )
+  holds = not config.evaluate.dynamic or (experiment.in_bits and causal)
+  why = (
+    "must predict each symbol from all before it, as task='language_model' does"
+    " with data.mapping='many_to_many'"
+  )
+  fields = "evaluate.dynamic", "task", "data.mapping"
+  combinations.require(config, holds, why, *fields)
 
 
 @lru_cache(CACHED_FUNCTIONS)

@@ -86,6 +86,18 @@ def examiner(
   return examine
 
 
+def examine_split(
+  experiment: Experiment, params: Params, split: str
+) -> Examined:
+  """The metrics of a split, and the labels if it has any, on all devices."""
+  mesh = sharding.mesh()
+  params = jax.device_put(params, sharding.replicated(mesh))
+  batches = experiment.batches(split, None)
+  examined = examiner(experiment, mesh)(params, batches)
+  assert examined is not None, "nothing stops it"
+  return examined
+
+
 def flat_columns(rows: Arrays, answers: np.ndarray) -> Arrays:
   """The columns of a batch as [B * N], and `best`, or `outputs` [B, V]."""
   B, N = rows["targets"].shape[:2]

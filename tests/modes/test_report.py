@@ -273,7 +273,7 @@ def check_page_without_data(runs, tmp_path):
     "cannot be read here, so this page shows none",
     "has no evaluation yet",
     "by max",
-    "No playground: model.products='bfloat16': must be float32",
+    "No playground: config.model.products='bfloat16': must be",
     "All samples continue 'ab'.",
     "No session is flagged.",
   ):

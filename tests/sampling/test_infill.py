@@ -186,10 +186,10 @@ def test_gaps_that_cannot_be_filled_are_refused(language_model):
   experiment = language_model.experiment._replace(decoder=None)
   silent = language_model._replace(experiment=experiment)
   for text, model, message in (
-    ("a_{3,20}", language_model, "must have gaps, such as _{5}"),
-    ("a_{501}b_{500}", language_model, "gaps, such as _{5}, of at most 1,000"),
+    ("a_{3,20}", language_model, "must have gaps, as _{5}"),
+    ("a_{501}b_{500}", language_model, "gaps, as _{5}, of at most 1,000"),
     ("a_{2}", silent, "cannot fill gaps; if _{ is a part of"),
-    ("_{2}a", bare, "needs a symbol before it"),
+    ("_{2}a", bare, "needs a symbol before a gap"),
   ):
     assert message in message_of(filled, model, text)
 

@@ -137,5 +137,5 @@ def test_it_stands_beside_the_static_figures(trained, capsys, monkeypatch):
   for kind in ("static", "dynamic"):
     assert f"{followed[kind]['bits_per_symbol']:.4f}" in out
   config.task = "gap_model"
-  with pytest.raises(UserError, match="dynamic=True: task='gap_model' with"):
+  with pytest.raises(UserError, match="dynamic=True, config.task='gap_model'"):
     dynamic.require(experiments.build(config, None), config)

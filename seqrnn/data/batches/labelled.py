@@ -25,6 +25,15 @@ def once_a_split(read: Callable[[Split], Value]) -> Callable[[Split], Value]:
   return lambda split: cached(split) if isinstance(split, str) else read(split)
 
 
+def without_answers(config: Config, names: str, forms: str) -> UserError:
+  """The error for data without the answers of a task, which some forms have."""
+  source, form = config.data.source, config.data.format
+  return UserError(
+    f"task={config.task!r}: data.source={source!r}, data.format={form!r} has no"
+    f" {names}; it needs data.format={forms}"
+  )
+
+
 def text_segments(config: Config, symbols: Vocabulary) -> Segments:
   """The windows of texts with one answer each."""
   length, keep = config.data.window, config.data.keep
