@@ -44,17 +44,13 @@ class File(NamedTuple):
     """Its name in the cache."""
     return self.alias or self.path.rpartition("/")[2]
 
-  @property
-  def digest(self) -> str:
-    """The algorithm, a colon and the checksum."""
-    return self.checksum if ":" in self.checksum else f"sha256:{self.checksum}"
-
   def is_at(self, path: Path) -> bool:
     """Whether a path has the published content."""
-    algorithm, _, checksum = self.digest.partition(":")
+    algorithm, _, checksum = self.checksum.rpartition(":")
     try:
       with path.open("rb") as content:
-        return hashlib.file_digest(content, algorithm).hexdigest() == checksum
+        digest = hashlib.file_digest(content, algorithm or "sha256")
+        return digest.hexdigest() == checksum
     except OSError:
       return False
 
@@ -178,7 +174,7 @@ def _download(data_set: DataSet, file: File, path: Path):
   pooch.get_logger().setLevel("WARNING")
   url = data_set.url(file)
   try:
-    pooch.retrieve(url, file.digest, path.name, path.parent)
+    pooch.retrieve(url, file.checksum, path.name, path.parent)
   except (OSError, ValueError) as error:  # ValueError: another checksum.
     cause: BaseException = error
     # requests and urllib3 wrap the error of the system.

@@ -316,7 +316,8 @@ class Run(NamedTuple):
     reading = states.LayerOfTexts(
       self.experiment, self.params, pieces, embed.layer
     )
-    return states.vectors(reading, of, embed.pooling, data.boundaries)
+    blocks = states.vectors(reading, of, embed.pooling, data.boundaries)
+    return np.concatenate([block.vectors for block in blocks])
 
   def _pieces(self, text: OneOrSeveral) -> Pieces:
     """The documents of a text, or of several, each of which is a document."""

@@ -87,15 +87,9 @@ def _vectors(experiment: Experiment, params: Params, config: Config) -> Blocks:
   # Other texts do not name people or addresses.
   logs = config.data.unit in ("log", "session")
   masks = Redaction(config.detect.redact if logs else "")
-
-  def blocks() -> Blocks:
-    every = states.symbols(reading, boundaries)
-    if settings.of == "texts":
-      every = [states.texts(reading, settings.pooling)]
-    for block in every:
-      yield block.vectors, _columns(block, pieces, names, masks)
-
-  return blocks()
+  how = settings.of, settings.pooling, boundaries
+  blocks = states.vectors(reading, *how)
+  return ((x.vectors, _columns(x, pieces, names, masks)) for x in blocks)
 
 
 def _columns(

@@ -5,7 +5,7 @@ task runs, so each task whose model has recurrent layers has states.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -209,11 +209,11 @@ def texts(reading: LayerOfTexts, pooling: str) -> StateVectors:
 
 def vectors(
   reading: LayerOfTexts, of: str, pooling: str, boundaries: bool
-) -> np.ndarray:
+) -> Iterable[StateVectors]:
   """The vectors of all `texts`, or of all symbols, in their order."""
-  if of == "texts":
-    return texts(reading, pooling).vectors
-  return np.concatenate([one.vectors for one in symbols(reading, boundaries)])
+  return (
+    [texts(reading, pooling)] if of == "texts" else symbols(reading, boundaries)
+  )
 
 
 def embedding(experiment: Experiment, params: Params) -> np.ndarray:

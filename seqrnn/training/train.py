@@ -152,14 +152,12 @@ def make_training(build: Build, config: Config, workdir: Path) -> Training:
     UserError: `train.start_from` names no run of which a part fits, or a split
       is empty.
   """
-  starts = config.train.start_from is not None
-  source = transfer.open_source(build, config, workdir) if starts else None
+  source = transfer.open_source(build, config, workdir)
   config, experiment = setup.resolved(build, config, workdir, source)
-  record = values = None
-  if source is not None:
+  if source is None:
+    record, values = transfer.read_record(workdir), None
+  else:
     record, values = transfer.transfer(source, experiment, config)
-  elif starts:
-    record = transfer.read_record(workdir)
   mesh = sharding.mesh()
   batches = experiment.batches("train", 0)
   rate, most = config.optimizer.learning_rate, total_steps(config, len(batches))
