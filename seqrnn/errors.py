@@ -1,5 +1,6 @@
 """Exceptions that end a run and are no bug, and safe lines for terminals."""
 
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -7,6 +8,7 @@ from contextlib import contextmanager, suppress
 _LIMIT = 2000  # Characters of a message.
 _NAMES = 10  # Of a list in a message.
 _LENGTH = 40  # Characters of a name that a message shows.
+_RESUME = "repeat the command to resume"
 
 
 class UserError(Exception):
@@ -36,12 +38,14 @@ class Interrupted(Exception):
   """A signal has ended the training, after a checkpoint was saved.
 
   Attributes:
-    status: the exit status, 128 + the number of the signal.
+    number: of the signal.
+    status: the exit status, 128 + this number.
   """
 
-  def __init__(self, event: str, status: int, resume: str = ""):
-    super().__init__(f"{event}; {resume}" if resume else event)
-    self.status = status
+  def __init__(self, number: int, event: str = "", resume: str = _RESUME):
+    name = signal.Signals(number).name
+    super().__init__(f"stopped by {name}{event}; {resume}")
+    self.number, self.status = number, 128 + number
 
   def _render_traceback_(self) -> list[str]:
     """What IPython and notebooks show in place of a traceback."""

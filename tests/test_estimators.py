@@ -280,7 +280,7 @@ def test_a_fork_is_refused(classifier, monkeypatch):
 def test_settings_of_a_training_and_its_interruption(monkeypatch):
   def interrupt(config, _, **settings):
     trained.append((config, settings))
-    raise seqrnn.Interrupted("stopped", 130)
+    raise seqrnn.Interrupted(2)
 
   trained = []
   monkeypatch.setattr(api, "train", interrupt)

@@ -149,7 +149,7 @@ def test_how_a_mode_ends(call, capfd, monkeypatch):
   memory = RuntimeError("INTERNAL: Out of memory allocating 99 bytes.")
   status, err = ends(memory)
   assert status == 2 and err.startswith("error: out of memory: model.hidden")
-  assert ends(Interrupted("saved", 143)) == (143, "saved\n")
+  assert ends(Interrupted(15)) == (143, f"{Interrupted(15)}\n")
   mistake = UserError("nowhere: cannot be written")
   assert ends(mistake) == (2, f"error: {mistake}\n")
   status, err = ends(mistake, "--debug")

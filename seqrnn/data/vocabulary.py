@@ -4,13 +4,13 @@ import dataclasses
 import functools
 import json
 import operator
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from seqrnn.config.read import Config
+from seqrnn.data.read import stored
 from seqrnn.data.splits import Pieces
 from seqrnn.errors import UserError
 from seqrnn.runtime import files
@@ -222,28 +222,19 @@ def encoded(vocabularies: Mapping[str, Vocabulary]) -> bytes:
   return json.dumps(content, indent=1).encode()
 
 
-def load(path: str | os.PathLike) -> dict[str, Vocabulary]:
+def load(path: Path) -> dict[str, Vocabulary]:
   """Reads the vocabularies that `save` wrote.
 
   Raises:
     UserError: the file is missing, or holds no vocabularies.
     MachineError: the file has changed since it was written.
   """
-  try:
-    files.verify_file(Path(path))
-    content = files.read_json(path, _LIMIT)
-  except OSError as error:
-    raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-  try:
+  files.verify_file(path)
+  with stored.reading(path, "train the run again"):
     return {
       name: Vocabulary(
         *(v["unit"], tuple(v["symbols"]), v.get("begin")),
         rows=operator.index(v.get("rows", 0)),
       )
-      for name, v in content.items()
+      for name, v in files.read_json(path, _LIMIT).items()
     }
-  except (AttributeError, KeyError, TypeError):
-    raise UserError(
-      f"{path}: must be an object of named vocabularies, each an object of unit"
-      " and symbols"
-    ) from None

@@ -3,17 +3,17 @@
 import dataclasses
 import math
 from collections.abc import Iterable, Iterator
-from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from seqrnn.config.read import Config
+from seqrnn.data.batches.sequences import encode
 from seqrnn.data.documents import Document
 from seqrnn.data.sources.corpora import SPLITS
-from seqrnn.data.splits import Pieces, Read, reader
-from seqrnn.data.vocabulary import BEGIN, END, PAD, UNKNOWN, Vocabulary
+from seqrnn.data.splits import Pieces, Read, from_documents, reader
+from seqrnn.data.vocabulary import BEGIN, END, UNKNOWN, Vocabulary
 from seqrnn.errors import UserError
 from seqrnn.experiment import Experiment, Params
 from seqrnn.reporting.page import ColouredText, Mark, coloured
@@ -149,13 +149,10 @@ def encoded(
   texts: list[Document], symbols: Vocabulary, boundaries: bool
 ) -> np.ndarray:
   """Texts as ids [B, S], padded at the right."""
-  rows = [
-    [BEGIN] * (document.begins and boundaries)
-    + symbols.encode(document.symbols).tolist()
-    + [END] * (document.ends and boundaries)
-    for document in texts
-  ]
-  return np.array([*zip_longest(*rows, fillvalue=PAD)], np.int32).T
+  sequences = encode(from_documents(texts, symbols.unit), symbols, boundaries)
+  starts, stops = sequences.bounds[:-1], sequences.bounds[1:]
+  rows = np.arange(len(texts)), starts, stops
+  return sequences.gather(*rows, int((stops - starts).max()))
 
 
 def shown(symbols: Vocabulary, i: int) -> str:

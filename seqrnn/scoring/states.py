@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from flax import linen as nn
 
+from seqrnn.data.batches.sequences import encode
 from seqrnn.data.splits import Pieces, continued
 from seqrnn.data.vocabulary import PAD, RESERVED
 from seqrnn.errors import UserError, counted
@@ -150,11 +151,10 @@ def symbols(reading: LayerOfTexts, boundaries: bool) -> Iterator[StateVectors]:
   Raises:
     UserError: the model has no such layer.
   """
-  pieces = reading.pieces
-  begins = pieces.begins & boundaries
-  sizes = pieces.stops - pieces.starts + begins + (pieces.ends & boundaries)
+  names = reading.experiment.vocabularies["symbols"]
+  sequences = encode(reading.pieces, names, boundaries)
   # The place of each document's first symbol, without BEGIN.
-  firsts = np.cumsum(sizes) - sizes + begins
+  firsts = sequences.bounds[:-1] + sequences.begins
   for batch, states in _batches(reading):
     row, t = np.nonzero(is_symbol(batch))
     document = batch["document"][row]

@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import math
 import secrets
-import signal
 import time
 import warnings
 from collections.abc import Iterator
@@ -326,10 +325,7 @@ def train_trials(search: Search):
   with signals.catch_signals() as caught:
     while True:
       if caught:
-        event = f"stopped by {signal.Signals(caught[0]).name}"
-        raise Interrupted(
-          event, 128 + caught[0], "repeat the command to resume"
-        )
+        raise Interrupted(caught[0])
       claimed = claim(search)
       if claimed is not None:
         trial, lock = claimed

@@ -7,7 +7,6 @@ an axis over small models takes as long as this one for one model after the
 other, and XLA compiles it for longer than they train.
 """
 
-import signal
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -69,9 +68,8 @@ def fit_folds(
       models.append(model._replace(checkpoints=writer))
     step = _train(models, trains_KD, last, caught)
   if caught:
-    name = signal.Signals(caught[0]).name
-    event = f"stopped by {name} and saved at step {step} of {last} of the folds"
-    raise Interrupted(event, 128 + caught[0], "repeat the command to resume")
+    event = f" and saved at step {step} of {last} of the folds"
+    raise Interrupted(caught[0], event)
 
 
 def _train(

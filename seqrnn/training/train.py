@@ -20,7 +20,6 @@ After a step, the loop evaluates the model where this is due
 import io
 import math
 import shutil
-import signal
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -138,9 +137,8 @@ def _refit(build: Build, config: Config, workdir: Path, steps: int):
     with redirect_stdout(io.StringIO()):
       fit(build, derived.refit(config, steps), begun)
   except Interrupted as stop:
-    event = "stopped within train.refit, and saved"
-    resuming = "repeat the command to resume"
-    raise Interrupted(event, stop.status, resuming) from None
+    event = " within train.refit, and saved"
+    raise Interrupted(stop.number, event) from None
   if sharding.is_first():
     begun.rename(done)
 
@@ -319,13 +317,12 @@ def _interrupted(
   training: Training, position: Position, number: int
 ) -> Interrupted:
   """Returns the exception for a signal; the position is on disk."""
-  event, resuming = "before the first step", "repeat the command"
+  event, resuming = " before the first step", "repeat the command"
   if position.step:
-    event = f"and saved at step {position.step}"
+    event = f" and saved at step {position.step}"
     program = command.program(sys.argv[0])
     resuming += f", or run `{program} --workdir={training.workdir}`, to resume"
-  event = f"stopped by {signal.Signals(number).name} {event}"
-  return Interrupted(event, 128 + number, resuming)
+  return Interrupted(number, event, resuming)
 
 
 def epoch_batches(

@@ -17,6 +17,7 @@ import numpy as np
 
 from seqrnn.config.read import Config, differences, read_run
 from seqrnn.data import vocabulary
+from seqrnn.data.read import stored
 from seqrnn.data.read.words import affix_vocabulary
 from seqrnn.data.vocabulary import RESERVED, Vocabulary
 from seqrnn.errors import UserError
@@ -66,17 +67,14 @@ def read_record(workdir: Path) -> Record | None:
   """Returns the record of the run that a run has started from, if any.
 
   Raises:
-    UserError: start.json is no such record.
+    UserError: start.json is damaged.
   """
   path = workdir / RECORD
   if not path.exists():
     return None
   files.verify_file(path)
-  try:
+  with stored.reading(path, "train the run again"):
     return Record(**files.read_json(path, _LIMIT))
-  except TypeError:
-    names = ", ".join(Record._fields)
-    raise UserError(f"{path}: must be an object with {names}") from None
 
 
 # The arrays of each part, by their names.

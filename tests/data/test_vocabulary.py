@@ -133,10 +133,10 @@ def test_a_file_of_anyone_is_checked(tmp_path):
   path = tmp_path / "vocabulary.json"
   for content, message in (
     ("{", "not JSON"),
-    ("[]", "must be an object of named"),
-    ('{"x": ["a"]}', "must be an object of named"),
-    ('{"x": {"unit": "char"}}', "must be an object of named"),
-    ('{"x": {"unit": "id", "symbols": [], "rows": "9"}}', "must be an object"),
+    ("[]", "must be as it was written"),
+    ('{"x": ["a"]}', "must be as it was written"),
+    ('{"x": {"unit": "char"}}', "must be as it was written"),
+    ('{"x": {"unit": "id", "symbols": [], "rows": "9"}}', "must be as it"),
   ):
     path.write_text(content)
     with pytest.raises(UserError, match=rf"vocabulary\.json: {message}"):

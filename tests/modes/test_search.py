@@ -307,7 +307,7 @@ def test_no_trial_fails_by_the_machine_or_a_signal(tmp_path, objective):
       pass
 
   def stopped(_):
-    raise Interrupted("stopped by SIGINT", 130)
+    raise Interrupted(signal.SIGINT)
 
   stops = (trained_elsewhere, MachineError), (stopped, Interrupted)
   for loss, error in 3 * stops:
