@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from seqrnn.config.combinations import require
 from seqrnn.config.read import Config
 from seqrnn.data import splits, vectors, vocabulary
 from seqrnn.data.batches import labelled
@@ -86,11 +87,8 @@ def make(
   """
   data = config.data
   labels = vocabulary.make(names, counts, "id", 1, None)
-  if len(labels.symbols) < 2:
-    raise UserError(
-      f"task={config.task!r}: the training split has one label,"
-      f" {' '.join(labels.symbols)!r}; there must be two"
-    )
+  why = f"training has one label, {labels.symbols[0]!r}; there must be two"
+  require(config, len(labels.symbols) > 1, why, "task")
   return {
     "symbols": vocabulary.of_pieces(
       vectors.with_unlabelled(pieces, data), data

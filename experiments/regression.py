@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from seqrnn.config.combinations import require
 from seqrnn.config.read import Config
 from seqrnn.config.rules import FINITE
 from seqrnn.data import splits, vectors, vocabulary
@@ -52,11 +53,9 @@ def prepare(config: Config) -> dict[str, Vocabulary]:
   scales = []
   for name, numbers_D in zip(names, numbers_DC.T, strict=True):
     spread = np.ptp(numbers_D.astype(np.float32)), numbers_D.std()
-    if min(spread) < _TINY:  # As the loss reads them.
-      raise UserError(
-        f"task='regression': the training split has one value of {name!r},"
-        f" {numbers_D[0]:g} in float32; there must be two"
-      )
+    value = f"{name!r}, {numbers_D[0]:g} in float32"  # As the loss reads it.
+    why = f"the training split has one value of {value}; there must be two"
+    require(config, min(spread) >= _TINY, why, "task")
     scales.append(f"{name} {numbers_D.mean()} {numbers_D.std()}")
   every = vectors.with_unlabelled(pieces, config.data)
   return {

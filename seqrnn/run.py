@@ -369,8 +369,7 @@ class Run(NamedTuple):
     names, (_, answers) = ["truth", *self.labels], self._examined(split)
     assert answers is not None, "the task has labels"
     table = confusion.confusion_table(self.experiment.labels, answers)
-    rows = [dict(zip(names, row, strict=True)) for row in table[1:]]
-    return data_frame(rows).set_index("truth")
+    return data_frame(table[1:], names).set_index("truth")
 
   def mistakes(self, split: str = "test", count: int = 20) -> "pd.DataFrame":
     """The worst wrong predictions of a split.
@@ -396,8 +395,7 @@ class Run(NamedTuple):
     table = []
     for far, p, n in mistakes(rows)[:count]:
       answer = number_text(p.numbers[n]) if is_number else p.best[n]
-      row = p.source(unit, n), p.truth[n], answer, far
-      table.append(dict(zip(names, row, strict=True)))
+      table.append((p.source(unit, n), p.truth[n], answer, far))
     return data_frame(table, names)
 
   def _examined(self, split: str) -> Examined:

@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 def data_frame(
-  rows: list[dict[str, Any]], names: Sequence[str] | None = None
+  rows: Sequence[Any], names: Sequence[str] | None = None
 ) -> "pd.DataFrame":
-  """A table of dicts; a name that a row lacks is a missing value.
+  """A table; a name that a row lacks is a missing value.
 
   Args:
-    rows: of the table.
+    rows: of the table, dicts or sequences.
     names: of its columns; None: those of the rows.
   """
   return _pandas().DataFrame(rows, columns=names)

@@ -9,12 +9,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from seqrnn.config.combinations import require
 from seqrnn.config.read import Config
 from seqrnn.data.read import reading
 from seqrnn.data.sources.corpora import from_text
 from seqrnn.data.splits import Pieces, continued, from_documents
 from seqrnn.data.vocabulary import Vocabulary
-from seqrnn.errors import UserError, shortened
+from seqrnn.errors import shortened
 from seqrnn.experiment import Build, Experiment, Params
 from seqrnn.modes import load_model, read_user_files
 from seqrnn.runtime import files
@@ -123,8 +124,7 @@ def _asked(experiment: Experiment, config: Config) -> Pieces | None:
   if settings.text is not None:
     unit = experiment.vocabularies["symbols"].unit
     documents = from_text(settings.text, unit, data)
-    if not documents:
-      raise UserError(f"config.predict.text={settings.text!r}: has no symbol")
+    require(config, documents, "has no symbol", "predict.text")
     pieces = from_documents(documents, data.unit)
   elif settings.path is not None:
     field = "config.predict.path"

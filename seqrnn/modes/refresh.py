@@ -56,10 +56,8 @@ def run(build: Build, config: Config, workdir: Path) -> Path:
       number = max(
         (n for n in (0, *known.kept) if n < known.current), default=-1
       )
-      if number < 0:
-        raise UserError(
-          f"config.detect.refresh=0: {workdir} has no model before"
-        )
+      why = f"{workdir} has no model before"
+      require(config, number >= 0, why, "detect.refresh")
       why = ""
     else:
       generations.remove_others(workdir, known.kept)
