@@ -12,7 +12,7 @@ from seqrnn.experiment import Build
 from seqrnn.models.parts import PartSize, part_sizes
 from seqrnn.modes import require_mode
 from seqrnn.reporting import diagram
-from seqrnn.runtime import devices, files, pictures
+from seqrnn.runtime import devices, pictures
 from seqrnn.training.setup import Training
 from seqrnn.training.train import make_training
 
@@ -70,8 +70,7 @@ def run(build: Build, config: Config, workdir: Path) -> list[PartSize]:
   _, T, *_ = batches[0]["inputs"].shape
   pooled = batches[0]["targets"].shape[1] == 1 < T
   boxes = diagram.boxes(experiment, config, sizes, pooled)
-  with files.locked_results(workdir, "describe") as folder:
-    pictures.save(diagram.draw(title, boxes), folder / "model.png", dpi=144)
+  pictures.save(diagram.draw(title, boxes), workdir / "model.png", dpi=144)
   print(f"{workdir / 'model.png'}: the picture")
   return sizes
 

@@ -59,8 +59,7 @@ def run(build: Build, config: Config, workdir: Path) -> Path:
   folder.mkdir(parents=True, exist_ok=True)
   with files.locked_results(folder, "export", older) as new:
     for name, content in contents.items():
-      with files.write_errors(folder / name):
-        (new / name).write_bytes(content)
+      files.write(new / name, content)
   for name in (module.FILE, _CARD):
     print(folder / name)
   return folder / module.FILE

@@ -168,8 +168,7 @@ def _fill(
   console = Console(highlight=False)
   console.print(f"filled: [bold]{console_text(fillings[0].text)}[/bold]")
   console.print(table)
-  with files.locked_results(workdir, "predict") as folder:
-    files.write_csv(folder / "predictions.csv", rows)
+  files.write_csv(workdir / "predictions.csv", rows)
   return fillings
 
 
@@ -207,6 +206,5 @@ def run(
   else:
     console.print(_answer_table(symbols.unit, rows, settings))
   table = _table(experiment, rows, _table_rows(experiment, config))
-  with files.locked_results(workdir, "predict") as folder:
-    files.write_csv(folder / "predictions.csv", table)
+  files.write_csv(workdir / "predictions.csv", table)
   return rows

@@ -59,7 +59,6 @@ def write_texts(
   """
   settings, drawn, lines = writing.config.sample, [], []
   plain = settings.format == "text"
-  written = settings.prompts is not None or not plain
   kind = "stream" if settings.prompts is None else "prompt"
   for temperature in settings.temperature:
     if plain and len(settings.temperature) > 1:
@@ -69,13 +68,8 @@ def write_texts(
       head = f"----- {kind} {number}\n" if len(writing.rows) > 1 else ""
       show(f"{head}{one.text}\n" if plain else lines[-1])
       drawn.append(one.text)
-  if written:
-    # The lock is held only for the writing, as another process waits for it.
-    with (
-      files.locked_results(workdir, "sample") as folder,
-      files.write_errors(workdir / "samples.jsonl"),
-    ):
-      (folder / "samples.jsonl").write_text("".join(lines), "utf-8")
+  if settings.prompts is not None or not plain:
+    files.write(workdir / "samples.jsonl", "".join(lines))
   return drawn
 
 

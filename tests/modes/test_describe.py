@@ -136,7 +136,7 @@ def test_before_and_after_training(trained, tmp_path, capsys):
   before = capsys.readouterr().out
   assert "A training step needs" in before
   written = {path.name for path in workdir.iterdir()}
-  assert written == {"model.png", ".describe.lock"}
+  assert written == {"model.png"}
   describing[1] = f"--workdir={run}"
   assert cli.main(describing) == 0
   assert capsys.readouterr().out == before.replace(str(workdir), str(run))
