@@ -68,8 +68,7 @@ def next_symbols(
 def writing(run: Subject) -> list[Section]:
   """The sections on samples and surprisal."""
   subject = writer(run)
-  if subject is None:
-    return []
+  assert subject is not None, "a task with this section has a decoder"
   shown = [samples(subject)]
   if subject.splits:
     shown.append(surprises(subject, subject.splits[-1]))
