@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -245,34 +246,7 @@ def test_arrays_of_other_shapes_or_of_texts_are_refused(tmp_path):
 # Sums of the arrays of a calibration with weights. If they change on purpose,
 # the test shows new ones, and with these the version that calibration.py needs:
 # calibrations that users have are then made again.
-SUMS: dict[str, float] = {
-  "1/4": 6.40419,
-  "3/4": 60.1683,
-  "counts": 3.16179,
-  "event_counts": 1.58085,
-  "model": 1.64501,
-  "nll": -230.362,
-  "score count_vector": -0.231109,
-  "score counts": 0.208107,
-  "score gap": -7.31873,
-  "score length": -27.0291,
-  "score markov_1": 6.56236,
-  "score markov_2": 8.61372,
-  "score markov_3": 8.41471,
-  "score markov_4": 9.34539,
-  "score markov_5": 9.71743,
-  "score max": 101.574,
-  "score mean": 7.49951,
-  "score misses": -16.6259,
-  "score naive_bayes": 4.67347,
-  "score stide": -0.126479,
-  "score top_mean": -20.9399,
-  "score union": 4.59888,
-  "score unknown": 4.24076,
-  "score value": 6.56449,
-  "sizes": -64.9958,
-  "unknown": 4.89394,
-}
+SUMS = json.loads(Path(__file__).with_name("sums.json").read_text())
 
 
 def test_the_version_of_a_calibration_changes_with_its_scores():
