@@ -167,9 +167,8 @@ def test_a_fit_is_a_run(classifier, tmp_path):
   page = classifier.report()
   assert page.path == run.workdir / "report.html" and page.path.exists()
   assert page._repr_html_().startswith("<iframe srcdoc=")
-  with (tmp_path / "new.csv").open("w", newline="") as file:
-    rows = ([text, 1] for text in ["", *TEXTS])
-    csv.writer(file).writerows([["text", "n"], *rows])
+  frame = pd.DataFrame({"text": ["", *TEXTS], "n": 1})
+  frame.to_csv(tmp_path / "new.csv", index=False)
   asked = {"predict.path": tmp_path / "new.csv", "predict.top_k": 9}
   rows = api.call("predict", None, run.workdir, asked, False)[0]
   found = run.predict_proba(["", *TEXTS])
@@ -201,9 +200,9 @@ def test_folds_score_as_through_files(classifier, temporary):
   del fitted
   assert not [*temporary.iterdir()]
   numbers = dict(zip(classifier.classes_, range(3), strict=True))
-  with (temporary / "a.csv").open("w", encoding="utf-8") as file:
-    rows = ([TEXTS[n], numbers[LABELS[n]]] for n in train)
-    csv.writer(file).writerows([("text", "label"), *rows])
+  labels = [numbers[LABELS[n]] for n in train]
+  frame = pd.DataFrame({"text": [TEXTS[n] for n in train], "label": labels})
+  frame.to_csv(temporary / "a.csv", index=False)
   fields = {name: x for name, x in ONE_WAY.items() if name != "settings"}
   fields |= PLAIN | {
     "data.source": "files",
@@ -370,9 +369,8 @@ def test_sessions(detector, tmp_path, folds):
   if folds:
     detector = base.clone(detector).set_params(folds=folds).fit(SESSIONS)
     again = pickle.loads(pickle.dumps(detector))
-    assert (
-      again.predict(SESSIONS).tolist() == detector.predict(SESSIONS).tolist()
-    )
+    both = (one.predict(SESSIONS) for one in (again, detector))
+    np.testing.assert_array_equal(*both)
   new = [*SESSIONS[:9], ["e 2", "e 0", "never"]]
   flags, p = detector.predict(new), detector.p_values(new)
   scores = detector.score_samples(new)
@@ -381,13 +379,10 @@ def test_sessions(detector, tmp_path, folds):
   )
   assert flags[-1] == -1 and scores.argmin() == 9
   rows = [(n, event) for n, events in enumerate(new) for event in events]
-  with (tmp_path / "new.csv").open("w", newline="") as file:
-    csv.writer(file).writerows([("session", "event"), *rows])
-  found = seqrnn.detect(
-    workdir=detector.run_.workdir,
-    verbose=False,
-    **{"detect.path": tmp_path / "new.csv"},
-  )
+  path = tmp_path / "new.csv"
+  pd.DataFrame(rows, columns=["session", "event"]).to_csv(path, index=False)
+  fields = {"workdir": detector.run_.workdir, "detect.path": path}
+  found = seqrnn.detect(**fields, verbose=False)
   np.testing.assert_array_equal(found.sessions["flag"] == 1, flags == -1)
   np.testing.assert_allclose(found.sessions["p_value"], p, rtol=1e-4)
   flagged = (flags == -1).sum()
@@ -398,12 +393,9 @@ def test_sessions(detector, tmp_path, folds):
 
 
 def test_mistakes_are_one_line_with_the_position(tmp_path):
-  label, number, tag, lm, odd = (
-    one(**SMALL).fit
-    for one in (
-      *(seqrnn.TextClassifier, seqrnn.TextRegressor, seqrnn.Tagger),
-      *(seqrnn.LanguageModel, seqrnn.SessionDetector),
-    )
+  label, number, tag, odd = (
+    getattr(seqrnn, name)(**SMALL).fit
+    for name in ("TextClassifier", "TextRegressor", "Tagger", "SessionDetector")
   )
   text, some = TEXTS[:4], LABELS[:4]
   frame = pd.DataFrame({"session": ["a", "b"], "event": ["x", None]})
@@ -414,31 +406,20 @@ def test_mistakes_are_one_line_with_the_position(tmp_path):
     (lambda: label(text, some[1:]), "Found input variables with inconsistent"),
     (lambda: label(text, ["a", "b", None, "a"]), "y[2]=None: is missing"),
     (lambda: label([*text, np.nan], KINDS), "X[4]=nan: every text must be a"),
-    (lambda: label([b"a", *text], KINDS), "X[0]=b'a': every text must be a"),
     (lambda: label(["a", " "], some[:2]), "X[1]=' ': every text must have"),
     (lambda: label(["\ud800"], some[:1]), "X[0]='\\ud800': every text must be"),
     (lambda: label("a text", some), "X='a text': must be a column of values"),
     (lambda: label(frame, some), "X=session event 0 a x 1 b NaN: must be a"),
     (lambda: label([], []), "X: has no text"),
-    (lambda: label(["a b"] * 3, [0, 1, 0]), "X, y: 1 distinct text have"),
     (lambda: number(text, iter([1, 2, np.inf, 3])), "y[2]=inf: must be"),
     (lambda: number(text, some), "could not convert string to float"),
     (lambda: tag([["a", "b"]], [["x"]]), "y[0]: has 1 tag, where X[0] has 2"),
     (lambda: tag([["a", ""]], [["x", "y"]]), "X[0][1]='': every word must"),
-    (
-      lambda: tag([["a\t"], ["b"]], [["x"], ["y"]]),
-      "X[0][0]='a\\t': has a tab",
-    ),
-    (lambda: lm([3]), "X[0]=3: every text must be a str"),
+    (lambda: tag([["a\t", "b"]], [["x", "y"]]), "X[0][0]='a\\t': has a tab"),
     (lambda: odd([["a"], []]), "X[1]: has no event"),
-    (lambda: odd([]), "X: has no session"),
-    (lambda: odd([["a", np.nan]]), "X[0][1]=nan: every event must be a str"),
     (lambda: odd(frame), "X['event'][1]="),
     (lambda: odd(frame[["event"]]), "X: has the columns 'event'; it needs"),
-    (
-      lambda: seqrnn.train("rnn", data=frame),
-      "data=, validation=, test=: must",
-    ),
+    (lambda: seqrnn.train("rnn", data=frame), "data=, validation=, test=: mu"),
     (
       lambda: seqrnn.train("rnn", tmp_path, data=frame, test=frame),
       "data=, validation=, test=: must",
