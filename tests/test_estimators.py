@@ -417,6 +417,7 @@ def test_mistakes_are_one_line_with_the_position(tmp_path):
     (lambda: tag([["a", ""]], [["x", "y"]]), "X[0][1]='': every word must"),
     (lambda: tag([["a\t", "b"]], [["x", "y"]]), "X[0][0]='a\\t': has a tab"),
     (lambda: odd([["a"], []]), "X[1]: has no event"),
+    (lambda: odd([["a", np.nan]]), "X[0][1]=nan: every event must be a str"),
     (lambda: odd(frame), "X['event'][1]="),
     (lambda: odd(frame[["event"]]), "X: has the columns 'event'; it needs"),
     (lambda: seqrnn.train("rnn", data=frame), "data=, validation=, test=: mu"),
