@@ -40,8 +40,9 @@ def prepare(config: Config) -> dict[str, Vocabulary]:
   pieces = splits.checked_reader(config)("train")
   known = pieces.corpus.labels
   if known is None:
-    forms = "tab, space, csv, jsonl, folders, files; or data.source=packages"
-    raise labelled.without_answers(config, "labels", forms)
+    forms = "tab, space, csv, jsonl, folders, files"
+    sources = "; or data.source=packages, names"
+    raise labelled.without_answers(config, "labels", forms + sources)
   counts = np.bincount(known.ids[pieces.document], minlength=len(known.symbols))
   warn_of_labels(dict(zip(known.symbols, counts.tolist(), strict=True)))
   return make(config, pieces, known.symbols, counts)
@@ -87,7 +88,8 @@ def make(
   """
   data = config.data
   labels = vocabulary.make(names, counts, "id", 1, None)
-  why = f"training has one label, {labels.symbols[0]!r}; there must be two"
+  known = " ".join(labels.symbols)
+  why = f"the training split has one label, {known!r}; there must be two"
   require(config, len(labels.symbols) > 1, why, "task")
   return {
     "symbols": vocabulary.of_pieces(

@@ -56,9 +56,8 @@ def run(build: Build, config: Config, workdir: Path) -> Path:
       number = max(
         (n for n in (0, *known.kept) if n < known.current), default=-1
       )
-      why = f"{workdir} has no model before"
-      require(config, number >= 0, why, "detect.refresh")
-      why = ""
+      rule, why = f"{workdir} has no model before", ""
+      require(config, number >= 0, rule, "detect.refresh")
     else:
       generations.remove_others(workdir, known.kept)
       number = known.new
