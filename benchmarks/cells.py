@@ -3,6 +3,7 @@
   pip install -e '.[bench]'
   python benchmarks/cells.py                 # all rows
   python benchmarks/cells.py mlstm lru       # the rows with these prefixes
+  python benchmarks/cells.py mlstm --products   # relative to the LSTM's
 
 A step computes the values of a layer and the gradients of its parameters and of
 its input: B 16, as many inputs as units H, one head, float32. `nn.scan` is
@@ -15,6 +16,7 @@ program has a process, as in compare.py.
 
 import argparse
 import importlib
+import math
 import sys
 import time
 from functools import partial
@@ -25,7 +27,8 @@ from compare import Worker, steps_of_round
 from peers import refuse_missing
 
 B = 16
-CELLS = "min_gru", "rg_lru", "lru", "mlstm", "gated_deltanet_signed"
+LINEAR = "min_gru", "rg_lru", "lru"
+CELLS = *LINEAR, "mlstm", "gated_deltanet_signed", "deltaproduct_2"
 SIZES = [f"{H} {T}" for H in (128, 512) for T in (128, 1024, 4096)]
 ROWS = [f"{cell} {size}" for cell in CELLS for size in SIZES]
 # The module and the class of memax with the recurrence of a cell.
@@ -98,8 +101,8 @@ def seqrnn(program: str, name: str, x_BTD: Any) -> tuple[Any, Any] | None:
   return run, layer.init(jax.random.key(0), x_BTD[:, :2], mask_BT, carry)
 
 
-def compile_step(program: str, name: str) -> tuple[float, Any] | None:
-  """The MiB and the step of a row; None: there is no such layer."""
+def gradient(program: str, name: str) -> tuple[Any, Any, Any] | None:
+  """The function of a row, and its arguments; None: there is no such layer."""
   import jax
 
   cell, H, T = name.split()
@@ -108,10 +111,43 @@ def compile_step(program: str, name: str) -> tuple[float, Any] | None:
   if not (layer := make(cell, x_BTD)):
     return None
   run, params = layer
-  gradient = jax.grad(lambda *args: (run(*args) ** 2).sum(), (0, 1))
-  step: Any = jax.jit(gradient).lower(params, x_BTD).compile()
+  return jax.grad(lambda *x: (run(*x) ** 2).sum(), (0, 1)), params, x_BTD
+
+
+def compile_step(program: str, name: str) -> tuple[float, Any] | None:
+  """The MiB and the step of a row; None: there is no such layer."""
+  import jax
+
+  if not (found := gradient(program, name)):
+    return None
+  function, *args = found
+  step: Any = jax.jit(function).lower(*args).compile()
   mib = step.memory_analysis().temp_size_in_bytes / 2**20
-  return mib, lambda: jax.block_until_ready(step(params, x_BTD))
+  return mib, lambda: jax.block_until_ready(step(*args))
+
+
+def products(jaxpr: Any) -> int:
+  """The multiplications of the matrix products of a program."""
+  from jax.extend.core import jaxprs_in_params
+
+  total = 0
+  for one in jaxpr.eqns:
+    if one.primitive.name == "dot_general":
+      (contracted, _), _ = one.params["dimension_numbers"]
+      inner = (one.invars[0].aval.shape[axis] for axis in contracted)
+      total += math.prod((*inner, *one.outvars[0].aval.shape))
+    within = sum(map(products, jaxprs_in_params(one.params)))
+    total += within * one.params.get("length", 1)  # Of a scan.
+  return total
+
+
+def times_lstm(name: str) -> float:
+  """The products of a cell, divided by those of its LSTM."""
+  import jax
+
+  made = (gradient(program, name) for program in (PROGRAMS[0], PROGRAMS[-1]))
+  cell, lstm = (products(jax.make_jaxpr(f)(*args)) for f, *args in made if f)
+  return cell / lstm
 
 
 def serve(program: str):
@@ -167,14 +203,17 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
   parser.add_argument("filter", nargs="*", help="how the rows' names begin")
   parser.add_argument("--rounds", type=int, default=5)
+  parser.add_argument("--products", action="store_true")
   parser.add_argument("--serve", choices=PROGRAMS, help=argparse.SUPPRESS)
   arguments = parser.parse_args()
   if arguments.serve:
     return serve(arguments.serve)
-  refuse_missing(parser, "memax")
   names = [n for n in ROWS if n.startswith(tuple(arguments.filter or [""]))]
   if not names:
     parser.error(f"{' '.join(arguments.filter)}: no row begins so")
+  if arguments.products:
+    return print("\n".join(f"{n} {times_lstm(n):.2f}" for n in names))
+  refuse_missing(parser, "memax")
   print(speed_page.part("cells", {"rows": rows(arguments.rounds, names)}))
 
 

@@ -76,8 +76,7 @@ def main(arguments: list[str] | None = None):
   parser.add_argument("--slow", type=float, default=0.0)
   flags = parser.parse_args(arguments)
   rng = random.Random(flags.seed)
-  kinds, lines = {}, []
-  begin = 0.0
+  kinds, lines, begin = {}, [], 0.0
   for number in range(flags.orders):
     name = f"order-{number:05}"
     bad = rng.random() < _ANOMALOUS
@@ -87,8 +86,7 @@ def main(arguments: list[str] | None = None):
     pause = _PAUSE
     if not bad and flags.slow and rng.random() < flags.slow:
       kinds[name], pause = "slow", 10 * _PAUSE
-    begin += rng.expovariate(1 / _BETWEEN)
-    clock = begin
+    clock = begin = begin + rng.expovariate(1 / _BETWEEN)
     errors = _ERRORS[: 1 + len(_ERRORS) * number // flags.orders]
     for event in order(rng, kinds[name], errors):
       lines.append((clock, f"{name} {event}"))

@@ -72,15 +72,13 @@ class Machine:
       length = self._length()
       noise = rng.choice((0.002, 0.01, 0.04), p=[0.5, 0.4, 0.1])
       return self._trace(shares, length, noise)
-    some = rng.choice(FOREIGN, 6, replace=False)
-    foreign = [self._foreign[i] for i in some]
+    foreign = [self._foreign[i] for i in rng.choice(FOREIGN, 6, replace=False)]
     match n % 3:
       case 0:
         return self._trace(self._usual, self._length(), 0.002, foreign)
       case 1:
         calls = self._trace(self._usual, self._length(), 0.005)
-        count = rng.integers(5, 20)
-        payload = [foreign[rng.integers(6)] for _ in range(count)]
+        payload = [foreign[rng.integers(6)] for _ in range(rng.integers(5, 20))]
         place = rng.integers(len(calls))
         return np.insert(calls, place, np.concatenate(payload))
       case _:
@@ -99,8 +97,7 @@ def main(argv: list[str] | None = None):
   folder.mkdir(parents=True, exist_ok=True)
   machine = Machine(np.random.default_rng(0))
   for name, count in TRACES.items():
-    traces = [machine.trace(name, n) for n in range(count)]
-    lines = (" ".join(map(str, calls)) for calls in traces)
+    lines = (" ".join(map(str, machine.trace(name, n))) for n in range(count))
     (folder / name).write_text("\n".join(lines) + "\n")
 
 
