@@ -205,7 +205,7 @@ def check_files(runs):
   known = set(re.findall(r"`([\w.-]+)/?`", page))
   # Of several; those of folders that a mode or a library keeps for itself.
   several = re.compile(
-    r"(event|symbol|label|probability)_\d+|search-\w+\.png|music-1-1\.\w+"
+    r"(event|gap|symbol|label|probability)_\d+|search-\w+\.png|music-1-1\.\w+"
   )
   own = ("checkpoints", "trials", "folds", "follow")
   found = set()

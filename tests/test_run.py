@@ -291,7 +291,7 @@ def test_a_training_of_one_operation_at_a_time_ends(tmp_path):
   done = start(
     *("run.py", "--config=configs/base.py", f"--workdir={tmp_path / 'run'}"),
     *("--config.data.source=files", f"--config.data.path={tmp_path / 'text'}"),
-    *("--config.model.hidden_size=4", "--config.data.window=4"),
+    *("--config.model.hidden_size=4", "--config.data.window=2"),
     "--config.model.layers=1",
     "--config.train.batch_size=16",  # The rule would take two devices.
     env={**os.environ, "JAX_DISABLE_JIT": "1"},
