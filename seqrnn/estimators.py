@@ -183,6 +183,8 @@ def _labels(
   for n, value in enumerate(values):
     if frames.is_missing(value):
       raise DataError(f"{name}[{n}]={value!r}: is missing")
+    if isinstance(value, list | tuple):
+      raise DataError(f"{name}[{n}]={value!r}: must be a single label")
   classes, places = np.unique(np.asarray(values), return_inverse=True)
   names = [" ".join(str(label).split()) or repr(label) for label in classes]
   if len({*names}) < max(len(names), 2):
@@ -393,7 +395,8 @@ class SessionDetector(base.OutlierMixin, _Estimator):
   """Anomalous sessions of events, at a false-alarm rate.
 
   Sessions are lists of events; or a frame with the columns `session`, `event`
-  and perhaps `timestamp`, whose sessions are in the order of their first rows.
+  and perhaps `timestamp`, whose sessions are in the order of their first rows,
+  and whose events are in that of theirs, whatever the timestamps.
 
   Example:
     >>> odd = seqrnn.SessionDetector(rate=0.01).fit(sessions)

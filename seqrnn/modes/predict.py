@@ -203,6 +203,8 @@ def run(
   elif experiment.in_bits:
     for prediction in rows[: settings.sequences]:
       _show(console, symbols, prediction, SHOWN)
+    if left := len(rows[settings.sequences :]):
+      console.print(f"... {left:,} more sequences in predictions.csv")
   else:
     console.print(_answer_table(symbols.unit, rows, settings))
   table = _table(experiment, rows, _table_rows(experiment, config))
