@@ -178,13 +178,11 @@ def _labels(
   """The distinct labels, sorted, their names in a file, and that of each value.
 
   Raises:
-    DataError: one is missing, there is a single one, or two have one name.
+    DataError: one is missing or a list, or there are no two of different names.
   """
   for n, value in enumerate(values):
-    if frames.is_missing(value):
-      raise DataError(f"{name}[{n}]={value!r}: is missing")
-    if isinstance(value, list | tuple):
-      raise DataError(f"{name}[{n}]={value!r}: must be a single label")
+    if isinstance(value, list | tuple) or frames.is_missing(value):
+      raise DataError(f"{name}[{n}]={value!r}: is missing, or not one label")
   classes, places = np.unique(np.asarray(values), return_inverse=True)
   names = [" ".join(str(label).split()) or repr(label) for label in classes]
   if len({*names}) < max(len(names), 2):
@@ -395,8 +393,7 @@ class SessionDetector(base.OutlierMixin, _Estimator):
   """Anomalous sessions of events, at a false-alarm rate.
 
   Sessions are lists of events; or a frame with the columns `session`, `event`
-  and perhaps `timestamp`, whose sessions are in the order of their first rows,
-  and whose events are in that of theirs, whatever the timestamps.
+  and perhaps `timestamp`, whose rows, not timestamps, are the order of both.
 
   Example:
     >>> odd = seqrnn.SessionDetector(rate=0.01).fit(sessions)

@@ -405,7 +405,7 @@ def test_mistakes_are_one_line_with_the_position(tmp_path):
     (lambda: label(text, ["a"] * 4), "y: has the labels ['a']; two must"),
     (lambda: label(text, some[1:]), "Found input variables with inconsistent"),
     (lambda: label(text, ["a", "b", None, "a"]), "y[2]=None: is missing"),
-    (lambda: label(text, ["a", "b", ("a",), "a"]), "y[2]=('a',): must be a"),
+    (lambda: label(text, ["a", "b", ("a",), "a"]), "y[2]=('a',): is mis"),
     (lambda: label([*text, np.nan], KINDS), "X[4]=nan: every text must be a"),
     (lambda: label(["a", " "], some[:2]), "X[1]=' ': every text must have"),
     (lambda: label(["\ud800"], some[:1]), "X[0]='\\ud800': every text must be"),
