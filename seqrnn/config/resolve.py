@@ -6,7 +6,8 @@ more epochs and more dropout; a text that is read in streams also another width,
 and noise in weights, symbols and targets. A large set has what the config says.
 With `data.repeats=weight`, few different documents are in one batch, and an
 epoch repeats it; the loss of a batch is divided by its weight, so the documents
-of smaller batches would not count by their numbers.
+of smaller batches would not count by their numbers. Where hardly any documents
+are equal, smaller batches train as well, for less.
 
 The constants were fitted; docs/howto/train.md has the losses beside those of
 other values.
@@ -46,7 +47,8 @@ from seqrnn.config.rules import FITTED_FIELDS
 from seqrnn.errors import UserError, counted
 
 Size = Callable[[Config], int]  # The parameters of the model of a config.
-EpochSize = Callable[[Config], tuple[int, int]]  # Batches, and rows of each.
+# Batches, rows of each, and the documents that they stand for.
+EpochSize = Callable[[Config], tuple[int, int, int]]
 Put = Callable[[str, FieldValue], None]  # Sets a field by its name.
 
 # Fields that `train.adapt_to_length` limits.
@@ -57,6 +59,7 @@ _STEPS = 1000  # The fewest steps of a training, in at most _EPOCHS.
 _EPOCHS = 40
 # With `data.repeats=weight`:
 _KINDS = 512  # The most different documents that are in one batch.
+_ALIKE = 1.25  # Documents a window, below which they count alike.
 _LEAST_STEPS = 240  # Of a training.
 # With `data.stateful`, by the symbols of the training split:
 _LONG = 3_000_000  # Longer texts have what the config says.
@@ -119,7 +122,8 @@ def resolve(
   Args:
     config: as `derived.merge` makes it.
     parameters: counts those of a model.
-    epoch: counts the batches of an epoch, and the rows of a batch.
+    epoch: counts the batches of an epoch, the rows of a batch, and the
+      documents of the split.
 
   Returns:
     the config, and lines about the fields that changed.
@@ -134,8 +138,8 @@ def resolve(
   if epoch is not None and "data.window" in fitted_names(config):
     lines += _fit_window(config, epoch)
   if epoch is not None and config.train.fit_to_data:
-    batches, rows = epoch(config)  # At most a batch too many.
-    lines += _fit_to_data(config, batches * rows)
+    batches, rows, documents = epoch(config)  # At most a batch too many.
+    lines += _fit_to_data(config, batches * rows, documents)
   if epoch is not None and config.train.adapt_to_length:
     lines += _adapt_to_length(config, epoch(config)[0])
   train = config.train
@@ -232,7 +236,7 @@ def _fit_window(config: Config, epoch: EpochSize) -> Iterator[str]:
       yield f"train.fit_to_data: {line}: that cuts few texts"
 
 
-def _fit_to_data(config: Config, windows: int) -> Iterator[str]:
+def _fit_to_data(config: Config, windows: int, documents: int) -> Iterator[str]:
   """Sets the fields that `train.fit_to_data` names, for this size of data."""
   names, before, changed = fitted_names(config), flat(config), []
 
@@ -240,17 +244,17 @@ def _fit_to_data(config: Config, windows: int) -> Iterator[str]:
     if name in names and before[name] != value:
       changed.append(_changed(config, name, value))
 
-  _fit(config, windows, put)
+  _fit(config, windows, documents, put)
   if changed:
     why = f"at most {windows:,} windows; docs/howto/train.md has the rule"
     yield f"train.fit_to_data: {', '.join(changed)}: {why}"
 
 
-def _fit(config: Config, windows: int, put: Put):
+def _fit(config: Config, windows: int, documents: int, put: Put):
   train = config.train
   epochs = train.epochs
   if config.data.repeats == "weight":
-    if windows <= _KINDS:
+    if windows <= min(_KINDS, documents / _ALIKE):
       put("train.batch_size", max(windows, train.batch_size))
     needed = -(-_LEAST_STEPS // epochs)
     batches = -(-windows // train.batch_size)

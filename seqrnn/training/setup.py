@@ -140,9 +140,10 @@ def resolved(
     leaves = jax.tree.leaves(shapes(experiment_of(config)))
     return sum(leaf.size for leaf in leaves)
 
-  def epoch(config: Config) -> tuple[int, int]:
+  def epoch(config: Config) -> tuple[int, int, int]:
     batches = experiment_of(config).batches("train", 0)
-    return len(batches), batches.batch_size
+    rows, distinct = batches.batch_size, batches.distinct
+    return len(batches), rows, 0 if distinct is None else len(distinct)
 
   config, more = resolve(config, parameters, epoch)
   print("".join(f"{line}\n" for line in (*lines, *more)), end="")

@@ -15,9 +15,9 @@ from seqrnn.training import setup, train
 from tests.conftest import tiny
 
 
-def changes(config, batches, rows=1):
+def changes(config, batches, rows=1, documents=10**6):
   """The fields that an epoch of so many batches changes, and the lines."""
-  resolved, lines = resolve(config, epoch=lambda _: (batches, rows))
+  resolved, lines = resolve(config, epoch=lambda _: (batches, rows, documents))
   changed = config_lib.changes(config, resolved)
   return {name: new for name, (_, new) in changed.items()}, [*lines]
 
@@ -78,7 +78,7 @@ def test_a_run_records_the_fields_that_it_limits(tmp_path, capsys):
   assert resumed.total_steps == 120
 
 
-def fitted(windows, names: str | None = "all", **fields):
+def fitted(windows, names: str | None = "all", documents=10**6, **fields):
   """The fields that `train.fit_to_data` changes, and the lines."""
   config: Any = base.get_config()
   config.train.fit_to_data = names
@@ -87,7 +87,7 @@ def fitted(windows, names: str | None = "all", **fields):
     {name.replace("__", "."): value for name, value in fields.items()}
   )
   rows = min(config.train.batch_size, windows)
-  return changes(config, -(-windows // rows), rows)
+  return changes(config, -(-windows // rows), rows, documents)
 
 
 def test_a_small_set_is_read_more_often():
@@ -143,6 +143,8 @@ def test_few_different_sessions_are_read_more_often():
   assert changed == {"train.batch_size": 288, "train.batches_per_epoch": 30}
   assert [line.count(" (was ") for line in lines] == [2]
   assert fitted(32 * 30, **fields) == ({}, [])
+  changed, _ = fitted(267, documents=300, **fields)  # Most count alike.
+  assert changed == {"train.batches_per_epoch": 30}
 
 
 def parameters(H):
@@ -207,7 +209,7 @@ def test_a_config_of_labelled_texts_reads_words_in_lower_case():
   assert "train.refit" not in changes(words, 375, 8)[0]
   assert "train.choice" not in changes(words, 1250, 8)[0]
   for size, window in ((50, 96), (90, 96), (250, 192), (48, 48), (900, 48)):
-    texts = lambda c, n=size: (60 * -(-n // c.data.window), c.train.batch_size)
+    texts = lambda c, n=size: (60 * -(-n // c.data.window), 32, 60)
     fitted = resolve(words, epoch=texts)[0]
     assert fitted.data.window == window, size
   numbers = read_words(merge(config, {"task": "regression"}))[0]
