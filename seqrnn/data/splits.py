@@ -284,7 +284,9 @@ def split(
     rule = "data.split=tails holds out the end of each"
     if corpus.unit == "log":
       rule = "data.log_session cuts a log"
-    documents = counted(len(order), nouns(corpus.unit)[1])
+    if corpus.labels is not None:  # A label is of a whole.
+      rule = "more are needed, and equal ones count as one"
+    documents = counted(len(order), f"different {nouns(corpus.unit)[1]}")
     raise UserError(
       f"data.split={data.split!r}: {documents}: too few to hold whole ones out;"
       f" {rule}"
@@ -380,7 +382,7 @@ def reader(config: Config, idle: float | None = None) -> Read:
       field, (symbol, _) = f"{name}_fraction", nouns(data.unit)
       raise UserError(
         f"data.{field}={data[field]}: leaves no {symbol} for the {name} split;"
-        " it must be larger"
+        " it must be larger, or the data"
       )
     return pieces
 
